@@ -1,0 +1,48 @@
+# Two commands matter to a newcomer: `make quickstart` and `make test`. Both set up .venv when it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+UV = UV_FIND_LINKS=$${PIP_FIND_LINKS:-} $(BIN)/uv pip install --quiet --python .venv --compile-bytecode \
+     --constraint constraints.txt --editable ".[study,dev]"
+
+.PHONY: quickstart test check lint format types test-slow test-gpu bench clean
+
+quickstart: .venv/ready  ## four techniques on handwritten digits, then the report page
+	$(BIN)/openwork quickstart --out openwork-quickstart
+
+test: check  ## lint, types and the fast tests
+	$(BIN)/pytest -n 2 --durations 5
+
+check: .venv/ready lint types
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/ready
+	$(BIN)/mypy
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-slow: .venv/ready  ## minutes of CPU: real compilation, real training on MNIST
+	$(BIN)/pytest -m "slow and not gpu"
+
+test-gpu: .venv/ready
+	$(BIN)/pytest -m gpu
+
+bench: .venv/ready  ## every table of benchmarks/, CPU
+	$(BIN)/python benchmarks/masking_overhead.py
+	$(BIN)/python benchmarks/mask_update.py
+
+# uv knows PyTorch's builds: `--torch-backend auto` takes the CPU build where there is no GPU and the CUDA build
+# that fits the driver where there is one. Behind a mirror that has no such index, the second line takes the pinned
+# release from wherever pip is configured to look.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(UV) --torch-backend auto 2>.venv/setup.log || $(UV)
+	touch $@
+
+clean:
+	rm -rf .venv openwork-quickstart build dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,35 @@
+"""openwork makes PyTorch models sparse while they train, and measures what that costs."""
+
+from openwork.core.allocations import GlobalRanking, PerLayer, Uniform
+from openwork.core.schedules import Constant, Cubic, Linear, OneShot
+from openwork.core.selection import all_parameters, excluding, matching, matmul_weights, weights_of
+from openwork.core.sparsifier import Sparsifier, sparsify
+from openwork.inspect.report import Report, report
+from openwork.techniques.l0 import L0
+from openwork.techniques.magnitude import GradualMagnitude
+from openwork.techniques.random import RandomPruning
+from openwork.techniques.variational_dropout import VariationalDropout
+
+__all__ = [
+    "L0",
+    "Constant",
+    "Cubic",
+    "GlobalRanking",
+    "GradualMagnitude",
+    "Linear",
+    "OneShot",
+    "PerLayer",
+    "RandomPruning",
+    "Report",
+    "Sparsifier",
+    "Uniform",
+    "VariationalDropout",
+    "all_parameters",
+    "excluding",
+    "matching",
+    "matmul_weights",
+    "report",
+    "sparsify",
+    "weights_of",
+]
+__version__ = "0.1.0"

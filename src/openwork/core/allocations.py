@@ -1,0 +1,96 @@
+"""Allocations: how many weights each tensor keeps when the model as a whole is to reach a sparsity."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor
+
+from openwork.core.threshold import keep_count, kth_largest
+
+
+@dataclass(frozen=True)
+class Allocation(ABC):
+    """Counts rather than fractions, so that totals are exact. An immutable value."""
+
+    @abstractmethod
+    def __call__(self, scores: Mapping[str, Tensor], sparsity: float, final: float) -> dict[str, int]:
+        """How many weights to keep, by name, at ``sparsity`` in [0, 1) of a schedule that ends at ``final``."""
+
+
+@dataclass(frozen=True)
+class Uniform(Allocation):
+    """Every tensor keeps floor(n * (1 - sparsity)) of its n weights (Gale et al. 2019)."""
+
+    def __call__(self, scores: Mapping[str, Tensor], sparsity: float, final: float) -> dict[str, int]:
+        """floor(n * (1 - sparsity)) of each."""
+        return {name: keep_count(score.numel(), sparsity) for name, score in scores.items()}
+
+
+@dataclass(frozen=True, init=False)
+class PerLayer(Allocation):
+    """Uniform, but for the weights or layers named by a pattern, which end at a sparsity of their own.
+
+    ``PerLayer({"fc3": 0.5, "conv1*": 0.0})``: a key is a shell pattern for a weight's name (``fc3.weight``) or its
+    module's (``fc3``). An entry follows the schedule's shape, scaled: s(t) * entry / final, as TensorFlow's
+    weight_sparsity_map does.
+
+    Raises ValueError for an entry outside [0, 1), one that matches nothing, and a weight that matches two.
+    """
+
+    targets: tuple[tuple[str, float], ...]
+
+    def __init__(self, targets: Mapping[str, float] | tuple[tuple[str, float], ...]) -> None:
+        entries = tuple(targets.items()) if isinstance(targets, Mapping) else targets
+        for pattern, target in entries:
+            if not 0 <= target < 1:
+                raise ValueError(
+                    f"sparsity must be in [0, 1), got {target} for {pattern!r}; did you pass a percentage?"
+                )
+        object.__setattr__(self, "targets", entries)
+
+    def __call__(self, scores: Mapping[str, Tensor], sparsity: float, final: float) -> dict[str, int]:
+        """floor(n * (1 - own target scaled)) of each."""
+        unused = {pattern for pattern, _ in self.targets}
+        keep = {}
+        for name, score in scores.items():
+            matches = [entry for entry in self.targets if _names(entry[0], name)]
+            if len(matches) > 1:
+                raise ValueError(f"{name} matches {matches[0][0]!r} and {matches[1][0]!r}; give each weight one target")
+            unused -= {pattern for pattern, _ in matches}
+            target = matches[0][1] * sparsity / final if matches and final else sparsity
+            keep[name] = keep_count(score.numel(), target)
+        if unused:
+            raise ValueError(
+                f"per-layer target {sorted(unused)[0]!r} matches no selected weight; they are {', '.join(scores)}"
+            )
+        return keep
+
+
+def _names(pattern: str, name: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[0], pattern)
+
+
+@dataclass(frozen=True)
+class GlobalRanking(Allocation):
+    """One threshold over all tensors: the weights with the largest scores stay, wherever they are.
+
+    The total is exact: floor(n * (1 - sparsity)) of all n weights. A layer may end up empty.
+    """
+
+    def __call__(self, scores: Mapping[str, Tensor], sparsity: float, final: float) -> dict[str, int]:
+        """Exact counts under one common threshold."""
+        flat = {name: score.flatten() for name, score in scores.items()}
+        total = keep_count(sum(score.numel() for score in flat.values()), sparsity)
+        if total == 0:
+            return dict.fromkeys(scores, 0)
+        threshold = kth_largest(torch.cat(list(flat.values())), total)
+        keep = {name: int((score > threshold).sum()) for name, score in flat.items()}
+        missing = total - sum(keep.values())
+        for name, score in flat.items():  # ties at the threshold go to the first tensors
+            extra = min(missing, int((score == threshold).sum()))
+            keep[name] += extra
+            missing -= extra
+        return keep

@@ -1,0 +1,237 @@
+"""Masking: the parameters themselves hold the zeros, at all times; two optimizer hooks keep them there.
+
+    backward   grad <- grad * mask                   so that clipping, norms and optimizer state see the sparse model
+    pre-hook   hidden="trained" only: param <- param + hidden
+               optimizer.step()
+    post-hook  hidden="trained" only: hidden <- param * not mask
+               at an update: restore the hidden values, recompute the masks, clear the optimizer state under them
+               param <- param * mask
+
+A product that is known to change nothing is left out. Where gradients and optimizer state are zero under the mask, an
+elementwise optimizer keeps the zeros by itself; tensor version counters tell when somebody else wrote to either.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from openwork.core.selection import Weight
+from openwork.core.technique import MaskTechnique
+from openwork.core.threshold import keep_largest, seeded_generator
+
+# A zero weight with zero gradient and zero state stays zero under these; subclasses may do anything and do not count.
+_ELEMENTWISE = frozenset(
+    {
+        torch.optim.SGD,
+        torch.optim.Adam,
+        torch.optim.AdamW,
+        torch.optim.NAdam,
+        torch.optim.RAdam,
+        torch.optim.Adamax,
+        torch.optim.Adagrad,
+        torch.optim.Adadelta,
+        torch.optim.RMSprop,
+    }
+)
+
+
+class Masking:
+    """The masks of one model's selected weights, and the values hidden under them."""
+
+    def __init__(self, technique: MaskTechnique, weights: list[Weight]) -> None:
+        self.technique = technique
+        self.weights = weights
+        parameters = self._parameters()
+        # Kept in the weight's dtype: multiplying by bool masks is 2.6 times slower on a GPU and slower on a CPU.
+        self._masks = [torch.ones_like(p, requires_grad=False) for p in parameters]
+        # Full copies, of which only the places under the mask mean anything.
+        self._hidden: list[Tensor] = []
+        self._pruned = False  # nothing to do until a mask holds a zero
+        # (id, version) of each gradient when it was last masked; version of each parameter after the last step.
+        self._clean_gradients: list[tuple[int, int] | None] = [None] * len(weights)
+        self._clean_parameters = [-1] * len(weights)
+        self._overwritten = True
+        technique.allocation(self._scores_now(), technique.schedule.final, technique.schedule.final)
+        self._hooks: list[RemovableHandle] = [
+            parameter.register_post_accumulate_grad_hook(self._gradient_hook(index))  # type: ignore[no-untyped-call]
+            for index, parameter in enumerate(parameters)
+        ]
+
+    def masks(self) -> dict[str, Tensor]:
+        """The masks by name: bool, True = keep."""
+        return {w.name: mask.bool() for w, mask in zip(self.weights, self._masks, strict=True)}
+
+    def zeros(self) -> dict[str, int]:
+        """The number of masked weights by name."""
+        return {
+            w.name: mask.numel() - int(mask.count_nonzero()) for w, mask in zip(self.weights, self._masks, strict=True)
+        }
+
+    def penalty(self) -> Tensor:
+        """Zero: masks do not change the loss."""
+        return self._masks[0].new_zeros(())
+
+    def mask_gradients(self) -> None:
+        """Zeroes the gradients under the masks where the backward hooks could not, or somebody wrote to them since."""
+        if not self._pruned:
+            return
+        for index, parameter in enumerate(self._parameters()):
+            gradient = parameter.grad
+            if gradient is None or gradient.is_sparse:
+                continue  # a sparse gradient is left to the mask on the parameter
+            if self._clean_gradients[index] != (id(gradient), gradient._version):
+                gradient.mul_(self._mask(index))
+                self._clean_gradients[index] = (id(gradient), gradient._version)
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Readies gradients and parameters for the optimizer."""
+        if not self._pruned:
+            return
+        self.mask_gradients()
+        self._clean_gradients = [None] * len(self.weights)
+        parameters = self._parameters()
+        self._overwritten = [p._version for p in parameters] != self._clean_parameters
+        if self.technique.hidden == "trained":
+            self._restore(parameters)
+
+    @torch.no_grad()
+    def after_step(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
+        """Puts the zeros back after an optimizer step, under new masks where the schedule says so."""
+        if self.technique.schedule.due(step):
+            if self.technique.hidden != "trained":
+                self._restore(self._parameters())
+            self._update(step)
+            if optimizer is not None:
+                self.clear_state(optimizer)
+        elif self._pruned:
+            trained = self.technique.hidden == "trained"
+            if trained:
+                self._hide()
+            if trained or self._overwritten or type(optimizer) not in _ELEMENTWISE:
+                self._apply()
+        self._clean_parameters = [p._version for p in self._parameters()]
+
+    @torch.no_grad()
+    def prune(self) -> None:
+        """Computes the masks that the schedule wants before training."""
+        if self.technique.schedule.due(0):
+            self._update(0)
+
+    def clear_state(self, optimizer: torch.optim.Optimizer) -> None:
+        """Zeroes the optimizer's state under the masks: momentum would move a weight whose gradient is zero."""
+        if self.technique.hidden == "trained" or not self._pruned:
+            return
+        for index, parameter in enumerate(self._parameters()):
+            for value in optimizer.state.get(parameter, {}).values():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    value.mul_(self._mask(index))
+
+    def finalize(self, model: nn.Module, *, in_place: bool) -> nn.Module:
+        """The model, or a copy of it, with its zeros; modules are plain already."""
+        with torch.no_grad():
+            self._apply()
+        if not in_place:
+            return copy.deepcopy(model)
+        for hook in self._hooks:
+            hook.remove()
+        return model
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks and hidden values by name."""
+        names = [w.name for w in self.weights]
+        hidden = dict(zip(names, self._hidden, strict=True)) if self._hidden else {}
+        return {"masks": self.masks(), "hidden": hidden}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over masks and hidden values, and masks the parameters. Raises ValueError for another model's."""
+        names = [w.name for w in self.weights]
+        for kind in ("masks", "hidden"):
+            shapes = {name: tuple(tensor.shape) for name, tensor in state[kind].items()}
+            expected = {w.name: tuple(w.parameter.shape) for w in self.weights}
+            if shapes != expected and not (kind == "hidden" and not shapes):
+                name = next(n for n in {**shapes, **expected} if shapes.get(n) != expected.get(n))
+                raise ValueError(
+                    f"the state's {kind} do not fit the model: {name} is {shapes.get(name, 'absent')} in the state and "
+                    f"{expected.get(name, 'not selected')} here; build the sparsifier with the same model and selection"
+                )
+        for index, name in enumerate(names):
+            self._masks[index] = state["masks"][name].to(self._parameters()[index])
+        self._hidden = [
+            state["hidden"][w.name].detach().to(w.parameter).clone() for w in self.weights if state["hidden"]
+        ]
+        self._pruned = not all(bool(mask.all()) for mask in state["masks"].values())
+        self._apply()
+        self._clean_parameters = [-1] * len(names)  # the model's own state may be loaded after this
+
+    def _parameters(self) -> list[Tensor]:
+        return [weight.parameter for weight in self.weights]
+
+    def _mask(self, index: int) -> Tensor:
+        """The mask as the parameter's dtype and device are now: `model.half()` and `.to()` may come at any time."""
+        parameter, mask = self.weights[index].parameter, self._masks[index]
+        if mask.dtype != parameter.dtype or mask.device != parameter.device:
+            mask = self._masks[index] = mask.to(parameter)
+            if self._hidden:
+                self._hidden[index] = self._hidden[index].to(parameter)
+        return mask
+
+    def _gradient_hook(self, index: int) -> Callable[[Tensor], None]:
+        def mask_gradient(parameter: Tensor) -> None:
+            gradient = parameter.grad
+            if self._pruned and gradient is not None and not gradient.is_sparse:
+                gradient.mul_(self._mask(index))
+                self._clean_gradients[index] = (id(gradient), gradient._version)
+
+        return mask_gradient
+
+    def _apply(self) -> None:
+        masks = [self._mask(index) for index in range(len(self.weights))]
+        torch._foreach_mul_(self._parameters(), masks)
+
+    def _restore(self, parameters: list[Tensor]) -> None:
+        """Puts the hidden values back into the parameters."""
+        if not self._hidden:
+            return
+        # Without a foreign write since the last step, the trained copies agree with the parameters outside the masks.
+        if self._overwritten or self.technique.hidden == "frozen":
+            for index, parameter in enumerate(parameters):
+                keep = self._mask(index).bool()
+                self._hidden[index].copy_(torch.where(keep, parameter, self._hidden[index]))
+        torch._foreach_copy_(parameters, self._hidden)
+
+    def _scores_now(self, step: int = 0) -> dict[str, Tensor]:
+        return {
+            w.name: self.technique.scores(
+                w.parameter.detach(),
+                mask.bool(),
+                seeded_generator(self.technique.seed, step, w.name),
+            )
+            for w, mask in zip(self.weights, self._masks, strict=True)
+        }
+
+    def _update(self, step: int) -> None:
+        """New masks from the restored parameters; hides the values under them and zeroes the parameters there."""
+        schedule, seed = self.technique.schedule, self.technique.seed
+        scores = self._scores_now(step)
+        keep = self.technique.allocation(scores, schedule(step), schedule.final)
+        for index, weight in enumerate(self.weights):
+            # Ties have a generator of their own: the draw does not depend on how many numbers the scores used up.
+            ties = seeded_generator(seed, step, f"{weight.name}/ties")
+            mask = keep_largest(scores[weight.name], keep[weight.name], ties)
+            self._mask(index).copy_(mask)
+            self._pruned = self._pruned or keep[weight.name] < mask.numel()
+        if self.technique.hidden != "lost" and self._pruned:
+            self._hide()
+        self._apply()
+
+    def _hide(self) -> None:
+        parameters = self._parameters()
+        if not self._hidden:
+            self._hidden = [torch.empty_like(p, requires_grad=False) for p in parameters]
+        torch._foreach_copy_(self._hidden, parameters)

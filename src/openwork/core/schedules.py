@@ -1,0 +1,123 @@
+"""Schedules: a value for every step, and the steps at which masks are recomputed.
+
+``step`` is the number of completed optimizer steps. The same schedules drive the sparsity of a mask technique (a
+fraction of zeros in [0, 1)) and the coefficient of a penalty (any value >= 0; ``every`` then has no effect).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """A function of the step. An immutable value: equal when its fields are equal."""
+
+    final: float
+    """The value that the schedule ends with."""
+
+    @abstractmethod
+    def __call__(self, step: int) -> float:
+        """The value after ``step`` optimizer steps."""
+
+    @abstractmethod
+    def due(self, step: int) -> bool:
+        """Whether masks are recomputed after ``step`` optimizer steps; step 0 is before training."""
+
+
+@dataclass(frozen=True)
+class _Ramp(Schedule):
+    """value(t) = final + (initial - final) * (1 - p)^exponent,  p = clip((t - begin) / (end - begin), 0, 1)."""
+
+    end: int = field(kw_only=True)
+    begin: int = field(default=0, kw_only=True)
+    every: int = field(default=100, kw_only=True)
+    initial: float = field(default=0.0, kw_only=True)
+
+    exponent: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin < self.end:
+            raise ValueError(
+                f"a schedule needs 0 <= begin < end, got begin={self.begin}, end={self.end}; "
+                "both are counted in optimizer steps"
+            )
+        if self.every < 1:
+            raise ValueError(f"every must be at least 1 step, got {self.every}")
+
+    def __call__(self, step: int) -> float:
+        progress = min(max((step - self.begin) / (self.end - self.begin), 0.0), 1.0)
+        return float(self.final + (self.initial - self.final) * (1.0 - progress) ** self.exponent)
+
+    def due(self, step: int) -> bool:
+        """True at max(begin, every), then each ``every`` steps until ``end``, and at ``end`` itself."""
+        first = max(self.begin, self.every)
+        on_grid = step >= first and (step - first) % self.every == 0
+        return self.begin <= step <= self.end and (on_grid or step == self.end)
+
+
+@dataclass(frozen=True)
+class Cubic(_Ramp):
+    """The gradual schedule of Zhu & Gupta 2017 (arXiv 1710.01878, eq. 1): steep first, flat at the end.
+
+    value(t) = final + (initial - final) * (1 - p)^3,  p = clip((t - begin) / (end - begin), 0, 1)
+
+    ``begin``, ``end`` and ``every`` (between mask updates) are optimizer steps.
+    Raises ValueError unless 0 <= begin < end.
+
+    >>> Cubic(0.9, begin=0, end=100)(50)
+    0.7875
+    """
+
+    exponent: ClassVar[int] = 3
+
+
+@dataclass(frozen=True)
+class Linear(_Ramp):
+    """A straight line from ``initial`` at ``begin`` to ``final`` at ``end``, in optimizer steps; constant outside.
+
+    Raises ValueError unless 0 <= begin < end.
+
+    >>> Linear(0.9, begin=0, end=100)(50)
+    0.45
+    """
+
+    exponent: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """``final`` at every step. Masks are computed once, before training, or also each ``every`` steps."""
+
+    every: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise ValueError(f"every must be at least 1 step, got {self.every}")
+
+    def __call__(self, step: int) -> float:
+        """``final``."""
+        return self.final
+
+    def due(self, step: int) -> bool:
+        """True before training, and each ``every`` steps where given."""
+        return step == 0 or (self.every is not None and step % self.every == 0)
+
+
+@dataclass(frozen=True)
+class OneShot(Schedule):
+    """0 until step ``at``, then ``final``: masks are computed once. ``at=0`` prunes inside `sparsify`."""
+
+    at: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.at < 0:
+            raise ValueError(f"at must be a step >= 0, got {self.at}")
+
+    def __call__(self, step: int) -> float:
+        """0 before ``at``, ``final`` from then on."""
+        return self.final if step >= self.at else 0.0
+
+    def due(self, step: int) -> bool:
+        """True at ``at`` only."""
+        return step == self.at

@@ -1,0 +1,116 @@
+"""Which weights become sparse: predicates over the model's parameters, and the tensors that they find."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+Select = Callable[[str, nn.Parameter, nn.Module], bool]
+"""(parameter name, parameter, the module that owns it) -> whether it is to become sparse."""
+
+MATMUL_MODULES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place where a parameter hangs: ``getattr(module, leaf)``."""
+
+    name: str
+    module: nn.Module
+    leaf: str
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One selected weight tensor, under its first name, with every place that shares it (tied weights)."""
+
+    name: str
+    sites: tuple[Site, ...]
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The parameter as the module holds it now; looked up each time, since wrappers may replace it."""
+        parameter = self.sites[0].module._parameters[self.sites[0].leaf]
+        assert parameter is not None
+        return parameter
+
+
+def matmul_weights(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
+    """True for ``weight`` of Linear, Conv1d, Conv2d, Conv3d and Embedding: the default selection."""
+    return isinstance(module, MATMUL_MODULES) and name.rpartition(".")[2] == "weight"
+
+
+def all_parameters(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
+    """True for every parameter, biases and norms included; narrow it with `matching` or `excluding`."""
+    return True
+
+
+@dataclass(frozen=True)
+class _WeightsOf:
+    types: tuple[type[nn.Module], ...]
+
+    def __call__(self, name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
+        return isinstance(module, self.types) and name.rpartition(".")[2] == "weight"
+
+
+@dataclass(frozen=True)
+class _Matching:
+    patterns: tuple[str, ...]
+    among: Select
+    expected: bool
+
+    def __call__(self, name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
+        found = any(fnmatchcase(name, pattern) for pattern in self.patterns)
+        return found == self.expected and self.among(name, parameter, module)
+
+
+def weights_of(*types: type[nn.Module]) -> Select:
+    """Selects ``weight`` of every module of these types: ``weights_of(nn.Linear, nn.Conv2d)``."""
+    return _WeightsOf(types)
+
+
+def matching(*patterns: str, among: Select = matmul_weights) -> Select:
+    """Selects, among others' choice, the parameters whose name fits a shell pattern: ``matching("encoder.*")``."""
+    return _Matching(patterns, among, expected=True)
+
+
+def excluding(*patterns: str, among: Select = matmul_weights) -> Select:
+    """Selects, among others' choice, the parameters whose name fits no pattern: ``excluding("head.*")``."""
+    return _Matching(patterns, among, expected=False)
+
+
+def find_weights(model: nn.Module, select: Select) -> tuple[list[Weight], list[str]]:
+    """The selected weights in the model's order, tied ones once, and the names of the matrices that were left out.
+
+    Raises ValueError, naming what the model has, where nothing is selected.
+    """
+    tensors = _sites(model)
+    chosen = [
+        Weight(sites[0].name, tuple(sites))
+        for parameter, sites in tensors
+        if any(select(site.name, parameter, site.module) for site in sites)
+    ]
+    names = {weight.name for weight in chosen}
+    skipped = [s[0].name for p, s in tensors if p.dim() > 1 and s[0].name not in names]
+    if not chosen:
+        raise ValueError(f"the selection matches no parameter of {type(model).__name__}; it has {_inventory(tensors)}")
+    return chosen, skipped
+
+
+def _sites(model: nn.Module) -> list[tuple[nn.Parameter, list[Site]]]:
+    found: dict[int, tuple[nn.Parameter, list[Site]]] = {}
+    for prefix, module in model.named_modules():
+        for leaf, parameter in module._parameters.items():
+            if parameter is not None:
+                site = Site(f"{prefix}.{leaf}" if prefix else leaf, module, leaf)
+                found.setdefault(id(parameter), (parameter, []))[1].append(site)
+    return list(found.values())
+
+
+def _inventory(tensors: list[tuple[nn.Parameter, list[Site]]]) -> str:
+    lines: Iterator[str] = (
+        f"{sites[0].name} {tuple(parameter.shape)} of {type(sites[0].module).__name__}" for parameter, sites in tensors
+    )
+    listed = list(lines)
+    return "; ".join(listed[:12]) + (f"; and {len(listed) - 12} more" if len(listed) > 12 else "") or "none"

@@ -1,0 +1,211 @@
+"""The life cycle: `sparsify` a model, `attach` its optimizer, train, `finalize`."""
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from openwork.core.masking import Masking
+from openwork.core.reparameterize import Reparameterizing
+from openwork.core.selection import Select, Weight, find_weights, matmul_weights
+from openwork.core.technique import MaskTechnique, Reparameterization, Technique
+
+_FORMAT = 1
+_active: weakref.WeakSet["Sparsifier"] = weakref.WeakSet()
+
+
+class Sparsifier:
+    """What makes one model sparse; made by `sparsify`. Holds all state of the technique.
+
+    model: the sparsified module; technique: the settings; weights: the selected tensors, tied ones once;
+    skipped: names of matrices that were not selected; steps: completed optimizer steps.
+    """
+
+    def __init__(self, model: nn.Module, technique: Technique, select: Select) -> None:
+        weights, skipped = find_weights(model, select)
+        chosen = {id(weight.parameter) for weight in weights}
+        for other in _active:
+            if not chosen.isdisjoint(id(weight.parameter) for weight in other.weights):
+                raise ValueError(
+                    f"{weights[0].name} is being sparsified by {other.technique} already; call finalize() on that "
+                    "sparsifier first, or select other weights"
+                )
+        self.model = model
+        self.technique: Technique = technique
+        self.weights: list[Weight] = weights
+        self.skipped: list[str] = skipped
+        self.steps = 0
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._optimizer_hooks: list[RemovableHandle] = []
+        self._finalized = False
+        self._mechanism: Masking | Reparameterizing
+        if isinstance(technique, MaskTechnique):
+            self._mechanism = Masking(technique, weights)
+            self._mechanism.prune()
+        elif isinstance(technique, Reparameterization):
+            self._mechanism = Reparameterizing(technique, weights)
+        else:
+            raise TypeError(
+                f"expected a technique such as GradualMagnitude(...), got {technique!r}; is it an instance?"
+            )
+        _active.add(self)
+
+    def __repr__(self) -> str:
+        counts = sum(weight.parameter.numel() for weight in self.weights)
+        return f"Sparsifier({self.technique}, {len(self.weights)} tensors, {counts:,} weights, step {self.steps})"
+
+    def attach(self, optimizer: torch.optim.Optimizer, *, penalty_gradient: bool = False) -> "Sparsifier":
+        """The same sparsifier, which from now on follows the optimizer's steps.
+
+        penalty_gradient: add the penalty's gradient inside ``optimizer.step()``, for hosts that own the loss; leave
+        `penalty` out of the loss then. Raises ValueError for an optimizer that lacks any of the weights, and where
+        one is attached already.
+        """
+        self._check_live()
+        if self._optimizer is not None:
+            raise ValueError("an optimizer is attached already; call detach() first")
+        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        needed = {weight.name: weight.parameter for weight in self.weights}
+        if isinstance(self._mechanism, Reparameterizing):
+            needed |= self._mechanism.parameters()
+        missing = [name for name, p in needed.items() if p.requires_grad and id(p) not in owned]
+        if missing:
+            raise ValueError(
+                f"the optimizer does not own {_some(missing)}; create it after sparsify, from model.parameters()"
+            )
+
+        def before(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            if penalty_gradient:
+                with torch.enable_grad():
+                    self.penalty().backward()  # type: ignore[no-untyped-call]
+            if isinstance(self._mechanism, Masking):
+                self._mechanism.before_step()
+
+        def after(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            self._advance(optimizer)
+
+        self._optimizer = optimizer
+        self._optimizer_hooks = [
+            optimizer.register_step_pre_hook(before),
+            optimizer.register_step_post_hook(after),
+        ]
+        if isinstance(self._mechanism, Masking):
+            mechanism = self._mechanism
+            self._optimizer_hooks.append(optimizer.register_load_state_dict_post_hook(mechanism.clear_state))
+            mechanism.clear_state(optimizer)
+        return self
+
+    def detach(self) -> None:
+        """Lets go of the optimizer: its steps are no longer followed. Does nothing where none is attached."""
+        for hook in self._optimizer_hooks:
+            hook.remove()
+        self._optimizer, self._optimizer_hooks = None, []
+
+    def penalty(self) -> Tensor:
+        """What to add to the mean loss of a batch, shape (): zero for masks, coefficient * KL or L0 otherwise."""
+        self._check_live()
+        return self._mechanism.penalty()
+
+    def step(self) -> None:
+        """Counts one optimizer step; only for loops without a torch optimizer to attach to, right after its update."""
+        self._check_live()
+        if self._optimizer is not None:
+            raise ValueError("the attached optimizer's steps are counted already; leave step() out")
+        if isinstance(self.technique, MaskTechnique) and self.technique.hidden == "trained":
+            raise ValueError(
+                "hidden='trained' moves masked weights inside optimizer.step(); attach the optimizer instead"
+            )
+        self._advance(None)
+
+    def sparsity(self) -> float:
+        """The fraction of zeros, 0-1, among the selected weights as evaluation uses them."""
+        self._check_live()
+        total = sum(weight.parameter.numel() for weight in self.weights)
+        return sum(self._mechanism.zeros().values()) / total
+
+    def layer_sparsity(self) -> dict[str, float]:
+        """The fraction of zeros, 0-1, of each selected weight, by name."""
+        self._check_live()
+        zeros = self._mechanism.zeros()
+        return {weight.name: zeros[weight.name] / weight.parameter.numel() for weight in self.weights}
+
+    def mask_gradients(self) -> None:
+        """Masks gradients now, for those who read or clip gradients that the backward hooks did not see."""
+        self._check_live()
+        if isinstance(self._mechanism, Masking):
+            self._mechanism.mask_gradients()
+
+    def finalize(self) -> nn.Module:
+        """The model itself with plain modules, dense keys and real zeros; the sparsifier's work is over."""
+        self._check_live()
+        self.detach()
+        model = self._mechanism.finalize(self.model, in_place=True)
+        self._finalized = True
+        _active.discard(self)
+        return model
+
+    def finalized_copy(self) -> nn.Module:
+        """A copy of the model as `finalize` would return it; training goes on undisturbed."""
+        self._check_live()
+        return self._mechanism.finalize(self.model, in_place=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values: with the model's and the optimizer's state, training resumes bit-exactly.
+
+        Variational dropout and L0 also draw from torch's global generator, whose state is the training loop's to keep.
+        """
+        self._check_live()
+        return {
+            "format": _FORMAT,
+            "technique": type(self.technique).__name__,
+            "steps": self.steps,
+            **self._mechanism.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over a `state_dict`. Raises ValueError for another technique's, another model's or a foreign one."""
+        self._check_live()
+        if not isinstance(state, dict) or not {"format", "technique", "steps"} <= state.keys():
+            raise ValueError("this is not a sparsifier's state_dict; pass what Sparsifier.state_dict() returned")
+        if state["format"] != _FORMAT:
+            raise ValueError(f"the state has format {state['format']}, this version reads {_FORMAT}; upgrade openwork")
+        if state["technique"] != type(self.technique).__name__:
+            raise ValueError(
+                f"the state was saved by {state['technique']} and this sparsifier runs "
+                f"{type(self.technique).__name__}; sparsify with the technique that saved it"
+            )
+        if isinstance(self._mechanism, Masking):
+            self._mechanism.load_state_dict(state)
+            if self._optimizer is not None:
+                self._mechanism.clear_state(self._optimizer)
+        else:
+            self._mechanism.after_step(state["steps"])
+        self.steps = state["steps"]
+
+    def _advance(self, optimizer: torch.optim.Optimizer | None) -> None:
+        self.steps += 1
+        if isinstance(self._mechanism, Masking):
+            self._mechanism.after_step(self.steps, optimizer)
+        else:
+            self._mechanism.after_step(self.steps)
+
+    def _check_live(self) -> None:
+        if self._finalized:
+            raise ValueError("this sparsifier is finalized; call sparsify again to go on from the model's zeros")
+
+
+def sparsify(model: nn.Module, technique: Technique, *, select: Select = matmul_weights) -> Sparsifier:
+    """The sparsifier of ``model``, which is changed in place; call it before the optimizer, DDP and compile.
+
+    select: which parameters become sparse, by default the weights of Linear, Conv1d-3d and Embedding.
+    Raises ValueError where nothing matches, and where another sparsifier holds one of the weights.
+    """
+    return Sparsifier(model, technique, select)
+
+
+def _some(names: Iterable[str], most: int = 3) -> str:
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

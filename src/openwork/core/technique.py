@@ -1,0 +1,73 @@
+"""Techniques: immutable values that say what is sparsified and when. All state lives in the `Sparsifier`."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from openwork.core.allocations import Allocation, Uniform
+from openwork.core.reparameterize import ReparameterizedWeight
+from openwork.core.schedules import Schedule
+
+Hidden = Literal["frozen", "trained", "lost"]
+
+
+@dataclass(frozen=True)
+class Technique:
+    """A paper's method with its settings: hashable, printable, equal when the settings are equal."""
+
+
+@dataclass(frozen=True)
+class MaskTechnique(Technique, ABC):
+    """A technique that says which weights are zero.
+
+    schedule: the sparsity in [0, 1) at each step, and the steps at which masks are recomputed.
+    allocation: how the sparsity is spread over the tensors.
+    hidden: what becomes of a value under the mask. "frozen": remembered as it was when masked; "trained": moved on by
+        leftover momentum and weight decay, as in TensorFlow's model_pruning; "lost": forgotten.
+    seed: of ties and random choices.
+
+    Raises ValueError for a sparsity outside [0, 1).
+    """
+
+    schedule: Schedule
+    allocation: Allocation = field(default=Uniform(), kw_only=True)
+    hidden: Hidden = field(default="frozen", kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for sparsity in (self.schedule.final, self.schedule(0)):
+            if not 0 <= sparsity < 1:
+                raise ValueError(f"sparsity must be in [0, 1), got {sparsity}; did you pass a percentage?")
+        if self.hidden not in ("frozen", "trained", "lost"):
+            raise ValueError(f"hidden must be 'frozen', 'trained' or 'lost', got {self.hidden!r}")
+
+    @abstractmethod
+    def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+        """Scores of ``weight``'s shape: the largest are kept, -inf never.
+
+        weight: with the hidden values restored; mask: bool, True = kept until now; generator: CPU, seeded.
+        """
+
+
+@dataclass(frozen=True)
+class Reparameterization(Technique, ABC):
+    """A technique that says what the weights are, as random variables.
+
+    coefficient: the factor of the penalty at each step, usually of the order 1 / (number of training examples).
+
+    Raises ValueError for a negative coefficient.
+    """
+
+    coefficient: Schedule
+    seed: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.coefficient.final < 0:
+            raise ValueError(f"the penalty coefficient must be >= 0, got {self.coefficient.final}")
+
+    @abstractmethod
+    def distribution(self, weight: Tensor, generator: torch.Generator) -> ReparameterizedWeight:
+        """The module that holds what is learned besides ``weight``; hung on the layer as ``layer.reparam``."""

@@ -1,0 +1,1 @@
+"""What a model or a checkpoint really holds, counted from its tensors."""

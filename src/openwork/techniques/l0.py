@@ -1,0 +1,85 @@
+"""L0 regularisation: Louizos, Welling & Kingma 2018, arXiv 1712.01312, section 2; here with one gate a weight.
+
+Every weight is theta * z with a hard-concrete gate z: a stretched, clipped concrete variable that is exactly 0 or 1
+with positive probability, and differentiable in log alpha. The penalty is the expected number of non-zero gates. Gates
+for single weights, not groups, are those of Gale et al. 2019, arXiv 1902.09574.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from openwork.core.reparameterize import Op, ReparameterizedWeight
+from openwork.core.technique import Reparameterization
+
+EPS = 1e-8
+BETA = 2 / 3  # temperature
+GAMMA, ZETA = -0.1, 1.1  # the interval that the concrete variable is stretched to
+
+
+@dataclass(frozen=True)
+class L0(Reparameterization):
+    """Learns log alpha beside every weight; evaluation multiplies weights by the gate's deterministic value.
+
+    coefficient: of the expected count of non-zero weights, of the order 1 / (number of training examples).
+    dropout: the initial probability that a gate is closed, in (0, 1): log alpha ~ N(log((1 - p) / p), 0.01).
+
+    A gate that is sometimes open in training is exactly 0 in evaluation only where log alpha <= log(1/11) = -2.398.
+    """
+
+    dropout: float = field(default=0.1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.dropout < 1:
+            raise ValueError(f"dropout must be in (0, 1), got {self.dropout}")
+
+    def distribution(self, weight: Tensor, generator: torch.Generator) -> "HardConcreteWeight":
+        """Gates whose log alpha is drawn from ``generator``."""
+        return HardConcreteWeight(weight, self, generator)
+
+
+class HardConcreteWeight(ReparameterizedWeight):
+    """theta * z for every weight; ``log_alpha`` has the weight's shape."""
+
+    def __init__(self, weight: Tensor, technique: L0, generator: torch.Generator) -> None:
+        super().__init__()
+        mean = math.log((1 - technique.dropout) / technique.dropout)
+        draws = torch.randn(weight.shape, generator=generator)
+        self.log_alpha = nn.Parameter((mean + 0.01 * draws).to(weight))
+
+    def forward(self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """op(x, theta * z): one draw of the gates for the whole batch; for ids, a draw for each occurrence."""
+        if x.is_floating_point():
+            return op(x, self.sample(weight), bias)
+        return op(x, weight, bias) * hard_concrete(op(x, self.log_alpha, None))
+
+    def sample(self, weight: Tensor) -> Tensor:
+        """Theta * z with z ~ HardConcrete(log alpha)."""
+        return weight * hard_concrete(self.log_alpha)
+
+    def effective(self, weight: Tensor) -> Tensor:
+        """Theta * clip(sigmoid(log alpha) * (zeta - gamma) + gamma, 0, 1): equation 13."""
+        return weight * stretch(torch.sigmoid(self.log_alpha))
+
+    def penalty(self, weight: Tensor) -> Tensor:
+        """The expected number of non-zero weights: equation 12."""
+        return open_probability(self.log_alpha).sum()
+
+
+def hard_concrete(log_alpha: Tensor) -> Tensor:
+    """Gates in [0, 1] drawn from HardConcrete(log alpha), of log_alpha's shape; equations 10-11."""
+    u = torch.rand_like(log_alpha)
+    return stretch(torch.sigmoid((torch.log(u + EPS) - torch.log1p(-u) + log_alpha) / BETA))
+
+
+def stretch(s: Tensor) -> Tensor:
+    """clip(s * (zeta - gamma) + gamma, 0, 1)."""
+    return (s * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+
+
+def open_probability(log_alpha: Tensor) -> Tensor:
+    """P(z != 0) = sigmoid(log alpha - beta * log(-gamma / zeta)), of log_alpha's shape."""
+    return torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))

@@ -1,0 +1,22 @@
+"""Gradual magnitude pruning: Zhu & Gupta 2017, "To prune, or not to prune", arXiv 1710.01878, section 3."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from openwork.core.technique import MaskTechnique
+
+
+@dataclass(frozen=True)
+class GradualMagnitude(MaskTechnique):
+    """Keeps the weights of largest magnitude, more and more strictly while training goes on.
+
+    A masked weight receives no gradient, keeps its hidden value, and comes back at a later update when that value is
+    among the largest again, since kept weights may have shrunk. Gale et al. 2019 compare by this method with a `Cubic`
+    schedule, the same sparsity in every tensor and ``hidden="trained"``.
+    """
+
+    def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+        """|w|."""
+        return weight.abs()

@@ -1,0 +1,25 @@
+"""Random pruning, the baseline of Gale, Elsen & Hooker 2019, "The State of Sparsity", arXiv 1902.09574, section 3.2."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from openwork.core.technique import Hidden, MaskTechnique
+
+
+@dataclass(frozen=True)
+class RandomPruning(MaskTechnique):
+    """Removes weights uniformly at random, on the schedule and with the exact counts of magnitude pruning.
+
+    Cumulative, as in the paper's runs: a removed weight never comes back.
+    """
+
+    hidden: Hidden = field(default="lost", init=False)
+
+    def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+        """Uniform in [0, 1) for the weights kept until now, -inf for the others."""
+        # Drawn on the CPU whatever the device, so that every rank and a restart draw the same.
+        draws = torch.rand(weight.shape, generator=generator).to(weight.device)
+        return torch.where(mask, draws, -math.inf)

@@ -1,0 +1,91 @@
+"""Sparse variational dropout: Molchanov, Ashukha & Vetrov 2017, arXiv 1701.05369, sections 3-4.
+
+Each weight has a Gaussian posterior w ~ N(theta, sigma^2) with sigma^2 = alpha * theta^2 and a log-uniform prior. Where
+the data do not need a weight its dropout rate alpha grows without bound, and it can be removed.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from openwork.core.reparameterize import Op, ReparameterizedWeight
+from openwork.core.technique import Reparameterization
+
+EPS = 1e-8
+K1, K2, K3 = 0.63576, 1.87320, 1.48695  # the fit of section 4.2
+
+
+@dataclass(frozen=True)
+class VariationalDropout(Reparameterization):
+    """Learns log sigma^2 beside every weight; evaluation removes weights with log alpha >= ``threshold``.
+
+    coefficient: of the KL term (nats, summed over all weights), of the order 1 / (number of training examples).
+    log_sigma2: its initial value. threshold: on log alpha, 3 means a dropout rate of 95 %.
+    clip: log alpha is clipped to [-clip, clip] in training, never in evaluation.
+    share_noise: for a Linear on inputs (batch, ..., in), one draw per example and output unit for all positions in
+    between, as the Transformer of Gale et al. 2019 has it; otherwise a draw for each output.
+    """
+
+    threshold: float = field(default=3.0, kw_only=True)
+    log_sigma2: float = field(default=-10.0, kw_only=True)
+    clip: float = field(default=8.0, kw_only=True)
+    share_noise: bool = field(default=True, kw_only=True)
+
+    def distribution(self, weight: Tensor, generator: torch.Generator) -> "GaussianWeight":
+        """A posterior with constant log sigma^2."""
+        return GaussianWeight(weight, self)
+
+
+class GaussianWeight(ReparameterizedWeight):
+    """N(theta, sigma^2) for every weight; ``log_sigma2`` has the weight's shape."""
+
+    def __init__(self, weight: Tensor, technique: VariationalDropout) -> None:
+        super().__init__()
+        self.technique = technique
+        self.log_sigma2 = nn.Parameter(torch.full_like(weight, technique.log_sigma2))
+
+    def log_alpha(self, theta: Tensor) -> Tensor:
+        """Log alpha = log sigma^2 - log theta^2, unclipped."""
+        return self.log_sigma2 - torch.log(theta * theta + EPS)
+
+    def clipped_log_alpha(self, theta: Tensor) -> Tensor:
+        """Log alpha as training sees it."""
+        return self.log_alpha(theta).clamp(-self.technique.clip, self.technique.clip)
+
+    def sigma2(self, theta: Tensor) -> Tensor:
+        """sigma^2 = alpha * theta^2 with the clipped alpha."""
+        return torch.exp(self.clipped_log_alpha(theta) + torch.log(theta * theta + EPS))
+
+    def forward(self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Local reparameterisation (Kingma et al. 2015): op(x, theta) + sqrt(op(x^2, sigma^2)) * noise."""
+        one_hot = not x.is_floating_point()  # ids stand for one-hot vectors, and x^2 = x
+        mean = op(x, weight, bias)
+        variance = op(x if one_hot else x * x, self.sigma2(weight), None)
+        # In half precision eps underflows, and the gradient of sqrt at 0 is infinite.
+        std = torch.sqrt(variance.float() + EPS).to(mean.dtype)
+        shape = list(mean.shape)
+        if self.technique.share_noise and not one_hot and weight.dim() == 2 and mean.dim() > 2:
+            shape[1:-1] = [1] * (mean.dim() - 2)
+        return mean + std * torch.randn(shape, dtype=mean.dtype, device=mean.device)
+
+    def sample(self, weight: Tensor) -> Tensor:
+        """Theta + sigma * noise."""
+        return weight + torch.sqrt(self.sigma2(weight) + EPS) * torch.randn_like(weight)
+
+    def effective(self, weight: Tensor) -> Tensor:
+        """Theta where log alpha < threshold, 0 elsewhere."""
+        return torch.where(self.log_alpha(weight) < self.technique.threshold, weight, 0.0)
+
+    def penalty(self, weight: Tensor) -> Tensor:
+        """KL(q || p) in nats, summed over the weights."""
+        return kl(self.clipped_log_alpha(weight)).sum()
+
+
+def kl(log_alpha: Tensor) -> Tensor:
+    """KL(q || log-uniform) of each weight in nats, the approximation of equation 14, of log_alpha's shape.
+
+    k1 - k1 * sigmoid(k2 + k3 * log alpha) + 0.5 * log(1 + 1 / alpha), which tends to 0 for alpha to infinity.
+    """
+    return K1 - K1 * torch.sigmoid(K2 + K3 * log_alpha) + 0.5 * F.softplus(-log_alpha)
