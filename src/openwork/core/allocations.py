@@ -87,10 +87,10 @@ class GlobalRanking(Allocation):
         if total == 0:
             return dict.fromkeys(scores, 0)
         threshold = kth_largest(torch.cat(list(flat.values())), total)
-        keep = {name: int((score > threshold).sum()) for name, score in flat.items()}
+        keep = {name: int((score > threshold).count_nonzero()) for name, score in flat.items()}
         missing = total - sum(keep.values())
         for name, score in flat.items():  # ties at the threshold go to the first tensors
-            extra = min(missing, int((score == threshold).sum()))
+            extra = min(missing, int((score == threshold).count_nonzero()))
             keep[name] += extra
             missing -= extra
         return keep

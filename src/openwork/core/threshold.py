@@ -3,11 +3,9 @@
 import hashlib
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
-
-_SMALL = 1 << 16  # under this many values a plain selection is as fast as sampling first
-_SAMPLE = 1 << 14
 
 
 def keep_count(n: int, sparsity: float) -> int:
@@ -23,36 +21,21 @@ def seeded_generator(seed: int, step: int, name: str) -> torch.Generator:
 
 
 def kth_largest(values: Tensor, k: int) -> Tensor:
-    """The k-th largest of ``values`` (1-D, no NaN; 1 <= k <= n), shape ().
-
-    On a CPU, large inputs are bracketed by a strided sample first (Floyd & Rivest 1975, "Expected time bounds for
-    selection"), so that only about 3 % of the values are ever ordered. The result is exact whatever the sample.
-    """
-    n = values.numel()
-    if values.device.type != "cpu" or n < _SMALL:
-        return kth_largest_plain(values, k)
-    sample = values[:: n // _SAMPLE].sort(descending=True).values
-    m = sample.numel()
-    margin = 4 * math.isqrt(m)  # 4 standard deviations or more of the sample rank of the k-th value
-    rank = k * m // n
-    high = sample[rank - margin] if rank >= margin else values.new_tensor(math.inf)
-    low = sample[rank + margin] if rank + margin < m else values.new_tensor(-math.inf)
-    above = values > high
-    skipped = int(above.sum())
-    window = values[(values >= low).logical_and_(above.logical_not_())]
-    if not skipped < k <= skipped + window.numel():  # the sample missed: rare, and only costs time
-        return kth_largest_plain(values, k)
-    if high == low:  # one value fills the window, as the zeros of a sparse tensor do
-        return high
-    return kth_largest_plain(window, k - skipped)
+    """The k-th largest of ``values`` (1-D float, no NaN; 1 <= k <= n), shape (); exact."""
+    if values.device.type == "cpu":
+        positive = values > 0
+        if k <= positive.count_nonzero() < values.numel() / 2:
+            values = values[positive]  # a crowd of equal zeros, as masked weights are, makes quickselect slow
+        # numpy's vectorised quickselect is 5 times faster than torch's topk, and 15 times faster than its kthvalue.
+        array = values.float().numpy() if values.dtype in (torch.float16, torch.bfloat16) else values.numpy()
+        index = values.numel() - k
+        return values.new_tensor(np.partition(array, index)[index])
+    return kth_largest_plain(values, k)
 
 
 def kth_largest_plain(values: Tensor, k: int) -> Tensor:
-    """The k-th largest of ``values`` (1-D) by one library call; the twin of `kth_largest`."""
-    if values.device.type == "cpu":
-        # Quickselect; on a GPU kthvalue is 30 times slower than topk.
-        return values.kthvalue(values.numel() - k + 1).values
-    return values.topk(k, sorted=False).values.min()
+    """The k-th largest of ``values`` (1-D) by torch alone, on any device; the twin of `kth_largest`."""
+    return values.topk(k, sorted=False).values.min()  # on a GPU kthvalue is 30 times slower
 
 
 def keep_largest(scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:
@@ -65,7 +48,7 @@ def keep_largest(scores: Tensor, keep: int, generator: torch.Generator) -> Tenso
         raise ValueError(f"cannot keep {keep} of {scores.numel()} scores")
     flat = scores.detach().flatten()
     usable = flat > -math.inf  # False for NaN too
-    available = int(usable.sum())
+    available = int(usable.count_nonzero())  # on a CPU 50 times faster than the sum of bools
     if keep >= available:
         return usable.view_as(scores)
     if keep == 0:
@@ -74,7 +57,7 @@ def keep_largest(scores: Tensor, keep: int, generator: torch.Generator) -> Tenso
         flat = torch.where(usable, flat, -math.inf)
     threshold = kth_largest(flat, keep)
     mask = flat >= threshold
-    surplus = int(mask.sum()) - keep
+    surplus = int(mask.count_nonzero()) - keep
     if surplus:
         ties = (flat == threshold).nonzero().flatten()
         chosen = torch.randperm(ties.numel(), generator=generator)[:surplus]

@@ -56,7 +56,7 @@ class GaussianWeight(ReparameterizedWeight):
 
     def sigma2(self, theta: Tensor) -> Tensor:
         """sigma^2 = alpha * theta^2 with the clipped alpha."""
-        return torch.exp(self.clipped_log_alpha(theta) + torch.log(theta * theta + EPS))
+        return torch.exp(self.clipped_log_alpha(theta)) * (theta * theta + EPS)
 
     def forward(self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Local reparameterisation (Kingma et al. 2015): op(x, theta) + sqrt(op(x^2, sigma^2)) * noise."""

@@ -1,0 +1,103 @@
+"""What recomputing the masks of 25 million weights costs: openwork's exact count beside torch.topk and torch.sort.
+
+The weights have the shapes of ResNet-50's 53 convolutions and its classifier, values are Gaussian, 90 % sparsity.
+Run: python benchmarks/mask_update.py [--device cuda] [--repeats 10]
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import openwork as ow
+from openwork.core.masking import Masking
+from openwork.core.selection import find_weights
+from openwork.core.threshold import keep_count, keep_largest, seeded_generator
+
+
+def resnet50_shapes() -> list[tuple[int, ...]]:
+    """The 54 weight tensors of ResNet-50: 25.5 million weights."""
+    shapes: list[tuple[int, ...]] = [(64, 3, 7, 7)]
+    inputs = 64
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(blocks):
+            shapes += [(width, inputs, 1, 1), (width, width, 3, 3), (4 * width, width, 1, 1)]
+            if block == 0:
+                shapes.append((4 * width, inputs, 1, 1))
+            inputs = 4 * width
+    return [*shapes, (1000, 2048)]
+
+
+def by_topk(weights: list[Tensor]) -> None:
+    """One torch.topk per layer, written into masks."""
+    for weight in weights:
+        scores = weight.abs().flatten()
+        kept = scores.topk(keep_count(scores.numel(), 0.9), sorted=False).indices
+        torch.zeros_like(scores, dtype=torch.bool)[kept] = True
+
+
+def by_sort(weights: list[Tensor]) -> None:
+    """One torch.sort per layer; ties at the threshold are all kept."""
+    for weight in weights:
+        scores = weight.abs().flatten()
+        _ = scores >= scores.sort(descending=True).values[keep_count(scores.numel(), 0.9) - 1]
+
+
+def by_openwork(weights: list[Tensor]) -> None:
+    """`keep_largest` per layer: exact counts, seeded ties."""
+    for weight in weights:
+        keep_largest(weight.abs(), keep_count(weight.numel(), 0.9), seeded_generator(0, 0, ""))
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=10)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    torch.manual_seed(0)
+    weights = [torch.randn(shape, device=device) for shape in resnet50_shapes()]
+
+    model = torch.nn.ParameterList(weight.clone() for weight in weights)
+    selected, _ = find_weights(model, ow.all_parameters)
+    update = {
+        allocation: Masking(ow.GradualMagnitude(ow.Constant(0.9, every=1), allocation=allocation), selected)
+        for allocation in (ow.Uniform(), ow.GlobalRanking())
+    }
+    variants: dict[str, Callable[[], object]] = {
+        "torch.topk per layer": lambda: by_topk(weights),
+        "torch.sort per layer": lambda: by_sort(weights),
+        "openwork keep_largest": lambda: by_openwork(weights),
+        "openwork whole update, Uniform": lambda: update[ow.Uniform()].after_step(1, None),
+        "openwork whole update, GlobalRanking": lambda: update[ow.GlobalRanking()].after_step(1, None),
+    }
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(arguments.repeats + 1):
+        for name, variant in variants.items():
+            _wait(device)
+            began = time.perf_counter()
+            variant()
+            _wait(device)
+            if number:  # warm-up
+                times[name].append(1000 * (time.perf_counter() - began))
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    total = sum(weight.numel() for weight in weights)
+    print(f"torch {torch.__version__}, {where}, {total:,} weights, n = {arguments.repeats}; milliseconds")
+    print(f"{'':38}{'min':>9}{'median':>9}{'max':>9}{'/ topk':>8}")
+    base = statistics.median(times["torch.topk per layer"])
+    for name, values in times.items():
+        median = statistics.median(values)
+        print(f"{name:38}{min(values):9.2f}{median:9.2f}{max(values):9.2f}{median / base:8.2f}")
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The benchmark: tasks, runs and the report that compares techniques; needs the ``study`` extra."""

@@ -1,0 +1,1 @@
+"""Data sets for image classification, whole in memory as tensors."""

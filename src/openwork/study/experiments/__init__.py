@@ -1,0 +1,1 @@
+"""Runs, what identifies them, and lists of them."""

@@ -1,0 +1,158 @@
+"""Values as JSON and back: what identifies a run, and what its directory says about it."""
+
+import ast
+import dataclasses
+import importlib
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import FunctionType
+from typing import Any
+
+TRUSTED = ("openwork", "torch")
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, functions, classes, sequences and mappings as JSON values. Raises ValueError for anything else."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {"type": _path(type(value)), **fields}
+    if isinstance(value, FunctionType | type):
+        return {"import": _path(value)}
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"{value!r} cannot be part of a run; use dataclasses, functions, numbers, strings and tuples")
+
+
+def canonical(value: Any) -> str:
+    """One JSON text for equal values."""
+    return json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def from_plain(plain: Any, trusted: Collection[str] = TRUSTED) -> Any:
+    """The value that `to_plain` turned into ``plain``; lists become tuples.
+
+    Only dataclasses are built, and only names inside the ``trusted`` packages are imported: a file from somewhere else
+    must not choose what code runs. Raises ValueError otherwise.
+    """
+    if isinstance(plain, list):
+        return tuple(from_plain(item, trusted) for item in plain)
+    if not isinstance(plain, dict):
+        return plain
+    if "import" in plain:
+        return _find(plain["import"], trusted)
+    if "type" in plain:
+        kind = _find(plain["type"], trusted)
+        if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
+            raise ValueError(f"{plain['type']} is not a dataclass; the run's description is damaged")
+        fields = {key: from_plain(item, trusted) for key, item in plain.items() if key != "type"}
+        try:
+            return kind(**fields)
+        except TypeError as error:
+            raise ValueError(f"the run's description does not fit this version's {plain['type']}: {error}") from error
+    return {key: from_plain(item, trusted) for key, item in plain.items()}
+
+
+def describe(value: Any) -> str:
+    """A value as a short text; of a dataclass, without the fields that have their defaults."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return f"{type(value).__name__}({inside(value)})"
+    if isinstance(value, tuple):
+        return f"({', '.join(describe(item) for item in value)})"
+    return value.__name__ if isinstance(value, FunctionType | type) else repr(value)
+
+
+def inside(value: Any, prefix: str = "") -> str:
+    """The fields of a dataclass that differ from their defaults, as ``field=value, ...``; "" for anything else."""
+    if not dataclasses.is_dataclass(value):
+        return ""
+    items = [(f, getattr(value, f.name)) for f in dataclasses.fields(value) if f.init]
+    return ", ".join(f"{prefix}{f.name}={describe(item)}" for f, item in items if item != f.default)
+
+
+def override(value: Any, settings: Iterable[str]) -> Any:
+    """A copy of the dataclass ``value`` with every ``field=value`` or ``field.field=value`` set: literals, else text.
+
+    Raises ValueError for a setting without "=", of another type than the field's, and for a field that is not there.
+    """
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"expected field=value, got {setting!r}")
+        *parents, field = path.split(".")
+        node = changes
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[field] = _Setting(setting, text)
+    return _replaced(value, changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    whole: str
+    text: str
+
+
+def _replaced(value: Any, changes: dict[str, Any]) -> Any:
+    """All changes of one dataclass at once: begin and end may only make sense together."""
+    fields = [f.name for f in dataclasses.fields(value) if f.init] if dataclasses.is_dataclass(value) else []
+    new = {}
+    for name, change in changes.items():
+        if name not in fields:
+            has = f"it has {', '.join(fields)}" if fields else "it has no fields"
+            raise ValueError(f"{type(value).__name__} has no field {name!r}; {has}")
+        old = getattr(value, name)
+        new[name] = _literal(old, change) if isinstance(change, _Setting) else _replaced(old, change)
+    return dataclasses.replace(value, **new)
+
+
+def _literal(old: Any, setting: _Setting) -> Any:
+    try:
+        new = ast.literal_eval(setting.text)
+    except (ValueError, SyntaxError):
+        new = setting.text
+    if isinstance(old, float) and type(new) is int:
+        return float(new)
+    if old is not None and type(new) is not type(old):
+        raise ValueError(f"{setting.whole!r} needs a value of type {type(old).__name__}")
+    return new
+
+
+def find(path: str) -> Any:
+    """What ``module:name`` names; the module is imported. Raises ValueError where there is no such thing."""
+    module_name, colon, name = path.partition(":")
+    if not colon or not module_name or not name:
+        raise ValueError(f"expected module:name, got {path!r}, such as openwork.study.experiments.mnist:dense")
+    try:
+        value = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise  # the module is there and misses something itself
+        raise ValueError(
+            f"there is no module {module_name!r} for {path!r}; is it spelled right and importable from here?"
+        ) from error
+    for part in name.split("."):
+        if not hasattr(value, part):
+            public = [
+                n for n, v in vars(value).items() if getattr(v, "__module__", None) == module_name and n[0] != "_"
+            ]
+            raise ValueError(f"{module_name} has no {name!r}; it has {', '.join(public) or 'nothing to call'}")
+        value = getattr(value, part)
+    return value
+
+
+def _find(path: str, trusted: Collection[str]) -> Any:
+    package = path.partition(":")[0].partition(".")[0]
+    if package not in trusted:
+        raise ValueError(f"the run uses {path}, and {package!r} is not trusted; pass --trust {package} if it is yours")
+    return find(path)
+
+
+def _path(value: type | Callable[..., Any]) -> str:
+    if "<" in value.__qualname__:
+        raise ValueError(f"{value.__qualname__} has no importable name; define it at the top of a module")
+    return f"{value.__module__}:{value.__qualname__}"

@@ -1,0 +1,266 @@
+"""A run: one task, one technique, one seed; what identifies it, and how it is executed, resumed and recorded.
+
+A run's directory is named by the hash of its canonical JSON and holds run.json (its description), metrics.jsonl (a row
+each evaluation), checkpoint.pt (to resume, or to set another threshold), model.safetensors (the finalized model) and
+result.json, written last: where it exists, the run is done.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from openwork.core.selection import Select, matmul_weights
+from openwork.core.sparsifier import Sparsifier, sparsify
+from openwork.core.technique import Technique
+from openwork.inspect.checkpoint import load_torch
+from openwork.inspect.report import report
+from openwork.study.experiments.config import TRUSTED, canonical, describe, from_plain, inside, override, to_plain
+from openwork.study.experiments.environment import environment
+from openwork.study.tasks.task import Task
+from openwork.study.training.files import write_atomically, write_text
+from openwork.study.training.loop import train
+
+RESULT_FORMAT = 1
+_CHECKPOINT_KEYS = {"run", "model", "sparsifier"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: everything that its result depends on, up to rounding on other hardware.
+
+    technique: None trains densely. steps: optimizer steps.
+    """
+
+    task: Task
+    technique: Technique | None
+    steps: int
+    seed: int = 0
+    select: Select = matmul_weights
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+
+    @property
+    def id(self) -> str:
+        """The name of the run's directory: 16 hexadecimal digits."""
+        return hashlib.sha256(canonical(self).encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """The technique's name, or "dense"."""
+        return type(self.technique).__name__ if self.technique else "dense"
+
+    @property
+    def settings(self) -> str:
+        """All that distinguishes this run from others of its technique and task but the seed, in one line."""
+        parts = [inside(self.technique), f"steps={self.steps}", inside(self.task, prefix="task.")]
+        if self.select != matmul_weights:
+            parts.append(f"select={describe(self.select)}")
+        return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Live:
+    """A run in the middle of its training: what `execute` drives and a checkpoint restores."""
+
+    run: Run
+    model: nn.Module
+    sparsifier: Sparsifier | None
+    device: torch.device
+
+    def finalized_copy(self) -> nn.Module:
+        """A plain model with the zeros that evaluation uses."""
+        return self.sparsifier.finalized_copy() if self.sparsifier else self.model
+
+    def penalty(self) -> Tensor:
+        """The technique's penalty, zero for dense training."""
+        return self.sparsifier.penalty() if self.sparsifier else torch.zeros((), device=self.device)
+
+    def sparsity(self) -> float:
+        """The fraction of zeros among the selected weights."""
+        return self.sparsifier.sparsity() if self.sparsifier else 0.0
+
+
+def prepare(run: Run, device: torch.device) -> Live:
+    """The run's model, initialised from its seed and sparsified, on the device."""
+    torch.manual_seed(run.seed)
+    model = run.task.model().to(device)
+    sparsifier = sparsify(model, run.technique, select=run.select) if run.technique else None
+    return Live(run, model, sparsifier, device)
+
+
+def restore(path: Path, *, settings: Sequence[str] = (), trusted: Collection[str] = TRUSTED) -> Live:
+    """The run of a checkpoint.pt (or of the run directory that holds one), with its weights, on the CPU.
+
+    settings: ``field=value`` changes to the run, such as "technique.threshold=2.0".
+    Raises FileNotFoundError, and ValueError for a truncated or foreign file or one that uses untrusted code.
+    """
+    path = path / "checkpoint.pt" if path.is_dir() else path
+    state = _read_checkpoint(path)
+    run = override(from_plain(json.loads(state["run"]), trusted), settings)
+    live = prepare(run, torch.device("cpu"))
+    _load(live, state, path)
+    return live
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether ``path`` is a run's checkpoint.pt, as opposed to any other file of tensors."""
+    content = load_torch(path) if path.is_file() and path.suffix != ".safetensors" else None
+    return isinstance(content, dict) and content.keys() >= _CHECKPOINT_KEYS
+
+
+def execute(
+    run: Run,
+    directory: Path,
+    *,
+    device: str = "cpu",
+    compile: bool = False,
+    evaluations: int = 20,
+    progress: Callable[[int, dict[str, float]], None] | None = None,
+) -> dict[str, Any]:
+    """The run's result, from ``directory/<run.id>`` where it is done, otherwise after training it there.
+
+    An interrupted run goes on from its checkpoint with the same batches, weights and random numbers as without the
+    interruption. ``evaluations`` says how often to evaluate and checkpoint; ``progress`` is called then with the step
+    and the metrics. The result's fields are those of `openwork.study.results.store`.
+    """
+    folder = directory / run.id
+    if (folder / "result.json").exists():
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        return result
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "run.json", json.dumps(to_plain(run), indent=2) + "\n")
+    live = prepare(run, torch.device(device))
+    optimizer = run.task.optimizer(live.model)
+    if live.sparsifier:
+        live.sparsifier.attach(optimizer)
+    step, seconds, rows = _resume(live, optimizer, folder)
+
+    def objective(batch: Any) -> tuple[Tensor, Tensor]:
+        return run.task.loss(live.model, batch), live.penalty()
+
+    if live.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(live.device)
+    every = max(run.steps // evaluations, 1)
+    stretch = train(
+        run.task,
+        live.model,
+        optimizer,
+        torch.compile(objective, fullgraph=True) if compile else objective,
+        steps=run.steps,
+        seed=run.seed,
+        start=step,
+        every=every,
+        device=live.device,
+    )
+    began = time.perf_counter()
+    for step, losses in stretch:
+        seconds, began = seconds + time.perf_counter() - began, time.perf_counter()
+        if not all(math.isfinite(loss) for loss in losses.values()):
+            return _record(live, folder, step=step, seconds=seconds, finished=False)
+        metrics = {**losses, **run.task.evaluate(live.model, live.device), "sparsity": live.sparsity()}
+        rows.append({"step": step, **metrics, "seconds": round(seconds, 3)})
+        _save(live, optimizer, folder, rows)
+        if progress:
+            progress(step, metrics)
+        began = time.perf_counter()  # evaluation is not training time
+    return _record(live, folder, step=run.steps, seconds=seconds, finished=True)
+
+
+def _resume(live: Live, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[int, float, list[dict[str, float]]]:
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        return 0, 0.0, []
+    state = _read_checkpoint(path)
+    if state["run"] != canonical(live.run):
+        raise ValueError(f"{path} belongs to another run; remove the folder to start this one anew")
+    _load(live, state, path)
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["rng"]["cpu"])
+    if live.device.type == "cuda":
+        torch.cuda.set_rng_state(state["rng"]["cuda"], live.device)
+    rows: list[dict[str, float]] = state["metrics"]
+    return int(rows[-1]["step"]), rows[-1]["seconds"], rows
+
+
+def _save(live: Live, optimizer: torch.optim.Optimizer, folder: Path, rows: list[dict[str, float]]) -> None:
+    """One file holds all that resuming needs, so that no crash can leave two halves that disagree."""
+    rng = {"cpu": torch.get_rng_state()}
+    if live.device.type == "cuda":
+        rng["cuda"] = torch.cuda.get_rng_state(live.device)
+    state = {**_model_state(live), "optimizer": optimizer.state_dict(), "rng": rng, "metrics": rows}
+    write_atomically(folder / "checkpoint.pt", lambda path: torch.save(state, path))
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _model_state(live: Live) -> dict[str, Any]:
+    return {
+        "run": canonical(live.run),
+        "model": live.model.state_dict(),
+        "sparsifier": live.sparsifier.state_dict() if live.sparsifier else None,
+    }
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}; give a run's directory or its checkpoint.pt")
+    state = load_torch(path)
+    if not isinstance(state, dict) or not state.keys() >= _CHECKPOINT_KEYS:
+        raise ValueError(f"{path} is not a checkpoint of a run; `openwork inspect` reads other files")
+    return state
+
+
+def _load(live: Live, state: dict[str, Any], path: Path) -> None:
+    try:
+        live.model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit its own description: {str(error).splitlines()[1].strip()}") from error
+    if live.sparsifier:
+        live.sparsifier.load_state_dict(state["sparsifier"])
+
+
+def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bool) -> dict[str, Any]:
+    run = live.run
+    result: dict[str, Any] = {
+        "format": RESULT_FORMAT,
+        "id": run.id,
+        "status": "finished" if finished else "diverged",
+        "step": step,
+        "name": run.name,
+        "seed": run.seed,
+        "settings": run.settings,
+        "task": run.task.title,
+        "run": to_plain(run),
+        "before": None,
+        "after": None,
+        "sparsity": None,
+        "layers": [],
+        "cost": {
+            "seconds": round(seconds, 3),
+            "step_ms": round(1000 * seconds / step, 4),
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(live.device) if live.device.type == "cuda" else None,
+        },
+        "execution": "simulated",  # zeros are stored and multiplied like any other number
+        "environment": environment(live.device),
+    }
+    if finished:
+        plain = live.finalized_copy()
+        counts = report(plain, select=run.select)
+        before = {**run.task.evaluate(live.model, live.device), "sparsity": live.sparsity()}
+        after = {**run.task.evaluate(plain, live.device), "sparsity": counts.sparsity}
+        result |= {"before": before, "after": after, **counts.to_dict()}
+        tensors = {name: tensor.contiguous() for name, tensor in plain.state_dict().items()}
+        write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
+        write_atomically(folder / "checkpoint.pt", lambda path: torch.save(_model_state(live), path))
+    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    return result

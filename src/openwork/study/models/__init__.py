@@ -1,0 +1,1 @@
+"""The networks that the study trains, plain modules that know nothing of sparsity."""

@@ -1,0 +1,1 @@
+"""The page that shows a study: charts, tables, and how it was measured."""

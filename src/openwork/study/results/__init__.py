@@ -1,0 +1,1 @@
+"""What the runs of a study found: their rows, and the statistics over seeds."""

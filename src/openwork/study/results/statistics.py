@@ -1,0 +1,174 @@
+"""From rows to points: means and 95 % intervals over seeds, and which points no other one beats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+from openwork.study.results.store import Row, write_table
+
+DENSE = "dense"
+"""The name of the runs that nothing made sparse."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One operating point of one technique on one task, over its seeds.
+
+    All accuracies and sparsities are fractions 0–1. Where no run finished, `n` is 0, the means and
+    extremes are NaN, and the point is only there to say how many runs diverged.
+    """
+
+    task: str
+    name: str
+    settings: str
+    n: int
+    """Finished runs, one per seed."""
+    diverged: int
+    """Runs that diverged; they are in no mean."""
+    sparsity: float
+    """Mean over seeds, among the weights the technique was given."""
+    sparsity_all: float
+    """Mean over seeds, among all parameters."""
+    accuracy: float
+    """Mean test accuracy of the finished plain models."""
+    interval: tuple[float, float] | None
+    """95 % Student-t interval of the mean accuracy; None with fewer than two seeds."""
+    lowest: float
+    """Lowest accuracy of a seed."""
+    highest: float
+    """Highest accuracy of a seed."""
+    loss: float
+    """Mean test loss."""
+    seconds: float
+    """Mean duration of a run."""
+
+
+def summarize(rows: Iterable[Row]) -> list[Point]:
+    """One point per (task, name, settings), sorted by task, name, sparsity and settings.
+
+    Raises ValueError if two runs of a point have the same seed: they differ in something that the
+    settings do not say, and a mean over them would be a mean over nothing.
+    """
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["name"], row["settings"]), []).append(row)
+    points = [_point(task, name, settings, group) for (task, name, settings), group in groups.items()]
+    return sorted(
+        points, key=lambda p: (p.task, p.name, p.n == 0, p.sparsity if p.n else 0, p.settings)
+    )
+
+
+def student_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of the mean of `values`, or None for fewer than two.
+
+    mean ± t(0.975, n − 1) · s / √n with the sample standard deviation s (n − 1 in its denominator);
+    it is not cut at 0 or 1. Student, "The probable error of a mean", Biometrika 6, 1908.
+    """
+    if len(values) < 2:
+        return None
+    try:
+        from scipy.stats import t
+    except ImportError as error:
+        raise ImportError('intervals need scipy: pip install "openwork[study]"') from error
+    mean = fmean(values)
+    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return mean - half, mean + half
+
+
+def pareto(points: Iterable[Point]) -> list[Point]:
+    """The points that no other point beats, in order of sparsity.
+
+    A point is beaten by one with at least its sparsity and at least its mean accuracy, and more of
+    one of the two; equal points are both kept. Sparsities are compared to 0.01 %: below that lies
+    the rounding of whole weights per layer. Points without a finished run never count.
+
+    Raises ValueError for points of more than one task: their accuracies cannot be compared.
+    """
+    measured = [point for point in points if point.n]
+    if len(tasks := {point.task for point in measured}) > 1:
+        raise ValueError(f"points of one task can be compared, got {sorted(tasks)}; split them")
+    front = [p for p in measured if not any(_beats(other, p) for other in measured)]
+    return sorted(front, key=lambda p: (p.sparsity, p.name, p.settings))
+
+
+def nearest(points: Iterable[Point], sparsity: float) -> dict[str, Point]:
+    """For each technique, its point nearest to `sparsity` (0–1); of two, the more accurate one.
+
+    The dense runs and points without a finished run are left out. By name, sorted.
+    """
+    best: dict[str, Point] = {}
+    for point in points:
+        if point.n == 0 or point.name == DENSE:
+            continue
+        held = best.get(point.name)
+        if held is None or _distance(point, sparsity) < _distance(held, sparsity):
+            best[point.name] = point
+    return dict(sorted(best.items()))
+
+
+def write_points(points: Iterable[Point], path: Path) -> None:
+    """Nothing; `path` holds one line per point, replaced in one step.
+
+    The columns are the fields of `Point`, with ``interval_low, interval_high`` for the interval;
+    cells are empty where there is no interval or no finished run.
+    """
+    header = (
+        *("task", "name", "settings", "n", "diverged", "sparsity", "sparsity_all", "accuracy"),
+        *("interval_low", "interval_high", "lowest", "highest", "loss", "seconds"),
+    )
+    lines = (
+        (
+            *(p.task, p.name, p.settings, p.n, p.diverged, p.sparsity, p.sparsity_all, p.accuracy),
+            *(p.interval or (None, None)),
+            *(p.lowest, p.highest, p.loss, p.seconds),
+        )
+        for p in points
+    )
+    write_table(header, lines, path)
+
+
+def _point(task: str, name: str, settings: str, group: Sequence[Row]) -> Point:
+    by_seed: dict[int, Row] = {}
+    for row in group:
+        twin = by_seed.setdefault(row["seed"], row)
+        if twin is not row:
+            raise ValueError(
+                f"runs {twin['id']} and {row['id']} are both {name} {settings} on {task} with seed "
+                f"{row['seed']}; say in the settings how they differ, or keep them in two studies"
+            )
+    finished = [row for row in group if row["status"] == "finished"]
+    accuracies = [row["after"]["accuracy"] for row in finished]
+    return Point(
+        task=task,
+        name=name,
+        settings=settings,
+        n=len(finished),
+        diverged=len(group) - len(finished),
+        sparsity=_mean([row["sparsity"]["selected"] for row in finished]),
+        sparsity_all=_mean([row["sparsity"]["all"] for row in finished]),
+        accuracy=_mean(accuracies),
+        interval=student_interval(accuracies),
+        lowest=min(accuracies, default=math.nan),
+        highest=max(accuracies, default=math.nan),
+        loss=_mean([row["after"]["loss"] for row in finished]),
+        seconds=_mean([row["cost"]["seconds"] for row in finished]),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else math.nan
+
+
+def _beats(a: Point, b: Point) -> bool:
+    ours, theirs = round(a.sparsity, 4), round(b.sparsity, 4)
+    no_worse = ours >= theirs and a.accuracy >= b.accuracy
+    return no_worse and (ours > theirs or a.accuracy > b.accuracy)
+
+
+def _distance(point: Point, sparsity: float) -> tuple[float, float]:
+    # Rounded: 0.85 and 0.95 are equally near to 0.9, whatever their last bits say.
+    return round(abs(point.sparsity - sparsity), 9), -point.accuracy

@@ -1,0 +1,1 @@
+"""Benchmarks: a model, its data, its loss and its metric; one file each."""

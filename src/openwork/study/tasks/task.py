@@ -1,0 +1,33 @@
+"""What a benchmark has to provide."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Task(Protocol):
+    """A benchmark as a frozen dataclass: its fields are part of a run's identity."""
+
+    @property
+    def title(self) -> str:
+        """A short name for tables and pictures."""
+
+    def model(self) -> nn.Module:
+        """A freshly initialised model; draws from torch's global generator."""
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of all the model's parameters."""
+
+    def learning_rate(self, progress: float) -> float:
+        """The learning rate when the fraction ``progress`` in [0, 1) of the steps is done."""
+
+    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Any]:
+        """Endless training batches from step ``start`` on; the same ones for the same seed, whatever ``start``."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """The mean loss of a batch, shape ()."""
+
+    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Metrics of the model on the test set; at least "accuracy" (0-1) and "loss" (mean)."""

@@ -1,0 +1,48 @@
+"""The training loop."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openwork.study.tasks.task import Task
+
+Objective = Callable[[Any], tuple[Tensor, Tensor]]
+"""batch -> (loss, penalty), both of shape (); their sum is minimised."""
+
+
+def train(
+    task: Task,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    objective: Objective,
+    *,
+    steps: int,
+    seed: int,
+    start: int,
+    every: int,
+    device: torch.device,
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Trains from step ``start`` to ``steps``; yields (completed steps, mean losses since the last yield).
+
+    It yields each ``every`` steps and at the end. Nothing happens between two yields but training, so the caller may
+    evaluate, save and time as it likes.
+    """
+    model.train()
+    totals = torch.zeros(2, device=device)
+    counted = 0
+    for step, batch in zip(range(start, steps), task.batches(seed, start, device), strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = task.learning_rate(step / steps)
+        loss, penalty = objective(batch)
+        (loss + penalty).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+        totals += torch.stack([loss.detach(), penalty.detach()])
+        counted += 1
+        if (step + 1) % every == 0 or step + 1 == steps:
+            mean_loss, mean_penalty = (totals / counted).tolist()
+            totals.zero_()
+            counted = 0
+            yield step + 1, {"train_loss": mean_loss, "penalty": mean_penalty}
