@@ -78,7 +78,7 @@ class Sparsifier:
             )
 
         def before(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            if penalty_gradient:
+            if penalty_gradient and isinstance(self._mechanism, Reparameterizing):
                 with torch.enable_grad():
                     self.penalty().backward()  # type: ignore[no-untyped-call]
             if isinstance(self._mechanism, Masking):

@@ -22,7 +22,7 @@ class Layer:
     @property
     def sparsity(self) -> float:
         """The fraction of zeros, 0-1."""
-        return 1 - self.nonzero / self.weights if self.weights else 0.0
+        return (self.weights - self.nonzero) / self.weights if self.weights else 0.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Report:
     def sparsity(self) -> float:
         """The fraction of zeros, 0-1, among the weights of `layers`."""
         weights = sum(layer.weights for layer in self.layers)
-        return 1 - sum(layer.nonzero for layer in self.layers) / weights if weights else 0.0
+        return sum(layer.weights - layer.nonzero for layer in self.layers) / weights if weights else 0.0
 
     @property
     def sparsity_all(self) -> float:

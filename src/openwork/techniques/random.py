@@ -16,7 +16,7 @@ class RandomPruning(MaskTechnique):
     Cumulative, as in the paper's runs: a removed weight never comes back.
     """
 
-    hidden: Hidden = field(default="lost", init=False)
+    hidden: Hidden = field(default="lost", init=False, repr=False)
 
     def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """Uniform in [0, 1) for the weights kept until now, -inf for the others."""

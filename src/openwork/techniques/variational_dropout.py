@@ -64,7 +64,7 @@ class GaussianWeight(ReparameterizedWeight):
         mean = op(x, weight, bias)
         variance = op(x if one_hot else x * x, self.sigma2(weight), None)
         # In half precision eps underflows, and the gradient of sqrt at 0 is infinite.
-        std = torch.sqrt(variance.float() + EPS).to(mean.dtype)
+        std = torch.sqrt(variance.to(torch.promote_types(variance.dtype, torch.float32)) + EPS).to(mean.dtype)
         shape = list(mean.shape)
         if self.technique.share_noise and not one_hot and weight.dim() == 2 and mean.dim() > 2:
             shape[1:-1] = [1] * (mean.dim() - 2)

@@ -194,9 +194,7 @@ def trade_off(points: Sequence[Point], rows: Sequence[Row], *, names: Sequence[s
             y=alt.Y("low:Q").scale(y.scale()), y2="high:Q", x=alt.value(0), x2=alt.value("width")
         ),
         dense.mark_rule(style="dense-rule").encode(tooltip=[settings, accuracy, interval, count]),
-        dense.mark_text(style="dense-label", align="right", dx=-4, dy=-7).encode(
-            x=alt.value("width"), text="label:N"
-        ),
+        dense.mark_text(style="dense-label", align="right", dx=-4, dy=-7).encode(x=alt.value("width"), text="label:N"),
         seeds.mark_point(filled=True, size=16, clip=True).encode(
             color=color,
             opacity=unless_chosen(0.35),
@@ -206,9 +204,7 @@ def trade_off(points: Sequence[Point], rows: Sequence[Row], *, names: Sequence[s
         means.mark_rule(strokeWidth=1.6, clip=True).encode(
             y=alt.Y("low:Q").scale(y.scale()), y2="high:Q", color=color, opacity=unless_chosen(0.7)
         ),
-        means.mark_point(style="ring", clip=True)
-        .transform_filter("datum.pareto")
-        .encode(opacity=unless_chosen(1.0)),
+        means.mark_point(style="ring", clip=True).transform_filter("datum.pareto").encode(opacity=unless_chosen(1.0)),
         means.mark_point(filled=True, size=80, clip=True)
         .encode(color=color, shape=shape, opacity=unless_chosen(1.0), tooltip=mean_tooltip)
         .add_params(chosen),
@@ -222,9 +218,7 @@ def trade_off(points: Sequence[Point], rows: Sequence[Row], *, names: Sequence[s
     return alt.layer(*layers).properties(title=title)
 
 
-def layer_panels(
-    points: Mapping[str, Point], rows: Sequence[Row], *, names: Sequence[str]
-) -> list[alt.LayerChart]:
+def layer_panels(points: Mapping[str, Point], rows: Sequence[Row], *, names: Sequence[str]) -> list[alt.LayerChart]:
     """One panel per technique with the sparsity of every layer; give each a width.
 
     A dot is a layer's mean over seeds; its line starts at the sparsity of all those layers
@@ -280,9 +274,7 @@ def layer_panels(
             alt.layer(
                 base.mark_rule(style="total").encode(x="total:Q", y=alt.value(0), y2=alt.value("height")),
                 base.mark_rule(strokeWidth=2).encode(x2="total:Q", color=color),
-                base.mark_point(filled=True, size=70, opacity=1).encode(
-                    color=color, shape=shape, tooltip=tooltip
-                ),
+                base.mark_point(filled=True, size=70, opacity=1).encode(color=color, shape=shape, tooltip=tooltip),
             ).properties(title=title, height=alt.Step(20))
         )
     return panels
@@ -362,9 +354,7 @@ class Axis:
         import altair as alt
 
         label = f"datum.value <= {self.floor} ? '100' : format(100 * (1 - datum.value), '.6~r')"
-        return alt.Axis(
-            title=title, grid=grid, values=list(self.ticks), labelExpr=label, labelOverlap="greedy"
-        )
+        return alt.Axis(title=title, grid=grid, values=list(self.ticks), labelExpr=label, labelOverlap="greedy")
 
 
 def _axis(fractions: Iterable[float]) -> Axis:

@@ -57,9 +57,7 @@ def summarize(rows: Iterable[Row]) -> list[Point]:
     for row in rows:
         groups.setdefault((row["task"], row["name"], row["settings"]), []).append(row)
     points = [_point(task, name, settings, group) for (task, name, settings), group in groups.items()]
-    return sorted(
-        points, key=lambda p: (p.task, p.name, p.n == 0, p.sparsity if p.n else 0, p.settings)
-    )
+    return sorted(points, key=lambda p: (p.task, p.name, p.n == 0, p.sparsity if p.n else 0, p.settings))
 
 
 def student_interval(values: Sequence[float]) -> tuple[float, float] | None:

@@ -58,9 +58,7 @@ def read_results(directory: Path) -> list[Row]:
         row = _read(path)
         # A run copied under a second name would count as one more seed and narrow the interval.
         if row["id"] in origin:
-            raise ValueError(
-                f"{path} is the same run as {origin[row['id']]}; delete one of the two folders"
-            )
+            raise ValueError(f"{path} is the same run as {origin[row['id']]}; delete one of the two folders")
         origin[row["id"]] = path
         rows.append(row)
     return sorted(rows, key=lambda r: (r["name"], r["settings"], r["seed"], r["task"], r["id"]))
@@ -126,8 +124,7 @@ def _read(path: Path) -> Row:
         raise ValueError(f"{path} cannot be read ({error}); {cure}") from error
     if isinstance(row, dict) and row.get("format", FORMAT) != FORMAT:
         raise ValueError(
-            f"{path} has format {row['format']!r}, this openwork reads {FORMAT}; "
-            "use the openwork that wrote it"
+            f"{path} has format {row['format']!r}, this openwork reads {FORMAT}; use the openwork that wrote it"
         )
     if problem := _problem(row):
         raise ValueError(f"{path} is not the result of a run: {problem}; {cure}")

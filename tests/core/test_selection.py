@@ -1,0 +1,58 @@
+import pytest
+from helpers import Tied, conv_net
+from torch import nn
+
+import openwork as ow
+from openwork.core.selection import find_weights
+
+
+def names(model, select):
+    return [weight.name for weight in find_weights(model, select)[0]]
+
+
+class Mixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+        self.conv = nn.Conv1d(4, 4, 3)
+        self.volume = nn.Conv3d(1, 2, 3)
+        self.norm = nn.LayerNorm(4)
+        self.lstm = nn.LSTM(4, 4)
+        self.head = nn.Linear(4, 2)
+
+
+def test_the_default_is_every_weight_of_linear_conv_and_embedding():
+    assert names(Mixed(), ow.matmul_weights) == ["embedding.weight", "conv.weight", "volume.weight", "head.weight"]
+
+
+def test_matrices_that_are_left_out_are_named():
+    sparsifier = ow.sparsify(Mixed(), ow.GradualMagnitude(ow.OneShot(0.5)))
+    assert sparsifier.skipped == ["lstm.weight_ih_l0", "lstm.weight_hh_l0"]
+
+
+def test_selection_by_type_name_and_exclusion():
+    assert names(Mixed(), ow.weights_of(nn.Linear, nn.Conv1d)) == ["conv.weight", "head.weight"]
+    assert names(Mixed(), ow.matching("*o*.weight")) == ["conv.weight", "volume.weight"]
+    assert names(Mixed(), ow.excluding("head.*", "embedding.*")) == ["conv.weight", "volume.weight"]
+    assert names(Mixed(), ow.matching("norm.*", among=ow.all_parameters)) == ["norm.weight", "norm.bias"]
+    assert names(Mixed(), lambda name, parameter, module: parameter.dim() == 5) == ["volume.weight"]
+
+
+def test_a_tied_weight_is_found_once_with_all_its_places():
+    (embedding, hidden), _ = find_weights(Tied(), ow.matmul_weights)
+    assert [site.name for site in embedding.sites] == ["embedding.weight", "output.weight"]
+    assert [site.name for site in hidden.sites] == ["hidden.weight"]
+    assert names(Tied(), ow.weights_of(nn.Linear)) == ["embedding.weight", "hidden.weight"]
+
+
+def test_a_model_that_is_one_layer():
+    assert names(nn.Linear(3, 2), ow.matmul_weights) == ["weight"]
+
+
+def test_a_selection_that_matches_nothing_says_what_there_is():
+    with pytest.raises(
+        ValueError, match=r"matches no parameter of Sequential; it has 0.weight \(4, 2, 3, 3\) of Conv2d; 0.b"
+    ):
+        ow.sparsify(conv_net(), ow.GradualMagnitude(ow.OneShot(0.5)), select=ow.matching("encoder.*"))
+    with pytest.raises(ValueError, match="it has none"):
+        ow.sparsify(nn.ReLU(), ow.GradualMagnitude(ow.OneShot(0.5)))

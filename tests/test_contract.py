@@ -1,0 +1,307 @@
+"""Every technique passes the same suite. A new technique adds one line to TECHNIQUES."""
+
+import copy
+import io
+import itertools
+import pickle
+
+import pytest
+import torch
+import torch._dynamo.testing
+from helpers import Tied, conv_net, image_batches, train_step
+from torch import nn
+from torch.nn import functional as F
+
+import openwork as ow
+from openwork.core.technique import MaskTechnique, Technique
+
+RAMP = ow.Cubic(0.8, begin=2, end=10, every=2)
+COEFFICIENT = ow.Linear(1e-2, begin=1, end=5)
+TECHNIQUES = [
+    ow.GradualMagnitude(RAMP),
+    ow.GradualMagnitude(RAMP, hidden="trained"),
+    ow.GradualMagnitude(RAMP, allocation=ow.GlobalRanking(), hidden="lost"),
+    ow.RandomPruning(RAMP),
+    ow.VariationalDropout(COEFFICIENT, log_sigma2=-5.0),
+    ow.L0(COEFFICIENT, dropout=0.925),
+]
+
+
+def label(technique: Technique) -> str:
+    hidden = getattr(technique, "hidden", "")
+    return type(technique).__name__ + (f"-{hidden}" if hidden else "")
+
+
+every_technique = pytest.mark.parametrize("technique", TECHNIQUES, ids=label)
+every_mask = pytest.mark.parametrize("technique", [t for t in TECHNIQUES if isinstance(t, MaskTechnique)], ids=label)
+
+
+class NotElementwise(torch.optim.Optimizer):
+    """Adds the mean gradient to every weight: what an optimizer that mixes elements may do to a zero."""
+
+    def __init__(self, params):
+        super().__init__(params, {})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.sub_(0.1 * parameter.grad.mean() + 0.01)
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-2),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=1e-2, amsgrad=True),
+    "fused adamw": lambda p: torch.optim.AdamW(p, lr=0.01, fused=True),
+    "nadam": lambda p: torch.optim.NAdam(p, lr=0.01),
+    "radam": lambda p: torch.optim.RAdam(p, lr=0.01),
+    "adamax": lambda p: torch.optim.Adamax(p, lr=0.01),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.9, centered=True),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.01),
+    "adadelta": lambda p: torch.optim.Adadelta(p),
+    "asgd": lambda p: torch.optim.ASGD(p, lr=0.01),
+    "not elementwise": NotElementwise,
+}
+
+
+def started(technique, model=None, steps=0, optimizer=OPTIMIZERS["adam"]):
+    """A sparsified model, its sparsifier and its optimizer after some steps, all from seed 0."""
+    torch.manual_seed(0)
+    model = conv_net() if model is None else model
+    sparsifier = ow.sparsify(model, technique)
+    optimizer = optimizer(model.parameters())
+    sparsifier.attach(optimizer)
+    for batch in itertools.islice(image_batches(), steps):
+        train_step(model, sparsifier, optimizer, batch)
+    return model, sparsifier, optimizer
+
+
+@every_technique
+def test_a_technique_is_a_value(technique):
+    assert eval(repr(technique), vars(ow)) == technique
+    assert hash(copy.deepcopy(technique)) == hash(technique)
+    with pytest.raises(AttributeError):
+        technique.seed = 1
+
+
+@every_technique
+def test_dense_keys_are_kept(technique):
+    dense = conv_net().state_dict()
+    model, sparsifier, _ = started(technique, steps=3)
+    assert dense.keys() <= model.state_dict().keys()
+    if isinstance(technique, MaskTechnique):
+        assert dense.keys() == model.state_dict().keys()
+    assert sparsifier.finalize().state_dict().keys() == dense.keys()
+
+
+@every_mask
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_zeros_are_exact_after_every_step(technique, name):
+    model, sparsifier, optimizer = started(technique, optimizer=OPTIMIZERS[name])
+    for batch in itertools.islice(image_batches(), 14):
+        train_step(model, sparsifier, optimizer, batch)
+        expected = sum(sparsifier._mechanism.zeros().values())
+        assert sum(int((w.parameter == 0).sum()) for w in sparsifier.weights) == expected
+        for weight in sparsifier.weights:
+            assert (weight.parameter[~sparsifier._mechanism.masks()[weight.name]] == 0).all()
+    assert sparsifier.sparsity() > 0.79
+
+
+@every_mask
+def test_the_target_is_reached_exactly(technique):
+    _, sparsifier, _ = started(technique, steps=10)
+    numels = [w.parameter.numel() for w in sparsifier.weights]
+    assert numels == [72, 640, 50]
+    zeros = sparsifier._mechanism.zeros()
+    if technique.allocation == ow.Uniform():  # n - floor(0.2 n)
+        assert list(zeros.values()) == [72 - 14, 640 - 128, 50 - 10]
+    assert abs(sum(zeros.values()) - 0.8 * sum(numels)) < len(numels)
+
+
+@every_technique
+def test_sparsity_is_what_the_report_counts(technique):
+    _model, sparsifier, _ = started(technique, steps=12)
+    sparsity, layers = sparsifier.sparsity(), sparsifier.layer_sparsity()
+    report = ow.report(sparsifier.finalize())
+    assert report.sparsity == pytest.approx(sparsity, abs=1e-12)
+    assert {layer.name: layer.sparsity for layer in report.layers} == pytest.approx(layers, abs=1e-12)
+    assert 0.1 < sparsity < 1
+
+
+@every_technique
+def test_deepcopy_gives_an_independent_model(technique):
+    model, sparsifier, optimizer = started(technique, steps=6)
+    twin = copy.deepcopy(model)
+    x, _ = next(image_batches())
+    model.eval(), twin.eval()
+    before = twin(x)
+    assert torch.equal(model(x), before)
+    model.train()
+    for batch in itertools.islice(image_batches(), 3):
+        train_step(model, sparsifier, optimizer, batch)
+    assert torch.equal(twin(x), before)
+    twin.train()(x).sum().backward()
+
+
+@every_technique
+def test_pickle_round_trip(technique):
+    model, _, _ = started(technique, steps=6)
+    twin = pickle.loads(pickle.dumps(model))
+    x, _ = next(image_batches())
+    assert torch.equal(model.eval()(x), twin.eval()(x))
+
+
+@every_technique
+def test_compile_takes_one_graph_and_does_not_recompile(technique):
+    model, sparsifier, optimizer = started(technique)
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+
+    def objective(x, y):
+        return F.cross_entropy(model(x), y) + sparsifier.penalty()
+
+    compiled = torch.compile(objective, fullgraph=True, backend=counter)
+    for x, y in itertools.islice(image_batches(), 12):  # masks change in 5 of these steps, the coefficient too
+        compiled(x, y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert counter.frame_count == 1
+    assert sparsifier.steps == 12
+
+
+@every_technique
+def test_compiled_evaluation_equals_eager(technique):
+    model, sparsifier, _ = started(technique, steps=6)
+    torch._dynamo.reset()
+    x, _ = next(image_batches())
+    compiled = torch.compile(model.eval(), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), sparsifier.finalized_copy()(x))
+
+
+@every_technique
+@pytest.mark.parametrize("interrupted_after", [1, 5, 6, 11])
+def test_resume_is_bit_exact(technique, interrupted_after):
+    whole, sparsifier, optimizer = started(technique, steps=14)
+    model, sparsifier, optimizer = started(technique, steps=interrupted_after)
+    file = io.BytesIO()
+    state = [model.state_dict(), optimizer.state_dict(), sparsifier.state_dict(), torch.get_rng_state()]
+    torch.save(state, file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    torch.manual_seed(1)  # another start: everything must come from the checkpoint
+    model = conv_net()
+    sparsifier = ow.sparsify(model, technique)
+    optimizer = OPTIMIZERS["adam"](model.parameters())
+    sparsifier.attach(optimizer)
+    for target, part in zip((model, optimizer, sparsifier), state, strict=False):
+        target.load_state_dict(part)
+    torch.set_rng_state(state[3])
+    for batch in itertools.islice(image_batches(), interrupted_after, 14):
+        train_step(model, sparsifier, optimizer, batch)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+@every_technique
+def test_finalize_gives_plain_modules_that_compute_the_same(technique):
+    model, sparsifier, _ = started(technique, steps=12)
+    x, _ = next(image_batches())
+    expected = model.eval()(x)
+    copied = sparsifier.finalized_copy()
+    finalized = sparsifier.finalize()
+    assert finalized is model
+    for plain in (copied, finalized):
+        assert [type(m) for m in plain.modules()] == [type(m) for m in conv_net().modules()]
+        assert torch.equal(plain(x), expected)
+        assert all(p.is_leaf and p.requires_grad for p in plain.parameters())
+
+
+@every_technique
+def test_a_tied_weight_counts_once(technique):
+    model, sparsifier, optimizer = started(technique, Tied())
+    assert [(w.name, w.parameter.numel()) for w in sparsifier.weights] == [
+        ("embedding.weight", 66),
+        ("hidden.weight", 36),
+    ]
+    ids = torch.randint(11, (4, 5))
+    for _ in range(12):
+        loss = F.cross_entropy(model(ids).flatten(0, 1), ids.flatten()) + sparsifier.penalty()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    expected = model.eval()(ids)
+    plain = sparsifier.finalize()
+    assert plain.output.weight is plain.embedding.weight
+    assert torch.equal(plain(ids), expected)
+
+
+@pytest.mark.parametrize("technique", [ow.VariationalDropout(ow.Constant(1.0)), ow.L0(ow.Constant(1.0))], ids=label)
+def test_a_tied_weight_is_penalised_once(technique):
+    tied = ow.sparsify(Tied(), technique, select=ow.matching("embedding.*"))
+    model = Tied()
+    model.output.weight = nn.Parameter(model.output.weight.detach().clone())
+    untied = ow.sparsify(model, technique, select=ow.matching("embedding.*", "output.*"))
+    assert len(untied.weights) == 2
+    ow_weight = tied.model.embedding.weight.detach()
+    with torch.no_grad():
+        model.embedding.weight.copy_(ow_weight), model.output.weight.copy_(ow_weight)
+    # KL depends on theta; P(z != 0) on log alpha = log 9 +- 0.01, so its mean over 66 draws is good to 1e-3
+    torch.testing.assert_close(untied.penalty(), 2 * tied.penalty(), rtol=1e-3, atol=0)
+
+
+@every_technique
+def test_bfloat16_autocast_trains(technique):
+    model, sparsifier, optimizer = started(technique)
+    for x, y in itertools.islice(image_batches(), 12):
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model(x)
+            loss = F.cross_entropy(output, y) + sparsifier.penalty()
+        assert output.dtype == torch.bfloat16
+        assert torch.isfinite(loss)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
+
+
+@every_technique
+def test_three_sparsifiers_in_a_row(technique):
+    model = conv_net()
+    for _ in range(3):
+        model, sparsifier, _ = started(technique, model, steps=11)
+        with pytest.raises(ValueError, match=r"is being sparsified .* already; call finalize"):
+            ow.sparsify(model, technique)
+        model = sparsifier.finalize()
+        with pytest.raises(ValueError, match="is finalized; call sparsify again"):
+            sparsifier.penalty()
+
+
+@every_technique
+def test_the_penalty_gradient_can_come_from_the_optimizer_hook(technique):
+    def trained(penalty_gradient):
+        torch.manual_seed(0)
+        model = conv_net()
+        sparsifier = ow.sparsify(model, technique)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        sparsifier.attach(optimizer, penalty_gradient=penalty_gradient)
+        for x, y in itertools.islice(image_batches(), 5):
+            loss = F.cross_entropy(model(x), y)
+            (loss if penalty_gradient else loss + sparsifier.penalty()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return model.state_dict()
+
+    inside, outside = trained(True), trained(False)
+    for name, tensor in outside.items():
+        torch.testing.assert_close(inside[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+@every_technique
+def test_the_state_of_another_technique_is_refused(technique):
+    _, sparsifier, _ = started(technique, steps=3)
+    other = ow.L0(COEFFICIENT) if not isinstance(technique, ow.L0) else ow.RandomPruning(RAMP)
+    state = ow.sparsify(conv_net(), other).state_dict()
+    with pytest.raises(ValueError, match=f"saved by {type(other).__name__} and this sparsifier runs"):
+        sparsifier.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"not a sparsifier's state_dict"):
+        sparsifier.load_state_dict({"model": 1})
