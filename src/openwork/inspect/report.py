@@ -49,7 +49,9 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return {
-            "layers": [{**asdict(layer), "sparsity": layer.sparsity} for layer in self.layers],
+            "layers": [
+                {**asdict(layer), "shape": list(layer.shape), "sparsity": layer.sparsity} for layer in self.layers
+            ],
             "sparsity": {"selected": self.sparsity, "all": self.sparsity_all},
             "parameters": self.parameters,
         }

@@ -2,7 +2,7 @@
 
 A run's directory is named by the hash of its canonical JSON and holds run.json (its description), metrics.jsonl (a row
 each evaluation), checkpoint.pt (to resume, or to set another threshold), model.safetensors (the finalized model) and
-result.json, written last: where it exists, the run is done.
+result.json: where it exists, the run is done.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ from openwork.inspect.checkpoint import load_torch
 from openwork.inspect.report import report
 from openwork.study.experiments.config import TRUSTED, canonical, describe, from_plain, inside, override, to_plain
 from openwork.study.experiments.environment import environment
+from openwork.study.files import write_atomically, write_text
 from openwork.study.tasks.task import Task
-from openwork.study.training.files import write_atomically, write_text
 from openwork.study.training.loop import train
 
 RESULT_FORMAT = 1
@@ -261,6 +261,7 @@ def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bo
         result |= {"before": before, "after": after, **counts.to_dict()}
         tensors = {name: tensor.contiguous() for name, tensor in plain.state_dict().items()}
         write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
-        write_atomically(folder / "checkpoint.pt", lambda path: torch.save(_model_state(live), path))
     write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    if finished:  # only now is what resuming needs of no use any more
+        write_atomically(folder / "checkpoint.pt", lambda path: torch.save(_model_state(live), path))
     return result

@@ -1,0 +1,149 @@
+"""The command line as a user types it: real processes, exit codes, one sentence for each error."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPERIMENT = """
+import openwork as ow
+from openwork.study.experiments.run import Run
+from openwork.study.tasks.lenet import DigitsLeNet300100
+from dataclasses import dataclass
+
+def variational():
+    return Run(DigitsLeNet300100(), ow.VariationalDropout(ow.Constant(1e-4)), steps=40)
+
+def two():
+    return [Run(DigitsLeNet300100(), ow.RandomPruning(ow.OneShot(0.5)), steps=10, seed=s) for s in (0, 1)]
+
+def with_argument(x):
+    return x
+
+def not_a_run():
+    return 3
+
+@dataclass(frozen=True)
+class Mine(DigitsLeNet300100):
+    def loss(self, model, batch):
+        return super().loss(model, batch) * float("nan")
+
+def diverging():
+    return Run(Mine(), None, steps=4)
+
+def mine():
+    return Run(Mine(), None, steps=4)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "mylab.py").write_text(EXPERIMENT)
+    return folder
+
+
+def openwork(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from openwork.cli import main; main()", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=120)
+    assert answer.returncode == code, answer.stdout + answer.stderr
+    assert "Traceback" not in answer.stderr
+    return answer
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """One variational-dropout run and its result."""
+    answer = openwork(folder, "run", "mylab:variational", "seed=2", "steps=60", "--out", "runs", "--json")
+    (result,) = json.loads(answer.stdout)
+    return folder / "runs" / result["id"], result
+
+
+def test_run_applies_overrides_and_resumes_finished_runs(folder, trained):
+    _, result = trained
+    assert (result["seed"], result["step"], result["status"]) == (2, 60, "finished")
+    again = openwork(folder, "run", "mylab:variational", "seed=2", "steps=60", "--out", "runs")
+    assert result["id"] in again.stdout
+    assert f"{result['after']['accuracy']:.2%}" in again.stdout
+    assert str((folder / "runs").resolve()) in again.stdout.replace("\n", "")
+
+
+def test_eval_thresholds_a_checkpoint(folder, trained):
+    path, result = trained
+    rows = json.loads(openwork(folder, "eval", str(path), "--threshold", "-99", "--threshold", "3", "--json").stdout)
+    assert [row["threshold"] for row in rows] == [-99, 3]
+    assert rows[0]["sparsity"] == 1.0
+    assert rows[1]["accuracy"] == result["after"]["accuracy"]
+    assert f"{result['after']['accuracy']:.2%}" in openwork(folder, "eval", str(path)).stdout
+
+
+def test_inspect_counts_a_run_and_its_files(folder, trained):
+    path, result = trained
+    for target in (path, path / "model.safetensors", path / "checkpoint.pt"):
+        counts = json.loads(openwork(folder, "inspect", str(target), "--json").stdout)
+        assert counts["sparsity"] == result["sparsity"]
+        assert counts["parameters"] == 50_610
+    table = openwork(folder, "inspect", str(path)).stdout
+    assert "fc1.weight" in table
+    assert "all parameters" in table
+
+
+def test_a_list_of_runs_and_a_report(folder):
+    results = json.loads(openwork(folder, "run", "mylab:two", "--out", "two", "--json").stdout)
+    assert [(r["seed"], r["after"]["sparsity"]) for r in results] == [(0, 0.5), (1, 0.5)]
+    page = Path(json.loads(openwork(folder, "report", "two", "--json").stdout)["report"])
+    assert page == folder.resolve() / "two" / "report" / "index.html"
+    assert "RandomPruning" in page.read_text()
+
+
+def test_a_diverged_run_has_an_exit_code_of_its_own(folder):
+    answer = openwork(folder, "run", "mylab:diverging", "--out", "nan", code=3)
+    assert "diverged" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "mylab"], "expected module:name, got 'mylab'"),
+        (["run", "nowhere:x"], "there is no module 'nowhere'"),
+        (["run", "mylab:nothing"], "mylab has no 'nothing'; it has variational, two"),
+        (["run", "mylab:with_argument"], "must be callable without arguments"),
+        (["run", "mylab:not_a_run"], "must return a Run or a list of them, got 3"),
+        (["run", "mylab:variational", "sed=1"], "Run has no field 'sed'; it has task, technique, steps"),
+        (["run", "mylab:variational", "technique.coefficient.final=-1"], "coefficient must be >= 0, got -1"),
+        (["run", "mylab:variational", "--device", "gpu9"], "unknown device 'gpu9'; give cpu, cuda"),
+        (["run", "mylab:variational", "--out", "mylab.py"], "cannot use mylab.py"),
+        (["run", "mylab:variational", "--out", "/proc/nowhere"], "cannot use /proc/nowhere"),
+        (["eval", "nothing"], "no checkpoint nothing; give a run's directory"),
+        (["inspect", "nothing.pt"], "no checkpoint file nothing.pt"),
+        (["inspect", "mylab.py"], "mylab.py is not a readable torch checkpoint"),
+        (["report", "nothing"], "nothing"),
+    ],
+)
+def test_bad_input_gives_one_sentence(folder, arguments, sentence):
+    answer = openwork(folder, *arguments, code=1)
+    error = " ".join(answer.stderr.split())
+    assert error.startswith("error: ")
+    assert sentence in error
+
+
+def test_a_threshold_needs_variational_dropout(folder):
+    (result,) = json.loads(openwork(folder, "run", "mylab:two", "seed=5", "--out", "one", "--json").stdout)[:1]
+    answer = openwork(folder, "eval", f"one/{result['id']}", "--threshold", "1", code=1)
+    assert "--threshold is for variational dropout; this run trained RandomPruning" in answer.stderr
+
+
+def test_a_checkpoint_imports_only_what_the_user_trusts(folder):
+    openwork(folder, "run", "mylab:mine", "--out", "mine", code=3)
+    run = next((folder / "mine").iterdir())
+    assert not (run / "checkpoint.pt").exists()  # diverged before the first save
+    assert "mylab:Mine" in (run / "run.json").read_text()
+
+
+def test_usage_errors_have_exit_code_2(folder):
+    openwork(folder, "run", code=2)
+    openwork(folder, "eval", "x", "--threshold", "much", code=2)

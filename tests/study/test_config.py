@@ -1,0 +1,102 @@
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+import openwork as ow
+from openwork.study.experiments.config import canonical, describe, find, from_plain, inside, override, to_plain
+from openwork.study.experiments.run import Run
+from openwork.study.tasks.lenet import DigitsLeNet300100
+
+RUN = Run(
+    DigitsLeNet300100(),
+    ow.GradualMagnitude(ow.Cubic(0.9, begin=5, end=20), allocation=ow.PerLayer({"fc3": 0.5})),
+    steps=30,
+    select=ow.excluding("fc1.*", among=ow.weights_of(nn.Linear)),
+)
+
+
+def test_a_run_survives_the_way_to_json_and_back():
+    assert from_plain(to_plain(RUN)) == RUN
+    assert canonical(from_plain(to_plain(RUN))) == canonical(RUN)
+
+
+def test_identity_is_the_hash_of_everything():
+    changed = [
+        dataclasses.replace(RUN, seed=1),
+        dataclasses.replace(RUN, steps=31),
+        dataclasses.replace(RUN, technique=None),
+        dataclasses.replace(RUN, task=DigitsLeNet300100(batch_size=50)),
+        dataclasses.replace(RUN, select=ow.matmul_weights),
+    ]
+    assert len({run.id for run in (RUN, *changed)}) == 6
+    assert dataclasses.replace(changed[0], seed=0).id == RUN.id
+    assert len(RUN.id) == 16
+
+
+def test_settings_say_all_but_task_and_seed():
+    assert RUN.settings == (
+        "schedule=Cubic(final=0.9, end=20, begin=5), allocation=PerLayer(targets=(('fc3', 0.5))), steps=30, "
+        "select=_Matching(patterns=('fc1.*'), among=_WeightsOf(types=(Linear)), expected=False)"
+    )
+    dense = Run(DigitsLeNet300100(batch_size=50), None, steps=7)
+    assert (dense.name, dense.settings) == ("dense", "steps=7, task.batch_size=50")
+
+
+def test_describe_leaves_out_defaults():
+    assert describe(ow.VariationalDropout(ow.Constant(0.5))) == "VariationalDropout(coefficient=Constant(final=0.5))"
+    assert inside(None) == ""
+
+
+def test_override_sets_several_fields_at_once():
+    run = override(
+        RUN, ["seed=3", "technique.schedule.begin=50", "technique.schedule.end=90", "task.peak_learning_rate=1"]
+    )
+    assert (run.seed, run.technique.schedule) == (3, ow.Cubic(0.9, begin=50, end=90))
+    assert run.task.peak_learning_rate == 1.0
+    assert isinstance(run.task.peak_learning_rate, float)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("seed", "expected field=value, got 'seed'"),
+        ("sed=1", "Run has no field 'sed'; it has task, technique, steps, seed, select"),
+        ("technique.schedule.final.x=1", "float has no field 'x'; it has no fields"),
+        ("steps=many", "'steps=many' needs a value of type int"),
+        ("technique.schedule.end=3", "0 <= begin < end, got begin=5, end=3"),
+    ],
+)
+def test_wrong_overrides_say_what_is_there(setting, message):
+    with pytest.raises(ValueError, match=message):
+        override(RUN, [setting])
+
+
+def test_what_has_no_stable_text_cannot_be_part_of_a_run():
+    with pytest.raises(ValueError, match="cannot be part of a run"):
+        to_plain(torch.zeros(2))
+    with pytest.raises(ValueError, match="no importable name; define it at the top of a module"):
+        to_plain(lambda: 0)
+
+
+def test_a_description_cannot_choose_what_code_runs():
+    with pytest.raises(ValueError, match="'os' is not trusted; pass --trust os"):
+        from_plain({"import": "os:system"})
+    with pytest.raises(ValueError, match="is not a dataclass"):
+        from_plain({"type": "torch:load", "f": "x"})
+    with pytest.raises(ValueError, match="does not fit this version's"):
+        from_plain({"type": "openwork.core.schedules:Cubic", "gone": 1})
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("openwork", "expected module:name, got 'openwork'"),
+        ("nowhere.at_all:x", "there is no module 'nowhere.at_all'"),
+        ("openwork.study.experiments.mnist:nothing", "has no 'nothing'; it has dense, magnitude, variational_dropout"),
+    ],
+)
+def test_names_that_are_not_there(path, message):
+    with pytest.raises(ValueError, match=message):
+        find(path)

@@ -1,0 +1,225 @@
+import dataclasses
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import openwork as ow
+from openwork.study.experiments.quickstart import runs as quickstart_runs
+from openwork.study.experiments.run import Run, execute, is_checkpoint, restore
+from openwork.study.tasks.lenet import DigitsLeNet300100, MnistLeNet5Caffe, MnistLeNet300100
+
+TASK = DigitsLeNet300100(peak_learning_rate=5e-3)
+PRUNE = ow.GradualMagnitude(ow.Cubic(0.9, begin=20, end=80, every=10))
+TECHNIQUES = [
+    None,
+    PRUNE,
+    ow.RandomPruning(PRUNE.schedule),
+    ow.VariationalDropout(ow.Constant(1e-4)),
+    ow.L0(ow.Constant(1e-3), dropout=0.9),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exploding(DigitsLeNet300100):
+    """Diverges at step 7."""
+
+    def loss(self, model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        model.seen = getattr(model, "seen", 0) + 1
+        loss = super().loss(model, batch)
+        return loss * math.nan if model.seen >= 7 else loss
+
+
+def test_magnitude_pruning_learns_the_digits_and_records_everything(tmp_path):
+    run = Run(TASK, PRUNE, steps=200)
+    steps = []
+    result = execute(run, tmp_path, evaluations=4, progress=lambda step, metrics: steps.append((step, metrics)))
+    folder = tmp_path / run.id
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoint.pt", "metrics.jsonl", "model.safetensors", "result.json", "run.json",
+    ]  # fmt: skip
+    assert result == json.loads((folder / "result.json").read_text())
+    assert result["after"]["accuracy"] > 0.9
+    assert result["before"] == result["after"]
+    assert result["after"]["sparsity"] == result["sparsity"]["selected"] == 0.9
+    assert result["sparsity"]["all"] == (50_200 * 0.9 + 0) / 50_610
+    assert [layer["nonzero"] for layer in result["layers"]] == [1920, 3000, 100]
+    assert [step for step, _ in steps] == [50, 100, 150, 200]
+    assert [json.loads(line)["sparsity"] for line in (folder / "metrics.jsonl").read_text().splitlines()][1:] == [
+        0.9,
+        0.9,
+        0.9,
+    ]
+    tensors = load_file(folder / "model.safetensors")
+    assert sum(int((t == 0).sum()) for name, t in tensors.items() if name.endswith("weight")) == 45_180
+    assert (result["execution"], result["environment"]["openwork"]) == ("simulated", ow.__version__)
+
+
+def test_a_finished_run_is_not_repeated(tmp_path):
+    run = Run(TASK, None, steps=5)
+    first = execute(run, tmp_path)
+    path = tmp_path / run.id / "result.json"
+    path.write_text(json.dumps({**first, "marker": 1}))
+    assert execute(run, tmp_path)["marker"] == 1
+
+
+class StopError(Exception):
+    """Raised in the middle of a run."""
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: type(t).__name__)
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, technique):
+    run = Run(TASK, technique, steps=100, seed=3)
+    whole = execute(run, tmp_path / "whole", evaluations=5)
+
+    def stop(step, metrics):
+        if step == 40:
+            raise StopError
+
+    with pytest.raises(StopError):
+        execute(run, tmp_path / "resumed", evaluations=5, progress=stop)
+    torch.manual_seed(99)
+    result = execute(run, tmp_path / "resumed", evaluations=5)
+    assert result["after"] == whole["after"]
+    tensors = [load_file(tmp_path / name / run.id / "model.safetensors") for name in ("whole", "resumed")]
+    assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
+    rows = [(tmp_path / name / run.id / "metrics.jsonl").read_text().splitlines() for name in ("whole", "resumed")]
+    same = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines] for lines in rows]
+    assert same[0] == same[1]
+    assert len(same[0]) == 5
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import openwork as ow
+from openwork.study.experiments.run import Run, execute
+from openwork.study.tasks.lenet import DigitsLeNet300100
+run = Run(DigitsLeNet300100(), ow.VariationalDropout(ow.Constant(1e-4)), steps=400)
+print(execute(run, Path(sys.argv[1]), evaluations=100)["after"])
+"""
+
+
+def test_kill_9_loses_no_finished_work(tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    while not list((tmp_path / "killed").glob("*/checkpoint.pt")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not list((tmp_path / "killed").glob("*/result.json"))
+    resumed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    command[-1] = str(tmp_path / "whole")
+    whole = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert resumed.stdout == whole.stdout
+
+
+def test_a_diverged_run_is_recorded_with_its_step(tmp_path):
+    run = Run(Exploding(), None, steps=40)
+    result = execute(run, tmp_path, evaluations=8)
+    assert (result["status"], result["step"], result["after"]) == ("diverged", 10, None)
+    assert execute(run, tmp_path) == result
+
+
+def test_restore_rethresholds_variational_dropout(tmp_path):
+    run = Run(TASK, ow.VariationalDropout(ow.Constant(1e-4)), steps=60)
+    result = execute(run, tmp_path)
+    folder = tmp_path / run.id
+    sparsities = []
+    for threshold in (-100.0, 1.0, 3.0, 100.0):
+        live = restore(folder, settings=[f"technique.threshold={threshold}"])
+        sparsities.append(live.sparsity())
+    assert sparsities == sorted(sparsities, reverse=True)
+    assert (sparsities[0], sparsities[3]) == (1.0, 0.0)
+    assert sparsities[2] == result["after"]["sparsity"]
+    assert is_checkpoint(folder / "checkpoint.pt")
+    assert not is_checkpoint(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_a_damaged_checkpoint_is_named_and_nothing_is_overwritten(tmp_path, content):
+    run = Run(TASK, PRUNE, steps=20)
+    execute(run, tmp_path)
+    folder = tmp_path / run.id
+    path = folder / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000] if content is None else content)
+    with pytest.raises(ValueError, match=r"checkpoint.pt is not a readable torch checkpoint \("):
+        restore(folder)
+    (folder / "result.json").unlink()  # as if it had been interrupted
+    model = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"checkpoint.pt is not a readable torch checkpoint \("):
+        execute(run, tmp_path)
+    assert (folder / "model.safetensors").read_bytes() == model
+
+
+def test_foreign_and_mixed_up_checkpoints_are_refused(tmp_path):
+    torch.save({"weight": torch.ones(2)}, tmp_path / "foreign.pt")
+    with pytest.raises(ValueError, match="is not a checkpoint of a run; `openwork inspect` reads other files"):
+        restore(tmp_path / "foreign.pt")
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*; give a run's directory or its checkpoint.pt"):
+        restore(tmp_path)
+    first, second = Run(TASK, PRUNE, steps=5), Run(TASK, PRUNE, steps=6)
+    execute(first, tmp_path)
+    (tmp_path / second.id).mkdir()
+    os.rename(tmp_path / first.id / "checkpoint.pt", tmp_path / second.id / "checkpoint.pt")
+    with pytest.raises(ValueError, match="belongs to another run; remove the folder to start"):
+        execute(second, tmp_path)
+
+
+def test_a_run_needs_steps():
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        Run(TASK, None, steps=0)
+
+
+def test_the_quickstart_compares_four_techniques_fairly():
+    runs = quickstart_runs()
+    assert len({run.id for run in runs}) == len(runs) == 75
+    by_name = {name: list(group) for name, group in itertools.groupby(runs, key=lambda run: run.name)}
+    assert {name: len(group) for name, group in by_name.items()} == {
+        "dense": 3, "GradualMagnitude": 18, "RandomPruning": 18, "VariationalDropout": 18, "L0": 18,
+    }  # fmt: skip
+    assert len({run.steps for run in runs}) == 1
+    assert {run.seed for run in runs} == {0, 1, 2}
+
+
+def test_learning_rates_by_hand():
+    task = MnistLeNet300100(peak_learning_rate=1e-3)
+    assert [task.learning_rate(p) for p in (0, 0.5, 0.75)] == pytest.approx([1e-3, 1e-3, 5e-4])
+    assert [MnistLeNet5Caffe().learning_rate(p) for p in (0, 0.5)] == pytest.approx([1e-3, 5e-4])
+
+
+MNIST = Path(__file__).parents[2].parent / "shared" / "data" / "mnist"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MNIST.is_dir(), reason="MNIST is not at ../shared/data/mnist")
+def test_magnitude_pruning_of_mnist_to_ninety_percent_costs_little(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENWORK_DATA", str(MNIST.parent))
+    prune = ow.GradualMagnitude(ow.Cubic(0.9, begin=600, end=3600, every=60))
+    dense, sparse = (execute(Run(MnistLeNet300100(), t, steps=6000), tmp_path)["after"] for t in (None, prune))
+    assert sparse["sparsity"] == 0.9
+    assert dense["accuracy"] > 0.975
+    assert sparse["accuracy"] > dense["accuracy"] - 0.003
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("technique", [PRUNE, ow.VariationalDropout(ow.Constant(1e-4))], ids=lambda t: type(t).__name__)
+def test_a_compiled_run_learns_as_well(tmp_path, technique):
+    run = Run(TASK, technique, steps=150)
+    plain = execute(run, tmp_path / "eager")["after"]
+    compiled = execute(run, tmp_path / "compiled", compile=True)["after"]
+    assert abs(compiled["accuracy"] - plain["accuracy"]) < 0.03
+    assert abs(compiled["sparsity"] - plain["sparsity"]) < 0.03

@@ -1,0 +1,74 @@
+"""Who may import whom: the picture in docs/design.md."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "openwork"
+# The first prefix that fits a module says what else it may import of ours; its own folder is always allowed.
+ALLOWED = {
+    "openwork.core": [],
+    "openwork.techniques": ["openwork.core"],
+    "openwork.inspect": ["openwork.core"],
+    "openwork.study.models": [],
+    "openwork.study.data": [],
+    "openwork.study.files": [],
+    "openwork.study.training": ["openwork.study.tasks"],
+    "openwork.study.tasks": ["openwork.study.data", "openwork.study.models"],
+    "openwork.study.results": ["openwork.study.files"],
+    "openwork.study.report": ["openwork.study.results", "openwork.study.files"],
+    "openwork.study": ["openwork.core", "openwork.techniques", "openwork.inspect", "openwork.study", "openwork"],
+    "openwork.cli": ["openwork"],
+    "openwork": ["openwork.core", "openwork.techniques", "openwork.inspect"],
+}
+CORE_ONLY = {"torch", "numpy", "safetensors", "openwork"}  # what a plain `pip install openwork` brings
+
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join(("openwork", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in SOURCE.rglob("*.py")
+    }
+
+
+def imported(path: Path, *, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module or "")
+    return names
+
+
+def rule(module: str) -> str:
+    return next(prefix for prefix in ALLOWED if module == prefix or module.startswith(prefix + "."))
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_imports_point_in_one_direction(module):
+    prefix = rule(module)
+    for name in imported(modules()[module]):
+        if name.partition(".")[0] == "openwork":
+            fits = [p for p in (prefix, *ALLOWED[prefix]) if name == p or name.startswith(p + ".")]
+            assert fits, f"{module} imports {name}; {prefix} may import {ALLOWED[prefix]}"
+
+
+@pytest.mark.parametrize("module", sorted(m for m in modules() if not m.startswith(("openwork.study", "openwork.cli"))))
+def test_the_library_needs_no_extras(module):
+    import sys
+
+    for name in imported(modules()[module]):
+        package = name.partition(".")[0]
+        assert package in CORE_ONLY or package in sys.stdlib_module_names, f"{module} imports {name}"
+
+
+def test_the_training_loop_and_the_models_know_no_technique():
+    for folder in ("training", "models"):
+        for path in (SOURCE / "study" / folder).glob("*.py"):
+            text = path.read_text().lower()
+            assert not any(word in text for word in ("magnitude", "variational", "hard_concrete", "openwork.core"))
