@@ -54,8 +54,11 @@ def quickstart(
     device: Device = "cpu",
 ) -> None:
     """Compare four techniques on handwritten digits, and write the report page."""
+    import torch
+
     from openwork.study.experiments.quickstart import runs
 
+    torch.set_num_threads(1)  # the matrices are so small that a second thread costs more than it brings
     results = _execute(runs(), out / "runs", device=device, compile=False, evaluations=2)
     page = _write_report(out / "runs", out / "report", command="make quickstart")
     _print_summary(results)

@@ -11,9 +11,9 @@ from openwork.techniques.variational_dropout import VariationalDropout
 
 STEPS = 800
 IMAGES = 1_437
-SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 # These techniques reach a sparsity by the weight of their penalty; the factors of 1/N were chosen to spread over it.
-KL_WEIGHTS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+KL_WEIGHTS = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
 L0_WEIGHTS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)
 SEEDS = (0, 1, 2)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +33,9 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-s
 
 def require_study_extra() -> None:
     """Nothing. Raises ImportError with the line to install, if the charts' libraries are missing."""
-    try:
-        import altair
-        import vl_convert  # noqa: F401
-    except ImportError as error:
-        raise ImportError('charts need altair: pip install "openwork[study]"') from error
+    for library in ("altair", "vl_convert"):
+        if find_spec(library) is None:
+            raise ImportError(f'the report needs {library}: pip install "openwork[study]"')
 
 
 def theme(*, dark: bool) -> dict[str, Any]:
@@ -91,7 +90,7 @@ def theme(*, dark: bool) -> dict[str, Any]:
     }
 
 
-def trade_off(points: Sequence[Point], rows: Sequence[Row], *, names: Sequence[str]) -> alt.LayerChart:
+def trade_off(points: Sequence[Point], rows: Sequence[Row], *, names: Sequence[str]) -> alt.LayerChart | alt.FacetChart:
     """Test accuracy against sparsity on one task; give it a width and height.
 
     Lines and markers are means over seeds, bars 95 % intervals, faint dots single runs; the dense
@@ -218,7 +217,9 @@ def trade_off(points: Sequence[Point], rows: Sequence[Row], *, names: Sequence[s
     return alt.layer(*layers).properties(title=title)
 
 
-def layer_panels(points: Mapping[str, Point], rows: Sequence[Row], *, names: Sequence[str]) -> list[alt.LayerChart]:
+def layer_panels(
+    points: Mapping[str, Point], rows: Sequence[Row], *, names: Sequence[str]
+) -> list[alt.LayerChart | alt.FacetChart]:
     """One panel per technique with the sparsity of every layer; give each a width.
 
     A dot is a layer's mean over seeds; its line starts at the sparsity of all those layers
