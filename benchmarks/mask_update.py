@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import openwork as ow
+from openwork.core.allocations import Allocation
 from openwork.core.masking import Masking
 from openwork.core.selection import find_weights
 from openwork.core.threshold import keep_count, keep_largest, seeded_generator
@@ -62,18 +63,18 @@ def main() -> None:
     torch.manual_seed(0)
     weights = [torch.randn(shape, device=device) for shape in resnet50_shapes()]
 
-    model = torch.nn.ParameterList(weight.clone() for weight in weights)
-    selected, _ = find_weights(model, ow.all_parameters)
-    update = {
-        allocation: Masking(ow.GradualMagnitude(ow.Constant(0.9, every=1), allocation=allocation), selected)
-        for allocation in (ow.Uniform(), ow.GlobalRanking())
-    }
+    def masking(allocation: Allocation) -> Masking:
+        model = torch.nn.ParameterList(weight.clone() for weight in weights)
+        selected, _ = find_weights(model, ow.all_parameters)
+        return Masking(ow.GradualMagnitude(ow.Constant(0.9, every=1), allocation=allocation), selected)
+
+    uniform, ranked = masking(ow.Uniform()), masking(ow.GlobalRanking())
     variants: dict[str, Callable[[], object]] = {
         "torch.topk per layer": lambda: by_topk(weights),
         "torch.sort per layer": lambda: by_sort(weights),
         "openwork keep_largest": lambda: by_openwork(weights),
-        "openwork whole update, Uniform": lambda: update[ow.Uniform()].after_step(1, None),
-        "openwork whole update, GlobalRanking": lambda: update[ow.GlobalRanking()].after_step(1, None),
+        "openwork whole update, Uniform": lambda: uniform.after_step(1, None),
+        "openwork whole update, GlobalRanking": lambda: ranked.after_step(1, None),
     }
     times: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(arguments.repeats + 1):

@@ -24,7 +24,7 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
     """The k-th largest of ``values`` (1-D float, no NaN; 1 <= k <= n), shape (); exact."""
     if values.device.type == "cpu":
         positive = values > 0
-        if k <= positive.count_nonzero() < values.numel() / 2:
+        if k <= positive.count_nonzero() < 0.9 * values.numel():
             values = values[positive]  # a crowd of equal zeros, as masked weights are, makes quickselect slow
         # numpy's vectorised quickselect is 5 times faster than torch's topk, and 15 times faster than its kthvalue.
         array = values.float().numpy() if values.dtype in (torch.float16, torch.bfloat16) else values.numpy()

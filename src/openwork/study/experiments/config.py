@@ -62,6 +62,8 @@ def describe(value: Any) -> str:
         return f"{type(value).__name__}({inside(value)})"
     if isinstance(value, tuple):
         return f"({', '.join(describe(item) for item in value)})"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return value.__name__ if isinstance(value, FunctionType | type) else repr(value)
 
 

@@ -67,6 +67,7 @@ def theme(*, dark: bool) -> dict[str, Any]:
             "labelColor": ink,
             "labelFontSize": 12.5,
             "labelLimit": 220,
+            "symbolOpacity": 1,
             "symbolSize": 90,
             "symbolStrokeWidth": 0,
         },
@@ -84,7 +85,7 @@ def theme(*, dark: bool) -> dict[str, Any]:
             "dense-band": {"color": ink, "opacity": 0.08},
             "dense-rule": {"color": ink, "opacity": 0.65, "strokeWidth": 1.2, "strokeDash": [5, 4]},
             "dense-label": {"color": quiet, "fontSize": 12},
-            "ring": {"stroke": ink, "strokeWidth": 1.4, "size": 260, "fillOpacity": 0},
+            "ring": {"color": ink, "strokeWidth": 1.4, "size": 260, "filled": False},
             "total": {"color": quiet, "strokeWidth": 1.2, "strokeDash": [5, 4]},
         },
     }
@@ -113,7 +114,11 @@ def trade_off(points: Sequence[Point], rows: Sequence[Row], *, names: Sequence[s
     single = [row for row in rows if row["status"] == "finished" and row["name"] != DENSE]
 
     x = _axis([p.sparsity for p in sparse] + [r["sparsity"]["selected"] for r in single])
-    y = _axis([p.accuracy for p in measured] + [r["after"]["accuracy"] for r in single])
+    accuracies = [p.accuracy for p in measured] + [r["after"]["accuracy"] for r in single]
+    # Two seeds that differ give an interval far beyond 0 or 1: show at most a factor 2 of it.
+    least, most = (1 - max(accuracies)) / 2, 2 * (1 - min(accuracies))
+    ends = [end for p in measured for end in p.interval or ()]
+    y = _axis([*accuracies, *(1 - min(max(1 - end, least), most) for end in ends)])
     x_channel = alt.X("x:Q").scale(x.scale()).axis(x.marks("sparsity, %", grid=False))
     y_channel = alt.Y("y:Q").scale(y.scale()).axis(y.marks("test accuracy, %", grid=True))
 
@@ -276,7 +281,7 @@ def layer_panels(
                 base.mark_rule(style="total").encode(x="total:Q", y=alt.value(0), y2=alt.value("height")),
                 base.mark_rule(strokeWidth=2).encode(x2="total:Q", color=color),
                 base.mark_point(filled=True, size=70, opacity=1).encode(color=color, shape=shape, tooltip=tooltip),
-            ).properties(title=title, height=alt.Step(20))
+            ).properties(title=title, height=20 * len(found))
         )
     return panels
 

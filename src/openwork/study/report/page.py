@@ -46,12 +46,14 @@ def write_report(directory: Path, out: Path, *, command: str | None = None) -> P
     charts: dict[str, Any] = {}
     panels: dict[str, Any] = {}
     pictures: list[str] = []
+    captions: list[Any] = []
     for number, task in enumerate(tasks):
         suffix = "" if len(tasks) == 1 else f"-{number + 1}"
         mine = [point for point in points if point.task == task]
         of_task = [row for row in rows if row["task"] == task]
         chart = trade_off(mine, of_task, names=names)
         charts[f"trade-off{suffix}"] = _responsive(chart, height=420)
+        captions.append(chart.title)
         _draw(chart.properties(width=760, height=430), out / f"trade-off{suffix}", pictures)
         found = layer_panels(nearest(mine, _REFERENCE), of_task, names=names)
         for index, panel in enumerate(found):
@@ -66,7 +68,7 @@ def write_report(directory: Path, out: Path, *, command: str | None = None) -> P
     text = template.substitute(
         title=escape(f"Sparsity and accuracy: {', '.join(tasks)}"),
         takeaway=" ".join(_takeaway([p for p in points if p.task == task]) for task in tasks),
-        tradeoffs="".join(f'<figure><div class="chart" id="{name}"></div></figure>' for name in charts),
+        tradeoffs="".join(_figure(name, title) for name, title in zip(charts, captions, strict=True)),
         frontier=_table([point for task in tasks for point in pareto(p for p in points if p.task == task)]),
         layers='<div class="panels">' + "".join(f'<div class="chart" id="{name}"></div>' for name in panels) + "</div>",
         summary=_table(point for point in points if point.n),
@@ -89,7 +91,14 @@ def _responsive(chart: Any, *, height: int | None) -> dict[str, Any]:
     spec: dict[str, Any] = sized.to_dict()
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     spec.pop("config", None)  # the page chooses the light or the dark one
+    if height is not None:
+        del spec["title"]  # the page says it in text, which wraps on a phone
     return spec
+
+
+def _figure(name: str, title: Any) -> str:
+    caption = f"<h2>{escape(title.text)}</h2><figcaption>{escape(' '.join(title.subtitle))}</figcaption>"
+    return f'<figure>{caption}<div class="chart" id="{name}"></div></figure>'
 
 
 def _draw(chart: Any, path: Path, pictures: list[str]) -> None:
@@ -118,6 +127,8 @@ def _takeaway(points: Sequence[Point]) -> str:
     )
     if dense:
         text += f", against {percent(dense.accuracy)} for the dense model"
+    if others and best.interval and best.interval[0] <= others[0].accuracy:
+        text += "; its interval includes the next one's mean, so the order may be chance"
     if others:
         listed = ", ".join(f"{escape(p.name)} {percent(p.accuracy)} at {percent(p.sparsity)}" for p in others)
         text += f". Then {listed}"

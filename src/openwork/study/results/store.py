@@ -6,10 +6,11 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from openwork.study.files import write_text
 
 FORMAT = 1
 
@@ -96,18 +97,7 @@ def write_table(header: Sequence[str], lines: Iterable[Sequence[object]], path: 
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(["" if _is_missing(value) else value for value in line] for line in lines)
-    write_file(path, text.getvalue().encode())
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Nothing; `path` holds `content`: a reader sees the old file or the new one, never half."""
-    # Not tempfile: its files are private to the user, and a report is there to be served.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, text.getvalue())
 
 
 def _folders(directory: Path) -> list[Path]:
