@@ -1,0 +1,74 @@
+"""What must hold on a CUDA device; `make test-gpu`."""
+
+import itertools
+
+import pytest
+import torch
+from helpers import conv_net, image_batches, train_step
+
+import openwork as ow
+from openwork.core.threshold import keep_largest, kth_largest, kth_largest_plain
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device"),
+]
+PRUNE = ow.Cubic(0.8, begin=2, end=10, every=2)
+
+
+def masks_on(device: str, technique) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    model = conv_net().to(device)
+    return {k: v.cpu() for k, v in ow.sparsify(model, technique).state_dict()["masks"].items()}
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [
+        ow.GradualMagnitude(ow.OneShot(0.7)),
+        ow.GradualMagnitude(ow.OneShot(0.7), allocation=ow.GlobalRanking()),
+        ow.RandomPruning(ow.OneShot(0.7)),
+    ],
+    ids=repr,
+)
+def test_masks_are_the_same_as_on_the_cpu(technique):
+    expected, found = masks_on("cpu", technique), masks_on("cuda", technique)
+    assert all(torch.equal(found[name], mask) for name, mask in expected.items())
+
+
+def test_ties_are_drawn_alike_and_selections_agree():
+    scores = torch.randn(40_000, device="cuda").round(decimals=1)
+    for k in (1, 4_000, 39_999):
+        assert kth_largest(scores, k) == kth_largest_plain(scores, k)
+        masks = [keep_largest(s, k, torch.Generator().manual_seed(0)) for s in (scores, scores.cpu())]
+        assert torch.equal(masks[0].cpu(), masks[1])
+        assert int(masks[0].sum()) == k
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    "technique",
+    [
+        ow.GradualMagnitude(PRUNE, hidden="trained"),
+        ow.RandomPruning(PRUNE),
+        ow.VariationalDropout(ow.Constant(1e-3), log_sigma2=-4.0),
+        ow.L0(ow.Constant(1e-3), dropout=0.925),
+    ],
+    ids=lambda t: type(t).__name__,
+)
+def test_every_technique_trains_and_finalizes(technique, compiled):
+    torch.manual_seed(0)
+    model = conv_net().cuda()
+    sparsifier = ow.sparsify(model, technique)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, fused=True)
+    sparsifier.attach(optimizer)
+    forward = torch.compile(model, fullgraph=True) if compiled else model
+    for x, y in itertools.islice(image_batches(), 12):
+        with torch.autocast("cuda", torch.bfloat16):
+            assert torch.isfinite(train_step(forward, sparsifier, optimizer, (x.cuda(), y.cuda())))
+    x = next(image_batches())[0].cuda()
+    expected = model.eval()(x)
+    sparsity = sparsifier.sparsity()
+    plain = sparsifier.finalize()
+    torch.testing.assert_close(plain(x), expected)
+    assert ow.report(plain).sparsity == pytest.approx(sparsity)
