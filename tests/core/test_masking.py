@@ -222,3 +222,34 @@ def test_channels_last_weights_are_pruned_by_position():
     for one in (model, twin):
         ow.sparsify(one, ow.GradualMagnitude(ow.OneShot(0.7))).finalize()
     assert torch.equal(model[0].weight, twin[0].weight)
+
+
+def test_sparse_gradients_leave_the_zeros():
+    embedding = nn.Embedding(6, 4, sparse=True)
+    sparsifier = ow.sparsify(embedding, ow.GradualMagnitude(ow.OneShot(0.5)))
+    optimizer = torch.optim.SGD(embedding.parameters(), lr=0.1)
+    sparsifier.attach(optimizer)
+    for _ in range(3):
+        embedding(torch.arange(6)).sum().backward()  # a gradient of 1 for every weight, masked ones too
+        optimizer.step()
+        optimizer.zero_grad()
+        assert int((embedding.weight == 0).sum()) == 12
+
+
+def test_a_closure_that_would_see_hidden_values_is_refused():
+    def closure():
+        layer.weight.grad = torch.ones(1, 2)
+        return 0.0
+
+    layer = one_layer(1.0, 4.0)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    ow.sparsify(layer, ow.GradualMagnitude(ow.OneShot(0.5), hidden="trained")).attach(optimizer)
+    with pytest.raises(ValueError, match=r"hidden='trained' does not work with step\(closure\)"):
+        optimizer.step(closure)
+    assert layer.weight.tolist() == [[0.0, 4.0]]
+
+
+def test_a_state_without_masks_is_refused():
+    sparsifier = ow.sparsify(conv_net(), ALL_BUT_ONE)
+    with pytest.raises(ValueError, match="the state holds no masks"):
+        sparsifier.load_state_dict({"format": 1, "technique": "GradualMagnitude", "steps": 3})

@@ -95,7 +95,8 @@ class Masking:
         self.mask_gradients()
         self._clean_gradients = [None] * len(self.weights)
         parameters = self._parameters()
-        self._overwritten = [p._version for p in parameters] != self._clean_parameters
+        unmasked = any(p.grad is not None and p.grad.is_sparse for p in parameters)
+        self._overwritten = unmasked or [p._version for p in parameters] != self._clean_parameters
         if self.technique.hidden == "trained":
             self._restore(parameters)
 
@@ -150,6 +151,8 @@ class Masking:
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over masks and hidden values, and masks the parameters. Raises ValueError for another model's."""
+        if not {"masks", "hidden"} <= state.keys():
+            raise ValueError("the state holds no masks; pass what Sparsifier.state_dict() returned")
         names = [w.name for w in self.weights]
         for kind in ("masks", "hidden"):
             shapes = {name: tuple(tensor.shape) for name, tensor in state[kind].items()}

@@ -5,42 +5,15 @@ and its ``state_dict`` keys stay, and everything new hangs on one submodule, ``l
 """
 
 import copy
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openwork.core.selection import Weight
+from openwork.core.technique import Op, Reparameterization, ReparameterizedWeight
 from openwork.core.threshold import seeded_generator
-
-if TYPE_CHECKING:
-    from openwork.core.technique import Reparameterization
-
-Op = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(x, weight, bias or None) -> output; linear in the weight."""
-
-
-class ReparameterizedWeight(nn.Module, ABC):
-    """The distribution of one weight tensor: a paper's mathematics, written once for every kind of layer."""
-
-    def forward(self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer's output in training, by default that of one sample of the weights."""
-        return op(x, self.sample(weight), bias)
-
-    @abstractmethod
-    def sample(self, weight: Tensor) -> Tensor:
-        """Weights drawn from the distribution, of ``weight``'s shape."""
-
-    @abstractmethod
-    def effective(self, weight: Tensor) -> Tensor:
-        """The deterministic weights of evaluation, with exact zeros, of ``weight``'s shape."""
-
-    @abstractmethod
-    def penalty(self, weight: Tensor) -> Tensor:
-        """What the technique adds to the loss before its coefficient, shape ()."""
 
 
 def _forward(layer: nn.Module, op: Op, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -106,7 +79,7 @@ _PLAIN = {reparameterized: plain for plain, reparameterized in _CLASSES.items()}
 class Reparameterizing:
     """The distributions of one model's selected weights, and the penalty that they add to the loss."""
 
-    def __init__(self, technique: "Reparameterization", weights: list[Weight]) -> None:
+    def __init__(self, technique: Reparameterization, weights: list[Weight]) -> None:
         for weight in weights:
             _check(weight)
         self.technique = technique

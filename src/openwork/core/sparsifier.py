@@ -77,7 +77,13 @@ class Sparsifier:
                 f"the optimizer does not own {_some(missing)}; create it after sparsify, from model.parameters()"
             )
 
+        trained = isinstance(self.technique, MaskTechnique) and self.technique.hidden == "trained"
+
         def before(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            if (trained or penalty_gradient) and (len(args) > 1 or kwargs.get("closure")):
+                # The closure would see the weights with their hidden values, or overwrite the penalty's gradient.
+                name = "hidden='trained'" if trained else "penalty_gradient"
+                raise ValueError(f"{name} does not work with step(closure); call the closure first, then step()")
             if penalty_gradient and isinstance(self._mechanism, Reparameterizing):
                 with torch.enable_grad():
                     self.penalty().backward()  # type: ignore[no-untyped-call]

@@ -1,14 +1,14 @@
 """Techniques: immutable values that say what is sparsified and when. All state lives in the `Sparsifier`."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from openwork.core.allocations import Allocation, Uniform
-from openwork.core.reparameterize import ReparameterizedWeight
 from openwork.core.schedules import Schedule
 
 Hidden = Literal["frozen", "trained", "lost"]
@@ -50,6 +50,30 @@ class MaskTechnique(Technique, ABC):
 
         weight: with the hidden values restored; mask: bool, True = kept until now; generator: CPU, seeded.
         """
+
+
+Op = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(x, weight, bias or None) -> output; linear in the weight."""
+
+
+class ReparameterizedWeight(nn.Module, ABC):
+    """The distribution of one weight tensor: a paper's mathematics, written once for every kind of layer."""
+
+    def forward(self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer's output in training, by default that of one sample of the weights."""
+        return op(x, self.sample(weight), bias)
+
+    @abstractmethod
+    def sample(self, weight: Tensor) -> Tensor:
+        """Weights drawn from the distribution, of ``weight``'s shape."""
+
+    @abstractmethod
+    def effective(self, weight: Tensor) -> Tensor:
+        """The deterministic weights of evaluation, with exact zeros, of ``weight``'s shape."""
+
+    @abstractmethod
+    def penalty(self, weight: Tensor) -> Tensor:
+        """What the technique adds to the loss before its coefficient, shape ()."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from openwork.core.reparameterize import Op, ReparameterizedWeight
-from openwork.core.technique import Reparameterization
+from openwork.core.technique import Op, Reparameterization, ReparameterizedWeight
 
 EPS = 1e-8
 BETA = 2 / 3  # temperature

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from openwork.core.reparameterize import Op, ReparameterizedWeight
-from openwork.core.technique import Reparameterization
+from openwork.core.technique import Op, Reparameterization, ReparameterizedWeight
 
 EPS = 1e-8
 K1, K2, K3 = 0.63576, 1.87320, 1.48695  # the fit of section 4.2

@@ -1,0 +1,83 @@
+"""README and the other documents say what is true: code blocks run, commands exist, links lead somewhere."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = [ROOT, *(ROOT / name for name in ("docs", "benchmarks", "results", "results/mnist"))]
+DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in folder.glob("*.md"))
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_python_blocks_run(document, tmp_path):
+    found = blocks(document, "python")
+    assert found
+    for code in found:
+        (tmp_path / "block.py").write_text(code)
+        answer = subprocess.run(
+            [sys.executable, "-W", "error", "block.py"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert answer.returncode == 0, answer.stderr
+    if document == "README.md":
+        assert "selected weights" in answer.stdout
+        assert "90.0" in answer.stdout.splitlines()[-2]  # 1,408 weights: 90.06 %
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_make_targets_exist(document):
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`?\bmake ([a-z][\w-]*)`", (ROOT / document).read_text())) <= targets
+
+
+def test_the_two_commands_are_in_the_readme():
+    (first,) = blocks("README.md", "sh")[:1]
+    assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make quickstart", "make test"]
+
+
+def test_ci_runs_the_readme_command():
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_command_lines_parse():
+    from typer.main import get_command
+
+    from openwork.cli import app
+
+    commands = get_command(app).commands
+    for line in "".join(blocks("README.md", "sh") + blocks("results/mnist/README.md", "sh")).splitlines():
+        words = line.split("#")[0].split()
+        if "openwork" in words:
+            name, *arguments = words[words.index("openwork") + 1 :]
+            commands[name].make_context(name, arguments)  # raises for what it does not know
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_and_files_exist(document):
+    text = (ROOT / document).read_text()
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
+        assert ((ROOT / document).parent / target).exists(), target
+    for module in re.findall(
+        r"`((?:core|techniques|inspect|study|tests|benchmarks|src)/[\w/.-]+\.(?:py|md|html))`", text
+    ):
+        places = [ROOT / module, ROOT / "src" / "openwork" / module]
+        assert any(place.exists() for place in places), module
+
+
+def test_the_tree_of_the_design_is_the_tree():
+    text = (ROOT / "docs" / "design.md").read_text()
+    files = {
+        p.name for p in (ROOT / "src" / "openwork").rglob("*") if p.suffix in (".py", ".html") and p.stem != "__init__"
+    }
+    (tree,) = [
+        block for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S) if block.startswith("src/openwork/")
+    ]
+    named = set(re.findall(r"\b[\w]+\.(?:py|html)\b", tree)) - {"__init__.py", "test_contract.py"}
+    assert named == files
