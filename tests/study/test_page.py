@@ -8,8 +8,9 @@ from shutil import which
 import pytest
 from studies import diverged, row, study
 
-from openwork.study.report.charts import nice_ticks
-from openwork.study.report.page import write_report
+from openwork.study.report.charts import _axis, layer_panels, nice_ticks, theme, trade_off
+from openwork.study.report.page import _takeaway, write_report
+from openwork.study.results.statistics import nearest, summarize
 
 NASTY = "</script><script>alert(1)</script>"
 
@@ -114,3 +115,148 @@ def test_the_page_draws_in_a_browser_without_a_console_message(page, tmp_path):
 
 def test_the_template_ships_with_the_package():
     assert (Path(__file__).parents[2] / "src/openwork/study/report/page.html").is_file()
+
+
+def chart(rows: list[dict]) -> dict:
+    found = summarize(rows)
+    return trade_off(found, rows, names=sorted({point.name for point in found} - {"dense"})).to_dict()
+
+
+def drawn(spec: dict) -> list[dict]:
+    return [value for values in spec["datasets"].values() for value in values]
+
+
+def cells(text: str, heading: str) -> list[list[str]]:
+    """The lines of the first table after a heading."""
+    body = text.split(f"<h3>{heading}</h3>")[1].split("<tbody>")[1].split("</tbody>")[0]
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in body.strip().splitlines()]
+
+
+def test_the_takeaway_compares_only_points_near_one_sparsity():
+    # B is more accurate at half the sparsity: that does not make it the best near 90 %.
+    text = _takeaway(summarize([row("A", accuracy=0.8), row("B", sparsity=0.5)]))
+    assert "Near 90 % sparsity, A is the only technique measured: 80.0 % at 90.0 % sparsity (1 seed, " in text
+
+
+def test_the_takeaway_says_where_it_compares_if_not_near_90():
+    rows = [row("A", sparsity=0.5, accuracy=0.8), row("B", sparsity=0.51, accuracy=0.9)]
+    assert "Near 51 % sparsity, B is the most accurate: 90.0 % at 51.0 % sparsity" in _takeaway(summarize(rows))
+    assert _takeaway(summarize([row("dense", sparsity=0.0)])) == "No sparse run has finished."
+
+
+@pytest.mark.parametrize(("lead", "verdict"), [(0.02, "overlap"), (0.06, "do not overlap")])
+def test_the_takeaway_says_whether_the_intervals_overlap(lead, verdict):
+    # s = 0.01 over 3 seeds: ± 4.303 · 0.01 / √3 = 0.0248 around each mean.
+    rows = [row(n, n, s, 0.9, 0.8 + d + 0.01 * s) for n, d in (("A", 0.0), ("B", lead)) for s in range(3)]
+    assert _takeaway(summarize(rows)).endswith(f"next is A with 81.0 % at 90.0 %, and the two intervals {verdict}.")
+
+
+def test_the_tables_hold_the_frontier_and_every_point(page):
+    text = page.read_text()
+    assert [(line[0], line[1], line[3]) for line in cells(text, "The best found")] == [
+        ("GradualMagnitude", "50.00 %", "98.10 %"),
+        ("GradualMagnitude", "90.00 %", "97.10 %"),
+        ("GradualMagnitude", "98.00 %", "90.10 %"),
+    ]  # nothing is lost at 50 %, so the dense model is beaten
+    every = cells(text, "All operating points")
+    assert [line[0] for line in every] == ["dense", *["GradualMagnitude"] * 3, "L0", *["RandomPruning"] * 3]
+    # 0.970, 0.971, 0.972: 0.971 ± 4.303 · 0.001 / √3
+    assert every[2][4:6] == ["96.85–97.35 %", "97.00–97.20 %"]
+
+
+def test_several_tasks_have_a_section_each(tmp_path):
+    rows = [row(accuracy=0.9), {**row(accuracy=0.6), "task": "b <b>", "id": "b"}]
+    text = write_report(study(tmp_path, rows), tmp_path / "out").read_text()
+    assert re.findall("<h2>(.*?)</h2>", text)[:2] == ["b &lt;b&gt;", "digits"]
+    assert [cells(part, "The best found")[0][3] for part in text.split("<section>")[1:]] == ["60.00 %", "90.00 %"]
+    charts = json.loads(re.search(r"^const charts = (.*);$", text, re.M).group(1))
+    assert list(charts) == ["trade-off-1", "layers-1-0", "trade-off-2", "layers-2-0"]
+    assert (tmp_path / "out" / "trade-off-2.png").exists()
+
+
+def test_the_page_may_fetch_nothing_and_fits_its_place(page):
+    text = page.read_text()
+    assert "default-src 'none'" in text
+    assert text.count("window.vegaEmbed=") == 1
+    for name, spec in json.loads(re.search(r"^const charts = (.*);$", text, re.M).group(1)).items():
+        assert spec["width"] == "container"
+        assert "config" not in spec  # the page sets the dark or the light one
+        assert "title" not in spec  # said in text, which wraps
+        assert text.count(f'id="{name}"') == 1
+
+
+def test_the_trade_off_draws_means_intervals_and_every_run():
+    rows = [*points("A", {0.9: 0.95}), *points("dense", {0.0: 0.98})]
+    values = drawn(chart(rows))
+    (mean,) = (value for value in values if "pareto" in value)
+    # 0.950, 0.951, 0.952: an error of 0.049 ± 0.00248
+    assert (mean["x"], mean["y"]) == pytest.approx((0.1, 0.049))
+    assert (mean["low"], mean["high"]) == pytest.approx((0.05148, 0.04652), abs=1e-5)
+    assert sum("seed" in value for value in values) == 3
+    assert [value["label"] for value in values if "label" in value] == ["dense 98.1 %"]
+
+
+def test_a_study_of_thousands_of_runs_is_drawn_in_full():
+    rows = [row(seed=seed) for seed in range(6_000)]  # Altair refuses tables of more than 5_000 lines
+    assert sum("seed" in value for value in drawn(chart(rows))) == 6_000
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [row("dense", sparsity=0.0)],
+        [row()],
+        [row(sparsity=1.0, accuracy=1.0), row("dense", sparsity=0.0, accuracy=1.0)],
+        [row(seed=s, sparsity=1.0, accuracy=0.1 * s) for s in range(2)],
+    ],
+    ids=["dense only", "one run", "nothing left to lose", "nothing left"],
+)
+def test_extreme_results_have_axes(rows):
+    channels = [layer["encoding"].get(axis, {}) for layer in chart(rows)["layer"] for axis in ("x", "y")]
+    domains = [channel["scale"]["domain"] for channel in channels if "scale" in channel]
+    assert domains
+    assert all(0 < low < high < 10 for low, high in domains)
+
+
+def test_an_axis_keeps_a_place_for_nothing_left():
+    for axis in (_axis([0.9, 1.0]), _axis([1.0])):
+        assert axis.low < axis.left(1.0) == axis.floor == axis.ticks[-1]
+        assert all(axis.floor < tick <= 1 for tick in axis.ticks[:-1])
+    assert _axis([0.9, 1.0]).left(0.9) == pytest.approx(0.1)
+
+
+def test_layers_are_means_over_seeds():
+    rows = [row(seed=0), row(seed=1), row(settings="elsewhere", sparsity=0.5)]
+    rows[1]["layers"][0] |= {"nonzero": 30, "sparsity": 0.7}  # the other seed: 10 of 100
+    (panel,) = layer_panels(nearest(summarize(rows), 0.9), rows, names=["L0"])
+    spec = panel.to_dict()
+    assert (spec["title"]["text"], spec["title"]["subtitle"]) == ("L0 at 90.0 % sparsity", "a, 2 seeds")
+    (layer,) = drawn(spec)
+    assert (layer["layer"], layer["shape"], layer["nonzero"]) == ("fc", "10 × 10", "20 of 100")
+    assert (layer["sparsity"], layer["x"], layer["total"]) == pytest.approx((0.8, 0.2, 0.2))
+
+
+def test_42_techniques_differ_in_colour_or_marker():
+    marks = theme(dark=False)["range"]
+    assert len({(marks["category"][i % 6], marks["symbol"][i % 7]) for i in range(42)}) == 42
+    assert (len(marks["category"]), len(marks["symbol"])) == (6, 7)
+
+
+def test_only_the_report_itself_is_no_unfinished_run(tmp_path):
+    directory = study(tmp_path / "study", [row()])
+    (directory / "out").mkdir()
+    assert "1 folder without a result: out." in write_report(directory, tmp_path / "out").read_text()
+    assert "without a result" not in write_report(directory, directory / "out").read_text()
+
+
+def test_an_out_that_is_a_file_is_an_os_error(tmp_path):
+    (tmp_path / "out").write_text("taken")
+    with pytest.raises(OSError, match="out"):
+        write_report(study(tmp_path / "study", [row()]), tmp_path / "out")
+
+
+@pytest.mark.parametrize("library", ["altair", "vl_convert"])
+def test_a_missing_library_is_named_with_what_installs_it(tmp_path, monkeypatch, library):
+    monkeypatch.setattr("openwork.study.report.charts.find_spec", lambda name: None if name == library else name)
+    with pytest.raises(ImportError, match=rf'{library}: pip install "openwork\[study\]"'):
+        write_report(tmp_path, tmp_path / "out")

@@ -5,7 +5,7 @@ import math
 import pytest
 from studies import diverged, row, study
 
-from openwork.study.results.statistics import nearest, pareto, student_interval, summarize
+from openwork.study.results.statistics import nearest, pareto, student_interval, summarize, write_points
 from openwork.study.results.store import COLUMNS, read_results, unfinished, write_csv
 
 
@@ -109,3 +109,42 @@ def test_the_nearest_point_of_each_technique():
         row("dense", "", sparsity=0.0),
     ])  # fmt: skip
     assert {name: point.settings for name, point in nearest(points, 0.9).items()} == {"A": "x", "B": "z"}
+
+
+def test_a_csv_that_fails_leaves_the_old_one_and_no_other_file(tmp_path):
+    path = tmp_path / "results.csv"
+    write_csv([row()], path)
+    before = path.read_bytes()
+    with pytest.raises(KeyError):
+        write_csv([{"task": "half a row"}], path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_summary_has_a_line_for_each_point(tmp_path):
+    rows = [row(seed=0, accuracy=0.8), row(seed=1, accuracy=0.8), diverged("Z")]
+    write_points(summarize(rows), tmp_path / "summary.csv")
+    with (tmp_path / "summary.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    # Two equal accuracies: s = 0, so the interval is the mean.
+    assert [first[key] for key in ("n", "accuracy", "interval_low", "interval_high")] == ["2", "0.8", "0.8", "0.8"]
+    assert [second[key] for key in ("name", "n", "diverged", "accuracy", "interval_low")] == ["Z", "0", "1", "", ""]
+
+
+def test_task_name_and_settings_make_a_point():
+    rows = [row("B"), row("B", seed=1), row("B", "b", sparsity=0.5), row("A"), {**row("B"), "task": "other", "id": "o"}]
+    assert [(p.task, p.name, p.settings, p.n) for p in summarize(rows)] == [
+        ("digits", "A", "a", 1),
+        ("digits", "B", "b", 1),  # less sparse
+        ("digits", "B", "a", 2),
+        ("other", "B", "a", 1),
+    ]
+    assert summarize([]) == []
+
+
+def test_pareto_takes_sparsities_within_rounding_as_equal():
+    # 0.90002 comes of rounding to whole weights: it is no reason to keep a less accurate point.
+    worse, better = row(settings="a", sparsity=0.90002, accuracy=0.8), row(settings="b", sparsity=0.9, accuracy=0.9)
+    assert names(pareto(summarize([worse, better]))) == ["b"]
+    sparser = row(settings="a", sparsity=0.9002, accuracy=0.8)
+    assert names(pareto(summarize([sparser, better]))) == ["b", "a"]

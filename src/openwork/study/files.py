@@ -31,5 +31,5 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes ``text`` to ``path`` atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    """Writes ``text`` to ``path`` atomically, as UTF-8."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -32,7 +32,7 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-s
 
 
 def require_study_extra() -> None:
-    """Nothing. Raises ImportError with the line to install, if the charts' libraries are missing."""
+    """Raises ImportError with the line to install, if the libraries of the charts are missing."""
     for library in ("altair", "vl_convert"):
         if find_spec(library) is None:
             raise ImportError(f'the report needs {library}: pip install "openwork[study]"')
@@ -64,6 +64,7 @@ def theme(*, dark: bool) -> dict[str, Any]:
             "titlePadding": 10,
         },
         "legend": {
+            "columns": 4,
             "labelColor": ink,
             "labelFontSize": 12.5,
             "labelLimit": 220,
@@ -291,12 +292,16 @@ def percent(fraction: float, *, digits: int = 1) -> str:
     return f"{100 * fraction:.{digits}f} %"
 
 
-def interval_text(point: Point) -> str:
+def interval_text(point: Point, *, digits: int = 1) -> str:
     """The 95 % interval of `point` as text, or why it has none."""
     if point.interval is None:
         return "none with one seed"
-    low, high = point.interval
-    return f"{100 * low:.1f}–{100 * high:.1f} %"
+    return range_text(*point.interval, digits=digits)
+
+
+def range_text(low: float, high: float, *, digits: int = 1) -> str:
+    """Two fractions as text: ``95.5–96.3 %``."""
+    return f"{100 * low:.{digits}f}–{100 * high:.{digits}f} %"
 
 
 def count(n: int, noun: str) -> str:
@@ -367,14 +372,17 @@ def _axis(fractions: Iterable[float]) -> Axis:
     """The axis that shows all of `fractions` (0–1), with a margin on both sides."""
     left = [1 - fraction for fraction in fractions] or [0.1, 0.5]
     positive = [value for value in left if value > 1e-9]
-    smallest = min(positive, default=1.0)
+    smallest = min(positive, default=0.01)
     floor = smallest / 2
     bottom = smallest if len(positive) == len(left) else floor
-    top = max(positive, default=1.0)
+    top = max(positive, default=smallest)
     # 6 % of the length, and at least a tenth of the value, where all values are nearly one.
     margin = max((top / bottom) ** 0.06, 1.1)
     low, high = bottom / margin, top * margin
-    return Axis(low, high, floor, (*nice_ticks(low, high), *([floor] if bottom == floor else [])))
+    ticks = nice_ticks(low, high)
+    if bottom == floor:
+        ticks = (*(tick for tick in ticks if tick > floor), floor)
+    return Axis(low, high, floor, ticks)
 
 
 def nice_ticks(low: float, high: float) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ from openwork.study.report.charts import (
     interval_text,
     layer_panels,
     percent,
+    range_text,
     require_study_extra,
     theme,
     trade_off,
@@ -22,6 +23,7 @@ from openwork.study.results.statistics import DENSE, Point, nearest, pareto, sum
 from openwork.study.results.store import Row, read_results, unfinished, write_csv
 
 _REFERENCE = 0.9  # the sparsity at which techniques are compared in words and by layer
+_NEAR = 0.02  # points this close in sparsity are compared in words
 
 
 def write_report(directory: Path, out: Path, *, command: str | None = None) -> Path:
@@ -31,6 +33,7 @@ def write_report(directory: Path, out: Path, *, command: str | None = None) -> P
     ValueError where no run has finished, and OSError where ``out`` cannot be written.
     """
     require_study_extra()
+    import altair as alt
     import vl_convert
 
     rows = read_results(directory)
@@ -43,62 +46,72 @@ def write_report(directory: Path, out: Path, *, command: str | None = None) -> P
 
     tasks = sorted({point.task for point in points if point.n})
     names = sorted({point.name for point in points} - {DENSE})
-    charts: dict[str, Any] = {}
-    panels: dict[str, Any] = {}
+    specs: dict[str, Any] = {}
     pictures: list[str] = []
-    captions: list[Any] = []
+    sections = ""
     for number, task in enumerate(tasks):
         suffix = "" if len(tasks) == 1 else f"-{number + 1}"
         mine = [point for point in points if point.task == task]
         of_task = [row for row in rows if row["task"] == task]
         chart = trade_off(mine, of_task, names=names)
-        charts[f"trade-off{suffix}"] = _responsive(chart, height=420)
-        captions.append(chart.title)
+        panels = layer_panels(nearest(mine, _REFERENCE), of_task, names=names)
         _draw(chart.properties(width=760, height=430), out / f"trade-off{suffix}", pictures)
-        found = layer_panels(nearest(mine, _REFERENCE), of_task, names=names)
-        for index, panel in enumerate(found):
-            panels[f"layers{suffix}-{index}"] = _responsive(panel, height=None)
-        if found:
-            import altair as alt
-
-            together = alt.concat(*(panel.properties(width=320) for panel in found), columns=2, spacing=40)
+        if panels:
+            together = alt.concat(*(panel.properties(width=320) for panel in panels), columns=2, spacing=40)
             _draw(together, out / f"layers{suffix}", pictures)
+        figure = _figure(chart.properties(height=420), f"trade-off{suffix}", specs)
+        layers = "".join(_figure(panel, f"layers{suffix}-{i}", specs) for i, panel in enumerate(panels))
+        sections += _section(task, mine, figure, layers)
 
     template = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     text = template.substitute(
         title=escape(f"Sparsity and accuracy: {', '.join(tasks)}"),
-        takeaway=" ".join(_takeaway([p for p in points if p.task == task]) for task in tasks),
-        tradeoffs="".join(_figure(name, title) for name, title in zip(charts, captions, strict=True)),
-        frontier=_table([point for task in tasks for point in pareto(p for p in points if p.task == task)]),
-        layers='<div class="panels">' + "".join(f'<div class="chart" id="{name}"></div>' for name in panels) + "</div>",
-        summary=_table(point for point in points if point.n),
-        problems=_problems(rows, unfinished(directory), out),
+        sections=sections,
+        problems=_problems(
+            rows, [name for name in unfinished(directory) if (directory / name).resolve() != out.resolve()]
+        ),
         method=_method(rows, command),
         pictures=", ".join(f'<a href="{name}">{name}</a>' for name in pictures),
         bundle=vl_convert.javascript_bundle().replace("</script", r"<\/script"),  # type: ignore[call-arg]  # stub lacks the default
-        specs=_json(charts | panels),
+        specs=_json(specs),
         themes=_json({"light": theme(dark=False), "dark": theme(dark=True)}),
     )
     write_text(out / "index.html", text)
     return out / "index.html"
 
 
-def _responsive(chart: Any, *, height: int | None) -> dict[str, Any]:
-    """The chart's specification, as wide as its place on the page."""
-    sized = (
-        chart.properties(width="container") if height is None else chart.properties(width="container", height=height)
-    )
-    spec: dict[str, Any] = sized.to_dict()
+def _section(task: str, points: Sequence[Point], figure: str, layers: str) -> str:
+    """The part of the page about one task."""
+    front = _table(pareto(points))
+    every = _table(sorted((p for p in points if p.n), key=lambda p: (p.name != DENSE, p.name, p.sparsity)))
+    text = f"""<section>
+<h2>{escape(task)}</h2>
+<p class="lead">{escape(_takeaway(points))}</p>
+{figure}
+<h3>The best found</h3>
+<p class="quiet">Points that no other point beats: none is at least as sparse and more accurate, or sparser and at least
+as accurate. Means over seeds.</p>
+{front}
+"""
+    if layers:
+        text += f"""<h3>Where the zeros are</h3>
+<p class="quiet">Each technique at its operating point nearest to {100 * _REFERENCE:.0f} % sparsity. A dot is a layer,
+the dashed line all of them together.</p>
+<div class="panels">{layers}</div>
+"""
+    return text + f"<h3>All operating points</h3>\n{every}\n</section>\n"
+
+
+def _figure(chart: Any, name: str, specs: dict[str, Any]) -> str:
+    """The place of a chart on the page; its specification goes to `specs`."""
+    spec: dict[str, Any] = chart.properties(width="container").to_dict()
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
-    spec.pop("config", None)  # the page chooses the light or the dark one
-    if height is not None:
-        del spec["title"]  # the page says it in text, which wraps on a phone
-    return spec
-
-
-def _figure(name: str, title: Any) -> str:
-    caption = f"<h2>{escape(title.text)}</h2><figcaption>{escape(' '.join(title.subtitle))}</figcaption>"
-    return f'<figure>{caption}<div class="chart" id="{name}"></div></figure>'
+    del spec["config"]  # the page chooses the light or the dark one
+    title = spec.pop("title")  # as text, which wraps on a phone
+    specs[name] = spec
+    lines = [title["subtitle"]] if isinstance(title["subtitle"], str) else title["subtitle"]
+    caption = f"<b>{escape(title['text'])}</b><br>{escape(' '.join(lines))}"
+    return f'<figure><figcaption>{caption}</figcaption><div class="chart" id="{name}"></div></figure>'
 
 
 def _draw(chart: Any, path: Path, pictures: list[str]) -> None:
@@ -113,58 +126,81 @@ def _draw(chart: Any, path: Path, pictures: list[str]) -> None:
 
 
 def _takeaway(points: Sequence[Point]) -> str:
-    """What the study says about one task, in a sentence."""
+    """What the study says about one task, in a sentence: the best technique near one sparsity, and how sure that is."""
     near = nearest(points, _REFERENCE)
-    dense = next((point for point in points if point.name == DENSE and point.n), None)
     if not near:
-        return f"{escape(points[0].task)}: no sparse run has finished."
-    best = max(near.values(), key=lambda point: point.accuracy)
-    others = sorted((p for p in near.values() if p is not best), key=lambda p: -p.accuracy)
-    text = (
-        f"<b>{escape(points[0].task)}</b>: near 90 % sparsity, {escape(best.name)} is the most accurate: "
-        f"{percent(best.accuracy)} at {percent(best.sparsity)} sparsity ({count(best.n, 'seed')}, "
-        f"95 % interval {interval_text(best)})"
+        return "No sparse run has finished."
+    target = min((p.sparsity for p in near.values()), key=lambda sparsity: abs(sparsity - _REFERENCE))
+    if abs(target - _REFERENCE) <= _NEAR:
+        target = _REFERENCE
+    # A technique whose nearest point lies elsewhere would win or lose by its sparsity.
+    rivals = sorted(
+        (p for p in nearest(points, target).values() if round(abs(p.sparsity - target), 9) <= _NEAR),
+        key=lambda p: -p.accuracy,
     )
-    if dense:
-        text += f", against {percent(dense.accuracy)} for the dense model"
-    if others and best.interval and best.interval[0] <= others[0].accuracy:
-        text += "; its interval includes the next one's mean, so the order may be chance"
+    best, *others = rivals
+    seeds = f"{count(best.n, 'seed')}, 95 % interval {interval_text(best)}"
+    verb = "is the most accurate" if others else "is the only technique measured"
+    text = (
+        f"Near {100 * target:.3g} % sparsity, {best.name} {verb}: {percent(best.accuracy)} at "
+        f"{percent(best.sparsity)} sparsity ({seeds})"
+    )
+    if dense := [p.accuracy for p in points if p.name == DENSE and p.n]:
+        text += f", against {percent(max(dense))} for the dense model"
     if others:
-        listed = ", ".join(f"{escape(p.name)} {percent(p.accuracy)} at {percent(p.sparsity)}" for p in others)
-        text += f". Then {listed}"
+        text += f"; next is {others[0].name} with {percent(others[0].accuracy)} at {percent(others[0].sparsity)}"
+        text += {None: "", True: ", and the two intervals overlap", False: ", and the two intervals do not overlap"}[
+            _overlap(best, others[0])
+        ]
     return text + "."
 
 
+def _overlap(a: Point, b: Point) -> bool | None:
+    """Whether the intervals of two points have a value in common; None where one has no interval."""
+    if a.interval is None or b.interval is None:
+        return None
+    return a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1]
+
+
 def _table(points: Iterable[Point]) -> str:
-    header = ("technique", "sparsity", "of all parameters", "accuracy", "95 % interval", "lowest to highest")
-    rows = [
-        (
-            (point.name, percent(point.sparsity), percent(point.sparsity_all), percent(point.accuracy, digits=2)),
-            (interval_text(point), f"{percent(point.lowest)} to {percent(point.highest)}", f"{point.loss:.3f}"),
-            (str(point.n), f"{point.seconds:.1f}", point.settings),
+    """One line per point, in a container that scrolls by itself."""
+    header = (
+        "technique",
+        "sparsity",
+        "of all",
+        "accuracy",
+        "95 % interval",
+        "lowest–highest",
+        "loss",
+        "seeds",
+        "seconds",
+    )
+    body = ""
+    for point in points:
+        numbers = (
+            percent(point.sparsity, digits=2),
+            percent(point.sparsity_all, digits=2),
+            percent(point.accuracy, digits=2),
+            interval_text(point, digits=2),
+            range_text(point.lowest, point.highest, digits=2),
+            f"{point.loss:.3f}",
+            f"{point.n} ({point.diverged} diverged)" if point.diverged else str(point.n),
+            f"{point.seconds:.1f}",
         )
-        for point in points
-    ]
-    numbers = {1, 2, 3, 4, 5, 6, 7, 8}
-
-    def cells(tag: str, values: Iterable[str]) -> str:
-        return "".join(
-            f'<{tag} class="number">{escape(value)}</{tag}>' if index in numbers else f"<{tag}>{escape(value)}</{tag}>"
-            for index, value in enumerate(values)
-        )
-
-    head = cells("th", (*header, "loss", "seeds", "seconds", "settings"))
-    body = "".join(f"<tr>{cells('td', (*a, *b, *c))}</tr>" for a, b, c in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        cells = "".join(f"<td>{escape(number)}</td>" for number in numbers)
+        body += f'<tr><th scope="row">{escape(point.name)}</th>{cells}<td>{escape(point.settings)}</td></tr>\n'
+    head = "".join(f'<th scope="col">{name}</th>' for name in (*header, "settings"))
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
+    return f'<div class="scroll" role="region" aria-label="table" tabindex="0">{table}</div>'
 
 
-def _problems(rows: Sequence[Row], missing: Sequence[str], out: Path) -> str:
+def _problems(rows: Sequence[Row], missing: Sequence[str]) -> str:
     diverged = [row for row in rows if row["status"] == "diverged"]
-    missing = [name for name in missing if name != out.name]
     text = ""
     if diverged:
         items = "".join(
-            f"<li>{escape(row['name'])}, seed {row['seed']}, at step {row['step']}: {escape(row['settings'])}</li>"
+            f"<li>{escape(row['name'])}, seed {row['seed']}, at step {row['step']}: {escape(row['settings'])} "
+            f"on {escape(row['task'])}</li>"
             for row in diverged
         )
         text += f"<h2>Diverged</h2><p>{count(len(diverged), 'run')} in no mean above.</p><ul>{items}</ul>"
@@ -176,32 +212,34 @@ def _problems(rows: Sequence[Row], missing: Sequence[str], out: Path) -> str:
 
 
 def _method(rows: Sequence[Row], command: str | None) -> str:
-    def distinct(part: str, key: str) -> str:
-        return ", ".join(sorted({str(row[part][key]) for row in rows if row[part].get(key) is not None})) or "unknown"
-
-    def first(key: str) -> str:
-        return distinct("environment", key)
+    def distinct(key: str) -> str:
+        values = {str(row["environment"][key]) for row in rows if row["environment"].get(key) is not None}
+        return ", ".join(sorted(values)) or "unknown"
 
     finished = [row for row in rows if row["status"] == "finished"]
-    seeds = sorted({row["seed"] for row in rows})
-    hours = sum(row["cost"]["seconds"] for row in rows) / 3600
+    seeds = ", ".join(map(str, sorted({row["seed"] for row in finished})))
+    steps = ", ".join(f"{step:,}" for step in sorted({row["step"] for row in finished}))
+    seconds = sum(row["cost"].get("seconds") or 0 for row in rows)
+    duration = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
     zeros = {
-        "simulated": "zeros are simulated: stored and multiplied like any other number",
-        "executed": "zeros are executed: left out of the arithmetic",
+        "simulated": "zeros are simulated, that is stored and multiplied like any other number (dense arithmetic)",
+        "executed": "zeros are executed, that is left out of the arithmetic",
     }
-    how = "; ".join(zeros.get(kind, kind) for kind in sorted({row["execution"] for row in rows}))
+    how = "; ".join(zeros.get(kind, kind) for kind in sorted({row["execution"] for row in finished}))
     sentences = [
-        f"{count(len(finished), 'finished run')}, seeds {', '.join(map(str, seeds))}; {hours:.2f} hours of training.",
+        f"{count(len(finished), 'finished run')} of {steps} steps with seeds {seeds}; {duration} of training.",
         "Accuracy and sparsity are those of the finalized model: plain modules with real zeros, on the test set.",
-        "Sparsity is the fraction of zeros among the weights that the technique was given.",
-        "Intervals are Student's t over seeds, 95 %.",
+        "Sparsity is the fraction of zeros among the weights that the technique was given; "
+        "“of all” is among all parameters.",
+        "Intervals are Student's t over seeds, 95 %, of the mean.",
         f"In these runs {how}.",
-        f"Hardware: {first('processor')} ({first('device')}, {first('threads')} threads). "
-        f"torch {first('torch')}, Python {first('python')}, openwork {first('openwork')}, commit {first('commit')}.",
+        f"Hardware: {distinct('processor')} ({distinct('device')}, threads: {distinct('threads')}). "
+        f"torch {distinct('torch')}, Python {distinct('python')}, openwork {distinct('openwork')}, "
+        f"commit {distinct('commit')}.",
     ]
     if command:
         sentences.append(f"Command: {command}")
-    return "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+    return "".join(f"<p>{escape(sentence)}</p>\n" for sentence in sentences)
 
 
 def _json(value: Any) -> str:

@@ -109,7 +109,7 @@ def nearest(points: Iterable[Point], sparsity: float) -> dict[str, Point]:
 
 
 def write_points(points: Iterable[Point], path: Path) -> None:
-    """Nothing; `path` holds one line per point, replaced in one step.
+    """Writes one line per point to `path`, replacing it in one step.
 
     The columns are the fields of `Point`, with ``interval_low, interval_high`` for the interval;
     cells are empty where there is no interval or no finished run.

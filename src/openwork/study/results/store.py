@@ -74,7 +74,7 @@ def unfinished(directory: Path) -> list[str]:
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """Nothing; `path` holds one line per run, replaced in one step.
+    """Writes one line per run to `path`, replacing it in one step.
 
     The columns, with an empty cell where a diverged run measured nothing:
 
@@ -92,11 +92,12 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
 
 
 def write_table(header: Sequence[str], lines: Iterable[Sequence[object]], path: Path) -> None:
-    """Nothing; `path` holds the CSV, replaced in one step. None and NaN are empty cells."""
+    """Writes a CSV to `path`, replacing it in one step. None and NaN become empty cells."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(["" if _is_missing(value) else value for value in line] for line in lines)
+    # As bytes: the encoding of text would be that of the machine.
     write_text(path, text.getvalue())
 
 
