@@ -66,7 +66,7 @@ def main() -> None:
     def masking(allocation: Allocation) -> Masking:
         model = torch.nn.ParameterList(weight.clone() for weight in weights)
         selected, _ = find_weights(model, ow.all_parameters)
-        return Masking(ow.GradualMagnitude(ow.Constant(0.9, every=1), allocation=allocation), selected)
+        return Masking(ow.GradualMagnitude(ow.Constant(0.9, every=1), allocation=allocation), selected, seed=0)
 
     uniform, ranked = masking(ow.Uniform()), masking(ow.GlobalRanking())
     variants: dict[str, Callable[[], object]] = {

@@ -81,7 +81,7 @@ def test_a_technique_is_a_value(technique):
     assert eval(repr(technique), vars(ow)) == technique
     assert hash(copy.deepcopy(technique)) == hash(technique)
     with pytest.raises(AttributeError):
-        technique.seed = 1
+        technique.extra = 1
 
 
 @every_technique

@@ -26,7 +26,7 @@ try:
 except ImportError as error:
     raise SystemExit(f'the command line needs {error.name}: pip install "openwork[study]"') from error
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 out_console = Console(width=None if sys.stdout.isatty() else 120)
 error_console = Console(stderr=True)
 

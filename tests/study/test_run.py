@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import itertools
 import json
 import math
@@ -9,15 +10,18 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
 import openwork as ow
 from openwork.study.experiments.quickstart import runs as quickstart_runs
-from openwork.study.experiments.run import Run, execute, is_checkpoint, restore
-from openwork.study.tasks.lenet import DigitsLeNet300100, MnistLeNet5Caffe, MnistLeNet300100
+from openwork.study.experiments.run import Run, execute, is_checkpoint, prepare, restore
+from openwork.study.tasks.lenet import DigitsLeNet300100, ImagesLeNet300100, MnistLeNet5Caffe, MnistLeNet300100
 
 TASK = DigitsLeNet300100(peak_learning_rate=5e-3)
 PRUNE = ow.GradualMagnitude(ow.Cubic(0.9, begin=20, end=80, every=10))
@@ -177,6 +181,32 @@ def test_foreign_and_mixed_up_checkpoints_are_refused(tmp_path):
     os.rename(tmp_path / first.id / "checkpoint.pt", tmp_path / second.id / "checkpoint.pt")
     with pytest.raises(ValueError, match="belongs to another run; remove the folder to start"):
         execute(second, tmp_path)
+
+
+def test_runs_of_different_seeds_draw_different_random_masks():
+    masks = []
+    for seed in (0, 0, 1):
+        live = prepare(Run(TASK, ow.RandomPruning(ow.OneShot(0.5)), steps=1, seed=seed), torch.device("cpu"))
+        masks.append(live.sparsifier.state_dict()["masks"]["fc1.weight"])
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])
+
+
+def test_a_folder_of_parquet_images_is_a_task(tmp_path):
+    for split, count in (("train", 60), ("test", 20)):
+        labels = [i % 3 for i in range(count)]
+        images = []
+        for label in labels:
+            buffer = io.BytesIO()
+            Image.new("L", (5, 4), 80 * label).save(buffer, "PNG")
+            images.append({"bytes": buffer.getvalue(), "path": None})
+        pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / f"{split}.parquet")
+    task = ImagesLeNet300100(source=str(tmp_path), batch_size=20)
+    result = execute(Run(task, PRUNE, steps=100), tmp_path / "runs")
+    assert result["task"] == f"LeNet-300-100, {tmp_path.name}"
+    assert result["layers"][0]["shape"] == [300, 20]
+    assert result["layers"][2]["shape"] == [3, 100]
+    assert result["after"]["accuracy"] == 1.0
 
 
 def test_a_run_needs_steps():

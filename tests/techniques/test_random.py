@@ -8,7 +8,7 @@ import openwork as ow
 
 def masks_over_time(seed: int) -> list[torch.Tensor]:
     model = nn.Linear(40, 50)
-    sparsifier = ow.sparsify(model, ow.RandomPruning(ow.Linear(0.9, end=9, every=1), seed=seed))
+    sparsifier = ow.sparsify(model, ow.RandomPruning(ow.Linear(0.9, end=9, every=1)), seed=seed)
     masks = []
     for _ in range(9):
         sparsifier.step()

@@ -79,14 +79,14 @@ _PLAIN = {reparameterized: plain for plain, reparameterized in _CLASSES.items()}
 class Reparameterizing:
     """The distributions of one model's selected weights, and the penalty that they add to the loss."""
 
-    def __init__(self, technique: Reparameterization, weights: list[Weight]) -> None:
+    def __init__(self, technique: Reparameterization, weights: list[Weight], seed: int) -> None:
         for weight in weights:
             _check(weight)
         self.technique = technique
         self.weights = weights
         self.distributions: list[ReparameterizedWeight] = []
         for weight in weights:
-            generator = seeded_generator(technique.seed, 0, weight.name)
+            generator = seeded_generator(seed, 0, weight.name)
             distribution = technique.distribution(weight.parameter.detach(), generator)
             self.distributions.append(distribution)
             for site in weight.sites:

@@ -24,7 +24,7 @@ class Sparsifier:
     skipped: names of matrices that were not selected; steps: completed optimizer steps.
     """
 
-    def __init__(self, model: nn.Module, technique: Technique, select: Select) -> None:
+    def __init__(self, model: nn.Module, technique: Technique, select: Select, seed: int) -> None:
         weights, skipped = find_weights(model, select)
         chosen = {id(weight.parameter) for weight in weights}
         for other in _active:
@@ -43,10 +43,10 @@ class Sparsifier:
         self._finalized = False
         self._mechanism: Masking | Reparameterizing
         if isinstance(technique, MaskTechnique):
-            self._mechanism = Masking(technique, weights)
+            self._mechanism = Masking(technique, weights, seed)
             self._mechanism.prune()
         elif isinstance(technique, Reparameterization):
-            self._mechanism = Reparameterizing(technique, weights)
+            self._mechanism = Reparameterizing(technique, weights, seed)
         else:
             raise TypeError(
                 f"expected a technique such as GradualMagnitude(...), got {technique!r}; is it an instance?"
@@ -203,13 +203,14 @@ class Sparsifier:
             raise ValueError("this sparsifier is finalized; call sparsify again to go on from the model's zeros")
 
 
-def sparsify(model: nn.Module, technique: Technique, *, select: Select = matmul_weights) -> Sparsifier:
+def sparsify(model: nn.Module, technique: Technique, *, select: Select = matmul_weights, seed: int = 0) -> Sparsifier:
     """The sparsifier of ``model``, which is changed in place; call it before the optimizer, DDP and compile.
 
     select: which parameters become sparse, by default the weights of Linear, Conv1d-3d and Embedding.
+    seed: of random masks, ties and initial gates; they do not depend on torch's global generator.
     Raises ValueError where nothing matches, and where another sparsifier holds one of the weights.
     """
-    return Sparsifier(model, technique, select)
+    return Sparsifier(model, technique, select, seed)
 
 
 def _some(names: Iterable[str], most: int = 3) -> str:

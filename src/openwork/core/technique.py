@@ -27,7 +27,6 @@ class MaskTechnique(Technique, ABC):
     allocation: how the sparsity is spread over the tensors.
     hidden: what becomes of a value under the mask. "frozen": remembered as it was when masked; "trained": moved on by
         leftover momentum and weight decay, as in TensorFlow's model_pruning; "lost": forgotten.
-    seed: of ties and random choices.
 
     Raises ValueError for a sparsity outside [0, 1).
     """
@@ -35,7 +34,6 @@ class MaskTechnique(Technique, ABC):
     schedule: Schedule
     allocation: Allocation = field(default=Uniform(), kw_only=True)
     hidden: Hidden = field(default="frozen", kw_only=True)
-    seed: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         for sparsity in (self.schedule.final, self.schedule(0)):
@@ -86,7 +84,6 @@ class Reparameterization(Technique, ABC):
     """
 
     coefficient: Schedule
-    seed: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.coefficient.final < 0:
@@ -94,4 +91,7 @@ class Reparameterization(Technique, ABC):
 
     @abstractmethod
     def distribution(self, weight: Tensor, generator: torch.Generator) -> ReparameterizedWeight:
-        """The module that holds what is learned besides ``weight``; hung on the layer as ``layer.reparam``."""
+        """The module that holds what is learned besides ``weight``; hung on the layer as ``layer.reparam``.
+
+        generator: CPU, seeded.
+        """

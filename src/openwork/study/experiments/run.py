@@ -95,7 +95,7 @@ def prepare(run: Run, device: torch.device) -> Live:
     """The run's model, initialised from its seed and sparsified, on the device."""
     torch.manual_seed(run.seed)
     model = run.task.model().to(device)
-    sparsifier = sparsify(model, run.technique, select=run.select) if run.technique else None
+    sparsifier = sparsify(model, run.technique, select=run.select, seed=run.seed) if run.technique else None
     return Live(run, model, sparsifier, device)
 
 

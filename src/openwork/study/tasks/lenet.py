@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from openwork.study.data.batches import ordered_batches, shuffled_batches
 from openwork.study.data.digits import digits
-from openwork.study.data.images import Images, centered
+from openwork.study.data.images import Images, centered, read_hub, read_parquet
 from openwork.study.data.mnist import mnist
 from openwork.study.models.lenet import LeNet5Caffe, LeNet300100
 
@@ -111,6 +112,39 @@ class MnistLeNet5Caffe(MnistLeNet300100):
     def learning_rate(self, progress: float) -> float:
         """The peak * (1 - progress)."""
         return self.peak_learning_rate * (1 - progress)
+
+
+@dataclass(frozen=True)
+class ImagesLeNet300100(ImageClassification):
+    """LeNet-300-100 on your own images of one size: as many inputs and classes as they have.
+
+    source: a folder of parquet files with the Hugging Face image schema, splits "train" and "test", or a hub name.
+    """
+
+    source: str = field(kw_only=True)
+
+    @property
+    def title(self) -> str:
+        """The network and the name of the source."""
+        return f"LeNet-300-100, {Path(self.source).name}"
+
+    def model(self) -> nn.Module:
+        """Pixels-300-100-classes."""
+        train, _ = self.data(torch.device("cpu"))
+        return LeNet300100(inputs=train.images[0].numel(), classes=int(train.labels.max()) + 1)
+
+    def data(self, device: torch.device) -> tuple[Images, Images]:
+        """8-bit pixels, scaled by 256."""
+        return _images(self.source, device)
+
+
+@cache
+def _images(source: str, device: torch.device) -> tuple[Images, Images]:
+    folder = Path(source)
+    train, test = (
+        read_parquet(folder, split) if folder.is_dir() else read_hub(source, split) for split in ("train", "test")
+    )
+    return _on(device, centered(train, test, scale=256))
 
 
 @cache
