@@ -1,8 +1,7 @@
 # Two commands matter to a newcomer: `make quickstart` and `make test`. Both set up .venv when it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
-UV = UV_FIND_LINKS=$${PIP_FIND_LINKS:-} $(BIN)/uv pip install --quiet --python .venv --compile-bytecode \
-     --constraint constraints.txt --editable ".[study,dev]"
+PACKAGES := --constraint constraints.txt --editable ".[study,dev]"
 
 .PHONY: quickstart test check lint format types test-slow test-gpu bench clean
 
@@ -35,13 +34,14 @@ bench: .venv/ready  ## every table of benchmarks/, CPU
 	$(BIN)/python benchmarks/masking_overhead.py
 	$(BIN)/python benchmarks/mask_update.py
 
-# uv knows PyTorch's builds: `--torch-backend auto` takes the CPU build where there is no GPU and the CUDA build
-# that fits the driver where there is one. Behind a mirror that has no such index, the second line takes the pinned
-# release from wherever pip is configured to look.
+# uv knows PyTorch's builds: `--torch-backend auto` takes the CPU build where there is no GPU, and where there is one the
+# CUDA build that fits its driver. Behind a mirror that has no such index, pip takes the pinned release from wherever it
+# is configured to look.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
-	$(UV) --torch-backend auto 2>.venv/setup.log || $(UV)
+	$(BIN)/uv pip install --quiet --python .venv --compile-bytecode --torch-backend auto $(PACKAGES) 2>.venv/uv.log \
+	  || $(BIN)/python -m pip install --quiet $(PACKAGES)
 	touch $@
 
 clean:
