@@ -38,6 +38,7 @@ bench: .venv/ready  ## every table of benchmarks/, CPU
 # CUDA build that fits its driver. Behind a mirror that has no such index, pip takes the pinned release from wherever it
 # is configured to look.
 .venv/ready: pyproject.toml constraints.txt
+	@echo "Setting up .venv: a minute or two, once."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --python .venv --compile-bytecode --torch-backend auto $(PACKAGES) 2>.venv/uv.log \
