@@ -1,6 +1,7 @@
 """openwork makes PyTorch models sparse while they train, and measures what that costs."""
 
-from openwork.core.allocations import GlobalRanking, PerLayer, Uniform
+from openwork.core.allocations import ErdosRenyiKernel, GlobalRanking, Lamp, PerLayer, Uniform
+from openwork.core.batchnorm import recalibrate_batchnorm
 from openwork.core.schedules import Constant, Cubic, Linear, OneShot
 from openwork.core.selection import all_parameters, excluding, matching, matmul_weights, weights_of
 from openwork.core.sparsifier import Sparsifier, sparsify
@@ -14,8 +15,10 @@ __all__ = [
     "L0",
     "Constant",
     "Cubic",
+    "ErdosRenyiKernel",
     "GlobalRanking",
     "GradualMagnitude",
+    "Lamp",
     "Linear",
     "OneShot",
     "PerLayer",
@@ -28,6 +31,7 @@ __all__ = [
     "excluding",
     "matching",
     "matmul_weights",
+    "recalibrate_batchnorm",
     "report",
     "sparsify",
     "weights_of",

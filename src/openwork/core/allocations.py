@@ -82,15 +82,72 @@ class GlobalRanking(Allocation):
 
     def __call__(self, scores: Mapping[str, Tensor], sparsity: float, final: float) -> dict[str, int]:
         """Exact counts under one common threshold."""
-        flat = {name: score.flatten() for name, score in scores.items()}
-        total = keep_count(sum(score.numel() for score in flat.values()), sparsity)
-        if total == 0:
-            return dict.fromkeys(scores, 0)
-        threshold = kth_largest(torch.cat(list(flat.values())), total)
-        keep = {name: int((score > threshold).count_nonzero()) for name, score in flat.items()}
-        missing = total - sum(keep.values())
-        for name, score in flat.items():  # ties at the threshold go to the first tensors
-            extra = min(missing, int((score == threshold).count_nonzero()))
-            keep[name] += extra
-            missing -= extra
-        return keep
+        return _ranked(scores, keep_count(_total(scores), sparsity))
+
+
+@dataclass(frozen=True)
+class ErdosRenyiKernel(Allocation):
+    """Small and thin tensors keep more: the fraction kept is proportional to sum(shape) / prod(shape).
+
+    Evci et al. 2020, "Rigging the Lottery", arXiv 1911.11134. Tensors that would keep more than all stay
+    dense and the others share the rest. The total is exact: floor(n * (1 - sparsity)) of all n weights.
+    """
+
+    def __call__(self, scores: Mapping[str, Tensor], sparsity: float, final: float) -> dict[str, int]:
+        """Exact counts, rounded by largest remainder."""
+        total = keep_count(_total(scores), sparsity)
+        share = {name: float(sum(score.shape)) for name, score in scores.items()}  # of weights, up to a common factor
+        size = {name: score.numel() for name, score in scores.items()}
+        keep: dict[str, float] = {}
+        while share:
+            factor = (total - sum(keep.values())) / sum(share.values())
+            full = [name for name in share if factor * share[name] >= size[name]]
+            if not full:
+                keep |= {name: factor * share[name] for name in share}
+                break
+            for name in full:
+                keep[name] = size[name]
+                del share[name]
+        counts = {name: int(keep[name] + 1e-6) for name in scores}
+        remainders = sorted(scores, key=lambda name: counts[name] - keep[name])  # largest first, ties in model order
+        for name in remainders[: total - sum(counts.values())]:
+            counts[name] += 1
+        return counts
+
+
+@dataclass(frozen=True)
+class Lamp(Allocation):
+    """One threshold over scores that each layer scales by what it would still keep.
+
+    Lee et al. 2021, "Layer-adaptive sparsity for the magnitude-based pruning", arXiv 2010.07611: the score of a weight
+    is its square over the sum of the squares that are not smaller in its tensor. The total is exact, and a tensor's
+    largest weight goes last. For scores >= 0, such as magnitudes.
+    """
+
+    def __call__(self, scores: Mapping[str, Tensor], sparsity: float, final: float) -> dict[str, int]:
+        """Exact counts; within a tensor the order is that of the scores."""
+        adapted = {}
+        for name, score in scores.items():
+            squares = score.flatten().double().square().sort().values
+            rest = squares.flip(0).cumsum(0).flip(0)  # of this one and all larger ones
+            adapted[name] = torch.where(rest > 0, squares / rest, 0.0)
+        return _ranked(adapted, keep_count(_total(scores), sparsity))
+
+
+def _total(scores: Mapping[str, Tensor]) -> int:
+    return sum(score.numel() for score in scores.values())
+
+
+def _ranked(scores: Mapping[str, Tensor], total: int) -> dict[str, int]:
+    """How many of the ``total`` largest scores each tensor has; ties at the threshold go to the first tensors."""
+    if total == 0:
+        return dict.fromkeys(scores, 0)
+    flat = {name: score.flatten() for name, score in scores.items()}
+    threshold = kth_largest(torch.cat(list(flat.values())), total)
+    keep = {name: int((score > threshold).count_nonzero()) for name, score in flat.items()}
+    missing = total - sum(keep.values())
+    for name, score in flat.items():
+        extra = min(missing, int((score == threshold).count_nonzero()))
+        keep[name] += extra
+        missing -= extra
+    return keep

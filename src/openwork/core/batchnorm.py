@@ -1,0 +1,41 @@
+"""Recomputing batch-norm statistics: those of the dense model do not fit the pruned one."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@torch.no_grad()
+def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> int:
+    """The number of batches used to replace the running statistics of every BatchNorm in ``model``.
+
+    Each batch is passed as ``model(batch)``; the new statistics are the plain means over the batches. Weights, momenta
+    and training flags stay; dropout and other layers act as in evaluation. Raises ValueError, and changes nothing,
+    where the model has no BatchNorm that keeps statistics or there is no batch.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        raise ValueError(f"{type(model).__name__} has no BatchNorm with running statistics; there is nothing to do")
+    used = 0
+    training = {module: module.training for module in model.modules()}
+    momenta = [norm.momentum for norm in norms]
+    try:
+        model.eval()
+        for batch in batches:
+            if used == 0:
+                for norm in norms:
+                    norm.reset_running_stats()
+                    norm.momentum = None  # a cumulative mean
+                    norm.train()
+            model(batch)
+            used += 1
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, flag in training.items():
+            module.training = flag
+    if used == 0:
+        raise ValueError("there is no batch to take statistics from; pass at least one batch of inputs")
+    return used
