@@ -151,11 +151,12 @@ def inspect(checkpoint: Checkpoint, trust: Trust = [], as_json: Json = False) ->
     if checkpoint.is_dir():
         done = checkpoint / "model.safetensors"
         checkpoint = done if done.exists() else checkpoint / "checkpoint.pt"
-    if is_checkpoint(checkpoint):
-        live = restore(checkpoint, trusted=(*TRUSTED, *trust))
-        counts = report(live.finalized_copy(), select=live.run.select)
-    else:
-        counts = report(checkpoint)
+    with error_console.status("counting"):
+        if is_checkpoint(checkpoint):
+            live = restore(checkpoint, trusted=(*TRUSTED, *trust))
+            counts = report(live.finalized_copy(), select=live.run.select)
+        else:
+            counts = report(checkpoint)
     if as_json:
         _print_json(counts.to_dict())
         return
@@ -205,8 +206,9 @@ def _execute(runs: Sequence["Run"], out: Path, *, device: str, compile: bool, ev
         for number, one in enumerate(runs, 1):
             bar.update(job, description=f"{one.name}, seed {one.seed} (run {number} of {len(runs)})  steps")
 
-            def advance(step: int, metrics: dict[str, float], before: int = done) -> None:
-                bar.update(job, completed=before + step)
+            def advance(step: int, before: int = done) -> None:
+                if step % 20 == 0:  # drawing is cheap, but not as cheap as a small network's step
+                    bar.update(job, completed=before + step)
 
             results.append(execute(one, out, device=device, compile=compile, evaluations=evaluations, progress=advance))
             done += one.steps

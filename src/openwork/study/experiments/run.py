@@ -126,13 +126,13 @@ def execute(
     device: str = "cpu",
     compile: bool = False,
     evaluations: int = 20,
-    progress: Callable[[int, dict[str, float]], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """The run's result, from ``directory/<run.id>`` where it is done, otherwise after training it there.
 
     An interrupted run goes on from its checkpoint with the same batches, weights and random numbers as without the
-    interruption. ``evaluations`` says how often to evaluate and checkpoint; ``progress`` is called then with the step
-    and the metrics. The result's fields are those of `openwork.study.results.store`.
+    interruption. ``evaluations`` says how often to evaluate and checkpoint; ``progress`` is called with the number of
+    completed steps after each. The result's fields are those of `openwork.study.results.store`.
     """
     folder = directory / run.id
     if (folder / "result.json").exists():
@@ -162,6 +162,7 @@ def execute(
         start=step,
         every=every,
         device=live.device,
+        progress=progress,
     )
     began = time.perf_counter()
     for step, losses in stretch:
@@ -171,8 +172,6 @@ def execute(
         metrics = {**losses, **run.task.evaluate(live.model, live.device), "sparsity": live.sparsity()}
         rows.append({"step": step, **metrics, "seconds": round(seconds, 3)})
         _save(live, optimizer, folder, rows)
-        if progress:
-            progress(step, metrics)
         began = time.perf_counter()  # evaluation is not training time
     return _record(live, folder, step=run.steps, seconds=seconds, finished=True)
 

@@ -23,11 +23,12 @@ def train(
     start: int,
     every: int,
     device: torch.device,
+    progress: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """Trains from step ``start`` to ``steps``; yields (completed steps, mean losses since the last yield).
 
     It yields each ``every`` steps and at the end. Nothing happens between two yields but training, so the caller may
-    evaluate, save and time as it likes.
+    evaluate, save and time as it likes. ``progress`` is called with the number of completed steps after each.
     """
     model.train()
     totals = torch.zeros(2, device=device)
@@ -41,6 +42,8 @@ def train(
         optimizer.zero_grad()
         totals += torch.stack([loss.detach(), penalty.detach()])
         counted += 1
+        if progress:
+            progress(step + 1)
         if (step + 1) % every == 0 or step + 1 == steps:
             mean_loss, mean_penalty = (totals / counted).tolist()
             totals.zero_()
