@@ -37,13 +37,12 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 def load_torch(path: Path) -> Any:
     """The content of a torch file of tensors and plain values. Raises ValueError for any other file."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
-        reason = str(error).strip().split("\n")[0].split(". ")[0][:120] or type(error).__name__
-        raise ValueError(
-            f"{path} is not a readable torch checkpoint ({reason}); "
-            "it must be complete and hold only tensors and plain values"
-        ) from error
+    with path.open("rb") as file:
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
+            reason = str(error).strip().split("\n")[0].split(". ")[0][:120] or type(error).__name__
+            raise ValueError(
+                f"{path} is not a readable torch checkpoint ({reason}); "
+                "it must be complete and hold only tensors and plain values"
+            ) from error
