@@ -128,7 +128,7 @@ class Lamp(Allocation):
         """Exact counts; within a tensor the order is that of the scores."""
         adapted = {}
         for name, score in scores.items():
-            squares = score.flatten().double().square().sort().values
+            squares = score.flatten().double().clamp(min=0).square().sort().values  # -inf, never kept, counts as 0
             rest = squares.flip(0).cumsum(0).flip(0)  # of this one and all larger ones
             adapted[name] = torch.where(rest > 0, squares / rest, 0.0)
         return _ranked(adapted, keep_count(_total(scores), sparsity))

@@ -12,6 +12,7 @@ elementwise optimizer keeps the zeros by itself; tensor version counters tell wh
 """
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +43,7 @@ _ELEMENTWISE = frozenset(
 class Masking:
     """The masks of one model's selected weights, and the values hidden under them."""
 
-    def __init__(self, technique: MaskTechnique, weights: list[Weight], seed: int) -> None:
+    def __init__(self, technique: MaskTechnique, weights: list[Weight], seed: int, *, from_zeros: bool = False) -> None:
         self.technique = technique
         self.seed = seed
         self.weights = weights
@@ -56,6 +57,8 @@ class Masking:
         self._clean_gradients: list[tuple[int, int] | None] = [None] * len(weights)
         self._clean_parameters = [-1] * len(weights)
         self._overwritten = True
+        # Where a weight may ever be kept; all of it, unless the model's own zeros are to stay.
+        self._allowed = [p.detach() != 0 for p in parameters] if from_zeros else []
         technique.allocation(self._scores_now(), technique.schedule.final, technique.schedule.final)
         self._hooks: list[RemovableHandle] = [
             parameter.register_post_accumulate_grad_hook(self._gradient_hook(index))  # type: ignore[no-untyped-call]
@@ -120,8 +123,8 @@ class Masking:
 
     @torch.no_grad()
     def prune(self) -> None:
-        """Computes the masks that the schedule wants before training."""
-        if self.technique.schedule.due(0):
+        """Computes the masks that hold before training: what the schedule wants, and the zeros to start from."""
+        if self.technique.schedule.due(0) or self._allowed:
             self._update(0)
 
     def clear_state(self, optimizer: torch.optim.Optimizer) -> None:
@@ -147,18 +150,19 @@ class Masking:
         """The seed, and masks and hidden values by name."""
         names = [w.name for w in self.weights]
         hidden = dict(zip(names, self._hidden, strict=True)) if self._hidden else {}
-        return {"seed": self.seed, "masks": self.masks(), "hidden": hidden}
+        allowed = dict(zip(names, self._allowed, strict=True)) if self._allowed else {}
+        return {"seed": self.seed, "masks": self.masks(), "hidden": hidden, "allowed": allowed}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over masks and hidden values, and masks the parameters. Raises ValueError for another model's."""
-        if not {"seed", "masks", "hidden"} <= state.keys():
+        if not {"seed", "masks", "hidden", "allowed"} <= state.keys():
             raise ValueError("the state holds no masks; pass what Sparsifier.state_dict() returned")
         names = [w.name for w in self.weights]
-        for kind in ("masks", "hidden"):
+        for kind in ("masks", "hidden", "allowed"):
             shapes = {name: tuple(tensor.shape) for name, tensor in state[kind].items()}
             expected = {w.name: tuple(w.parameter.shape) for w in self.weights}
-            if shapes != expected and not (kind == "hidden" and not shapes):
+            if shapes != expected and (shapes or kind == "masks"):
                 name = next(n for n in {**shapes, **expected} if shapes.get(n) != expected.get(n))
                 raise ValueError(
                     f"the state's {kind} do not fit the model: {name} is {shapes.get(name, 'absent')} in the state and "
@@ -170,6 +174,7 @@ class Masking:
         self._hidden = [
             state["hidden"][w.name].detach().to(w.parameter).clone() for w in self.weights if state["hidden"]
         ]
+        self._allowed = [state["allowed"][w.name].to(w.parameter.device) for w in self.weights if state["allowed"]]
         self._pruned = not all(bool(mask.all()) for mask in state["masks"].values())
         self._apply()
         self._clean_parameters = [-1] * len(names)  # the model's own state may be loaded after this
@@ -211,14 +216,15 @@ class Masking:
         torch._foreach_copy_(parameters, self._hidden)
 
     def _scores_now(self, step: int = 0) -> dict[str, Tensor]:
-        return {
-            w.name: self.technique.scores(
-                w.parameter.detach(),
-                mask.bool(),
-                seeded_generator(self.seed, step, w.name),
-            )
-            for w, mask in zip(self.weights, self._masks, strict=True)
-        }
+        scores = {}
+        for index, weight in enumerate(self.weights):
+            generator = seeded_generator(self.seed, step, weight.name)
+            values = weight.parameter.detach()
+            score = self.technique.scores(values, self._mask(index).bool(), generator)
+            if self._allowed:
+                score = torch.where(self._allowed[index].to(score.device), score, -math.inf)
+            scores[weight.name] = score
+        return scores
 
     def _update(self, step: int) -> None:
         """New masks from the restored parameters; hides the values under them and zeroes the parameters there."""
@@ -230,7 +236,7 @@ class Masking:
             ties = seeded_generator(self.seed, step, f"{weight.name}/ties")
             mask = keep_largest(scores[weight.name], keep[weight.name], ties)
             self._mask(index).copy_(mask)
-            self._pruned = self._pruned or keep[weight.name] < mask.numel()
+            self._pruned = self._pruned or int(mask.count_nonzero()) < mask.numel()
         if self.technique.hidden != "lost" and self._pruned:
             self._hide()
         self._apply()

@@ -24,7 +24,7 @@ class Sparsifier:
     skipped: names of matrices that were not selected; steps: completed optimizer steps.
     """
 
-    def __init__(self, model: nn.Module, technique: Technique, select: Select, seed: int) -> None:
+    def __init__(self, model: nn.Module, technique: Technique, select: Select, seed: int, from_zeros: bool) -> None:
         weights, skipped = find_weights(model, select)
         chosen = {id(weight.parameter) for weight in weights}
         for other in _active:
@@ -43,9 +43,11 @@ class Sparsifier:
         self._finalized = False
         self._mechanism: Masking | Reparameterizing
         if isinstance(technique, MaskTechnique):
-            self._mechanism = Masking(technique, weights, seed)
+            self._mechanism = Masking(technique, weights, seed, from_zeros=from_zeros)
             self._mechanism.prune()
         elif isinstance(technique, Reparameterization):
+            if from_zeros:
+                raise ValueError(f"from_zeros needs masks, and {type(technique).__name__} has none; leave it out")
             self._mechanism = Reparameterizing(technique, weights, seed)
         else:
             raise TypeError(
@@ -203,14 +205,23 @@ class Sparsifier:
             raise ValueError("this sparsifier is finalized; call sparsify again to go on from the model's zeros")
 
 
-def sparsify(model: nn.Module, technique: Technique, *, select: Select = matmul_weights, seed: int = 0) -> Sparsifier:
+def sparsify(
+    model: nn.Module,
+    technique: Technique,
+    *,
+    select: Select = matmul_weights,
+    seed: int = 0,
+    from_zeros: bool = False,
+) -> Sparsifier:
     """The sparsifier of ``model``, which is changed in place; call it before the optimizer, DDP and compile.
 
     select: which parameters become sparse, by default the weights of Linear, Conv1d-3d and Embedding.
     seed: of random masks, ties and initial gates; they do not depend on torch's global generator.
+    from_zeros: the zeros that the weights hold now stay zero for good, whatever the schedule says; to prune a sparse
+    model further, or with ``Constant(0.0)`` to fine-tune it as it is. Masks only.
     Raises ValueError where nothing matches, and where another sparsifier holds one of the weights.
     """
-    return Sparsifier(model, technique, select, seed)
+    return Sparsifier(model, technique, select, seed, from_zeros)
 
 
 def _some(names: Iterable[str], most: int = 3) -> str:
