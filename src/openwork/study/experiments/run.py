@@ -35,7 +35,7 @@ _CHECKPOINT_KEYS = {"run", "model", "sparsifier"}
 
 @dataclass(frozen=True)
 class Run:
-    """One training: everything that its result depends on, up to rounding on other hardware.
+    """One training: everything that its result depends on, up to rounding on other hardware or in compiled kernels.
 
     technique: None trains densely. steps: optimizer steps.
     """
@@ -131,7 +131,7 @@ def execute(
     """The run's result, from ``directory/<run.id>`` where it is done, otherwise after training it there.
 
     An interrupted run goes on from its checkpoint with the same batches, weights and random numbers as without the
-    interruption. ``evaluations`` says how often to evaluate and checkpoint; ``progress`` is called with the number of
+    interruption; to the last bit, but for compiled kernels on a GPU. ``evaluations`` says how often to evaluate and checkpoint; ``progress`` is called with the number of
     completed steps after each. The result's fields are those of `openwork.study.results.store`.
     """
     folder = directory / run.id
