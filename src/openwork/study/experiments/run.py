@@ -131,8 +131,9 @@ def execute(
     """The run's result, from ``directory/<run.id>`` where it is done, otherwise after training it there.
 
     An interrupted run goes on from its checkpoint with the same batches, weights and random numbers as without the
-    interruption; to the last bit, but for compiled kernels on a GPU. ``evaluations`` says how often to evaluate and checkpoint; ``progress`` is called with the number of
-    completed steps after each. The result's fields are those of `openwork.study.results.store`.
+    interruption, to the last bit, but for compiled kernels on a GPU. ``evaluations`` says how often to evaluate and
+    checkpoint; ``progress`` is called with the number of completed steps after each. The result's fields are those of
+    `openwork.study.results.store`.
     """
     folder = directory / run.id
     if (folder / "result.json").exists():
