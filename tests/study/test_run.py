@@ -79,6 +79,46 @@ def test_a_finished_run_is_not_repeated(tmp_path):
     assert execute(run, tmp_path)["marker"] == 1
 
 
+class TiedNetwork(nn.Module):
+    """64 pixels through one matrix, forth and back, to 10 logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forth, self.back, self.head = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+        self.back.weight = self.forth.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.back(torch.relu(self.forth(x.flatten(1))))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tied(DigitsLeNet300100):
+    """The digits with tied weights."""
+
+    def model(self) -> nn.Module:
+        return TiedNetwork()
+
+
+@pytest.mark.parametrize(
+    "technique", [None, PRUNE, ow.L0(ow.Constant(1e-3), dropout=0.9)], ids=lambda t: type(t).__name__
+)
+def test_a_model_with_tied_weights_is_saved_with_all_its_keys(tmp_path, technique):
+    run = Run(Tied(), technique, steps=90)
+    result = execute(run, tmp_path)
+    tensors = load_file(tmp_path / run.id / "model.safetensors")
+    assert tensors.keys() == TiedNetwork().state_dict().keys()
+    assert torch.equal(tensors["forth.weight"], tensors["back.weight"])
+    assert [layer["name"] for layer in result["layers"]] == ["forth.weight", "head.weight"]
+
+
+def test_a_damaged_result_is_named_with_its_cure(tmp_path):
+    run = Run(TASK, None, steps=5)
+    execute(run, tmp_path)
+    (tmp_path / run.id / "result.json").write_text("{")
+    with pytest.raises(ValueError, match=r"result.json cannot be read .*only this run is repeated"):
+        execute(run, tmp_path)
+
+
 class StopError(Exception):
     """Raised in the middle of a run."""
 

@@ -71,8 +71,9 @@ def report(source: nn.Module | str | Path, *, select: Select = matmul_weights) -
     """The zeros of a model or of a checkpoint file, per weight and in total.
 
     Of a model, ``layers`` are the weights that ``select`` picks, tied ones once; of a file, which knows no modules, the
-    floating-point tensors of two or more dimensions. Finalize a model that is still being trained by variational
-    dropout or L0 first. Raises FileNotFoundError and ValueError for files that cannot be read.
+    floating-point tensors of two or more dimensions, tied ones as often as it holds them. Finalize a model that is
+    still being trained by variational dropout or L0 first. Raises FileNotFoundError and ValueError for files that
+    cannot be read.
     """
     if isinstance(source, nn.Module):
         weights, _ = find_weights(source, select)

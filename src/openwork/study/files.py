@@ -24,7 +24,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a full disk
         temporary.unlink(missing_ok=True)
-        raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}; is the disk full?") from error
+        raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}; is there space left?") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -26,10 +26,10 @@ from openwork.inspect.report import report
 from openwork.study.experiments.config import TRUSTED, canonical, describe, from_plain, inside, override, to_plain
 from openwork.study.experiments.environment import environment
 from openwork.study.files import write_atomically, write_text
+from openwork.study.results.store import FORMAT, read_result
 from openwork.study.tasks.task import Task
 from openwork.study.training.loop import train
 
-RESULT_FORMAT = 1
 _CHECKPOINT_KEYS = {"run", "model", "sparsifier"}
 
 
@@ -137,8 +137,7 @@ def execute(
     """
     folder = directory / run.id
     if (folder / "result.json").exists():
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-        return result
+        return read_result(folder / "result.json")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "run.json", json.dumps(to_plain(run), indent=2) + "\n")
     live = prepare(run, torch.device(device))
@@ -232,7 +231,7 @@ def _load(live: Live, state: dict[str, Any], path: Path) -> None:
 def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bool) -> dict[str, Any]:
     run = live.run
     result: dict[str, Any] = {
-        "format": RESULT_FORMAT,
+        "format": FORMAT,
         "id": run.id,
         "status": "finished" if finished else "diverged",
         "step": step,
@@ -259,7 +258,8 @@ def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bo
         before = {**run.task.evaluate(live.model, live.device), "sparsity": live.sparsity()}
         after = {**run.task.evaluate(plain, live.device), "sparsity": counts.sparsity}
         result |= {"before": before, "after": after, **counts.to_dict()}
-        tensors = {name: tensor.contiguous() for name, tensor in plain.state_dict().items()}
+        # Clones: safetensors refuses tied weights, whose keys share one memory.
+        tensors = {name: tensor.clone().contiguous() for name, tensor in plain.state_dict().items()}
         write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
     write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
     if finished:  # only now is what resuming needs of no use any more

@@ -56,7 +56,7 @@ def read_results(directory: Path) -> list[Row]:
         path = folder / "result.json"
         if not path.exists():
             continue
-        row = _read(path)
+        row = read_result(path)
         # A run copied under a second name would count as one more seed and narrow the interval.
         if row["id"] in origin:
             raise ValueError(f"{path} is the same run as {origin[row['id']]}; delete one of the two folders")
@@ -107,7 +107,8 @@ def _folders(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.is_dir())
 
 
-def _read(path: Path) -> Row:
+def read_result(path: Path) -> Row:
+    """One checked `result.json`. Raises ValueError, naming the file and the cure, where it is damaged or foreign."""
     cure = "delete that folder and run the study again: only this run is repeated"
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
