@@ -33,7 +33,7 @@ error_console = Console(stderr=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Checkpoint = Annotated[Path, typer.Argument(help="A run's directory or a checkpoint file.")]
-Trust = Annotated[list[str], typer.Option(help="A package of yours that the checkpoint's run may import.")]
+Trust = Annotated[list[str] | None, typer.Option(help="A package of yours that the checkpoint's run may import.")]
 
 
 def main() -> None:
@@ -102,7 +102,7 @@ def evaluate(
     checkpoint: Checkpoint,
     threshold: Annotated[list[float] | None, typer.Option(help="Another threshold on log alpha; repeatable.")] = None,
     device: Device = "cpu",
-    trust: Trust = [],  # noqa: B006  # typer reads it, nobody writes it
+    trust: Trust = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a run's checkpoint on its test set, as finalized; re-threshold variational dropout."""
@@ -111,7 +111,7 @@ def evaluate(
     from openwork.study.experiments.run import restore
 
     rows: list[dict[str, Any]] = []
-    trusted = (*TRUSTED, *trust)
+    trusted = (*TRUSTED, *(trust or ()))
     with error_console.status("evaluating"):
         trained = restore(checkpoint, trusted=trusted)
         own = getattr(trained.run.technique, "threshold", None)
@@ -119,8 +119,8 @@ def evaluate(
             raise ValueError(f"--threshold is for variational dropout; this run trained {trained.run.name}")
         wanted: list[float | None] = [*threshold] if threshold else [own]
         for value in wanted:
-            settings = [] if value is None else [f"technique.threshold={value}"]
-            live = restore(checkpoint, settings=settings, trusted=trusted)
+            changed = [f"technique.threshold={value}"]
+            live = trained if value == own else restore(checkpoint, settings=changed, trusted=trusted)
             plain = live.finalized_copy().to(_device(device))
             counts = report(plain, select=live.run.select)
             metrics = live.run.task.evaluate(plain, _device(device))
@@ -142,7 +142,7 @@ def evaluate(
 
 
 @app.command()
-def inspect(checkpoint: Checkpoint, trust: Trust = [], as_json: Json = False) -> None:  # noqa: B006
+def inspect(checkpoint: Checkpoint, trust: Trust = None, as_json: Json = False) -> None:
     """Count the zeros of any .safetensors or .pt file, or of a run, per weight and in total."""
     from openwork.inspect.report import report
     from openwork.study.experiments.config import TRUSTED
@@ -153,7 +153,7 @@ def inspect(checkpoint: Checkpoint, trust: Trust = [], as_json: Json = False) ->
         checkpoint = done if done.exists() else checkpoint / "checkpoint.pt"
     with error_console.status("counting"):
         if is_checkpoint(checkpoint):
-            live = restore(checkpoint, trusted=(*TRUSTED, *trust))
+            live = restore(checkpoint, trusted=(*TRUSTED, *(trust or ())))
             counts = report(live.finalized_copy(), select=live.run.select)
         else:
             counts = report(checkpoint)

@@ -28,11 +28,15 @@ def not_a_run():
 
 @dataclass(frozen=True)
 class Mine(DigitsLeNet300100):
+    title = "my own task"
+
+@dataclass(frozen=True)
+class Exploding(DigitsLeNet300100):
     def loss(self, model, batch):
         return super().loss(model, batch) * float("nan")
 
 def diverging():
-    return Run(Mine(), None, steps=4)
+    return Run(Exploding(), None, steps=4)
 
 def mine():
     return Run(Mine(), None, steps=4)
@@ -138,10 +142,12 @@ def test_a_threshold_needs_variational_dropout(folder):
 
 
 def test_a_checkpoint_imports_only_what_the_user_trusts(folder):
-    openwork(folder, "run", "mylab:mine", "--out", "mine", code=3)
-    run = next((folder / "mine").iterdir())
-    assert not (run / "checkpoint.pt").exists()  # diverged before the first save
-    assert "mylab:Mine" in (run / "run.json").read_text()
+    (result,) = json.loads(openwork(folder, "run", "mylab:mine", "--out", "mine", "--json").stdout)
+    checkpoint = f"mine/{result['id']}/checkpoint.pt"
+    for command in ("eval", "inspect"):
+        answer = openwork(folder, command, checkpoint, code=1)
+        assert "'mylab' is not trusted; pass --trust mylab if it is yours" in answer.stderr
+        openwork(folder, command, checkpoint, "--trust", "mylab")
 
 
 def test_usage_errors_have_exit_code_2(folder):
