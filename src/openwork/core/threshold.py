@@ -26,11 +26,11 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
         positive = values > 0
         if k <= positive.count_nonzero() < 0.9 * values.numel():
             values = values[positive]  # a crowd of equal zeros, as masked weights are, makes quickselect slow
-        # numpy's vectorised quickselect is 5 times faster than torch's topk, and 15 times faster than its kthvalue.
+        # numpy's vectorised quickselect takes a fifth of the time of torch's topk (benchmarks/mask_update.py).
         array = values.float().numpy() if values.dtype in (torch.float16, torch.bfloat16) else values.numpy()
         index = values.numel() - k
         return values.new_tensor(np.partition(array, index)[index])
-    # On a GPU sort is faster than topk when much is kept, and kthvalue is 30 times slower than either.
+    # On an H200 sort takes 0.7 of the time of topk at 90 % sparsity, and kthvalue many times more than either.
     return values.sort(descending=True).values[k - 1]
 
 

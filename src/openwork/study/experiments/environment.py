@@ -37,13 +37,14 @@ def _processor() -> str:
 @cache
 def _commit() -> str | None:
     try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        # An installed copy may lie inside somebody else's repository, which does not track it.
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return _git("rev-parse", "--short=12", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
     return answer.stdout.strip()

@@ -192,7 +192,7 @@ def trade_off(points: Sequence[Point], rows: Sequence[Row], *, names: Sequence[s
     mean_tooltip = [technique, settings, sparsity, accuracy, interval, count]
 
     def unless_chosen(opacity: float) -> alt.Opacity:
-        return alt.when(chosen).then(alt.value(opacity)).otherwise(alt.value(opacity / 8))  # type: ignore
+        return alt.when(chosen).then(alt.value(opacity)).otherwise(alt.value(opacity / 8))  # type: ignore[return-value]  # a condition is an Opacity to Vega-Lite
 
     layers = [
         dense.mark_rect(style="dense-band", clip=True).encode(

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from openwork.study.data import digits, mnist
 from openwork.study.data.batches import ordered_batches, shuffled_batches
-from openwork.study.data.digits import digits
 from openwork.study.data.images import Images, centered, read_hub, read_parquet
-from openwork.study.data.mnist import mnist
 from openwork.study.models.lenet import LeNet5Caffe, LeNet300100
 
 
@@ -144,17 +143,17 @@ def _images(source: str, device: torch.device) -> tuple[Images, Images]:
     train, test = (
         read_parquet(folder, split) if folder.is_dir() else read_hub(source, split) for split in ("train", "test")
     )
-    return _on(device, centered(train, test, scale=256))
+    return _on(device, centered(train, test, mnist.SCALE))
 
 
 @cache
 def _digits(device: torch.device) -> tuple[Images, Images]:
-    return _on(device, centered(digits("train"), digits("test"), scale=16))
+    return _on(device, centered(digits.digits("train"), digits.digits("test"), digits.SCALE))
 
 
 @cache
 def _mnist(device: torch.device) -> tuple[Images, Images]:
-    return _on(device, centered(mnist("train"), mnist("test"), scale=256))
+    return _on(device, centered(mnist.mnist("train"), mnist.mnist("test"), mnist.SCALE))
 
 
 def _on(device: torch.device, splits: tuple[Images, Images]) -> tuple[Images, Images]:
