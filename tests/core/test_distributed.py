@@ -1,17 +1,13 @@
 """Data-parallel training: two processes with gloo end with the same masks, zeros and weights."""
 
-import subprocess
-import sys
+from processes import run_two
 
 SCRIPT = """
-import sys, torch, torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 import openwork as ow
 
-dist.init_process_group("gloo")
-rank = dist.get_rank()
 schedule = ow.Cubic(0.8, begin=1, end=6, every=1)
 techniques = [
     ow.GradualMagnitude(schedule),
@@ -43,19 +39,13 @@ for technique in techniques:
     assert torch.equal(both[0], both[1]), technique
     if rank == 0:
         print(type(technique).__name__, int((flat == 0).sum()), flush=True)
-dist.destroy_process_group()
 """
 
 
 def test_two_processes_end_with_the_same_sparse_weights(tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    assert answer.returncode == 0, answer.stderr[-3000:]
-    lines = [line.split() for line in answer.stdout.splitlines()]
-    assert [name for name, _ in lines] == [
-        "GradualMagnitude", "GradualMagnitude", "RandomPruning", "VariationalDropout", "L0",
-    ]  # fmt: skip
+    output, _ = run_two(SCRIPT, tmp_path)
+    lines = [line.split() for line in output.splitlines()]
+    techniques = ["GradualMagnitude", "GradualMagnitude", "RandomPruning", "VariationalDropout", "L0"]
+    assert [name for name, _ in lines] == techniques
     # 128 and 64 weights at 0.8: 103 + 52 zeros
     assert [int(count) for _, count in lines[:3]] == [155, 155, 155]
