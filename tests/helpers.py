@@ -36,6 +36,11 @@ def image_batches(seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         yield torch.randn(8, 2, 6, 6, generator=generator), torch.randint(5, (8,), generator=generator)
 
 
+def mean(layer: nn.Module) -> Tensor:
+    """The parameter behind a weight that is a random variable: reading ``layer.weight`` gives a sample."""
+    return dict(layer.named_parameters())["weight"]
+
+
 def train_step(
     model: nn.Module, sparsifier: ow.Sparsifier, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Tensor]
 ) -> Tensor:

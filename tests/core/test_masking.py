@@ -171,7 +171,8 @@ def test_an_optimizer_must_own_the_weights():
     sparsifier = ow.sparsify(conv_net(), ow.L0(ow.Constant(0.1)))
     optimizer = torch.optim.SGD([w.parameter for w in sparsifier.weights], lr=0.1)
     with pytest.raises(
-        ValueError, match=r"does not own 0.reparam.log_alpha, 3.reparam.log_alpha, 5.reparam.log_alpha; "
+        ValueError,
+        match=r"does not own 0.reparam.weight.log_alpha, 3.reparam.weight.log_alpha, 5.reparam.weight.log_alpha; ",
     ):
         sparsifier.attach(optimizer)
 

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from helpers import Tied, conv_net
 from torch import nn
 
@@ -16,24 +17,30 @@ class Mixed(nn.Module):
         self.embedding = nn.Embedding(5, 4)
         self.conv = nn.Conv1d(4, 4, 3)
         self.volume = nn.Conv3d(1, 2, 3)
-        self.norm = nn.LayerNorm(4)
+        self.norm = nn.LayerNorm((2, 4))
+        self.table = nn.Parameter(torch.zeros(2, 3))
         self.lstm = nn.LSTM(4, 4)
         self.head = nn.Linear(4, 2)
 
 
-def test_the_default_is_every_weight_of_linear_conv_and_embedding():
-    assert names(Mixed(), ow.matmul_weights) == ["embedding.weight", "conv.weight", "volume.weight", "head.weight"]
+def test_the_default_is_every_matrix_and_kernel_of_a_layer():
+    assert names(Mixed(), ow.matmul_weights) == [
+        "embedding.weight", "conv.weight", "volume.weight", "lstm.weight_ih_l0", "lstm.weight_hh_l0", "head.weight",
+    ]  # fmt: skip
+    assert names(nn.MultiheadAttention(4, 2), ow.matmul_weights) == ["in_proj_weight", "out_proj.weight"]
+    separate = nn.MultiheadAttention(4, 2, kdim=3, vdim=5)
+    assert names(separate, ow.matmul_weights)[:3] == ["q_proj_weight", "k_proj_weight", "v_proj_weight"]
 
 
 def test_matrices_that_are_left_out_are_named():
     sparsifier = ow.sparsify(Mixed(), ow.GradualMagnitude(ow.OneShot(0.5)))
-    assert sparsifier.skipped == ["lstm.weight_ih_l0", "lstm.weight_hh_l0"]
+    assert sparsifier.skipped == ["table", "norm.weight", "norm.bias"]
 
 
 def test_selection_by_type_name_and_exclusion():
     assert names(Mixed(), ow.weights_of(nn.Linear, nn.Conv1d)) == ["conv.weight", "head.weight"]
     assert names(Mixed(), ow.matching("*o*.weight")) == ["conv.weight", "volume.weight"]
-    assert names(Mixed(), ow.excluding("head.*", "embedding.*")) == ["conv.weight", "volume.weight"]
+    assert names(Mixed(), ow.excluding("head.*", "embedding.*", "lstm.*")) == ["conv.weight", "volume.weight"]
     assert names(Mixed(), ow.matching("norm.*", among=ow.all_parameters)) == ["norm.weight", "norm.bias"]
     assert names(Mixed(), lambda name, parameter, module: parameter.dim() == 5) == ["volume.weight"]
 

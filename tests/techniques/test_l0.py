@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from helpers import mean
 from torch import nn
 
 import openwork as ow
@@ -48,7 +49,7 @@ def test_evaluation_multiplies_by_the_deterministic_gate():
     nn.init.constant_(layer.weight, 2.0)
     sparsifier = ow.sparsify(layer, ow.L0(COEFFICIENT))
     with torch.no_grad():
-        layer.reparam.log_alpha.copy_(torch.tensor([[-5.0, 0.0, 5.0]]))
+        layer.reparam.weight.log_alpha.copy_(torch.tensor([[-5.0, 0.0, 5.0]]))
     assert layer.eval()(torch.eye(3)).flatten().tolist() == pytest.approx([0.0, 1.0, 2.0])
     assert sparsifier.sparsity() == pytest.approx(1 / 3)
     expected = sum(1 / (1 + math.exp(-(a + 1.5986))) for a in (-5, 0, 5))
@@ -58,7 +59,7 @@ def test_evaluation_multiplies_by_the_deterministic_gate():
 def test_initial_gates_are_open_with_the_probability_of_the_dropout_rate():
     layer = nn.Linear(100, 100)
     ow.sparsify(layer, ow.L0(COEFFICIENT, dropout=0.3))
-    log_alpha = layer.reparam.log_alpha
+    log_alpha = layer.reparam.weight.log_alpha
     assert log_alpha.mean().item() == pytest.approx(math.log(0.7 / 0.3), abs=6 * 0.01 / 100)
     assert log_alpha.std().item() == pytest.approx(0.01, abs=6 * 0.01 / math.sqrt(20_000))
     with pytest.raises(ValueError, match=r"dropout must be in \(0, 1\), got 1.0"):
@@ -90,8 +91,8 @@ def test_gradients_agree_with_finite_differences():
 
     def loss(theta, log_alpha):
         torch.manual_seed(1)  # the same uniform numbers at every call
-        parameters = {"weight": theta, "reparam.log_alpha": log_alpha}
+        parameters = {"weight": theta, "reparam.weight.log_alpha": log_alpha}
         return torch.func.functional_call(layer, parameters, (x,)).square().sum()
 
-    theta, log_alpha = (p.detach().clone().requires_grad_() for p in (layer.weight, layer.reparam.log_alpha))
+    theta, log_alpha = (p.detach().clone().requires_grad_() for p in (mean(layer), layer.reparam.weight.log_alpha))
     assert torch.autograd.gradcheck(loss, (theta, log_alpha))

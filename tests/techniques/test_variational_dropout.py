@@ -4,6 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from helpers import mean
 from scipy.integrate import quad
 from torch import nn
 from torch.nn import functional as F
@@ -59,15 +60,15 @@ def test_kl_stays_finite_without_clipping():
 def moments(layer, x, reference_op, draws):
     """Sample mean and variance of a layer's training outputs, beside those of the closed form."""
     sparsifier = sparsified(layer, ow.VariationalDropout(COEFFICIENT, clip=50.0))
-    reparam = layer.reparam
+    reparam = layer.reparam.weight
     with torch.no_grad():
         sigma2 = torch.exp(reparam.log_sigma2)
         squared = x if not x.is_floating_point() else x * x
-        mean = reference_op(x, layer.weight, getattr(layer, "bias", None))
+        expected = reference_op(x, mean(layer), getattr(layer, "bias", None))
         variance = reference_op(squared, sigma2, None)
         outputs = torch.stack([layer(x) for _ in range(draws)])
     assert sparsifier.weights[0].name == "weight"
-    return outputs.mean(0), outputs.var(0), mean, variance
+    return outputs.mean(0), outputs.var(0), expected, variance
 
 
 @pytest.mark.parametrize(
@@ -121,22 +122,22 @@ def test_log_alpha_is_clipped_in_training_only():
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0, 1e-3]]))
     sparsifier = ow.sparsify(layer, ow.VariationalDropout(COEFFICIENT, threshold=9.0, log_sigma2=0.0))
-    reparam = layer.reparam
-    log_alpha = reparam.log_alpha(layer.weight)[0]
+    reparam = layer.reparam.weight
+    log_alpha = reparam.log_alpha(mean(layer))[0]
     assert log_alpha.tolist() == pytest.approx([0.0, -math.log(1e-6 + 1e-8)], abs=1e-5)  # 13.8
-    assert reparam.clipped_log_alpha(layer.weight)[0, 1] == 8.0
-    assert reparam.sigma2(layer.weight)[0, 1].item() == pytest.approx(math.exp(8) * (1e-6 + 1e-8), rel=1e-5)
+    assert reparam.clipped_log_alpha(mean(layer))[0, 1] == 8.0
+    assert reparam.sigma2(mean(layer))[0, 1].item() == pytest.approx(math.exp(8) * (1e-6 + 1e-8), rel=1e-5)
     assert sparsifier.sparsity() == 0.5  # 13.8 >= 9, though training clips at 8
-    reparam.clipped_log_alpha(layer.weight)[0, 1].backward()
+    reparam.clipped_log_alpha(mean(layer))[0, 1].backward()
     assert reparam.log_sigma2.grad.abs().sum() == 0  # no gradient outside the clip
 
 
 def test_the_threshold_is_strict():
     layer = nn.Linear(1, 1, bias=False)
-    nn.init.ones_(layer.weight)
+    nn.init.ones_(mean(layer))
     sparsifier = ow.sparsify(layer, ow.VariationalDropout(COEFFICIENT, threshold=3.0, log_sigma2=3.0 + 1e-5))
     assert sparsifier.sparsity() == 1.0
-    nn.init.constant_(layer.reparam.log_sigma2, 3.0 - 1e-5)
+    nn.init.constant_(layer.reparam.weight.log_sigma2, 3.0 - 1e-5)
     assert sparsifier.sparsity() == 0.0
 
 
@@ -144,7 +145,7 @@ def test_initial_log_sigma2_and_penalty():
     layer = nn.Linear(3, 2)
     nn.init.constant_(layer.weight, 0.5)
     sparsifier = ow.sparsify(layer, ow.VariationalDropout(ow.Constant(0.25)))
-    assert layer.reparam.log_sigma2.unique().tolist() == [-10.0]
+    assert layer.reparam.weight.log_sigma2.unique().tolist() == [-10.0]
     log_alpha = torch.tensor(-10 - math.log(0.25 + 1e-8)).clamp(-8, 8)
     assert sparsifier.penalty().item() == pytest.approx(0.25 * 6 * kl(log_alpha).item(), rel=1e-5)
 
@@ -168,10 +169,10 @@ def test_gradients_agree_with_finite_differences():
 
     def loss(theta, log_sigma2):
         torch.manual_seed(1)  # the same noise at every call
-        parameters = {"weight": theta, "reparam.log_sigma2": log_sigma2}
+        parameters = {"weight": theta, "reparam.weight.log_sigma2": log_sigma2}
         return torch.func.functional_call(layer, parameters, (x,)).square().sum()
 
-    theta, log_sigma2 = (p.detach().clone().requires_grad_() for p in (layer.weight, layer.reparam.log_sigma2))
+    theta, log_sigma2 = (p.detach().clone().requires_grad_() for p in (mean(layer), layer.reparam.weight.log_sigma2))
     assert torch.autograd.gradcheck(loss, (theta, log_sigma2))
     assert sparsifier.penalty().dtype == torch.float64
 

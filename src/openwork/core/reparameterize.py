@@ -1,105 +1,60 @@
-"""Reparameterising: layers whose weight is a random variable; the dense parameter stays and is its mean.
+"""Reparameterising: weights that are random variables; the dense parameter stays and is the mean.
 
-A layer is an operation linear in its weight, ``op(x, weight, bias)``. Its class is switched in place, the module object
-and its ``state_dict`` keys stay, and everything new hangs on one submodule, ``layer.reparam``.
+The class of the module that owns a weight is switched in place. The module object and its ``state_dict`` keys stay, and
+what is learned besides hangs on one submodule, ``module.reparam``, by the parameter's name there. Layers that torch
+itself defines get a forward of `core/operations.py`; any other module keeps its own, in which the weight reads as a
+sample, drawn once. Whoever else reads it, as MultiheadAttention reads ``out_proj.weight``, gets a sample too; in
+evaluation everybody gets the deterministic weight.
 """
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from openwork.core.operations import FORWARDS, draw
 from openwork.core.selection import Weight
-from openwork.core.technique import Op, Reparameterization, ReparameterizedWeight
+from openwork.core.technique import Reparameterization, ReparameterizedWeight
 from openwork.core.threshold import seeded_generator
 
-
-def _forward(layer: nn.Module, op: Op, x: Tensor, bias: Tensor | None) -> Tensor:
-    reparam, weight = layer.reparam, layer.weight
-    if layer.training:
-        return reparam(op, x, weight, bias)  # type: ignore[no-any-return,operator]  # nn.Module attributes are untyped
-    return op(x, reparam.effective(weight), bias)  # type: ignore[operator,union-attr]
-
-
-class ReparameterizedLinear(nn.Linear):
-    """A Linear whose weight is a random variable."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (..., in) -> (..., out)."""
-        return _forward(self, F.linear, x, self.bias)
-
-
-class ReparameterizedConv1d(nn.Conv1d):
-    """A Conv1d whose weight is a random variable."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (N, in, L) -> (N, out, L')."""
-        return _forward(self, self._conv_forward, x, self.bias)
-
-
-class ReparameterizedConv2d(nn.Conv2d):
-    """A Conv2d whose weight is a random variable."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (N, in, H, W) -> (N, out, H', W')."""
-        return _forward(self, self._conv_forward, x, self.bias)
-
-
-class ReparameterizedConv3d(nn.Conv3d):
-    """A Conv3d whose weight is a random variable."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (N, in, D, H, W) -> (N, out, D', H', W')."""
-        return _forward(self, self._conv_forward, x, self.bias)
-
-
-class ReparameterizedEmbedding(nn.Embedding):
-    """An Embedding whose weight is a random variable; integer ids stand for one-hot vectors."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: integer ids of any shape -> (*x.shape, embedding_dim)."""
-        return _forward(self, self._lookup, x, None)
-
-    def _lookup(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.embedding(x, weight, self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq)
-
-
-_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Linear: ReparameterizedLinear,
-    nn.Conv1d: ReparameterizedConv1d,
-    nn.Conv2d: ReparameterizedConv2d,
-    nn.Conv3d: ReparameterizedConv3d,
-    nn.Embedding: ReparameterizedEmbedding,
-}
-_PLAIN = {reparameterized: plain for plain, reparameterized in _CLASSES.items()}
+_SWITCHED: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
+_PLAIN: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 class Reparameterizing:
-    """The distributions of one model's selected weights, and the penalty that they add to the loss."""
+    """The distributions of one model's selected weights, and the coefficient of their penalty."""
 
     def __init__(self, technique: Reparameterization, weights: list[Weight], seed: int) -> None:
         for weight in weights:
             _check(weight)
         self.technique = technique
         self.weights = weights
+        self.seed = seed
         self.distributions: list[ReparameterizedWeight] = []
+        leaves: dict[nn.Module, list[str]] = {}
         for weight in weights:
             generator = seeded_generator(seed, 0, weight.name)
             distribution = technique.distribution(weight.parameter.detach(), generator)
             self.distributions.append(distribution)
             for site in weight.sites:
-                site.module.__class__ = _CLASSES[type(site.module)]
-                site.module.add_module("reparam", distribution)
+                if site.module not in leaves:
+                    site.module.add_module("reparam", nn.ModuleDict())
+                site.module.get_submodule("reparam").add_module(site.leaf, distribution)
+                leaves.setdefault(site.module, []).append(site.leaf)
+        for module, names in leaves.items():
+            module.__class__ = _switched(type(module), tuple(names))
         # A tensor, so that a compiled penalty does not see a new constant at each step.
-        self._coefficient = torch.tensor(technique.coefficient(0), device=weights[0].parameter.device)
+        self._coefficient = torch.tensor(0.0, device=weights[0].parameter.device)
+        self.after_step(0)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """What the distributions learn besides the weights, by name."""
         return {
-            f"{weight.sites[0].name.rpartition('.')[0]}.reparam.{name}".lstrip("."): parameter
+            f"{weight.sites[0].name.removesuffix(leaf)}reparam.{leaf}.{name}": parameter
             for weight, distribution in zip(self.weights, self.distributions, strict=True)
+            for leaf in (weight.sites[0].leaf,)
             for name, parameter in distribution.named_parameters()
         }
 
@@ -119,44 +74,102 @@ class Reparameterizing:
         return self._coefficient.to(total.device) * total
 
     def after_step(self, step: int) -> None:
-        """Moves the penalty's coefficient on."""
+        """Moves on the penalty's coefficient, and the noise of the cells, which lasts for a step."""
         self._coefficient.fill_(self.technique.coefficient(step))
+        for site in (site for weight in self.weights for site in weight.sites):
+            if isinstance(site.module, nn.RNNCellBase):
+                name = site.name.removesuffix(site.leaf)
+                site.module.__dict__["noise_seed"] = seeded_generator(self.seed, step, name).initial_seed()
 
     def finalize(self, model: nn.Module, *, in_place: bool) -> nn.Module:
         """The model, or a copy of it, of plain modules whose weights are the deterministic ones."""
         if not in_place:
             model = copy.deepcopy(model)
-        layers = [module for module in model.modules() if type(module) in _PLAIN]
+        switched = [module for module in model.modules() if type(module) in _PLAIN]
         written: set[int] = set()
-        for layer in layers:
-            weight = layer.weight
-            assert isinstance(weight, nn.Parameter)
-            assert isinstance(layer.reparam, ReparameterizedWeight)
-            if id(weight) not in written:  # L0 would multiply a tied weight by its gate twice
-                with torch.no_grad():
-                    weight.copy_(layer.reparam.effective(weight))
-                written.add(id(weight))
-        for layer in layers:
-            del layer.reparam
-            layer.__class__ = _PLAIN[type(layer)]
+        for module in switched:
+            for leaf, distribution in module.get_submodule("reparam").named_children():
+                parameter = module._parameters[leaf]
+                assert parameter is not None
+                assert isinstance(distribution, ReparameterizedWeight)
+                if id(parameter) not in written:  # L0 would multiply a tied weight by its gate twice
+                    with torch.no_grad():
+                        parameter.copy_(distribution.effective(parameter))
+                    written.add(id(parameter))
+        for module in switched:
+            del module.reparam
+            module.__dict__.pop("noise_seed", None)
+            module.__class__ = _PLAIN[type(module)]
         return model
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: what is learned is in the model's own state."""
-        return {}
+        """The seed; what is learned is in the model's own state."""
+        return {"seed": self.seed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over a sparsifier's state."""
+        self.seed = state["seed"]
+        self.after_step(state["steps"])
+
+
+def _switched(plain: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.Module]:
+    """The subclass of ``plain`` whose parameters ``leaves`` are random variables."""
+    if (plain, leaves) in _SWITCHED:
+        return _SWITCHED[plain, leaves]
+
+    def reduce(module: nn.Module, protocol: int) -> tuple[Any, ...]:
+        # pickle does not find classes that were made here
+        return _blank, (plain, leaves), object.__reduce_ex__(module, 2)[2]
+
+    recurrent = issubclass(plain, nn.RNNBase | nn.RNNCellBase)
+    forward = FORWARDS.get(plain.forward) if recurrent or "weight" in leaves else None
+    members: dict[str, Any] = {"forward": forward or _drawing_once(plain.forward), "__reduce_ex__": reduce}
+    if forward is None or not issubclass(plain, nn.RNNBase):  # RNNs keep references to what their attributes give
+        members |= {leaf: property(_reader(leaf)) for leaf in leaves}
+    switched = type(f"Reparameterized{plain.__name__}", (plain,), members)
+    _SWITCHED[plain, leaves], _PLAIN[switched] = switched, plain
+    return switched
+
+
+def _blank(plain: type[nn.Module], leaves: tuple[str, ...]) -> nn.Module:
+    """A module without state, for pickle and deepcopy to fill."""
+    switched = _switched(plain, leaves)
+    return switched.__new__(switched)
+
+
+def _reader(leaf: str) -> Callable[[nn.Module], Tensor]:
+    """What reading the attribute ``leaf`` gives."""
+
+    def read(module: nn.Module) -> Tensor:
+        drawn: dict[str, Tensor] | None = module.__dict__.get("_drawn")
+        if drawn is None:
+            return draw(module, leaf)
+        if leaf not in drawn:
+            drawn[leaf] = draw(module, leaf)
+        return drawn[leaf]
+
+    return read
+
+
+def _drawing_once(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """The forward ``plain``, during which each random weight is drawn once, however often it is read."""
+
+    def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if "_drawn" in module.__dict__:  # the module calls itself
+            return plain(module, *args, **kwargs)
+        module.__dict__["_drawn"] = {}
+        try:
+            return plain(module, *args, **kwargs)
+        finally:
+            del module.__dict__["_drawn"]
+
+    return forward
 
 
 def _check(weight: Weight) -> None:
     for site in weight.sites:
-        kind = type(site.module)
-        if kind not in _CLASSES or site.leaf != "weight":
-            supported = ", ".join(plain.__name__ for plain in _CLASSES)
+        if isinstance(site.module, nn.Embedding | nn.EmbeddingBag) and (site.module.max_norm or site.module.sparse):
             raise ValueError(
-                f"{site.name} of {kind.__name__} cannot be a random variable: only the weight of {supported} can; "
-                f"leave it out with select=excluding({site.name!r})"
-            )
-        if isinstance(site.module, nn.Embedding) and (site.module.max_norm or site.module.sparse):
-            raise ValueError(
-                f"{site.name}: an Embedding with max_norm or sparse gradients cannot be a random variable; "
-                f"leave it out with select=excluding({site.name!r})"
+                f"{site.name}: an {type(site.module).__name__} with max_norm or sparse gradients cannot be a random "
+                f"variable; leave it out with select=excluding({site.name!r})"
             )

@@ -9,7 +9,7 @@ from torch import nn
 Select = Callable[[str, nn.Parameter, nn.Module], bool]
 """(parameter name, parameter, the module that owns it) -> whether it is to become sparse."""
 
-MATMUL_MODULES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
+_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,15 @@ class Weight:
 
 
 def matmul_weights(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
-    """True for ``weight`` of Linear, Conv1d, Conv2d, Conv3d and Embedding: the default selection."""
-    return isinstance(module, MATMUL_MODULES) and name.rpartition(".")[2] == "weight"
+    """True for the matrices and kernels of layers: the default selection.
+
+    They are the parameters of two or more dimensions, but for those of norms, that are called ``weight``, as in Linear,
+    convolutions, embeddings and most modules of other libraries, ``..._weight``, as in MultiheadAttention, or
+    ``weight_ih...`` and ``weight_hh...``, as in recurrent layers. Other matrices are for a selection by name.
+    """
+    leaf = name.rpartition(".")[2]
+    matrix = leaf == "weight" or leaf.endswith("_weight") or leaf.startswith(("weight_ih", "weight_hh", "weight_hr"))
+    return matrix and parameter.dim() > 1 and not isinstance(module, _NORMS)
 
 
 def all_parameters(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:

@@ -185,12 +185,9 @@ class Sparsifier:
                 f"the state was saved by {state['technique']} and this sparsifier runs "
                 f"{type(self.technique).__name__}; sparsify with the technique that saved it"
             )
-        if isinstance(self._mechanism, Masking):
-            self._mechanism.load_state_dict(state)
-            if self._optimizer is not None:
-                self._mechanism.clear_state(self._optimizer)
-        else:
-            self._mechanism.after_step(state["steps"])
+        self._mechanism.load_state_dict(state)
+        if isinstance(self._mechanism, Masking) and self._optimizer is not None:
+            self._mechanism.clear_state(self._optimizer)
         self.steps = state["steps"]
 
     def _advance(self, optimizer: torch.optim.Optimizer | None) -> None:

@@ -57,13 +57,15 @@ Op = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 class ReparameterizedWeight(nn.Module, ABC):
     """The distribution of one weight tensor: a paper's mathematics, written once for every kind of layer."""
 
-    def forward(self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None, generator: torch.Generator | None = None
+    ) -> Tensor:
         """The layer's output in training, by default that of one sample of the weights."""
-        return op(x, self.sample(weight), bias)
+        return op(x, self.sample(weight, generator), bias)
 
     @abstractmethod
-    def sample(self, weight: Tensor) -> Tensor:
-        """Weights drawn from the distribution, of ``weight``'s shape."""
+    def sample(self, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Weights drawn from the distribution, of ``weight``'s shape; generator: on its device, by default torch's."""
 
     @abstractmethod
     def effective(self, weight: Tensor) -> Tensor:
@@ -91,7 +93,7 @@ class Reparameterization(Technique, ABC):
 
     @abstractmethod
     def distribution(self, weight: Tensor, generator: torch.Generator) -> ReparameterizedWeight:
-        """The module that holds what is learned besides ``weight``; hung on the layer as ``layer.reparam``.
+        """The module that holds what is learned besides ``weight``; hung on the layer as ``layer.reparam.weight``.
 
         generator: CPU, seeded.
         """

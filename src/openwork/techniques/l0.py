@@ -49,15 +49,17 @@ class HardConcreteWeight(ReparameterizedWeight):
         draws = torch.randn(weight.shape, generator=generator)
         self.log_alpha = nn.Parameter((mean + 0.01 * draws).to(weight))
 
-    def forward(self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None, generator: torch.Generator | None = None
+    ) -> Tensor:
         """op(x, theta * z): one draw of the gates for the whole batch; for ids, a draw for each occurrence."""
         if x.is_floating_point():
-            return op(x, self.sample(weight), bias)
-        return op(x, weight, bias) * hard_concrete(op(x, self.log_alpha, None))
+            return op(x, self.sample(weight, generator), bias)
+        return op(x, weight, bias) * hard_concrete(op(x, self.log_alpha, None), generator)
 
-    def sample(self, weight: Tensor) -> Tensor:
+    def sample(self, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Theta * z with z ~ HardConcrete(log alpha)."""
-        return weight * hard_concrete(self.log_alpha)
+        return weight * hard_concrete(self.log_alpha, generator)
 
     def effective(self, weight: Tensor) -> Tensor:
         """Theta * clip(sigmoid(log alpha) * (zeta - gamma) + gamma, 0, 1): equation 13."""
@@ -68,9 +70,9 @@ class HardConcreteWeight(ReparameterizedWeight):
         return open_probability(self.log_alpha).sum()
 
 
-def hard_concrete(log_alpha: Tensor) -> Tensor:
+def hard_concrete(log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Gates in [0, 1] drawn from HardConcrete(log alpha), of log_alpha's shape; equations 10-11."""
-    u = torch.rand_like(log_alpha)
+    u = torch.rand(log_alpha.shape, generator=generator, dtype=log_alpha.dtype, device=log_alpha.device)
     return stretch(torch.sigmoid((torch.log(u + EPS) - torch.log1p(-u) + log_alpha) / BETA))
 
 

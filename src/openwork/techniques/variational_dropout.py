@@ -57,7 +57,9 @@ class GaussianWeight(ReparameterizedWeight):
         """sigma^2 = alpha * theta^2 with the clipped alpha."""
         return torch.exp(self.clipped_log_alpha(theta)) * (theta * theta + EPS)
 
-    def forward(self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Local reparameterisation (Kingma et al. 2015): op(x, theta) + sqrt(op(x^2, sigma^2)) * noise."""
         one_hot = not x.is_floating_point()  # ids stand for one-hot vectors, and x^2 = x
         mean = op(x, weight, bias)
@@ -67,11 +69,12 @@ class GaussianWeight(ReparameterizedWeight):
         shape = list(mean.shape)
         if self.technique.share_noise and not one_hot and weight.dim() == 2 and mean.dim() > 2:
             shape[1:-1] = [1] * (mean.dim() - 2)
-        return mean + std * torch.randn(shape, dtype=mean.dtype, device=mean.device)
+        return mean + std * torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
 
-    def sample(self, weight: Tensor) -> Tensor:
+    def sample(self, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Theta + sigma * noise."""
-        return weight + torch.sqrt(self.sigma2(weight) + EPS) * torch.randn_like(weight)
+        noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype, device=weight.device)
+        return weight + torch.sqrt(self.sigma2(weight) + EPS) * noise
 
     def effective(self, weight: Tensor) -> Tensor:
         """Theta where log alpha < threshold, 0 elsewhere."""
