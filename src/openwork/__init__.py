@@ -2,6 +2,7 @@
 
 from openwork.core.allocations import ErdosRenyiKernel, GlobalRanking, Lamp, PerLayer, Uniform
 from openwork.core.batchnorm import recalibrate_batchnorm
+from openwork.core.one_shot import Pruned, prune
 from openwork.core.schedules import Constant, Cubic, Linear, OneShot
 from openwork.core.selection import all_parameters, excluding, matching, matmul_weights, weights_of
 from openwork.core.sparsifier import Sparsifier, sparsify
@@ -22,6 +23,7 @@ __all__ = [
     "Linear",
     "OneShot",
     "PerLayer",
+    "Pruned",
     "RandomPruning",
     "Report",
     "Sparsifier",
@@ -31,6 +33,7 @@ __all__ = [
     "excluding",
     "matching",
     "matmul_weights",
+    "prune",
     "recalibrate_batchnorm",
     "report",
     "sparsify",
