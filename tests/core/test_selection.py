@@ -27,7 +27,18 @@ def test_the_default_is_every_weight_of_linear_conv_and_embedding():
 
 def test_matrices_that_are_left_out_are_named():
     sparsifier = ow.sparsify(Mixed(), ow.GradualMagnitude(ow.OneShot(0.5)))
-    assert sparsifier.skipped == ["lstm.weight_ih_l0", "lstm.weight_hh_l0"]
+    assert sparsifier.skipped == {
+        "lstm.weight_ih_l0": "select does not pick the weight_ih_l0 of a LSTM",
+        "lstm.weight_hh_l0": "select does not pick the weight_hh_l0 of a LSTM",
+    }
+    assert "4 tensors, 2 skipped, " in repr(sparsifier)
+
+
+def test_a_parametrized_weight_is_named_with_the_cure():
+    model = nn.Sequential(nn.Linear(2, 2), nn.utils.parametrizations.orthogonal(nn.Linear(2, 2)))
+    skipped = ow.sparsify(model, ow.GradualMagnitude(ow.OneShot(0.5))).skipped
+    assert list(skipped) == ["1.parametrizations.weight.original"]
+    assert "call torch.nn.utils.parametrize.remove_parametrizations" in skipped["1.parametrizations.weight.original"]
 
 
 def test_selection_by_type_name_and_exclusion():
