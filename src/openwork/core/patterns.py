@@ -224,12 +224,13 @@ class NM(Pattern):
 
     def _first(self, places: Tensor, generator: torch.Generator) -> Tensor:
         """True at the n largest of each column of ``places`` (m, groups); ties are drawn, -inf and NaN never taken."""
-        # Comparing each place with each other one takes a tenth of the time of sorting many short rows.
-        larger = torch.zeros_like(places, dtype=torch.int32)
+        # For 2:4 on a CPU, comparing all places in bytes takes a quarter of the time of sorting many short rows.
+        number = torch.uint8 if self.m < 256 else torch.int32
+        larger = torch.zeros_like(places, dtype=number)
         for place in range(self.m):
             larger += places[place] > places
         first = (larger < self.n) & (places > -math.inf)
-        tied = (first.sum(0) > self.n).nonzero().flatten()
+        tied = (first.sum(0, dtype=number) > self.n).nonzero().flatten()
         if tied.numel():
             some = places[:, tied]
             shuffled = torch.rand(some.shape, generator=generator).argsort(0).to(some.device)
