@@ -21,15 +21,19 @@ TECHNIQUES = [
     ow.GradualMagnitude(RAMP),
     ow.GradualMagnitude(RAMP, hidden="trained"),
     ow.GradualMagnitude(RAMP, allocation=ow.GlobalRanking(), hidden="lost"),
+    ow.GradualMagnitude(RAMP, pattern=ow.Block(1, 2)),
+    ow.GradualMagnitude(RAMP, pattern=ow.Block(1, 2), allocation=ow.Lamp(), hidden="trained"),
     ow.RandomPruning(RAMP),
+    ow.RandomPruning(RAMP, pattern=ow.Block(1, 2)),
     ow.VariationalDropout(COEFFICIENT, log_sigma2=-5.0),
     ow.L0(COEFFICIENT, dropout=0.925),
 ]
 
 
 def label(technique: Technique) -> str:
-    hidden = getattr(technique, "hidden", "")
-    return type(technique).__name__ + (f"-{hidden}" if hidden else "")
+    if not isinstance(technique, MaskTechnique):
+        return type(technique).__name__
+    return f"{type(technique).__name__}-{technique.hidden}-{technique.pattern}"
 
 
 every_technique = pytest.mark.parametrize("technique", TECHNIQUES, ids=label)

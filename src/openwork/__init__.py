@@ -3,6 +3,7 @@
 from openwork.core.allocations import ErdosRenyiKernel, GlobalRanking, Lamp, PerLayer, Uniform
 from openwork.core.batchnorm import recalibrate_batchnorm
 from openwork.core.one_shot import Pruned, prune
+from openwork.core.patterns import NM, Block, Columns, Rows, Unstructured
 from openwork.core.schedules import Constant, Cubic, Linear, OneShot
 from openwork.core.selection import all_parameters, excluding, matching, matmul_weights, weights_of
 from openwork.core.sparsifier import Sparsifier, sparsify
@@ -14,6 +15,9 @@ from openwork.techniques.variational_dropout import VariationalDropout
 
 __all__ = [
     "L0",
+    "NM",
+    "Block",
+    "Columns",
     "Constant",
     "Cubic",
     "ErdosRenyiKernel",
@@ -26,8 +30,10 @@ __all__ = [
     "Pruned",
     "RandomPruning",
     "Report",
+    "Rows",
     "Sparsifier",
     "Uniform",
+    "Unstructured",
     "VariationalDropout",
     "all_parameters",
     "excluding",

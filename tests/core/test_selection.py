@@ -34,7 +34,19 @@ def test_the_default_is_every_matrix_and_kernel_of_a_layer():
 
 def test_matrices_that_are_left_out_are_named():
     sparsifier = ow.sparsify(Mixed(), ow.GradualMagnitude(ow.OneShot(0.5)))
-    assert sparsifier.skipped == ["table", "norm.weight", "norm.bias"]
+    assert sparsifier.skipped == {
+        "table": "select does not pick the table of a Mixed",
+        "norm.weight": "select does not pick the weight of a LayerNorm",
+        "norm.bias": "select does not pick the bias of a LayerNorm",
+    }
+    assert "6 tensors, 3 skipped, " in repr(sparsifier)
+
+
+def test_a_parametrized_weight_is_named_with_the_cure():
+    model = nn.Sequential(nn.Linear(2, 2), nn.utils.parametrizations.orthogonal(nn.Linear(2, 2)))
+    skipped = ow.sparsify(model, ow.GradualMagnitude(ow.OneShot(0.5))).skipped
+    assert list(skipped) == ["1.parametrizations.weight.original"]
+    assert "call torch.nn.utils.parametrize.remove_parametrizations" in skipped["1.parametrizations.weight.original"]
 
 
 def test_selection_by_type_name_and_exclusion():

@@ -16,15 +16,22 @@ class Allocation(ABC):
     """Counts rather than fractions, so that totals are exact. An immutable value."""
 
     @abstractmethod
-    def __call__(self, scores: Mapping[str, Tensor], sparsity: float, final: float) -> dict[str, int]:
-        """How many weights to keep, by name, at ``sparsity`` in [0, 1) of a schedule that ends at ``final``."""
+    def __call__(
+        self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
+        """How many weights to keep, by name, at ``sparsity`` in [0, 1) of a schedule that ends at ``final``.
+
+        groups: how many weights of a tensor are kept or removed together, by name, and share one score; by default 1.
+        """
 
 
 @dataclass(frozen=True)
 class Uniform(Allocation):
     """Every tensor keeps floor(n * (1 - sparsity)) of its n weights (Gale et al. 2019)."""
 
-    def __call__(self, scores: Mapping[str, Tensor], sparsity: float, final: float) -> dict[str, int]:
+    def __call__(
+        self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
         """floor(n * (1 - sparsity)) of each."""
         return {name: keep_count(score.numel(), sparsity) for name, score in scores.items()}
 
@@ -51,7 +58,9 @@ class PerLayer(Allocation):
                 )
         object.__setattr__(self, "targets", entries)
 
-    def __call__(self, scores: Mapping[str, Tensor], sparsity: float, final: float) -> dict[str, int]:
+    def __call__(
+        self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
         """floor(n * (1 - own target scaled)) of each."""
         unused = {pattern for pattern, _ in self.targets}
         keep = {}
@@ -80,7 +89,9 @@ class GlobalRanking(Allocation):
     The total is exact: floor(n * (1 - sparsity)) of all n weights. A layer may end up empty.
     """
 
-    def __call__(self, scores: Mapping[str, Tensor], sparsity: float, final: float) -> dict[str, int]:
+    def __call__(
+        self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
         """Exact counts under one common threshold."""
         return _ranked(scores, keep_count(_total(scores), sparsity))
 
@@ -93,7 +104,9 @@ class ErdosRenyiKernel(Allocation):
     dense and the others share the rest. The total is exact: floor(n * (1 - sparsity)) of all n weights.
     """
 
-    def __call__(self, scores: Mapping[str, Tensor], sparsity: float, final: float) -> dict[str, int]:
+    def __call__(
+        self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
         """Exact counts, rounded by largest remainder."""
         total = keep_count(_total(scores), sparsity)
         share = {name: float(sum(score.shape)) for name, score in scores.items()}  # of weights, up to a common factor
@@ -120,17 +133,21 @@ class Lamp(Allocation):
     """One threshold over scores that each layer scales by what it would still keep.
 
     Lee et al. 2021, "Layer-adaptive sparsity for the magnitude-based pruning", arXiv 2010.07611: the score of a weight
-    is its square over the sum of the squares that are not smaller in its tensor. The total is exact, and a tensor's
-    largest weight goes last. For scores >= 0, such as magnitudes.
+    is its square over the sum of the squares that are not smaller in its tensor; under a pattern, that of a group. The
+    total is exact, and a tensor's largest weight goes last. For scores >= 0, such as magnitudes.
     """
 
-    def __call__(self, scores: Mapping[str, Tensor], sparsity: float, final: float) -> dict[str, int]:
+    def __call__(
+        self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
         """Exact counts; within a tensor the order is that of the scores."""
         adapted = {}
         for name, score in scores.items():
+            group = groups[name] if groups else 1
             squares = score.flatten().double().clamp(min=0).square().sort().values  # -inf, never kept, counts as 0
+            squares = squares[::group]  # one of each group
             rest = squares.flip(0).cumsum(0).flip(0)  # of this one and all larger ones
-            adapted[name] = torch.where(rest > 0, squares / rest, 0.0)
+            adapted[name] = torch.where(rest > 0, squares / rest, 0.0).repeat_interleave(group)
         return _ranked(adapted, keep_count(_total(scores), sparsity))
 
 

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from openwork.core.patterns import check_count, check_scores, check_whole_groups, output_first
 from openwork.core.selection import Weight
 from openwork.core.technique import MaskTechnique
-from openwork.core.threshold import keep_largest, seeded_generator
+from openwork.core.threshold import seeded_generator
 
 # A zero weight with zero gradient and zero state stays zero under these; subclasses may do anything and do not count.
 _ELEMENTWISE = frozenset(
@@ -59,7 +60,9 @@ class Masking:
         self._overwritten = True
         # Where a weight may ever be kept; all of it, unless the model's own zeros are to stay.
         self._allowed = [p.detach() != 0 for p in parameters] if from_zeros else []
-        technique.allocation(self._scores_now(), technique.schedule.final, technique.schedule.final)
+        final = technique.schedule.final
+        groups = self._groups()
+        check_whole_groups(technique.allocation(self._scores_now(), final, final, groups), groups, final)
         self._hooks: list[RemovableHandle] = [
             parameter.register_post_accumulate_grad_hook(self._gradient_hook(index))  # type: ignore[no-untyped-call]
             for index, parameter in enumerate(parameters)
@@ -215,7 +218,12 @@ class Masking:
                 self._hidden[index].copy_(torch.where(keep, parameter, self._hidden[index]))
         torch._foreach_copy_(parameters, self._hidden)
 
+    def _groups(self) -> dict[str, int]:
+        shapes = {w.name: output_first(w.parameter, w.sites[0].module).shape for w in self.weights}
+        return {name: self.technique.pattern.group(shape) for name, shape in shapes.items()}
+
     def _scores_now(self, step: int = 0) -> dict[str, Tensor]:
+        """What allocation and pattern rank by, outputs first."""
         scores = {}
         for index, weight in enumerate(self.weights):
             generator = seeded_generator(self.seed, step, weight.name)
@@ -223,20 +231,26 @@ class Masking:
             score = self.technique.scores(values, self._mask(index).bool(), generator)
             if self._allowed:
                 score = torch.where(self._allowed[index].to(score.device), score, -math.inf)
-            scores[weight.name] = score
+            scores[weight.name] = self.technique.pattern.share(output_first(score, weight.sites[0].module))
         return scores
 
     def _update(self, step: int) -> None:
         """New masks from the restored parameters; hides the values under them and zeroes the parameters there."""
         schedule = self.technique.schedule
         scores = self._scores_now(step)
-        keep = self.technique.allocation(scores, schedule(step), schedule.final)
+        for name, score in scores.items():
+            check_scores(name, score)
+        groups = self._groups()
+        keep = self.technique.allocation(scores, schedule(step), schedule.final, groups)
         for index, weight in enumerate(self.weights):
             # Ties have a generator of their own: the draw does not depend on how many numbers the scores used up.
             ties = seeded_generator(self.seed, step, f"{weight.name}/ties")
-            mask = keep_largest(scores[weight.name], keep[weight.name], ties)
-            self._mask(index).copy_(mask)
-            self._pruned = self._pruned or int(mask.count_nonzero()) < mask.numel()
+            score, wanted = scores[weight.name], keep[weight.name]
+            mask = self.technique.pattern.mask(score, wanted, ties)
+            kept = int(mask.count_nonzero())
+            check_count(weight.name, score, kept, wanted, groups[weight.name])
+            self._mask(index).copy_(output_first(mask, weight.sites[0].module))
+            self._pruned = self._pruned or kept < mask.numel()
         if self.technique.hidden != "lost" and self._pruned:
             self._hide()
         self._apply()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 Select = Callable[[str, nn.Parameter, nn.Module], bool]
 """(parameter name, parameter, the module that owns it) -> whether it is to become sparse."""
@@ -87,8 +88,8 @@ def excluding(*patterns: str, among: Select = matmul_weights) -> Select:
     return _Matching(patterns, among, expected=False)
 
 
-def find_weights(model: nn.Module, select: Select) -> tuple[list[Weight], list[str]]:
-    """The selected weights in the model's order, tied ones once, and the names of the matrices that were left out.
+def find_weights(model: nn.Module, select: Select) -> tuple[list[Weight], dict[str, str]]:
+    """The selected weights in the model's order, tied ones once, and why matrices were left out, by name.
 
     Raises ValueError, naming what the model has, where nothing is selected.
     """
@@ -99,10 +100,16 @@ def find_weights(model: nn.Module, select: Select) -> tuple[list[Weight], list[s
         if any(select(site.name, parameter, site.module) for site in sites)
     ]
     names = {weight.name for weight in chosen}
-    skipped = [s[0].name for p, s in tensors if p.dim() > 1 and s[0].name not in names]
+    skipped = {s[0].name: _reason(s[0]) for p, s in tensors if p.dim() > 1 and s[0].name not in names}
     if not chosen:
         raise ValueError(f"the selection matches no parameter of {type(model).__name__}; it has {_inventory(tensors)}")
     return chosen, skipped
+
+
+def _reason(site: Site) -> str:
+    if isinstance(site.module, ParametrizationList):
+        return "a parametrization computes the weight from it; call torch.nn.utils.parametrize.remove_parametrizations"
+    return f"select does not pick the {site.leaf} of a {type(site.module).__name__}"
 
 
 def _sites(model: nn.Module) -> list[tuple[nn.Parameter, list[Site]]]:

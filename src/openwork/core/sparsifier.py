@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from openwork.core.masking import Masking
+from openwork.core.patterns import fitting
 from openwork.core.reparameterize import Reparameterizing
 from openwork.core.selection import Select, Weight, find_weights, matmul_weights
 from openwork.core.technique import MaskTechnique, Reparameterization, Technique
@@ -21,11 +22,14 @@ class Sparsifier:
     """What makes one model sparse; made by `sparsify`. Holds all state of the technique.
 
     model: the sparsified module; technique: the settings; weights: the selected tensors, tied ones once;
-    skipped: names of matrices that were not selected; steps: completed optimizer steps.
+    skipped: why matrices were left out, by name; steps: completed optimizer steps.
     """
 
     def __init__(self, model: nn.Module, technique: Technique, select: Select, seed: int, from_zeros: bool) -> None:
         weights, skipped = find_weights(model, select)
+        if isinstance(technique, MaskTechnique):
+            weights, misfits = fitting(technique.pattern, weights)
+            skipped |= misfits
         chosen = {id(weight.parameter) for weight in weights}
         for other in _active:
             if not chosen.isdisjoint(id(weight.parameter) for weight in other.weights):
@@ -36,7 +40,7 @@ class Sparsifier:
         self.model = model
         self.technique: Technique = technique
         self.weights: list[Weight] = weights
-        self.skipped: list[str] = skipped
+        self.skipped: dict[str, str] = skipped
         self.steps = 0
         self._optimizer: torch.optim.Optimizer | None = None
         self._optimizer_hooks: list[RemovableHandle] = []
@@ -57,7 +61,10 @@ class Sparsifier:
 
     def __repr__(self) -> str:
         counts = sum(weight.parameter.numel() for weight in self.weights)
-        return f"Sparsifier({self.technique}, {len(self.weights)} tensors, {counts:,} weights, step {self.steps})"
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return (
+            f"Sparsifier({self.technique}, {len(self.weights)} tensors{skipped}, {counts:,} weights, step {self.steps})"
+        )
 
     def attach(self, optimizer: torch.optim.Optimizer, *, penalty_gradient: bool = False) -> "Sparsifier":
         """The same sparsifier, which from now on follows the optimizer's steps.
@@ -216,7 +223,8 @@ def sparsify(
     seed: of random masks, ties and initial gates; they do not depend on torch's global generator.
     from_zeros: the zeros that the weights hold now stay zero for good, whatever the schedule says; to prune a sparse
     model further, or with ``Constant(0.0)`` to fine-tune it as it is. Masks only.
-    Raises ValueError where nothing matches, and where another sparsifier holds one of the weights.
+    Raises ValueError where nothing matches or the pattern fits nothing, and where another sparsifier holds one of the
+    weights.
     """
     return Sparsifier(model, technique, select, seed, from_zeros)
 

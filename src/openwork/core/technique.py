@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.allocations import Allocation, Uniform
+from openwork.core.patterns import Pattern, Unstructured
 from openwork.core.schedules import Schedule
 
 Hidden = Literal["frozen", "trained", "lost"]
@@ -27,13 +28,15 @@ class MaskTechnique(Technique, ABC):
     allocation: how the sparsity is spread over the tensors.
     hidden: what becomes of a value under the mask. "frozen": remembered as it was when masked; "trained": moved on by
         leftover momentum and weight decay, as in TensorFlow's model_pruning; "lost": forgotten.
+    pattern: where the zeros may lie.
 
-    Raises ValueError for a sparsity outside [0, 1).
+    Raises ValueError for a sparsity outside [0, 1), and where the pattern cannot follow the schedule or allocation.
     """
 
     schedule: Schedule
     allocation: Allocation = field(default=Uniform(), kw_only=True)
     hidden: Hidden = field(default="frozen", kw_only=True)
+    pattern: Pattern = field(default=Unstructured(), kw_only=True)
 
     def __post_init__(self) -> None:
         for sparsity in (self.schedule.final, self.schedule(0)):
@@ -41,6 +44,7 @@ class MaskTechnique(Technique, ABC):
                 raise ValueError(f"sparsity must be in [0, 1), got {sparsity}; did you pass a percentage?")
         if self.hidden not in ("frozen", "trained", "lost"):
             raise ValueError(f"hidden must be 'frozen', 'trained' or 'lost', got {self.hidden!r}")
+        self.pattern.check(self.schedule, self.allocation)
 
     @abstractmethod
     def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
