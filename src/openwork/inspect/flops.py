@@ -23,8 +23,18 @@ CONVENTION = (
 )
 # Copies of a weight, which stand for it: autocast casts, kernels ask for contiguous memory.
 _COPIES = {"aten._to_copy", "aten.clone", "aten.contiguous"}
-# They read a matrix without multiplying by it.
-_READS = {"aten.embedding", "aten.index_select", "aten.index", "aten.gather", "aten.native_layer_norm", "aten.copy_"}
+# They read a matrix without multiplying inputs by it: look-ups, norms, normalised weights.
+_READS = {
+    "aten.embedding",
+    "aten._embedding_bag",
+    "aten.index_select",
+    "aten.index",
+    "aten.gather",
+    "aten.native_layer_norm",
+    "aten._weight_norm_interface",
+    "aten.copy_",
+}
+_CHEAP = {torch.Tag.pointwise, getattr(torch.Tag, "reduction", torch.Tag.pointwise)}  # not in every torch
 
 
 @dataclass(frozen=True)
@@ -156,5 +166,5 @@ def _tensors(args: tuple[Any, ...]) -> list[Tensor]:
 
 
 def _is_harmless(func: Callable[..., Any], operator: str) -> bool:
-    """Whether an operator computes nothing per weight and input: views, look-ups, elementwise ones."""
-    return operator in _READS or getattr(func, "is_view", False) or torch.Tag.pointwise in getattr(func, "tags", ())
+    """Whether an operator multiplies no inputs by the weight: views, look-ups, elementwise ones, sums."""
+    return operator in _READS or getattr(func, "is_view", False) or not _CHEAP.isdisjoint(getattr(func, "tags", ()))
