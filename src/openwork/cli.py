@@ -142,15 +142,24 @@ def evaluate(
 
 
 @app.command()
-def inspect(checkpoint: Checkpoint, trust: Trust = None, as_json: Json = False) -> None:
-    """Count the zeros of any .safetensors or .pt file, or of a run, per weight and in total."""
+def inspect(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A .safetensors or .pt file, a Hugging Face folder, or a run.")
+    ],
+    trust: Trust = None,
+    as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown with a row for every weight.")] = False,
+) -> None:
+    """Audit any checkpoint: zeros, their patterns, dead units and bytes, per weight and in total."""
     from openwork.inspect.report import report
     from openwork.study.experiments.config import TRUSTED
     from openwork.study.experiments.run import is_checkpoint, restore
 
-    if checkpoint.is_dir():
-        done = checkpoint / "model.safetensors"
-        checkpoint = done if done.exists() else checkpoint / "checkpoint.pt"
+    if as_json and markdown:
+        raise typer.BadParameter("choose one of --json and --markdown")
+    unfinished = checkpoint / "checkpoint.pt"
+    if unfinished.is_file() and not (checkpoint / "model.safetensors").exists():
+        checkpoint = unfinished
     with error_console.status("counting"):
         if is_checkpoint(checkpoint):
             live = restore(checkpoint, trusted=(*TRUSTED, *(trust or ())))
@@ -159,17 +168,8 @@ def inspect(checkpoint: Checkpoint, trust: Trust = None, as_json: Json = False) 
             counts = report(checkpoint)
     if as_json:
         _print_json(counts.to_dict())
-        return
-    table = Table("weight", "shape", "weights", "non-zero", "sparsity", title=str(checkpoint), box=SIMPLE)
-    for layer in counts.layers:
-        shape = " × ".join(map(str, layer.shape))
-        table.add_row(layer.name, shape, f"{layer.weights:,}", f"{layer.nonzero:,}", f"{layer.sparsity:.2%}")
-    table.add_section()
-    weights, nonzero = sum(la.weights for la in counts.layers), sum(la.nonzero for la in counts.layers)
-    table.add_row("selected weights", "", f"{weights:,}", f"{nonzero:,}", f"{counts.sparsity:.2%}")
-    all_nonzero = counts.parameters - counts.zeros
-    table.add_row("all parameters", "", f"{counts.parameters:,}", f"{all_nonzero:,}", f"{counts.sparsity_all:.2%}")
-    out_console.print(table)
+    else:
+        sys.stdout.write((counts.to_markdown() if markdown else f"{checkpoint}\n{counts}") + "\n")
 
 
 @app.command()

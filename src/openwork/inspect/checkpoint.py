@@ -1,48 +1,194 @@
-"""Reading the tensors of any checkpoint, without executing code from it."""
+"""Reading the tensors of any checkpoint, file or folder, without executing code from it.
 
+Tensors stay in the file until they are looked at (memory-mapped), so that a checkpoint may be larger than the memory;
+only torch's format from before version 1.6 is read whole.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
+from openwork.inspect.torch_file import load_torch
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` or torch (``.pt``, ``.pth``, ``.bin``) file, by name.
+# Under which key training programs put the model: the first that is there is taken.
+_MODEL_KEYS = ("model", "state_dict", "model_state_dict", "module", "net", "network", "params", "weights")
+_FOLDER_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_JSON_LIMIT = 100_000_000  # bytes, the limit of a safetensors header too
+# (offset, bytes there, what it is, what to do instead)
+_FOREIGN = (
+    (0, b"GGUF", "a GGUF file", "give the safetensors checkpoint that it was converted from"),
+    (0, b"\x89HDF\r\n", "an HDF5 (Keras) file", "convert it to safetensors"),
+    (0, b"\x93NUMPY", "a NumPy array", "save it under a name with safetensors"),
+    (4, b"TFL3", "a TensorFlow Lite file", "convert it to safetensors"),
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run `git lfs pull`"),
+    (0, b"<!DOCTYPE", "a web page, not the file itself", "download it again from its source"),
+    (0, b"<html", "a web page, not the file itself", "download it again from its source"),
+    (0, b"\x1f\x8b", "compressed with gzip", "unpack it first"),
+    (0, b"\xfd7zXZ", "compressed with xz", "unpack it first"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it first"),
+    (257, b"ustar", "a tar archive", "unpack it first"),
+)
+_FOREIGN_SUFFIXES = {
+    ".onnx": ("an ONNX file", "give the PyTorch checkpoint that it was exported from"),
+    ".msgpack": ("a Flax file", "convert it to safetensors"),
+    ".index": ("a TensorFlow checkpoint", "convert it to safetensors"),
+}
 
-    Of a nested torch checkpoint, the one under "model" or "state_dict". Raises FileNotFoundError, and ValueError for a
-    file that is truncated, foreign, without tensors, or would have to execute code.
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The model's tensors by name, and the names of what else with tensors the file holds (an optimizer's state)."""
+
+    tensors: dict[str, Tensor]
+    left_out: tuple[str, ...] = ()
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """The tensors of a ``.safetensors`` or torch (``.pt``, ``.pth``, ``.bin``) file, or of a Hugging Face folder.
+
+    Of a nested torch checkpoint, the tensors under "model", "state_dict" or another usual key. Raises
+    FileNotFoundError, and ValueError for a file that is truncated, foreign, without tensors, or would execute code.
     """
     path = Path(path)
+    if path.is_dir():
+        path = _in_folder(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint file {path}; give a .safetensors or .pt file")
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-        except SafetensorError as error:
-            raise ValueError(
-                f"{path} is not a readable safetensors file ({error}); copy it again from its source"
-            ) from error
-    content = load_torch(path)
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
+    with path.open("rb") as file:
+        head = file.read(512)
+    if path.suffix == ".safetensors" and not head.startswith(b"version https://git-lfs"):
+        return Checkpoint(_read_safetensors(path))
+    _refuse_foreign(path, head)
+    if head[8:9] == b"{" and not head.startswith((b"PK", b"\x80")):  # safetensors under another name
+        return Checkpoint(_read_safetensors(path))
+    checkpoint = model_tensors(load_torch(path, mapped=True), str(path))
+    size = path.stat().st_size
+    for name, tensor in checkpoint.tensors.items():
+        if sum(part.untyped_storage().nbytes() for part in _parts(tensor)) > size:
+            raise ValueError(f"{path} claims more bytes for {name!r} than it has; copy it again from its source")
+    return checkpoint
+
+
+def model_tensors(content: Any, source: str) -> Checkpoint:
+    """The model's tensors in what a torch file held: a state dict, or one nested under a usual key.
+
+    Without a usual key, all named tensors of nested dictionaries count, with dotted names; optimizers, known by their
+    "param_groups", do not. Raises ValueError, naming ``source``, where there are none.
+    """
+    chosen, left_out = content, []
+    for _ in range(4):  # Lightning inside DeepSpeed, and no endless loop in a dictionary that holds itself
+        if not isinstance(chosen, Mapping):
+            break
+        key = next((k for k in _MODEL_KEYS if isinstance(chosen.get(k), Mapping)), None)
+        if key is None or not any(True for _ in _named_tensors(chosen[key])):
+            break
+        left_out += [str(k) for k, v in chosen.items() if k != key and isinstance(v, Mapping | Tensor)]
+        chosen = chosen[key]
+    if isinstance(chosen, Mapping):
+        left_out += [str(k) for k, v in chosen.items() if isinstance(v, Mapping) and "param_groups" in v]
+    tensors = dict(_named_tensors(chosen))
     if not tensors:
-        raise ValueError(f"{path} holds no tensors by name; save a state_dict")
+        raise ValueError(f"{source} holds no tensors by name; save a state_dict")
+    return Checkpoint(tensors, tuple(left_out))
+
+
+def _named_tensors(content: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    if not isinstance(content, Mapping) or "param_groups" in content or depth > 8:
+        return
+    for key, value in content.items():
+        if isinstance(key, str):
+            if isinstance(value, Tensor):
+                yield prefix + key, value
+            else:
+                yield from _named_tensors(value, f"{prefix}{key}.", depth + 1)
+
+
+def _parts(tensor: Tensor) -> list[Tensor]:
+    """The strided tensors that a tensor consists of."""
+    if tensor.is_sparse:
+        return [tensor._indices(), tensor._values()]
+    return [] if tensor.is_meta or tensor.is_nested else [tensor] if _is_strided(tensor) else [tensor.values()]
+
+
+def _is_strided(tensor: Tensor) -> bool:
+    return str(tensor.layout) == "torch.strided"
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A sorting key for files that keep their names in the alphabet's order: layer 2 before layer 10."""
+    return [(len(part) if part.isdecimal() else 0, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys(), key=_natural)}
+    except Exception as error:  # SafetensorError, and what torch says of shapes and types that it does not have
+        reason = str(error).split("\n")[0][:120] or type(error).__name__
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({reason}); copy it again from its source"
+        ) from error
+    if not tensors:
+        raise ValueError(f"{path} holds no tensors; give the file that holds the weights")
     return tensors
 
 
-def load_torch(path: Path) -> Any:
-    """The content of a torch file of tensors and plain values. Raises ValueError for any other file."""
-    with path.open("rb") as file:
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
-            reason = str(error).strip().split("\n")[0].split(". ")[0][:120] or type(error).__name__
-            raise ValueError(
-                f"{path} is not a readable torch checkpoint ({reason}); "
-                "it must be complete and hold only tensors and plain values"
-            ) from error
+def _refuse_foreign(path: Path, head: bytes) -> None:
+    kinds = [(what, cure) for offset, magic, what, cure in _FOREIGN if head[offset:].startswith(magic)]
+    if path.suffix in _FOREIGN_SUFFIXES:
+        kinds.append(_FOREIGN_SUFFIXES[path.suffix])
+    if not head:
+        kinds.append(("empty", "copy it again from its source"))
+    if kinds:
+        raise ValueError(f"{path} is {kinds[0][0]}; {kinds[0][1]}")
+
+
+def _in_folder(folder: Path) -> Path:
+    """The file that holds, or lists, the weights of a Hugging Face folder; the only checkpoint of any other folder."""
+    for name in _FOLDER_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt"))
+    if len(found) != 1:
+        has = f"has {len(found)} checkpoints" if found else "has no checkpoint"
+        raise FileNotFoundError(f"no model.safetensors in {folder}, which {has}; give one file")
+    return found[0]
+
+
+def _read_shards(index: Path) -> Checkpoint:
+    """The tensors of all files that a Hugging Face ``*.index.json`` lists, in its order."""
+    cure = "copy the folder again from its source"
+    if index.stat().st_size > _JSON_LIMIT:
+        raise ValueError(f"{index} is larger than {_JSON_LIMIT:,} bytes, which no list of tensors is; {cure}")
+    try:
+        content = json.loads(index.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{index} is not readable JSON ({str(error)[:120]}); {cure}") from error
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not places or not all(isinstance(shard, str) for shard in places.values()):
+        raise ValueError(f"{index} has no weight_map of tensor names to files; {cure}")
+    shards: dict[str, dict[str, Tensor]] = {}
+    for shard in dict.fromkeys(places.values()):
+        if shard in ("", ".", "..") or "/" in shard or "\\" in shard or shard.endswith(".json"):
+            raise ValueError(f"{index} names {shard!r}, which is no file of its own folder; {cure}")
+        if not (index.parent / shard).is_file():
+            raise FileNotFoundError(f"{index} names {shard!r}, which is not there; {cure}")
+        shards[shard] = read_checkpoint(index.parent / shard).tensors
+    missing = [name for name, shard in places.items() if name not in shards[shard]]
+    if missing:
+        raise ValueError(f"{places[missing[0]]!r} lacks {missing[0]!r}, which {index} places there; {cure}")
+    unlisted = [name for tensors in shards.values() for name in tensors if name not in places]
+    return Checkpoint({name: shards[places[name]][name] for name in sorted(places, key=_natural)}, tuple(unlisted))

@@ -1,28 +1,86 @@
-"""The audited report: zeros counted in the tensors themselves, for any model or checkpoint."""
+"""The audited report: what a model or a checkpoint really holds, counted in the tensors themselves."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from openwork.core.selection import Select, find_weights, matmul_weights
-from openwork.inspect.checkpoint import read_tensors
+from openwork.core.sparsifier import Sparsifier
+from openwork.inspect.checkpoint import model_tensors, read_checkpoint
+from openwork.inspect.flops import CONVENTION, Flops, count_flops
+from openwork.inspect.size import Size, size_of
+from openwork.inspect.structure import count_nonzero, count_structure
+from openwork.inspect.table import markdown_table, text_table
+
+T = TypeVar("T")
+NO_FLOPS = "not counted: pass report(model, example=...) an input; a file has no module to run"
+_ACCIDENTAL = 0.01  # no one prunes less than 1 % of a tensor; initialisation and padding rows leave less
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One weight tensor: its name, shape, number of weights and of non-zero ones."""
+    """One weight tensor: its name, shape, number of weights and of non-zero ones, and what pattern the zeros form."""
 
     name: str
     shape: tuple[int, ...]
     weights: int
     nonzero: int
+    dtype: str
+    size: Size
+    accidental: int
+    """Zeros that no pruning asks for: those outside the mask where a sparsifier knows it, otherwise all zeros of a
+    tensor that has fewer than 1 % of them."""
+    dead_outputs: int | None
+    """Slices along the first axis without a non-zero: units, filters, embeddings. None for a tensor too large."""
+    dead_inputs: int | None
+    """The same along the second axis."""
+    groups: dict[str, float] = field(default_factory=dict, hash=False)
+    """"2:4" -> the fraction of groups of 4 weights along the input with at most 2 non-zeros; also 1:4 and 4:8."""
+    blocks: dict[str, float] = field(default_factory=dict, hash=False)
+    """"4x4" -> the fraction of zeros in aligned all-zero blocks of 4 rows and 4 columns; also other sizes."""
+    flops: tuple[int, int] | None = None
+    """(dense, sparse) for the example, None without one."""
+    also: tuple[str, ...] = ()
+    """Other names of the same memory (tied weights)."""
 
     @property
     def sparsity(self) -> float:
         """The fraction of zeros, 0-1."""
         return (self.weights - self.nonzero) / self.weights if self.weights else 0.0
+
+    @property
+    def pattern(self) -> str:
+        """The strictest pattern of all zeros: the largest block, else n:m; "" for none, or only accidental zeros."""
+        if self.accidental == self.weights - self.nonzero:
+            return ""
+        if not self.nonzero:
+            return "all zero"
+        whole = [name for name, share in self.blocks.items() if share == 1.0]
+        return whole[-1] if whole else next((name for name, share in self.groups.items() if share == 1.0), "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "name": self.name,
+            "also": list(self.also),
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "weights": self.weights,
+            "nonzero": self.nonzero,
+            "sparsity": self.sparsity,
+            "accidental": self.accidental,
+            "dead": {"outputs": self.dead_outputs, "inputs": self.dead_inputs},
+            "pattern": self.pattern,
+            "groups": self.groups,
+            "blocks": self.blocks,
+            "bytes": vars(self.size),
+            "flops": {"dense": self.flops[0], "sparse": self.flops[1]} if self.flops else None,
+        }
 
 
 @dataclass(frozen=True)
@@ -34,6 +92,12 @@ class Report:
     """All parameters of the model, biases and norms included."""
     zeros: int
     """Zeros among all parameters."""
+    size: Size
+    """Of all parameters."""
+    flops: Flops | None = None
+    """Of the example's forward pass, None without one."""
+    skipped: dict[str, str] = field(default_factory=dict, hash=False)
+    """What a file holds beside parameters, by name, and why it does not count."""
 
     @property
     def sparsity(self) -> float:
@@ -46,46 +110,189 @@ class Report:
         """The fraction of zeros, 0-1, among all parameters."""
         return self.zeros / self.parameters if self.parameters else 0.0
 
+    @property
+    def accidental(self) -> int:
+        """Accidental zeros of the layers, and all zeros of other parameters, which nobody selected."""
+        selected = sum(layer.weights - layer.nonzero for layer in self.layers)
+        return sum(layer.accidental for layer in self.layers) + self.zeros - selected
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return {
-            "layers": [
-                {**asdict(layer), "shape": list(layer.shape), "sparsity": layer.sparsity} for layer in self.layers
-            ],
+            "layers": [layer.to_dict() for layer in self.layers],
             "sparsity": {"selected": self.sparsity, "all": self.sparsity_all},
             "parameters": self.parameters,
+            "zeros": self.zeros,
+            "accidental": self.accidental,
+            "bytes": vars(self.size),
+            "flops": self._flops(),
+            "skipped": self.skipped,
+        }
+
+    def _flops(self) -> dict[str, Any]:
+        if self.flops is None:
+            return {"dense": None, "sparse": None, "reason": NO_FLOPS}
+        return {
+            "dense": self.flops.dense,
+            "sparse": self.flops.sparse,
+            "by_weight": {name: {"dense": d, "sparse": s} for name, (d, s) in self.flops.weights.items()},
+            "other": self.flops.other,
+            "uncounted": self.flops.uncounted,
+            "convention": CONVENTION,
         }
 
     def __str__(self) -> str:
-        weights = sum(layer.weights for layer in self.layers)
-        rows = [(la.name, "x".join(map(str, la.shape)), la.weights, la.nonzero, la.sparsity) for la in self.layers]
-        rows.append(("selected weights", "", weights, sum(la.nonzero for la in self.layers), self.sparsity))
-        rows.append(("all parameters", "", self.parameters, self.parameters - self.zeros, self.sparsity_all))
-        width = max(len(row[0]) for row in rows)
-        lines = [f"{'weight':{width}}  {'shape':>16}  {'weights':>12}  {'non-zero':>12}  sparsity"]
-        lines += [f"{n:{width}}  {s:>16}  {w:>12,}  {z:>12,}  {p:>8.2%}" for n, s, w, z, p in rows]
-        return "\n".join(lines)
+        return text_table(self)
+
+    def to_markdown(self) -> str:
+        """The table in Markdown, with a row for every layer."""
+        return markdown_table(self)
 
 
-def report(source: nn.Module | str | Path, *, select: Select = matmul_weights) -> Report:
-    """The zeros of a model or of a checkpoint file, per weight and in total.
+def report(
+    source: "nn.Module | Sparsifier | Mapping[str, Any] | str | Path",
+    *,
+    select: Select | None = None,
+    example: Any = None,
+) -> Report:
+    """What a model or a checkpoint holds, per weight and in total: zeros, their patterns, bytes and FLOPs.
 
-    Of a model, ``layers`` are the weights that ``select`` picks, tied ones once; of a file, which knows no modules, the
-    floating-point tensors of two or more dimensions, tied ones as often as it holds them. Finalize a model that is
-    still being trained by variational dropout or L0 first. Raises FileNotFoundError and ValueError for files that
-    cannot be read.
+    source: a module; a `Sparsifier`, for its model as `finalize` would return it; a state dict; a checkpoint file or
+    Hugging Face folder. Of a module, ``layers`` are the weights that ``select`` picks (by default `matmul_weights`),
+    tied ones once. A file or state dict knows no modules: there they are the floating-point and int8 tensors of two or
+    more dimensions, tied ones once where they share memory, and every floating-point tensor but batch-norm statistics
+    is a parameter; ``skipped`` names the others.
+    example: an input of the module, a tuple of arguments or a mapping of keyword arguments, for which to count FLOPs.
+    Raises FileNotFoundError and ValueError for files that cannot be read, ValueError for tensors without values.
     """
+    masks: dict[str, Tensor] = {}
+    if isinstance(source, Sparsifier):
+        if select is not None:
+            raise ValueError("a sparsifier has its own selection; leave select out, or report on its model")
+        masks = source.state_dict().get("masks", {})
+        names = {weight.name for weight in source.weights}
+        return _of_model(source.finalized_copy(), lambda name, parameter, module: name in names, example, masks)
     if isinstance(source, nn.Module):
-        weights, _ = find_weights(source, select)
-        layers = tuple(_layer(weight.name, weight.parameter) for weight in weights)
-        tensors = list(source.parameters())
-    else:
-        named = {k: v for k, v in read_tensors(source).items() if v.is_floating_point()}
-        layers = tuple(_layer(name, tensor) for name, tensor in named.items() if tensor.dim() > 1)
-        tensors = list(named.values())  # type: ignore[arg-type]  # a Parameter is a Tensor
-    parameters = sum(tensor.numel() for tensor in tensors)
-    return Report(layers, parameters, parameters - sum(int(t.count_nonzero()) for t in tensors))
+        return _of_model(source, select or matmul_weights, example, masks)
+    if select is not None or example is not None:
+        raise ValueError("a checkpoint knows no modules, which select and example need; load it into its model first")
+    if isinstance(source, Mapping):
+        return _of_tensors(model_tensors(source, "the mapping").tensors, {})
+    checkpoint = read_checkpoint(source)
+    return _of_tensors(checkpoint.tensors, dict.fromkeys(checkpoint.left_out, "not part of the model's state"))
 
 
-def _layer(name: str, tensor: Tensor) -> Layer:
-    return Layer(name, tuple(tensor.shape), tensor.numel(), int(tensor.count_nonzero()))
+def _of_model(model: nn.Module, select: Select, example: Any, masks: Mapping[str, Tensor]) -> Report:
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(f"{name} has no values yet; run the model on one batch first")
+    weights, _ = find_weights(model, select)
+    flops = None if example is None else count_flops(model, example)
+    layers, inside = [], {}
+    for weight in weights:
+        uses = flops.weights.get(weight.name, (0, 0)) if flops else None
+        also = tuple(site.name for site in weight.sites[1:])
+        tensor = _by_output(weight.parameter, weight.sites[0].module)
+        layer = _layer(weight.name, weight.parameter, tensor, masks.get(weight.name), uses, also)
+        layers.append(layer)
+        inside[id(weight.parameter)] = layer
+    others = [(name, p) for name, p in model.named_parameters() if id(p) not in inside]
+    return _total(layers, others, flops, {})
+
+
+def _of_tensors(tensors: Mapping[str, Tensor], skipped: dict[str, str]) -> Report:
+    first: dict[tuple[Any, ...], str] = {}
+    names: dict[str, list[str]] = {}
+    for name, tensor in tensors.items():
+        reason = _not_counted(name, tensor)
+        if reason:
+            skipped[name] = reason
+        else:
+            names.setdefault(first.setdefault(_memory(name, tensor), name), []).append(name)
+    layers = [
+        _layer(name, tensors[name], tensors[name], None, None, tuple(names[name][1:]))
+        for name in names
+        if tensors[name].dim() > 1
+    ]
+    return _total(layers, [(name, tensors[name]) for name in names if tensors[name].dim() < 2], None, skipped)
+
+
+def _total(
+    layers: list[Layer], others: Sequence[tuple[str, Tensor]], flops: Flops | None, skipped: dict[str, str]
+) -> Report:
+    parameters = sum(layer.weights for layer in layers)
+    nonzero = sum(layer.nonzero for layer in layers)
+    size = sum((layer.size for layer in layers), Size())
+    for name, tensor in others:
+        count = _counted(name, tensor, count_nonzero)
+        parameters, nonzero = parameters + tensor.numel(), nonzero + count
+        size += size_of(tensor, count)
+    return Report(tuple(layers), parameters, parameters - nonzero, size, flops, skipped)
+
+
+def _layer(
+    name: str,
+    stored: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    flops: tuple[int, int] | None,
+    also: tuple[str, ...],
+) -> Layer:
+    """stored: the tensor as it is; weight: the same with the outputs first."""
+    found = _counted(name, weight, count_structure) if weight.dim() > 1 and not weight.is_meta else None
+    nonzero = found.nonzero if found else _counted(name, stored, count_nonzero)
+    zeros = stored.numel() - nonzero
+    accidental = zeros if zeros < _ACCIDENTAL * stored.numel() else 0
+    if mask is not None:
+        accidental = int((mask.bool() & (stored.detach() == 0)).count_nonzero())
+    return Layer(
+        name,
+        tuple(stored.shape),
+        stored.numel(),
+        nonzero,
+        str(stored.dtype).removeprefix("torch."),
+        size_of(stored, nonzero),
+        accidental,
+        found.dead_outputs if found else None,
+        found.dead_inputs if found else None,
+        found.groups if found else {},
+        found.blocks if found else {},
+        flops,
+        also,
+    )
+
+
+def _counted(name: str, tensor: Tensor, count: Callable[[Tensor], T]) -> T:
+    try:
+        return count(tensor.detach())
+    except (ValueError, RuntimeError) as error:  # torch's, for a layout or type that it cannot compare with zero
+        raise ValueError(f"cannot count the zeros of {name}: {str(error).splitlines()[0]}") from error
+
+
+def _by_output(weight: Tensor, module: nn.Module) -> Tensor:
+    """The weight with the outputs along its first axis; transposed convolutions keep theirs along the second."""
+    if not isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        return weight
+    grouped = weight.detach().view(module.groups, -1, *weight.shape[1:])  # (groups, in, out, *kernel) of each group
+    return grouped.transpose(1, 2).flatten(0, 1)
+
+
+def _not_counted(name: str, tensor: Tensor) -> str:
+    """Why a file's tensor is no parameter, or ""."""
+    if name.rpartition(".")[2] in ("running_mean", "running_var"):
+        return "batch-norm statistics"
+    if tensor.is_nested or str(tensor.dtype).startswith("torch.float4"):
+        return "nested tensor" if tensor.is_nested else "packed 4-bit values"
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized:
+        return ""
+    if tensor.dtype == torch.int8 and tensor.dim() > 1:
+        return ""  # symmetric quantisation: its zero is 0
+    return str(tensor.dtype).removeprefix("torch.")  # indices, counters, or codes whose zero is unknown
+
+
+def _memory(name: str, tensor: Tensor) -> tuple[Any, ...]:
+    """Equal for tensors that show the same memory in the same way."""
+    if tensor.layout != torch.strided or tensor.is_meta or not tensor.numel():
+        return (name,)
+    place = (tensor.untyped_storage().data_ptr(), tensor.storage_offset())
+    return (*place, tensor.dtype, tensor.shape, tensor.stride())

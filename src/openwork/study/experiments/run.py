@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from openwork.core.selection import Select, matmul_weights
 from openwork.core.sparsifier import Sparsifier, sparsify
 from openwork.core.technique import Technique
-from openwork.inspect.checkpoint import load_torch
 from openwork.inspect.report import report
+from openwork.inspect.torch_file import load_torch
 from openwork.study.experiments.config import TRUSTED, canonical, describe, from_plain, inside, override, to_plain
 from openwork.study.experiments.environment import environment
 from openwork.study.files import write_atomically, write_text
@@ -114,8 +114,13 @@ def restore(path: Path, *, settings: Sequence[str] = (), trusted: Collection[str
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether ``path`` is a run's checkpoint.pt, as opposed to any other file of tensors."""
-    content = load_torch(path) if path.is_file() and path.suffix != ".safetensors" else None
+    """Whether ``path`` is a run's checkpoint.pt, as opposed to any other file of tensors; its tensors are not read."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return False
+    content = load_torch(path, mapped=True)
     return isinstance(content, dict) and content.keys() >= _CHECKPOINT_KEYS
 
 

@@ -1,0 +1,76 @@
+"""Loading files of `torch.save` that come from somebody else: no code runs, no memory beyond the file's own size."""
+
+import mmap
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_CURE = "it must be complete and hold only tensors and plain values"
+# bytearray(n) fills n bytes, and torch's restricted unpickler lets a pickle call it: a tiny file could take all memory.
+_FILLS_MEMORY = b"bytearray\n"
+
+
+def load_torch(path: Path, *, mapped: bool = False) -> Any:
+    """The content of a torch file of tensors and plain values, on the CPU.
+
+    mapped: leave the tensors in the file until they are read, where its format allows; not for a file that will be
+    overwritten. Raises ValueError for any other file, and for one that would execute code or outgrow itself in memory.
+    """
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    if is_zip:
+        _check_archive(path)
+    elif _contains(path, _FILLS_MEMORY):
+        raise ValueError(f"{path} asks for memory that it does not fill; save it again without bytearrays")
+    try:
+        # Without these checks, a sparse tensor with indices out of range reads and writes foreign memory.
+        with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]  # torch's gap
+            warnings.simplefilter("ignore")  # about the beta state of what somebody else saved
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
+        raise ValueError(f"{path} is not a readable torch checkpoint ({_reason(error)}); {_CURE}") from error
+
+
+def _check_archive(path: Path) -> None:
+    """Raises ValueError for an archive that is damaged, not torch's, or larger unpacked than packed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            names = {entry.filename.rpartition("/")[2] for entry in entries}
+            if "constants.pkl" in names:
+                raise ValueError(
+                    f"{path} is a TorchScript program; load it with torch.jit.load and save its state_dict()"
+                )
+            pickles = [entry for entry in entries if entry.filename.rpartition("/")[2] == "data.pkl"]
+            if not pickles:
+                raise ValueError(f"{path} is a zip archive, but not torch's; unpack it and give the checkpoint inside")
+            unpacked = sum(entry.file_size for entry in entries)
+            if unpacked > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise ValueError(
+                    f"{path} unpacks to {unpacked:,} bytes from {path.stat().st_size:,}, and torch.save does not "
+                    "compress; if you trust it, unpack it and pack it again with `zip -0 -r`"
+                )
+            if any(_FILLS_MEMORY in archive.read(entry) for entry in pickles):
+                raise ValueError(f"{path} asks for memory that it does not fill; save it again without bytearrays")
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a readable torch checkpoint ({_reason(error)}); {_CURE}") from error
+
+
+def _contains(path: Path, text: bytes) -> bool:
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(text) >= 0
+
+
+def _reason(error: Exception) -> str:
+    """The part of torch's paragraph that says what is wrong, in one line."""
+    text = str(error)
+    if "Unsupported global: GLOBAL " in text:
+        name = text.partition("Unsupported global: GLOBAL ")[2].split()[0]
+        return f"it would import {name[:80]}; save model.state_dict() instead of the object"
+    text = text.partition("WeightsUnpickler error: ")[2] or text
+    return text.strip().split("\n")[0].split(". ")[0][:120] or type(error).__name__
