@@ -309,3 +309,9 @@ def test_the_state_of_another_technique_is_refused(technique):
         sparsifier.load_state_dict(state)
     with pytest.raises(ValueError, match=r"not a sparsifier's state_dict"):
         sparsifier.load_state_dict({"model": 1})
+
+
+@pytest.mark.parametrize("kind", [ow.GradualMagnitude, ow.RandomPruning, ow.VariationalDropout, ow.L0])
+def test_a_number_in_place_of_a_schedule_is_answered_with_the_schedule(kind):
+    with pytest.raises(TypeError, match=r"must be a schedule such as \w+\(0.9\), got 0.9"):
+        kind(0.9)

@@ -181,3 +181,12 @@ def test_missing_and_foreign_files_give_a_sentence(tmp_path):
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="holds no tensors by name; save a state_dict"):
         ow.report(tmp_path / "list.pt")
+
+
+@pytest.mark.parametrize("technique", [ow.VariationalDropout(ow.Constant(1.0)), ow.L0(ow.Constant(1.0))], ids=repr)
+def test_random_variables_are_not_counted_as_weights(technique):
+    model = nn.Linear(4, 4)
+    sparsifier = ow.sparsify(model, technique)
+    with pytest.raises(ValueError, match="Linear are random variables; report on its sparsifier"):
+        ow.report(model)
+    assert ow.report(sparsifier).parameters == 20

@@ -39,6 +39,7 @@ class MaskTechnique(Technique, ABC):
     pattern: Pattern = field(default=Unstructured(), kw_only=True)
 
     def __post_init__(self) -> None:
+        _check_schedule("schedule", self.schedule, "OneShot")
         for sparsity in (self.schedule.final, self.schedule(0)):
             if not 0 <= sparsity < 1:
                 raise ValueError(f"sparsity must be in [0, 1), got {sparsity}; did you pass a percentage?")
@@ -92,6 +93,7 @@ class Reparameterization(Technique, ABC):
     coefficient: Schedule
 
     def __post_init__(self) -> None:
+        _check_schedule("coefficient", self.coefficient, "Constant")
         if self.coefficient.final < 0:
             raise ValueError(f"the penalty coefficient must be >= 0, got {self.coefficient.final}")
 
@@ -101,3 +103,8 @@ class Reparameterization(Technique, ABC):
 
         generator: CPU, seeded.
         """
+
+
+def _check_schedule(name: str, value: object, example: str) -> None:
+    if not isinstance(value, Schedule):
+        raise TypeError(f"{name} must be a schedule such as {example}({value!r}), got {value!r}")

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from openwork.core.patterns import output_first
 from openwork.core.selection import Select, find_weights, matmul_weights
 from openwork.core.sparsifier import Sparsifier
+from openwork.core.technique import ReparameterizedWeight
 from openwork.inspect.checkpoint import model_tensors, read_checkpoint
 from openwork.inspect.flops import CONVENTION, Flops, count_flops
 from openwork.inspect.size import Size, size_of
@@ -163,7 +165,8 @@ def report(
     more dimensions, tied ones once where they share memory, and every floating-point tensor but batch-norm statistics
     is a parameter; ``skipped`` names the others.
     example: an input of the module, a tuple of arguments or a mapping of keyword arguments, for which to count FLOPs.
-    Raises FileNotFoundError and ValueError for files that cannot be read, ValueError for tensors without values.
+    Raises FileNotFoundError and ValueError for files that cannot be read, ValueError for tensors without values and for
+    a model in which variational dropout or L0 is at work.
     """
     masks: dict[str, Tensor] = {}
     if isinstance(source, Sparsifier):
@@ -186,6 +189,11 @@ def _of_model(model: nn.Module, select: Select, example: Any, masks: Mapping[str
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise ValueError(f"{name} has no values yet; run the model on one batch first")
+    if any(isinstance(module, ReparameterizedWeight) for module in model.modules()):
+        raise ValueError(
+            f"the weights of {type(model).__name__} are random variables; report on its sparsifier, or on what "
+            "finalize() returns"
+        )
     weights, _ = find_weights(model, select)
     flops = None if example is None else count_flops(model, example)
     layers, inside = [], {}
@@ -272,7 +280,7 @@ def _counted(name: str, tensor: Tensor, count: Callable[[Tensor], T]) -> T:
 def _by_output(weight: Tensor, module: nn.Module) -> Tensor:
     """The weight with the outputs along its first axis; transposed convolutions keep theirs along the second."""
     if not isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        return weight
+        return output_first(weight, module)
     grouped = weight.detach().view(module.groups, -1, *weight.shape[1:])  # (groups, in, out, *kernel) of each group
     return grouped.transpose(1, 2).flatten(0, 1)
 
