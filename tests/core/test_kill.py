@@ -76,7 +76,8 @@ def forked(technique, checkpoint, kill_after=None):
         os.kill(child, signal.SIGKILL)
     os.close(reading)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status == (0 if kill_after is None else -signal.SIGKILL), (technique, status)
+    # On a busy machine a child may end before it is killed.
+    assert status in ([0] if kill_after is None else [0, -signal.SIGKILL]), (technique, status)
     return steps
 
 
