@@ -73,8 +73,8 @@ def main() -> None:
         "torch.topk per layer": lambda: by_topk(weights),
         "torch.sort per layer": lambda: by_sort(weights),
         "openwork keep_largest": lambda: by_openwork(weights),
-        "openwork whole update, Uniform": lambda: uniform.after_step(1, None),
-        "openwork whole update, GlobalRanking": lambda: ranked.after_step(1, None),
+        "openwork whole update, Uniform": lambda: uniform.after_step(1, [], None),
+        "openwork whole update, GlobalRanking": lambda: ranked.after_step(1, [], None),
     }
     times: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(arguments.repeats + 1):

@@ -16,15 +16,15 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.M | re.S)
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/api.md", "docs/integrations.md"])
 def test_python_blocks_run(document, tmp_path):
     found = blocks(document, "python")
     assert found
     for code in found:
         (tmp_path / "block.py").write_text(code)
-        answer = subprocess.run(
-            [sys.executable, "-W", "error", "block.py"], cwd=tmp_path, capture_output=True, text=True
-        )
+        # Lightning gives its advice (more workers, another logger) as warnings.
+        strict = [] if document == "docs/integrations.md" else ["-W", "error"]
+        answer = subprocess.run([sys.executable, *strict, "block.py"], cwd=tmp_path, capture_output=True, text=True)
         assert answer.returncode == 0, answer.stderr
     if document == "README.md":
         assert "selected weights" in answer.stdout

@@ -1,6 +1,8 @@
 """Who may import whom: the picture in docs/design.md."""
 
 import ast
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ ALLOWED = {
     "openwork.core": [],
     "openwork.techniques": ["openwork.core"],
     "openwork.inspect": ["openwork.core"],
+    "openwork.integrations": ["openwork.core"],
     "openwork.study.models": [],
     "openwork.study.data": [],
     "openwork.study.files": [],
@@ -23,6 +26,9 @@ ALLOWED = {
     "openwork": ["openwork.core", "openwork.techniques", "openwork.inspect"],
 }
 CORE_ONLY = {"torch", "numpy", "safetensors", "openwork"}  # what a plain `pip install openwork` brings
+
+# Each integration also imports its own host, and nothing else does.
+HOSTS = {"openwork.integrations.lightning": "lightning", "openwork.integrations.transformers": "transformers"}
 
 
 def modules() -> dict[str, Path]:
@@ -60,11 +66,18 @@ def test_imports_point_in_one_direction(module):
 
 @pytest.mark.parametrize("module", sorted(m for m in modules() if not m.startswith(("openwork.study", "openwork.cli"))))
 def test_the_library_needs_no_extras(module):
-    import sys
-
     for name in imported(modules()[module]):
         package = name.partition(".")[0]
-        assert package in CORE_ONLY or package in sys.stdlib_module_names, f"{module} imports {name}"
+        allowed = {*CORE_ONLY, HOSTS.get(module)}
+        assert package in allowed or package in sys.stdlib_module_names, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", HOSTS)
+def test_a_missing_host_says_what_to_install(module, monkeypatch):
+    monkeypatch.setitem(sys.modules, HOSTS[module], None)  # importing it raises ImportError
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(ImportError, match=rf'pip install "openwork\[{HOSTS[module]}\]"'):
+        importlib.import_module(module)
 
 
 def test_the_training_loop_and_the_models_know_no_technique():

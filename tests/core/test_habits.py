@@ -7,12 +7,19 @@ import torch
 from helpers import conv_net, image_batches
 from torch import nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torch.utils.checkpoint import checkpoint
 
 import openwork as ow
 
 TECHNIQUE = ow.GradualMagnitude(ow.Cubic(0.8, begin=1, end=5, every=1))
+
+
+RANDOM_VARIABLES = pytest.mark.parametrize(
+    "technique",
+    [ow.VariationalDropout(ow.Constant(1e-2), log_sigma2=-4.0), ow.L0(ow.Constant(1e-2), dropout=0.9165)],
+    ids=["VariationalDropout", "L0"],
+)
 
 
 def zeros(model: nn.Module) -> int:
@@ -108,7 +115,44 @@ def test_activation_checkpointing():
     assert zeros(model) == EXACT
 
 
-@pytest.mark.parametrize("technique", [ow.VariationalDropout(ow.Constant(1e-2)), ow.L0(ow.Constant(1e-2))], ids=repr)
+@RANDOM_VARIABLES
+def test_an_average_of_random_variables_evaluates_with_zeros(technique):
+    torch.manual_seed(0)
+    model = nn.Sequential(conv_net(), nn.BatchNorm1d(5))
+    sparsifier = ow.sparsify(model, technique)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier.attach(optimizer)
+    average, total = AveragedModel(model), torch.zeros(5, 10)
+    for x, y in itertools.islice(image_batches(), 4):
+        (F.cross_entropy(model(x), y) + sparsifier.penalty()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        average.update_parameters(model)
+        total += model[0][5].weight.detach()
+    update_bn([x for x, _ in itertools.islice(image_batches(), 4)], average)
+    layer = average.module[0][5]
+    torch.testing.assert_close(layer.weight, total / 4)  # the means are averaged, and so is what else is learned
+    effective = layer.reparam.effective(layer.weight)
+    assert 0 < int((effective == 0).sum()) < 50
+    x, _ = next(image_batches())
+    assert torch.equal(average.eval()(x), average(x))
+    assert average.module[1].num_batches_tracked == 4
+
+
+def test_clipping_by_value_and_schedulers_leave_the_zeros():
+    model, sparsifier, optimizer = started()
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=6)
+    for x, y in itertools.islice(image_batches(), 6):
+        optimizer.zero_grad(set_to_none=False)
+        F.cross_entropy(model(x), y).backward()
+        nn.utils.clip_grad_value_(model.parameters(), 1e-3)
+        optimizer.step()
+        scheduler.step()
+    assert (sparsifier.steps, zeros(model)) == (6, EXACT)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
+
+
+@RANDOM_VARIABLES
 def test_checkpointed_noise_is_drawn_once(technique):
     def gradients(recompute: bool) -> list[torch.Tensor]:
         torch.manual_seed(0)

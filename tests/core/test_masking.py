@@ -237,19 +237,6 @@ def test_sparse_gradients_leave_the_zeros():
         assert int((embedding.weight == 0).sum()) == 12
 
 
-def test_a_closure_that_would_see_hidden_values_is_refused():
-    def closure():
-        layer.weight.grad = torch.ones(1, 2)
-        return 0.0
-
-    layer = one_layer(1.0, 4.0)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
-    ow.sparsify(layer, ow.GradualMagnitude(ow.OneShot(0.5), hidden="trained")).attach(optimizer)
-    with pytest.raises(ValueError, match=r"hidden='trained' does not work with step\(closure\)"):
-        optimizer.step(closure)
-    assert layer.weight.tolist() == [[0.0, 4.0]]
-
-
 def test_a_state_without_masks_is_refused():
     sparsifier = ow.sparsify(conv_net(), ALL_BUT_ONE)
     with pytest.raises(ValueError, match="the state holds no masks"):

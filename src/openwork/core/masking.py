@@ -13,7 +13,7 @@ elementwise optimizer keeps the zeros by itself; tensor version counters tell wh
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -82,47 +82,55 @@ class Masking:
         """Zero: masks do not change the loss."""
         return self._masks[0].new_zeros(())
 
+    @torch.no_grad()
     def mask_gradients(self) -> None:
         """Zeroes the gradients under the masks where the backward hooks could not, or somebody wrote to them since."""
         if not self._pruned:
             return
         for index, parameter in enumerate(self._parameters()):
             gradient = parameter.grad
-            if gradient is None or gradient.is_sparse:
-                continue  # a sparse gradient is left to the mask on the parameter
-            if self._clean_gradients[index] != (id(gradient), gradient._version):
-                gradient.mul_(self._mask(index))
-                self._clean_gradients[index] = (id(gradient), gradient._version)
+            if gradient is not None and self._clean_gradients[index] != (id(gradient), gradient._version):
+                self._mask_gradient(index, parameter)
 
     @torch.no_grad()
-    def before_step(self) -> None:
-        """Readies gradients and parameters for the optimizer."""
+    def before_step(self, owned: list[int]) -> None:
+        """Readies the gradients and parameters at these indices for the optimizer that owns them."""
         if not self._pruned:
             return
         self.mask_gradients()
-        self._clean_gradients = [None] * len(self.weights)
         parameters = self._parameters()
-        unmasked = any(p.grad is not None and p.grad.is_sparse for p in parameters)
-        self._overwritten = unmasked or [p._version for p in parameters] != self._clean_parameters
+        for index in owned:
+            self._clean_gradients[index] = None
+        self._overwritten = any(parameters[i]._version != self._clean_parameters[i] for i in owned)
         if self.technique.hidden == "trained":
-            self._restore(parameters)
+            # Without a foreign write since the last step, the trained copies agree with the parameters that are kept.
+            self._restore(owned, kept_are_newer=self._overwritten)
 
     @torch.no_grad()
-    def after_step(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
-        """Puts the zeros back after an optimizer step, under new masks where the schedule says so."""
-        if self.technique.schedule.due(step):
-            if self.technique.hidden != "trained":
-                self._restore(self._parameters())
+    def after_step(self, step: int | None, owned: list[int], optimizer: torch.optim.Optimizer | None) -> bool:
+        """Puts the zeros back after an optimizer's step, and returns whether under new masks.
+
+        step: the number of completed steps, or None where more optimizers' steps are needed to complete one; owned: the
+        indices of the weights that the optimizer moved.
+        """
+        trained = self.technique.hidden == "trained"
+        everything = list(range(len(self.weights)))
+        updated = step is not None and self.technique.schedule.due(step)
+        if updated:
+            assert step is not None
+            self._restore([i for i in everything if i not in owned] if trained else everything, kept_are_newer=True)
             self._update(step)
-            if optimizer is not None:
-                self.clear_state(optimizer)
+            self._clean_gradients = [None] * len(everything)
+            owned = everything
         elif self._pruned:
-            trained = self.technique.hidden == "trained"
             if trained:
-                self._hide()
+                self._hide(owned)
             if trained or self._overwritten or type(optimizer) not in _ELEMENTWISE:
-                self._apply()
-        self._clean_parameters = [p._version for p in self._parameters()]
+                self._apply(owned)
+        parameters = self._parameters()
+        for index in owned:
+            self._clean_parameters[index] = parameters[index]._version
+        return updated
 
     @torch.no_grad()
     def prune(self) -> None:
@@ -196,27 +204,39 @@ class Masking:
 
     def _gradient_hook(self, index: int) -> Callable[[Tensor], None]:
         def mask_gradient(parameter: Tensor) -> None:
-            gradient = parameter.grad
-            if self._pruned and gradient is not None and not gradient.is_sparse:
-                gradient.mul_(self._mask(index))
-                self._clean_gradients[index] = (id(gradient), gradient._version)
+            if self._pruned and parameter.grad is not None:
+                self._mask_gradient(index, parameter)
 
         return mask_gradient
 
-    def _apply(self) -> None:
-        masks = [self._mask(index) for index in range(len(self.weights))]
-        torch._foreach_mul_(self._parameters(), masks)
+    def _mask_gradient(self, index: int, parameter: Tensor) -> None:
+        gradient, mask = parameter.grad, self._mask(index)
+        assert gradient is not None
+        if gradient.is_sparse:  # an Embedding's: some rows of the matrix
+            gradient = gradient.coalesce()
+            rows = mask[tuple(gradient.indices())]
+            gradient.values().mul_(rows)
+            parameter.grad = gradient
+        else:
+            gradient.mul_(mask)
+            self._clean_gradients[index] = (id(gradient), gradient._version)
 
-    def _restore(self, parameters: list[Tensor]) -> None:
-        """Puts the hidden values back into the parameters."""
-        if not self._hidden:
+    def _apply(self, indices: Iterable[int] | None = None) -> None:
+        indices = range(len(self.weights)) if indices is None else indices
+        masks = {index: self._mask(index) for index in indices}
+        if masks:
+            torch._foreach_mul_([self.weights[index].parameter for index in masks], list(masks.values()))
+
+    def _restore(self, indices: list[int], *, kept_are_newer: bool) -> None:
+        """Puts the hidden values back into the parameters at these indices."""
+        if not self._hidden or not indices:
             return
-        # Without a foreign write since the last step, the trained copies agree with the parameters outside the masks.
-        if self._overwritten or self.technique.hidden == "frozen":
-            for index, parameter in enumerate(parameters):
+        parameters = self._parameters()
+        if kept_are_newer:
+            for index in indices:
                 keep = self._mask(index).bool()
-                self._hidden[index].copy_(torch.where(keep, parameter, self._hidden[index]))
-        torch._foreach_copy_(parameters, self._hidden)
+                self._hidden[index].copy_(torch.where(keep, parameters[index], self._hidden[index]))
+        torch._foreach_copy_([parameters[i] for i in indices], [self._hidden[i] for i in indices])
 
     def _groups(self) -> dict[str, int]:
         shapes = {w.name: output_first(w.parameter, w.sites[0].module).shape for w in self.weights}
@@ -255,8 +275,11 @@ class Masking:
             self._hide()
         self._apply()
 
-    def _hide(self) -> None:
+    def _hide(self, indices: list[int] | None = None) -> None:
         parameters = self._parameters()
         if not self._hidden:
             self._hidden = [torch.empty_like(p, requires_grad=False) for p in parameters]
-        torch._foreach_copy_(self._hidden, parameters)
+            indices = None
+        indices = list(range(len(parameters))) if indices is None else indices
+        if indices:
+            torch._foreach_copy_([self._hidden[i] for i in indices], [parameters[i] for i in indices])

@@ -1,7 +1,7 @@
 """The life cycle: `sparsify` a model, `attach` its optimizer, train, `finalize`."""
 
 import weakref
-from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from openwork.core.masking import Masking
+from openwork.core.optimizers import check_optimizer, check_ownership, follow, parameter_ids
 from openwork.core.patterns import fitting
 from openwork.core.reparameterize import Reparameterizing
 from openwork.core.selection import Select, Weight, find_weights, matmul_weights
@@ -42,8 +43,10 @@ class Sparsifier:
         self.weights: list[Weight] = weights
         self.skipped: dict[str, str] = skipped
         self.steps = 0
-        self._optimizer: torch.optim.Optimizer | None = None
+        self._optimizers: list[torch.optim.Optimizer] = []
         self._optimizer_hooks: list[RemovableHandle] = []
+        # Optimizers whose state came from elsewhere; cleared at their next step, so that parts may load in any order.
+        self._unmasked_state: set[torch.optim.Optimizer] = set()
         self._finalized = False
         self._mechanism: Masking | Reparameterizing
         if isinstance(technique, MaskTechnique):
@@ -66,58 +69,44 @@ class Sparsifier:
             f"Sparsifier({self.technique}, {len(self.weights)} tensors{skipped}, {counts:,} weights, step {self.steps})"
         )
 
-    def attach(self, optimizer: torch.optim.Optimizer, *, penalty_gradient: bool = False) -> "Sparsifier":
+    def attach(
+        self, optimizer: torch.optim.Optimizer, *more: torch.optim.Optimizer, penalty_gradient: bool = False
+    ) -> "Sparsifier":
         """The same sparsifier, which from now on follows the optimizer's steps.
 
+        more: further optimizers, where each owns a part of the weights. Weights are sparse after every step of theirs,
+        and the steps of the last one are counted: pass last the one whose step ends an iteration.
         penalty_gradient: add the penalty's gradient inside ``optimizer.step()``, for hosts that own the loss; leave
-        `penalty` out of the loss then. Raises ValueError for an optimizer that lacks any of the weights, and where
-        one is attached already.
+        `penalty` out of the loss then. Each optimizer adds that of its own parameters.
+        Raises ValueError where a weight is owned by none or by two of the optimizers, where one is attached already,
+        for LBFGS, and for masks with an optimizer whose eps is 0; TypeError for a wrapper that runs no step hooks.
         """
         self._check_live()
-        if self._optimizer is not None:
+        if self._optimizers:
             raise ValueError("an optimizer is attached already; call detach() first")
-        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        needed = {weight.name: weight.parameter for weight in self.weights}
-        if isinstance(self._mechanism, Reparameterizing):
-            needed |= self._mechanism.parameters()
-        missing = [name for name, p in needed.items() if p.requires_grad and id(p) not in owned]
-        if missing:
-            raise ValueError(
-                f"the optimizer does not own {_some(missing)}; create it after sparsify, from model.parameters()"
-            )
-
+        optimizers = [optimizer, *more]
+        for each in optimizers:
+            check_optimizer(each, masks=isinstance(self._mechanism, Masking))
+        check_ownership(self._trained_parameters(), optimizers)
         trained = isinstance(self.technique, MaskTechnique) and self.technique.hidden == "trained"
-
-        def before(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            if (trained or penalty_gradient) and (len(args) > 1 or kwargs.get("closure")):
-                # The closure would see the weights with their hidden values, or overwrite the penalty's gradient.
-                name = "hidden='trained'" if trained else "penalty_gradient"
-                raise ValueError(f"{name} does not work with step(closure); call the closure first, then step()")
-            if penalty_gradient and isinstance(self._mechanism, Reparameterizing):
-                with torch.enable_grad():
-                    self.penalty().backward()  # type: ignore[no-untyped-call]
-            if isinstance(self._mechanism, Masking):
-                self._mechanism.before_step()
-
-        def after(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            self._advance(optimizer)
-
-        self._optimizer = optimizer
-        self._optimizer_hooks = [
-            optimizer.register_step_pre_hook(before),
-            optimizer.register_step_post_hook(after),
-        ]
-        if isinstance(self._mechanism, Masking):
-            mechanism = self._mechanism
-            self._optimizer_hooks.append(optimizer.register_load_state_dict_post_hook(mechanism.clear_state))
-            mechanism.clear_state(optimizer)
+        for each in optimizers:
+            self._optimizer_hooks += follow(
+                each,
+                partial(self._before_step, each, penalty_gradient),
+                partial(self._after_step, each),
+                once=trained,
+            )
+            self._optimizer_hooks.append(each.register_load_state_dict_post_hook(self._unmasked_state.add))
+            self._unmasked_state.add(each)
+        self._optimizers = optimizers
         return self
 
     def detach(self) -> None:
-        """Lets go of the optimizer: its steps are no longer followed. Does nothing where none is attached."""
+        """Lets go of the optimizers: their steps are no longer followed. Does nothing where none is attached."""
         for hook in self._optimizer_hooks:
             hook.remove()
-        self._optimizer, self._optimizer_hooks = None, []
+        self._optimizers, self._optimizer_hooks = [], []
+        self._unmasked_state.clear()
 
     def penalty(self) -> Tensor:
         """What to add to the mean loss of a batch, shape (): zero for masks, coefficient * KL or L0 otherwise."""
@@ -127,13 +116,13 @@ class Sparsifier:
     def step(self) -> None:
         """Counts one optimizer step; only for loops without a torch optimizer to attach to, right after its update."""
         self._check_live()
-        if self._optimizer is not None:
+        if self._optimizers:
             raise ValueError("the attached optimizer's steps are counted already; leave step() out")
         if isinstance(self.technique, MaskTechnique) and self.technique.hidden == "trained":
             raise ValueError(
                 "hidden='trained' moves masked weights inside optimizer.step(); attach the optimizer instead"
             )
-        self._advance(None)
+        self._advance(None, counts=True)
 
     def sparsity(self) -> float:
         """The fraction of zeros, 0-1, among the selected weights as evaluation uses them."""
@@ -193,16 +182,54 @@ class Sparsifier:
                 f"{type(self.technique).__name__}; sparsify with the technique that saved it"
             )
         self._mechanism.load_state_dict(state)
-        if isinstance(self._mechanism, Masking) and self._optimizer is not None:
-            self._mechanism.clear_state(self._optimizer)
+        if isinstance(self._mechanism, Masking):
+            self._unmasked_state.update(self._optimizers)
         self.steps = state["steps"]
 
-    def _advance(self, optimizer: torch.optim.Optimizer | None) -> None:
-        self.steps += 1
+    def _trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Everything that the optimizers have to own, by name."""
+        needed = {weight.name: weight.parameter for weight in self.weights}
+        if isinstance(self._mechanism, Reparameterizing):
+            needed |= self._mechanism.parameters()
+        return {name: parameter for name, parameter in needed.items() if parameter.requires_grad}
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, penalty_gradient: bool) -> None:
         if isinstance(self._mechanism, Masking):
-            self._mechanism.after_step(self.steps, optimizer)
-        else:
+            if optimizer in self._unmasked_state:
+                self._mechanism.clear_state(optimizer)
+                self._unmasked_state.remove(optimizer)
+            self._mechanism.before_step(self._owned(optimizer))
+        elif penalty_gradient:
+            ids = parameter_ids(optimizer)
+            own = [p for p in self._trained_parameters().values() if id(p) in ids]
+            # Set by GradScaler for the time of the step where it leaves it to a fused optimizer to unscale gradients.
+            scale = getattr(optimizer, "grad_scale", None)
+            with torch.enable_grad():
+                penalty = self.penalty() if scale is None else self.penalty() * scale
+                if own:
+                    penalty.backward(inputs=own)
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, moved: bool) -> None:
+        self._advance(optimizer, counts=moved and optimizer is self._optimizers[-1])
+
+    def _advance(self, optimizer: torch.optim.Optimizer | None, *, counts: bool) -> None:
+        self.steps += counts
+        if isinstance(self._mechanism, Masking):
+            updated = self._mechanism.after_step(self.steps if counts else None, self._owned(optimizer), optimizer)
+            for attached in self._optimizers if updated else ():
+                self._mechanism.clear_state(attached)
+        elif counts:
             self._mechanism.after_step(self.steps)
+
+    def _owned(self, optimizer: torch.optim.Optimizer | None) -> list[int]:
+        """The indices of the weights that the optimizer moves; the last one also takes those that nobody moves."""
+        indices = list(range(len(self.weights)))
+        if len(self._optimizers) < 2:
+            return indices
+        assert optimizer is not None
+        last = optimizer is self._optimizers[-1]
+        ids = set().union(*map(parameter_ids, self._optimizers[:-1])) if last else parameter_ids(optimizer)
+        return [index for index in indices if (id(self.weights[index].parameter) in ids) != last]
 
     def _check_live(self) -> None:
         if self._finalized:
@@ -227,8 +254,3 @@ def sparsify(
     weights.
     """
     return Sparsifier(model, technique, select, seed, from_zeros)
-
-
-def _some(names: Iterable[str], most: int = 3) -> str:
-    listed = list(names)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
