@@ -36,13 +36,13 @@ def bert(seed=0):
     )
 
 
-CONV1D = ow.weights_of(transformers.pytorch_utils.Conv1D)  # GPT-2's Linear, with the weight transposed
-LINEAR = ow.weights_of(torch.nn.Linear)
+# GPT-2's Linear is a Conv1D with the weight transposed, and its softmax is tied to the embedding.
 CASES = {
-    "frozen": (gpt2, TEXTS, ow.GradualMagnitude(RAMP), CONV1D),
-    "trained": (gpt2, TEXTS, ow.GradualMagnitude(RAMP, hidden="trained"), CONV1D),
-    "VariationalDropout": (bert, SENTENCES, ow.VariationalDropout(ow.Constant(1e-2), log_sigma2=-5.0), LINEAR),
-    "L0": (bert, SENTENCES, ow.L0(ow.Constant(1e-2), dropout=0.9), LINEAR),
+    "frozen": (gpt2, TEXTS, ow.GradualMagnitude(RAMP)),
+    "trained": (gpt2, TEXTS, ow.GradualMagnitude(RAMP, hidden="trained")),
+    "VariationalDropout": (gpt2, TEXTS, ow.VariationalDropout(ow.Constant(1e-2), log_sigma2=-5.0)),
+    "VariationalDropout of BERT": (bert, SENTENCES, ow.VariationalDropout(ow.Constant(1e-2), log_sigma2=-5.0)),
+    "L0": (bert, SENTENCES, ow.L0(ow.Constant(1e-2), dropout=0.9)),
 }
 
 
@@ -60,9 +60,9 @@ def trainer_of(model, sparsifier, data, folder, **settings):
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(case, tmp_path):
-    make, data, technique, select = CASES[case]
+    make, data, technique = CASES[case]
     whole = make()
-    sparsifier = ow.sparsify(whole, technique, select=select)
+    sparsifier = ow.sparsify(whole, technique)
     trainer = trainer_of(whole, sparsifier, data, tmp_path)
     trainer.train()
     assert sparsifier.steps == 12
@@ -71,7 +71,7 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(case, 
     assert logged[-1] == 0.75 or "GradualMagnitude" not in repr(technique)
 
     model = make(seed=5)
-    resumed = ow.sparsify(model, technique, select=select)
+    resumed = ow.sparsify(model, technique)
     trainer_of(model, resumed, data, tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
     assert resumed.steps == 12
     for name, tensor in whole.state_dict().items():
@@ -82,7 +82,7 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(case, 
 
 def test_accumulation_clipping_and_a_second_training(tmp_path):
     model = gpt2()
-    sparsifier = ow.sparsify(model, CASES["frozen"][2], select=CONV1D)
+    sparsifier = ow.sparsify(model, CASES["frozen"][2])
     settings = {"gradient_accumulation_steps": 2, "max_grad_norm": 0.1, "save_strategy": "no", "max_steps": 5}
     trainer = trainer_of(model, sparsifier, TEXTS, tmp_path, **settings)
     trainer.train()
@@ -99,7 +99,7 @@ def test_accumulation_clipping_and_a_second_training(tmp_path):
 
 def test_the_best_models_state_comes_with_its_weights(tmp_path):
     model = gpt2()
-    sparsifier = ow.sparsify(model, CASES["frozen"][2], select=CONV1D)
+    sparsifier = ow.sparsify(model, CASES["frozen"][2], select=ow.weights_of(transformers.pytorch_utils.Conv1D))
     settings = {"eval_strategy": "steps", "eval_steps": 4, "load_best_model_at_end": True, "greater_is_better": True}
     trainer = trainer_of(model, sparsifier, TEXTS, tmp_path, **settings)
     trainer.train()  # the largest loss is the "best", at step 4
@@ -112,11 +112,11 @@ def test_the_best_models_state_comes_with_its_weights(tmp_path):
 def test_a_checkpoint_without_its_state_is_refused(tmp_path):
     def resume():
         model = gpt2(seed=5)
-        trainer = trainer_of(model, ow.sparsify(model, CASES["frozen"][2], select=CONV1D), TEXTS, tmp_path)
+        trainer = trainer_of(model, ow.sparsify(model, CASES["frozen"][2]), TEXTS, tmp_path)
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
 
     model = gpt2()
-    sparsifier = ow.sparsify(model, CASES["frozen"][2], select=CONV1D)
+    sparsifier = ow.sparsify(model, CASES["frozen"][2])
     trainer_of(model, sparsifier, TEXTS, tmp_path, max_steps=8).train()
     state = tmp_path / "checkpoint-4" / "sparsifier.pt"
     state.write_bytes((tmp_path / "checkpoint-8" / "sparsifier.pt").read_bytes())

@@ -15,11 +15,13 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from openwork.core.technique import Op, ReparameterizedWeight
 
+DISTRIBUTIONS = "_distributions"
+"""The attribute of a module with random weights that holds their distributions by parameter name, a plain dict."""
+
 
 def distribution(module: nn.Module, leaf: str) -> ReparameterizedWeight | None:
     """The distribution of the parameter ``leaf``; None where it is not random."""
-    random: Any = module._modules["reparam"]
-    found: ReparameterizedWeight | None = random._modules.get(leaf)
+    found: ReparameterizedWeight | None = module.__dict__[DISTRIBUTIONS].get(leaf)
     return found
 
 

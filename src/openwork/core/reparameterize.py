@@ -1,10 +1,10 @@
 """Reparameterising: weights that are random variables; the dense parameter stays and is the mean.
 
 The class of the module that owns a weight is switched in place. The module object and its ``state_dict`` keys stay, and
-what is learned besides hangs on one submodule, ``module.reparam``, by the parameter's name there. Layers that torch
-itself defines get a forward of `core/operations.py`; any other module keeps its own, in which the weight reads as a
-sample, drawn once. Whoever else reads it, as MultiheadAttention reads ``out_proj.weight``, gets a sample too; in
-evaluation everybody gets the deterministic weight.
+what is learned besides hangs on one submodule, ``module.reparam``, by the parameter's name there; of a tied weight, on
+the first module that has it. Layers that torch itself defines get a forward of `core/operations.py`; any other module
+keeps its own, in which the weight reads as a sample, drawn once. Whoever else reads it, as MultiheadAttention reads
+``out_proj.weight``, gets a sample too; in evaluation everybody gets the deterministic weight.
 """
 
 import copy
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openwork.core.operations import FORWARDS, draw
+from openwork.core.operations import DISTRIBUTIONS, FORWARDS, draw
 from openwork.core.selection import Weight
 from openwork.core.technique import Reparameterization, ReparameterizedWeight
 from openwork.core.threshold import seeded_generator
@@ -33,18 +33,19 @@ class Reparameterizing:
         self.weights = weights
         self.seed = seed
         self.distributions: list[ReparameterizedWeight] = []
-        leaves: dict[nn.Module, list[str]] = {}
         for weight in weights:
             generator = seeded_generator(seed, 0, weight.name)
             distribution = technique.distribution(weight.parameter.detach(), generator)
             self.distributions.append(distribution)
-            for site in weight.sites:
-                if site.module not in leaves:
-                    site.module.add_module("reparam", nn.ModuleDict())
-                site.module.get_submodule("reparam").add_module(site.leaf, distribution)
-                leaves.setdefault(site.module, []).append(site.leaf)
-        for module, names in leaves.items():
-            module.__class__ = _switched(type(module), tuple(names))
+            for place, site in enumerate(weight.sites):
+                random = site.module.__dict__.setdefault(DISTRIBUTIONS, {})
+                random[site.leaf] = distribution
+                if place == 0:  # a tied weight has one entry in the state, as savers of tied weights want it
+                    if "reparam" not in site.module._modules:
+                        site.module.add_module("reparam", nn.ModuleDict())
+                    site.module.get_submodule("reparam").add_module(site.leaf, distribution)
+        for module in {site.module: None for weight in weights for site in weight.sites}:
+            module.__class__ = _switched(type(module), tuple(module.__dict__[DISTRIBUTIONS]))
         # A tensor, so that a compiled penalty does not see a new constant at each step.
         self._coefficient = torch.tensor(0.0, device=weights[0].parameter.device)
         self.after_step(0)
@@ -88,17 +89,17 @@ class Reparameterizing:
         switched = [module for module in model.modules() if type(module) in _PLAIN]
         written: set[int] = set()
         for module in switched:
-            for leaf, distribution in module.get_submodule("reparam").named_children():
+            for leaf, distribution in module.__dict__[DISTRIBUTIONS].items():
                 parameter = module._parameters[leaf]
                 assert parameter is not None
-                assert isinstance(distribution, ReparameterizedWeight)
                 if id(parameter) not in written:  # L0 would multiply a tied weight by its gate twice
                     with torch.no_grad():
                         parameter.copy_(distribution.effective(parameter))
                     written.add(id(parameter))
         for module in switched:
-            del module.reparam
-            module.__dict__.pop("noise_seed", None)
+            module._modules.pop("reparam", None)
+            for own in (DISTRIBUTIONS, "noise_seed"):
+                module.__dict__.pop(own, None)
             module.__class__ = _PLAIN[type(module)]
         return model
 
