@@ -9,6 +9,8 @@
 
 A product that is known to change nothing is left out. Where gradients and optimizer state are zero under the mask, an
 elementwise optimizer keeps the zeros by itself; tensor version counters tell when somebody else wrote to either.
+
+Where FSDP2 shards a weight, everything here is of this process's rows alone.
 """
 
 import copy
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from openwork.core.selection import Weight
+from openwork.core.sharded import is_offloaded, is_sharded, local, rows_like, shard_like, shards_of, version
 from openwork.core.technique import MaskTechnique
 from openwork.core.threshold import keep_largest, seeded_generator
 
@@ -47,7 +50,9 @@ class Masking:
         self.technique = technique
         self.seed = seed
         self.weights = weights
-        parameters = self._parameters()
+        # FSDP2 puts the whole weight into the module between its forward and backward; the shard stays the parameter.
+        self._sharded: dict[int, Tensor] = {}
+        parameters = self._local_parameters()
         # Kept in the weight's dtype: multiplying by bool masks is 2.6 times slower on a GPU and slower on a CPU.
         self._masks = [torch.ones_like(p, requires_grad=False) for p in parameters]
         # Full copies, of which only the places under the mask mean anything.
@@ -60,20 +65,44 @@ class Masking:
         # Where a weight may ever be kept; all of it, unless the model's own zeros are to stay.
         self._allowed = [p.detach() != 0 for p in parameters] if from_zeros else []
         technique.allocation(self._scores_now(), technique.schedule.final, technique.schedule.final)
-        self._hooks: list[RemovableHandle] = [
+        self._hooks: list[RemovableHandle] = []
+        self.follow_parameters()
+
+    def follow_parameters(self) -> None:
+        """Hooks the parameters as they are now: FSDP2 replaces them by shards, and leaves the hooks behind.
+
+        Raises ValueError for a sharding or an allocation that cannot be masked.
+        """
+        newly = not self._sharded and any(is_sharded(weight.parameter) for weight in self.weights)
+        whole = [int((mask == 0).count_nonzero()) for mask in self._masks] if newly else []
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = [
             parameter.register_post_accumulate_grad_hook(self._gradient_hook(index))  # type: ignore[no-untyped-call]
-            for index, parameter in enumerate(parameters)
+            for index, parameter in enumerate(self._parameters())
+            if not is_offloaded(parameter)
         ]
+        for index in range(len(self.weights)):
+            self._mask(index)
+        if newly and list(self.zeros().values()) != whole:
+            raise ValueError(
+                "the processes had different weights in sparsify, so their masks do not fit together; start all "
+                "processes from one seed, or call sparsify after fully_shard"
+            )
+        if self._sharded:
+            self.technique.allocation(self._scores_now(), self.technique.schedule.final, self.technique.schedule.final)
 
     def masks(self) -> dict[str, Tensor]:
-        """The masks by name: bool, True = keep."""
-        return {w.name: mask.bool() for w, mask in zip(self.weights, self._masks, strict=True)}
+        """The masks by name: bool, True = keep; sharded like the weights."""
+        return self._by_name([self._mask(index).bool() for index in range(len(self.weights))])
 
     def zeros(self) -> dict[str, int]:
-        """The number of masked weights by name."""
-        return {
-            w.name: mask.numel() - int(mask.count_nonzero()) for w, mask in zip(self.weights, self._masks, strict=True)
-        }
+        """The number of masked weights by name, of all shards together."""
+        zeros = {}
+        for index, (weight, parameter) in enumerate(zip(self.weights, self._parameters(), strict=True)):
+            mask = self._mask(index)
+            (zeros[weight.name],) = shards_of(parameter).sum([mask.numel() - int(mask.count_nonzero())])
+        return zeros
 
     def penalty(self) -> Tensor:
         """Zero: masks do not change the loss."""
@@ -87,9 +116,9 @@ class Masking:
             gradient = parameter.grad
             if gradient is None or gradient.is_sparse:
                 continue  # a sparse gradient is left to the mask on the parameter
-            if self._clean_gradients[index] != (id(gradient), gradient._version):
-                gradient.mul_(self._mask(index))
-                self._clean_gradients[index] = (id(gradient), gradient._version)
+            if self._clean_gradients[index] != (id(gradient), version(gradient)):
+                local(gradient).mul_(self._mask(index))
+                self._clean_gradients[index] = (id(gradient), version(gradient))
 
     @torch.no_grad()
     def before_step(self) -> None:
@@ -100,16 +129,16 @@ class Masking:
         self._clean_gradients = [None] * len(self.weights)
         parameters = self._parameters()
         unmasked = any(p.grad is not None and p.grad.is_sparse for p in parameters)
-        self._overwritten = unmasked or [p._version for p in parameters] != self._clean_parameters
+        self._overwritten = unmasked or [version(p) for p in parameters] != self._clean_parameters
         if self.technique.hidden == "trained":
-            self._restore(parameters)
+            self._restore()
 
     @torch.no_grad()
     def after_step(self, step: int, optimizer: torch.optim.Optimizer | None) -> None:
         """Puts the zeros back after an optimizer step, under new masks where the schedule says so."""
         if self.technique.schedule.due(step):
             if self.technique.hidden != "trained":
-                self._restore(self._parameters())
+                self._restore()
             self._update(step)
             if optimizer is not None:
                 self.clear_state(optimizer)
@@ -119,7 +148,7 @@ class Masking:
                 self._hide()
             if trained or self._overwritten or type(optimizer) not in _ELEMENTWISE:
                 self._apply()
-        self._clean_parameters = [p._version for p in self._parameters()]
+        self._clean_parameters = [version(p) for p in self._parameters()]
 
     @torch.no_grad()
     def prune(self) -> None:
@@ -134,34 +163,44 @@ class Masking:
         for index, parameter in enumerate(self._parameters()):
             for value in optimizer.state.get(parameter, {}).values():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    value.mul_(self._mask(index))
+                    local(value).mul_(self._mask(index))
 
     def finalize(self, model: nn.Module, *, in_place: bool) -> nn.Module:
         """The model, or a copy of it, with its zeros; modules are plain already."""
         with torch.no_grad():
             self._apply()
         if not in_place:
+            if self._sharded:
+                raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
             return copy.deepcopy(model)
         for hook in self._hooks:
             hook.remove()
         return model
 
     def state_dict(self) -> dict[str, Any]:
-        """The seed, and masks and hidden values by name."""
-        names = [w.name for w in self.weights]
-        hidden = dict(zip(names, self._hidden, strict=True)) if self._hidden else {}
-        allowed = dict(zip(names, self._allowed, strict=True)) if self._allowed else {}
-        return {"seed": self.seed, "masks": self.masks(), "hidden": hidden, "allowed": allowed}
+        """The seed, and masks and hidden values by name; DTensors of the weights' sharding where they have one."""
+        masks, hidden, allowed = self.masks(), self._hidden, self._allowed
+        # All is there from the start: torch.distributed.checkpoint reads only what a fresh sparsifier's state has too.
+        parameters = self._local_parameters()
+        if not hidden and self.technique.hidden != "lost":
+            hidden = [p.detach().clone() for p in parameters]
+        allowed = allowed or [torch.ones_like(p, dtype=torch.bool, requires_grad=False) for p in parameters]
+        return {
+            "seed": self.seed,
+            "masks": masks,
+            "hidden": self._by_name(hidden),
+            "allowed": self._by_name(allowed),
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over masks and hidden values, and masks the parameters. Raises ValueError for another model's."""
         if not {"seed", "masks", "hidden", "allowed"} <= state.keys():
             raise ValueError("the state holds no masks; pass what Sparsifier.state_dict() returned")
-        names = [w.name for w in self.weights]
+        parameters = self._parameters()
         for kind in ("masks", "hidden", "allowed"):
             shapes = {name: tuple(tensor.shape) for name, tensor in state[kind].items()}
-            expected = {w.name: tuple(w.parameter.shape) for w in self.weights}
+            expected = {w.name: tuple(p.shape) for w, p in zip(self.weights, parameters, strict=True)}
             if shapes != expected and (shapes or kind == "masks"):
                 name = next(n for n in {**shapes, **expected} if shapes.get(n) != expected.get(n))
                 raise ValueError(
@@ -169,22 +208,51 @@ class Masking:
                     f"{expected.get(name, 'not selected')} here; build the sparsifier with the same model and selection"
                 )
         self.seed = state["seed"]
-        for index, name in enumerate(names):
-            self._masks[index] = state["masks"][name].to(self._parameters()[index])
-        self._hidden = [
-            state["hidden"][w.name].detach().to(w.parameter).clone() for w in self.weights if state["hidden"]
-        ]
-        self._allowed = [state["allowed"][w.name].to(w.parameter.device) for w in self.weights if state["allowed"]]
-        self._pruned = not all(bool(mask.all()) for mask in state["masks"].values())
+
+        def own_parts(values: dict[str, Tensor]) -> list[Tensor]:
+            named = zip(self.weights, parameters, strict=True) if values else ()
+            return [rows_like(values[w.name].detach(), p).to(p.device, p.dtype, copy=True) for w, p in named]
+
+        self._masks, self._hidden = own_parts(state["masks"]), own_parts(state["hidden"])
+        self._allowed = [values.bool() for values in own_parts(state["allowed"])]
+        if all(bool(values.all()) for values in self._allowed):
+            self._allowed = []
+        self._pruned = not all(bool(mask.all()) for mask in self._masks)
         self._apply()
-        self._clean_parameters = [-1] * len(names)  # the model's own state may be loaded after this
+        self._clean_parameters = [-1] * len(parameters)  # the model's own state may be loaded after this
+
+    def _parameter(self, index: int) -> Tensor:
+        """The parameter as the optimizer has it: a DTensor where it is sharded."""
+        parameter: Tensor = self.weights[index].parameter
+        if is_sharded(parameter):
+            self._sharded[index] = parameter
+        return self._sharded.get(index, parameter)
 
     def _parameters(self) -> list[Tensor]:
-        return [weight.parameter for weight in self.weights]
+        return [self._parameter(index) for index in range(len(self.weights))]
+
+    def _local_parameters(self) -> list[Tensor]:
+        return [local(parameter) for parameter in self._parameters()]
+
+    def _by_name(self, parts: list[Tensor]) -> dict[str, Tensor]:
+        """What belongs to the weights, by name and sharded like them; empty where there is nothing."""
+        named = zip(self.weights, parts, self._parameters(), strict=True) if parts else ()
+        return {weight.name: shard_like(part, parameter) for weight, part, parameter in named}
 
     def _mask(self, index: int) -> Tensor:
-        """The mask as the parameter's dtype and device are now: `model.half()` and `.to()` may come at any time."""
-        parameter, mask = self.weights[index].parameter, self._masks[index]
+        """The mask as the parameter is now: `fully_shard`, `model.half()` and `.to()` may come at any time."""
+        whole = self._parameter(index)
+        parameter = local(whole)
+        if self._masks[index].shape != parameter.shape:
+            if not is_sharded(whole):
+                raise ValueError(
+                    f"{self.weights[index].name} had the shape {tuple(self._masks[index].shape)} in sparsify and has "
+                    f"{tuple(parameter.shape)} now; sparsify after such a change, and shard with fully_shard, not FSDP1"
+                )
+            for values in (self._masks, self._hidden, self._allowed):
+                if values:
+                    values[index] = rows_like(values[index], whole)
+        mask = self._masks[index]
         if mask.dtype != parameter.dtype or mask.device != parameter.device:
             mask = self._masks[index] = mask.to(parameter)
             if self._hidden:
@@ -195,19 +263,20 @@ class Masking:
         def mask_gradient(parameter: Tensor) -> None:
             gradient = parameter.grad
             if self._pruned and gradient is not None and not gradient.is_sparse:
-                gradient.mul_(self._mask(index))
-                self._clean_gradients[index] = (id(gradient), gradient._version)
+                local(gradient).mul_(self._mask(index))
+                self._clean_gradients[index] = (id(gradient), version(gradient))
 
         return mask_gradient
 
     def _apply(self) -> None:
         masks = [self._mask(index) for index in range(len(self.weights))]
-        torch._foreach_mul_(self._parameters(), masks)
+        torch._foreach_mul_(self._local_parameters(), masks)
 
-    def _restore(self, parameters: list[Tensor]) -> None:
+    def _restore(self) -> None:
         """Puts the hidden values back into the parameters."""
         if not self._hidden:
             return
+        parameters = self._local_parameters()
         # Without a foreign write since the last step, the trained copies agree with the parameters outside the masks.
         if self._overwritten or self.technique.hidden == "frozen":
             for index, parameter in enumerate(parameters):
@@ -219,10 +288,16 @@ class Masking:
         scores = {}
         for index, weight in enumerate(self.weights):
             generator = seeded_generator(self.seed, step, weight.name)
-            values = weight.parameter.detach()
-            score = self.technique.scores(values, self._mask(index).bool(), generator)
+            # DTensors where the weight is sharded, so that a technique's mean or maximum is that of the whole.
+            values = self._parameter(index).detach()
+            score = self.technique.scores(values, shard_like(self._mask(index).bool(), values), generator)
             if self._allowed:
-                score = torch.where(self._allowed[index].to(score.device), score, -math.inf)
+                score = torch.where(shard_like(self._allowed[index].to(score.device), values), score, -math.inf)
+            if shards_of(score) != shards_of(values):
+                raise TypeError(
+                    f"{type(self.technique).__name__}.scores must return scores sharded like the weight it got, and "
+                    f"returned a {type(score).__name__} for {weight.name}; compute them from the weight itself"
+                )
             scores[weight.name] = score
         return scores
 
@@ -234,7 +309,7 @@ class Masking:
         for index, weight in enumerate(self.weights):
             # Ties have a generator of their own: the draw does not depend on how many numbers the scores used up.
             ties = seeded_generator(self.seed, step, f"{weight.name}/ties")
-            mask = keep_largest(scores[weight.name], keep[weight.name], ties)
+            mask = local(keep_largest(scores[weight.name], keep[weight.name], ties))
             self._mask(index).copy_(mask)
             self._pruned = self._pruned or int(mask.count_nonzero()) < mask.numel()
         if self.technique.hidden != "lost" and self._pruned:
@@ -242,7 +317,7 @@ class Masking:
         self._apply()
 
     def _hide(self) -> None:
-        parameters = self._parameters()
+        parameters = self._local_parameters()
         if not self._hidden:
             self._hidden = [torch.empty_like(p, requires_grad=False) for p in parameters]
         torch._foreach_copy_(self._hidden, parameters)

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from openwork.core.masking import Masking
 from openwork.core.reparameterize import Reparameterizing
 from openwork.core.selection import Select, Weight, find_weights, matmul_weights
+from openwork.core.sharded import is_sharded, reshard
 from openwork.core.technique import MaskTechnique, Reparameterization, Technique
 
 _FORMAT = 1
@@ -25,10 +26,12 @@ class Sparsifier:
     """
 
     def __init__(self, model: nn.Module, technique: Technique, select: Select, seed: int, from_zeros: bool) -> None:
+        reshard(model)
         weights, skipped = find_weights(model, select)
         chosen = {id(weight.parameter) for weight in weights}
         for other in _active:
-            if not chosen.isdisjoint(id(weight.parameter) for weight in other.weights):
+            held = (site.module._parameters.get(site.leaf) for weight in other.weights for site in weight.sites)
+            if not chosen.isdisjoint(id(parameter) for parameter in held):
                 raise ValueError(
                     f"{weights[0].name} is being sparsified by {other.technique} already; call finalize() on that "
                     "sparsifier first, or select other weights"
@@ -48,6 +51,7 @@ class Sparsifier:
         elif isinstance(technique, Reparameterization):
             if from_zeros:
                 raise ValueError(f"from_zeros needs masks, and {type(technique).__name__} has none; leave it out")
+            _refuse_shards(technique, weights)
             self._mechanism = Reparameterizing(technique, weights, seed)
         else:
             raise TypeError(
@@ -69,9 +73,11 @@ class Sparsifier:
         self._check_live()
         if self._optimizer is not None:
             raise ValueError("an optimizer is attached already; call detach() first")
+        reshard(self.model)
         owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
         needed = {weight.name: weight.parameter for weight in self.weights}
         if isinstance(self._mechanism, Reparameterizing):
+            _refuse_shards(self.technique, self.weights)
             needed |= self._mechanism.parameters()
         missing = [name for name, p in needed.items() if p.requires_grad and id(p) not in owned]
         if missing:
@@ -79,6 +85,8 @@ class Sparsifier:
                 f"the optimizer does not own {_some(missing)}; create it after sparsify, from model.parameters()"
             )
 
+        if isinstance(self._mechanism, Masking):
+            self._mechanism.follow_parameters()
         trained = isinstance(self.technique, MaskTechnique) and self.technique.hidden == "trained"
 
         def before(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -129,7 +137,10 @@ class Sparsifier:
         self._advance(None)
 
     def sparsity(self) -> float:
-        """The fraction of zeros, 0-1, among the selected weights as evaluation uses them."""
+        """The fraction of zeros, 0-1, among the selected weights as evaluation uses them.
+
+        Under FSDP2 that of all processes, which must all call this, `layer_sparsity` and `attach`.
+        """
         self._check_live()
         total = sum(weight.parameter.numel() for weight in self.weights)
         return sum(self._mechanism.zeros().values()) / total
@@ -141,7 +152,10 @@ class Sparsifier:
         return {weight.name: zeros[weight.name] / weight.parameter.numel() for weight in self.weights}
 
     def mask_gradients(self) -> None:
-        """Masks gradients now, for those who read or clip gradients that the backward hooks did not see."""
+        """Masks gradients now, for those who read or clip gradients that the backward hooks did not see.
+
+        These are gradients written by hand, and those that FSDP2 offloads to the CPU.
+        """
         self._check_live()
         if isinstance(self._mechanism, Masking):
             self._mechanism.mask_gradients()
@@ -163,6 +177,7 @@ class Sparsifier:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values: with the model's and the optimizer's state, training resumes bit-exactly.
 
+        Under FSDP2 the tensors are DTensors, for torch.distributed.checkpoint.
         Variational dropout and L0 also draw from torch's global generator, whose state is the training loop's to keep.
         """
         self._check_live()
@@ -213,7 +228,8 @@ def sparsify(
     seed: int = 0,
     from_zeros: bool = False,
 ) -> Sparsifier:
-    """The sparsifier of ``model``, which is changed in place; call it before the optimizer, DDP and compile.
+    """The sparsifier of ``model``, which is changed in place; call it before the optimizer, DDP, FSDP2
+    and compile.
 
     select: which parameters become sparse, by default the weights of Linear, Conv1d-3d and Embedding.
     seed: of random masks, ties and initial gates; they do not depend on torch's global generator.
@@ -222,6 +238,15 @@ def sparsify(
     Raises ValueError where nothing matches, and where another sparsifier holds one of the weights.
     """
     return Sparsifier(model, technique, select, seed, from_zeros)
+
+
+def _refuse_shards(technique: Technique, weights: list[Weight]) -> None:
+    for weight in weights:
+        if is_sharded(weight.parameter):
+            raise ValueError(
+                f"{type(technique).__name__} does not work under fully_shard, which holds {weight.name}: its "
+                " penalty needs whole weights; use DistributedDataParallel, or a technique with masks"
+            )
 
 
 def _some(names: Iterable[str], most: int = 3) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from openwork.core.selection import Select, find_weights, matmul_weights
+from openwork.core.sharded import is_sharded
 from openwork.inspect.checkpoint import read_tensors
 
 
@@ -72,7 +73,8 @@ def report(source: nn.Module | str | Path, *, select: Select = matmul_weights) -
 
     Of a model, ``layers`` are the weights that ``select`` picks, tied ones once; of a file, which knows no modules, the
     floating-point tensors of two or more dimensions, tied ones as often as it holds them. Finalize a model that is
-    still being trained by variational dropout or L0 first. Raises FileNotFoundError and ValueError for files that
+    still being trained by variational dropout or L0 first. For a model that FSDP2 has sharded, all processes must call
+    this. Raises FileNotFoundError and ValueError for files that
     cannot be read.
     """
     if isinstance(source, nn.Module):
@@ -84,8 +86,13 @@ def report(source: nn.Module | str | Path, *, select: Select = matmul_weights) -
         layers = tuple(_layer(name, tensor) for name, tensor in named.items() if tensor.dim() > 1)
         tensors = list(named.values())  # type: ignore[arg-type]  # a Parameter is a Tensor
     parameters = sum(tensor.numel() for tensor in tensors)
-    return Report(layers, parameters, parameters - sum(int(t.count_nonzero()) for t in tensors))
+    return Report(layers, parameters, parameters - sum(_nonzero(t) for t in tensors))
 
 
 def _layer(name: str, tensor: Tensor) -> Layer:
-    return Layer(name, tuple(tensor.shape), tensor.numel(), int(tensor.count_nonzero()))
+    return Layer(name, tuple(tensor.shape), tensor.numel(), _nonzero(tensor))
+
+
+def _nonzero(tensor: Tensor) -> int:
+    count = tensor.count_nonzero()
+    return int(count.full_tensor() if is_sharded(count) else count)  # the number of a DTensor is that of its part here
