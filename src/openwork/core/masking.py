@@ -82,8 +82,13 @@ class Masking:
             for index, parameter in enumerate(self._parameters())
             if not is_offloaded(parameter)
         ]
-        for index in range(len(self.weights)):
-            self._mask(index)
+        for index, weight in enumerate(self.weights):
+            now, then = tuple(local(self._parameter(index)).shape), tuple(self._mask(index).shape)
+            if now != then:
+                raise ValueError(
+                    f"{weight.name} had the shape {then} in sparsify and has {now} now; sparsify after such a change, "
+                    "and shard with fully_shard, not FSDP1"
+                )
         if newly and list(self.zeros().values()) != whole:
             raise ValueError(
                 "the processes had different weights in sparsify, so their masks do not fit together; start all "
@@ -243,12 +248,7 @@ class Masking:
         """The mask as the parameter is now: `fully_shard`, `model.half()` and `.to()` may come at any time."""
         whole = self._parameter(index)
         parameter = local(whole)
-        if self._masks[index].shape != parameter.shape:
-            if not is_sharded(whole):
-                raise ValueError(
-                    f"{self.weights[index].name} had the shape {tuple(self._masks[index].shape)} in sparsify and has "
-                    f"{tuple(parameter.shape)} now; sparsify after such a change, and shard with fully_shard, not FSDP1"
-                )
+        if self._sharded and self._masks[index].shape != parameter.shape:
             for values in (self._masks, self._hidden, self._allowed):
                 if values:
                     values[index] = rows_like(values[index], whole)

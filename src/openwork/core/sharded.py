@@ -44,10 +44,13 @@ class Shards:
 
 
 ALONE = Shards()
+_PLAIN = (nn.Parameter, Tensor)
 
 
 def is_sharded(tensor: Tensor) -> TypeGuard["DTensor"]:
     """Whether the tensor is a DTensor, found without the half second that importing them takes where nobody did."""
+    if type(tensor) in _PLAIN:  # asked several times for each weight and step
+        return False
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 
