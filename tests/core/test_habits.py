@@ -15,11 +15,14 @@ import openwork as ow
 TECHNIQUE = ow.GradualMagnitude(ow.Cubic(0.8, begin=1, end=5, every=1))
 
 
-RANDOM_VARIABLES = pytest.mark.parametrize(
-    "technique",
-    [ow.VariationalDropout(ow.Constant(1e-2), log_sigma2=-4.0), ow.L0(ow.Constant(1e-2), dropout=0.9165)],
-    ids=["VariationalDropout", "L0"],
-)
+RANDOM = [ow.VariationalDropout(ow.Constant(1e-2), log_sigma2=-4.0), ow.L0(ow.Constant(1e-2), dropout=0.9165)]
+
+
+def kind_of(technique) -> str:
+    return type(technique).__name__
+
+
+RANDOM_VARIABLES = pytest.mark.parametrize("technique", RANDOM, ids=kind_of)
 
 
 def zeros(model: nn.Module) -> int:
@@ -113,6 +116,22 @@ def test_activation_checkpointing():
         optimizer.step()
         optimizer.zero_grad()
     assert zeros(model) == EXACT
+
+
+@pytest.mark.parametrize("technique", [TECHNIQUE, ow.RandomPruning(ow.OneShot(0.5)), *RANDOM], ids=kind_of)
+def test_a_selected_layer_may_be_frozen(technique):
+    model = conv_net()
+    model[0].requires_grad_(False)
+    sparsifier = ow.sparsify(model, technique)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    sparsifier.attach(optimizer)
+    for x, y in itertools.islice(image_batches(), 6):
+        (F.cross_entropy(model(x), y) + sparsifier.penalty()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    layers = sparsifier.layer_sparsity()
+    assert layers["0.weight"] == pytest.approx(layers["3.weight"], abs=0.02) or technique in RANDOM
+    sparsifier.finalize()
 
 
 @RANDOM_VARIABLES

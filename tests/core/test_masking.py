@@ -177,6 +177,18 @@ def test_an_optimizer_must_own_the_weights():
         sparsifier.attach(optimizer)
 
 
+def test_a_weight_of_another_shape_is_refused():
+    layer = one_layer(1.0, 2.0)
+    sparsifier = ow.sparsify(layer, ow.GradualMagnitude(ow.OneShot(0.5)))
+    layer.weight = nn.Parameter(torch.ones(2))  # FSDP1 flattens weights, too
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"weight had the shape \(1, 2\) in sparsify and has \(2,\) now"):
+        sparsifier.attach(optimizer)
+    del layer.weight
+    with pytest.raises(ValueError, match="weight is no parameter of the model any more"):
+        sparsifier.attach(optimizer)
+
+
 def test_attach_detach_and_step():
     model = conv_net()
     sparsifier = ow.sparsify(model, ow.GradualMagnitude(ow.OneShot(0.5, at=2)))

@@ -215,13 +215,16 @@ def test_a_diverged_model_is_an_error_that_names_the_tensor(hidden, allocation):
 
 
 def test_a_missed_count_is_an_error():
+    def keeping(count: int) -> torch.Tensor:
+        return torch.arange(4) < count
+
     scores = torch.tensor([1.0, 2.0, -math.inf, -math.inf])
-    check_count("w", scores, 2, 3, 1)  # two can never be kept
-    check_count("w", torch.ones(4), 2, 3, 2)  # whole pairs
+    check_count("w", scores, keeping(2), 3, 1)  # two can never be kept
+    check_count("w", torch.ones(4), keeping(2), 3, 2)  # whole pairs
     with pytest.raises(RuntimeError, match="w was to keep 3 of its 4 weights and keeps 0"):
-        check_count("w", scores, 0, 3, 1)
+        check_count("w", scores, keeping(0), 3, 1)
     with pytest.raises(RuntimeError, match="w was to keep 1 of its 4 weights and keeps 2"):
-        check_count("w", torch.ones(4), 2, 1, 2)
+        check_count("w", torch.ones(4), keeping(2), 1, 2)
 
 
 @pytest.mark.parametrize("hidden", ["frozen", "trained", "lost"])

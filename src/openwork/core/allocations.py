@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
+from openwork.core.sharded import is_sharded, local, shards_of
 from openwork.core.threshold import keep_count, kth_largest
 
 
@@ -134,13 +135,19 @@ class Lamp(Allocation):
 
     Lee et al. 2021, "Layer-adaptive sparsity for the magnitude-based pruning", arXiv 2010.07611: the score of a weight
     is its square over the sum of the squares that are not smaller in its tensor; under a pattern, that of a group. The
-    total is exact, and a tensor's largest weight goes last. For scores >= 0, such as magnitudes.
+    total is exact, and a tensor's largest weight goes last. For scores >= 0, such as magnitudes. Raises ValueError for
+    weights sharded by FSDP2.
     """
 
     def __call__(
         self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
     ) -> dict[str, int]:
         """Exact counts; within a tensor the order is that of the scores."""
+        if any(is_sharded(score) for score in scores.values()):
+            raise ValueError(
+                "Lamp() needs a tensor's scores in order, and fully_shard spreads them over processes; use "
+                "GlobalRanking() or ErdosRenyiKernel()"
+            )
         adapted = {}
         for name, score in scores.items():
             group = groups[name] if groups else 1
@@ -159,12 +166,15 @@ def _ranked(scores: Mapping[str, Tensor], total: int) -> dict[str, int]:
     """How many of the ``total`` largest scores each tensor has; ties at the threshold go to the first tensors."""
     if total == 0:
         return dict.fromkeys(scores, 0)
-    flat = {name: score.flatten() for name, score in scores.items()}
-    threshold = kth_largest(torch.cat(list(flat.values())), total)
-    keep = {name: int((score > threshold).count_nonzero()) for name, score in flat.items()}
-    missing = total - sum(keep.values())
-    for name, score in flat.items():
-        extra = min(missing, int((score == threshold).count_nonzero()))
+    shards = shards_of(*scores.values())
+    flat = [local(score).flatten() for score in scores.values()]
+    threshold = kth_largest(torch.cat(flat), total, shards)
+    above = shards.sum([int((score > threshold).count_nonzero()) for score in flat])
+    equal = shards.sum([int((score == threshold).count_nonzero()) for score in flat])
+    keep = dict(zip(scores, above, strict=True))
+    missing = total - sum(above)
+    for name, ties in zip(scores, equal, strict=True):
+        extra = min(missing, ties)
         keep[name] += extra
         missing -= extra
     return keep

@@ -9,10 +9,11 @@
 
 A product that is known to change nothing is left out. Where gradients and optimizer state are zero under the mask, an
 elementwise optimizer keeps the zeros by itself; tensor version counters tell when somebody else wrote to either.
+
+Where FSDP2 shards a weight, everything here is of this process's rows alone.
 """
 
 import copy
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from openwork.core.patterns import check_count, check_scores, check_whole_groups, output_first
+from openwork.core.mask_update import choose, count, score
 from openwork.core.selection import Weight
+from openwork.core.sharded import is_offloaded, is_sharded, local, rows_like, shard_like, shards_of, version
 from openwork.core.technique import MaskTechnique
-from openwork.core.threshold import seeded_generator
 
 # A zero weight with zero gradient and zero state stays zero under these; subclasses may do anything and do not count.
 _ELEMENTWISE = frozenset(
@@ -48,7 +49,9 @@ class Masking:
         self.technique = technique
         self.seed = seed
         self.weights = weights
-        parameters = self._parameters()
+        # FSDP2 puts the whole weight into the module between its forward and backward; the shard stays the parameter.
+        self._sharded: dict[int, Tensor] = {}
+        parameters = self._local_parameters()
         # Kept in the weight's dtype: multiplying by bool masks is 2.6 times slower on a GPU and slower on a CPU.
         self._masks = [torch.ones_like(p, requires_grad=False) for p in parameters]
         # Full copies, of which only the places under the mask mean anything.
@@ -60,23 +63,50 @@ class Masking:
         self._overwritten = True
         # Where a weight may ever be kept; all of it, unless the model's own zeros are to stay.
         self._allowed = [p.detach() != 0 for p in parameters] if from_zeros else []
-        final = technique.schedule.final
-        groups = self._groups()
-        check_whole_groups(technique.allocation(self._scores_now(), final, final, groups), groups, final)
-        self._hooks: list[RemovableHandle] = [
+        count(technique, weights, self._scores_now())
+        self._hooks: list[RemovableHandle] = []
+        self.follow_parameters()
+
+    def follow_parameters(self) -> None:
+        """Hooks the parameters as they are now: FSDP2 replaces them by shards, and leaves the hooks behind.
+
+        Raises ValueError for a sharding or an allocation that cannot be masked.
+        """
+        newly = not self._sharded and any(is_sharded(weight.parameter) for weight in self.weights)
+        whole = [int((mask == 0).count_nonzero()) for mask in self._masks] if newly else []
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = [
             parameter.register_post_accumulate_grad_hook(self._gradient_hook(index))  # type: ignore[no-untyped-call]
-            for index, parameter in enumerate(parameters)
+            for index, parameter in enumerate(self._parameters())
+            if parameter.requires_grad and not is_offloaded(parameter)
         ]
+        for index, weight in enumerate(self.weights):
+            now, then = tuple(local(self._parameter(index)).shape), tuple(self._mask(index).shape)
+            if now != then:
+                raise ValueError(
+                    f"{weight.name} had the shape {then} in sparsify and has {now} now; sparsify after such a change, "
+                    "and shard with fully_shard, not FSDP1"
+                )
+        if newly and list(self.zeros().values()) != whole:
+            raise ValueError(
+                "the processes had different weights in sparsify, so their masks do not fit together; start all "
+                "processes from one seed, or call sparsify after fully_shard"
+            )
+        if self._sharded:
+            count(self.technique, self.weights, self._scores_now())
 
     def masks(self) -> dict[str, Tensor]:
-        """The masks by name: bool, True = keep."""
-        return {w.name: mask.bool() for w, mask in zip(self.weights, self._masks, strict=True)}
+        """The masks by name: bool, True = keep; sharded like the weights."""
+        return self._by_name([self._mask(index).bool() for index in range(len(self.weights))])
 
     def zeros(self) -> dict[str, int]:
-        """The number of masked weights by name."""
-        return {
-            w.name: mask.numel() - int(mask.count_nonzero()) for w, mask in zip(self.weights, self._masks, strict=True)
-        }
+        """The number of masked weights by name, of all shards together."""
+        zeros = {}
+        for index, (weight, parameter) in enumerate(zip(self.weights, self._parameters(), strict=True)):
+            mask = self._mask(index)
+            (zeros[weight.name],) = shards_of(parameter).sum([mask.numel() - int(mask.count_nonzero())])
+        return zeros
 
     def penalty(self) -> Tensor:
         """Zero: masks do not change the loss."""
@@ -89,7 +119,7 @@ class Masking:
             return
         for index, parameter in enumerate(self._parameters()):
             gradient = parameter.grad
-            if gradient is not None and self._clean_gradients[index] != (id(gradient), gradient._version):
+            if gradient is not None and self._clean_gradients[index] != (id(gradient), version(gradient)):
                 self._mask_gradient(index, parameter)
 
     @torch.no_grad()
@@ -101,7 +131,7 @@ class Masking:
         parameters = self._parameters()
         for index in owned:
             self._clean_gradients[index] = None
-        self._overwritten = any(parameters[i]._version != self._clean_parameters[i] for i in owned)
+        self._overwritten = any(version(parameters[i]) != self._clean_parameters[i] for i in owned)
         if self.technique.hidden == "trained":
             # Without a foreign write since the last step, the trained copies agree with the parameters that are kept.
             self._restore(owned, kept_are_newer=self._overwritten)
@@ -129,7 +159,7 @@ class Masking:
                 self._apply(owned)
         parameters = self._parameters()
         for index in owned:
-            self._clean_parameters[index] = parameters[index]._version
+            self._clean_parameters[index] = version(parameters[index])
         return updated
 
     @torch.no_grad()
@@ -145,34 +175,44 @@ class Masking:
         for index, parameter in enumerate(self._parameters()):
             for value in optimizer.state.get(parameter, {}).values():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    value.mul_(self._mask(index))
+                    local(value).mul_(self._mask(index))
 
     def finalize(self, model: nn.Module, *, in_place: bool) -> nn.Module:
         """The model, or a copy of it, with its zeros; modules are plain already."""
         with torch.no_grad():
             self._apply()
         if not in_place:
+            if self._sharded:
+                raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
             return copy.deepcopy(model)
         for hook in self._hooks:
             hook.remove()
         return model
 
     def state_dict(self) -> dict[str, Any]:
-        """The seed, and masks and hidden values by name."""
-        names = [w.name for w in self.weights]
-        hidden = dict(zip(names, self._hidden, strict=True)) if self._hidden else {}
-        allowed = dict(zip(names, self._allowed, strict=True)) if self._allowed else {}
-        return {"seed": self.seed, "masks": self.masks(), "hidden": hidden, "allowed": allowed}
+        """The seed, and masks and hidden values by name; DTensors of the weights' sharding where they have one."""
+        masks, hidden, allowed = self.masks(), self._hidden, self._allowed
+        # All is there from the start: torch.distributed.checkpoint reads only what a fresh sparsifier's state has too.
+        parameters = self._local_parameters()
+        if not hidden and self.technique.hidden != "lost":
+            hidden = [p.detach().clone() for p in parameters]
+        allowed = allowed or [torch.ones_like(p, dtype=torch.bool, requires_grad=False) for p in parameters]
+        return {
+            "seed": self.seed,
+            "masks": masks,
+            "hidden": self._by_name(hidden),
+            "allowed": self._by_name(allowed),
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over masks and hidden values, and masks the parameters. Raises ValueError for another model's."""
         if not {"seed", "masks", "hidden", "allowed"} <= state.keys():
             raise ValueError("the state holds no masks; pass what Sparsifier.state_dict() returned")
-        names = [w.name for w in self.weights]
+        parameters = self._parameters()
         for kind in ("masks", "hidden", "allowed"):
             shapes = {name: tuple(tensor.shape) for name, tensor in state[kind].items()}
-            expected = {w.name: tuple(w.parameter.shape) for w in self.weights}
+            expected = {w.name: tuple(p.shape) for w, p in zip(self.weights, parameters, strict=True)}
             if shapes != expected and (shapes or kind == "masks"):
                 name = next(n for n in {**shapes, **expected} if shapes.get(n) != expected.get(n))
                 raise ValueError(
@@ -180,22 +220,46 @@ class Masking:
                     f"{expected.get(name, 'not selected')} here; build the sparsifier with the same model and selection"
                 )
         self.seed = state["seed"]
-        for index, name in enumerate(names):
-            self._masks[index] = state["masks"][name].to(self._parameters()[index])
-        self._hidden = [
-            state["hidden"][w.name].detach().to(w.parameter).clone() for w in self.weights if state["hidden"]
-        ]
-        self._allowed = [state["allowed"][w.name].to(w.parameter.device) for w in self.weights if state["allowed"]]
-        self._pruned = not all(bool(mask.all()) for mask in state["masks"].values())
+
+        def own_parts(values: dict[str, Tensor]) -> list[Tensor]:
+            named = zip(self.weights, parameters, strict=True) if values else ()
+            return [rows_like(values[w.name].detach(), p).to(p.device, p.dtype, copy=True) for w, p in named]
+
+        self._masks, self._hidden = own_parts(state["masks"]), own_parts(state["hidden"])
+        self._allowed = [values.bool() for values in own_parts(state["allowed"])]
+        if all(bool(values.all()) for values in self._allowed):
+            self._allowed = []
+        self._pruned = not all(bool(mask.all()) for mask in self._masks)
         self._apply()
-        self._clean_parameters = [-1] * len(names)  # the model's own state may be loaded after this
+        self._clean_parameters = [-1] * len(parameters)  # the model's own state may be loaded after this
+
+    def _parameter(self, index: int) -> Tensor:
+        """The parameter as the optimizer has it: a DTensor where it is sharded."""
+        parameter: Tensor = self.weights[index].parameter
+        if is_sharded(parameter):
+            self._sharded[index] = parameter
+        return self._sharded.get(index, parameter)
 
     def _parameters(self) -> list[Tensor]:
-        return [weight.parameter for weight in self.weights]
+        return [self._parameter(index) for index in range(len(self.weights))]
+
+    def _local_parameters(self) -> list[Tensor]:
+        return [local(parameter) for parameter in self._parameters()]
+
+    def _by_name(self, parts: list[Tensor]) -> dict[str, Tensor]:
+        """What belongs to the weights, by name and sharded like them; empty where there is nothing."""
+        named = zip(self.weights, parts, self._parameters(), strict=True) if parts else ()
+        return {weight.name: shard_like(part, parameter) for weight, part, parameter in named}
 
     def _mask(self, index: int) -> Tensor:
-        """The mask as the parameter's dtype and device are now: `model.half()` and `.to()` may come at any time."""
-        parameter, mask = self.weights[index].parameter, self._masks[index]
+        """The mask as the parameter is now: `fully_shard`, `model.half()` and `.to()` may come at any time."""
+        whole = self._parameter(index)
+        parameter = local(whole)
+        if self._sharded and self._masks[index].shape != parameter.shape:
+            for values in (self._masks, self._hidden, self._allowed):
+                if values:
+                    values[index] = rows_like(values[index], whole)
+        mask = self._masks[index]
         if mask.dtype != parameter.dtype or mask.device != parameter.device:
             mask = self._masks[index] = mask.to(parameter)
             if self._hidden:
@@ -218,65 +282,43 @@ class Masking:
             gradient.values().mul_(rows)
             parameter.grad = gradient
         else:
-            gradient.mul_(mask)
-            self._clean_gradients[index] = (id(gradient), gradient._version)
+            local(gradient).mul_(mask)
+            self._clean_gradients[index] = (id(gradient), version(gradient))
 
     def _apply(self, indices: Iterable[int] | None = None) -> None:
         indices = range(len(self.weights)) if indices is None else indices
         masks = {index: self._mask(index) for index in indices}
         if masks:
-            torch._foreach_mul_([self.weights[index].parameter for index in masks], list(masks.values()))
+            torch._foreach_mul_([local(self._parameter(index)) for index in masks], list(masks.values()))
 
     def _restore(self, indices: list[int], *, kept_are_newer: bool) -> None:
         """Puts the hidden values back into the parameters at these indices."""
         if not self._hidden or not indices:
             return
-        parameters = self._parameters()
+        parameters = self._local_parameters()
         if kept_are_newer:
             for index in indices:
                 keep = self._mask(index).bool()
                 self._hidden[index].copy_(torch.where(keep, parameters[index], self._hidden[index]))
         torch._foreach_copy_([parameters[i] for i in indices], [self._hidden[i] for i in indices])
 
-    def _groups(self) -> dict[str, int]:
-        shapes = {w.name: output_first(w.parameter, w.sites[0].module).shape for w in self.weights}
-        return {name: self.technique.pattern.group(shape) for name, shape in shapes.items()}
-
     def _scores_now(self, step: int = 0) -> dict[str, Tensor]:
-        """What allocation and pattern rank by, outputs first."""
-        scores = {}
-        for index, weight in enumerate(self.weights):
-            generator = seeded_generator(self.seed, step, weight.name)
-            values = weight.parameter.detach()
-            score = self.technique.scores(values, self._mask(index).bool(), generator)
-            if self._allowed:
-                score = torch.where(self._allowed[index].to(score.device), score, -math.inf)
-            scores[weight.name] = self.technique.pattern.share(output_first(score, weight.sites[0].module))
-        return scores
+        values = [parameter.detach() for parameter in self._parameters()]
+        masks = [self._mask(index) for index in range(len(self.weights))]
+        return score(self.technique, self.weights, values, masks, self._allowed, seed=self.seed, step=step)
 
     def _update(self, step: int) -> None:
         """New masks from the restored parameters; hides the values under them and zeroes the parameters there."""
-        schedule = self.technique.schedule
-        scores = self._scores_now(step)
-        for name, score in scores.items():
-            check_scores(name, score)
-        groups = self._groups()
-        keep = self.technique.allocation(scores, schedule(step), schedule.final, groups)
-        for index, weight in enumerate(self.weights):
-            # Ties have a generator of their own: the draw does not depend on how many numbers the scores used up.
-            ties = seeded_generator(self.seed, step, f"{weight.name}/ties")
-            score, wanted = scores[weight.name], keep[weight.name]
-            mask = self.technique.pattern.mask(score, wanted, ties)
-            kept = int(mask.count_nonzero())
-            check_count(weight.name, score, kept, wanted, groups[weight.name])
-            self._mask(index).copy_(output_first(mask, weight.sites[0].module))
-            self._pruned = self._pruned or kept < mask.numel()
+        masks = choose(self.technique, self.weights, self._scores_now(step), seed=self.seed, step=step)
+        for index, mask in enumerate(masks):
+            self._mask(index).copy_(mask)
+            self._pruned = self._pruned or not bool(mask.all())
         if self.technique.hidden != "lost" and self._pruned:
             self._hide()
         self._apply()
 
     def _hide(self, indices: list[int] | None = None) -> None:
-        parameters = self._parameters()
+        parameters = self._local_parameters()
         if not self._hidden:
             self._hidden = [torch.empty_like(p, requires_grad=False) for p in parameters]
             indices = None

@@ -18,6 +18,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from openwork.core.allocations import Allocation, Uniform
 from openwork.core.schedules import Schedule
 from openwork.core.selection import Weight
+from openwork.core.sharded import local, shards_of
 from openwork.core.threshold import keep_largest
 
 
@@ -272,19 +273,23 @@ def check_whole_groups(keep: dict[str, int], groups: dict[str, int], sparsity: f
 
 def check_scores(name: str, scores: Tensor) -> None:
     """Raises RuntimeError where a score is NaN."""
+    here = local(scores)
     # A sum is the cheapest pass that NaN survives; inf - inf makes one too, hence the closer look.
-    if bool(scores.sum().isnan()) and bool(scores.isnan().any()):
+    (spoiled,) = shards_of(scores).sum([int(here.isnan().count_nonzero()) if bool(here.sum().isnan()) else 0])
+    if spoiled:
         raise RuntimeError(
-            f"{int(scores.isnan().sum())} of the {scores.numel()} scores of {name} are NaN, so its mask cannot be "
-            "computed; has training diverged? Go back to a checkpoint, or lower the learning rate"
+            f"{spoiled} of the {scores.numel()} scores of {name} are NaN, so its mask cannot be computed; has training "
+            "diverged? Go back to a checkpoint, or lower the learning rate"
         )
 
 
-def check_count(name: str, scores: Tensor, kept: int, keep: int, group: int) -> None:
-    """Raises RuntimeError unless ``kept`` is ``keep`` down to whole groups, or as many fewer as are never kept."""
+def check_count(name: str, scores: Tensor, mask: Tensor, keep: int, group: int) -> None:
+    """Raises RuntimeError unless ``mask`` keeps ``keep`` down to whole groups, or as many fewer as are never kept."""
+    shards = shards_of(scores)
+    (kept,) = shards.sum([int(local(mask).count_nonzero())])
     if 0 <= keep - kept < group:
         return
-    never = int((scores == -math.inf).count_nonzero())
+    (never,) = shards.sum([int((local(scores) == -math.inf).count_nonzero())])
     if not 0 <= keep - kept < group + never:
         raise RuntimeError(
             f"{name} was to keep {keep} of its {scores.numel()} weights and keeps {kept}; the schedule, the allocation "

@@ -32,8 +32,12 @@ class Weight:
     @property
     def parameter(self) -> nn.Parameter:
         """The parameter as the module holds it now; looked up each time, since wrappers may replace it."""
-        parameter = self.sites[0].module._parameters[self.sites[0].leaf]
-        assert parameter is not None
+        parameter = self.sites[0].module._parameters.get(self.sites[0].leaf)
+        if parameter is None:
+            raise ValueError(
+                f"{self.name} is no parameter of the model any more; finalize the sparsifier before it is removed, and "
+                "shard with fully_shard, not FSDP1"
+            )
         return parameter
 
 

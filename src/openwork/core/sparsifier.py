@@ -13,6 +13,7 @@ from openwork.core.optimizers import check_optimizer, check_ownership, follow, p
 from openwork.core.patterns import fitting
 from openwork.core.reparameterize import Reparameterizing
 from openwork.core.selection import Select, Weight, find_weights, matmul_weights
+from openwork.core.sharded import is_sharded, reshard
 from openwork.core.technique import MaskTechnique, Reparameterization, Technique
 
 _FORMAT = 1
@@ -27,13 +28,15 @@ class Sparsifier:
     """
 
     def __init__(self, model: nn.Module, technique: Technique, select: Select, seed: int, from_zeros: bool) -> None:
+        reshard(model)
         weights, skipped = find_weights(model, select)
         if isinstance(technique, MaskTechnique):
             weights, misfits = fitting(technique.pattern, weights)
             skipped |= misfits
         chosen = {id(weight.parameter) for weight in weights}
         for other in _active:
-            if not chosen.isdisjoint(id(weight.parameter) for weight in other.weights):
+            held = (site.module._parameters.get(site.leaf) for weight in other.weights for site in weight.sites)
+            if not chosen.isdisjoint(id(parameter) for parameter in held):
                 raise ValueError(
                     f"{weights[0].name} is being sparsified by {other.technique} already; call finalize() on that "
                     "sparsifier first, or select other weights"
@@ -45,6 +48,7 @@ class Sparsifier:
         self.steps = 0
         self._optimizers: list[torch.optim.Optimizer] = []
         self._optimizer_hooks: list[RemovableHandle] = []
+        self._owned: dict[torch.optim.Optimizer, list[int]] = {}  # indices of the weights that each moves
         # Optimizers whose state came from elsewhere; cleared at their next step, so that parts may load in any order.
         self._unmasked_state: set[torch.optim.Optimizer] = set()
         self._finalized = False
@@ -55,6 +59,7 @@ class Sparsifier:
         elif isinstance(technique, Reparameterization):
             if from_zeros:
                 raise ValueError(f"from_zeros needs masks, and {type(technique).__name__} has none; leave it out")
+            _refuse_shards(technique, weights)
             self._mechanism = Reparameterizing(technique, weights, seed)
         else:
             raise TypeError(
@@ -84,10 +89,15 @@ class Sparsifier:
         self._check_live()
         if self._optimizers:
             raise ValueError("an optimizer is attached already; call detach() first")
+        reshard(self.model)
         optimizers = [optimizer, *more]
         for each in optimizers:
             check_optimizer(each, masks=isinstance(self._mechanism, Masking))
         check_ownership(self._trained_parameters(), optimizers)
+        if isinstance(self._mechanism, Masking):
+            self._mechanism.follow_parameters()
+        else:
+            _refuse_shards(self.technique, self.weights)
         trained = isinstance(self.technique, MaskTechnique) and self.technique.hidden == "trained"
         for each in optimizers:
             self._optimizer_hooks += follow(
@@ -99,13 +109,14 @@ class Sparsifier:
             self._optimizer_hooks.append(each.register_load_state_dict_post_hook(self._unmasked_state.add))
             self._unmasked_state.add(each)
         self._optimizers = optimizers
+        self._owned = _shares(self.weights, optimizers)
         return self
 
     def detach(self) -> None:
         """Lets go of the optimizers: their steps are no longer followed. Does nothing where none is attached."""
         for hook in self._optimizer_hooks:
             hook.remove()
-        self._optimizers, self._optimizer_hooks = [], []
+        self._optimizers, self._optimizer_hooks, self._owned = [], [], {}
         self._unmasked_state.clear()
 
     def penalty(self) -> Tensor:
@@ -125,7 +136,10 @@ class Sparsifier:
         self._advance(None, counts=True)
 
     def sparsity(self) -> float:
-        """The fraction of zeros, 0-1, among the selected weights as evaluation uses them."""
+        """The fraction of zeros, 0-1, among the selected weights as evaluation uses them.
+
+        Under FSDP2 that of all processes, which must all call this, `layer_sparsity` and `attach`.
+        """
         self._check_live()
         total = sum(weight.parameter.numel() for weight in self.weights)
         return sum(self._mechanism.zeros().values()) / total
@@ -137,7 +151,10 @@ class Sparsifier:
         return {weight.name: zeros[weight.name] / weight.parameter.numel() for weight in self.weights}
 
     def mask_gradients(self) -> None:
-        """Masks gradients now, for those who read or clip gradients that the backward hooks did not see."""
+        """Masks gradients now, for those who read or clip gradients that the backward hooks did not see.
+
+        These are gradients written by hand, and those that FSDP2 offloads to the CPU.
+        """
         self._check_live()
         if isinstance(self._mechanism, Masking):
             self._mechanism.mask_gradients()
@@ -159,6 +176,7 @@ class Sparsifier:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values: with the model's and the optimizer's state, training resumes bit-exactly.
 
+        Under FSDP2 the tensors are DTensors, for torch.distributed.checkpoint.
         Variational dropout and L0 also draw from torch's global generator, whose state is the training loop's to keep.
         """
         self._check_live()
@@ -198,7 +216,7 @@ class Sparsifier:
             if optimizer in self._unmasked_state:
                 self._mechanism.clear_state(optimizer)
                 self._unmasked_state.remove(optimizer)
-            self._mechanism.before_step(self._owned(optimizer))
+            self._mechanism.before_step(self._owned[optimizer])
         elif penalty_gradient:
             ids = parameter_ids(optimizer)
             own = [p for p in self._trained_parameters().values() if id(p) in ids]
@@ -215,21 +233,12 @@ class Sparsifier:
     def _advance(self, optimizer: torch.optim.Optimizer | None, *, counts: bool) -> None:
         self.steps += counts
         if isinstance(self._mechanism, Masking):
-            updated = self._mechanism.after_step(self.steps if counts else None, self._owned(optimizer), optimizer)
+            owned = self._owned[optimizer] if optimizer else list(range(len(self.weights)))
+            updated = self._mechanism.after_step(self.steps if counts else None, owned, optimizer)
             for attached in self._optimizers if updated else ():
                 self._mechanism.clear_state(attached)
         elif counts:
             self._mechanism.after_step(self.steps)
-
-    def _owned(self, optimizer: torch.optim.Optimizer | None) -> list[int]:
-        """The indices of the weights that the optimizer moves; the last one also takes those that nobody moves."""
-        indices = list(range(len(self.weights)))
-        if len(self._optimizers) < 2:
-            return indices
-        assert optimizer is not None
-        last = optimizer is self._optimizers[-1]
-        ids = set().union(*map(parameter_ids, self._optimizers[:-1])) if last else parameter_ids(optimizer)
-        return [index for index in indices if (id(self.weights[index].parameter) in ids) != last]
 
     def _check_live(self) -> None:
         if self._finalized:
@@ -244,7 +253,8 @@ def sparsify(
     seed: int = 0,
     from_zeros: bool = False,
 ) -> Sparsifier:
-    """The sparsifier of ``model``, which is changed in place; call it before the optimizer, DDP and compile.
+    """The sparsifier of ``model``, which is changed in place; call it before the optimizer, DDP, FSDP2
+    and compile.
 
     select: which parameters become sparse, by default the weights of Linear, Conv1d-3d and Embedding.
     seed: of random masks, ties and initial gates; they do not depend on torch's global generator.
@@ -254,3 +264,24 @@ def sparsify(
     weights.
     """
     return Sparsifier(model, technique, select, seed, from_zeros)
+
+
+def _refuse_shards(technique: Technique, weights: list[Weight]) -> None:
+    for weight in weights:
+        if is_sharded(weight.parameter):
+            raise ValueError(
+                f"{type(technique).__name__} does not work under fully_shard, which holds {weight.name}: its "
+                "penalty needs whole weights; use DistributedDataParallel, or a technique with masks"
+            )
+
+
+def _shares(weights: list[Weight], optimizers: list[torch.optim.Optimizer]) -> dict[torch.optim.Optimizer, list[int]]:
+    """The indices of the weights that each optimizer moves; the last one also takes those that nobody moves."""
+    *others, last = optimizers
+    shares = {}
+    rest = list(range(len(weights)))
+    for optimizer in others:
+        ids = parameter_ids(optimizer)
+        shares[optimizer] = [index for index in rest if id(weights[index].parameter) in ids]
+        rest = [index for index in rest if index not in shares[optimizer]]
+    return {**shares, last: rest}

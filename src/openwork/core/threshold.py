@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openwork.core.sharded import ALONE, Shards, kth_largest_over, local, rows_like, shard_like, shards_of
+
 
 def keep_count(n: int, sparsity: float) -> int:
     """How many of ``n`` weights stay at ``sparsity`` in [0, 1): floor(n * (1 - sparsity)), as the paper counts."""
@@ -20,8 +22,15 @@ def seeded_generator(seed: int, step: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def kth_largest(values: Tensor, k: int) -> Tensor:
-    """The k-th largest of ``values`` (1-D float, no NaN; 1 <= k <= n), shape (); exact."""
+def uniform_like(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform in [0, 1), of ``weight``'s shape and sharding: drawn as a whole on the CPU, so the same everywhere."""
+    return shard_like(rows_like(torch.rand(weight.shape, generator=generator), weight).to(weight.device), weight)
+
+
+def kth_largest(values: Tensor, k: int, shards: Shards = ALONE) -> Tensor:
+    """The k-th largest of ``values`` (1-D float, no NaN; 1 <= k <= n), of all shards' together, shape (); exact."""
+    if shards is not ALONE:
+        return kth_largest_over(shards, values, k)
     if values.device.type == "cpu":
         positive = values > 0
         if k <= positive.count_nonzero() < 0.9 * values.numel():
@@ -44,22 +53,30 @@ def keep_largest(scores: Tensor, keep: int, generator: torch.Generator) -> Tenso
 
     Ties at the threshold are drawn by ``generator`` (CPU), so that equal scores do not empty the last rows. Scores of
     -inf and NaN are never kept, also where fewer than ``keep`` others exist. Raises ValueError unless 0 <= keep <= n.
+    Sharded scores give a mask sharded alike, equal to that of the whole; all their processes must call this.
     """
     if not 0 <= keep <= scores.numel():
         raise ValueError(f"cannot keep {keep} of {scores.numel()} scores")
-    flat = scores.detach().flatten()
-    if not bool(flat.sum() > -math.inf):  # some are -inf or NaN; a sum is cheaper than comparing and counting
+    shards = shards_of(scores)
+    here = local(scores.detach())
+    flat = here.flatten()
+    # Some are -inf or NaN; a sum is cheaper than comparing and counting.
+    if shards is not ALONE or not bool(flat.sum() > -math.inf):
         usable = flat > -math.inf  # False for NaN too
-        if keep >= int(usable.count_nonzero()):  # on a CPU 50 times faster than the sum of bools
-            return usable.view_as(scores)
+        (available,) = shards.sum([int(usable.count_nonzero())])  # on a CPU 50 times faster than the sum of bools
+        if keep >= available:
+            return shard_like(usable.view_as(here), scores)
         flat = torch.where(usable, flat, -math.inf)
-    if keep in (0, flat.numel()):
-        return torch.full_like(flat, bool(keep), dtype=torch.bool).view_as(scores)
-    threshold = kth_largest(flat, keep)
+    if keep in (0, scores.numel()):
+        return shard_like(torch.full_like(flat, bool(keep), dtype=torch.bool).view_as(here), scores)
+    threshold = kth_largest(flat, keep, shards)
     mask = flat >= threshold
-    surplus = int(mask.count_nonzero()) - keep
+    surplus = shards.sum([int(mask.count_nonzero())])[0] - keep
     if surplus:
         ties = (flat == threshold).nonzero().flatten()
-        chosen = torch.randperm(ties.numel(), generator=generator)[:surplus]
+        first, total = shards.number(ties.numel())
+        chosen = torch.randperm(total, generator=generator)[:surplus] - first
+        if shards is not ALONE:
+            chosen = chosen[(chosen >= 0) & (chosen < ties.numel())]
         mask[ties[chosen.to(ties.device)]] = False
-    return mask.view_as(scores)
+    return shard_like(mask.view_as(here), scores)

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from openwork.core.patterns import output_first
 from openwork.core.selection import Select, find_weights, matmul_weights
+from openwork.core.sharded import is_sharded
 from openwork.core.sparsifier import Sparsifier
 from openwork.core.technique import ReparameterizedWeight
 from openwork.inspect.checkpoint import model_tensors, read_checkpoint
@@ -166,7 +167,7 @@ def report(
     is a parameter; ``skipped`` names the others.
     example: an input of the module, a tuple of arguments or a mapping of keyword arguments, for which to count FLOPs.
     Raises FileNotFoundError and ValueError for files that cannot be read, ValueError for tensors without values and for
-    a model in which variational dropout or L0 is at work.
+    a model in which variational dropout or L0 is at work. For a model that FSDP2 shards, all processes must call this.
     """
     masks: dict[str, Tensor] = {}
     if isinstance(source, Sparsifier):
@@ -247,7 +248,8 @@ def _layer(
     also: tuple[str, ...],
 ) -> Layer:
     """stored: the tensor as it is; weight: the same with the outputs first."""
-    found = _counted(name, weight, count_structure) if weight.dim() > 1 and not weight.is_meta else None
+    whole = weight.dim() > 1 and not weight.is_meta and not is_sharded(weight)
+    found = _counted(name, weight, count_structure) if whole else None
     nonzero = found.nonzero if found else _counted(name, stored, count_nonzero)
     zeros = stored.numel() - nonzero
     accidental = zeros if zeros < _ACCIDENTAL * stored.numel() else 0

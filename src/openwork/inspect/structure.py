@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from openwork.core.sharded import is_sharded, local, shards_of
+
 GROUPS = ("1:4", "2:4", "4:8")
 BLOCKS = ((1, 4), (4, 1), (4, 4), (8, 8), (16, 16), (32, 32))
 _CHUNK = 1 << 23  # elements looked at together: their masks stay in the processor's cache, and memory small
@@ -40,6 +42,8 @@ def count_nonzero(tensor: Tensor) -> int:
     """
     if tensor.is_meta:
         raise ValueError("it is on the meta device and has no values; load the weights first")
+    if is_sharded(tensor):
+        return shards_of(tensor).sum([count_nonzero(local(tensor))])[0]
     if tensor.is_sparse:
         return count_nonzero(tensor.coalesce().values())
     if tensor.layout != torch.strided:

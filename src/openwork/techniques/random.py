@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from openwork.core.technique import Hidden, MaskTechnique
+from openwork.core.threshold import uniform_like
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,4 @@ class RandomPruning(MaskTechnique):
 
     def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """Uniform in [0, 1) for the weights kept until now, -inf for the others."""
-        # Drawn on the CPU whatever the device, so that every rank and a restart draw the same.
-        draws = torch.rand(weight.shape, generator=generator).to(weight.device)
-        return torch.where(mask, draws, -math.inf)
+        return torch.where(mask, uniform_like(weight, generator), -math.inf)

@@ -1,0 +1,158 @@
+"""Weights that FSDP2 spreads over processes by rows: which part is here, and sums and order over all of them.
+
+A weight that is not sharded is the case of one process, `ALONE`, in which nothing is communicated.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from torch.distributed.tensor import DTensor
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The processes that hold the rows of one tensor, in the order of the rows; ``index`` is this one's place."""
+
+    index: int = 0
+    size: int = 1
+    device: str = "cpu"
+    group: "ProcessGroup | None" = None
+
+    def sum(self, counts: list[int]) -> list[int]:
+        """The elementwise sum over the processes; they must all call it."""
+        if self.group is None:
+            return counts
+        total = torch.tensor(counts, dtype=torch.int64, device=self.device)
+        torch.distributed.all_reduce(total, group=self.group)
+        return total.tolist()
+
+    def number(self, count: int) -> tuple[int, int]:
+        """The place of the first of this process's ``count`` items among everybody's in row order, and how many."""
+        counts = self.sum([count if place == self.index else 0 for place in range(self.size)])
+        return sum(counts[: self.index]), sum(counts)
+
+    def own_rows(self, rows: int) -> slice:
+        """Which of ``rows`` rows are here: chunks of ceil(rows / size), the last of which may be short or empty."""
+        chunk = -(-rows // self.size)
+        return slice(min(self.index * chunk, rows), min((self.index + 1) * chunk, rows))
+
+
+ALONE = Shards()
+_PLAIN = (nn.Parameter, Tensor)
+
+
+def is_sharded(tensor: Tensor) -> TypeGuard["DTensor"]:
+    """Whether the tensor is a DTensor, found without the half second that importing them takes where nobody did."""
+    if type(tensor) in _PLAIN:  # asked several times for each weight and step
+        return False
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
+def reshard(model: nn.Module) -> None:
+    """Gives the modules their shards back where an FSDP2 forward without a backward left whole weights in them."""
+    module = sys.modules.get("torch.distributed.fsdp")
+    if module is not None:
+        for part in model.modules():
+            if isinstance(part, module.FSDPModule):
+                part.reshard()
+
+
+def is_offloaded(tensor: Tensor) -> bool:
+    """Whether FSDP2 keeps the tensor's part on the CPU and computes elsewhere.
+
+    Its gradient may still be on its way when a hook on the parameter runs.
+    """
+    return is_sharded(tensor) and tensor.device.type != tensor.device_mesh.device_type
+
+
+def shards_of(*tensors: Tensor) -> Shards:
+    """Who holds the rows of these tensors: all in the same way, or ValueError; also for anything but whole rows."""
+    found = {_shards(tensor) for tensor in tensors}
+    if len(found) != 1:
+        raise ValueError(
+            "the weights are not all sharded over the same processes, so they have no common order; apply fully_shard "
+            "to all of them, or use an allocation that ranks each tensor by itself, such as Uniform()"
+        )
+    return found.pop()
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part that is here, which shares the tensor's memory; the tensor itself where it is not sharded."""
+    if not is_sharded(tensor):
+        return tensor
+    with torch.no_grad():
+        return tensor.to_local()
+
+
+def version(tensor: Tensor) -> int:
+    """A number that grows with every write to the tensor, through a DTensor or through its local part."""
+    return tensor._version + local(tensor)._version if is_sharded(tensor) else tensor._version
+
+
+def rows_like(values: Tensor, like: Tensor) -> Tensor:
+    """The part of ``values`` that is here, a whole tensor or one sharded as ``like``, on their own device."""
+    if is_sharded(values) or not is_sharded(like):
+        return local(values)
+    return values[shards_of(like).own_rows(like.shape[0])].clone()  # a view would keep the whole alive
+
+
+def shard_like(part: Tensor, like: Tensor) -> Tensor:
+    """The tensor of which each process gives its part, sharded as ``like``; ``part`` itself where that is not."""
+    if not is_sharded(like):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(
+        part, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+
+
+def kth_largest_over(shards: Shards, values: Tensor, k: int) -> Tensor:
+    """The k-th largest of all processes' ``values`` (1-D float, no NaN; 1 <= k <= their number), shape (); exact.
+
+    A radix selection: the values as integers of the same order, whose bytes are settled from the highest down. Each
+    byte takes one sum of 256 counts, and no value leaves its process.
+    """
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
+    sign = torch.iinfo(integer).min
+    bits = values.view(integer)
+    keys = torch.where(bits < 0, ~bits, bits ^ sign)  # in the order of the floats, read as unsigned; -0.0 below 0.0
+    prefix = 0
+    for shift in reversed(range(0, 8 * values.element_size(), 8)):
+        digits = (keys >> shift) & 255
+        digit = 255
+        for count in reversed(shards.sum(torch.bincount(digits, minlength=256).tolist())):
+            if k <= count:
+                break
+            k -= count
+            digit -= 1
+        keys = keys[digits == digit]
+        prefix = prefix << 8 | digit
+    # The highest bit of the prefix is set for the floats >= 0, whose own sign bit is not.
+    signed = prefix + sign if prefix >= -sign else -1 - prefix
+    return torch.tensor(signed, dtype=integer).view(values.dtype).to(values.device)
+
+
+def _shards(tensor: Tensor) -> Shards:
+    if not is_sharded(tensor):
+        return ALONE
+    from torch.distributed.tensor import Shard
+
+    mesh = tensor.device_mesh
+    split = [axis for axis, placement in enumerate(tensor.placements) if not placement.is_replicate()]
+    # By exact type: the strided shards of FSDP over tensor parallelism are a subclass in some versions of torch.
+    if len(split) != 1 or type(tensor.placements[split[0]]) is not Shard or not tensor.placements[split[0]].is_shard(0):
+        raise ValueError(
+            f"a weight of shape {tuple(tensor.shape)} has the placements {tensor.placements}, and masks need "
+            "whole rows over one mesh dimension; use fully_shard without tensor parallelism or shard_placement_fn"
+        )
+    place = mesh.get_coordinate()
+    assert place is not None  # the process holds a part of the tensor, so it is in the mesh
+    return Shards(place[split[0]], mesh.size(split[0]), mesh.device_type, mesh.get_group(split[0]))
