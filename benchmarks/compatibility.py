@@ -35,7 +35,10 @@ def main() -> None:
         work_together(arguments.worker, arguments.row[0], arguments.rank, arguments.store)
     if arguments.worker:
         work(arguments.worker, arguments.row)
-    rows = [by_title(title) for title in arguments.row]
+    try:
+        rows = [by_title(title) for title in arguments.row]
+    except ValueError as error:
+        parser.error(str(error))
     table = run(arguments.library, rows, arguments.jobs, _print)
     if len(table) == len(COLUMNS) * len(ROWS):
         arguments.out.write_text(page.render(table, page.environment()))

@@ -50,7 +50,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Source and target ids (N, L) -> logits (N, L, vocabulary); one matrix embeds both and is the softmax weight."""
+    """Source and target ids (N, L) -> the mean cross-entropy; one matrix embeds both and is the softmax weight."""
 
     def __init__(self, vocabulary: int, width: int, layers: int) -> None:
         super().__init__()
@@ -63,14 +63,15 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """source, target: ids (N, L) -> logits (N, L, vocabulary)."""
+        """source, target: ids (N, L) -> shape (); nats for each target token, which is its own label."""
         memory = self._embed(source)
         for block in self.encoder:
             memory = block(memory)
         x = self._embed(target)
         for block in self.decoder:
             x = block(x, memory)
-        return F.linear(self.norm(x), self.embedding.weight)
+        logits = F.linear(self.norm(x), self.embedding.weight)
+        return F.cross_entropy(logits.flatten(0, 1), target.flatten())
 
     def _embed(self, ids: Tensor) -> Tensor:
         x: Tensor = self.embedding(ids) * math.sqrt(self.width)

@@ -150,4 +150,4 @@ def by_title(title: str) -> Row:
     for row in ROWS:
         if row.title.lower() == title.lower():
             return row
-    raise ValueError(f"no row {title!r}; there are {', '.join(row.title for row in ROWS)}")
+    raise ValueError(f"no row {title!r}; there are {'; '.join(row.title for row in ROWS)}")
