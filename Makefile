@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := --constraint constraints.txt --editable ".[study,dev]"
+PEERS := --constraint constraints.txt --editable ".[peers]"
 
-.PHONY: quickstart test check lint format types test-slow test-gpu bench clean
+.PHONY: quickstart test check lint format types test-slow test-gpu bench compatibility clean
 
 quickstart: .venv/ready  ## four techniques on handwritten digits, then the report page
 	$(BIN)/openwork quickstart --out openwork-quickstart
@@ -34,6 +35,18 @@ bench: .venv/ready  ## every table of benchmarks/, CPU
 	$(BIN)/python benchmarks/masking_overhead.py
 	$(BIN)/python benchmarks/mask_update.py
 
+compatibility: .venv-peers/ready  ## docs/compatibility.md: layers and habits × openwork and its peers, minutes of CPU
+	.venv-peers/bin/python benchmarks/compatibility.py --check
+
+# NNCF patches torch when it is imported, so the peers have an environment of their own.
+.venv-peers/ready: pyproject.toml constraints.txt
+	@echo "Setting up .venv-peers: a minute or two, once."
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet uv
+	.venv-peers/bin/uv pip install --quiet --python .venv-peers --torch-backend auto $(PEERS) 2>.venv-peers/uv.log \
+	  || .venv-peers/bin/python -m pip install --quiet $(PEERS)
+	touch $@
+
 # uv knows PyTorch's builds: `--torch-backend auto` takes the CPU build where there is no GPU, and where there is one the
 # CUDA build that fits its driver. Behind a mirror that has no such index, pip takes the pinned release from wherever it
 # is configured to look.
@@ -46,4 +59,4 @@ bench: .venv/ready  ## every table of benchmarks/, CPU
 	touch $@
 
 clean:
-	rm -rf .venv openwork-quickstart build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers openwork-quickstart build dist .mypy_cache .pytest_cache .ruff_cache

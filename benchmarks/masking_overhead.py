@@ -1,88 +1,250 @@
-"""What masking costs a training step: dense, openwork and torch.nn.utils.prune, interleaved in one process.
+r"""What masking costs a training step: dense, openwork, torch.nn.utils.prune, torch.ao.pruning, NNCF in one process.
 
-MLP 784-1024-1024-10, batch 128, SGD with momentum and weight decay, 90 % sparsity, one CPU thread.
-One round takes one step of every variant; the ratios compare the fastest step of each.
-Run: python benchmarks/masking_overhead.py [--rounds 80]
+On a CPU: MLP 784-1024-1024-10, batch 128, SGD with momentum and weight decay, 90 % sparsity, one thread. One round
+takes one step of every variant, so that a disturbance meets all of them; the CPU time is taken, which leaves out what
+other processes do in between.
+On a GPU: a Transformer of 61 million weights (transformer_model.py), 24,576 source and as many target tokens, bfloat16
+autocast over float32 weights, fused AdamW, torch.compile. One variant after the other, dense first and last: where the
+two differ by more than 2 %, the machine was disturbed and nothing is printed but that. A variant that does not run, or
+for which no time is left, is named on stderr.
+
+    python benchmarks/masking_overhead.py [--rounds 80]
+    python benchmarks/masking_overhead.py --device cuda
+    python benchmarks/masking_overhead.py --model transformer --width 32 --layers 1 --tokens 64 --vocabulary 50 \
+        --backend aot_eager --steps 3 --tolerance 9            the second one, small enough for a CPU
 """
 
 import argparse
+import importlib
+import itertools
+import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import prune
+from torch.nn.utils import prune as _prune
+from transformer_model import Transformer
 
 import openwork as ow
 from openwork.core.technique import Hidden
 
+SPARSITY = 0.9
+prune: Any = _prune  # its functions are untyped
 Step = Callable[[], None]
+Attach = Callable[[torch.optim.Optimizer], object]
+Variant = Callable[[nn.Module, tuple[Tensor, ...]], tuple[nn.Module, Attach]]
+"""(model, inputs) -> the model to train, and what is to be told of its optimizer."""
 
 
-def mlp() -> nn.Sequential:
-    """The benchmark's model: 1.86 million weights."""
-    return nn.Sequential(nn.Linear(784, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10))
+def prunable(model: nn.Module) -> list[str]:
+    """The names of the weights that every variant makes sparse."""
+    return [f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Embedding)]
 
 
-def training_step(model: nn.Module, attach: Callable[[torch.optim.Optimizer], object]) -> Step:
-    """One optimizer step on a fixed random batch."""
+def dense(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.Module, Attach]:
+    """No masks."""
+    return model, lambda optimizer: None
+
+
+def masked(hidden: Hidden) -> Variant:
+    """Gradients and parameters masked by openwork."""
+
+    def prepare(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.Module, Attach]:
+        select = ow.matching(*prunable(model))
+        sparsifier = ow.sparsify(model, ow.GradualMagnitude(ow.OneShot(SPARSITY), hidden=hidden), select=select)
+        return model, sparsifier.attach
+
+    return prepare
+
+
+def torch_prune(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.Module, Attach]:
+    """Masks in the forward, by torch.nn.utils.prune."""
+    for name in prunable(model):
+        prune.l1_unstructured(model.get_submodule(name.rpartition(".")[0]), "weight", SPARSITY)
+    return model, lambda optimizer: None
+
+
+def ao_pruning(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.Module, Attach]:
+    """Masks in a parametrisation, by torch.ao.pruning."""
+    module: Any = importlib.import_module("torch.ao.pruning")
+    sparsifier = module.WeightNormSparsifier(SPARSITY, sparse_block_shape=(1, 1), zeros_per_block=1)
+    sparsifier.prepare(model, [{"tensor_fqn": name} for name in prunable(model)])
+    sparsifier.step()
+    return model, lambda optimizer: None
+
+
+def nncf_magnitude(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.Module, Attach]:
+    """Masks in hooks on torch's functions, by NNCF."""
+    nncf: Any = importlib.import_module("nncf")
+    mode = nncf.PruneMode.UNSTRUCTURED_MAGNITUDE_LOCAL
+    return nncf.prune(model, mode=mode, ratio=SPARSITY, examples_inputs=inputs), lambda optimizer: None
+
+
+VARIANTS: dict[str, Variant] = {
+    "dense": dense,
+    "openwork hidden=frozen": masked("frozen"),
+    "openwork hidden=trained": masked("trained"),
+    "openwork hidden=lost": masked("lost"),
+    "torch.nn.utils.prune": torch_prune,
+    "torch.ao.pruning": ao_pruning,
+    "NNCF": nncf_magnitude,
+}
+
+
+class Mlp(nn.Module):
+    """784-1024-1024-10: 1.86 million weights. Not a Sequential, which NNCF cannot wrap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(784, 1024), nn.Linear(1024, 1024), nn.Linear(1024, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, 784) -> logits (N, 10)."""
+        logits: Tensor = self.fc3(torch.relu(self.fc2(torch.relu(self.fc1(x)))))
+        return logits
+
+
+def mlp_step(variant: Variant, options: argparse.Namespace) -> Step:
+    """One optimizer step of the MLP on a fixed random batch."""
+    x, y = torch.randn(128, 784), torch.randint(10, (128,))
+    model, attach = variant(Mlp(), (x,))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
     attach(optimizer)
-    x, y = torch.randn(128, 784), torch.randint(10, (128,))
 
     def step() -> None:
-        F.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(F.cross_entropy(model(x), y))
         optimizer.step()
         optimizer.zero_grad()
 
     return step
 
 
-def dense() -> Step:
-    """No masks."""
-    return training_step(mlp(), lambda optimizer: None)
+def transformer_step(variant: Variant, options: argparse.Namespace) -> Step:
+    """One optimizer step of the Transformer on a fixed random batch, compiled."""
+    device = torch.device(options.device)
+    rows = max(1, options.tokens // options.length)
+    source, target = torch.randint(options.vocabulary, (2, rows, options.length), device=device)
+    plain = Transformer(options.vocabulary, options.width, options.layers).to(device)
+    model, attach = variant(plain, (source, target))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    attach(optimizer)
+    compiled = torch.compile(model, dynamic=False, backend=options.backend)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = compiled(source, target)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
-def masked(hidden: Hidden) -> Step:
-    """Gradients and parameters masked by openwork."""
-    model = mlp()
-    technique = ow.GradualMagnitude(ow.OneShot(0.9), hidden=hidden)
-    return training_step(model, ow.sparsify(model, technique).attach)
+def interleaved(steps: Mapping[str, Step], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of every step, one of each variant a round; the first five rounds are for warming up."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 5):
+        for name, step in steps.items():
+            began = time.process_time()
+            step()
+            if number >= 5:
+                times[name].append(1000 * (time.process_time() - began))
+    return times
 
 
-def torch_prune() -> Step:
-    """Masks in the forward, by torch.nn.utils.prune."""
-    model = mlp()
-    for layer in model:
-        if isinstance(layer, nn.Linear):
-            prune.l1_unstructured(layer, "weight", 0.9)  # type: ignore[no-untyped-call]
-    return training_step(model, lambda optimizer: None)
+def one_after_another(options: argparse.Namespace) -> dict[str, list[float]]:
+    """Milliseconds of ``options.steps`` steps of each variant, dense before and after. Exits where the two disagree."""
+    began, device = time.monotonic(), torch.device(options.device)
+    times: dict[str, list[float]] = {}
+
+    def measure(step: Step) -> list[float]:
+        for _ in range(options.warmup):
+            step()
+        return _on_gpu(step, options.steps) if device.type == "cuda" else _on_cpu(step, options.steps)
+
+    torch.manual_seed(0)
+    reference = transformer_step(dense, options)
+    times["dense"] = measure(reference)
+    for name in options.variants:
+        if time.monotonic() - began > options.seconds:
+            print(f"{name}: left out, {options.seconds} seconds are over", file=sys.stderr)
+            continue
+        if not name.startswith("openwork"):  # openwork runs dense's own graph; another library's must not mix with it
+            torch._dynamo.reset()
+        try:
+            times[name] = measure(transformer_step(VARIANTS[name], options))
+        except Exception as error:  # a peer that does not run is a result
+            print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
+    torch._dynamo.reset()
+    times["dense again"] = measure(reference)
+    before, after = statistics.median(times["dense"]), statistics.median(times["dense again"])
+    if abs(after / before - 1) > options.tolerance:
+        sys.exit(f"disturbed: dense took {before:.2f} ms before and {after:.2f} ms after; run it again")
+    return times
+
+
+def _on_cpu(step: Step, count: int) -> list[float]:
+    times = []
+    for _ in range(count):
+        began = time.perf_counter()
+        step()
+        times.append(1000 * (time.perf_counter() - began))
+    return times
+
+
+def _on_gpu(step: Step, count: int) -> list[float]:
+    # Events instead of waiting after each step: in training the host runs ahead of the device.
+    event_type: Any = torch.cuda.Event  # untyped
+    events = [event_type(enable_timing=True) for _ in range(count + 1)]
+    events[0].record()
+    for event in events[1:]:
+        step()
+        event.record()
+    torch.cuda.synchronize()
+    return [before.elapsed_time(after) for before, after in itertools.pairwise(events)]
 
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=80)
-    rounds = parser.parse_args().rounds
-    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", choices=("mlp", "transformer"), help="default: transformer on a GPU")
+    parser.add_argument("--rounds", type=int, default=80, help="of the MLP")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS)[1:], metavar="NAME")
+    parser.add_argument("--tokens", type=int, default=24_576)
+    parser.add_argument("--length", type=int, default=256, help="of a sequence")
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=6, help="of the encoder, and of the decoder")
+    parser.add_argument("--vocabulary", type=int, default=33_000)
+    parser.add_argument("--backend", default="inductor", help="of torch.compile")
+    parser.add_argument("--steps", type=int, default=50, help="measured of each variant of the Transformer")
+    parser.add_argument("--warmup", type=int, default=10)
+    parser.add_argument("--tolerance", type=float, default=0.02, help="between dense before and after")
+    parser.add_argument("--seconds", type=float, default=170, help="after which no other variant is begun")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    options.model = options.model or ("transformer" if device.type == "cuda" else "mlp")
+    if device.type == "cpu":
+        torch.set_num_threads(1)
     torch.manual_seed(0)
-    steps = {
-        "dense": dense(),
-        "openwork hidden=frozen": masked("frozen"),
-        "openwork hidden=trained": masked("trained"),
-        "openwork hidden=lost": masked("lost"),
-        "torch.nn.utils.prune": torch_prune(),
-    }
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 5):
-        for name, step in steps.items():
-            began = time.perf_counter()
-            step()
-            if number >= 5:  # warm-up
-                times[name].append(1000 * (time.perf_counter() - began))
-    print(f"torch {torch.__version__}, 1 thread, n = {rounds}; milliseconds a step")
+    if options.model == "transformer":
+        times = one_after_another(options)
+    else:
+        steps: dict[str, Step] = {}
+        for name in ["dense", *options.variants]:
+            try:
+                steps[name] = mlp_step(VARIANTS[name], options)
+            except ImportError as error:
+                print(f"{name}: {error}", file=sys.stderr)
+        times = interleaved(steps, options.rounds)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU, 1 thread"
+    count = len(times["dense"])
+    print(f"{options.model}, torch {torch.__version__}, {where}, n = {count}; milliseconds a step")
     print(f"{'':26}{'min':>8}{'median':>8}{'max':>8}{'min / dense':>13}{'median / dense':>16}")
     best, middle = min(times["dense"]), statistics.median(times["dense"])
     for name, values in times.items():
