@@ -24,6 +24,11 @@ def test_nothing_on_the_page_is_written_by_hand():
     assert page.render(ON_PAGE, where) == TEXT
 
 
+def test_openwork_passes_or_refuses_with_its_reason():
+    red = [key for key, cell in ON_PAGE.items() if key[1].startswith("openwork") and cell.status == "fail"]
+    assert red == []
+
+
 def test_cells_are_computed_again_as_the_page_has_them():
     rows = [by_title(title) for title in ("linear", "several parameter groups", "fine-tuning keeps the zeros")]
     cells = run(["openwork", "openwork-l0"], rows, 2, lambda key, row, cell: None)
