@@ -27,6 +27,10 @@ TECHNIQUES = [
     ow.RandomPruning(RAMP, pattern=ow.Block(1, 2)),
     ow.VariationalDropout(COEFFICIENT, log_sigma2=-5.0),
     ow.L0(COEFFICIENT, dropout=0.925),
+    ow.PruneRetrain(ow.Linear(1.2, end=10, every=2)),
+    ow.DynamicSurgery(ow.Splicing(12), rate=0.5),
+    ow.GroupL0(COEFFICIENT, dropout=0.925, weight_decay=1e-4),
+    ow.SoftWeightSharing(ow.Constant(1e-3), zero_proportion=0.15),
 ]
 
 
@@ -132,11 +136,13 @@ def test_zeros_are_exact_after_every_step(technique, name):
             for state in optimizer.state.get(weight.parameter, {}).values():
                 if torch.is_tensor(state) and state.shape == mask.shape and technique.hidden != "trained":
                     assert (state[~mask].abs() <= 1e-8).all()  # Adamax keeps it at its eps or above
-    assert sparsifier.sparsity() > 0.79
+    assert sparsifier.sparsity() > (0.1 if technique.allocation == ow.AboveThreshold() else 0.79)
 
 
 @every_mask
 def test_the_target_is_reached_exactly(technique):
+    if technique.allocation == ow.AboveThreshold():
+        pytest.skip("the technique has thresholds and no target")
     _, sparsifier, _ = started(technique, steps=10)
     numels = [w.parameter.numel() for w in sparsifier.weights]
     assert numels == [72, 640, 50]
@@ -246,6 +252,8 @@ def test_finalize_gives_plain_modules_that_compute_the_same(technique):
 
 @every_technique
 def test_a_tied_weight_counts_once(technique):
+    if isinstance(technique, ow.GroupL0):
+        pytest.skip("its gates are those of units and filters, which an embedding does not have")
     model, sparsifier, optimizer = started(technique, Tied())
     assert [(w.name, w.parameter.numel()) for w in sparsifier.weights] == [
         ("embedding.weight", 66),

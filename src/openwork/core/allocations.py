@@ -37,6 +37,18 @@ class Uniform(Allocation):
         return {name: keep_count(score.numel(), sparsity) for name, score in scores.items()}
 
 
+@dataclass(frozen=True)
+class AboveThreshold(Allocation):
+    """Every tensor keeps the scores that are at least the schedule's value: a threshold instead of a sparsity."""
+
+    def __call__(
+        self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
+        """The number of scores >= ``sparsity``, here the threshold."""
+        counts = {name: int((local(score) >= sparsity).count_nonzero()) for name, score in scores.items()}
+        return {name: shards_of(score).sum([counts[name]])[0] for name, score in scores.items()}
+
+
 @dataclass(frozen=True, init=False)
 class PerLayer(Allocation):
     """Uniform, but for the weights or layers named by a pattern, which end at a sparsity of their own.

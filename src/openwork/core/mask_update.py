@@ -23,6 +23,7 @@ def score(
     values: Sequence[Tensor],
     masks: Sequence[Tensor],
     allowed: Sequence[Tensor],
+    references: Sequence[Tensor],
     *,
     seed: int,
     step: int = 0,
@@ -30,12 +31,12 @@ def score(
     """What allocation and pattern rank by, by name.
 
     values: the weights with their hidden values, whole or sharded; masks, and allowed where it is not empty: the parts
-    that are here, non-zero = keep, and where a weight may ever be kept.
+    that are here, non-zero = keep, and where a weight may ever be kept; references: the technique's.
     """
     scores = {}
     for index, (weight, value) in enumerate(zip(weights, values, strict=True)):
         generator = seeded_generator(seed, step, weight.name)
-        found = technique.scores(value, shard_like(masks[index].bool(), value), generator)
+        found = technique.scores(value, shard_like(masks[index].bool(), value), generator, references[index])
         if shards_of(found) != shards_of(value):
             raise TypeError(
                 f"{type(technique).__name__}.scores must return scores sharded like the weight it got, and returned a "

@@ -63,6 +63,7 @@ class Masking:
         self._overwritten = True
         # Where a weight may ever be kept; all of it, unless the model's own zeros are to stay.
         self._allowed = [p.detach() != 0 for p in parameters] if from_zeros else []
+        self._references = [technique.reference(parameter.detach()) for parameter in self._parameters()]
         count(technique, weights, self._scores_now())
         self._hooks: list[RemovableHandle] = []
         self.follow_parameters()
@@ -115,7 +116,7 @@ class Masking:
     @torch.no_grad()
     def mask_gradients(self) -> None:
         """Zeroes the gradients under the masks where the backward hooks could not, or somebody wrote to them since."""
-        if not self._pruned:
+        if not self._pruned or self.technique.dense_gradients:
             return
         for index, parameter in enumerate(self._parameters()):
             gradient = parameter.grad
@@ -202,12 +203,13 @@ class Masking:
             "masks": masks,
             "hidden": self._by_name(hidden),
             "allowed": self._by_name(allowed),
+            "references": {w.name: r for w, r in zip(self.weights, self._references, strict=True) if r.numel()},
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over masks and hidden values, and masks the parameters. Raises ValueError for another model's."""
-        if not {"seed", "masks", "hidden", "allowed"} <= state.keys():
+        if not {"seed", "masks", "hidden", "allowed", "references"} <= state.keys():
             raise ValueError("the state holds no masks; pass what Sparsifier.state_dict() returned")
         parameters = self._parameters()
         for kind in ("masks", "hidden", "allowed"):
@@ -227,6 +229,9 @@ class Masking:
 
         self._masks, self._hidden = own_parts(state["masks"]), own_parts(state["hidden"])
         self._allowed = [values.bool() for values in own_parts(state["allowed"])]
+        for index, weight in enumerate(self.weights):
+            if weight.name in state["references"]:
+                self._references[index] = state["references"][weight.name].to(self._references[index])
         if all(bool(values.all()) for values in self._allowed):
             self._allowed = []
         self._pruned = not all(bool(mask.all()) for mask in self._masks)
@@ -268,7 +273,7 @@ class Masking:
 
     def _gradient_hook(self, index: int) -> Callable[[Tensor], None]:
         def mask_gradient(parameter: Tensor) -> None:
-            if self._pruned and parameter.grad is not None:
+            if self._pruned and parameter.grad is not None and not self.technique.dense_gradients:
                 self._mask_gradient(index, parameter)
 
         return mask_gradient
@@ -305,7 +310,9 @@ class Masking:
     def _scores_now(self, step: int = 0) -> dict[str, Tensor]:
         values = [parameter.detach() for parameter in self._parameters()]
         masks = [self._mask(index) for index in range(len(self.weights))]
-        return score(self.technique, self.weights, values, masks, self._allowed, seed=self.seed, step=step)
+        return score(
+            self.technique, self.weights, values, masks, self._allowed, self._references, seed=self.seed, step=step
+        )
 
     def _update(self, step: int) -> None:
         """New masks from the restored parameters; hides the values under them and zeroes the parameters there."""

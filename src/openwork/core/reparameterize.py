@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from openwork.core.operations import DISTRIBUTIONS, FORWARDS, draw
 from openwork.core.selection import Weight
-from openwork.core.technique import Reparameterization, ReparameterizedWeight
+from openwork.core.technique import Reparameterization
 from openwork.core.threshold import seeded_generator
 
 _SWITCHED: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
@@ -32,11 +32,9 @@ class Reparameterizing:
         self.technique = technique
         self.weights = weights
         self.seed = seed
-        self.distributions: list[ReparameterizedWeight] = []
-        for weight in weights:
-            generator = seeded_generator(seed, 0, weight.name)
-            distribution = technique.distribution(weight.parameter.detach(), generator)
-            self.distributions.append(distribution)
+        generators = [seeded_generator(seed, 0, weight.name) for weight in weights]
+        self.distributions = technique.distributions([w.parameter.detach() for w in weights], generators)
+        for weight, distribution in zip(weights, self.distributions, strict=True):
             for place, site in enumerate(weight.sites):
                 random = site.module.__dict__.setdefault(DISTRIBUTIONS, {})
                 random[site.leaf] = distribution
@@ -68,15 +66,25 @@ class Reparameterizing:
             }
 
     def penalty(self) -> Tensor:
-        """coefficient(step) times the sum of the distributions' penalties, shape (); tied weights count once."""
-        total = torch.stack(
-            [d.penalty(w.parameter) for w, d in zip(self.weights, self.distributions, strict=True)]
-        ).sum()
-        return self._coefficient.to(total.device) * total
+        """What the distributions add to the loss at this step, shape (); tied weights count once."""
+        coefficient = self._coefficient.to(self.weights[0].parameter.device)
+        costs = [d.cost(w.parameter, coefficient) for w, d in zip(self.weights, self.distributions, strict=True)]
+        return torch.stack(costs).sum()
+
+    def expected_nonzero(self) -> dict[str, float]:
+        """The expected number of non-zero weights in training, by name."""
+        with torch.no_grad():
+            return {
+                w.name: float(d.expected_nonzero(w.parameter))
+                for w, d in zip(self.weights, self.distributions, strict=True)
+            }
 
     def after_step(self, step: int) -> None:
         """Moves on the penalty's coefficient, and the noise of the cells, which lasts for a step."""
         self._coefficient.fill_(self.technique.coefficient(step))
+        with torch.no_grad():
+            for distribution in self.distributions:
+                distribution.constrain()
         for site in (site for weight in self.weights for site in weight.sites):
             if isinstance(site.module, nn.RNNCellBase):
                 name = site.name.removesuffix(site.leaf)

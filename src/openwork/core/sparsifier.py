@@ -150,6 +150,17 @@ class Sparsifier:
         zeros = self._mechanism.zeros()
         return {weight.name: zeros[weight.name] / weight.parameter.numel() for weight in self.weights}
 
+    def expected_nonzero(self) -> dict[str, float]:
+        """The number of non-zero weights that training computes with, by name: kept ones, or the expected number.
+
+        Under L0 it is the expectation over the gates, which evaluation replaces by their deterministic values.
+        """
+        self._check_live()
+        if isinstance(self._mechanism, Reparameterizing):
+            return self._mechanism.expected_nonzero()
+        zeros = self._mechanism.zeros()
+        return {weight.name: float(weight.parameter.numel() - zeros[weight.name]) for weight in self.weights}
+
     def mask_gradients(self) -> None:
         """Masks gradients now, for those who read or clip gradients that the backward hooks did not see.
 

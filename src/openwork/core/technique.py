@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from openwork.core.allocations import Allocation, Uniform
+from openwork.core.allocations import AboveThreshold, Allocation, Uniform
 from openwork.core.patterns import Pattern, Unstructured
 from openwork.core.schedules import Schedule
 
@@ -30,8 +30,13 @@ class MaskTechnique(Technique, ABC):
         leftover momentum and weight decay, as in TensorFlow's model_pruning; "lost": forgotten.
     pattern: where the zeros may lie.
 
+    With the allocation `AboveThreshold` the schedule's values are thresholds on the scores instead of sparsities.
+
     Raises ValueError for a sparsity outside [0, 1), and where the pattern cannot follow the schedule or allocation.
     """
+
+    dense_gradients: ClassVar[bool] = False
+    """Whether the gradient of the masked model moves the weights under the mask, too (needs hidden="trained")."""
 
     schedule: Schedule
     allocation: Allocation = field(default=Uniform(), kw_only=True)
@@ -41,17 +46,22 @@ class MaskTechnique(Technique, ABC):
     def __post_init__(self) -> None:
         _check_schedule("schedule", self.schedule, "OneShot")
         for sparsity in (self.schedule.final, self.schedule(0)):
-            if not 0 <= sparsity < 1:
+            if not 0 <= sparsity < 1 and self.allocation != AboveThreshold():
                 raise ValueError(f"sparsity must be in [0, 1), got {sparsity}; did you pass a percentage?")
         if self.hidden not in ("frozen", "trained", "lost"):
             raise ValueError(f"hidden must be 'frozen', 'trained' or 'lost', got {self.hidden!r}")
         self.pattern.check(self.schedule, self.allocation)
 
+    def reference(self, weight: Tensor) -> Tensor:
+        """What `scores` has to know of the weight as it was in `sparsify`, of any shape; nothing by default."""
+        return weight.new_empty(0)
+
     @abstractmethod
-    def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+    def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator, reference: Tensor) -> Tensor:
         """Scores of ``weight``'s shape: the largest are kept, -inf never.
 
-        weight: with the hidden values restored; mask: bool, True = kept until now; generator: CPU, seeded.
+        weight: with the hidden values restored; mask: bool, True = kept until now; generator: CPU, seeded; reference:
+        what the method `reference` returned at the beginning.
         """
 
 
@@ -80,6 +90,18 @@ class ReparameterizedWeight(nn.Module, ABC):
     def penalty(self, weight: Tensor) -> Tensor:
         """What the technique adds to the loss before its coefficient, shape ()."""
 
+    def cost(self, weight: Tensor, coefficient: Tensor) -> Tensor:
+        """What the technique adds to the loss, shape (): coefficient * penalty, and what has a factor of its own."""
+        return coefficient * self.penalty(weight)
+
+    def expected_nonzero(self, weight: Tensor) -> Tensor:
+        """The expected number of non-zero weights in training, shape (); by default that of evaluation."""
+        return self.effective(weight).count_nonzero()
+
+    def constrain(self) -> None:
+        """Puts what is learned back into its range; called after every optimizer step."""
+        return
+
 
 @dataclass(frozen=True)
 class Reparameterization(Technique, ABC):
@@ -96,6 +118,10 @@ class Reparameterization(Technique, ABC):
         _check_schedule("coefficient", self.coefficient, "Constant")
         if self.coefficient.final < 0:
             raise ValueError(f"the penalty coefficient must be >= 0, got {self.coefficient.final}")
+
+    def distributions(self, weights: list[Tensor], generators: list[torch.Generator]) -> list[ReparameterizedWeight]:
+        """The distribution of each weight; a technique whose weights share something learned overrides this."""
+        return [self.distribution(*pair) for pair in zip(weights, generators, strict=True)]
 
     @abstractmethod
     def distribution(self, weight: Tensor, generator: torch.Generator) -> ReparameterizedWeight:

@@ -24,16 +24,25 @@ class L0(Reparameterization):
 
     coefficient: of the expected count of non-zero weights, of the order 1 / (number of training examples).
     dropout: the initial probability that a gate is closed, in (0, 1): log alpha ~ N(log((1 - p) / p), 0.01).
+    weight_decay: adds weight_decay / (1 - dropout) * sum P(z != 0) theta^2 / 2, the expected L2 norm with the length
+        scale kept (appendix of the paper, Gale et al. section 4). Leave theta and log alpha out of the optimizer's own.
 
     A gate that is sometimes open in training is exactly 0 in evaluation only where log alpha <= log(1/11) = -2.398.
     """
 
     dropout: float = field(default=0.1, kw_only=True)
+    weight_decay: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.dropout < 1:
             raise ValueError(f"dropout must be in (0, 1), got {self.dropout}")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
+
+    def length_scale(self) -> float:
+        """The factor of the expected L2 norm."""
+        return self.weight_decay / (1 - self.dropout)
 
     def distribution(self, weight: Tensor, generator: torch.Generator) -> "HardConcreteWeight":
         """Gates whose log alpha is drawn from ``generator``."""
@@ -45,6 +54,7 @@ class HardConcreteWeight(ReparameterizedWeight):
 
     def __init__(self, weight: Tensor, technique: L0, generator: torch.Generator) -> None:
         super().__init__()
+        self.technique = technique
         mean = math.log((1 - technique.dropout) / technique.dropout)
         draws = torch.randn(weight.shape, generator=generator)
         self.log_alpha = nn.Parameter((mean + 0.01 * draws).to(weight))
@@ -69,6 +79,17 @@ class HardConcreteWeight(ReparameterizedWeight):
         """The expected number of non-zero weights: equation 12."""
         return open_probability(self.log_alpha).sum()
 
+    def cost(self, weight: Tensor, coefficient: Tensor) -> Tensor:
+        """Coefficient * penalty, and the expected L2 norm where it has a factor."""
+        factor = self.technique.length_scale()
+        if not factor:
+            return super().cost(weight, coefficient)
+        return super().cost(weight, coefficient) + expected_l2(self.log_alpha, weight, factor)
+
+    def expected_nonzero(self, weight: Tensor) -> Tensor:
+        """The penalty."""
+        return self.penalty(weight)
+
 
 def hard_concrete(log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Gates in [0, 1] drawn from HardConcrete(log alpha), of log_alpha's shape; equations 10-11."""
@@ -84,3 +105,8 @@ def stretch(s: Tensor) -> Tensor:
 def open_probability(log_alpha: Tensor) -> Tensor:
     """P(z != 0) = sigmoid(log alpha - beta * log(-gamma / zeta)), of log_alpha's shape."""
     return torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
+
+
+def expected_l2(log_alpha: Tensor, weight: Tensor, factor: float) -> Tensor:
+    """Factor * sum P(z != 0) theta^2 / 2, shape (); log_alpha broadcasts to the weight."""
+    return 0.5 * factor * (open_probability(log_alpha) * weight * weight).sum()

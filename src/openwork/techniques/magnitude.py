@@ -17,6 +17,6 @@ class GradualMagnitude(MaskTechnique):
     schedule, the same sparsity in every tensor and ``hidden="trained"``.
     """
 
-    def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+    def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator, reference: Tensor) -> Tensor:
         """|w|."""
         return weight.abs()

@@ -19,6 +19,6 @@ class RandomPruning(MaskTechnique):
 
     hidden: Hidden = field(default="lost", init=False, repr=False)
 
-    def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+    def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator, reference: Tensor) -> Tensor:
         """Uniform in [0, 1) for the weights kept until now, -inf for the others."""
         return torch.where(mask, uniform_like(weight, generator), -math.inf)

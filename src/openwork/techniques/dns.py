@@ -1,0 +1,65 @@
+"""Dynamic network surgery: Guo, Yao & Chen 2016, arXiv 1608.04493, section 3: pruning and splicing while training.
+
+The loss is that of the masked weights, and its gradient moves all weights, masked ones too (straight-through). A weight
+goes when it falls below a threshold, and comes back when it has grown beyond a little more than it.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from openwork.core.allocations import AboveThreshold, Allocation
+from openwork.core.schedules import Schedule
+from openwork.core.technique import Hidden, MaskTechnique
+from openwork.core.threshold import seeded_generator
+
+LOWER, UPPER = 0.9, 1.1  # a kept weight goes at 0.9 of the threshold, a removed one comes back at 1.1 of it
+
+
+@dataclass(frozen=True)
+class Splicing(Schedule):
+    """Masks are recomputed at random steps before ``stop``, with the probability (1 + gamma * step) ^ -power.
+
+    The steps depend on these numbers alone, so that a run can be resumed.
+    """
+
+    stop: int
+    gamma: float = field(default=1e-4, kw_only=True)
+    power: float = field(default=1.0, kw_only=True)
+
+    final: float = field(default=1.0, init=False, repr=False)
+
+    def __call__(self, step: int) -> float:
+        """1: the scores are in units of their thresholds."""
+        return self.final
+
+    def due(self, step: int) -> bool:
+        """True with a probability that falls from 1."""
+        draw = float(torch.rand((), generator=seeded_generator(0, step, "splicing")))
+        return 0 < step < self.stop and draw < (1 + self.gamma * step) ** -self.power
+
+
+@dataclass(frozen=True)
+class DynamicSurgery(MaskTechnique):
+    """Removes and restores weights around the threshold mean(|w|) + rate * std(|w|), taken when training begins.
+
+    schedule: when masks are recomputed, `Splicing` in the paper. rate: c in the authors' code. Start from a trained
+    model.
+    """
+
+    dense_gradients: ClassVar[bool] = True
+
+    rate: float = field(default=1.0, kw_only=True)
+    allocation: Allocation = field(default=AboveThreshold(), init=False, repr=False)
+    hidden: Hidden = field(default="trained", init=False, repr=False)
+
+    def reference(self, weight: Tensor) -> Tensor:
+        """The threshold max(mean(|w|) + rate * std(|w|), 0), shape (1,)."""
+        magnitude = weight.abs()
+        return (magnitude.mean() + self.rate * magnitude.std()).clamp(min=0).reshape(1)
+
+    def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator, reference: Tensor) -> Tensor:
+        """|w| over the threshold that it has to pass now: at least 1 means kept."""
+        return weight.abs() / (reference * torch.where(mask, LOWER, UPPER).to(weight))

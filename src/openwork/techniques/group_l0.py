@@ -1,0 +1,89 @@
+"""Group L0: Louizos, Welling & Kingma 2018, arXiv 1712.01312, sections 2.2 and 4: gates that close whole units.
+
+A Linear has one hard-concrete gate for each input unit, a convolution one for each output map, and each gate multiplies
+all weights of its group. The penalty counts the weights whose gate is open; the constants are those of `l0.py`.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from openwork.core.technique import Op, Reparameterization, ReparameterizedWeight
+from openwork.techniques.l0 import expected_l2, hard_concrete, open_probability, stretch
+
+LIMIT = math.log(100)  # of |log alpha|, as in the authors' code
+
+
+@dataclass(frozen=True)
+class GroupL0(Reparameterization):
+    """Learns log alpha for each input unit of a Linear and each output map of a convolution.
+
+    coefficient: of the expected count of non-zero weights, of the order 1 / (number of training examples).
+    dropout: the initial probability that a gate is closed, in (0, 1): log alpha ~ N(log((1 - p) / p), 0.01).
+    weight_decay: adds weight_decay * sum P(z != 0) theta^2 / 2, as the authors' code does.
+
+    For matrices (out, in) and kernels (out, in, ...); embeddings have no input units to close.
+    """
+
+    dropout: float = field(default=0.5, kw_only=True)
+    weight_decay: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.dropout < 1:
+            raise ValueError(f"dropout must be in (0, 1), got {self.dropout}")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
+
+    def distribution(self, weight: Tensor, generator: torch.Generator) -> "GatedGroups":
+        """Gates whose log alpha is drawn from ``generator``."""
+        return GatedGroups(weight, self, generator)
+
+
+class GatedGroups(ReparameterizedWeight):
+    """theta * z; ``log_alpha`` has shape (1, in) for a matrix and (out, 1, ...) for a kernel."""
+
+    def __init__(self, weight: Tensor, technique: GroupL0, generator: torch.Generator) -> None:
+        super().__init__()
+        if weight.dim() < 2:
+            raise ValueError(f"GroupL0 needs matrices or kernels, got shape {tuple(weight.shape)}; select those alone")
+        self.technique = technique
+        shape = (1, weight.shape[1]) if weight.dim() == 2 else (weight.shape[0], *(1,) * (weight.dim() - 1))
+        mean = math.log((1 - technique.dropout) / technique.dropout)
+        self.log_alpha = nn.Parameter((mean + 0.01 * torch.randn(shape, generator=generator)).to(weight))
+
+    def forward(
+        self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """op(x, theta * z): one draw of the gates for the whole batch."""
+        if not x.is_floating_point():
+            raise ValueError("GroupL0 cannot close the units of an embedding; leave it out with select=excluding(...)")
+        return super().forward(op, x, weight, bias, generator)
+
+    def sample(self, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Theta * z with a z for each group."""
+        return weight * hard_concrete(self.log_alpha, generator)
+
+    def effective(self, weight: Tensor) -> Tensor:
+        """Theta times the deterministic gates, which are 0 for whole groups."""
+        return weight * stretch(torch.sigmoid(self.log_alpha))
+
+    def penalty(self, weight: Tensor) -> Tensor:
+        """The expected number of weights in open groups."""
+        return open_probability(self.log_alpha).sum() * (weight.numel() / self.log_alpha.numel())
+
+    def cost(self, weight: Tensor, coefficient: Tensor) -> Tensor:
+        """Coefficient * penalty, and the expected L2 norm where it has a factor."""
+        cost = super().cost(weight, coefficient)
+        factor = self.technique.weight_decay
+        return cost + expected_l2(self.log_alpha, weight, factor) if factor else cost
+
+    def expected_nonzero(self, weight: Tensor) -> Tensor:
+        """The penalty."""
+        return self.penalty(weight)
+
+    def constrain(self) -> None:
+        """Keeps log alpha in [log 0.01, log 100]."""
+        self.log_alpha.clamp_(-LIMIT, LIMIT)

@@ -1,0 +1,30 @@
+"""Learning both weights and connections: Han, Pool, Tran & Dally 2015, arXiv 1506.02626, section 3.
+
+Train, remove every weight below a quality parameter times the standard deviation of its layer's weights, retrain what
+is left, and again with a larger parameter. Removed weights stay removed.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from openwork.core.allocations import AboveThreshold, Allocation
+from openwork.core.technique import Hidden, MaskTechnique
+
+
+@dataclass(frozen=True)
+class PruneRetrain(MaskTechnique):
+    """Removes the weights with |w| < q * std(w), q the schedule's value, whenever the schedule is due.
+
+    ``PruneRetrain(Linear(1.5, begin=600, end=12_000, every=3_000))`` raises q to 1.5 with retraining in between;
+    ``PruneRetrain(OneShot(1.0))`` prunes once. Start from a trained model, and retrain at a tenth of its learning rate.
+    """
+
+    allocation: Allocation = field(default=AboveThreshold(), init=False, repr=False)
+    hidden: Hidden = field(default="lost", init=False, repr=False)
+
+    def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator, reference: Tensor) -> Tensor:
+        """|w| in standard deviations of the tensor as it is, zeros included; -inf for what was removed."""
+        return torch.where(mask, weight.abs() / weight.std(), -math.inf)

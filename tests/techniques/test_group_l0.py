@@ -1,0 +1,81 @@
+import math
+
+import pytest
+import torch
+from helpers import mean
+from torch import nn
+
+import openwork as ow
+from openwork.techniques.l0 import open_probability
+
+TECHNIQUE = ow.GroupL0(ow.Constant(0.25), dropout=0.5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(nn.Linear(5, 3), (1, 5)), (nn.Conv2d(2, 4, 3), (4, 1, 1, 1)), (nn.Conv1d(2, 4, 3), (4, 1, 1))]
+)
+def test_a_gate_for_each_input_unit_or_output_map(layer, shape):
+    ow.sparsify(layer, TECHNIQUE)
+    assert layer.reparam.weight.log_alpha.shape == shape
+    sample = layer.weight / mean(layer)
+    first = sample[:1] if sample.dim() == 2 else sample[:, :1, :1]
+    torch.testing.assert_close(sample, first.expand_as(sample))
+
+
+def test_the_penalty_counts_the_weights_of_open_groups():
+    layer = nn.Linear(2, 3, bias=False)
+    sparsifier = ow.sparsify(layer, TECHNIQUE)
+    with torch.no_grad():
+        layer.reparam.weight.log_alpha.copy_(torch.tensor([[0.0, 2.0]]))
+    # sigmoid(log alpha - 2/3 log(0.1 / 1.1)): 0.831819 and 0.973369, three weights each
+    expected = 3 * (1 / (1 + math.exp(-1.598597)) + 1 / (1 + math.exp(-3.598597)))
+    assert sparsifier.penalty().item() == pytest.approx(0.25 * expected, rel=1e-5)
+    assert sparsifier.expected_nonzero() == {"weight": pytest.approx(expected, rel=1e-5)}
+
+
+def test_evaluation_removes_whole_groups():
+    conv = nn.Conv2d(2, 3, 3)
+    sparsifier = ow.sparsify(conv, TECHNIQUE)
+    with torch.no_grad():
+        conv.reparam.weight.log_alpha.copy_(torch.tensor([-5.0, 0.0, 5.0]).view(3, 1, 1, 1))
+    assert sparsifier.sparsity() == pytest.approx(1 / 3)
+    theta = mean(conv).detach().clone()
+    plain = sparsifier.finalize()
+    assert (plain.weight[0] == 0).all()
+    torch.testing.assert_close(plain.weight[1], 0.5 * theta[1])
+    assert torch.equal(plain.weight[2], theta[2])
+
+
+def test_log_alpha_stays_between_the_logs_of_a_hundredth_and_a_hundred():
+    layer = nn.Linear(2, 3)
+    sparsifier = ow.sparsify(layer, TECHNIQUE)
+    with torch.no_grad():
+        layer.reparam.weight.log_alpha.copy_(torch.tensor([[-9.0, 9.0]]))
+    sparsifier.step()
+    assert layer.reparam.weight.log_alpha.tolist() == [[pytest.approx(-4.60517), pytest.approx(4.60517)]]
+
+
+@pytest.mark.parametrize(
+    ("technique", "factor"),
+    [
+        (ow.GroupL0(ow.Constant(0.0), weight_decay=0.01), 0.01),
+        (ow.L0(ow.Constant(0.0), dropout=0.3, weight_decay=0.01), 0.01 / 0.7),  # keeps the length scale
+    ],
+)
+def test_weight_decay_is_that_of_the_expected_norm(technique, factor):
+    layer = nn.Linear(4, 3)
+    sparsifier = ow.sparsify(layer, technique)
+    theta, log_alpha = mean(layer), layer.reparam.weight.log_alpha
+    expected = 0.5 * factor * (open_probability(log_alpha) * theta**2).sum()
+    torch.testing.assert_close(sparsifier.penalty(), expected)
+    sparsifier.penalty().backward()
+    torch.testing.assert_close(theta.grad, factor * (open_probability(log_alpha) * theta))
+
+
+def test_embeddings_and_biases_are_refused():
+    embedding = nn.Embedding(3, 2)
+    ow.sparsify(embedding, TECHNIQUE)
+    with pytest.raises(ValueError, match="cannot close the units of an embedding"):
+        embedding(torch.tensor([1]))
+    with pytest.raises(ValueError, match="needs matrices or kernels, got shape"):
+        ow.sparsify(nn.Linear(2, 2), TECHNIQUE, select=ow.all_parameters)
