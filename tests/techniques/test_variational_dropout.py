@@ -184,3 +184,19 @@ def test_half_precision_variances_do_not_give_nan():
         y = layer(torch.zeros(3, 4))  # a variance of 0, where the gradient of sqrt is infinite without epsilon
     y.float().sum().backward()
     assert all(p.grad.isfinite().all() for p in layer.parameters())
+
+
+def test_train_clip_leaves_removed_weights_their_noise_only():
+    layer = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 2.0]]))
+    ow.sparsify(layer, ow.VariationalDropout(COEFFICIENT, threshold=3.0, train_clip=True))
+    with torch.no_grad():
+        layer.reparam.weight.log_sigma2.copy_(torch.tensor([[4.0, -40.0]]))  # log alpha 4 and, clipped, -8
+    x = torch.tensor([[1.0, 1.0]]).expand(40_000, 2)
+    y = layer(x)
+    std = math.sqrt(math.exp(4) + 4 * math.exp(-8))
+    assert y.mean().item() == pytest.approx(2.0, abs=6 * std / 200)  # 6 sigma of the mean of 40,000
+    assert y.std().item() == pytest.approx(std, rel=6 / math.sqrt(80_000))
+    y.sum().backward()
+    assert mean(layer).grad[0, 1].item() == pytest.approx(40_000, rel=0.05)

@@ -23,6 +23,8 @@ class VariationalDropout(Reparameterization):
     coefficient: of the KL term (nats, summed over all weights), of the order 1 / (number of training examples).
     log_sigma2: its initial value. threshold: on log alpha, 3 means a dropout rate of 95 %.
     clip: log alpha is clipped to [-clip, clip] in training, never in evaluation.
+    train_clip: weights that evaluation would remove have no mean in training either, only their noise, as in the
+        authors' LeNets; a mean can come back, since its gradient is zero but that of log sigma^2 and of the KL is not.
     share_noise: for a Linear on inputs (batch, ..., in), one draw per example and output unit for all positions in
     between, as the Transformer of Gale et al. 2019 has it; otherwise a draw for each output.
     """
@@ -30,6 +32,7 @@ class VariationalDropout(Reparameterization):
     threshold: float = field(default=3.0, kw_only=True)
     log_sigma2: float = field(default=-10.0, kw_only=True)
     clip: float = field(default=8.0, kw_only=True)
+    train_clip: bool = field(default=False, kw_only=True)
     share_noise: bool = field(default=True, kw_only=True)
 
     def distribution(self, weight: Tensor, generator: torch.Generator) -> "GaussianWeight":
@@ -57,12 +60,16 @@ class GaussianWeight(ReparameterizedWeight):
         """sigma^2 = alpha * theta^2 with the clipped alpha."""
         return torch.exp(self.clipped_log_alpha(theta)) * (theta * theta + EPS)
 
+    def mean(self, theta: Tensor) -> Tensor:
+        """The means that training computes with."""
+        return self.effective(theta) if self.technique.train_clip else theta
+
     def forward(
         self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Local reparameterisation (Kingma et al. 2015): op(x, theta) + sqrt(op(x^2, sigma^2)) * noise."""
         one_hot = not x.is_floating_point()  # ids stand for one-hot vectors, and x^2 = x
-        mean = op(x, weight, bias)
+        mean = op(x, self.mean(weight), bias)
         variance = op(x if one_hot else x * x, self.sigma2(weight), None)
         # In half precision eps underflows, and the gradient of sqrt at 0 is infinite.
         std = torch.sqrt(variance.to(torch.promote_types(variance.dtype, torch.float32)) + EPS).to(mean.dtype)
@@ -74,7 +81,7 @@ class GaussianWeight(ReparameterizedWeight):
     def sample(self, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Theta + sigma * noise."""
         noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype, device=weight.device)
-        return weight + torch.sqrt(self.sigma2(weight) + EPS) * noise
+        return self.mean(weight) + torch.sqrt(self.sigma2(weight) + EPS) * noise
 
     def effective(self, weight: Tensor) -> Tensor:
         """Theta where log alpha < threshold, 0 elsewhere."""
