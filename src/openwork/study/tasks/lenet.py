@@ -85,18 +85,13 @@ class DigitsLeNet300100(ImageClassification):
 
 @dataclass(frozen=True)
 class MnistLeNet300100(ImageClassification):
-    """LeNet-300-100 on MNIST: 60,000 training and 10,000 test images.
-
-    initial_std: of the initial weights, 0.01 in SparseVD's code; 0 for PyTorch's own initialisation.
-    """
-
-    initial_std: float = 0.0
+    """LeNet-300-100 on MNIST: 60,000 training and 10,000 test images."""
 
     title = "LeNet-300-100, MNIST"
 
     def model(self) -> nn.Module:
         """784-300-100-10: 266,200 weights."""
-        return _initialised(LeNet300100(), self.initial_std)
+        return LeNet300100()
 
     def data(self, device: torch.device) -> tuple[Images, Images]:
         """28x28 pixels of 0-255."""
@@ -111,7 +106,7 @@ class MnistLeNet5Caffe(MnistLeNet300100):
 
     def model(self) -> nn.Module:
         """Two convolutions and two fully-connected layers: 430,500 weights."""
-        return _initialised(LeNet5Caffe(), self.initial_std)
+        return LeNet5Caffe()
 
     def learning_rate(self, progress: float) -> float:
         """The peak * (1 - progress)."""
@@ -140,13 +135,6 @@ class ImagesLeNet300100(ImageClassification):
     def data(self, device: torch.device) -> tuple[Images, Images]:
         """8-bit pixels, scaled by 256."""
         return _images(self.source, device)
-
-
-def _initialised(model: nn.Module, std: float) -> nn.Module:
-    for parameter in model.parameters():
-        if std and parameter.dim() > 1:
-            nn.init.normal_(parameter, std=std)
-    return model
 
 
 @cache
