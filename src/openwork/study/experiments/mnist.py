@@ -24,8 +24,8 @@ def magnitude() -> Run:
 def best_variational_dropout() -> Run:
     """LeNet-300-100 with settings chosen on the last 10,000 training images, held out for that.
 
-    They differ from `variational_dropout` in train_clip, which SparseVD's code has for its LeNets and which did most; in
-    the ramp (from 0 to full over 50 epochs), the learning rate (2e-3), the initial log sigma^2 (-8) and 0.9 of the KL.
+    They differ from `variational_dropout` in train_clip, which SparseVD's code has for its LeNets and which did most,
+    in the ramp (0 to full over 50 epochs), the learning rate (2e-3), the initial log sigma^2 (-8) and 0.9 of the KL.
     """
     ramp = Linear(0.9 / IMAGES, end=50 * EPOCH)
     technique = VariationalDropout(ramp, log_sigma2=-8.0, train_clip=True)
