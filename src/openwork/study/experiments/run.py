@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from openwork.core.selection import Select, matmul_weights
 from openwork.core.sparsifier import Sparsifier, sparsify
 from openwork.core.technique import Technique
+from openwork.inspect.flops import count_flops
 from openwork.inspect.report import report
 from openwork.inspect.torch_file import load_torch
 from openwork.study.experiments.config import (
@@ -34,6 +35,7 @@ from openwork.study.experiments.config import (
     to_plain,
 )
 from openwork.study.experiments.environment import environment
+from openwork.study.experiments.expected_flops import expected_flops
 from openwork.study.files import write_atomically, write_text
 from openwork.study.results.store import FORMAT, read_result
 from openwork.study.tasks.task import Task
@@ -179,6 +181,8 @@ def execute(
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "run.json", json.dumps(to_plain(run), indent=2) + "\n")
     live = prepare(run, torch.device(device), _starting_weights(run, directory, device, compile, evaluations))
+    # Of the plain model: random weights are computed anew in each forward pass, and no parameter owns their product.
+    dense = count_flops(live.finalized_copy(), run.task.example(live.device)) if live.sparsifier else None
     optimizer = run.task.optimizer(live.model)
     if live.sparsifier:
         live.sparsifier.attach(optimizer)
@@ -208,6 +212,8 @@ def execute(
         if not all(math.isfinite(loss) for loss in losses.values()):
             return _record(live, folder, step=step, seconds=seconds, finished=False)
         metrics = {**losses, **run.task.evaluate(live.model, live.device), "sparsity": live.sparsity()}
+        if live.sparsifier and dense and dense.dense:
+            metrics["expected_flops"] = expected_flops(dense, live.sparsifier)
         rows.append({"step": step, **metrics, "seconds": round(seconds, 3)})
         _save(live, optimizer, folder, rows)
         began = time.perf_counter()  # evaluation is not training time
