@@ -9,12 +9,14 @@ from types import FunctionType
 from typing import Any
 
 TRUSTED = ("openwork", "torch")
-ADDED_LATER = {"added later": True}
-"""The metadata of a dataclass field that older descriptions lack: they, and the ids of their runs, mean its default."""
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses, functions, classes, sequences and mappings as JSON values. Raises ValueError for anything else."""
+    """Dataclasses, functions, classes, sequences and mappings as JSON values. Raises ValueError for anything else.
+
+    A dataclass field with the metadata {"added later": True} is left out at its default, so that the ids of runs from
+    before it was there stay.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         items = [(f, getattr(value, f.name)) for f in dataclasses.fields(value) if f.init]
         fields = {f.name: to_plain(v) for f, v in items if not (f.metadata.get("added later") and v == f.default)}

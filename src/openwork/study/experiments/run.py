@@ -24,16 +24,7 @@ from openwork.core.technique import Technique
 from openwork.inspect.flops import count_flops
 from openwork.inspect.report import report
 from openwork.inspect.torch_file import load_torch
-from openwork.study.experiments.config import (
-    ADDED_LATER,
-    TRUSTED,
-    canonical,
-    describe,
-    from_plain,
-    inside,
-    override,
-    to_plain,
-)
+from openwork.study.experiments.config import TRUSTED, canonical, describe, from_plain, inside, override, to_plain
 from openwork.study.experiments.environment import environment
 from openwork.study.experiments.expected_flops import expected_flops
 from openwork.study.files import write_atomically, write_text
@@ -59,7 +50,7 @@ class Run:
     steps: int
     seed: int = 0
     select: Select = matmul_weights
-    start: "Run | None" = field(default=None, metadata=ADDED_LATER)
+    start: "Run | None" = field(default=None, metadata={"added later": True})
 
     def __post_init__(self) -> None:
         if self.steps < 1:
