@@ -195,9 +195,10 @@ def _called(function: Callable[..., Any], path: str) -> Any:
 
 
 def _execute(runs: Sequence["Run"], out: Path, *, device: str, compile: bool, evaluations: int) -> list[dict[str, Any]]:
-    from openwork.study.experiments.run import execute
+    from openwork.study.experiments.run import execute, with_starts
 
     _device(device)
+    runs = with_starts(runs)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     results = []
     done = 0

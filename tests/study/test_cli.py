@@ -20,6 +20,10 @@ def variational():
 def two():
     return [Run(DigitsLeNet300100(), ow.RandomPruning(ow.OneShot(0.5)), steps=10, seed=s) for s in (0, 1)]
 
+def pretrained():
+    start = Run(DigitsLeNet300100(), None, steps=5)
+    return [Run(DigitsLeNet300100(), ow.RandomPruning(ow.OneShot(0.5)), steps=n, start=start) for n in (6, 7)]
+
 def with_argument(x):
     return x
 
@@ -102,6 +106,14 @@ def test_a_list_of_runs_and_a_report(folder):
     page = Path(json.loads(openwork(folder, "report", "two", "--json").stdout)["report"])
     assert page == folder.resolve() / "two" / "report" / "index.html"
     assert "RandomPruning" in page.read_text()
+
+
+def test_a_start_is_trained_first_and_listed_once(folder):
+    results = json.loads(openwork(folder, "run", "mylab:pretrained", "seed=4", "--out", "start", "--json").stdout)
+    assert [(r["name"], r["step"], r["seed"]) for r in results] == [
+        ("dense", 5, 4), ("RandomPruning", 6, 4), ("RandomPruning", 7, 4),
+    ]  # fmt: skip
+    assert results[1]["settings"] == "schedule=OneShot(final=0.5), steps=6, start=dense(steps=5)"
 
 
 def test_a_diverged_run_has_an_exit_code_of_its_own(folder):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from openwork.study.data.images import Images
 
@@ -17,6 +18,27 @@ def shuffled_batches(data: Images, batch_size: int, *, seed: int, start: int = 0
     endless sequence, found without drawing those before it: a run resumed there sees what it would have seen.
     Raises ValueError unless 1 ≤ batch_size ≤ N, seed ≥ 0 and start ≥ 0.
     """
+    _check(data, batch_size, seed, start)
+    return _shuffled(data, batch_size, seed, start)
+
+
+def cropped_batches(
+    data: Images, batch_size: int, *, seed: int, start: int = 0, padding: int = 4
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of `shuffled_batches` with every image shifted at random, and mirrored with probability 1/2.
+
+    An image is padded with ``padding`` zeros on all four sides (black for images as read) and cropped to its old size
+    at a place drawn for it in each epoch, then perhaps flipped left to right. Computed for a whole batch on the
+    data's device, from draws on the CPU that depend on (seed, epoch) alone. Images come in the channels_last layout.
+    Raises ValueError as `shuffled_batches`, and for padding < 0.
+    """
+    _check(data, batch_size, seed, start)
+    if padding < 0:
+        raise ValueError(f"padding must be >= 0, got {padding}; it is 4 for CIFAR-10")
+    return _cropped(data, batch_size, seed, start, padding)
+
+
+def _check(data: Images, batch_size: int, seed: int, start: int) -> None:
     size = len(data.labels)
     if not 1 <= batch_size <= size:
         raise ValueError(
@@ -25,25 +47,51 @@ def shuffled_batches(data: Images, batch_size: int, *, seed: int, start: int = 0
         )
     if seed < 0 or start < 0:
         raise ValueError(f"seed and start must be >= 0, got {seed} and {start}; count from 0")
-    return _shuffled(data, batch_size, seed, start)
 
 
 def _shuffled(data: Images, batch_size: int, seed: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-    per_epoch = len(data.labels) // batch_size
+    for epoch, parts in _epochs(len(data.labels), batch_size, start):
+        order = _permutation(len(data.labels), seed, epoch).to(data.images.device)
+        for part in parts:
+            yield data.images[order[part]], data.labels[order[part]]
+
+
+def _cropped(data: Images, batch_size: int, seed: int, start: int, padding: int) -> Iterator[tuple[Tensor, Tensor]]:
+    (size, _, height, width), device = data.images.shape, data.images.device
+    padded = F.pad(data.images, [padding] * 4).permute(0, 2, 3, 1).contiguous()  # (N, H, W, C)
+    for epoch, parts in _epochs(size, batch_size, start):
+        order = _permutation(size, seed, epoch).to(device)
+        generator = _generator(seed, epoch, 1)
+        top, left = torch.randint(2 * padding + 1, (2, size, 1), generator=generator)
+        flipped = torch.rand(size, 1, generator=generator) < 0.5
+        # What each place of each image of the epoch shows, at once, so that a batch is one look-up.
+        rows = (top + torch.arange(height)).to(device)
+        columns = torch.arange(width).expand(size, width)
+        columns = (left + torch.where(flipped, columns.flip(1), columns)).to(device)
+        for part in parts:
+            index = order[part]
+            images = padded[index[:, None, None], rows[part, :, None], columns[part, None, :]]
+            yield images.permute(0, 3, 1, 2), data.labels[index]
+
+
+def _epochs(size: int, batch_size: int, start: int) -> Iterator[tuple[int, list[slice]]]:
+    """Each epoch from that of batch number ``start`` on, and where the rest of its batches lie in its order."""
+    per_epoch = size // batch_size
     epoch, first = divmod(start, per_epoch)
     while True:
-        order = _permutation(len(data.labels), seed, epoch).to(data.images.device)
-        for batch in range(first, per_epoch):
-            index = order[batch * batch_size : (batch + 1) * batch_size]
-            yield data.images[index], data.labels[index]
+        yield epoch, [slice(batch * batch_size, (batch + 1) * batch_size) for batch in range(first, per_epoch)]
         epoch, first = epoch + 1, 0
 
 
 def _permutation(size: int, seed: int, epoch: int) -> Tensor:
-    # torch's CPU generator reads only the low 32 bits of its seed, so the two numbers are hashed into 32. Not
+    return torch.randperm(size, generator=_generator(seed, epoch))
+
+
+def _generator(seed: int, *key: int) -> torch.Generator:
+    # torch's CPU generator reads only the low 32 bits of its seed, so the numbers are hashed into 32. Not
     # SeedSequence((seed, epoch)): there seed 1 + 2³² in epoch 0 is seed 1 in epoch 1.
-    state = int(np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(1)[0])
-    return torch.randperm(size, generator=torch.Generator().manual_seed(state))
+    state = int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0])
+    return torch.Generator().manual_seed(state)
 
 
 def ordered_batches(data: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -78,6 +78,12 @@ def _minus(data: Images, mean: Tensor, scale: float) -> Images:
     return Images((data.images / divisor).sub_(mean.to(data.images.device)), data.labels)
 
 
+def on_device(device: torch.device, splits: tuple[Images, Images]) -> tuple[Images, Images]:
+    """Both sets on the device."""
+    train, test = (Images(split.images.to(device), split.labels.to(device)) for split in splits)
+    return train, test
+
+
 def read_parquet(folder: Path, split: str) -> Images:
     """The images of one split of a local data set, uint8 (N, C, H, W), in the order of the files.
 

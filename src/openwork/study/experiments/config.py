@@ -12,9 +12,14 @@ TRUSTED = ("openwork", "torch")
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses, functions, classes, sequences and mappings as JSON values. Raises ValueError for anything else."""
+    """Dataclasses, functions, classes, sequences and mappings as JSON values. Raises ValueError for anything else.
+
+    A dataclass field with the metadata {"added later": True} is left out at its default, so that the ids of runs from
+    before it was there stay.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        items = [(f, getattr(value, f.name)) for f in dataclasses.fields(value) if f.init]
+        fields = {f.name: to_plain(v) for f, v in items if not (f.metadata.get("added later") and v == f.default)}
         return {"type": _path(type(value)), **fields}
     if isinstance(value, FunctionType | type):
         return {"import": _path(value)}

@@ -9,22 +9,24 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from openwork.core.selection import Select, matmul_weights
 from openwork.core.sparsifier import Sparsifier, sparsify
 from openwork.core.technique import Technique
+from openwork.inspect.flops import count_flops
 from openwork.inspect.report import report
 from openwork.inspect.torch_file import load_torch
 from openwork.study.experiments.config import TRUSTED, canonical, describe, from_plain, inside, override, to_plain
 from openwork.study.experiments.environment import environment
+from openwork.study.experiments.expected_flops import expected_flops
 from openwork.study.files import write_atomically, write_text
 from openwork.study.results.store import FORMAT, read_result
 from openwork.study.tasks.task import Task
@@ -38,6 +40,9 @@ class Run:
     """One training: everything that its result depends on, up to rounding on other hardware or in compiled kernels.
 
     technique: None trains densely. steps: optimizer steps.
+    start: another run, whose finalized weights this one begins with: a pre-training. It is trained in the same
+    directory unless it is there, and once for all runs that start from it. Its seed is this run's, whatever it says
+    itself, so that another seed is an independent repetition.
     """
 
     task: Task
@@ -45,10 +50,15 @@ class Run:
     steps: int
     seed: int = 0
     select: Select = matmul_weights
+    start: "Run | None" = field(default=None, metadata={"added later": True})
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if self.start is not None:
+            if not isinstance(self.start, Run):
+                raise ValueError(f"start must be a Run or None, got {self.start!r}")
+            object.__setattr__(self, "start", replace(self.start, seed=self.seed))
 
     @property
     def id(self) -> str:
@@ -66,6 +76,8 @@ class Run:
         parts = [inside(self.technique), f"steps={self.steps}", inside(self.task, prefix="task.")]
         if self.select != matmul_weights:
             parts.append(f"select={describe(self.select)}")
+        if self.start:
+            parts.append(f"start={self.start.name}({self.start.settings})")
         return ", ".join(part for part in parts if part)
 
 
@@ -95,10 +107,23 @@ class Live:
         return self.sparsifier.sparsity() if self.sparsifier else 0.0
 
 
-def prepare(run: Run, device: torch.device) -> Live:
-    """The run's model, initialised from its seed and sparsified, on the device."""
+def with_starts(runs: Iterable[Run]) -> list[Run]:
+    """The runs, each after those that it starts from; what several runs start from is there once."""
+    found: dict[str, Run] = {}
+    for run in runs:
+        found |= {each.id: each for each in (with_starts([run.start]) if run.start else [])} | {run.id: run}
+    return list(found.values())
+
+
+def prepare(run: Run, device: torch.device, weights: Mapping[str, Tensor] | None = None) -> Live:
+    """The run's model, initialised from its seed, then with ``weights`` where given, and sparsified, on the device."""
     torch.manual_seed(run.seed)
     model = run.task.model().to(device)
+    if weights is not None:
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"the weights to start from do not fit the model: {_mismatch(error)}") from error
     sparsifier = sparsify(model, run.technique, select=run.select, seed=run.seed) if run.technique else None
     return Live(run, model, sparsifier, device)
 
@@ -151,15 +176,18 @@ def execute(
 
     An interrupted run goes on from its checkpoint with the same batches, weights and random numbers as without the
     interruption, to the last bit, but for compiled kernels on a GPU. ``evaluations`` says how often to evaluate and
-    checkpoint; ``progress`` is called with the number of completed steps after each. The result's fields are those of
-    `openwork.study.results.store`.
+    checkpoint; ``progress`` is called with the number of completed steps after each, but not for the run that this one
+    starts from, which is executed first where it is not done. The result's fields are those of
+    `openwork.study.results.store`. Raises ValueError where the run that this one starts from has diverged.
     """
     folder = directory / run.id
     if (folder / "result.json").exists():
         return read_result(folder / "result.json")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "run.json", json.dumps(to_plain(run), indent=2) + "\n")
-    live = prepare(run, torch.device(device))
+    live = prepare(run, torch.device(device), _starting_weights(run, directory, device, compile, evaluations))
+    # Of the plain model: random weights are computed anew in each forward pass, and no parameter owns their product.
+    dense = count_flops(live.finalized_copy(), run.task.example(live.device)) if live.sparsifier else None
     optimizer = run.task.optimizer(live.model)
     if live.sparsifier:
         live.sparsifier.attach(optimizer)
@@ -186,10 +214,25 @@ def execute(
         if not all(math.isfinite(loss) for loss in losses.values()):
             return _record(live, folder, step=step, seconds=seconds, finished=False)
         metrics = {**losses, **run.task.evaluate(live.model, live.device), "sparsity": live.sparsity()}
+        if live.sparsifier and dense and dense.dense:
+            metrics["expected_flops"] = expected_flops(dense, live.sparsifier)
         rows.append({"step": step, **metrics, "seconds": round(seconds, 3)})
         _save(live, optimizer, folder, rows)
         began = time.perf_counter()  # evaluation is not training time
     return _record(live, folder, step=run.steps, seconds=seconds, finished=True)
+
+
+def _starting_weights(
+    run: Run, directory: Path, device: str, compile: bool, evaluations: int
+) -> dict[str, Tensor] | None:
+    if not run.start:
+        return None
+    result = execute(run.start, directory, device=device, compile=compile, evaluations=evaluations)
+    if result["status"] != "finished":
+        raise ValueError(
+            f"run {run.id} starts from {run.start.id}, which diverged at step {result['step']}; give it another start"
+        )
+    return load_file(directory / run.start.id / "model.safetensors")
 
 
 def _resume(live: Live, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[int, float, list[dict[str, float]]]:
@@ -239,9 +282,14 @@ def _load(live: Live, state: dict[str, Any], path: Path) -> None:
     try:
         live.model.load_state_dict(state["model"])
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit its own description: {str(error).splitlines()[1].strip()}") from error
+        raise ValueError(f"{path} does not fit its own description: {_mismatch(error)}") from error
     if live.sparsifier:
         live.sparsifier.load_state_dict(state["sparsifier"])
+
+
+def _mismatch(error: RuntimeError) -> str:
+    """The first complaint of load_state_dict."""
+    return str(error).splitlines()[1].strip()
 
 
 def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bool) -> dict[str, Any]:

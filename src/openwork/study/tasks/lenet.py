@@ -1,71 +1,16 @@
 """LeNets on handwritten digits, trained as by Molchanov, Ashukha & Vetrov 2017 (arXiv 1701.05369; their code)."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from openwork.study.data import digits, mnist
-from openwork.study.data.batches import ordered_batches, shuffled_batches
-from openwork.study.data.images import Images, centered, read_hub, read_parquet
+from openwork.study.data.images import Images, centered, on_device, read_hub, read_parquet
 from openwork.study.models.lenet import LeNet5Caffe, LeNet300100
-
-
-@dataclass(frozen=True)
-class ImageClassification(ABC):
-    """Adam (beta 0.9, 0.999); the learning rate stays for half of the steps, then falls to 0 on a straight line."""
-
-    batch_size: int = 100
-    peak_learning_rate: float = 1e-3
-
-    @property
-    @abstractmethod
-    def title(self) -> str:
-        """A short name for tables and pictures."""
-
-    @abstractmethod
-    def model(self) -> nn.Module:
-        """A freshly initialised model; draws from torch's global generator."""
-
-    @abstractmethod
-    def data(self, device: torch.device) -> tuple[Images, Images]:
-        """Training and test images, centered, on the device."""
-
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Adam over all parameters."""
-        return torch.optim.Adam(model.parameters(), lr=self.peak_learning_rate, fused=True)
-
-    def learning_rate(self, progress: float) -> float:
-        """The peak * min(2 - 2 * progress, 1)."""
-        return self.peak_learning_rate * min(2 - 2 * progress, 1.0)
-
-    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Endless (images (N, C, H, W) float, labels (N,)) in an order drawn for each epoch from the seed."""
-        return shuffled_batches(self.data(device)[0], self.batch_size, seed=seed, start=start)
-
-    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Mean cross-entropy in nats."""
-        images, labels = batch
-        return F.cross_entropy(model(images), labels)
-
-    @torch.no_grad()
-    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        """Accuracy (0-1) and mean cross-entropy in nats over the whole test set, in evaluation mode."""
-        training = model.training
-        model.eval()
-        test = self.data(device)[1]
-        correct, total = 0, 0.0
-        for images, labels in ordered_batches(test, 1000):
-            logits = model(images)
-            correct += int((logits.argmax(1) == labels).sum())
-            total += float(F.cross_entropy(logits, labels, reduction="sum"))
-        model.train(training)
-        return {"accuracy": correct / len(test.labels), "loss": total / len(test.labels)}
+from openwork.study.tasks.classification import ImageClassification
 
 
 @dataclass(frozen=True)
@@ -143,19 +88,14 @@ def _images(source: str, device: torch.device) -> tuple[Images, Images]:
     train, test = (
         read_parquet(folder, split) if folder.is_dir() else read_hub(source, split) for split in ("train", "test")
     )
-    return _on(device, centered(train, test, mnist.SCALE))
+    return on_device(device, centered(train, test, mnist.SCALE))
 
 
 @cache
 def _digits(device: torch.device) -> tuple[Images, Images]:
-    return _on(device, centered(digits.digits("train"), digits.digits("test"), digits.SCALE))
+    return on_device(device, centered(digits.digits("train"), digits.digits("test"), digits.SCALE))
 
 
 @cache
 def _mnist(device: torch.device) -> tuple[Images, Images]:
-    return _on(device, centered(mnist.mnist("train"), mnist.mnist("test"), mnist.SCALE))
-
-
-def _on(device: torch.device, splits: tuple[Images, Images]) -> tuple[Images, Images]:
-    train, test = (Images(split.images.to(device), split.labels.to(device)) for split in splits)
-    return train, test
+    return on_device(device, centered(mnist.mnist("train"), mnist.mnist("test"), mnist.SCALE))

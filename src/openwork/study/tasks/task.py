@@ -18,7 +18,7 @@ class Task(Protocol):
         """A freshly initialised model; draws from torch's global generator."""
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer of all the model's parameters."""
+        """The optimizer of all the model's parameters, made after what is sparse has been added to the model."""
 
     def learning_rate(self, progress: float) -> float:
         """The learning rate when the fraction ``progress`` in [0, 1) of the steps is done."""
@@ -28,6 +28,9 @@ class Task(Protocol):
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """The mean loss of a batch, shape ()."""
+
+    def example(self, device: torch.device) -> Any:
+        """One example as the model's input, to count FLOPs with; a tuple is several arguments."""
 
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """Metrics of the model on the test set; at least "accuracy" (0-1) and "loss" (mean)."""

@@ -1,0 +1,137 @@
+"""CIFAR-10: the VGG-like network of SparseVD, and the wide residual network that Louizos et al. sparsified.
+
+Molchanov, Ashukha & Vetrov 2017, arXiv 1701.05369; Louizos, Welling & Kingma 2018, arXiv 1712.01312; their code. On a
+GPU layers compute in bfloat16 (autocast), parameters and losses in float32.
+"""
+
+from abc import ABC
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from openwork.study.data import cifar10
+from openwork.study.data.batches import cropped_batches
+from openwork.study.data.images import Images, on_device
+from openwork.study.data.whitening import whitened
+from openwork.study.models.vgg import VggLike
+from openwork.study.models.wide_resnet import WideResNet
+from openwork.study.tasks.classification import ImageClassification, decayed
+
+
+@dataclass(frozen=True)
+class Cifar10(ImageClassification, ABC):
+    """A network on CIFAR-10: 50,000 training and 10,000 test images.
+
+    jpeg: the copy that was compressed as JPEG, with loss; the title says so, beside every number.
+    """
+
+    jpeg: bool = field(default=False, kw_only=True)
+
+    @property
+    def images(self) -> str:
+        """The name of the data set."""
+        return "CIFAR-10 (JPEG copy)" if self.jpeg else "CIFAR-10"
+
+    def logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """The model's output (N, 10) as float32; on a GPU computed in bfloat16."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+            logits: Tensor = model(images)
+        return logits.float()
+
+
+@dataclass(frozen=True)
+class Cifar10Vgg(Cifar10):
+    """The VGG-like network on whitened images, no augmentation; Adam, the rate as `ImageClassification` has it.
+
+    width: factor of all layer sizes. dropout: binary dropout. l2: coefficient of the sum of squared parameters in the
+    loss, but for random weights, which have a prior of their own.
+    """
+
+    batch_size: int = 100
+    peak_learning_rate: float = 1e-5
+    width: float = field(default=1.0, kw_only=True)
+    dropout: bool = field(default=False, kw_only=True)
+    l2: float = field(default=1e-5, kw_only=True)
+
+    @property
+    def title(self) -> str:
+        """The network with its width and the data set."""
+        return f"VGG-like x {self.width:g}, {self.images}"
+
+    def model(self) -> nn.Module:
+        """Thirteen convolutions and two fully-connected layers."""
+        return _channels_last(VggLike(self.width, dropout=self.dropout))
+
+    def data(self, device: torch.device) -> tuple[Images, Images]:
+        """Pixels of 0-255, ZCA-whitened."""
+        return _whitened(device, self.jpeg)
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Adam; its weight decay is the gradient of ``l2`` times the sum of squares."""
+        return torch.optim.Adam(decayed(model, 2 * self.l2), lr=self.peak_learning_rate, fused=True)
+
+
+@dataclass(frozen=True)
+class Cifar10WideResNet(Cifar10):
+    """A wide residual network on randomly cropped and mirrored images; SGD, Nesterov momentum 0.9.
+
+    The learning rate falls to a fifth after 0.3, 0.6 and 0.8 of the steps: epochs 60, 120 and 160 of 200.
+    weight_decay: of all parameters but random weights, which have a prior of their own.
+    """
+
+    batch_size: int = 128
+    peak_learning_rate: float = 0.1
+    depth: int = field(default=28, kw_only=True)
+    width: int = field(default=10, kw_only=True)
+    weight_decay: float = field(default=5e-4, kw_only=True)
+
+    @property
+    def title(self) -> str:
+        """The network with its depth and width, and the data set."""
+        return f"WRN-{self.depth}-{self.width}, {self.images}"
+
+    def model(self) -> nn.Module:
+        """36,479,194 parameters for WRN-28-10."""
+        return _channels_last(WideResNet(self.depth, self.width))
+
+    def data(self, device: torch.device) -> tuple[Images, Images]:
+        """Training images as read, since they are augmented first, and normalised test images."""
+        return _normalized(device, self.jpeg)
+
+    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images cropped from 40x40, padded with black, mirrored every other time, then normalised."""
+        train, _ = self.data(device)
+        for images, labels in cropped_batches(train, self.batch_size, seed=seed, start=start):
+            yield cifar10.normalized(images), labels
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """SGD with Nesterov momentum."""
+        groups = decayed(model, self.weight_decay)
+        return torch.optim.SGD(groups, lr=self.peak_learning_rate, momentum=0.9, nesterov=True, fused=True)
+
+    def learning_rate(self, progress: float) -> float:
+        """The peak * 0.2 to the power of the number of milestones passed."""
+        return float(self.peak_learning_rate * 0.2 ** sum(progress >= milestone for milestone in (0.3, 0.6, 0.8)))
+
+
+def _channels_last(model: nn.Module) -> nn.Module:
+    # The layout that a GPU's convolutions want; torch's stubs do not know the argument.
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _read(device: torch.device, jpeg: bool) -> tuple[Images, Images]:
+    return on_device(device, (cifar10.cifar10("train", jpeg=jpeg), cifar10.cifar10("test", jpeg=jpeg)))
+
+
+@cache
+def _whitened(device: torch.device, jpeg: bool) -> tuple[Images, Images]:
+    return whitened(*_read(device, jpeg), scale=1.0)
+
+
+@cache
+def _normalized(device: torch.device, jpeg: bool) -> tuple[Images, Images]:
+    train, test = _read(device, jpeg)
+    return train, Images(cifar10.normalized(test.images), test.labels)
