@@ -225,3 +225,4 @@ def test_the_experiments_are_the_published_ones(monkeypatch):
     dense, l0 = experiments.wide_resnet()
     assert (dense.task, dense.steps, l0.task.title) == (l0.task, 78_000, "WRN-28-10, CIFAR-10 (JPEG copy)")
     assert (l0.technique.coefficient(0), l0.technique.dropout) == (3e-4 / 50_000, 0.3)
+    assert l0.technique.weight_decay == dense.task.weight_decay == 5e-4

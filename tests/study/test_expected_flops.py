@@ -7,7 +7,7 @@ from helpers import conv_net
 
 import openwork as ow
 from openwork.inspect.flops import count_flops
-from openwork.study.experiments.expected_flops import expected_flops, expected_nonzero
+from openwork.study.experiments.expected_flops import expected_flops
 from openwork.study.experiments.run import Run, execute
 from openwork.study.tasks.lenet import DigitsLeNet300100
 
@@ -20,7 +20,7 @@ def test_gates_of_one_convolution_by_hand():
     sparsifier = ow.sparsify(model, ow.L0(ow.Constant(0.0)), select=ow.matching("3.*"))
     with torch.no_grad():
         model[3].reparam.weight.log_alpha.zero_()
-    (nonzero,) = expected_nonzero(sparsifier).values()
+    (nonzero,) = sparsifier.expected_nonzero().values()
     assert nonzero == pytest.approx(OPEN * model[3].reparam.weight.log_alpha.numel())
     assert expected_flops(dense, sparsifier) == pytest.approx((2304 + 1280 * OPEN + 100) / 3684)
 
@@ -31,7 +31,7 @@ def test_the_expected_number_is_that_of_many_draws():
     torch.manual_seed(0)
     draws = [int(model.weight.count_nonzero()) for _ in range(100)]
     mean = sum(draws) / 100
-    assert abs(mean - expected_nonzero(sparsifier)["weight"]) < 6 * math.sqrt(2000 / 4 / 100)  # 6 sigma at most
+    assert abs(mean - sparsifier.expected_nonzero()["weight"]) < 6 * math.sqrt(2000 / 4 / 100)  # 6 sigma at most
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ class MaskTechnique(Technique, ABC):
     schedule: Schedule
     allocation: Allocation = field(default=Uniform(), kw_only=True)
     hidden: Hidden = field(default="frozen", kw_only=True)
-    pattern: Pattern = field(default=Unstructured(), kw_only=True)
+    pattern: Pattern = field(default=Unstructured(), kw_only=True, metadata={"added later": True})
 
     def __post_init__(self) -> None:
         _check_schedule("schedule", self.schedule, "OneShot")
@@ -95,8 +95,8 @@ class ReparameterizedWeight(nn.Module, ABC):
         return coefficient * self.penalty(weight)
 
     def expected_nonzero(self, weight: Tensor) -> Tensor:
-        """The expected number of non-zero weights in training, shape (); by default that of evaluation."""
-        return self.effective(weight).count_nonzero()
+        """The expected number of non-zero weights in training, shape (); by default all of them."""
+        return torch.full((), weight.numel(), device=weight.device)
 
     def constrain(self) -> None:
         """Puts what is learned back into its range; called after every optimizer step."""

@@ -31,7 +31,7 @@ class L0(Reparameterization):
     """
 
     dropout: float = field(default=0.1, kw_only=True)
-    weight_decay: float = field(default=0.0, kw_only=True)
+    weight_decay: float = field(default=0.0, kw_only=True, metadata={"added later": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,7 +57,7 @@ class HardConcreteWeight(ReparameterizedWeight):
         self.technique = technique
         mean = math.log((1 - technique.dropout) / technique.dropout)
         draws = torch.randn(weight.shape, generator=generator)
-        self.log_alpha = nn.Parameter((mean + 0.01 * draws).to(weight))
+        self.log_alpha = nn.Parameter(torch.empty_like(weight).copy_(mean + 0.01 * draws))  # in its layout
 
     def forward(
         self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None, generator: torch.Generator | None = None

@@ -40,5 +40,5 @@ def wide_resnet() -> list[Run]:
     weights would be about 5,000 at the start, and the cross-entropy 2.3.
     """
     task, steps = Cifar10WideResNet(jpeg=only_jpeg()), 200 * (IMAGES // 128)
-    l0 = L0(Constant(3e-4 / IMAGES), dropout=0.3)
+    l0 = L0(Constant(3e-4 / IMAGES), dropout=0.3, weight_decay=5e-4)
     return [Run(task, None, steps), Run(task, l0, steps, select=matching("stage*.conv1.weight"))]
