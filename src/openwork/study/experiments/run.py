@@ -1,8 +1,8 @@
 """A run: one task, one technique, one seed; what identifies it, and how it is executed, resumed and recorded.
 
 A run's directory is named by the hash of its canonical JSON and holds run.json (its description), metrics.jsonl (a row
-each evaluation), checkpoint.pt (to resume, or to set another threshold), model.safetensors (the finalized model) and
-result.json: where it exists, the run is done.
+each evaluation), snapshots/ (finalized weights on the way, if wanted), checkpoint.pt (to resume, or to set another
+threshold), model.safetensors (the finalized model) and result.json: where it exists, the run is done.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from openwork.core.selection import Select, matmul_weights
+from openwork.core.selection import Select, find_weights, matmul_weights
 from openwork.core.sparsifier import Sparsifier, sparsify
 from openwork.core.technique import Technique
 from openwork.inspect.report import report
@@ -26,6 +26,7 @@ from openwork.inspect.torch_file import load_torch
 from openwork.study.experiments.config import TRUSTED, canonical, describe, from_plain, inside, override, to_plain
 from openwork.study.experiments.environment import environment
 from openwork.study.files import write_atomically, write_text
+from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.store import FORMAT, read_result
 from openwork.study.tasks.task import Task
 from openwork.study.training.loop import Objective, train
@@ -94,6 +95,19 @@ class Live:
         """The fraction of zeros among the selected weights."""
         return self.sparsifier.sparsity() if self.sparsifier else 0.0
 
+    def layers(self) -> dict[str, Any]:
+        """Sparsity by layer, and the expected fraction of non-zeros among the selected weights; nothing if dense."""
+        if not self.sparsifier:
+            return {}
+        weights = sum(weight.parameter.numel() for weight in self.sparsifier.weights)
+        nonzero = sum(self.sparsifier.expected_nonzero().values())
+        return {"layers": self.sparsifier.layer_sparsity(), "expected_density": nonzero / weights}
+
+    def finalized_weights(self) -> dict[str, Tensor]:
+        """The selected weights with the zeros that evaluation uses, by name, in the model's order."""
+        weights, _ = find_weights(self.finalized_copy(), self.run.select)
+        return {weight.name: weight.parameter.detach() for weight in weights}
+
 
 def prepare(run: Run, device: torch.device) -> Live:
     """The run's model, initialised from its seed and sparsified, on the device."""
@@ -145,6 +159,7 @@ def execute(
     device: str = "cpu",
     compile: bool = False,
     evaluations: int = 20,
+    snapshots: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """The run's result, from ``directory/<run.id>`` where it is done, otherwise after training it there.
@@ -153,13 +168,20 @@ def execute(
     interruption, to the last bit, but for compiled kernels on a GPU. ``evaluations`` says how often to evaluate and
     checkpoint; ``progress`` is called with the number of completed steps after each. The result's fields are those of
     `openwork.study.results.store`.
+    ``snapshots``: how many finalized copies of the selected weights to keep besides the initial one, at the evaluations
+    nearest to evenly spread; not part of the run's identity, so a run that is done gets none.
+    Raises ValueError for more snapshots than evaluations.
     """
     folder = directory / run.id
     if (folder / "result.json").exists():
         return read_result(folder / "result.json")
+    every = max(run.steps // evaluations, 1)
+    kept = snapshot_steps(run.steps, every, snapshots)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "run.json", json.dumps(to_plain(run), indent=2) + "\n")
     live = prepare(run, torch.device(device))
+    if 0 in kept:
+        write_snapshot(folder, 0, live.finalized_weights())
     optimizer = run.task.optimizer(live.model)
     if live.sparsifier:
         live.sparsifier.attach(optimizer)
@@ -167,7 +189,6 @@ def execute(
 
     if live.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(live.device)
-    every = max(run.steps // evaluations, 1)
     stretch = train(
         run.task,
         live.model,
@@ -186,13 +207,15 @@ def execute(
         if not all(math.isfinite(loss) for loss in losses.values()):
             return _record(live, folder, step=step, seconds=seconds, finished=False)
         metrics = {**losses, **run.task.evaluate(live.model, live.device), "sparsity": live.sparsity()}
-        rows.append({"step": step, **metrics, "seconds": round(seconds, 3)})
+        rows.append({"step": step, **metrics, **live.layers(), "seconds": round(seconds, 3)})
+        if step in kept:  # before the checkpoint: resuming after it would not come here again
+            write_snapshot(folder, step, live.finalized_weights())
         _save(live, optimizer, folder, rows)
         began = time.perf_counter()  # evaluation is not training time
     return _record(live, folder, step=run.steps, seconds=seconds, finished=True)
 
 
-def _resume(live: Live, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[int, float, list[dict[str, float]]]:
+def _resume(live: Live, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[int, float, list[dict[str, Any]]]:
     path = folder / "checkpoint.pt"
     if not path.exists():
         return 0, 0.0, []
@@ -204,11 +227,11 @@ def _resume(live: Live, optimizer: torch.optim.Optimizer, folder: Path) -> tuple
     torch.set_rng_state(state["rng"]["cpu"])
     if live.device.type == "cuda":
         torch.cuda.set_rng_state(state["rng"]["cuda"], live.device)
-    rows: list[dict[str, float]] = state["metrics"]
+    rows: list[dict[str, Any]] = state["metrics"]
     return int(rows[-1]["step"]), rows[-1]["seconds"], rows
 
 
-def _save(live: Live, optimizer: torch.optim.Optimizer, folder: Path, rows: list[dict[str, float]]) -> None:
+def _save(live: Live, optimizer: torch.optim.Optimizer, folder: Path, rows: list[dict[str, Any]]) -> None:
     """One file holds all that resuming needs, so that no crash can leave two halves that disagree."""
     rng = {"cpu": torch.get_rng_state()}
     if live.device.type == "cuda":
