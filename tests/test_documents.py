@@ -52,7 +52,9 @@ def test_command_lines_parse():
     from openwork.cli import app
 
     commands = get_command(app).commands
-    for line in "".join(blocks("README.md", "sh") + blocks("results/mnist/README.md", "sh")).splitlines():
+    for line in "".join(
+        blocks("README.md", "sh") + blocks("docs/pictures.md", "sh") + blocks("results/mnist/README.md", "sh")
+    ).splitlines():
         words = line.split("#")[0].split()
         if "openwork" in words:
             name, *arguments = words[words.index("openwork") + 1 :]

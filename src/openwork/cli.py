@@ -1,4 +1,4 @@
-"""The command line: quickstart, run, eval, inspect, report.
+"""The command line: quickstart, run, eval, inspect, report, pictures.
 
 Exit codes: 0 done; 1 an error, said in one sentence on standard error; 2 wrong usage; 3 a run diverged; 130 stopped.
 Set OPENWORK_TRACEBACK=1 to see where an error came from.
@@ -75,6 +75,7 @@ def run(
     device: Device = "cpu",
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile; needs a C++ compiler.")] = False,
     evaluations: Annotated[int, typer.Option(min=1, help="How often to evaluate and save, over the whole run.")] = 20,
+    snapshots: Annotated[int, typer.Option(min=0, help="How many copies of the weights to keep, for pictures.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Train what MODULE:FUNCTION returns; finished runs are not repeated, interrupted ones go on."""
@@ -87,7 +88,7 @@ def run(
     if not runs or not all(isinstance(one, Run) for one in runs):
         raise ValueError(f"{experiment} must return a Run or a list of them, got {made!r}")
     runs = [override(one, settings or []) for one in runs]
-    results = _execute(runs, out, device=device, compile=compile, evaluations=evaluations)
+    results = _execute(runs, out, device=device, compile=compile, evaluations=evaluations, snapshots=snapshots)
     if as_json:
         _print_json(results)
     else:
@@ -186,6 +187,25 @@ def report(
         out_console.print(f"Report: {page.resolve()}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def pictures(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("openwork-pictures"),
+    as_json: Json = False,
+) -> None:
+    """Draw how runs prune: filters and weights on the way, sparsity by layer, expected non-zeros in training."""
+    from openwork.study.report.pictures import write_pictures
+
+    with error_console.status("drawing"):
+        written, missing = write_pictures(runs, out)
+    if as_json:
+        _print_json({"pictures": [str((out / name).resolve()) for name in written], "missing": missing})
+        return
+    for sentence in missing:
+        error_console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    out_console.print(f"{', '.join(written) or 'nothing'} in {out.resolve()}", highlight=False, soft_wrap=True)
+
+
 def _called(function: Callable[..., Any], path: str) -> Any:
     try:
         signature(function).bind()
@@ -194,7 +214,9 @@ def _called(function: Callable[..., Any], path: str) -> Any:
     return function()
 
 
-def _execute(runs: Sequence["Run"], out: Path, *, device: str, compile: bool, evaluations: int) -> list[dict[str, Any]]:
+def _execute(
+    runs: Sequence["Run"], out: Path, *, device: str, compile: bool, evaluations: int, snapshots: int = 0
+) -> list[dict[str, Any]]:
     from openwork.study.experiments.run import execute, with_starts
 
     _device(device)
@@ -211,7 +233,17 @@ def _execute(runs: Sequence["Run"], out: Path, *, device: str, compile: bool, ev
                 if step % 20 == 0:  # drawing is cheap, but not as cheap as a small network's step
                     bar.update(job, completed=before + step)
 
-            results.append(execute(one, out, device=device, compile=compile, evaluations=evaluations, progress=advance))
+            results.append(
+                execute(
+                    one,
+                    out,
+                    device=device,
+                    compile=compile,
+                    evaluations=evaluations,
+                    snapshots=snapshots,
+                    progress=advance,
+                )
+            )
             done += one.steps
             bar.update(job, completed=done)
     return results

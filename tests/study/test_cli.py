@@ -138,6 +138,8 @@ def test_a_diverged_run_has_an_exit_code_of_its_own(folder):
         (["inspect", "nothing.pt"], "no checkpoint file nothing.pt"),
         (["inspect", "mylab.py"], "mylab.py is not a readable torch checkpoint"),
         (["report", "nothing"], "nothing"),
+        (["pictures", "nothing"], "nothing is no run's directory; give one that `openwork run` made"),
+        (["run", "mylab:variational", "--snapshots", "21"], "snapshots must be from 0 to the 20 evaluations, got 21"),
     ],
 )
 def test_bad_input_gives_one_sentence(folder, arguments, sentence):
@@ -145,6 +147,15 @@ def test_bad_input_gives_one_sentence(folder, arguments, sentence):
     error = " ".join(answer.stderr.split())
     assert error.startswith("error: ")
     assert sentence in error
+
+
+def test_pictures_draws_the_snapshots_of_a_run(folder):
+    arguments = ["steps=20", "--snapshots", "2", "--evaluations", "2", "--out", "kept", "--json"]
+    (result,) = json.loads(openwork(folder, "run", "mylab:variational", *arguments).stdout)
+    answer = openwork(folder, "pictures", f"kept/{result['id']}", "--out", "drawn")
+    assert "weights.png, weights.gif, layers.png" in answer.stdout
+    assert (folder / "drawn" / "weights.gif").read_bytes().startswith(b"GIF89a")
+    assert "no flops: expected_flops is not in metrics.jsonl" in answer.stderr
 
 
 def test_a_threshold_needs_variational_dropout(folder):

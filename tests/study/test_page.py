@@ -8,7 +8,7 @@ from shutil import which
 import pytest
 from studies import diverged, row, study
 
-from openwork.study.report.charts import _axis, layer_panels, nice_ticks, theme, trade_off
+from openwork.study.report.charts import layer_panels, left_axis, nice_ticks, theme, trade_off
 from openwork.study.report.page import _takeaway, write_report
 from openwork.study.results.statistics import nearest, summarize
 
@@ -219,10 +219,10 @@ def test_extreme_results_have_axes(rows):
 
 
 def test_an_axis_keeps_a_place_for_nothing_left():
-    for axis in (_axis([0.9, 1.0]), _axis([1.0])):
+    for axis in (left_axis([0.9, 1.0]), left_axis([1.0])):
         assert axis.low < axis.left(1.0) == axis.floor == axis.ticks[-1]
         assert all(axis.floor < tick <= 1 for tick in axis.ticks[:-1])
-    assert _axis([0.9, 1.0]).left(0.9) == pytest.approx(0.1)
+    assert left_axis([0.9, 1.0]).left(0.9) == pytest.approx(0.1)
 
 
 def test_layers_are_means_over_seeds():

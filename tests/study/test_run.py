@@ -295,3 +295,12 @@ def test_a_compiled_run_learns_as_well(tmp_path, technique):
     compiled = execute(run, tmp_path / "compiled", compile=True)["after"]
     assert abs(compiled["accuracy"] - plain["accuracy"]) < 0.03
     assert abs(compiled["sparsity"] - plain["sparsity"]) < 0.03
+
+
+def test_a_mask_update_that_meets_nan_ends_the_run_as_diverged(tmp_path):
+    pruning = ow.GradualMagnitude(ow.Cubic(0.5, end=20, every=1))
+    run = Run(DigitsLeNet300100(peak_learning_rate=1e30), pruning, steps=40)
+    result = execute(run, tmp_path)
+    assert result["status"] == "diverged"
+    assert 1 <= result["step"] < 20  # not the next evaluation, at which a dense run would notice
+    assert execute(run, tmp_path) == result

@@ -271,13 +271,17 @@ def check_whole_groups(keep: dict[str, int], groups: dict[str, int], sparsity: f
             )
 
 
+class DivergedError(RuntimeError):
+    """A mask cannot be computed since training has diverged."""
+
+
 def check_scores(name: str, scores: Tensor) -> None:
-    """Raises RuntimeError where a score is NaN."""
+    """Raises DivergedError where a score is NaN."""
     here = local(scores)
     # A sum is the cheapest pass that NaN survives; inf - inf makes one too, hence the closer look.
     (spoiled,) = shards_of(scores).sum([int(here.isnan().count_nonzero()) if bool(here.sum().isnan()) else 0])
     if spoiled:
-        raise RuntimeError(
+        raise DivergedError(
             f"{spoiled} of the {scores.numel()} scores of {name} are NaN, so its mask cannot be computed; has training "
             "diverged? Go back to a checkpoint, or lower the learning rate"
         )

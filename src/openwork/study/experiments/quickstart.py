@@ -9,6 +9,8 @@ from openwork.techniques.magnitude import GradualMagnitude
 from openwork.techniques.random import RandomPruning
 from openwork.techniques.variational_dropout import VariationalDropout
 
+# log sigma^2 and log alpha have far to go in so few steps: a larger rate than Adam's usual 1e-3.
+TASK = DigitsLeNet300100(peak_learning_rate=1e-2)
 STEPS = 800
 IMAGES = 1_437
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -31,6 +33,9 @@ def techniques() -> list[Technique]:
 
 def runs() -> list[Run]:
     """Dense and sparse runs, 75 in all."""
-    # log sigma^2 and log alpha have far to go in so few steps: a larger rate than Adam's usual 1e-3.
-    task = DigitsLeNet300100(peak_learning_rate=1e-2)
-    return [Run(task, technique, steps=STEPS, seed=seed) for technique in (None, *techniques()) for seed in SEEDS]
+    return [Run(TASK, technique, steps=STEPS, seed=seed) for technique in (None, *techniques()) for seed in SEEDS]
+
+
+def variational_dropout() -> Run:
+    """One of them, with 0.1 of the KL term: the run of ``docs/pruning.png``."""
+    return Run(TASK, VariationalDropout(Linear(0.1 / IMAGES, end=270)), steps=STEPS)

@@ -1,15 +1,15 @@
 """A run: one task, one technique, one seed; what identifies it, and how it is executed, resumed and recorded.
 
 A run's directory is named by the hash of its canonical JSON and holds run.json (its description), metrics.jsonl (a row
-each evaluation), checkpoint.pt (to resume, or to set another threshold), model.safetensors (the finalized model) and
-result.json: where it exists, the run is done.
+each evaluation), snapshots/ (finalized weights on the way, if wanted), checkpoint.pt (to resume, or to set another
+threshold), model.safetensors (the finalized model) and result.json: where it exists, the run is done.
 """
 
 import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from openwork.core.selection import Select, matmul_weights
+from openwork.core.patterns import DivergedError
+from openwork.core.selection import Select, find_weights, matmul_weights
 from openwork.core.sparsifier import Sparsifier, sparsify
 from openwork.core.technique import Technique
 from openwork.inspect.flops import count_flops
@@ -28,6 +29,7 @@ from openwork.study.experiments.config import TRUSTED, canonical, describe, from
 from openwork.study.experiments.environment import environment
 from openwork.study.experiments.expected_flops import expected_flops
 from openwork.study.files import write_atomically, write_text
+from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.store import FORMAT, read_result
 from openwork.study.tasks.task import Task
 from openwork.study.training.loop import Objective, train
@@ -106,6 +108,19 @@ class Live:
         """The fraction of zeros among the selected weights."""
         return self.sparsifier.sparsity() if self.sparsifier else 0.0
 
+    def layers(self) -> dict[str, Any]:
+        """Sparsity by layer, and the expected fraction of non-zeros among the selected weights; nothing if dense."""
+        if not self.sparsifier:
+            return {}
+        weights = sum(weight.parameter.numel() for weight in self.sparsifier.weights)
+        nonzero = sum(self.sparsifier.expected_nonzero().values())
+        return {"layers": self.sparsifier.layer_sparsity(), "expected_density": nonzero / weights}
+
+    def finalized_weights(self) -> dict[str, Tensor]:
+        """The selected weights with the zeros that evaluation uses, by name, in the model's order."""
+        weights, _ = find_weights(self.finalized_copy(), self.run.select)
+        return {weight.name: weight.parameter.detach() for weight in weights}
+
 
 def with_starts(runs: Iterable[Run]) -> list[Run]:
     """The runs, each after those that it starts from; what several runs start from is there once."""
@@ -170,6 +185,7 @@ def execute(
     device: str = "cpu",
     compile: bool = False,
     evaluations: int = 20,
+    snapshots: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """The run's result, from ``directory/<run.id>`` where it is done, otherwise after training it there.
@@ -178,16 +194,23 @@ def execute(
     interruption, to the last bit, but for compiled kernels on a GPU. ``evaluations`` says how often to evaluate and
     checkpoint; ``progress`` is called with the number of completed steps after each, but not for the run that this one
     starts from, which is executed first where it is not done. The result's fields are those of
-    `openwork.study.results.store`. Raises ValueError where the run that this one starts from has diverged.
+    `openwork.study.results.store`.
+    ``snapshots``: how many finalized copies of the selected weights to keep besides the initial one, at the evaluations
+    nearest to evenly spread; not part of the run's identity, so a run that is done gets none.
+    Raises ValueError for more snapshots than evaluations, and where the run that this one starts from has diverged.
     """
     folder = directory / run.id
     if (folder / "result.json").exists():
         return read_result(folder / "result.json")
+    every = max(run.steps // evaluations, 1)
+    kept = snapshot_steps(run.steps, every, snapshots)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "run.json", json.dumps(to_plain(run), indent=2) + "\n")
     live = prepare(run, torch.device(device), _starting_weights(run, directory, device, compile, evaluations))
     # Of the plain model: random weights are computed anew in each forward pass, and no parameter owns their product.
     dense = count_flops(live.finalized_copy(), run.task.example(live.device)) if live.sparsifier else None
+    if 0 in kept:
+        write_snapshot(folder, 0, live.finalized_weights())
     optimizer = run.task.optimizer(live.model)
     if live.sparsifier:
         live.sparsifier.attach(optimizer)
@@ -195,7 +218,6 @@ def execute(
 
     if live.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(live.device)
-    every = max(run.steps // evaluations, 1)
     stretch = train(
         run.task,
         live.model,
@@ -209,17 +231,30 @@ def execute(
         progress=progress,
     )
     began = time.perf_counter()
-    for step, losses in stretch:
+    for step, losses in _until_divergence(stretch, live):
         seconds, began = seconds + time.perf_counter() - began, time.perf_counter()
         if not all(math.isfinite(loss) for loss in losses.values()):
             return _record(live, folder, step=step, seconds=seconds, finished=False)
         metrics = {**losses, **run.task.evaluate(live.model, live.device), "sparsity": live.sparsity()}
         if live.sparsifier and dense and dense.dense:
             metrics["expected_flops"] = expected_flops(dense, live.sparsifier)
-        rows.append({"step": step, **metrics, "seconds": round(seconds, 3)})
+        rows.append({"step": step, **metrics, **live.layers(), "seconds": round(seconds, 3)})
+        if step in kept:  # before the checkpoint: resuming after it would not come here again
+            write_snapshot(folder, step, live.finalized_weights())
         _save(live, optimizer, folder, rows)
         began = time.perf_counter()  # evaluation is not training time
     return _record(live, folder, step=run.steps, seconds=seconds, finished=True)
+
+
+def _until_divergence(
+    stretch: Iterator[tuple[int, dict[str, float]]], live: Live
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """The stretch; where a mask update meets NaN, a last item whose loss says so."""
+    try:
+        yield from stretch
+    except DivergedError:
+        assert live.sparsifier
+        yield live.sparsifier.steps, {"train_loss": math.nan}
 
 
 def _starting_weights(
@@ -235,7 +270,7 @@ def _starting_weights(
     return load_file(directory / run.start.id / "model.safetensors")
 
 
-def _resume(live: Live, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[int, float, list[dict[str, float]]]:
+def _resume(live: Live, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[int, float, list[dict[str, Any]]]:
     path = folder / "checkpoint.pt"
     if not path.exists():
         return 0, 0.0, []
@@ -247,11 +282,11 @@ def _resume(live: Live, optimizer: torch.optim.Optimizer, folder: Path) -> tuple
     torch.set_rng_state(state["rng"]["cpu"])
     if live.device.type == "cuda":
         torch.cuda.set_rng_state(state["rng"]["cuda"], live.device)
-    rows: list[dict[str, float]] = state["metrics"]
+    rows: list[dict[str, Any]] = state["metrics"]
     return int(rows[-1]["step"]), rows[-1]["seconds"], rows
 
 
-def _save(live: Live, optimizer: torch.optim.Optimizer, folder: Path, rows: list[dict[str, float]]) -> None:
+def _save(live: Live, optimizer: torch.optim.Optimizer, folder: Path, rows: list[dict[str, Any]]) -> None:
     """One file holds all that resuming needs, so that no crash can leave two halves that disagree."""
     rng = {"cpu": torch.get_rng_state()}
     if live.device.type == "cuda":

@@ -114,12 +114,12 @@ def trade_off(points: Sequence[Point], rows: Sequence[Row], *, names: Sequence[s
     task = measured[0].task
     single = [row for row in rows if row["status"] == "finished" and row["name"] != DENSE]
 
-    x = _axis([p.sparsity for p in sparse] + [r["sparsity"]["selected"] for r in single])
+    x = left_axis([p.sparsity for p in sparse] + [r["sparsity"]["selected"] for r in single])
     accuracies = [p.accuracy for p in measured] + [r["after"]["accuracy"] for r in single]
     # Two seeds that differ give an interval far beyond 0 or 1: show at most a factor 2 of it.
     least, most = (1 - max(accuracies)) / 2, 2 * (1 - min(accuracies))
     ends = [end for p in measured for end in p.interval or ()]
-    y = _axis([*accuracies, *(1 - min(max(1 - end, least), most) for end in ends)])
+    y = left_axis([*accuracies, *(1 - min(max(1 - end, least), most) for end in ends)])
     x_channel = alt.X("x:Q").scale(x.scale()).axis(x.marks("sparsity, %", grid=False))
     y_channel = alt.Y("y:Q").scale(y.scale()).axis(y.marks("test accuracy, %", grid=True))
 
@@ -240,7 +240,7 @@ def layer_panels(
 
     layers = {name: _mean_layers(point, rows) for name, point in points.items()}
     layers = {name: found for name, found in layers.items() if found}
-    x = _axis([layer.sparsity for found in layers.values() for layer in found])
+    x = left_axis([layer.sparsity for found in layers.values() for layer in found])
     panels = []
     for name, found in layers.items():
         total = 1 - sum(layer.nonzero for layer in found) / sum(layer.weights for layer in found)
@@ -368,7 +368,7 @@ class Axis:
         return alt.Axis(title=title, grid=grid, values=list(self.ticks), labelExpr=label, labelOverlap="greedy")
 
 
-def _axis(fractions: Iterable[float]) -> Axis:
+def left_axis(fractions: Iterable[float]) -> Axis:
     """The axis that shows all of `fractions` (0–1), with a margin on both sides."""
     left = [1 - fraction for fraction in fractions] or [0.1, 0.5]
     positive = [value for value in left if value > 1e-9]

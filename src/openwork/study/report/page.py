@@ -55,10 +55,10 @@ def write_report(directory: Path, out: Path, *, command: str | None = None) -> P
         of_task = [row for row in rows if row["task"] == task]
         chart = trade_off(mine, of_task, names=names)
         panels = layer_panels(nearest(mine, _REFERENCE), of_task, names=names)
-        _draw(chart.properties(width=760, height=430), out / f"trade-off{suffix}", pictures)
+        draw(chart.properties(width=760, height=430), out / f"trade-off{suffix}", pictures)
         if panels:
             together = alt.concat(*(panel.properties(width=320) for panel in panels), columns=2, spacing=40)
-            _draw(together, out / f"layers{suffix}", pictures)
+            draw(together, out / f"layers{suffix}", pictures)
         figure = _figure(chart.properties(height=420), f"trade-off{suffix}", specs)
         layers = "".join(_figure(panel, f"layers{suffix}-{i}", specs) for i, panel in enumerate(panels))
         sections += _section(task, mine, figure, layers)
@@ -114,7 +114,7 @@ def _figure(chart: Any, name: str, specs: dict[str, Any]) -> str:
     return f'<figure><figcaption>{caption}</figcaption><div class="chart" id="{name}"></div></figure>'
 
 
-def _draw(chart: Any, path: Path, pictures: list[str]) -> None:
+def draw(chart: Any, path: Path, pictures: list[str]) -> None:
     """Writes path.png and path.svg on white, for documents."""
     import vl_convert
 

@@ -1,0 +1,83 @@
+"""What a run keeps of its training: a row for each evaluation, and snapshots of its weights."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from openwork.study.files import write_atomically
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl in the order of their steps; none where it has not been evaluated yet.
+
+    Raises ValueError, naming the file, where it is damaged.
+    """
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:  # broken JSON and broken UTF-8 alike
+        raise ValueError(f"{path} cannot be read ({error}); delete the run's folder and train it again") from error
+    if not all(isinstance(row, dict) and "step" in row for row in rows):
+        raise ValueError(f"{path} has a row without a step; give the directory of a run of openwork")
+    return rows
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The selected weights of a run after ``step`` optimizer steps, in a file that is read tensor by tensor.
+
+    shapes: by name, in the model's order.
+    """
+
+    step: int
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+
+    def weight(self, name: str) -> Tensor:
+        """The weight with its zeros, on the CPU."""
+        with safe_open(self.path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+
+def snapshot_steps(steps: int, every: int, snapshots: int) -> set[int]:
+    """0 and the evaluations (each ``every`` steps and the last) nearest to ``snapshots`` evenly spread steps.
+
+    Empty for 0 snapshots. Raises ValueError where there are fewer evaluations, and for a negative number.
+    """
+    evaluations = [*range(every, steps, every), steps]
+    if not 0 <= snapshots <= len(evaluations):
+        raise ValueError(f"snapshots must be from 0 to the {len(evaluations)} evaluations, got {snapshots}")
+    wanted = [steps * number / snapshots for number in range(1, snapshots + 1)]
+    return {0, *(min(evaluations, key=lambda step: abs(step - w)) for w in wanted)} if snapshots else set()
+
+
+def write_snapshot(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:
+    """Writes ``folder/snapshots/<step>.safetensors`` in one step, replacing it. Raises OSError where that fails."""
+    path = folder / "snapshots" / f"{step}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    # Clones: safetensors refuses tensors that share memory. It sorts names, so their order is kept apart.
+    tensors = {name: weight.cpu().clone().contiguous() for name, weight in weights.items()}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata={"order": json.dumps([*tensors])}))
+
+
+def read_snapshots(folder: Path) -> list[Snapshot]:
+    """The snapshots of a run's folder by step; none where it kept none. Raises ValueError for a foreign file."""
+    found = []
+    for path in (folder / "snapshots").glob("[0-9]*.safetensors"):
+        try:
+            with safe_open(path, framework="pt") as file:
+                order = json.loads(file.metadata()["order"])
+                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in order}
+            found.append(Snapshot(int(path.stem), path, shapes))
+        except (SafetensorError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is not a snapshot of a run ({error}); delete it") from error
+    return sorted(found, key=lambda snapshot: snapshot.step)
