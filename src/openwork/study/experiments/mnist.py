@@ -1,24 +1,37 @@
-"""LeNets on MNIST: the runs behind ``results/mnist``."""
+"""LeNets on MNIST: the runs behind ``results/mnist``, and those of SparseVD's table (Molchanov et al. 2017, table 2).
 
-from openwork.core.schedules import Cubic, Linear
+``seed=1`` and so on give the other seeds; what starts from a dense run starts from that of its own seed.
+"""
+
+from openwork.core.allocations import ErdosRenyiKernel, GlobalRanking
+from openwork.core.schedules import Constant, Cubic, Linear
+from openwork.core.technique import Technique
 from openwork.study.experiments.run import Run
-from openwork.study.tasks.lenet import MnistLeNet300100
+from openwork.study.tasks.lenet import MnistLeNet5Caffe, MnistLeNet300100
+from openwork.techniques.dns import DynamicSurgery, Splicing
+from openwork.techniques.group_l0 import GroupL0
+from openwork.techniques.han import PruneRetrain
+from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude
+from openwork.techniques.random import RandomPruning
+from openwork.techniques.soft_weight_sharing import SoftWeightSharing
 from openwork.techniques.variational_dropout import VariationalDropout
 
 IMAGES = 60_000
 EPOCH = IMAGES // 100
+STEPS = 200 * EPOCH
+SPARSITIES = (0.9, 0.95, 0.98, 0.99)
+L0_WEIGHTS = (0.1, 0.3, 1.0)  # factors of 1/N
 
 
 def dense() -> Run:
     """LeNet-300-100 without sparsity, 200 epochs."""
-    return Run(MnistLeNet300100(), None, steps=200 * EPOCH)
+    return Run(MnistLeNet300100(), None, STEPS)
 
 
 def magnitude() -> Run:
     """LeNet-300-100 pruned to 90 % between epochs 20 and 100 of 200, the same in every layer."""
-    schedule = Cubic(0.9, begin=20 * EPOCH, end=100 * EPOCH, every=EPOCH)
-    return Run(MnistLeNet300100(), GradualMagnitude(schedule), steps=200 * EPOCH)
+    return Run(MnistLeNet300100(), GradualMagnitude(_pruning(0.9)), STEPS)
 
 
 def best_variational_dropout() -> Run:
@@ -29,10 +42,49 @@ def best_variational_dropout() -> Run:
     """
     ramp = Linear(0.9 / IMAGES, end=50 * EPOCH)
     technique = VariationalDropout(ramp, log_sigma2=-8.0, train_clip=True)
-    return Run(MnistLeNet300100(peak_learning_rate=2e-3), technique, steps=200 * EPOCH)
+    return Run(MnistLeNet300100(peak_learning_rate=2e-3), technique, STEPS)
 
 
 def variational_dropout() -> Run:
     """LeNet-300-100 with the schedule of SparseVD's own code: 200 epochs, KL off for 5, full from 20."""
-    ramp = Linear(1 / IMAGES, begin=5 * EPOCH, end=20 * EPOCH)
-    return Run(MnistLeNet300100(), VariationalDropout(ramp), steps=200 * EPOCH)
+    return Run(MnistLeNet300100(), VariationalDropout(_kl_ramp()), STEPS)
+
+
+def table() -> list[Run]:
+    """Both LeNets with every technique of SparseVD's table, and with pruning and L0 at several operating points.
+
+    Han, dynamic network surgery and soft weight sharing start from the dense run, the first two at a tenth of its
+    learning rate, as Han et al. retrain; soft weight sharing trains for 30 epochs at 5e-4.
+    """
+    runs = []
+    for kind in (MnistLeNet300100, MnistLeNet5Caffe):
+        trained = Run(kind(), None, STEPS)
+        tuned, shared = kind(peak_learning_rate=1e-4), kind(peak_learning_rate=5e-4)
+        runs += [trained, *(Run(kind(), technique, STEPS) for technique in _from_scratch())]
+        runs += [
+            Run(tuned, PruneRetrain(Linear(1.5, end=100 * EPOCH, every=20 * EPOCH)), STEPS, start=trained),
+            Run(tuned, DynamicSurgery(Splicing(14_000), rate=2.0), STEPS, start=trained),
+            Run(shared, SoftWeightSharing(Constant(0.003 / IMAGES)), 30 * EPOCH, start=trained),
+        ]
+    return runs
+
+
+def _from_scratch() -> list[Technique]:
+    pruning = [_pruning(sparsity) for sparsity in SPARSITIES]
+    return [
+        VariationalDropout(_kl_ramp()),
+        *(GradualMagnitude(schedule) for schedule in pruning),
+        *(GradualMagnitude(schedule, allocation=GlobalRanking()) for schedule in pruning),
+        *(GradualMagnitude(schedule, allocation=ErdosRenyiKernel()) for schedule in pruning),
+        *(RandomPruning(schedule) for schedule in pruning),
+        *(L0(Constant(weight / IMAGES)) for weight in L0_WEIGHTS),
+        *(GroupL0(Constant(weight / IMAGES), weight_decay=5e-4 / IMAGES) for weight in L0_WEIGHTS),
+    ]
+
+
+def _pruning(sparsity: float) -> Cubic:
+    return Cubic(sparsity, begin=20 * EPOCH, end=100 * EPOCH, every=EPOCH)
+
+
+def _kl_ramp() -> Linear:
+    return Linear(1 / IMAGES, begin=5 * EPOCH, end=20 * EPOCH)

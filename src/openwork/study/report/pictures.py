@@ -90,9 +90,7 @@ def fraction_curves(runs: Sequence[Curves], field: str, title: str) -> Chart:
     y = alt.Y("y:Q").scale(type="log", domain=[axis.low, axis.high], nice=False)
     label = f"datum.value <= {axis.floor} ? '0' : format(100 * datum.value, '.3~r')"
     marks = alt.Axis(title="% of dense", values=list(axis.ticks), labelExpr=label)
-    subtitle = (
-        "What training computes with: under L0 the expectation over its gates, under noise all weights."
-    )
+    subtitle = "What training computes with: under L0 the expectation over its gates, under noise all weights."
     return _lines(values, y.axis(marks), title, subtitle, columns=1)
 
 
