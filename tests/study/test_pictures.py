@@ -39,7 +39,8 @@ def zeros_drawn(image: Image.Image | np.ndarray) -> int:
 def test_the_pictures_of_a_run(drawn):
     out, written, missing = drawn
     assert written == [
-        "weights.png", "weights.gif", "layers.png", "layers.svg", "density.png", "density.svg", "flops.png", "flops.svg",
+        "weights.png", "weights.gif",
+        "layers.png", "layers.svg", "density.png", "density.svg", "flops.png", "flops.svg",
     ]  # fmt: skip
     assert sorted(written) == sorted(path.name for path in out.iterdir())
     assert missing == []
