@@ -192,6 +192,16 @@ def test_random_weights_compile_without_a_graph_break(name, technique):
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize("technique", [NOISY, L0], ids=kind_of)
+def test_random_weights_compile_for_batches_of_any_size(technique):
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    ow.sparsify(model, technique)
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    for rows in (2, 3, 7):
+        assert compiled(torch.randn(rows, 5)).shape == (rows, 3)
+    torch._dynamo.reset()
+
+
 def test_every_forward_that_is_replaced_is_tested_as_a_layer():
     tested = {type(module).forward for make, _ in LAYERS.values() for module in make().modules()}
     assert FORWARDS.keys() <= tested

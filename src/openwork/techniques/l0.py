@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from openwork.core.noise import uniform
 from openwork.core.technique import Op, Reparameterization, ReparameterizedWeight
 
 EPS = 1e-8
@@ -93,7 +94,7 @@ class HardConcreteWeight(ReparameterizedWeight):
 
 def hard_concrete(log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Gates in [0, 1] drawn from HardConcrete(log alpha), of log_alpha's shape; equations 10-11."""
-    u = torch.rand(log_alpha.shape, generator=generator, dtype=log_alpha.dtype, device=log_alpha.device)
+    u = uniform(log_alpha.shape, log_alpha, generator)
     return stretch(torch.sigmoid((torch.log(u + EPS) - torch.log1p(-u) + log_alpha) / BETA))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from openwork.core.noise import normal
 from openwork.core.technique import Op, Reparameterization, ReparameterizedWeight
 
 EPS = 1e-8
@@ -76,12 +77,11 @@ class GaussianWeight(ReparameterizedWeight):
         shape = list(mean.shape)
         if self.technique.share_noise and not one_hot and weight.dim() == 2 and mean.dim() > 2:
             shape[1:-1] = [1] * (mean.dim() - 2)
-        return mean + std * torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
+        return mean + std * normal(shape, mean, generator)
 
     def sample(self, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Theta + sigma * noise."""
-        noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype, device=weight.device)
-        return self.mean(weight) + torch.sqrt(self.sigma2(weight) + EPS) * noise
+        return self.mean(weight) + torch.sqrt(self.sigma2(weight) + EPS) * normal(weight.shape, weight, generator)
 
     def effective(self, weight: Tensor) -> Tensor:
         """Theta where log alpha < threshold, 0 elsewhere."""
