@@ -217,7 +217,7 @@ def test_a_state_of_another_model_is_refused_by_name_and_shape():
         ValueError, match=r"masks do not fit the model: 0.weight is \(4, 2, 3, 3\) in the state and \(3, "
     ):
         sparsifier.load_state_dict(state)
-    with pytest.raises(ValueError, match="has format 9, this version reads 1; upgrade"):
+    with pytest.raises(ValueError, match="has format 9, this version reads 2; use the one that saved it"):
         sparsifier.load_state_dict({**state, "format": 9})
 
 
@@ -252,7 +252,7 @@ def test_sparse_gradients_leave_the_zeros():
 def test_a_state_without_masks_is_refused():
     sparsifier = ow.sparsify(conv_net(), ALL_BUT_ONE)
     with pytest.raises(ValueError, match="the state holds no masks"):
-        sparsifier.load_state_dict({"format": 1, "technique": "GradualMagnitude", "steps": 3})
+        sparsifier.load_state_dict({"format": 2, "technique": "GradualMagnitude", "steps": 3})
 
 
 def trained_from_zeros(technique, steps: int):

@@ -69,7 +69,8 @@ def transposed_convolution(
     function: Callable[..., Tensor] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dimensions - 1]
     stride, padding, kernel, dilation = layer.stride, layer.padding, layer.kernel_size, layer.dilation
     assert isinstance(padding, tuple)
-    extra = layer._output_padding(x, output_size, stride, padding, kernel, dimensions, dilation)  # type: ignore[arg-type]
+    own: Any = layer  # typed for one number of dimensions only
+    extra = own._output_padding(x, output_size, stride, padding, kernel, dimensions, dilation)
 
     def op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return function(x, weight, bias, stride, padding, extra, layer.groups, dilation)
@@ -165,7 +166,7 @@ def recurrent_cell(layer: nn.RNNCellBase, x: Tensor, hx: Any = None) -> Any:
 
     A cell does not know where a sequence begins: within an optimizer step, every call draws the same noise.
     """
-    generator = torch.Generator(x.device).manual_seed(layer.noise_seed)  # type: ignore[arg-type]
+    generator = torch.Generator(x.device).manual_seed(layer.__dict__["noise_seed"])
     lstm = isinstance(layer, nn.LSTMCell)
     alone = x.dim() == 1
     rows = x.unsqueeze(0) if alone else x

@@ -16,7 +16,7 @@ from openwork.core.selection import Select, Weight, find_weights, matmul_weights
 from openwork.core.sharded import is_sharded, reshard
 from openwork.core.technique import MaskTechnique, Reparameterization, Technique
 
-_FORMAT = 1
+_FORMAT = 2
 _active: weakref.WeakSet["Sparsifier"] = weakref.WeakSet()
 
 
@@ -204,7 +204,9 @@ class Sparsifier:
         if not isinstance(state, dict) or not {"format", "technique", "steps"} <= state.keys():
             raise ValueError("this is not a sparsifier's state_dict; pass what Sparsifier.state_dict() returned")
         if state["format"] != _FORMAT:
-            raise ValueError(f"the state has format {state['format']}, this version reads {_FORMAT}; upgrade openwork")
+            raise ValueError(
+                f"the state has format {state['format']}, this version reads {_FORMAT}; use the one that saved it"
+            )
         if state["technique"] != type(self.technique).__name__:
             raise ValueError(
                 f"the state was saved by {state['technique']} and this sparsifier runs "
@@ -264,10 +266,10 @@ def sparsify(
     seed: int = 0,
     from_zeros: bool = False,
 ) -> Sparsifier:
-    """The sparsifier of ``model``, which is changed in place; call it before the optimizer, DDP, FSDP2
-    and compile.
+    """The sparsifier of ``model``, which is changed in place; call it before the optimizer, DDP, FSDP2 and
+    compile.
 
-    select: which parameters become sparse, by default the weights of Linear, Conv1d-3d and Embedding.
+    select: which parameters become sparse, by default the matrices and kernels of all layers (`matmul_weights`).
     seed: of random masks, ties and initial gates; they do not depend on torch's global generator.
     from_zeros: the zeros that the weights hold now stay zero for good, whatever the schedule says; to prune a sparse
     model further, or with ``Constant(0.0)`` to fine-tune it as it is. Masks only.

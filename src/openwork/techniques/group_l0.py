@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.technique import Op, Reparameterization, ReparameterizedWeight
-from openwork.techniques.l0 import expected_l2, hard_concrete, open_probability, stretch
+from openwork.techniques.l0 import check_gates, expected_l2, hard_concrete, initial_log_alpha, open_probability, stretch
 
 LIMIT = math.log(100)  # of |log alpha|, as in the authors' code
 
@@ -32,10 +32,7 @@ class GroupL0(Reparameterization):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.dropout < 1:
-            raise ValueError(f"dropout must be in (0, 1), got {self.dropout}")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
+        check_gates(self.dropout, self.weight_decay)
 
     def distribution(self, weight: Tensor, generator: torch.Generator) -> "GatedGroups":
         """Gates whose log alpha is drawn from ``generator``."""
@@ -51,8 +48,7 @@ class GatedGroups(ReparameterizedWeight):
             raise ValueError(f"GroupL0 needs matrices or kernels, got shape {tuple(weight.shape)}; select those alone")
         self.technique = technique
         shape = (1, weight.shape[1]) if weight.dim() == 2 else (weight.shape[0], *(1,) * (weight.dim() - 1))
-        mean = math.log((1 - technique.dropout) / technique.dropout)
-        self.log_alpha = nn.Parameter((mean + 0.01 * torch.randn(shape, generator=generator)).to(weight))
+        self.log_alpha = nn.Parameter(initial_log_alpha(shape, technique.dropout, generator).to(weight))
 
     def forward(
         self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None, generator: torch.Generator | None = None

@@ -6,6 +6,7 @@ for single weights, not groups, are those of Gale et al. 2019, arXiv 1902.09574.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -36,10 +37,7 @@ class L0(Reparameterization):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.dropout < 1:
-            raise ValueError(f"dropout must be in (0, 1), got {self.dropout}")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
+        check_gates(self.dropout, self.weight_decay)
 
     def length_scale(self) -> float:
         """The factor of the expected L2 norm."""
@@ -56,9 +54,8 @@ class HardConcreteWeight(ReparameterizedWeight):
     def __init__(self, weight: Tensor, technique: L0, generator: torch.Generator) -> None:
         super().__init__()
         self.technique = technique
-        mean = math.log((1 - technique.dropout) / technique.dropout)
-        draws = torch.randn(weight.shape, generator=generator)
-        self.log_alpha = nn.Parameter(torch.empty_like(weight).copy_(mean + 0.01 * draws))  # in its layout
+        draws = initial_log_alpha(weight.shape, technique.dropout, generator)
+        self.log_alpha = nn.Parameter(torch.empty_like(weight).copy_(draws))  # in its layout
 
     def forward(
         self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None, generator: torch.Generator | None = None
@@ -90,6 +87,19 @@ class HardConcreteWeight(ReparameterizedWeight):
     def expected_nonzero(self, weight: Tensor) -> Tensor:
         """The penalty."""
         return self.penalty(weight)
+
+
+def check_gates(dropout: float, weight_decay: float) -> None:
+    """Raises ValueError for settings that no gates can have."""
+    if not 0 < dropout < 1:
+        raise ValueError(f"dropout must be in (0, 1), got {dropout}")
+    if weight_decay < 0:
+        raise ValueError(f"weight_decay must be >= 0, got {weight_decay}")
+
+
+def initial_log_alpha(shape: Sequence[int], dropout: float, generator: torch.Generator) -> Tensor:
+    """N(log((1 - dropout) / dropout), 0.01) of this shape, on the CPU."""
+    return math.log((1 - dropout) / dropout) + 0.01 * torch.randn(shape, generator=generator)
 
 
 def hard_concrete(log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
