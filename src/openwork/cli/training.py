@@ -1,0 +1,130 @@
+"""Commands that train: quickstart, run."""
+
+from collections.abc import Callable, Iterable, Sequence
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from openwork.cli.common import Device, Json, checked_device, error_console, out_console, print_json
+from openwork.cli.report import written_report
+
+if TYPE_CHECKING:
+    from openwork.study.experiments.run import Run
+
+
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder for the runs and the report.")] = Path("openwork-quickstart"),
+    device: Device = "cpu",
+) -> None:
+    """Compare four techniques on handwritten digits, and write the report page."""
+    import torch
+
+    from openwork.study.experiments.quickstart import runs
+
+    torch.set_num_threads(1)  # the matrices are so small that a second thread costs more than it brings
+    results = _execute(runs(), out / "runs", device=device, compile=False, evaluations=2)
+    page = written_report(out / "runs", out / "report", command="make quickstart")
+    _print_summary(results)
+    out_console.print(f"\nReport: {page.resolve()}", highlight=False, soft_wrap=True)
+
+
+def run(
+    experiment: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="What returns a Run or several.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Changes, such as seed=1 task.batch_size=64.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the run directories.")] = Path("openwork-runs"),
+    device: Device = "cpu",
+    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile; needs a C++ compiler.")] = False,
+    evaluations: Annotated[int, typer.Option(min=1, help="How often to evaluate and save, over the whole run.")] = 20,
+    snapshots: Annotated[int, typer.Option(min=0, help="How many copies of the weights to keep, for pictures.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train what MODULE:FUNCTION returns; finished runs are not repeated, interrupted ones go on."""
+    from openwork.study.experiments.config import find, override
+    from openwork.study.experiments.run import Run
+
+    found = find(experiment)
+    made = _called(found, experiment) if callable(found) else found
+    runs = [made] if isinstance(made, Run) else list(made) if isinstance(made, Iterable) else []
+    if not runs or not all(isinstance(one, Run) for one in runs):
+        raise ValueError(f"{experiment} must return a Run or a list of them, got {made!r}")
+    runs = [override(one, settings or []) for one in runs]
+    results = _execute(runs, out, device=device, compile=compile, evaluations=evaluations, snapshots=snapshots)
+    if as_json:
+        print_json(results)
+    else:
+        _print_results(results)
+        out_console.print(f"\nRun directories in {out.resolve()}", highlight=False, soft_wrap=True)
+    if any(result["status"] == "diverged" for result in results):
+        raise typer.Exit(3)
+
+
+def _called(function: Callable[..., Any], path: str) -> Any:
+    try:
+        signature(function).bind()
+    except TypeError as error:
+        raise ValueError(f"{path} must be callable without arguments: {error}") from None
+    return function()
+
+
+def _execute(
+    runs: Sequence["Run"], out: Path, *, device: str, compile: bool, evaluations: int, snapshots: int = 0
+) -> list[dict[str, Any]]:
+    from openwork.study.experiments.run import execute, with_starts
+
+    checked_device(device)
+    runs = with_starts(runs)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    results = []
+    done = 0
+    with Progress(*columns, console=error_console, transient=True) as bar:
+        job = bar.add_task("", total=sum(one.steps for one in runs))
+        for number, one in enumerate(runs, 1):
+            bar.update(job, description=f"{one.name}, seed {one.seed} (run {number} of {len(runs)})  steps")
+
+            def advance(step: int, before: int = done) -> None:
+                if step % 20 == 0:  # drawing is cheap, but not as cheap as a small network's step
+                    bar.update(job, completed=before + step)
+
+            results.append(
+                execute(
+                    one,
+                    out,
+                    device=device,
+                    compile=compile,
+                    evaluations=evaluations,
+                    snapshots=snapshots,
+                    progress=advance,
+                )
+            )
+            done += one.steps
+            bar.update(job, completed=done)
+    return results
+
+
+def _print_results(results: list[dict[str, Any]]) -> None:
+    table = Table("technique", "seed", "sparsity", "accuracy", "loss", "ms/step", "seconds", "run", box=SIMPLE)
+    for r in results:
+        after, cost = r["after"], r["cost"]
+        metrics = ["diverged", f"step {r['step']}", "-"]
+        if after:
+            metrics = [f"{after['sparsity']:.2%}", f"{after['accuracy']:.2%}", f"{after['loss']:.4f}"]
+        table.add_row(r["name"], str(r["seed"]), *metrics, f"{cost['step_ms']:.2f}", f"{cost['seconds']:.1f}", r["id"])
+    out_console.print(table)
+
+
+def _print_summary(results: list[dict[str, Any]]) -> None:
+    from openwork.study.results.statistics import summarize
+
+    table = Table("technique", "runs", "sparsity", "accuracy", "95 % interval", title="Means over seeds", box=SIMPLE)
+    for point in sorted(summarize(results), key=lambda p: (p.name, p.sparsity)):
+        low, high = point.interval or (point.accuracy, point.accuracy)
+        interval = f"{low:.2%} to {high:.2%}"
+        table.add_row(point.name, str(point.n), f"{point.sparsity:.2%}", f"{point.accuracy:.2%}", interval)
+    out_console.print(table)
