@@ -16,29 +16,31 @@ IMAGES = 50_000
 WIDTHS = (0.25, 0.5, 1.0, 1.5, 2.0)
 
 
-def vgg() -> list[Run]:
-    """For each width: dense with binary dropout, SparseVD that starts from it, dense without dropout; 200 epochs each.
+def vgg(epochs: int = 60) -> list[Run]:
+    """For each width: dense with binary dropout, and SparseVD that starts from it.
 
-    SparseVD's own settings: log sigma^2 starts at -15, the KL term is off for 5 epochs and full from 20.
+    SparseVD's own settings: log sigma^2 starts at -15, the KL term is off for the first 2.5 % of the steps and full from
+    10 %. Its code trains 200 epochs at a rate of 1e-5. Here the rate times the number of steps is the same: Adam moves
+    log sigma^2 by at most the rate in a step, so their product decides how far it gets from where it starts.
     """
-    epoch = IMAGES // 100
-    ramp = Linear(1 / IMAGES, begin=5 * epoch, end=20 * epoch)
-    sparse_vd, jpeg, steps = VariationalDropout(ramp, log_sigma2=-15.0), only_jpeg(), 200 * epoch
+    steps, rate, jpeg = epochs * IMAGES // 100, 1e-5 * 200 / epochs, only_jpeg()
+    ramp = Linear(1 / IMAGES, begin=steps // 40, end=steps // 10)
+    sparse_vd = VariationalDropout(ramp, log_sigma2=-15.0)
     runs = []
     for width in WIDTHS:
-        dropout = Run(Cifar10Vgg(width=width, dropout=True, jpeg=jpeg), None, steps)
-        sparse = Run(Cifar10Vgg(width=width, l2=0.0, jpeg=jpeg), sparse_vd, steps, start=dropout)
-        runs += [dropout, sparse, Run(Cifar10Vgg(width=width, jpeg=jpeg), None, steps)]
+        dense = Run(Cifar10Vgg(peak_learning_rate=rate, width=width, dropout=True, jpeg=jpeg), None, steps)
+        task = Cifar10Vgg(peak_learning_rate=rate, width=width, l2=0.0, jpeg=jpeg)
+        runs += [dense, Run(task, sparse_vd, steps, start=dense)]
     return runs
 
 
 def wide_resnet() -> list[Run]:
     """WRN-28-10 dense, and with an L0 gate for every weight of the first convolution of each block; 200 epochs.
 
-    Lambda = 0.0003 is taken as Louizos et al.'s code takes it, whose loss divides the penalty by the number of
-    training images: 0.0003 / 50,000 for each expected non-zero. Not divided, the penalty of the 16.8 million gated
-    weights would be about 5,000 at the start, and the cross-entropy 2.3.
+    Lambda = 0.0003 counts each expected non-zero weight, not divided by the number of training images: SGD moves a gate
+    by rate * gradient, and divided, 200 epochs would move log alpha by 1e-5. The value of the penalty, about 5,000 at
+    the start, is of no consequence; its gradient is.
     """
     task, steps = Cifar10WideResNet(jpeg=only_jpeg()), 200 * (IMAGES // 128)
-    l0 = L0(Constant(3e-4 / IMAGES), dropout=0.3, weight_decay=5e-4)
+    l0 = L0(Constant(3e-4), dropout=0.3, weight_decay=5e-4)
     return [Run(task, None, steps), Run(task, l0, steps, select=matching("stage*.conv1.weight"))]

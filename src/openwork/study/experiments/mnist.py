@@ -46,6 +46,16 @@ def best_variational_dropout() -> Run:
     return Run(MnistLeNet300100(peak_learning_rate=2e-3), technique, STEPS)
 
 
+def best_variational_dropout_lenet5(factor: float = 1.0, rate: float = 1e-3) -> Run:
+    """LeNet-5-Caffe with what helped LeNet-300-100: train_clip, the ramp and the initial log sigma^2.
+
+    factor: of the KL, in 1/N. rate: the peak learning rate.
+    """
+    ramp = Linear(factor / IMAGES, end=50 * EPOCH)
+    technique = VariationalDropout(ramp, log_sigma2=-8.0, train_clip=True)
+    return Run(MnistLeNet5Caffe(peak_learning_rate=rate), technique, STEPS)
+
+
 def variational_dropout() -> Run:
     """LeNet-300-100 with the schedule of SparseVD's own code: 200 epochs, KL off for 5, full from 20."""
     return Run(MnistLeNet300100(), VariationalDropout(_kl_ramp()), STEPS)
