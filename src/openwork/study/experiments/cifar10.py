@@ -16,7 +16,7 @@ IMAGES = 50_000
 WIDTHS = (0.25, 0.5, 1.0, 1.5, 2.0)
 
 
-def vgg(epochs: int = 60) -> list[Run]:
+def vgg(epochs: int = 40) -> list[Run]:
     """For each width: dense with binary dropout, and SparseVD that starts from it.
 
     SparseVD's own settings: log sigma^2 starts at -15, the KL term is off for the first 2.5 % of the steps and full from
