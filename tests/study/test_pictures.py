@@ -1,6 +1,7 @@
 """The pictures of runs: what is drawn, pixel by pixel where that can be counted."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -126,3 +127,18 @@ def test_several_runs_share_charts_and_each_keeps_its_name(folder, tmp_path):
     density = (out / "density.svg").read_text()
     assert "steps=20" in density  # technique, task and seed are the same
     assert "steps=60" in density
+
+
+def test_accuracy_and_sparsity_against_a_field(tmp_path):
+    folders = []
+    for final, seed in ((0.5, 0), (0.5, 1), (0.9, 0)):
+        schedule = ow.Cubic(final, begin=1, end=3)
+        run = Run(DigitsLeNet300100(), ow.GradualMagnitude(schedule), steps=4, seed=seed)
+        execute(run, tmp_path, evaluations=1)
+        folders.append(tmp_path / run.id)
+    written, missing = write_pictures(folders, tmp_path / "out", field="technique.schedule.final")
+    assert (written, missing) == (["against.png", "against.svg"], [])
+    drawn = re.findall(r"x: ([\d.]+); y: 50; technique", (tmp_path / "out" / "against.svg").read_text())
+    assert drawn == ["0.5"] * 4  # a place of the line, its mark, and two single runs
+    with pytest.raises(ValueError, match=r"no finished run has a number at task\.width; give a field of run\.json"):
+        write_pictures(folders, tmp_path / "out", field="task.width")

@@ -24,13 +24,16 @@ def report(
 def pictures(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("openwork-pictures"),
+    against: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="Draw accuracy and sparsity against it instead: task.width.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Draw how runs prune: filters and weights on the way, sparsity by layer, expected non-zeros in training."""
     from openwork.study.report.pictures import write_pictures
 
     with error_console.status("drawing"):
-        written, missing = write_pictures(runs, out)
+        written, missing = write_pictures(runs, out, field=against)
     if as_json:
         print_json({"pictures": [str((out / name).resolve()) for name in written], "missing": missing})
         return

@@ -20,8 +20,8 @@ def vgg(epochs: int = 40) -> list[Run]:
     """For each width: dense with binary dropout, and SparseVD that starts from it.
 
     SparseVD's own settings: log sigma^2 starts at -15, the KL term is off for the first 2.5 % of the steps and full
-    from 10 %. Its code trains 200 epochs at a rate of 1e-5. Here the rate times the number of steps is the same: Adam moves
-    log sigma^2 by at most the rate in a step, so their product decides how far it gets from where it starts.
+    from 10 %. Its code trains 200 epochs at a rate of 1e-5. Here the rate times the number of steps is the same: Adam
+    moves log sigma^2 by at most the rate in a step, so their product decides how far it gets from where it starts.
     """
     steps, rate, jpeg = epochs * IMAGES // 100, 1e-5 * 200 / epochs, only_jpeg()
     ramp = Linear(1 / IMAGES, begin=steps // 40, end=steps // 10)

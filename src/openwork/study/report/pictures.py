@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openwork.study.files import write_atomically
+from openwork.study.report.against import against
 from openwork.study.report.charts import left_axis, require_study_extra
 from openwork.study.report.page import draw
 from openwork.study.report.weights import frames, panels, strip
@@ -37,13 +38,14 @@ class Curves:
     rows: list[dict[str, Any]]
 
 
-def write_pictures(folders: Sequence[Path], out: Path) -> tuple[list[str], list[str]]:
+def write_pictures(folders: Sequence[Path], out: Path, *, field: str | None = None) -> tuple[list[str], list[str]]:
     """The names of the pictures written to ``out``, and a sentence for each that could not be.
 
     ``folders``: run directories. ``weights.png`` and ``weights.gif`` (with the run's id in the name where there are
     several runs) show the snapshots; ``layers`` the sparsity by layer, a panel for each run; ``density`` the expected
     fraction of non-zero weights and ``flops`` that of the FLOPs, a line for each run; as PNG and SVG.
-    Raises ValueError where a folder is no run's, and OSError where ``out`` cannot be written.
+    With a ``field`` of the runs' descriptions, such as task.width, instead ``against``: what `against` draws.
+    Raises ValueError where a folder is no run's or no run has the field, and OSError where ``out`` cannot be written.
     """
     require_study_extra()
     for folder in folders:
@@ -52,6 +54,15 @@ def write_pictures(folders: Sequence[Path], out: Path) -> tuple[list[str], list[
     out.mkdir(parents=True, exist_ok=True)
     written: list[str] = []
     missing: list[str] = []
+    if field is not None:
+        results = {folder: folder / "result.json" for folder in folders}
+        missing = [
+            f"{folder} is not finished; it is not in the picture" for folder in folders if not results[folder].exists()
+        ]
+        draw(
+            against([read_result(path) for path in results.values() if path.exists()], field), out / "against", written
+        )
+        return written, missing
     for folder in folders:
         missing += _weights(folder, out, "weights" if len(folders) == 1 else f"weights-{folder.name}", written)
     labels = _labels(folders)

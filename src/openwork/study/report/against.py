@@ -1,0 +1,71 @@
+"""Accuracy and sparsity of runs against a field of their descriptions, such as the width of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from openwork.study.results.statistics import DENSE
+from openwork.study.results.store import Row
+
+if TYPE_CHECKING:
+    import altair as alt
+
+_MEASURES = (("accuracy", "test accuracy, %"), ("sparsity", "sparsity, %"))
+
+
+def against(rows: Sequence[Row], field: str) -> alt.VConcatChart:
+    """Two panels, accuracy and sparsity, with a line for each technique: means over seeds, single runs as dots.
+
+    field: where the number stands in a run's description, such as ``task.width`` or ``technique.schedule.final``.
+    Rows that have no such number, as dense runs have no ``technique``, are drawn in no panel.
+    Raises ValueError where no finished row has it.
+    """
+    import altair as alt
+
+    finished = [(row, value) for row in rows if row["after"] and (value := _number(row["run"], field)) is not None]
+    if not finished:
+        raise ValueError(f"no finished run has a number at {field}; give a field of run.json, such as task.width")
+    singles = [
+        {"x": value, "technique": row["name"], "measure": measure, "y": 100 * row["after"][measure]}
+        for row, value in finished
+        for measure, _ in _MEASURES
+        if measure != "sparsity" or row["name"] != DENSE
+    ]
+    groups: dict[tuple[float, str, str], list[float]] = {}
+    for one in singles:
+        groups.setdefault((one["x"], one["technique"], one["measure"]), []).append(one["y"])
+    means = [{"x": x, "technique": t, "measure": m, "y": fmean(ys)} for (x, t, m), ys in groups.items()]
+    panels = [_panel(singles, means, measure, title, field) for measure, title in _MEASURES]
+    tasks = sorted({row["task"] for row, _ in finished})
+    return alt.vconcat(*panels).properties(title=alt.TitleParams(f"Against {field}", subtitle=tasks))
+
+
+def _panel(
+    singles: list[dict[str, Any]], means: list[dict[str, Any]], measure: str, title: str, field: str
+) -> alt.LayerChart | alt.FacetChart:
+    import altair as alt
+
+    names = sorted({point["technique"] for point in means})
+    legend = alt.Legend(orient="top", title=None)
+    color = alt.Color("technique:N").scale(domain=names).legend(legend)
+    shape = alt.Shape("technique:N").scale(domain=names).legend(legend)
+    x = alt.X("x:Q").axis(title=field, values=sorted({point["x"] for point in means}), format="~g", grid=False)
+    y = alt.Y("y:Q").axis(title=title).scale(zero=False)
+
+    def chart(points: list[dict[str, Any]]) -> alt.Chart:
+        data = alt.InlineData(values=[point for point in points if point["measure"] == measure])
+        return alt.Chart(data).encode(x, y, color)
+
+    return alt.layer(
+        chart(means).mark_line(strokeWidth=1.8),
+        chart(means).mark_point(filled=True, size=60, opacity=1).encode(shape),
+        chart(singles).mark_point(filled=True, size=14, opacity=0.35),
+    ).properties(width=460, height=220)
+
+
+def _number(plain: Any, field: str) -> float | None:
+    for name in field.split("."):
+        plain = plain.get(name) if isinstance(plain, dict) else None
+    return plain if isinstance(plain, int | float) and not isinstance(plain, bool) else None
