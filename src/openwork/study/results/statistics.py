@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -45,6 +46,10 @@ class Point:
     """Mean test loss."""
     seconds: float
     """Mean duration of a run."""
+    peak_memory: float
+    """Mean of the runs' peak memory in bytes; NaN where it was not measured."""
+    execution: str
+    """``simulated`` or ``executed``, or both where runs differ: what the zeros were in the arithmetic."""
 
 
 def summarize(rows: Iterable[Row]) -> list[Point]:
@@ -68,13 +73,33 @@ def student_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """
     if len(values) < 2:
         return None
+    mean = fmean(values)
+    half = student_factor(len(values)) * stdev(values) / math.sqrt(len(values))
+    return mean - half, mean + half
+
+
+@cache
+def student_factor(n: int) -> float:
+    """t(0.975, n − 1), the factor of the 95 % interval of a mean of n values; n is at least 2."""
     try:
         from scipy.stats import t
     except ImportError as error:
         raise ImportError('intervals need scipy: pip install "openwork[study]"') from error
-    mean = fmean(values)
-    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-    return mean - half, mean + half
+    return float(t.ppf(0.975, n - 1))
+
+
+def tried(points: Iterable[Point]) -> dict[str, list[tuple[float, float] | None]]:
+    """For each technique, (sparsity, accuracy) of every setting that was tried, as a tuning budget sees them.
+
+    A diverged seed counts with accuracy 0, so that the accuracy is what one run of the setting can be expected to
+    give; a setting whose runs all diverged is None. The dense runs are left out.
+    """
+    found: dict[str, list[tuple[float, float] | None]] = {}
+    for p in points:
+        if p.name != DENSE:
+            pair = (p.sparsity, p.accuracy * p.n / (p.n + p.diverged)) if p.n else None
+            found.setdefault(p.name, []).append(pair)
+    return found
 
 
 def pareto(points: Iterable[Point]) -> list[Point]:
@@ -116,13 +141,13 @@ def write_points(points: Iterable[Point], path: Path) -> None:
     """
     header = (
         *("task", "name", "settings", "n", "diverged", "sparsity", "sparsity_all", "accuracy"),
-        *("interval_low", "interval_high", "lowest", "highest", "loss", "seconds"),
+        *("interval_low", "interval_high", "lowest", "highest", "loss", "seconds", "peak_memory", "execution"),
     )
     lines = (
         (
             *(p.task, p.name, p.settings, p.n, p.diverged, p.sparsity, p.sparsity_all, p.accuracy),
             *(p.interval or (None, None)),
-            *(p.lowest, p.highest, p.loss, p.seconds),
+            *(p.lowest, p.highest, p.loss, p.seconds, p.peak_memory, p.execution),
         )
         for p in points
     )
@@ -154,6 +179,8 @@ def _point(task: str, name: str, settings: str, group: Sequence[Row]) -> Point:
         highest=max(accuracies, default=math.nan),
         loss=_mean([row["after"]["loss"] for row in finished]),
         seconds=_mean([row["cost"]["seconds"] for row in finished]),
+        peak_memory=_mean([b for row in finished if (b := row["cost"].get("peak_memory_bytes")) is not None]),
+        execution=", ".join(sorted({row["execution"] for row in finished})),
     )
 
 

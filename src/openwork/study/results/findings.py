@@ -1,0 +1,185 @@
+"""What the published rows say, as Markdown: the README beside its CSV files, and the order at equal tuning budget."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+from openwork.study.results.comparison import LEVELS, RANKED, sweep, verdict
+from openwork.study.results.frontier import hypervolume, score_at
+from openwork.study.results.published import Result, of
+from openwork.study.results.reconcile import Disagreement, reconcile
+
+_MODELS = {"transformer": "Transformer, BLEU", "resnet50": "ResNet-50, top-1 in %"}
+_SHORT = {
+    "magnitude_pruning": "magnitude",
+    "variational_dropout": "variational dropout",
+    "l0_regularization": "L0",
+    "random_pruning": "random",
+}
+_BUDGETS = (5, 20, 50)
+_KINDS = {
+    "no row": "listed models without a row",
+    "score": "another score for the same settings",
+    "settings": "other settings for the same score",
+    "sparsity": "measured at another sparsity than listed",
+    "better row": "a better row is at least as sparse",
+    "name": "a file name says another sparsity",
+}
+
+
+def findings(results: Sequence[Result]) -> str:
+    """Markdown: figures, the answer at equal tuning budget, hypervolumes, and the reconciliation."""
+    found = reconcile(results)
+    parts = [
+        "# The published results of the State of Sparsity",
+        "Gale, Elsen & Hooker 2019, [arXiv:1902.09574](https://arxiv.org/abs/1902.09574), from the rows that it "
+        "released (google-research/state_of_sparsity, Apache-2.0). All of this page is written by",
+        "```sh\nopenwork published --rows path/to/state_of_sparsity/results --out published\n```",
+        "which also writes the figures as SVG and a page, `index.html`, with the settings of each point.",
+        f"Rows read: {_counted(results)}.",
+        *(f"![{text}]({name}.png)" for name, text in _FIGURES.items()),
+        "## Is magnitude ≥ variational dropout ≥ L0 at equal tuning budget?",
+        "In short (at how many levels; `open` where it depends on rows that are missing):",
+        "\n".join(_in_short(results, aimed=aimed) for aimed in (True, False)),
+        "The difference: pruning is told its sparsity, variational dropout and L0 are not. A budget for one level "
+        "favours pruning; where one sweep is to serve every level, pruning spends most of it on the other ones.",
+        "In full, with the budget for each level:",
+        _answers(results),
+        _METHOD,
+        "![Expected best score of n random settings, by model and sparsity](budget.png)",
+        *(_table(results, model, n) for model in LEVELS for n in _BUDGETS),
+        "## The best of all settings",
+        "Each frontier at equal sparsity, read between its points and not beyond them. Who tried more is favoured.",
+        _fronts(results),
+        "One number for a frontier, its hypervolume: the area below it. Reference point: sparsity 0, score 0.",
+        _volumes(results),
+        "## Where the README and the CSV files disagree",
+        _summary(found),
+        _disagreements(found),
+        _repairs(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_FIGURES = {
+    "figure-1": "Figure 1: BLEU of the Transformer against sparsity",
+    "figure-3": "Figure 3: top-1 of ResNet-50 against sparsity",
+    "figure-5": "Figure 5: ResNet-50 with magnitude pruning that is longer and not uniform",
+    "figure-6": "Figure 6: training from scratch and lottery tickets",
+}
+
+_METHOD = """\
+How it is counted: n settings are drawn at random, without replacement, and the best one is kept; the tables
+give the expectation. Pruning draws from its settings at that sparsity, whose diverged runs (the rows that are
+missing) count as 0. The sparsity of variational dropout and L0 is an outcome, so they draw from all of their
+settings, and one that stays denser (by more than 0.003) counts as 0: a sweep of theirs serves all levels at once.
+“Magnitude, all levels” is drawn in that way, too. A setting of variational dropout on the Transformer counts with
+its best threshold, which needs no training.
+
+Where rows are missing there are two figures, `low … high`. Low counts a trained setting without a row as 0; high
+draws from the settings with a row alone. Where the rows are hand-picked good ones, high flatters and low slights the
+technique. Of L0 on ResNet-50 only the best of each group may be at hand; its figures are then 0 and that best. `yes`
+and `no` hold in both readings, `open` depends on them. VD is variational dropout."""
+
+
+def _in_short(results: Sequence[Result], *, aimed: bool, n: int = 20) -> str:
+    parts = []
+    for model, title in _MODELS.items():
+        said = []
+        for better, worse in pairwise(RANKED):
+            counts = Counter(verdict(results, model, better, worse, level, n, aimed=aimed) for level in LEVELS[model])
+            text = ", ".join(f"{counts[word]} {word}" for word in ("yes", "no", "open", "no rows") if counts[word])
+            said.append(f"{_SHORT[better]} ≥ {_SHORT[worse]}: {text}")
+        parts.append(f"{title.split(',')[0]} ({len(LEVELS[model])} sparsity levels) {'; '.join(said)}")
+    reading = "for each sparsity level" if aimed else "for all sparsity levels together"
+    return f"* With {n} random settings {reading}: {'. '.join(parts)}."
+
+
+def _answers(results: Sequence[Result]) -> str:
+    lines = []
+    for model, title in _MODELS.items():
+        for better, worse in ((RANKED[0], RANKED[1]), (RANKED[1], RANKED[2]), (RANKED[0], RANKED[2])):
+            said = []
+            for n in _BUDGETS:
+                verdicts = {level: verdict(results, model, better, worse, level, n) for level in LEVELS[model]}
+                groups = {word: [s for s in verdicts if verdicts[s] == word] for word in ("yes", "no", "open")}
+                texts = [f"{w} at {'/'.join(f'{100 * s:g}' for s in at)} %" for w, at in groups.items() if at]
+                said.append(f"with {n} settings {', '.join(texts) or 'no rows'}")
+            order = f"{title.split(',')[0]}, {_SHORT[better]} ≥ {_SHORT[worse]}"
+            lines.append(f"* **{order}:** {'; '.join(said)}.")
+    return "\n".join(lines)
+
+
+def _table(results: Sequence[Result], model: str, n: int) -> str:
+    names = [*RANKED, "random_pruning"]
+    heads = ["sparsity", "magnitude", "magnitude, all levels", *(_SHORT[name] for name in names[1:])]
+    heads += ["magnitude ≥ VD", "VD ≥ L0"]
+    lines = [f"**{_MODELS[model]}, expected best of {n} settings**", "", _line(heads), _line(["---"] * len(heads))]
+    for level in LEVELS[model]:
+        cells = [_expected(results, model, name, level, n) for name in names]
+        cells.insert(1, _expected(results, model, names[0], level, n, aimed=False))
+        order = [verdict(results, model, RANKED[i], RANKED[i + 1], level, n) for i in (0, 1)]
+        lines.append(_line([f"{100 * level:g} %", *cells, *order]))
+    return "\n".join(lines)
+
+
+def _expected(results: Sequence[Result], model: str, name: str, level: float, n: int, *, aimed: bool = True) -> str:
+    found = sweep(results, model, name, level, aimed=aimed)
+    expected = found.expected(n) if found else None
+    if expected is None:
+        return "–"
+    low, high = (f"{value:.2f}" for value in expected)
+    return low if low == high else f"{low} … {high}"
+
+
+def _fronts(results: Sequence[Result]) -> str:
+    lines = [_line(["", "sparsity", *_SHORT.values()]), _line(["---"] * (2 + len(_SHORT)))]
+    for model, title in _MODELS.items():
+        groups = [[(r.sparsity, r.score) for r in of(results, model, name)] for name in _SHORT]
+        for level in LEVELS[model]:
+            scores = [score_at(group, level) for group in groups]
+            cells = ["–" if score is None else f"{score:.2f}" for score in scores]
+            lines.append(_line([title, f"{100 * level:g} %", *cells]))
+    return "\n".join(lines)
+
+
+def _volumes(results: Sequence[Result]) -> str:
+    lines = [_line(["", *_SHORT.values()]), _line(["---"] * (1 + len(_SHORT)))]
+    for model, title in _MODELS.items():
+        groups = [of(results, model, name) for name in _SHORT]
+        cells = [f"{hypervolume((r.sparsity, r.score) for r in group):.2f}" if group else "–" for group in groups]
+        lines.append(_line([title, *cells]))
+    return "\n".join(lines)
+
+
+def _counted(results: Sequence[Result]) -> str:
+    counts = Counter(r.file for r in results)
+    return "; ".join(f"`{name}` {count}" for name, count in counts.items())
+
+
+def _summary(found: Sequence[Disagreement]) -> str:
+    counts = Counter(d.kind for d in found)
+    listed = "; ".join(f"{counts[kind]} × {text}" for kind, text in _KINDS.items() if counts[kind])
+    return f"{len(found)} disagreements about the 49 listed models: {listed}."
+
+
+def _disagreements(found: Sequence[Disagreement]) -> str:
+    heads = ["model", "technique", "listed", "kind", "README", "rows"]
+    lines = [_line(heads), _line(["---"] * len(heads))]
+    lines += [_line([d.model, d.technique, f"{d.sparsity:g}", d.kind, d.readme, d.rows]) for d in found]
+    return "\n".join(lines)
+
+
+def _repairs(results: Sequence[Result]) -> str:
+    repaired = Counter(r.file for r in results if r.printed)
+    what = "; ".join(f"`{name}` {count}" for name, count in repaired.items()) or "none"
+    return (
+        f"Rows whose printed labels were repaired while they were read: {what}. The labels of a block of the "
+        "Transformer's L0 file belong to other rows (inferred: only then does sparsity rise with the coefficient and "
+        "fall with the start), and in ResNet-50's L0 file the headings of label smoothing and weight decay are "
+        "exchanged."
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

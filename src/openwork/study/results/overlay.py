@@ -1,0 +1,113 @@
+"""Published points beside our own runs: those of the tasks that the papers measured, in our names and units."""
+
+from dataclasses import dataclass
+
+from openwork.study.results.published import table
+
+# Our names for the techniques of the tables.
+TECHNIQUES = {
+    "magnitude_pruning": "GradualMagnitude",
+    "magnitude_pruning_extended_nonuniform": "GradualMagnitude",
+    "random_pruning": "RandomPruning",
+    "variational_dropout": "VariationalDropout",
+    "l0_regularization": "L0",
+    "pruning": "PruneRetrain",
+    "dynamic_network_surgery": "DynamicSurgery",
+}
+
+
+BANDS = ("lottery ticket", "scratch-e", "scratch-e, augmented", "scratch-b", "scratch-b, augmented")
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One published point of a task."""
+
+    technique: str
+    """The name of our class of that technique."""
+    sparsity: float
+    accuracy: float
+    """0-1; a BLEU of 26.3 is 0.263."""
+    settings: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Band:
+    """Scratch runs or lottery tickets at one sparsity: mean, lowest and highest of n runs, failures apart."""
+
+    name: str
+    sparsity: float
+    mean: float
+    lowest: float
+    highest: float
+    n: int
+    failures: int
+
+
+def overlay(task: str) -> list[Overlay]:
+    """The published points of a task, by its title; none for a task that the papers did not measure.
+
+    The LeNets on MNIST have those of Table 3 and of SparseVD's table, whose sparsity is 1 - 1/compression (soft weight
+    sharing's counts coded bits and is left out); a ResNet-50 on ImageNet and a Transformer on WMT14 the README's
+    models.
+    """
+    model, _, data = task.partition(", ")
+    if data == "MNIST":
+        return _mnist(model)
+    if (name := paper_model(task)) is None:
+        return []
+    return [
+        Overlay(
+            TECHNIQUES[line["technique"]], float(line["listed_sparsity"]), float(line["value"]) / 100, line["name"],
+            line["source"],
+        )
+        for line in table("checkpoints")
+        if line["model"] == name
+    ]  # fmt: skip
+
+
+def paper_model(task: str) -> str | None:
+    """``transformer`` or ``resnet50`` where the title of a task names that model and its data; otherwise None."""
+    for model, words in {"transformer": ("Transformer", "WMT14"), "resnet50": ("ResNet-50", "ImageNet")}.items():
+        if all(word in task for word in words):
+            return model
+    return None
+
+
+def bands(model: str) -> list[Band]:
+    """The published scratch and lottery lines of ``transformer`` (BLEU) or ``resnet50`` (top-1 in %); else none."""
+    return [
+        Band(
+            _name(line), float(line["sparsity"]), float(line["mean"]), float(line["lowest"]), float(line["highest"]),
+            int(line["n"]), int(line["failures"]),
+        )
+        for line in table("scratch")
+        if line["model"] == model and line["learning_rate"] in ("", "lr_scaled")
+    ]  # fmt: skip
+
+
+def _name(line: dict[str, str]) -> str:
+    if line["experiment"] == "lottery":
+        return "lottery ticket"
+    return line["experiment"] + (", augmented" if line["init"] == "augmented" else "")
+
+
+def _mnist(model: str) -> list[Overlay]:
+    points = [
+        Overlay(
+            TECHNIQUES[line["technique"]], float(line["sparsity"]), float(line["accuracy"]),
+            f"{line['by']}, threshold={line['threshold']}", line["source"],
+        )
+        for line in table("mnist")
+        if line["model"] == model and line["technique"] != "dense"
+    ]  # fmt: skip
+    return points + [
+        Overlay(
+            TECHNIQUES[line["technique"]], 1 - 1 / float(line["compression"]), 1 - float(line["error_percent"]) / 100,
+            f"{line['by']}, {line['compression']}× fewer weights", line["source"],
+        )
+        for line in table("sparsevd")
+        # The first table has SparseVD's own figures, too.
+        if line["model"] == model and line["technique"] in ("pruning", "dynamic_network_surgery")
+    ]  # fmt: skip

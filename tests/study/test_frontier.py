@@ -1,0 +1,65 @@
+import math
+
+import pytest
+from studies import diverged, row
+
+from openwork.study.results.frontier import bootstrap_interval, by_seed, difference, frontier, hypervolume, score_at
+
+
+def test_the_frontier_holds_what_no_pair_beats():
+    pairs = [(0.5, 10), (0.5, 9), (0.9, 8), (0.8, 8), (0.95, 2), (0.95, 2)]
+    assert frontier(pairs) == [(0.5, 10), (0.9, 8), (0.95, 2)]  # (0.8, 8) is less sparse than (0.9, 8) and no better
+    assert frontier([]) == []
+
+
+def test_a_diverged_score_must_be_said_as_a_number():
+    with pytest.raises(ValueError, match="give diverged runs the worst score"):
+        frontier([(0.9, math.nan)])
+
+
+def test_scores_are_read_between_neighbours_and_not_beyond_the_ends():
+    pairs = [(0.5, 10.0), (0.9, 2.0), (0.7, 1.0)]  # the last is beaten
+    assert score_at(pairs, 0.7) == pytest.approx(6.0)  # half way from 0.5 to 0.9
+    assert score_at(pairs, 0.9) == 2.0
+    assert score_at(pairs, 0.49) is None
+    assert score_at(pairs, 0.91) is None
+    assert score_at([(0.9, 2.0)], 0.9) == 2.0
+    assert score_at([(0.9, 2.0)], 0.8) is None
+
+
+def test_the_hypervolume_is_the_area_below_the_frontier():
+    # 0.5 wide and 1 high, then 0.4 wide and 0.5 high
+    assert hypervolume([(0.5, 1.0), (0.9, 0.5), (0.4, 0.9)]) == pytest.approx(0.7)
+    # from (0.5, 0.25): nothing of the first, 0.4 · 0.25 of the second
+    assert hypervolume([(0.5, 1.0), (0.9, 0.5)], reference=(0.5, 0.25)) == pytest.approx(0.1)
+    assert hypervolume([]) == 0
+
+
+def test_the_bootstrap_interval_of_few_values_is_theirs():
+    # With two values a resample is both of one or one of each: means 0, 0.5, 1 with chances 1/4, 1/2, 1/4.
+    assert bootstrap_interval([0.0, 1.0]) == (0.0, 1.0)
+    assert bootstrap_interval([3.0, 3.0, 3.0]) == (3.0, 3.0)
+    assert bootstrap_interval([1.0]) is None
+
+
+def test_the_bootstrap_interval_of_many_values_is_that_of_the_normal_distribution():
+    values = [i / 100 for i in range(100)]  # variance of the uniform distribution 1/12: ± 1.96 · 0.2887 / 10
+    low, high = bootstrap_interval(values)
+    # A 2.5 % quantile of 10,000 resamples has a standard error of about 0.0008; 6 of them.
+    assert (low, high) == pytest.approx((0.495 - 0.0566, 0.495 + 0.0566), abs=0.005)
+    assert bootstrap_interval(values) == (low, high)  # seeded
+
+
+def test_techniques_are_compared_seed_by_seed():
+    ours = {0: [(0.8, 5.0), (1.0, 3.0)], 1: [(0.9, 6.0)], 2: [(0.9, 9.0)], 7: [(0.9, 99.0)]}
+    theirs = {0: [(0.9, 3.0)], 1: [(0.9, 4.0)], 2: [(0.5, 9.0)]}  # seed 2 does not reach 0.9, nobody pairs with seed 7
+    mean, interval, n = difference(ours, theirs, 0.9)
+    assert (mean, n) == (pytest.approx(1.5), 2)  # 4 - 3 and 6 - 4
+    assert interval == pytest.approx((1.0, 2.0))
+    assert difference(ours, {}, 0.9) is None
+    assert difference({0: ours[0]}, theirs, 0.9)[1:] == (None, 1)
+
+
+def test_runs_are_grouped_by_technique_and_seed():
+    rows = [row("A", "a", 0, 0.9, 0.5), row("A", "b", 0, 0.8, 0.6), row("dense", sparsity=0.0), diverged("A")]
+    assert by_seed(rows) == {"A": {0: [(0.9, 0.5), (0.8, 0.6)]}}
