@@ -34,6 +34,7 @@ test-gpu: .venv/ready
 bench: .venv/ready  ## every table of benchmarks/, CPU
 	$(BIN)/python benchmarks/masking_overhead.py
 	$(BIN)/python benchmarks/mask_update.py
+	$(BIN)/python benchmarks/report_page.py
 
 compatibility: .venv-peers/ready  ## docs/compatibility.md: layers and habits × openwork and its peers, minutes of CPU
 	.venv-peers/bin/python benchmarks/compatibility.py --check

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = [ROOT, *(ROOT / name for name in ("docs", "benchmarks", "results", "results/mnist"))]
+FOLDERS = [ROOT, *(ROOT / name for name in ("docs", "docs/published", "benchmarks", "results", "results/mnist"))]
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in folder.glob("*.md"))
 
 
@@ -52,9 +52,14 @@ def test_command_lines_parse():
     from openwork.cli import app
 
     commands = get_command(app).commands
-    for line in "".join(
-        blocks("README.md", "sh") + blocks("docs/pictures.md", "sh") + blocks("results/mnist/README.md", "sh")
-    ).splitlines():
+    documents = (
+        "README.md",
+        "docs/pictures.md",
+        "docs/report.md",
+        "docs/published/README.md",
+        "results/mnist/README.md",
+    )
+    for line in "".join(block for document in documents for block in blocks(document, "sh")).splitlines():
         words = line.split("#")[0].split()
         if "openwork" in words:
             name, *arguments = words[words.index("openwork") + 1 :]

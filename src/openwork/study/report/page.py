@@ -1,29 +1,31 @@
 """The report of a study: one self-contained page, its pictures and its tables."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
-from typing import Any
 
-from openwork.study.files import write_atomically, write_text
-from openwork.study.report.charts import (
-    count,
-    interval_text,
-    layer_panels,
-    percent,
-    range_text,
-    require_study_extra,
-    theme,
-    trade_off,
+from openwork.study.report.charts import run_values, trade_off
+from openwork.study.report.curves import budget_curves, scratch_chart
+from openwork.study.report.html import Page, columns, draw
+from openwork.study.report.layers import kind_panel, layer_panels
+from openwork.study.report.style import count, interval_text, percent, require_study_extra
+from openwork.study.report.tables import (
+    DIVERGED_COLUMNS,
+    POINT_COLUMNS,
+    RUN_COLUMNS,
+    compared_table,
+    point_lines,
+    run_lines,
+    static_table,
 )
-from openwork.study.results.statistics import DENSE, Point, nearest, pareto, summarize, write_points
+from openwork.study.results.frontier import by_seed, hypervolume
+from openwork.study.results.overlay import overlay, paper_model
+from openwork.study.results.statistics import DENSE, Point, nearest, pareto, summarize, tried, write_points
 from openwork.study.results.store import Row, read_results, unfinished, write_csv
 
 _REFERENCE = 0.9  # the sparsity at which techniques are compared in words and by layer
 _NEAR = 0.02  # points this close in sparsity are compared in words
+_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.98)  # of the budget curves
 
 
 def write_report(directory: Path, out: Path, *, command: str | None = None) -> Path:
@@ -33,9 +35,6 @@ def write_report(directory: Path, out: Path, *, command: str | None = None) -> P
     ValueError where no run has finished, and OSError where ``out`` cannot be written.
     """
     require_study_extra()
-    import altair as alt
-    import vl_convert
-
     rows = read_results(directory)
     points = summarize(rows)
     if not any(point.n for point in points):
@@ -46,83 +45,95 @@ def write_report(directory: Path, out: Path, *, command: str | None = None) -> P
 
     tasks = sorted({point.task for point in points if point.n})
     names = sorted({point.name for point in points} - {DENSE})
-    specs: dict[str, Any] = {}
-    pictures: list[str] = []
+    page = Page(f"Sparsity and accuracy: {', '.join(tasks)}")
+    page.data = {"runs": columns(run_lines(rows, tasks)), "points": columns(point_lines(points, tasks))}
     sections = ""
     for number, task in enumerate(tasks):
         suffix = "" if len(tasks) == 1 else f"-{number + 1}"
-        mine = [point for point in points if point.task == task]
-        of_task = [row for row in rows if row["task"] == task]
-        chart = trade_off(mine, of_task, names=names)
-        panels = layer_panels(nearest(mine, _REFERENCE), of_task, names=names)
-        draw(chart.properties(width=760, height=430), out / f"trade-off{suffix}", pictures)
-        if panels:
-            together = alt.concat(*(panel.properties(width=320) for panel in panels), columns=2, spacing=40)
-            draw(together, out / f"layers{suffix}", pictures)
-        figure = _figure(chart.properties(height=420), f"trade-off{suffix}", specs)
-        layers = "".join(_figure(panel, f"layers{suffix}-{i}", specs) for i, panel in enumerate(panels))
-        sections += _section(task, mine, figure, layers)
-
-    template = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
-    text = template.substitute(
-        title=escape(f"Sparsity and accuracy: {', '.join(tasks)}"),
-        sections=sections,
-        problems=_problems(
-            rows, [name for name in unfinished(directory) if (directory / name).resolve() != out.resolve()]
-        ),
-        method=_method(rows, command),
-        pictures=", ".join(f'<a href="{name}">{name}</a>' for name in pictures),
-        bundle=vl_convert.javascript_bundle().replace("</script", r"<\/script"),  # type: ignore[call-arg]  # stub lacks the default
-        specs=_json(specs),
-        themes=_json({"light": theme(dark=False), "dark": theme(dark=True)}),
-    )
-    write_text(out / "index.html", text)
+        sections += _section(page, out, points, rows, names, task=task, number=number, suffix=suffix)
+    missing = [name for name in unfinished(directory) if (directory / name).resolve() != out.resolve()]
+    every = f"<h2>All runs</h2>\n{page.table('runs', 'runs', RUN_COLUMNS)}\n"
+    files = ", ".join(f'<a href="{name}">{name}</a>' for name in page.pictures)
+    method = f"""{_method(rows, command)}
+<p class="quiet">Downloads beside this page: <a href="results.csv">results.csv</a> (every run),
+<a href="summary.csv">summary.csv</a> (every operating point), {files}.</p>"""
+    filters = {
+        "hiddenTechniques": {"title": "Techniques", "choices": names},
+        "hiddenSeeds": {"title": "Seeds", "choices": sorted({row["seed"] for row in rows})},
+    }
+    body = sections + every + _problems(page, rows, missing)
+    page.write(out / "index.html", body=body, method=method, filters=filters)
     return out / "index.html"
 
 
-def _section(task: str, points: Sequence[Point], figure: str, layers: str) -> str:
-    """The part of the page about one task."""
-    front = _table(pareto(points))
-    every = _table(sorted((p for p in points if p.n), key=lambda p: (p.name != DENSE, p.name, p.sparsity)))
+def _section(
+    page: Page, out: Path, points: Sequence[Point], rows: Sequence[Row], names: Sequence[str], *,
+    task: str, number: int, suffix: str,
+) -> str:  # fmt: skip
+    """The part of the page about one task; its pictures are written to ``out``."""
+    import altair as alt
+
+    mine = [point for point in points if point.task == task]
+    of_task = [row for row in rows if row["task"] == task]
+    chart = trade_off(mine, of_task, names=names, published=overlay(task))
+    draw(chart.properties(width=760, height=430), out / f"trade-off{suffix}", page.pictures, run_values(of_task))
+    figure = page.figure(chart.properties(height=420), f"trade-off{suffix}", runs=number)
     text = f"""<section>
 <h2>{escape(task)}</h2>
-<p class="lead">{escape(_takeaway(points))}</p>
+<p class="lead">{escape(_takeaway(mine))}</p>
 {figure}
 <h3>The best found</h3>
 <p class="quiet">Points that no other point beats: none is at least as sparse and more accurate, or sparser and at least
 as accurate. Means over seeds.</p>
-{front}
+{static_table(pareto(mine))}
 """
-    if layers:
+    if compared := compared_table(of_task, _LEVELS):
+        volumes = {
+            name: hypervolume(pair for pairs in runs.values() for pair in pairs)
+            for name, runs in by_seed(of_task).items()
+        }
+        listed = ", ".join(f"{escape(name)} {volume:.3f}" for name, volume in volumes.items())
+        text += f"""<h3>At equal sparsity</h3>
+<p class="quiet">Each seed's frontier, read between its points and not beyond them. Differences in points of accuracy,
+seed by seed, with a 95 % bootstrap interval of their mean, which is too narrow for a few seeds. Area below the frontier
+of all runs (reference: sparsity 0, accuracy 0): {listed}.</p>
+{compared}
+"""
+    if (model := paper_model(task)) is not None:
+        lines = page.figure(scratch_chart(model).properties(height=360), f"scratch{suffix}")
+        text += f"<h3>Trained from scratch, as published</h3>\n{lines}\n"
+    near = nearest(mine, _REFERENCE)
+    panels = layer_panels(near, of_task, names=names)
+    if panels:
+        together = alt.concat(*(panel.properties(width=320) for panel in panels), columns=2, spacing=40)
+        draw(together, out / f"layers{suffix}", page.pictures)
+        alone = [name for name in near if any(r["name"] == name and r["layers"] for r in of_task)]
+        layers = "".join(
+            page.figure(panel, f"layers{suffix}-{i}", technique=name)
+            for i, (name, panel) in enumerate(zip(alone, panels, strict=True))
+        )
         text += f"""<h3>Where the zeros are</h3>
 <p class="quiet">Each technique at its operating point nearest to {100 * _REFERENCE:.0f} % sparsity. A dot is a layer,
 the dashed line all of them together.</p>
-<div class="panels">{layers}</div>
 """
-    return text + f"<h3>All operating points</h3>\n{every}\n</section>\n"
-
-
-def _figure(chart: Any, name: str, specs: dict[str, Any]) -> str:
-    """The place of a chart on the page; its specification goes to `specs`."""
-    spec: dict[str, Any] = chart.properties(width="container").to_dict()
-    spec["autosize"] = {"type": "fit-x", "contains": "padding"}
-    del spec["config"]  # the page chooses the light or the dark one
-    title = spec.pop("title")  # as text, which wraps on a phone
-    specs[name] = spec
-    lines = [title["subtitle"]] if isinstance(title["subtitle"], str) else title["subtitle"]
-    caption = f"<b>{escape(title['text'])}</b><br>{escape(' '.join(lines))}"
-    return f'<figure><figcaption>{caption}</figcaption><div class="chart" id="{name}"></div></figure>'
-
-
-def draw(chart: Any, path: Path, pictures: list[str]) -> None:
-    """Writes path.png and path.svg on white, for documents."""
-    import vl_convert
-
-    spec = {**chart.to_dict(), "config": {**theme(dark=False), "background": "#ffffff", "padding": 16}}
-    png = vl_convert.vegalite_to_png(spec, scale=2)
-    write_atomically(path.with_suffix(".png"), lambda temporary: temporary.write_bytes(png))
-    write_text(path.with_suffix(".svg"), vl_convert.vegalite_to_svg(spec))
-    pictures += [f"{path.name}.png", f"{path.name}.svg"]
+        if (kinds := kind_panel(near, of_task, names=names)) is not None:
+            draw(kinds.properties(width=480), out / f"kinds{suffix}", page.pictures)
+            text += page.figure(kinds, f"kinds{suffix}")
+        text += f'<div class="panels">{layers}</div>\n'
+    settings = tried(mine)
+    curves = [(level, budget_curves(settings, level, names=names)) for level in _LEVELS]
+    if drawn := [(level, curve) for level, curve in curves if curve is not None]:
+        figures = "".join(page.figure(curve, f"budget{suffix}-{100 * level:.0f}") for level, curve in drawn)
+        together = alt.concat(*(curve.properties(width=320) for _, curve in drawn), columns=2, spacing=40)
+        draw(together, out / f"budget{suffix}", page.pictures)
+        text += f"""<h3>What a tuning budget buys</h3>
+<p class="quiet">The expected best accuracy of n settings drawn at random from those that were run, without
+replacement. A setting that stayed below the sparsity, or diverged, counts as accuracy 0. The share of settings aimed
+at a sparsity is part of this: only sweeps of like design compare.</p>
+<div class="panels">{figures}</div>
+"""
+    table = page.table(f"points{suffix}", "points", POINT_COLUMNS, task=number)
+    return text + f"<h3>All operating points</h3>\n{table}\n</section>\n"
 
 
 def _takeaway(points: Sequence[Point]) -> str:
@@ -162,48 +173,12 @@ def _overlap(a: Point, b: Point) -> bool | None:
     return a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1]
 
 
-def _table(points: Iterable[Point]) -> str:
-    """One line per point, in a container that scrolls by itself."""
-    header = (
-        "technique",
-        "sparsity",
-        "of all",
-        "accuracy",
-        "95 % interval",
-        "lowest–highest",
-        "loss",
-        "seeds",
-        "seconds",
-    )
-    body = ""
-    for point in points:
-        numbers = (
-            percent(point.sparsity, digits=2),
-            percent(point.sparsity_all, digits=2),
-            percent(point.accuracy, digits=2),
-            interval_text(point, digits=2),
-            range_text(point.lowest, point.highest, digits=2),
-            f"{point.loss:.3f}",
-            f"{point.n} ({point.diverged} diverged)" if point.diverged else str(point.n),
-            f"{point.seconds:.1f}",
-        )
-        cells = "".join(f"<td>{escape(number)}</td>" for number in numbers)
-        body += f'<tr><th scope="row">{escape(point.name)}</th>{cells}<td>{escape(point.settings)}</td></tr>\n'
-    head = "".join(f'<th scope="col">{name}</th>' for name in (*header, "settings"))
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
-    return f'<div class="scroll" role="region" aria-label="table" tabindex="0">{table}</div>'
-
-
-def _problems(rows: Sequence[Row], missing: Sequence[str]) -> str:
+def _problems(page: Page, rows: Sequence[Row], missing: Sequence[str]) -> str:
     diverged = [row for row in rows if row["status"] == "diverged"]
     text = ""
     if diverged:
-        items = "".join(
-            f"<li>{escape(row['name'])}, seed {row['seed']}, at step {row['step']}: {escape(row['settings'])} "
-            f"on {escape(row['task'])}</li>"
-            for row in diverged
-        )
-        text += f"<h2>Diverged</h2><p>{count(len(diverged), 'run')} in no mean above.</p><ul>{items}</ul>"
+        table = page.table("diverged", "runs", DIVERGED_COLUMNS, status="diverged")
+        text += f"<h2>Diverged</h2><p>{count(len(diverged), 'run')} in no mean above.</p>{table}"
     if missing:
         text += (
             f"<h2>Unfinished</h2><p>{count(len(missing), 'folder')} without a result: {escape(', '.join(missing))}.</p>"
@@ -240,7 +215,3 @@ def _method(rows: Sequence[Row], command: str | None) -> str:
     if command:
         sentences.append(f"Command: {command}")
     return "".join(f"<p>{escape(sentence)}</p>\n" for sentence in sentences)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value).replace("<", r"\u003c")  # a "</script>" in a setting must not end the script

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from openwork.study.files import write_atomically
 from openwork.study.report.against import against
-from openwork.study.report.charts import left_axis, require_study_extra
-from openwork.study.report.page import draw
+from openwork.study.report.html import draw
+from openwork.study.report.style import left_axis, require_study_extra
 from openwork.study.report.weights import frames, panels, strip
 from openwork.study.results.history import read_metrics, read_snapshots
 from openwork.study.results.store import read_result
@@ -18,7 +18,7 @@ from openwork.study.results.store import read_result
 if TYPE_CHECKING:
     import altair as alt
 
-    Chart = alt.LayerChart | alt.FacetChart
+    from openwork.study.report.style import Chart
 
 _COLUMNS = 6  # snapshots side by side in one picture; the animation has them all
 _MILLISECONDS, _LAST = 500, 2000

@@ -1,0 +1,119 @@
+"""Self-contained pages of charts and tables, and the same charts as pictures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from openwork.study.files import write_atomically, write_text
+from openwork.study.report.style import theme
+
+Values = Sequence[Mapping[str, Any]]
+
+
+@dataclass
+class Page:
+    """What a page is made of; `write` fills the template with it."""
+
+    title: str
+    charts: dict[str, Any] = field(default_factory=dict)
+    """id -> Vega-Lite specification."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Name -> table in columns, for charts and sortable tables."""
+    tables: dict[str, Any] = field(default_factory=dict)
+    """id -> name of its data, columns, and what it holds."""
+    pictures: list[str] = field(default_factory=list)
+
+    def figure(self, chart: Any, name: str, *, runs: int | None = None, technique: str | None = None) -> str:
+        """The HTML of a chart's place; its title becomes text, which wraps on a phone.
+
+        ``runs``: the number of the task whose runs are the chart's data; ``technique``: the one it shows alone.
+        """
+        spec: dict[str, Any] = chart.properties(width="container").to_dict()
+        spec["autosize"] = {"type": "fit-x", "contains": "padding"}
+        del spec["config"]  # the page chooses the light or the dark one
+        title = spec.pop("title")
+        if runs is not None:
+            spec["usermeta"] = {"task": runs}
+        self.charts[name] = spec
+        lines = title.get("subtitle", [])
+        lines = [lines] if isinstance(lines, str) else lines
+        caption = f"<b>{escape(title['text'])}</b><br>{escape(' '.join(lines))}"
+        alone = f' data-technique="{escape(technique)}"' if technique else ""
+        place = f'<div class="chart" id="{name}" role="img" aria-label="{escape(title["text"])}"></div>'
+        return f"<figure{alone}><figcaption>{caption}</figcaption>{place}</figure>"
+
+    def table(self, name: str, data: str, columns: Sequence[tuple[str, str, str]], **where: object) -> str:
+        """The HTML of a sortable table's place; the page fills it, 20 lines at a time.
+
+        ``columns``: (field, heading, how to write it: ``text``, ``percent``, ``hours``, ``MB`` or ``number``);
+        ``where``: the fields and values of the lines it shows.
+        """
+        self.tables[name] = {"data": data, "columns": columns, "where": where}
+        return f'<div class="sortable" id="{name}"></div>'
+
+    def write(self, path: Path, *, body: str, method: str, filters: Mapping[str, Any]) -> None:
+        """Writes the page; ``body`` and ``method`` are HTML, ``filters`` says what to choose from."""
+        import vl_convert
+
+        folder = files(__package__)
+        # A literal "</script" in the libraries would end the element.
+        bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # stub lacks the default
+        text = Template(folder.joinpath("page.html").read_text(encoding="utf-8")).substitute(
+            title=escape(self.title),
+            body=body,
+            method=method,
+            bundle=bundle.replace("</script", r"<\/script"),
+            script=folder.joinpath("page.js").read_text(encoding="utf-8"),
+            charts=_json(self.charts),
+            data=_json(self.data),
+            tables=_json(self.tables),
+            filters=_json(filters),
+            themes=_json({"light": theme(dark=False), "dark": theme(dark=True)}),
+        )
+        write_text(path, text)
+
+
+def columns(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Dicts with the same keys as columns: text as numbers of an entry in a list, other values as they are.
+
+    Thousands of runs share a handful of techniques and settings, and repeat no key: a fifth of the bytes.
+    """
+    packed: dict[str, Any] = {}
+    for key in values[0] if values else ():
+        column = [value[key] for value in values]
+        if any(isinstance(cell, str) for cell in column):
+            entries = {cell: number for number, cell in enumerate(dict.fromkeys(column))}
+            packed[key] = {"entries": list(entries), "index": [entries[cell] for cell in column]}
+        else:
+            packed[key] = [_short(cell) for cell in column]
+    return packed
+
+
+def draw(chart: Any, path: Path, pictures: list[str], runs: Values | None = None) -> None:
+    """Writes path.png and path.svg on white, for documents; ``runs`` is the data set of that name."""
+    import vl_convert
+
+    spec = {**chart.to_dict(), "config": {**theme(dark=False), "background": "#ffffff", "padding": 16}}
+    if runs is not None:
+        spec["datasets"] = {**spec.get("datasets", {}), "runs": list(runs)}
+    png = vl_convert.vegalite_to_png(spec, scale=2)
+    write_atomically(path.with_suffix(".png"), lambda temporary: temporary.write_bytes(png))
+    write_text(path.with_suffix(".svg"), vl_convert.vegalite_to_svg(spec))
+    pictures += [f"{path.name}.png", f"{path.name}.svg"]
+
+
+def _short(value: Any) -> Any:
+    """Nine digits, so that what ties in Python ties on the page; NaN, which JSON lacks, is null."""
+    if isinstance(value, float):
+        return None if value != value else float(f"{value:.9g}")
+    return value
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", r"\u003c")  # a "</script>" in a setting must not end the script

@@ -1,0 +1,179 @@
+"""What all charts share: colours, markers, type, axes that show what is left, and numbers as text.
+
+The axes of a trade-off show what is left on a logarithmic scale: a step to the right removes the
+same fraction of the non-zero weights anywhere, and a step down adds the same fraction of errors. On
+linear axes everything from 90 to 99 % sparsity is one tenth of the width, and one technique that
+collapses flattens the others into a line. The labels remain sparsity and accuracy.
+
+The colours are those of Okabe & Ito, "Color Universal Design", 2008, brightened for a dark page;
+each technique has its own marker besides, so that no reading depends on colour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from openwork.study.results.statistics import Point
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    Chart = alt.LayerChart | alt.FacetChart
+    """What a layered chart of Altair's is, to its type hints."""
+
+# Six colours and seven shapes have no common divisor: 42 techniques before a pair comes again.
+_LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_DARK = ("#3d8fd6", "#ee7733", "#1fb58a", "#e07fbf", "#f2c94c", "#b5e3ff")
+_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
+
+
+def require_study_extra() -> None:
+    """Raises ImportError with the line to install, if the libraries of the charts are missing."""
+    for library in ("altair", "vl_convert"):
+        if find_spec(library) is None:
+            raise ImportError(f'the report needs {library}: pip install "openwork[study]"')
+
+
+def theme(*, dark: bool) -> dict[str, Any]:
+    """The Vega-Lite config of every chart: colours, shapes and type for a dark or a light page.
+
+    The background is transparent. The charts name their marks by style and leave colours to this
+    config, so that one specification serves both pages.
+    """
+    ink, quiet, line = ("#e8eaed", "#a3abb5", "#30363d") if dark else ("#1b1f24", "#59626c", "#e4e7eb")
+    return {
+        "background": "transparent",
+        "font": _FONT,
+        "padding": 4,
+        "view": {"stroke": None},
+        "range": {"category": list(_DARK if dark else _LIGHT), "symbol": list(_SHAPES)},
+        "axis": {
+            "domain": False,
+            "gridColor": line,
+            "labelColor": quiet,
+            "labelFontSize": 12,
+            "labelPadding": 6,
+            "ticks": False,
+            "titleColor": quiet,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "titlePadding": 10,
+        },
+        "legend": {
+            "columns": 4,
+            "labelColor": ink,
+            "labelFontSize": 12.5,
+            "labelLimit": 220,
+            "symbolOpacity": 1,
+            "symbolSize": 90,
+            "symbolStrokeWidth": 0,
+        },
+        "title": {
+            "anchor": "start",
+            "color": ink,
+            "fontSize": 15,
+            "fontWeight": 600,
+            "offset": 12,
+            "subtitleColor": quiet,
+            "subtitleFontSize": 12,
+            "subtitlePadding": 5,
+        },
+        "style": {
+            "dense-band": {"color": ink, "opacity": 0.08},
+            "dense-rule": {"color": ink, "opacity": 0.65, "strokeWidth": 1.2, "strokeDash": [5, 4]},
+            "dense-label": {"color": quiet, "fontSize": 12},
+            "ring": {"color": ink, "strokeWidth": 1.4, "size": 260, "filled": False},
+            "total": {"color": quiet, "strokeWidth": 1.2, "strokeDash": [5, 4]},
+        },
+    }
+
+
+def percent(fraction: float, *, digits: int = 1) -> str:
+    """A fraction as text: ``0.9`` is ``90.0 %``."""
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def interval_text(point: Point, *, digits: int = 1) -> str:
+    """The 95 % interval of `point` as text, or why it has none."""
+    if point.interval is None:
+        return "none with one seed"
+    return range_text(*point.interval, digits=digits)
+
+
+def range_text(low: float, high: float, *, digits: int = 1) -> str:
+    """Two fractions as text: ``95.5–96.3 %``."""
+    return f"{100 * low:.{digits}f}–{100 * high:.{digits}f} %"
+
+
+def count(n: int, noun: str) -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A reversed logarithmic axis over what is left of 1, labelled with what is gone, in %."""
+
+    low: float
+    high: float
+    floor: float
+    """Stands for "nothing left", which has no logarithm."""
+    ticks: tuple[float, ...]
+
+    def left(self, fraction: float) -> float:
+        """Where `fraction` (of zeros, of right answers) lies: 1 - fraction, at least the floor."""
+        return max(1 - fraction, self.floor)
+
+    def scale(self) -> alt.Scale:
+        """The scale of Vega-Lite."""
+        import altair as alt
+
+        return alt.Scale(type="log", domain=[self.low, self.high], reverse=True, nice=False)
+
+    def marks(self, title: str, *, grid: bool) -> alt.Axis:
+        """The axis of Vega-Lite: ticks at round percentages."""
+        import altair as alt
+
+        label = f"datum.value <= {self.floor} ? '100' : format(100 * (1 - datum.value), '.6~r')"
+        return alt.Axis(title=title, grid=grid, values=list(self.ticks), labelExpr=label, labelOverlap="greedy")
+
+
+def left_axis(fractions: Iterable[float]) -> Axis:
+    """The axis that shows all of `fractions` (0–1), with a margin on both sides."""
+    left = [1 - fraction for fraction in fractions] or [0.1, 0.5]
+    positive = [value for value in left if value > 1e-9]
+    smallest = min(positive, default=0.01)
+    floor = smallest / 2
+    bottom = smallest if len(positive) == len(left) else floor
+    top = max(positive, default=smallest)
+    # 6 % of the length, and at least a tenth of the value, where all values are nearly one.
+    margin = max((top / bottom) ** 0.06, 1.1)
+    low, high = bottom / margin, top * margin
+    ticks = nice_ticks(low, high)
+    if bottom == floor:
+        ticks = (*(tick for tick in ticks if tick > floor), floor)
+    return Axis(low, high, floor, ticks)
+
+
+def nice_ticks(low: float, high: float) -> tuple[float, ...]:
+    """What is left at round percentages within [low, high], sorted from much to little.
+
+    1, 0.5, 0.2, 0.1, … where at least three of these fall inside, otherwise even steps, so that
+    a narrow range is labelled too. ``0 < low < high``.
+    """
+    powers = range(math.ceil(math.log10(high)), math.floor(math.log10(low)) - 1, -1)
+    series = [round(m * 10.0**k, 12 - k) for k in powers for m in (5, 2, 1)]
+    inside = [value for value in series if low <= value <= min(high, 1)]
+    if len(inside) >= 3:
+        return tuple(inside)
+    rough = (high - low) / 5
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= rough * 0.99)
+    first = math.ceil(low / step)
+    last = math.floor(min(high, 1) / step + 1e-9)
+    return tuple(round(i * step, 12) for i in range(last, first - 1, -1))

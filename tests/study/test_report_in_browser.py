@@ -1,0 +1,213 @@
+"""The report page in headless Chromium: it draws, answers to mouse and filters, and asks for nothing."""
+
+import json
+import random
+from shutil import which
+
+import pytest
+from studies import diverged, row, study
+
+from openwork.study.report.page import write_report
+from openwork.study.results.statistics import pareto, summarize
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = which("chromium") or which("chromium-browser")
+QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+DRAWN = "() => Promise.all(Object.values(drawn)).then(() => Object.keys(drawn))"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on this machine: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    draw = random.Random(0)
+    settings = [(name, number) for name in ("A", "B", "C") for number in range(12)]
+    rows = [
+        row(name, f"number={number}", seed, round(draw.uniform(0.5, 0.99), 2), draw.uniform(0.9, 0.97))
+        for name, number in settings
+        for seed in (0, 1)
+    ]
+    # What ties: equally sparse and equally accurate; as accurate and less sparse; as sparse and less accurate.
+    ties = [("A", "t1", 0.995, 0.88), ("B", "t2", 0.995, 0.88), ("A", "t3", 0.994, 0.88), ("C", "t4", 0.995, 0.87)]
+    rows += [row(name, text, 0, sparsity, accuracy) for name, text, sparsity, accuracy in ties]
+    # Equal means of unequal seeds, in another order: the less sparse one is beaten.
+    rows += [row("C", "m1", seed, 0.992, a) for seed, a in enumerate((0.1 + 0.8, 0.87, 0.893))]
+    rows += [row("C", "m2", seed, 0.991, a) for seed, a in enumerate((0.893, 0.9, 0.87))]
+    rows += [row("dense", "plain", seed, 0.0, 0.975 + 0.001 * seed) for seed in (0, 1)] + [diverged("B", "exploded", 1)]
+    folder = study(tmp_path_factory.mktemp("study"), [{**one, "task": "LeNet-300-100, MNIST"} for one in rows])
+    return write_report(folder, folder / "report"), rows
+
+
+class Visit:
+    """One page in the browser, with all it said and asked for."""
+
+    def __init__(self, browser, path, **options):
+        self.page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}} | options)
+        self.said, self.asked = [], []
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(path.as_uri())
+        self.charts = self.page.evaluate(DRAWN)
+
+    def values(self, field, chart="trade-off"):
+        """The largest data set of a chart whose values have a field."""
+        found = self.page.evaluate(
+            """([id, field]) => drawn[id].then(({view}) => {
+                 const sets = Object.values(view._runtime.data).map((set) => set.values.value).filter(Boolean);
+                 const having = sets.filter((set) => set.length && field in set[0] && !("mark" in set[0]));
+                 return JSON.stringify(having.sort((a, b) => a.length - b.length).pop() || []); })""",
+            [chart, field],
+        )
+        return json.loads(found)
+
+    def tick(self, label, checked):
+        self.page.get_by_label(label, exact=True).set_checked(checked)
+        self.page.evaluate("() => filtered")
+
+    def cells(self, table, column):
+        place = self.page.locator(f"#{table} tbody tr td:nth-child({column})")
+        return place.all_inner_texts()
+
+
+@pytest.fixture
+def visit(browser, report):
+    made = Visit(browser, report[0])
+    yield made
+    made.page.close()
+
+
+def test_every_chart_draws_and_nothing_is_said_or_asked_for(visit, report):
+    assert visit.charts[:1] == ["trade-off"]
+    assert len(visit.charts) == visit.page.locator(".chart canvas, .chart svg.marks").count() == 1 + 3 + 5
+    assert visit.said == []
+    # The icon and embedded images are data; the page itself is the one file.
+    assert [url for url in visit.asked if not url.startswith("data:")] == [report[0].as_uri()]
+
+
+def test_the_frontier_that_the_page_computes_is_the_one_of_the_tables(visit, report):
+    sparse = [point for point in summarize(report[1]) if point.name != "dense"]
+    ringed = {(value["technique"], value["settings"]) for value in visit.values("interval") if value["pareto"]}
+    assert ringed == {(point.name, point.settings) for point in pareto(sparse)}
+    assert {("A", "t1"), ("B", "t2")} <= ringed
+    for name in "ABC":
+        front = {value["settings"] for value in visit.values("interval") if value["technique"] == name}
+        assert front == {point.settings for point in pareto(p for p in sparse if p.name == name)}
+
+
+def test_intervals_are_student_s(visit, report):
+    points = {(point.name, point.settings): point for point in summarize(report[1])}
+    for value in visit.values("interval"):
+        point = points[value["technique"], value["settings"]]
+        assert value["n"] == point.n
+        if point.n > 1:
+            # The page's data have nine digits.
+            assert value["accuracy"] - value["half"] == pytest.approx(point.interval[0], abs=1e-7)
+
+
+def test_hovering_shows_the_settings_of_a_run(visit):
+    target = next(value for value in visit.values("interval") if value["settings"] == "t2")
+    x, y = visit.page.evaluate(
+        """(d) => drawn["trade-off"].then(({view}) =>
+             [view.origin()[0] + view.scale("x")(d.x), view.origin()[1] + view.scale("y")(d.y)])""",
+        target,
+    )
+    visit.page.locator("#trade-off .marks").hover(position={"x": x, "y": y})
+    tooltip = visit.page.locator("#vg-tooltip-element.visible")
+    tooltip.wait_for()
+    # A and B lie on one another here: either may be the upper one.
+    assert tooltip.inner_text().split()[:2] in (["technique", "A"], ["technique", "B"])
+    assert tooltip.inner_text().split()[2:6] in (["settings", t, "sparsity", "99.50%"] for t in ("t1", "t2"))
+
+
+def test_what_is_not_ticked_leaves_charts_and_tables(visit):
+    curves = visit.page.locator("#budget-50 .mark-line path")
+    assert curves.count() == 3
+    visit.tick("B", False)
+    assert visit.page.locator("figure[data-technique=B]").is_hidden()
+    assert {value["technique"] for value in visit.values("interval")} == {"A", "C"}
+    assert curves.count() == 2
+    assert "B" not in visit.cells("points", 1)
+    visit.tick("B", True)
+    assert visit.page.locator("figure[data-technique=B]").is_visible()
+    assert {value["technique"] for value in visit.values("interval")} == {"A", "B", "C"}
+
+
+def test_means_are_those_of_the_seeds_that_are_ticked(visit, report):
+    visit.tick("1", False)
+    visit.tick("2", False)
+    alone = {(r["name"], r["settings"]): r["after"]["accuracy"] for r in report[1] if r["seed"] == 0}
+    values = visit.values("interval")
+    assert values
+    for value in values:
+        assert value["accuracy"] == pytest.approx(alone[value["technique"], value["settings"]], rel=1e-8)
+    assert set(visit.cells("runs", 2)) == {"0"}
+
+
+def test_tables_are_sorted_by_the_heading_that_is_pressed_and_turned(visit):
+    heading = visit.page.locator("#runs th", has_text="accuracy")
+    heading.get_by_role("button").click()
+    assert heading.get_attribute("aria-sort") == "ascending"
+    rising = [float(text.split()[0]) for text in visit.cells("runs", 7)]
+    assert len(rising) == 20
+    assert rising == sorted(rising)
+    heading.get_by_role("button").press("Enter")  # the keyboard does as well
+    falling = [float(text.split()[0]) for text in visit.cells("runs", 7)]
+    assert falling == sorted(falling, reverse=True)
+    assert falling[0] == 97.6  # dense, seed 1
+    assert visit.page.locator("#runs [role=status]").inner_text() == "1–20 of 85"
+    for _ in range(4):
+        visit.page.locator("#runs").get_by_label("next lines").click()
+    assert visit.page.locator("#runs [role=status]").inner_text() == "81–85 of 85"
+    assert visit.cells("runs", 7)[-1] == "–"  # diverged: last in either direction
+
+
+def test_diverged_runs_have_a_table(visit):
+    assert visit.cells("diverged", 1) == ["B"]
+    assert visit.cells("diverged", 5) == ["exploded"]
+
+
+def test_a_phone_scrolls_down_alone(browser, report):
+    visit = Visit(browser, report[0], viewport={"width": 390, "height": 800})
+    assert visit.page.evaluate("document.documentElement.scrollWidth") == 390
+    visit.page.close()
+
+
+def test_dark_and_light_follow_the_system(browser, report):
+    visit = Visit(browser, report[0], color_scheme="dark")
+    dark = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    blue = "drawn['trade-off'].then(({view}) => view.scale('color')('A'))"
+    assert (dark, visit.page.evaluate(blue)) == ("rgb(20, 24, 29)", "#3d8fd6")
+    visit.page.emulate_media(color_scheme="light")
+    visit.page.wait_for_function(f"() => {blue}.then((colour) => colour === '#0072b2')")
+    assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    visit.page.close()
+
+
+def test_thousands_of_runs_are_all_drawn_and_answer(browser, tmp_path):
+    rows = [
+        row("A", f"n={i // 3}", i % 3, 0.5 + 0.00009 * (i // 3 * 3), 0.9 + 0.00001 * (i * 7919 % 5_000))
+        for i in range(5_000)
+    ]
+    page = write_report(study(tmp_path, rows), tmp_path / "report")
+    assert page.stat().st_size < 5_000_000
+    visit = Visit(browser, page)
+    assert len(visit.values("x")) == 5_000
+    assert visit.page.locator("#trade-off canvas").count() == 1
+    visit.tick("2", False)
+    assert len(visit.values("x")) == 3_334
+    assert visit.said == []
+    visit.page.close()
