@@ -32,10 +32,11 @@ from openwork.study.experiments.checkpoint import (
     read_checkpoint,
     training_state,
 )
+from openwork.study.experiments.claim import claim
 from openwork.study.experiments.config import TRUSTED, canonical, describe, from_plain, inside, override, to_plain
 from openwork.study.experiments.environment import environment
 from openwork.study.experiments.expected_flops import expected_flops
-from openwork.study.files import write_atomically, write_text
+from openwork.study.files import remove_leftovers, write_atomically, write_text, writing
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.store import FORMAT, read_result
 from openwork.study.tasks.task import Task
@@ -195,16 +196,38 @@ def execute(
     `openwork.study.results.store`.
     ``snapshots``: how many finalized copies of the selected weights to keep besides the initial one, at the evaluations
     nearest to evenly spread; not part of the run's identity, so a run that is done gets none.
-    Raises ValueError for more snapshots than evaluations, and where the run that this one starts from has diverged.
+    Raises ValueError for more snapshots than evaluations, and where the run that this one starts from has diverged;
+    ClaimedError where another process is training the run; WriteError where the disk is full.
     """
     folder = directory / run.id
     if (folder / "result.json").exists():
         return read_result(folder / "result.json")
     every = max(run.steps // evaluations, 1)
     kept = snapshot_steps(run.steps, every, snapshots)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "run.json", json.dumps(to_plain(run), indent=2) + "\n")
-    live = prepare(run, torch.device(device), _starting_weights(run, directory, device, compile, evaluations))
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with claim(folder):
+        if (folder / "result.json").exists():  # another process was faster
+            return read_result(folder / "result.json")
+        remove_leftovers(folder)
+        write_text(folder / "run.json", json.dumps(to_plain(run), indent=2) + "\n")
+        live = prepare(run, torch.device(device), _starting_weights(run, directory, device, compile, evaluations))
+        result = _train(live, folder, compile=compile, every=every, kept=kept, progress=progress)
+        (folder / "failed.json").unlink(missing_ok=True)
+        return result
+
+
+def _train(
+    live: Live,
+    folder: Path,
+    *,
+    compile: bool,
+    every: int,
+    kept: Collection[int],
+    progress: Callable[[int], None] | None,
+) -> dict[str, Any]:
+    """The result of the run after training it from where its checkpoint is, or from the beginning."""
+    run = live.run
     # Of the plain model: random weights are computed anew in each forward pass, and no parameter owns their product.
     dense = count_flops(live.finalized_copy(), run.task.example(live.device)) if live.sparsifier else None
     if 0 in kept:
