@@ -82,14 +82,14 @@ class Diverging(Tiny):
 
 @dataclass(frozen=True)
 class Dying(Tiny):
-    """Kills its own process, as often as there is no file for it in the folder: 1 is the first time."""
+    """Kills its own process, ``times`` times, which it counts by files in the folder."""
 
     folder: str = "."
     times: int = 1
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        for time in range(self.times):
-            mark = Path(self.folder) / f"died-{self.times}-{time}"
+        for number in range(self.times):
+            mark = Path(self.folder) / f"died-{self.times}-{number}"
             if not mark.exists():
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)

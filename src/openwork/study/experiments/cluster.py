@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,9 @@ class Ray:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
+            _check_reachable(self._address)
             ray.init(self._address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(f"cannot use Ray at {self._address!r}: {str(error).splitlines()[0]}") from error
         if self._address == "local" and not self._parallel():
             ray.shutdown()
@@ -73,11 +75,18 @@ class Ray:
         return int(min(there.get(kind, 0) / count for kind, count in needed.items() if count))
 
 
+def _check_reachable(address: str) -> None:
+    """Raises OSError where nobody answers at ``host:port``: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.rpartition("/")[2], int(port)), timeout=10).close()
+
+
 def _outcome(task: Any) -> Outcome:
     try:
         outcome: Outcome = ray.get(task)
     except ray.exceptions.RayTaskError as error:  # not of the run, which `attempt` catches
-        raise error.as_instanceof_cause() from None
+        raise (error.cause if isinstance(error.cause, Exception) else error) from None
     except ray.exceptions.RayError as error:
         return Outcome("crashed", reason=f"{type(error).__name__}: {str(error).splitlines()[0]}")
     return outcome

@@ -23,7 +23,7 @@ from openwork.study.results.history import read_metrics
 from openwork.study.results.store import FORMAT, read_failure, read_result
 
 CRASHES = 3  # deaths of its process, without a further checkpoint, after which a run has failed
-CLAIMED_SECONDS = 5.0  # until a run that another process trains is looked at again
+CLAIMED_SECONDS = 2.0  # until a run that another process trains is looked at again
 
 State = Literal["finished", "diverged", "failed", "claimed", "crashed"]
 

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ COLUMNS = (
 _WHOLE = {"seed", "step", "peak_memory_bytes", "threads", "format"}
 _REAL = {"sparsity_selected", "sparsity_all", "seconds", "step_ms"}
 # What a run computes, as opposed to what that cost and where it was done.
-_COMPUTED = ("status", "step", "before", "after", "sparsity", "layers")
+_COMPUTED = [c for c in COLUMNS if c in ("status", "step") or c.startswith(("sparsity_", "before_", "after_"))]
 
 
 def read_results(directory: Path) -> list[Row]:
@@ -56,7 +56,11 @@ def read_results(directory: Path) -> list[Row]:
     Raises FileNotFoundError if there is no such directory, and ValueError, naming the file and the
     cure, if a `result.json` cannot be read or two of them are the same run.
     """
-    rows: list[Row] = []
+    rows = list(_results(directory))
+    return sorted(rows, key=lambda r: (r["name"], r["settings"], r["seed"], r["task"], r["id"]))
+
+
+def _results(directory: Path) -> Iterator[Row]:
     origin: dict[str, Path] = {}
     for folder in _folders(directory):
         path = folder / "result.json"
@@ -67,27 +71,33 @@ def read_results(directory: Path) -> list[Row]:
         if row["id"] in origin:
             raise ValueError(f"{path} is the same run as {origin[row['id']]}; delete one of the two folders")
         origin[row["id"]] = path
-        rows.append(row)
-    return _sorted(rows)
+        yield row
 
 
 def collect(directories: Sequence[Path]) -> tuple[list[Row], list[str]]:
-    """The rows of several study directories, each run once, and a sentence for each run that differs between two.
+    """The `flat` rows of several study directories, each run once, and a sentence for each run that differs in two.
 
     The row is that of the first directory that has the run. Cost and environment may differ; status, step, metrics
-    and zeros may not. Raises as `read_results` does.
+    and sparsity may not. Raises as `read_results` does.
     """
     rows: dict[str, tuple[Row, Path]] = {}
     differences = []
     for directory in directories:
-        for row in read_results(directory):
+        # Flat at once: the garbage collector would walk through the layers of all results again and again.
+        for row in map(flat, _results(directory)):
             first, place = rows.setdefault(row["id"], (row, directory))
-            if differing := [key for key in _COMPUTED if first[key] != row[key]]:
+            if differing := [column for column in _COMPUTED if first[column] != row[column]]:
                 differences.append(
                     f"run {row['id']} has another {', '.join(differing)} in {directory} than in {place}; "
                     f"the row is that of {place}"
                 )
-    return _sorted([row for row, _ in rows.values()]), differences
+    found = [row for row, _ in rows.values()]
+    return sorted(found, key=lambda r: (r["task"], r["name"], r["settings"], r["seed"], r["id"])), differences
+
+
+def flat(row: Row) -> Row:
+    """The row's value of each of `COLUMNS`, None where a diverged run measured nothing. See `docs/results.md`."""
+    return {column: _cell(row, column) for column in COLUMNS}
 
 
 def unfinished(directory: Path) -> list[str]:
@@ -115,7 +125,7 @@ def read_failure(folder: Path) -> dict[str, Any] | None:
     path = folder / "failed.json"
     try:
         failure = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}); delete it, and the run is tried again") from error
@@ -125,26 +135,12 @@ def read_failure(folder: Path) -> dict[str, Any] | None:
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """Writes one line per run to `path`, replacing it in one step.
-
-    The columns, with an empty cell where a diverged run measured nothing:
-
-    * ``task, name, settings, seed, status, step``: what ran, and for how many optimizer steps;
-    * ``sparsity_selected, sparsity_all``: fraction of zeros, 0–1, of the finished model, among the
-      weights the technique was given and among all parameters;
-    * ``before_accuracy, before_loss, before_sparsity`` and the same with ``after_``: evaluated
-      before and after the model was made plain again; accuracy and sparsity are fractions 0–1;
-    * ``seconds, step_ms, peak_memory_bytes``: what training cost;
-    * ``execution``: ``simulated`` if the zeros took part in dense arithmetic;
-    * ``device, processor, threads, torch, python, openwork, commit``: where it ran;
-    * ``id``: the folder of the run;
-    * ``format``: the version of the schema.
-    """
-    write_table(COLUMNS, ([_cell(row, column) for column in COLUMNS] for row in rows), path)
+    """Writes a line for each `flat` row to `path`, replacing it in one step. None becomes an empty cell."""
+    write_table(COLUMNS, ([row[column] for column in COLUMNS] for row in rows), path)
 
 
 def write_parquet(rows: Iterable[Row], path: Path) -> None:
-    """Writes the table of `write_csv` to `path` as Parquet, with nulls for empty cells, replacing it in one step.
+    """Writes `flat` rows to `path` as Parquet, replacing it in one step.
 
     Counts are int64, other numbers float64, everything else text.
     """
@@ -152,8 +148,7 @@ def write_parquet(rows: Iterable[Row], path: Path) -> None:
     import pyarrow.parquet as pq
 
     schema = pa.schema([(column, getattr(pa, _kind(column))()) for column in COLUMNS])
-    cells = [{column: _cell(row, column) for column in COLUMNS} for row in rows]
-    table = pa.Table.from_pylist(cells, schema)
+    table = pa.Table.from_pylist(list(rows), schema)
     write_atomically(path, lambda temporary: pq.write_table(table, temporary))
 
 
@@ -178,10 +173,6 @@ def _folders(directory: Path) -> list[Path]:
         raise FileNotFoundError(f"no study directory {directory}; is the path right?")
     with os.scandir(directory) as entries:
         return sorted(Path(entry) for entry in entries if entry.is_dir())
-
-
-def _sorted(rows: list[Row]) -> list[Row]:
-    return sorted(rows, key=lambda r: (r["name"], r["settings"], r["seed"], r["task"], r["id"]))
 
 
 def read_result(path: Path) -> Row:
