@@ -184,8 +184,10 @@ def test_folders_are_merged_and_what_disagrees_is_said(tmp_path):
     study(tmp_path / "c", [row(seed=2, accuracy=0.5)])
     rows, differences = collect([tmp_path / name for name in "abc"])
     assert rows == [flat(one) for one in (row(), shared, other)]
-    assert differences == [f"run L0-a-2 has another before_accuracy, after_accuracy in {tmp_path}/c than in {tmp_path}/b; "
-                           f"the row is that of {tmp_path}/b"]  # fmt: skip
+    assert differences == [
+        f"run L0-a-2 has another before_accuracy, after_accuracy in {tmp_path}/c than in {tmp_path}/b; "
+        f"the row is that of {tmp_path}/b"
+    ]
 
 
 def test_ten_thousand_runs_are_ten_thousand_rows(tmp_path):

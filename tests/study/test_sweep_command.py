@@ -86,6 +86,30 @@ def test_ctrl_c_stops_it_and_leaves_whole_files(folder):
     attempts(folder)
 
 
+@pytest.mark.slow
+def test_a_sweep_whose_ray_is_killed_says_so_and_goes_on_where_it_was(folder):
+    pytest.importorskip("ray", reason='ray is not installed: pip install "openwork[cluster]"')
+    with start(folder, "sweep", "mylab:slow", "steps=80", "--out", "dead", "--ray", "local") as process:
+        while not list(folder.glob("dead/*/result.json")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.3)
+        tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
+        children = [pid for task in tasks for pid in task.read_text().split()]
+        (raylet,) = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "raylet\n"]
+        os.kill(int(raylet), signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+    # Ray's workers notice it after a while, in which they may come to the end.
+    assert process.returncode == 0 or "error: Ray has died; finished runs are kept" in errors
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("dead/*/result.json")}
+    attempts(folder)
+    (folder / "journal").touch()
+    printed, _ = openwork(folder, "sweep", "mylab:slow", "steps=80", "--out", "dead", "--ray", "local")
+    assert "4 runs: 4 finished, 0 diverged, 0 failed" in printed
+    assert attempts(folder).total() == 4 - len(before)
+    assert all(path.stat().st_mtime_ns == written for path, written in before.items())
+
+
 def test_failures_are_summed_up_and_tried_again_on_request(folder):
     printed, errors = openwork(folder, "sweep", "mylab:mixed", "--out", "mixed", code=1)
     assert "6 runs: 2 finished, 1 diverged, 3 failed" in printed

@@ -87,6 +87,8 @@ def _outcome(task: Any) -> Outcome:
         outcome: Outcome = ray.get(task)
     except ray.exceptions.RayTaskError as error:  # not of the run, which `attempt` catches
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
+    except ray.exceptions.LocalRayletDiedError:
+        raise ConnectionError("Ray has died; finished runs are kept, and the same command goes on from there") from None
     except ray.exceptions.RayError as error:
         return Outcome("crashed", reason=f"{type(error).__name__}: {str(error).splitlines()[0]}")
     return outcome
