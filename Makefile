@@ -37,6 +37,7 @@ soak: .venv/ready  ## 4,000 runs on Ray while driver and workers are killed, min
 bench: .venv/ready  ## every table of benchmarks/, CPU
 	$(BIN)/python benchmarks/masking_overhead.py
 	$(BIN)/python benchmarks/mask_update.py
+	$(BIN)/python benchmarks/sweep.py
 
 compatibility: .venv-peers/ready  ## docs/compatibility.md: layers and habits × openwork and its peers, minutes of CPU
 	.venv-peers/bin/python benchmarks/compatibility.py --check

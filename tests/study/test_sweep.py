@@ -1,6 +1,7 @@
 """Sweeps in this process; those on Ray are in test_cluster.py, and the command is in test_sweep_command.py."""
 
 import dataclasses
+import importlib
 import json
 import os
 import subprocess
@@ -161,7 +162,7 @@ except WriteError as error:
     before = {row["id"]: row for row in read_results(tmp_path)}
     ended = sweep(grid(), tmp_path, Here(tmp_path, OPTIONS))
     assert ended.count("finished") == 12
-    assert all(ended.outcomes[id].result == row for id, row in before.items())
+    assert {row["id"]: row for row in read_results(tmp_path) if row["id"] in before} == before
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):
@@ -219,3 +220,10 @@ def test_a_write_error_says_the_file_and_what_the_system_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match=r"Not a directory.*file"):
         execute(grid()[0], tmp_path / "file")
+
+
+def test_a_missing_ray_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # importing it raises ImportError
+    monkeypatch.delitem(sys.modules, "openwork.study.experiments.cluster", raising=False)
+    with pytest.raises(ImportError, match=r'pip install "openwork\[cluster\]"'):
+        importlib.import_module("openwork.study.experiments.cluster")

@@ -42,8 +42,10 @@ class Ray:
         if self._address == "local" and not self._parallel():
             ray.shutdown()
             raise ValueError(f"a run needs {self._cpus:g} CPUs and {self._gpus:g} GPUs, and this machine has too few")
-        # Each task is submitted once: a process that dies is the sweep's to count.
-        self._task = ray.remote(_attempt).options(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=0)
+        # Retries are the sweep's to decide. A process that has used a GPU ends with its run: an error may have broken
+        # the device for it, and the memory that it keeps is other runs'.
+        task = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=0, max_calls=1 if self._gpus else 0)
+        self._task = task(_attempt)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -32,8 +32,8 @@ State = Literal["finished", "diverged", "failed", "claimed", "crashed"]
 class Outcome:
     """How an attempt to execute a run ended.
 
-    claimed: another process is training it. crashed: the process died in it. result: of a finished or diverged run.
-    reason: of the other states, one sentence.
+    claimed: another process is training it. crashed: the process died in it. result: of a finished or diverged run,
+    its name, step and "after". reason: of the other states, one sentence.
     """
 
     state: State
@@ -209,14 +209,13 @@ def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int
         if isinstance(error, OSError) and no_space(error):
             raise
         return _failure(directory / run.id, f"{type(error).__name__}: {error}", traceback.format_exc())
-    return Outcome(result["status"], result)
+    return _ended(result)
 
 
 def known_outcome(folder: Path) -> Outcome | None:
     """What a run's directory says: finished, diverged or failed; None for a run that is still to be trained."""
     if (folder / "result.json").exists():
-        result = read_result(folder / "result.json")
-        return Outcome(result["status"], result)
+        return _ended(read_result(folder / "result.json"))
     failure = read_failure(folder)
     return Outcome("failed", reason=failure["error"]) if failure else None
 
@@ -225,6 +224,11 @@ def completed_steps(folder: Path) -> int:
     """The steps after which an unfinished run would go on: those of its last checkpoint."""
     rows = read_metrics(folder)
     return int(rows[-1]["step"]) if rows else 0
+
+
+def _ended(result: dict[str, Any]) -> Outcome:
+    # A sweep remembers thousands of them, of which the layers would be nearly all.
+    return Outcome(result["status"], {key: result[key] for key in ("name", "step", "after")})
 
 
 def _failure(folder: Path, reason: str, details: str = "") -> Outcome:
