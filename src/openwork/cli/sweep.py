@@ -1,5 +1,6 @@
 """The command for many runs: sweep."""
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -91,8 +92,8 @@ def _swept(runs: list["Run"], out: Path, engine: "Engine", retry_failed: bool, w
     try:
         return sweep(runs, out, engine, retry_failed=retry_failed, watch=watch)
     except OSError as error:
-        if not no_space(error):
-            raise
+        if not no_space(error) or (error.filename and error.errno not in (errno.ENOSPC, errno.EDQUOT)):
+            raise  # not a full disk but a folder that cannot be written to
         raise OSError(
             f"{error}; the sweep has stopped, finished runs are kept, and the same command goes on from there"
         ) from error
