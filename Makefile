@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := --constraint constraints.txt --editable ".[study,dev]"
 PEERS := --constraint constraints.txt --editable ".[peers]"
 
-.PHONY: quickstart test check lint format types test-slow test-gpu bench compatibility clean
+.PHONY: quickstart test check lint format types test-slow test-gpu soak bench compatibility clean
 
 quickstart: .venv/ready  ## four techniques on handwritten digits, then the report page
 	$(BIN)/openwork quickstart --out openwork-quickstart
@@ -26,15 +26,19 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 test-slow: .venv/ready  ## minutes of CPU: real compilation, real training on MNIST
-	$(BIN)/pytest -m "slow and not gpu"
+	$(BIN)/pytest -m "slow and not gpu and not soak"
 
 test-gpu: .venv/ready
 	$(BIN)/pytest -m gpu
+
+soak: .venv/ready  ## 4,000 runs on Ray while driver and workers are killed, minutes
+	$(BIN)/pytest -s -m soak tests/soak
 
 bench: .venv/ready  ## every table of benchmarks/, CPU
 	$(BIN)/python benchmarks/masking_overhead.py
 	$(BIN)/python benchmarks/mask_update.py
 	$(BIN)/python benchmarks/report_page.py
+	$(BIN)/python benchmarks/sweep.py
 
 compatibility: .venv-peers/ready  ## docs/compatibility.md: layers and habits × openwork and its peers, minutes of CPU
 	.venv-peers/bin/python benchmarks/compatibility.py --check

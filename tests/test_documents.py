@@ -54,9 +54,11 @@ def test_command_lines_parse():
     commands = get_command(app).commands
     documents = (
         "README.md",
+        "docs/cluster.md",
         "docs/pictures.md",
         "docs/report.md",
         "docs/published/README.md",
+        "results/cifar10/README.md",
         "results/mnist/README.md",
     )
     for line in "".join(block for document in documents for block in blocks(document, "sh")).splitlines():

@@ -1,12 +1,27 @@
 import csv
 import json
 import math
+import re
+import threading
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from studies import diverged, row, study
 
+from openwork.study.files import write_text
 from openwork.study.results.statistics import nearest, pareto, student_interval, summarize, write_points
-from openwork.study.results.store import COLUMNS, read_results, unfinished, write_csv
+from openwork.study.results.store import (
+    COLUMNS,
+    collect,
+    failures,
+    flat,
+    read_result,
+    read_results,
+    unfinished,
+    write_csv,
+    write_parquet,
+)
 
 
 def test_rows_come_sorted_and_unfinished_folders_are_named(tmp_path):
@@ -45,7 +60,7 @@ def test_a_copied_run_is_not_one_more_seed(tmp_path):
 
 
 def test_csv_has_a_line_for_each_run_and_empty_cells_for_nothing(tmp_path):
-    write_csv([row(accuracy=0.5), diverged()], tmp_path / "results.csv")
+    write_csv([flat(row(accuracy=0.5)), flat(diverged())], tmp_path / "results.csv")
     with (tmp_path / "results.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert tuple(first) == COLUMNS
@@ -113,7 +128,7 @@ def test_the_nearest_point_of_each_technique():
 
 def test_a_csv_that_fails_leaves_the_old_one_and_no_other_file(tmp_path):
     path = tmp_path / "results.csv"
-    write_csv([row()], path)
+    write_csv([flat(row())], path)
     before = path.read_bytes()
     with pytest.raises(KeyError):
         write_csv([{"task": "half a row"}], path)
@@ -148,3 +163,75 @@ def test_pareto_takes_sparsities_within_rounding_as_equal():
     assert names(pareto(summarize([worse, better]))) == ["b"]
     sparser = row(settings="a", sparsity=0.9002, accuracy=0.8)
     assert names(pareto(summarize([sparser, better]))) == ["b", "a"]
+
+
+def test_the_document_has_every_column_with_its_type(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+    documented = re.findall(r"^\| `(\w+)` \| (text|integer|number)\b", text, re.M)
+    write_parquet([flat(diverged())], tmp_path / "rows.parquet")
+    types = {"string": "text", "int64": "integer", "double": "number"}
+    schema = pq.read_schema(tmp_path / "rows.parquet")
+    assert documented == [(name, types[str(schema.field(name).type)]) for name in COLUMNS]
+
+
+def test_folders_are_merged_and_what_disagrees_is_said(tmp_path):
+    shared, cheaper, other = row(seed=1), {**row(seed=1), "cost": {"seconds": 1}}, row(seed=2)
+    study(tmp_path / "a", [row(), shared])
+    study(tmp_path / "b", [cheaper, other])
+    rows, differences = collect([tmp_path / "a", tmp_path / "b"])
+    assert rows == [flat(one) for one in (row(), shared, other)]
+    assert not differences  # another machine took another time
+    study(tmp_path / "c", [row(seed=2, accuracy=0.5)])
+    rows, differences = collect([tmp_path / name for name in "abc"])
+    assert rows == [flat(one) for one in (row(), shared, other)]
+    assert differences == [
+        f"run L0-a-2 has another before_accuracy, after_accuracy in {tmp_path}/c than in {tmp_path}/b; "
+        f"the row is that of {tmp_path}/b"
+    ]
+
+
+def test_ten_thousand_runs_are_ten_thousand_rows(tmp_path):
+    study(tmp_path, [row(seed=seed) for seed in range(10_000)])
+    rows, _ = collect([tmp_path])
+    assert [r["seed"] for r in rows] == [*range(10_000)]
+
+
+def test_two_writers_of_one_row_leave_one_of_the_two(tmp_path):
+    versions = [row(accuracy=0.25), row(accuracy=0.75)]
+    path = study(tmp_path, versions[:1]) / versions[0]["id"] / "result.json"
+    stop = threading.Event()
+
+    def write(version):
+        while not stop.is_set():
+            write_text(path, json.dumps(version))
+
+    writers = [threading.Thread(target=write, args=(version,)) for version in versions]
+    for writer in writers:
+        writer.start()
+    try:
+        read: list[float] = []
+        while len(read) < 500 or len(set(read)) == 1:
+            read.append(read_result(path)["after"]["accuracy"])
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert set(read) == {0.25, 0.75}
+    assert [entry.name for entry in path.parent.iterdir()] == ["result.json"]
+
+
+def test_a_failure_counts_until_the_run_has_finished(tmp_path):
+    study(tmp_path, [row()])
+    for name in (row()["id"], "failed"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "failed.json").write_text('{"error": "ValueError: wrong", "attempt": 2}')
+    (tmp_path / "interrupted").mkdir()
+    assert failures(tmp_path) == {"failed": {"error": "ValueError: wrong", "attempt": 2}}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"error": "wrong"}'])
+def test_a_damaged_failure_is_named_with_its_cure(tmp_path, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "failed.json").write_text(content)
+    with pytest.raises(ValueError, match=r"failed.json .*; delete it, and the run is tried again"):
+        failures(tmp_path)

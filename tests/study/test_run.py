@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 import openwork as ow
+from openwork.study.experiments.checkpoint import is_checkpoint
 from openwork.study.experiments.quickstart import runs as quickstart_runs
-from openwork.study.experiments.run import Run, execute, is_checkpoint, prepare, restore
+from openwork.study.experiments.run import Run, execute, prepare, restore
 from openwork.study.tasks.lenet import DigitsLeNet300100, ImagesLeNet300100, MnistLeNet5Caffe, MnistLeNet300100
 
 TASK = DigitsLeNet300100(peak_learning_rate=5e-3)

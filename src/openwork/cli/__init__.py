@@ -1,4 +1,4 @@
-"""The command line: quickstart, run, eval, inspect, report, pictures, published.
+"""The command line: quickstart, run, sweep, results, eval, inspect, report, pictures, published.
 
 Exit codes: 0 done; 1 an error, said in one sentence on standard error; 2 wrong usage; 3 a run diverged; 130 stopped.
 Set OPENWORK_TRACEBACK=1 to see where an error came from.
@@ -10,7 +10,7 @@ import sys
 try:
     import typer
 
-    from openwork.cli import checkpoints, published, report, training
+    from openwork.cli import checkpoints, published, report, sweep, training
     from openwork.cli.common import error_console
 except ImportError as error:
     raise SystemExit(f'the command line needs {error.name}: pip install "openwork[study]"') from error
@@ -18,6 +18,8 @@ except ImportError as error:
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(training.quickstart)
 app.command()(training.run)
+app.command()(sweep.sweep)
+app.command()(report.results)
 app.command("eval")(checkpoints.evaluate)
 app.command()(checkpoints.inspect)
 app.command()(report.report)

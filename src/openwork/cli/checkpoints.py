@@ -73,8 +73,9 @@ def inspect(
 ) -> None:
     """Audit any checkpoint: zeros, their patterns, dead units and bytes, per weight and in total."""
     from openwork.inspect.report import report
+    from openwork.study.experiments.checkpoint import is_checkpoint
     from openwork.study.experiments.config import TRUSTED
-    from openwork.study.experiments.run import is_checkpoint, restore
+    from openwork.study.experiments.run import restore
 
     if as_json and markdown:
         raise typer.BadParameter("choose one of --json and --markdown")

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterable, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +13,8 @@ from rich.console import Console
 if TYPE_CHECKING:
     import torch
 
+    from openwork.study.experiments.run import Run
+
 out_console = Console(width=None if sys.stdout.isatty() else 120)
 error_console = Console(stderr=True)
 
@@ -18,6 +22,34 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines inst
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Checkpoint = Annotated[Path, typer.Argument(help="A run's directory or a checkpoint file.")]
 Trust = Annotated[list[str] | None, typer.Option(help="A package of yours that the checkpoint's run may import.")]
+Experiment = Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="What returns a Run or several.")]
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Changes, such as seed=1 task.batch_size=64.")
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Use torch.compile; needs a C++ compiler.")]
+Evaluations = Annotated[int, typer.Option(min=1, help="How often to evaluate and save, over the whole run.")]
+Snapshots = Annotated[int, typer.Option(min=0, help="How many copies of the weights to keep, for pictures.")]
+
+
+def runs_of(experiment: str, settings: Sequence[str] | None) -> list["Run"]:
+    """What ``module:function`` returns, a Run or several, with the settings. Raises ValueError for anything else."""
+    from openwork.study.experiments.config import find, override
+    from openwork.study.experiments.run import Run
+
+    found = find(experiment)
+    made = _called(found, experiment) if callable(found) else found
+    runs = [made] if isinstance(made, Run) else list(made) if isinstance(made, Iterable) else []
+    if not runs or not all(isinstance(one, Run) for one in runs):
+        raise ValueError(f"{experiment} must return a Run or a list of them, got {made!r}")
+    return [override(one, settings or []) for one in runs]
+
+
+def _called(function: Callable[..., Any], path: str) -> Any:
+    try:
+        signature(function).bind()
+    except TypeError as error:
+        raise ValueError(f"{path} must be callable without arguments: {error}") from None
+    return function()
 
 
 def checked_device(name: str) -> "torch.device":

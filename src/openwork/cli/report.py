@@ -1,11 +1,49 @@
-"""Commands that write pages and pictures: report, pictures."""
+"""Commands that write tables, pages and pictures: results, report, pictures."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
+from rich.table import Table
 
 from openwork.cli.common import Json, error_console, out_console, print_json
+
+
+def results(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of run directories.")],
+    csv: Annotated[Path | None, typer.Option(help="Write a line for each run to this file.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="The same as Parquet.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Collect the results of finished and diverged runs: the columns are those of docs/results.md."""
+    from openwork.study.results.store import collect, failures, unfinished, write_csv, write_parquet
+
+    with error_console.status("reading"):
+        rows, differences = collect(directories)
+        done = {row["id"] for row in rows}
+        failed = {id for directory in directories for id in failures(directory)} - done
+        pending = {id for directory in directories for id in unfinished(directory)} - done - failed
+    if csv:
+        write_csv(rows, csv)
+    if parquet:
+        write_parquet(rows, parquet)
+    for sentence in differences:
+        error_console.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
+    if failed or pending:
+        text = f"without a result: {len(failed)} failed, {len(pending)} other folders (interrupted runs, or no runs)"
+        error_console.print(text, highlight=False, soft_wrap=True)
+    if as_json:
+        print_json(rows)
+        return
+    counts = Counter((row["task"], row["name"], row["status"]) for row in rows)
+    table = Table("task", "technique", "finished", "diverged", box=SIMPLE)
+    for task, name in dict.fromkeys((task, name) for task, name, _ in counts):
+        table.add_row(task, name, str(counts[task, name, "finished"]), str(counts[task, name, "diverged"]))
+    out_console.print(table)
+    written = ", ".join(str(path.resolve()) for path in (csv, parquet) if path)
+    out_console.print(f"{len(rows)} rows" + (f" in {written}" if written else ""), highlight=False, soft_wrap=True)
 
 
 def report(

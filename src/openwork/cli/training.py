@@ -1,7 +1,6 @@
 """Commands that train: quickstart, run."""
 
-from collections.abc import Callable, Iterable, Sequence
-from inspect import signature
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,20 @@ from rich.box import SIMPLE
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from openwork.cli.common import Device, Json, checked_device, error_console, out_console, print_json
+from openwork.cli.common import (
+    Compile,
+    Device,
+    Evaluations,
+    Experiment,
+    Json,
+    Settings,
+    Snapshots,
+    checked_device,
+    error_console,
+    out_console,
+    print_json,
+    runs_of,
+)
 from openwork.cli.report import written_report
 
 if TYPE_CHECKING:
@@ -34,27 +46,20 @@ def quickstart(
 
 
 def run(
-    experiment: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="What returns a Run or several.")],
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Changes, such as seed=1 task.batch_size=64.")
-    ] = None,
+    experiment: Experiment,
+    settings: Settings = None,
     out: Annotated[Path, typer.Option(help="Folder of the run directories.")] = Path("openwork-runs"),
     device: Device = "cpu",
-    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile; needs a C++ compiler.")] = False,
-    evaluations: Annotated[int, typer.Option(min=1, help="How often to evaluate and save, over the whole run.")] = 20,
-    snapshots: Annotated[int, typer.Option(min=0, help="How many copies of the weights to keep, for pictures.")] = 0,
+    compile: Compile = False,
+    evaluations: Evaluations = 20,
+    snapshots: Snapshots = 0,
     as_json: Json = False,
 ) -> None:
-    """Train what MODULE:FUNCTION returns; finished runs are not repeated, interrupted ones go on."""
-    from openwork.study.experiments.config import find, override
-    from openwork.study.experiments.run import Run
+    """Train the few runs that MODULE:FUNCTION returns and print their results; `sweep` is for many.
 
-    found = find(experiment)
-    made = _called(found, experiment) if callable(found) else found
-    runs = [made] if isinstance(made, Run) else list(made) if isinstance(made, Iterable) else []
-    if not runs or not all(isinstance(one, Run) for one in runs):
-        raise ValueError(f"{experiment} must return a Run or a list of them, got {made!r}")
-    runs = [override(one, settings or []) for one in runs]
+    Finished runs are not repeated, interrupted ones go on; the first error stops it.
+    """
+    runs = runs_of(experiment, settings)
     results = _execute(runs, out, device=device, compile=compile, evaluations=evaluations, snapshots=snapshots)
     if as_json:
         print_json(results)
@@ -63,14 +68,6 @@ def run(
         out_console.print(f"\nRun directories in {out.resolve()}", highlight=False, soft_wrap=True)
     if any(result["status"] == "diverged" for result in results):
         raise typer.Exit(3)
-
-
-def _called(function: Callable[..., Any], path: str) -> Any:
-    try:
-        signature(function).bind()
-    except TypeError as error:
-        raise ValueError(f"{path} must be callable without arguments: {error}") from None
-    return function()
 
 
 def _execute(

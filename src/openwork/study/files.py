@@ -1,35 +1,61 @@
 """Writing files so that a crash leaves the old content or the new, never a half."""
 
+import errno
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 
+class WriteError(OSError):
+    """A file could not be written: a full disk, most often. It is the fault of the place, not of what was written."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what goes wrong while ``path`` is written into a WriteError."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(error.errno, error.strerror or str(error), str(path)) from error
+    except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a full disk
+        raise WriteError(f"cannot write {path}: {str(error).splitlines()[0]}; is there space left?") from error
+
+
+def no_space(error: OSError) -> bool:
+    """Whether the error says that nothing can be written, now, by anybody like us: no reason to try the next file."""
+    return isinstance(error, WriteError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Lets ``write`` fill a temporary file beside ``path``, flushes it to disk and renames it to ``path``.
 
-    Raises OSError where that fails; ``path`` is then what it was before.
+    Raises WriteError where that fails; ``path`` is then what it was before.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp's files are private
-        temporary.replace(path)
-    except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a full disk
-        temporary.unlink(missing_ok=True)
-        raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}; is there space left?") from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with writing(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)  # mkstemp's files are private
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes ``text`` to ``path`` atomically, as UTF-8."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of writers that were killed; nobody may be writing in the folder."""
+    for path in folder.glob(".*.*.????????"):
+        path.unlink(missing_ok=True)

@@ -61,6 +61,16 @@ def from_plain(plain: Any, trusted: Collection[str] = TRUSTED) -> Any:
     return {key: from_plain(item, trusted) for key, item in plain.items()}
 
 
+def packages(plain: Any) -> set[str]:
+    """The packages that `from_plain` has to import for ``plain``, to trust what this very program has described."""
+    if isinstance(plain, list):
+        return set().union(*map(packages, plain))
+    if not isinstance(plain, dict):
+        return set()
+    names = {plain[key].partition(":")[0].partition(".")[0] for key in ("type", "import") if key in plain}
+    return names.union(*map(packages, plain.values()))
+
+
 def describe(value: Any) -> str:
     """A value as a short text; of a dataclass, without the fields that have their defaults."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -24,17 +24,23 @@ from openwork.core.sparsifier import Sparsifier, sparsify
 from openwork.core.technique import Technique
 from openwork.inspect.flops import count_flops
 from openwork.inspect.report import report
-from openwork.inspect.torch_file import load_torch
+from openwork.study.experiments.checkpoint import (
+    load_model,
+    load_training,
+    mismatch,
+    model_state,
+    read_checkpoint,
+    training_state,
+)
+from openwork.study.experiments.claim import claim
 from openwork.study.experiments.config import TRUSTED, canonical, describe, from_plain, inside, override, to_plain
 from openwork.study.experiments.environment import environment
 from openwork.study.experiments.expected_flops import expected_flops
-from openwork.study.files import write_atomically, write_text
+from openwork.study.files import remove_leftovers, write_atomically, write_text, writing
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.store import FORMAT, read_result
 from openwork.study.tasks.task import Task
 from openwork.study.training.loop import Objective, train
-
-_CHECKPOINT_KEYS = {"run", "model", "sparsifier"}
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,10 @@ class Live:
         weights, _ = find_weights(self.finalized_copy(), self.run.select)
         return {weight.name: weight.parameter.detach() for weight in weights}
 
+    def state(self) -> dict[str, Any]:
+        """The run with its weights and masks, as checkpoint.pt holds them."""
+        return model_state(canonical(self.run), self.model, self.sparsifier)
+
 
 def with_starts(runs: Iterable[Run]) -> list[Run]:
     """The runs, each after those that it starts from; what several runs start from is there once."""
@@ -138,7 +148,7 @@ def prepare(run: Run, device: torch.device, weights: Mapping[str, Tensor] | None
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
-            raise ValueError(f"the weights to start from do not fit the model: {_mismatch(error)}") from error
+            raise ValueError(f"the weights to start from do not fit the model: {mismatch(error)}") from error
     sparsifier = sparsify(model, run.technique, select=run.select, seed=run.seed) if run.technique else None
     return Live(run, model, sparsifier, device)
 
@@ -160,22 +170,11 @@ def restore(path: Path, *, settings: Sequence[str] = (), trusted: Collection[str
     Raises FileNotFoundError, and ValueError for a truncated or foreign file or one that uses untrusted code.
     """
     path = path / "checkpoint.pt" if path.is_dir() else path
-    state = _read_checkpoint(path)
+    state = read_checkpoint(path)
     run = override(from_plain(json.loads(state["run"]), trusted), settings)
     live = prepare(run, torch.device("cpu"))
-    _load(live, state, path)
+    load_model(state, live.model, live.sparsifier, path)
     return live
-
-
-def is_checkpoint(path: Path) -> bool:
-    """Whether ``path`` is a run's checkpoint.pt, as opposed to any other file of tensors; its tensors are not read."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            return False
-    content = load_torch(path, mapped=True)
-    return isinstance(content, dict) and content.keys() >= _CHECKPOINT_KEYS
 
 
 def execute(
@@ -197,16 +196,38 @@ def execute(
     `openwork.study.results.store`.
     ``snapshots``: how many finalized copies of the selected weights to keep besides the initial one, at the evaluations
     nearest to evenly spread; not part of the run's identity, so a run that is done gets none.
-    Raises ValueError for more snapshots than evaluations, and where the run that this one starts from has diverged.
+    Raises ValueError for more snapshots than evaluations, and where the run that this one starts from has diverged;
+    ClaimedError where another process is training the run; WriteError where the disk is full.
     """
     folder = directory / run.id
     if (folder / "result.json").exists():
         return read_result(folder / "result.json")
     every = max(run.steps // evaluations, 1)
     kept = snapshot_steps(run.steps, every, snapshots)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "run.json", json.dumps(to_plain(run), indent=2) + "\n")
-    live = prepare(run, torch.device(device), _starting_weights(run, directory, device, compile, evaluations))
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with claim(folder):
+        if (folder / "result.json").exists():  # another process was faster
+            return read_result(folder / "result.json")
+        remove_leftovers(folder)
+        write_text(folder / "run.json", json.dumps(to_plain(run), indent=2) + "\n")
+        live = prepare(run, torch.device(device), _starting_weights(run, directory, device, compile, evaluations))
+        result = _train(live, folder, compile=compile, every=every, kept=kept, progress=progress)
+        (folder / "failed.json").unlink(missing_ok=True)
+        return result
+
+
+def _train(
+    live: Live,
+    folder: Path,
+    *,
+    compile: bool,
+    every: int,
+    kept: Collection[int],
+    progress: Callable[[int], None] | None,
+) -> dict[str, Any]:
+    """The result of the run after training it from where its checkpoint is, or from the beginning."""
+    run = live.run
     # Of the plain model: random weights are computed anew in each forward pass, and no parameter owns their product.
     dense = count_flops(live.finalized_copy(), run.task.example(live.device)) if live.sparsifier else None
     if 0 in kept:
@@ -271,60 +292,23 @@ def _starting_weights(
 
 
 def _resume(live: Live, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[int, float, list[dict[str, Any]]]:
+    """The completed steps, seconds and rows of the folder's checkpoint, after loading it; zeros without one."""
     path = folder / "checkpoint.pt"
     if not path.exists():
         return 0, 0.0, []
-    state = _read_checkpoint(path)
+    state = read_checkpoint(path)
     if state["run"] != canonical(live.run):
         raise ValueError(f"{path} belongs to another run; remove the folder to start this one anew")
-    _load(live, state, path)
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"]["cpu"])
-    if live.device.type == "cuda":
-        torch.cuda.set_rng_state(state["rng"]["cuda"], live.device)
-    rows: list[dict[str, Any]] = state["metrics"]
+    load_model(state, live.model, live.sparsifier, path)
+    rows = load_training(state, optimizer, live.device)
     return int(rows[-1]["step"]), rows[-1]["seconds"], rows
 
 
 def _save(live: Live, optimizer: torch.optim.Optimizer, folder: Path, rows: list[dict[str, Any]]) -> None:
     """One file holds all that resuming needs, so that no crash can leave two halves that disagree."""
-    rng = {"cpu": torch.get_rng_state()}
-    if live.device.type == "cuda":
-        rng["cuda"] = torch.cuda.get_rng_state(live.device)
-    state = {**_model_state(live), "optimizer": optimizer.state_dict(), "rng": rng, "metrics": rows}
+    state = {**live.state(), **training_state(optimizer, live.device, rows)}
     write_atomically(folder / "checkpoint.pt", lambda path: torch.save(state, path))
     write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _model_state(live: Live) -> dict[str, Any]:
-    return {
-        "run": canonical(live.run),
-        "model": live.model.state_dict(),
-        "sparsifier": live.sparsifier.state_dict() if live.sparsifier else None,
-    }
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}; give a run's directory or its checkpoint.pt")
-    state = load_torch(path)
-    if not isinstance(state, dict) or not state.keys() >= _CHECKPOINT_KEYS:
-        raise ValueError(f"{path} is not a checkpoint of a run; `openwork inspect` reads other files")
-    return state
-
-
-def _load(live: Live, state: dict[str, Any], path: Path) -> None:
-    try:
-        live.model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit its own description: {_mismatch(error)}") from error
-    if live.sparsifier:
-        live.sparsifier.load_state_dict(state["sparsifier"])
-
-
-def _mismatch(error: RuntimeError) -> str:
-    """The first complaint of load_state_dict."""
-    return str(error).splitlines()[1].strip()
 
 
 def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bool) -> dict[str, Any]:
@@ -362,5 +346,5 @@ def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bo
         write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
     write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
     if finished:  # only now is what resuming needs of no use any more
-        write_atomically(folder / "checkpoint.pt", lambda path: torch.save(_model_state(live), path))
+        write_atomically(folder / "checkpoint.pt", lambda path: torch.save(live.state(), path))
     return result

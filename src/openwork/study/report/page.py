@@ -21,7 +21,7 @@ from openwork.study.report.tables import (
 from openwork.study.results.frontier import by_seed, hypervolume
 from openwork.study.results.overlay import overlay, paper_model
 from openwork.study.results.statistics import DENSE, Point, nearest, pareto, summarize, tried, write_points
-from openwork.study.results.store import Row, read_results, unfinished, write_csv
+from openwork.study.results.store import Row, flat, read_results, unfinished, write_csv
 
 _REFERENCE = 0.9  # the sparsity at which techniques are compared in words and by layer
 _NEAR = 0.02  # points this close in sparsity are compared in words
@@ -40,7 +40,7 @@ def write_report(directory: Path, out: Path, *, command: str | None = None) -> P
     if not any(point.n for point in points):
         raise ValueError(f"no finished run in {directory}; train some with `openwork run` or give another folder")
     out.mkdir(parents=True, exist_ok=True)
-    write_csv(rows, out / "results.csv")
+    write_csv(map(flat, rows), out / "results.csv")
     write_points(points, out / "summary.csv")
 
     tasks = sorted({point.task for point in points if point.n})

@@ -1,4 +1,4 @@
-"""The rows of a study: one `result.json` per finished run, read, checked and written as one CSV."""
+"""The rows of a study: one `result.json` per finished run, read, checked and written as one CSV or Parquet file."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from openwork.study.files import write_text
+from openwork.study.files import write_atomically, write_text
 
 FORMAT = 1
 
@@ -38,7 +39,12 @@ COLUMNS = (
     "execution",
     *_ENVIRONMENT,
     "id",
+    "format",
 )
+_WHOLE = {"seed", "step", "peak_memory_bytes", "threads", "format"}
+_REAL = {"sparsity_selected", "sparsity_all", "seconds", "step_ms"}
+# What a run computes, as opposed to what that cost and where it was done.
+_COMPUTED = [c for c in COLUMNS if c in ("status", "step") or c.startswith(("sparsity_", "before_", "after_"))]
 
 
 def read_results(directory: Path) -> list[Row]:
@@ -50,7 +56,11 @@ def read_results(directory: Path) -> list[Row]:
     Raises FileNotFoundError if there is no such directory, and ValueError, naming the file and the
     cure, if a `result.json` cannot be read or two of them are the same run.
     """
-    rows: list[Row] = []
+    rows = list(_results(directory))
+    return sorted(rows, key=lambda r: (r["name"], r["settings"], r["seed"], r["task"], r["id"]))
+
+
+def _results(directory: Path) -> Iterator[Row]:
     origin: dict[str, Path] = {}
     for folder in _folders(directory):
         path = folder / "result.json"
@@ -61,8 +71,33 @@ def read_results(directory: Path) -> list[Row]:
         if row["id"] in origin:
             raise ValueError(f"{path} is the same run as {origin[row['id']]}; delete one of the two folders")
         origin[row["id"]] = path
-        rows.append(row)
-    return sorted(rows, key=lambda r: (r["name"], r["settings"], r["seed"], r["task"], r["id"]))
+        yield row
+
+
+def collect(directories: Sequence[Path]) -> tuple[list[Row], list[str]]:
+    """The `flat` rows of several study directories, each run once, and a sentence for each run that differs in two.
+
+    The row is that of the first directory that has the run. Cost and environment may differ; status, step, metrics
+    and sparsity may not. Raises as `read_results` does.
+    """
+    rows: dict[str, tuple[Row, Path]] = {}
+    differences = []
+    for directory in directories:
+        # Flat at once: the garbage collector would walk through the layers of all results again and again.
+        for row in map(flat, _results(directory)):
+            first, place = rows.setdefault(row["id"], (row, directory))
+            if differing := [column for column in _COMPUTED if first[column] != row[column]]:
+                differences.append(
+                    f"run {row['id']} has another {', '.join(differing)} in {directory} than in {place}; "
+                    f"the row is that of {place}"
+                )
+    found = [row for row, _ in rows.values()]
+    return sorted(found, key=lambda r: (r["task"], r["name"], r["settings"], r["seed"], r["id"])), differences
+
+
+def flat(row: Row) -> Row:
+    """The row's value of each of `COLUMNS`, None where a diverged run measured nothing. See `docs/results.md`."""
+    return {column: _cell(row, column) for column in COLUMNS}
 
 
 def unfinished(directory: Path) -> list[str]:
@@ -73,22 +108,54 @@ def unfinished(directory: Path) -> list[str]:
     return [f.name for f in _folders(directory) if not (f / "result.json").exists()]
 
 
-def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """Writes one line per run to `path`, replacing it in one step.
+def failures(directory: Path) -> dict[str, dict[str, Any]]:
+    """What the `failed.json` of each run under `directory` says that has failed and not been trained since, by id.
 
-    The columns, with an empty cell where a diverged run measured nothing:
-
-    * ``task, name, settings, seed, status, step``: what ran, and for how many optimizer steps;
-    * ``sparsity_selected, sparsity_all``: fraction of zeros, 0–1, of the finished model, among the
-      weights the technique was given and among all parameters;
-    * ``before_accuracy, before_loss, before_sparsity`` and the same with ``after_``: evaluated
-      before and after the model was made plain again; accuracy and sparsity are fractions 0–1;
-    * ``seconds, step_ms, peak_memory_bytes``: what training cost;
-    * ``execution``: ``simulated`` if the zeros took part in dense arithmetic;
-    * ``device, processor, threads, torch, python, openwork, commit``: where it ran;
-    * ``id``: the folder of the run.
+    Raises FileNotFoundError if there is no such directory, and ValueError as `read_failure` does.
     """
-    write_table(COLUMNS, ([_cell(row, column) for column in COLUMNS] for row in rows), path)
+    found = {name: read_failure(directory / name) for name in unfinished(directory)}
+    return {name: failure for name, failure in found.items() if failure is not None}
+
+
+def read_failure(folder: Path) -> dict[str, Any] | None:
+    """What a run's `failed.json` says: error, traceback, attempt, time, host; None if it has not failed.
+
+    Raises ValueError, naming the file and the cure, where it is damaged.
+    """
+    path = folder / "failed.json"
+    try:
+        failure = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); delete it, and the run is tried again") from error
+    if not isinstance(failure, dict) or not failure.keys() >= {"error", "attempt"}:
+        raise ValueError(f"{path} does not say how a run failed; delete it, and the run is tried again")
+    return failure
+
+
+def write_csv(rows: Iterable[Row], path: Path) -> None:
+    """Writes a line for each `flat` row to `path`, replacing it in one step. None becomes an empty cell."""
+    write_table(COLUMNS, ([row[column] for column in COLUMNS] for row in rows), path)
+
+
+def write_parquet(rows: Iterable[Row], path: Path) -> None:
+    """Writes `flat` rows to `path` as Parquet, replacing it in one step.
+
+    Counts are int64, other numbers float64, everything else text.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(column, getattr(pa, _kind(column))()) for column in COLUMNS])
+    table = pa.Table.from_pylist(list(rows), schema)
+    write_atomically(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def _kind(column: str) -> str:
+    if column in _WHOLE:
+        return "int64"
+    return "float64" if column in _REAL or column.startswith(("before_", "after_")) else "string"
 
 
 def write_table(header: Sequence[str], lines: Iterable[Sequence[object]], path: Path) -> None:
@@ -104,7 +171,8 @@ def write_table(header: Sequence[str], lines: Iterable[Sequence[object]], path: 
 def _folders(directory: Path) -> list[Path]:
     if not directory.is_dir():
         raise FileNotFoundError(f"no study directory {directory}; is the path right?")
-    return sorted(path for path in directory.iterdir() if path.is_dir())
+    with os.scandir(directory) as entries:
+        return sorted(Path(entry) for entry in entries if entry.is_dir())
 
 
 def read_result(path: Path) -> Row:

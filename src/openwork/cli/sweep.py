@@ -1,0 +1,221 @@
+"""The command for many runs: sweep."""
+
+import errno
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.table import Table
+
+from openwork.cli.common import (
+    Compile,
+    Device,
+    Evaluations,
+    Experiment,
+    Json,
+    Settings,
+    Snapshots,
+    checked_device,
+    error_console,
+    out_console,
+    print_json,
+    runs_of,
+)
+
+if TYPE_CHECKING:
+    from openwork.study.experiments.price import Price
+    from openwork.study.experiments.run import Run
+    from openwork.study.experiments.sweep import Engine, Options, Sweep
+
+LINE_SECONDS = 30  # between two lines of progress where the output is not a terminal
+
+
+def sweep(
+    experiment: Experiment,
+    settings: Settings = None,
+    out: Annotated[Path, typer.Option(help="Folder of the run directories.")] = Path("openwork-runs"),
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="local|auto|ADDRESS", help="Start Ray here, or join a cluster; docs/cluster.md."),
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0.01, help="With --ray, the CPUs of each run.")] = 1,
+    gpus: Annotated[
+        float | None, typer.Option(min=0, help="With --ray, the GPUs of each run, such as 0.25; 1 with --device cuda.")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and price the runs; train nothing.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With --dry-run, time some steps on --device where no run tells.")
+    ] = False,
+    device: Device = "cpu",
+    compile: Compile = False,
+    evaluations: Evaluations = 20,
+    snapshots: Snapshots = 0,
+    as_json: Json = False,
+) -> None:
+    """Train the many runs that MODULE:FUNCTION returns, each once, whatever fails; `run` stops at the first error.
+
+    Finished runs are not repeated, interrupted ones go on, and a failed one is recorded and passed over.
+    """
+    from openwork.study.experiments.sweep import Options
+
+    runs = runs_of(experiment, settings)
+    if measure and not dry_run:
+        raise typer.BadParameter("--measure belongs to --dry-run")
+    if dry_run:
+        _price(runs, out, device if measure else None, retry_failed=retry_failed, as_json=as_json)
+        return
+    options = Options(device, compile, evaluations, snapshots)
+    watch = _Watch()
+    with _engine(ray, out, options, cpus, gpus, watch) as engine, watch:
+        ended = _swept(runs, out, engine, retry_failed, watch)
+    if as_json:
+        states = {id: outcome.state for id, outcome in ended.outcomes.items()}
+        print_json({"runs": states, "directory": str(out.resolve())})
+    else:
+        _print_summary(ended)
+    if ended.count("failed"):
+        raise typer.Exit(1)
+    if ended.count("diverged"):
+        raise typer.Exit(3)
+
+
+def _swept(runs: list["Run"], out: Path, engine: "Engine", retry_failed: bool, watch: "_Watch") -> "Sweep":
+    from openwork.study.experiments.sweep import sweep
+    from openwork.study.files import no_space
+
+    try:
+        return sweep(runs, out, engine, retry_failed=retry_failed, watch=watch)
+    except OSError as error:
+        if not no_space(error) or (error.filename and error.errno not in (errno.ENOSPC, errno.EDQUOT)):
+            raise  # not a full disk but a folder that cannot be written to
+        raise OSError(
+            f"{error}; the sweep has stopped, finished runs are kept, and the same command goes on from there"
+        ) from error
+
+
+@contextmanager
+def _engine(
+    ray: str | None, out: Path, options: "Options", cpus: float, gpus: float | None, watch: "_Watch"
+) -> Iterator["Engine"]:
+    from openwork.study.experiments.sweep import Here
+
+    if ray is None:
+        if gpus is not None or cpus != 1:
+            raise typer.BadParameter("--cpus and --gpus belong to --ray")
+        checked_device(options.device)
+        yield Here(out, options, watch.tick)
+        return
+    on_gpu = options.device.startswith("cuda")
+    gpus = float(on_gpu) if gpus is None else gpus
+    if on_gpu != (gpus > 0) or ":" in options.device:
+        raise ValueError(f"--device {options.device} with --gpus {gpus:g}: Ray chooses the GPU; give --device cuda")
+    from openwork.study.experiments.cluster import Ray
+
+    with ExitStack() as stack:
+        with error_console.status("starting Ray" if ray == "local" else f"joining Ray at {ray}"):
+            engine = stack.enter_context(Ray(ray, out, options, cpus=cpus, gpus=gpus))
+        yield engine
+
+
+class _Watch:
+    """Says how a sweep is going: a line that changes on a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._status = error_console.status("reading the run directories")
+        self._began = self._said = time.monotonic()
+        self._sweep: Sweep | None = None
+        self._before = 0
+
+    def __enter__(self) -> None:
+        if error_console.is_terminal:
+            self._status.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+
+    def __call__(self, sweep: "Sweep") -> None:
+        now = time.monotonic()
+        if self._sweep is None:
+            self._sweep, self._began = sweep, now
+            self._before, _ = sweep.steps()
+        elif now - self._said < (1 if error_console.is_terminal else LINE_SECONDS):
+            return
+        self._said = now
+        text = self._line(sweep, now - self._began)
+        if error_console.is_terminal:
+            self._status.update(text)
+        else:
+            error_console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def tick(self, _: int) -> None:
+        """After each step in this process."""
+        if self._sweep:
+            self(self._sweep)
+
+    def _line(self, sweep: "Sweep", seconds: float) -> str:
+        done, left = sweep.steps()
+        parts = [f"{len(sweep.outcomes)} of {len(sweep.runs)} runs done", f"{len(sweep.running())} running"]
+        parts += [f"{n} {state}" for state in ("failed", "diverged") if (n := sweep.count(state))]
+        if best := sweep.best():
+            after = best["after"]
+            parts.append(f"best {after['accuracy']:.2%} at {after['sparsity']:.2%} sparsity ({best['name']})")
+        if done > self._before:
+            parts.append(f"{_duration(seconds * left / (done - self._before))} left")
+        return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _print_summary(sweep: "Sweep") -> None:
+    counts = ", ".join(f"{sweep.count(state)} {state}" for state in ("finished", "diverged", "failed"))
+    out_console.print(f"{len(sweep.runs)} runs: {counts}", highlight=False)
+    out_console.print(f"Run directories in {sweep.directory.resolve()}", highlight=False, soft_wrap=True)
+    reasons = Counter(outcome.reason for outcome in sweep.outcomes.values() if outcome.state == "failed")
+    for reason, count in reasons.most_common(10):
+        example = next(id for id, outcome in sweep.outcomes.items() if outcome.reason == reason)
+        text = f"{count} failed: {reason.splitlines()[0]} ({example}/failed.json); --retry-failed tries again"
+        error_console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _price(runs: list["Run"], out: Path, device: str | None, *, retry_failed: bool, as_json: bool) -> None:
+    from openwork.study.experiments.price import measured_step_ms, prices
+
+    where = checked_device(device) if device else None
+    with error_console.status("counting"):
+        found = prices(
+            runs,
+            out,
+            retry_failed=retry_failed,
+            measure=(lambda run: measured_step_ms(run, where)) if where else None,
+        )
+    if as_json:
+        print_json([{"task": p.task, "name": p.name, "states": p.states, "steps": p.steps, "step_ms": p.step_ms,
+                     "hours": p.hours, "source": p.source} for p in found])  # fmt: skip
+    else:
+        _print_prices(found)
+
+
+def _print_prices(found: list["Price"]) -> None:
+    table = Table("task", "technique", "runs", "steps left", "ms/step", "from", "hours", box=SIMPLE)
+    for p in found:
+        states = ", ".join(f"{count} {state}" for state, count in sorted(p.states.items()))
+        price = ["-", "-", "-"] if p.hours is None else [f"{p.step_ms:.3g}", p.source, f"{p.hours:.3g}"]
+        table.add_row(p.task, p.name, states, f"{p.steps:,}", *price)
+    out_console.print(table)
+    runs, steps = sum(p.states.total() for p in found), sum(p.steps for p in found)
+    unknown = sum(p.steps for p in found if p.hours is None)
+    text = f"{runs} runs, {steps:,} steps left"
+    if unknown < steps:
+        text += f", {sum(p.hours or 0 for p in found):.3g} hours of training on one device, without evaluation"
+    if unknown:
+        text += f"; {unknown:,} steps have no price: --measure times some of them on --device"
+    out_console.print(text, highlight=False, soft_wrap=True)

@@ -1,0 +1,75 @@
+"""The file checkpoint.pt of a run: all that resuming it needs, or, once it is done, its weights and masks."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from openwork.core.sparsifier import Sparsifier
+from openwork.inspect.torch_file import load_torch
+
+_KEYS = {"run", "model", "sparsifier"}
+
+
+def model_state(run: str, model: nn.Module, sparsifier: Sparsifier | None) -> dict[str, Any]:
+    """The weights and masks of ``run``, a run's canonical JSON: what is kept once it is done."""
+    return {"run": run, "model": model.state_dict(), "sparsifier": sparsifier.state_dict() if sparsifier else None}
+
+
+def load_model(state: dict[str, Any], model: nn.Module, sparsifier: Sparsifier | None, path: Path) -> None:
+    """The inverse of `model_state`. Raises ValueError, which names ``path``, where the tensors do not fit the model."""
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit its own description: {mismatch(error)}") from error
+    if sparsifier:
+        sparsifier.load_state_dict(state["sparsifier"])
+
+
+def training_state(
+    optimizer: torch.optim.Optimizer, device: torch.device, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What resuming needs beside the `model_state`: optimizer, random numbers, and the rows of metrics.jsonl so far."""
+    rng = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        rng["cuda"] = torch.cuda.get_rng_state(device)
+    return {"optimizer": optimizer.state_dict(), "rng": rng, "metrics": rows}
+
+
+def load_training(
+    state: dict[str, Any], optimizer: torch.optim.Optimizer, device: torch.device
+) -> list[dict[str, Any]]:
+    """The inverse of `training_state`; returns the rows."""
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["rng"]["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["rng"]["cuda"], device)
+    rows: list[dict[str, Any]] = state["metrics"]
+    return rows
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint.pt. Raises FileNotFoundError, and ValueError for a truncated or foreign file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}; give a run's directory or its checkpoint.pt")
+    state = load_torch(path)
+    if not isinstance(state, dict) or not state.keys() >= _KEYS:
+        raise ValueError(f"{path} is not a checkpoint of a run; `openwork inspect` reads other files")
+    return state
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether ``path`` is a run's checkpoint.pt, as opposed to any other file of tensors; its tensors are not read."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return False
+    content = load_torch(path, mapped=True)
+    return isinstance(content, dict) and content.keys() >= _KEYS
+
+
+def mismatch(error: RuntimeError) -> str:
+    """The first complaint of load_state_dict."""
+    return str(error).splitlines()[1].strip()

@@ -1,0 +1,68 @@
+"""The claim of a run's directory: no two processes train the same run at once.
+
+A claim is an advisory lock (flock) on the file ``lock`` of the directory. The operating system lets go of it when the
+process ends in whatever way, so there is nothing to expire, no heartbeat, and no clock to agree on. Between machines
+it holds where the file system carries locks between them (NFS from version 4, Lustre mounted with ``flock``, GPFS,
+CephFS). On one that does not, two machines may train the same run; they then write the same files, each whole.
+
+The file is created anew for each claim and removed with it. On NFS that also makes the machine read the directory
+again, and so see a result that another machine has just written.
+"""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from openwork.study.files import writing
+
+
+class ClaimedError(ValueError):
+    """Another process trains this run."""
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Holds the claim of a run's directory, which exists.
+
+    Raises ClaimedError where another process holds it, and WriteError where the file system has no locks or no space.
+    """
+    path = folder / "lock"
+    with writing(path):
+        file = _locked(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before letting go: it is still ours
+        file.close()
+
+
+def _locked(path: Path) -> TextIO:
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is(file, path):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+                file.flush()
+                return file
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise ClaimedError(f"{holder} is training run {path.parent.name}; wait for it, or stop it") from None
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # whoever held the file removed it after we had opened it: what we have locked has no name
+
+
+def _is(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,118 @@
+"""What a sweep would cost: its runs, the steps that are still to be done, and the time that they would take."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from openwork.study.experiments.run import Run, prepare, with_starts
+from openwork.study.experiments.sweep import completed_steps, known_outcome
+from openwork.study.results.store import read_results
+from openwork.study.training.loop import train
+
+WARM_UP, MEASURED = 3, 20  # steps
+
+
+@dataclass(frozen=True)
+class Price:
+    """The runs of one technique on one task.
+
+    states: how many are "finished", "diverged", "failed", "interrupted" or "new". steps: those still to be done.
+    step_ms: milliseconds of one, and ``source``, where that comes from; None where there is nothing to tell it from.
+    """
+
+    task: str
+    name: str
+    states: Counter[str]
+    steps: int
+    step_ms: float | None
+    source: str
+
+    @property
+    def hours(self) -> float | None:
+        """Of training on one device, without evaluation."""
+        return None if self.step_ms is None else self.steps * self.step_ms / 3.6e6
+
+
+def prices(
+    runs: Iterable[Run],
+    directory: Path,
+    *,
+    retry_failed: bool = False,
+    measure: Callable[[Run], float] | None = None,
+) -> list[Price]:
+    """The price of the runs, and of those that they start from, for each task and technique.
+
+    The time of a step is the median of the finished runs in ``directory`` of that task and technique; where there is
+    none, what ``measure`` says in milliseconds of the first run that is still to be trained. Nothing is written.
+    """
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in with_starts(runs):
+        groups.setdefault((run.task.title, run.name), []).append(run)
+    times: dict[tuple[str, str], list[float]] = {}
+    for row in read_results(directory) if directory.is_dir() else []:
+        if row["status"] == "finished":
+            times.setdefault((row["task"], row["name"]), []).append(row["cost"]["step_ms"])
+    found = []
+    for (task, name), members in groups.items():
+        states: Counter[str] = Counter()
+        steps, first = 0, None
+        for run in members:
+            state, left = _state(run, directory)
+            states[state] += 1
+            if left and (state != "failed" or retry_failed):
+                steps, first = steps + left, first or run
+        step_ms, source = None, ""
+        if known := times.get((task, name)):
+            step_ms, source = median(known), f"{len(known)} finished runs"
+        elif measure and first:
+            step_ms, source = measure(first), f"{MEASURED} steps now"
+        found.append(Price(task, name, states, steps, step_ms, source))
+    return found
+
+
+def measured_step_ms(run: Run, device: torch.device) -> float:
+    """The median time of the run's first steps after a warm-up, in milliseconds, on this machine."""
+    live = prepare(run, device)
+    optimizer = run.task.optimizer(live.model)
+    if live.sparsifier:
+        live.sparsifier.attach(optimizer)
+    ends: list[float] = []
+
+    def end(_: int) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        ends.append(time.perf_counter())
+
+    count = min(WARM_UP + MEASURED + 1, run.steps)
+    steps = train(
+        run.task,
+        live.model,
+        optimizer,
+        live.objective,
+        steps=run.steps,
+        seed=run.seed,
+        start=0,
+        every=count,
+        device=device,
+        progress=end,
+    )
+    end(0)
+    next(steps)
+    durations = [after - before for before, after in pairwise(ends)]
+    return 1000 * median(durations[WARM_UP:] or durations)
+
+
+def _state(run: Run, directory: Path) -> tuple[str, int]:
+    """The run's state and the steps that are left of it."""
+    folder = directory / run.id
+    known = known_outcome(folder)
+    if known and known.result:
+        return known.state, 0
+    done = completed_steps(folder)
+    return known.state if known else "interrupted" if done else "new", run.steps - done

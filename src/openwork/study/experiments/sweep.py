@@ -1,0 +1,248 @@
+"""A sweep: many runs, each executed once, whatever fails on the way.
+
+All that a sweep knows is in the run directories, so it needs no state of its own: a directory with ``result.json`` is
+done, one with ``failed.json`` has failed, and every other run is trained. Killed at any moment and started again, a
+sweep repeats no finished run and goes on with the interrupted ones.
+"""
+
+import json
+import socket
+import time
+import traceback
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from openwork.study.experiments.claim import ClaimedError
+from openwork.study.experiments.run import Run, execute, with_starts
+from openwork.study.files import no_space, write_text, writing
+from openwork.study.results.history import read_metrics
+from openwork.study.results.store import FORMAT, read_failure, read_result
+
+CRASHES = 3  # deaths of its process, without a further checkpoint, after which a run has failed
+CLAIMED_SECONDS = 2.0  # until a run that another process trains is looked at again
+
+State = Literal["finished", "diverged", "failed", "claimed", "crashed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt to execute a run ended.
+
+    claimed: another process is training it. crashed: the process died in it. result: of a finished or diverged run,
+    its name, step and "after". reason: of the other states, one sentence.
+    """
+
+    state: State
+    result: dict[str, Any] | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to execute a run: what does not belong to its identity."""
+
+    device: str = "cpu"
+    compile: bool = False
+    evaluations: int = 20
+    snapshots: int = 0
+
+
+class Engine(Protocol):
+    """Where runs are executed."""
+
+    def slots(self) -> int:
+        """How many runs to have submitted at a time, at least 1."""
+
+    def submit(self, run: Run) -> None:
+        """Begins to execute the run, or remembers to."""
+
+    def wait(self) -> list[tuple[Run, Outcome]]:
+        """The submitted runs that have ended since the last call; [] after about a second without one."""
+
+
+class Here:
+    """Executes runs in this process, one at a time; ``progress`` is that of `execute`."""
+
+    def __init__(self, directory: Path, options: Options, progress: Callable[[int], None] | None = None) -> None:
+        self._directory, self._options, self._progress = directory, options, progress
+        self._submitted: list[Run] = []
+
+    def slots(self) -> int:
+        """One."""
+        return 1
+
+    def submit(self, run: Run) -> None:
+        """Remembers the run."""
+        self._submitted.append(run)
+
+    def wait(self) -> list[tuple[Run, Outcome]]:
+        """The submitted run, after executing it."""
+        ended = [(run, attempt(run, self._directory, self._options, self._progress)) for run in self._submitted]
+        self._submitted.clear()
+        return ended
+
+
+@dataclass
+class Sweep:
+    """The state of a sweep: its runs by id, each after what it starts from, how they ended, which are submitted."""
+
+    directory: Path
+    runs: dict[str, Run]
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    submitted: set[str] = field(default_factory=set)
+
+    def count(self, state: State) -> int:
+        """How many runs ended so."""
+        return sum(outcome.state == state for outcome in self.outcomes.values())
+
+    def running(self) -> list[str]:
+        """The submitted runs that have been begun."""
+        return [id for id in self.submitted if (self.directory / id / "lock").exists()]
+
+    def steps(self) -> tuple[int, int]:
+        """The optimizer steps that have been done, those of failed runs left out, and those that are to be done."""
+        partial = {id: completed_steps(self.directory / id) for id in self.submitted}
+        done = sum(o.result["step"] for o in self.outcomes.values() if o.result) + sum(partial.values())
+        left = sum(run.steps - partial.get(id, 0) for id, run in self.runs.items() if id not in self.outcomes)
+        return done, left
+
+    def best(self) -> dict[str, Any] | None:
+        """The result of the sparse run with the highest accuracy; of the dense runs where there is no other."""
+        results = [o.result for o in self.outcomes.values() if o.state == "finished" and o.result]
+        return max(results, key=lambda r: (r["name"] != "dense", r["after"]["accuracy"]), default=None)
+
+
+def sweep(
+    runs: Iterable[Run],
+    directory: Path,
+    engine: Engine,
+    *,
+    retry_failed: bool = False,
+    watch: Callable[[Sweep], None] = lambda _: None,
+) -> Sweep:
+    """Executes the runs and those that they start from, until each has finished, diverged or failed.
+
+    A run that raises has failed, and is not tried again without ``retry_failed``; nor is one whose process died
+    `CRASHES` times at one place. What starts from a run that failed or diverged has failed. A run that another
+    process is training is waited for. ``watch`` is called at the beginning and at least each few seconds.
+    Raises OSError where the disk is full, which is no run's fault: finished runs are kept, and a later call goes on.
+    """
+    state = Sweep(directory, {run.id: run for run in with_starts(runs)})
+    waiting: dict[str, list[str]] = defaultdict(list)
+    ready: deque[str] = deque()
+    claimed: deque[tuple[float, str]] = deque()
+    crashes: dict[str, tuple[int, int]] = {}
+
+    def enqueue(id: str) -> None:
+        start = state.runs[id].start
+        before = state.outcomes.get(start.id) if start else None
+        if start and before is None:
+            waiting[start.id].append(id)
+        elif start and before and before.state != "finished":
+            reason = f"it starts from run {start.id}, which {before.state}"
+            settle(id, _failure(directory / id, reason))
+        else:
+            ready.append(id)
+
+    def settle(id: str, outcome: Outcome) -> None:
+        state.outcomes[id] = outcome
+        for dependent in waiting.pop(id, []):
+            enqueue(dependent)
+
+    for id in state.runs:
+        known = known_outcome(directory / id)
+        if known is None or (known.state == "failed" and retry_failed):
+            enqueue(id)
+        else:
+            settle(id, known)
+    watch(state)
+    while ready or claimed or state.submitted:
+        while claimed and (claimed[0][0] <= time.monotonic()):
+            ready.append(claimed.popleft()[1])
+        while ready and len(state.submitted) < engine.slots():
+            id = ready.popleft()
+            state.submitted.add(id)
+            engine.submit(state.runs[id])
+        if not state.submitted:
+            time.sleep(1)
+        for run, outcome in engine.wait():
+            id = run.id
+            state.submitted.remove(id)
+            if outcome.state == "claimed":
+                claimed.append((time.monotonic() + CLAIMED_SECONDS, id))
+            elif outcome.state == "crashed":
+                step = completed_steps(directory / id)
+                last, times = crashes.get(id, (step, 0))
+                crashes[id] = (step, times + 1 if step == last else 1)
+                if crashes[id][1] < CRASHES:
+                    ready.append(id)
+                else:
+                    settle(id, _failure(directory / id, f"its process died {CRASHES} times: {outcome.reason}"))
+            else:
+                settle(id, outcome)
+        watch(state)
+    return state
+
+
+def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int], None] | None = None) -> Outcome:
+    """How executing the run in this process ended; a failure is recorded in ``failed.json`` of its directory.
+
+    Raises OSError where the disk is full.
+    """
+    try:
+        result = execute(
+            run,
+            directory,
+            device=options.device,
+            compile=options.compile,
+            evaluations=options.evaluations,
+            snapshots=options.snapshots,
+            progress=progress,
+        )
+    except ClaimedError as error:
+        return Outcome("claimed", reason=str(error))
+    except Exception as error:
+        if isinstance(error, OSError) and no_space(error):
+            raise
+        return _failure(directory / run.id, f"{type(error).__name__}: {error}", traceback.format_exc())
+    return _ended(result)
+
+
+def known_outcome(folder: Path) -> Outcome | None:
+    """What a run's directory says: finished, diverged or failed; None for a run that is still to be trained."""
+    if (folder / "result.json").exists():
+        return _ended(read_result(folder / "result.json"))
+    failure = read_failure(folder)
+    return Outcome("failed", reason=failure["error"]) if failure else None
+
+
+def completed_steps(folder: Path) -> int:
+    """The steps after which an unfinished run would go on: those of its last checkpoint."""
+    rows = read_metrics(folder)
+    return int(rows[-1]["step"]) if rows else 0
+
+
+def _ended(result: dict[str, Any]) -> Outcome:
+    # A sweep remembers thousands of them, of which the layers would be nearly all.
+    return Outcome(result["status"], {key: result[key] for key in ("name", "step", "after")})
+
+
+def _failure(folder: Path, reason: str, details: str = "") -> Outcome:
+    """The outcome of a failed attempt, after recording it."""
+    before = read_failure(folder)
+    failure = {
+        "format": FORMAT,
+        "error": reason,
+        "traceback": details,
+        "attempt": before["attempt"] + 1 if before else 1,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+    }
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "failed.json", json.dumps(failure, indent=2) + "\n")
+    return Outcome("failed", reason=reason)

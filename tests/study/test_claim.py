@@ -1,0 +1,61 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from openwork.study.experiments.claim import ClaimedError, claim
+from openwork.study.files import WriteError
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from openwork.study.experiments.claim import claim
+with claim(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_claim_excludes_other_processes_until_its_own_is_killed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        sentence = rf"process {holder.pid} on .+ is training run {tmp_path.name}; wait for it, or stop it"
+        with pytest.raises(ClaimedError, match=sentence), claim(tmp_path):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    assert (tmp_path / "lock").exists()  # its file is left, and holds nobody up
+    with claim(tmp_path):
+        assert f"process {os.getpid()} " in (tmp_path / "lock").read_text()
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_many_who_claim_at_once_one_has_it_at_a_time(tmp_path):
+    inside, taken, refused = [], [], []
+
+    def take(name):
+        for _ in range(200):
+            try:
+                with claim(tmp_path):
+                    inside.append(name)
+                    assert inside == [name]
+                    inside.remove(name)
+                    taken.append(name)
+            except ClaimedError:
+                refused.append(name)
+
+    threads = [threading.Thread(target=take, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) + len(refused) == 800  # an assertion that fails ends its thread early
+    assert taken
+
+
+def test_a_folder_without_locks_is_named(tmp_path):
+    with pytest.raises(WriteError, match=r"No such file or directory: .*gone.lock"), claim(tmp_path / "gone"):
+        pass

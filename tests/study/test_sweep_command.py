@@ -1,0 +1,164 @@
+"""`openwork sweep` and `openwork results` as a user types them."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import tinylab
+
+COMMAND = [sys.executable, "-c", "from openwork.cli import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A user's folder with a module of experiments."""
+    folder = tmp_path_factory.mktemp("user")
+    shutil.copy(tinylab.__file__, folder / "mylab.py")
+    return folder
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "JOURNAL": str(folder / "journal")}
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*COMMAND, *arguments], cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def openwork(folder: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
+    """What it printed and what it complained about, each in one line."""
+    with start(folder, *arguments) as process:
+        printed, errors = process.communicate(timeout=120)
+    assert process.returncode == code, printed + errors
+    assert "Traceback" not in errors
+    return " ".join(printed.split()), " ".join(errors.split())
+
+
+def attempts(folder: Path) -> Counter[str]:
+    """How often a training of each seed began, since the last time."""
+    path = folder / "journal"
+    seeds = Counter(line.split()[0] for line in path.read_text().splitlines())
+    path.unlink()
+    return seeds
+
+
+def test_a_sweep_that_is_killed_goes_on_where_it_was(folder):
+    with start(folder, "sweep", "mylab:slow", "--out", "killed") as process:
+        while not list(folder.glob("killed/*/result.json")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+    assert len(list(folder.glob("killed/*/result.json"))) == 1
+    assert attempts(folder) == {"0": 1, "1": 1}
+    printed, errors = openwork(folder, "sweep", "mylab:slow", "--out", "killed")
+    assert "4 runs: 4 finished, 0 diverged, 0 failed" in printed
+    assert "1 of 4 runs done" in errors
+    assert attempts(folder) == {"1": 1, "2": 1, "3": 1}
+
+
+def test_two_sweeps_of_one_folder_share_the_runs(folder):
+    both = [start(folder, "sweep", "mylab:slow", "--out", "shared") for _ in range(2)]
+    for process in both:
+        printed, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        assert "4 runs: 4 finished" in printed
+    assert attempts(folder) == {"0": 1, "1": 1, "2": 1, "3": 1}
+    assert not list(folder.glob("shared/*/lock"))
+
+
+def test_ctrl_c_stops_it_and_leaves_whole_files(folder):
+    with start(folder, "sweep", "mylab:slow", "--out", "stopped") as process:
+        while not list(folder.glob("stopped/*/metrics.jsonl")):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert not list(folder.glob("stopped/*/lock"))
+    attempts(folder)
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_ray_is_killed_says_so_and_goes_on_where_it_was(folder):
+    pytest.importorskip("ray", reason='ray is not installed: pip install "openwork[cluster]"')
+    with start(folder, "sweep", "mylab:slow", "steps=80", "--out", "dead", "--ray", "local") as process:
+        while not list(folder.glob("dead/*/result.json")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.3)
+        tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
+        children = [pid for task in tasks for pid in task.read_text().split()]
+        (raylet,) = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "raylet\n"]
+        os.kill(int(raylet), signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+    # Ray's workers notice it after a while, in which they may come to the end.
+    assert process.returncode == 0 or "error: Ray has died; finished runs are kept" in errors
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("dead/*/result.json")}
+    attempts(folder)
+    (folder / "journal").touch()
+    printed, _ = openwork(folder, "sweep", "mylab:slow", "steps=80", "--out", "dead", "--ray", "local")
+    assert "4 runs: 4 finished, 0 diverged, 0 failed" in printed
+    assert attempts(folder).total() == 4 - len(before)
+    assert all(path.stat().st_mtime_ns == written for path, written in before.items())
+
+
+def test_failures_are_summed_up_and_tried_again_on_request(folder):
+    printed, errors = openwork(folder, "sweep", "mylab:mixed", "--out", "mixed", code=1)
+    assert "6 runs: 2 finished, 1 diverged, 3 failed" in printed
+    assert "1 failed: RuntimeError: the loss is wrong" in errors
+    assert "--retry-failed tries again" in errors
+    assert "without a result: 3 failed, 0 other folders" in openwork(folder, "results", "mixed")[1]
+    (folder / "repaired").touch()
+    openwork(folder, "sweep", "mylab:mixed", "--out", "mixed", code=1)
+    printed, _ = openwork(folder, "sweep", "mylab:mixed", "--out", "mixed", "--retry-failed", "--json", code=1)
+    assert Counter(json.loads(printed)["runs"].values()) == {"finished": 4, "diverged": 1, "failed": 1}
+
+
+def test_a_dry_run_counts_and_prices_and_writes_nothing(folder):
+    printed, _ = openwork(folder, "sweep", "openwork.study.experiments.mnist:table", "--dry-run", "--out", "dry")
+    assert "46 runs, 5,316,000 steps left; 5,316,000 steps have no price: --measure times some" in printed
+    printed, _ = openwork(folder, "sweep", "mylab:grid", "--dry-run", "--measure", "--out", "dry", "--json")
+    dense, pruned = json.loads(printed)
+    assert (dense["states"], dense["steps"], pruned["name"]) == ({"new": 6}, 120, "GradualMagnitude")
+    assert dense["hours"] == pytest.approx(dense["step_ms"] * 120 / 3.6e6)
+    assert not (folder / "dry").exists()
+
+
+def test_results_of_two_folders_are_one_table(folder):
+    openwork(folder, "sweep", "mylab:grid", "--out", "one", "--json")
+    shutil.copytree(folder / "one", folder / "two")
+    path = next(folder.glob("two/*/result.json"))
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "after": {**result["after"], "accuracy": 0.125}}))
+    shutil.rmtree(next(p for p in folder.glob("one/*") if p.name != result["id"]))
+    printed, errors = openwork(folder, "results", "one", "two", "--csv", "all.csv", "--parquet", "all.parquet")
+    assert "12 rows in " in printed
+    assert f"run {result['id']} has another after_accuracy in two than in one; the row is that of one" in errors
+    with (folder / "all.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["id"] for row in rows}) == len(rows) == 12
+    assert "0.125" not in {row["after_accuracy"] for row in rows}
+    table = pq.read_table(folder / "all.parquet").to_pylist()
+    assert [{k: "" if v is None else str(v) for k, v in row.items()} for row in table] == rows
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence", "code"),
+    [
+        (["sweep", "mylab:slow", "--ray", "127.0.0.1:1"], "cannot use Ray at '127.0.0.1:1': [Errno 111]", 1),
+        (["sweep", "mylab:slow", "--ray", "local", "--gpus", "0.5"], "Ray chooses the GPU; give --device cuda", 1),
+        (["sweep", "mylab:slow", "--gpus", "1"], "--cpus and --gpus belong to --ray", 2),
+        (["sweep", "mylab:slow", "--measure"], "--measure belongs to --dry-run", 2),
+        (["sweep", "mylab:slow", "--out", "mylab.py"], "cannot use mylab.py", 1),
+    ],
+)
+def test_bad_input_gives_one_sentence(folder, arguments, sentence, code):
+    assert sentence in openwork(folder, *arguments, code=code)[1]
