@@ -1,4 +1,7 @@
-"""Writing files so that a crash leaves the old content or the new, never a half."""
+"""Writing files so that a crash leaves the old content or the new, never a half.
+
+Of several processes that train one model the first alone writes.
+"""
 
 import os
 import tempfile
@@ -7,12 +10,16 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from openwork.study.processes import rank
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Lets ``write`` fill a temporary file beside ``path``, flushes it to disk and renames it to ``path``.
 
-    Raises OSError where that fails; ``path`` is then what it was before.
+    Does nothing in any process but the first. Raises OSError where that fails; ``path`` is then what it was before.
     """
+    if rank():
+        return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     temporary = Path(name)
