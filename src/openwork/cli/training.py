@@ -45,9 +45,13 @@ def run(
     snapshots: Annotated[int, typer.Option(min=0, help="How many copies of the weights to keep, for pictures.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Train what MODULE:FUNCTION returns; finished runs are not repeated, interrupted ones go on."""
+    """Train what MODULE:FUNCTION returns; finished runs are not repeated, interrupted ones go on.
+
+    Under torchrun, its processes train each run together, where the task divides its batches.
+    """
     from openwork.study.experiments.config import find, override
     from openwork.study.experiments.run import Run
+    from openwork.study.processes import processes, rank
 
     found = find(experiment)
     made = _called(found, experiment) if callable(found) else found
@@ -55,7 +59,10 @@ def run(
     if not runs or not all(isinstance(one, Run) for one in runs):
         raise ValueError(f"{experiment} must return a Run or a list of them, got {made!r}")
     runs = [override(one, settings or []) for one in runs]
-    results = _execute(runs, out, device=device, compile=compile, evaluations=evaluations, snapshots=snapshots)
+    with processes(checked_device(device)) as own:
+        results = _execute(runs, out, device=str(own), compile=compile, evaluations=evaluations, snapshots=snapshots)
+        if rank():
+            return
     if as_json:
         print_json(results)
     else:
@@ -77,13 +84,14 @@ def _execute(
     runs: Sequence["Run"], out: Path, *, device: str, compile: bool, evaluations: int, snapshots: int = 0
 ) -> list[dict[str, Any]]:
     from openwork.study.experiments.run import execute, with_starts
+    from openwork.study.processes import rank
 
     checked_device(device)
     runs = with_starts(runs)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     results = []
     done = 0
-    with Progress(*columns, console=error_console, transient=True) as bar:
+    with Progress(*columns, console=error_console, transient=True, disable=rank() > 0) as bar:
         job = bar.add_task("", total=sum(one.steps for one in runs))
         for number, one in enumerate(runs, 1):
             bar.update(job, description=f"{one.name}, seed {one.seed} (run {number} of {len(runs)})  steps")
