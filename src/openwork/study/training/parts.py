@@ -42,7 +42,7 @@ def _seed_noise(seed: int, step: int, part: int) -> None:
 
 
 class _NormStatistics:
-    """The running averages of a model's batch norms, which move by the mean over the parts of a batch."""
+    """The running averages of a model's batch norms, which move once a step, by the mean over the parts of a batch."""
 
     def __init__(self, model: nn.Module) -> None:
         norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
@@ -50,6 +50,8 @@ class _NormStatistics:
         self.buffers: list[Tensor] = [buffer for buffer in buffers if buffer is not None]
         self.before = [buffer.clone() for buffer in self.buffers]
         self.sums = [torch.zeros_like(buffer) for buffer in self.buffers]
+        self.counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
+        self.steps = [counter + 1 for counter in self.counters[:1]]  # all count the same
 
     def after_part(self) -> None:
         """Notes what the part has made of the averages, and puts them back."""
@@ -63,3 +65,4 @@ class _NormStatistics:
             sum_over_processes(self.sums)
             torch._foreach_mul_(self.sums, 1 / count)
             torch._foreach_copy_(self.buffers, self.sums)
+            torch._foreach_copy_(self.counters, self.steps * len(self.counters))
