@@ -22,6 +22,12 @@ def backward_in_parts(
     objective: Objective, model: nn.Module, parts: Parts, *, seed: int, step: int
 ) -> tuple[Tensor, Tensor]:
     """The shares of this process in loss and penalty; the parameters' ``grad`` has the sum over all processes."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if len(parts.batches) > 1:
+        # Sums of our own: else a parameter's first gradient is memory of a CUDA graph, which the next part overwrites.
+        for parameter in parameters:
+            parameter.grad = torch.empty_like(parameter)
+        torch._foreach_zero_([parameter.grad for parameter in parameters if parameter.grad is not None])
     norms = _NormStatistics(model)
     losses, penalties = [], []
     for number, batch in enumerate(parts.batches, parts.first):
@@ -32,7 +38,7 @@ def backward_in_parts(
         losses.append(loss.detach() / parts.count)
         penalties.append(penalty.detach() / parts.count)
     norms.end(parts.count)
-    sum_over_processes([p.grad for p in model.parameters() if p.grad is not None])
+    sum_over_processes([parameter.grad for parameter in parameters if parameter.grad is not None])
     return torch.stack(losses).sum(), torch.stack(penalties).sum()
 
 
