@@ -53,7 +53,10 @@ def test_command_lines_parse():
 
     commands = get_command(app).commands
     for line in "".join(
-        blocks("README.md", "sh") + blocks("docs/pictures.md", "sh") + blocks("results/mnist/README.md", "sh")
+        blocks("README.md", "sh")
+        + blocks("docs/pictures.md", "sh")
+        + blocks("docs/imagenet.md", "sh")
+        + blocks("results/mnist/README.md", "sh")
     ).splitlines():
         words = line.split("#")[0].split()
         if "openwork" in words:
