@@ -1,6 +1,10 @@
 import itertools
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +14,7 @@ from typer.testing import CliRunner
 
 import openwork as ow
 from openwork.cli import app
-from openwork.study.data.imagenet import IMAGES, image_records
+from openwork.study.data.imagenet import IMAGES
 from openwork.study.experiments import cifar10_resnet, resnet50
 from openwork.study.experiments.run import Run, execute
 from openwork.study.models.resnet import to_hugging_face
@@ -36,9 +40,7 @@ def pictures(tmp_path, monkeypatch):
     write_parquet(tmp_path / "pictures", "validation", images(13))
     monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
     monkeypatch.setenv("OPENWORK_WORKERS", "0")
-    image_records.cache_clear()
-    yield tmp_path / "pictures"
-    image_records.cache_clear()
+    return tmp_path / "pictures"
 
 
 # --- the recipe ------------------------------------------------------------------------------------------------------
@@ -258,6 +260,19 @@ def test_eval_takes_weights_of_others_and_other_images(pictures, tmp_path):
     table = CliRunner().invoke(app, ["eval", str(folder)]).stdout
     assert "top5" in table
     assert "100.00%" in table
+
+
+@pytest.mark.slow
+def test_torchrun_trains_with_two_processes_and_one_prints(pictures, tmp_path):
+    programs, runs = Path(sys.executable).parent, tmp_path / "runs"
+    command = [programs / "torchrun", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command += [programs / "openwork", "run", "test_imagenet:dense", "--out", runs]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])}
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("Run directories in") == 1
+    result = json.loads((runs / dense().id / "result.json").read_text())
+    assert result["environment"]["processes"] == 2
 
 
 def test_eval_says_what_does_not_fit(pictures, tmp_path):

@@ -107,7 +107,6 @@ def test_a_source_is_a_folder_or_a_name_on_the_hub(tmp_path, monkeypatch):
 
     monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
     write_folders(tmp_path / "mine", "train", CONTENT)
-    image_records.cache_clear()
     assert len(image_records("mine", "train").blocks) == 15
     assert image_records("mine", "train") is image_records("mine", "train")
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*other; put the images there, or name another"):
@@ -123,4 +122,3 @@ def test_a_source_is_a_folder_or_a_name_on_the_hub(tmp_path, monkeypatch):
     assert content(image_records(imagenet.HUB_NAME, "train")) == CONTENT
     with pytest.raises(FileNotFoundError, match=r"the hub gave no ILSVRC/imagenet-1k \(offline\); accept its terms"):
         image_records(imagenet.HUB_NAME, "validation")
-    image_records.cache_clear()

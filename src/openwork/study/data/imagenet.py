@@ -15,7 +15,6 @@ HUB_NAME = "ILSVRC/imagenet-1k"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in [0, 1]
 
 
-@cache  # a sweep asks for it in every run
 def image_records(source: str, split: str) -> Records:
     """A split of the images in the folder ``source``, read as `open_records` does, or of a data set on the hub.
 
@@ -32,9 +31,15 @@ def image_records(source: str, split: str) -> Records:
                 "by the environment variable OPENWORK_DATA"
             )
         folder = _downloaded(source, split, folder)
+    return _opened(folder, split)
+
+
+@cache  # a sweep asks for it in every run, and lists are long
+def _opened(folder: Path, split: str) -> Records:
     return open_records(folder, split)
 
 
+@cache
 def _downloaded(name: str, split: str, folder: Path) -> Path:
     try:
         from huggingface_hub import snapshot_download
