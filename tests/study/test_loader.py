@@ -1,3 +1,4 @@
+import os
 from itertools import islice
 
 import numpy as np
@@ -124,6 +125,13 @@ def test_labels_and_shards_that_are_wrong_end_it_in_one_sentence(tmp_path, monke
     (tmp_path / "b" / "train" / "n01" / "n01_0000.JPEG").unlink()
     with pytest.raises(ValueError, match=r"No such file or directory: .*n01_0000\.JPEG"):
         list(evaluation_batches(records, range(30), 8, size=16, classes=3, device=CPU))
+
+
+def test_a_worker_that_dies_is_said_in_one_sentence(records, monkeypatch):
+    monkeypatch.setenv("OPENWORK_WORKERS", "1")
+    monkeypatch.setattr(type(records), "read", lambda self, block: os._exit(1))
+    with pytest.raises(OSError, match=r"^a process that reads images died, perhaps for want of memory"):
+        batches(records, 1)
 
 
 def test_impossible_arguments_are_refused(records, monkeypatch):

@@ -77,6 +77,10 @@ def normalized(images: Tensor, mirrored: Tensor) -> Tensor:
 
     images: (N, 3, H, W) uint8, RGB, on any device; the layout stays.
     """
-    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) * 255 for values in (_MEAN, _STD))
+    # Not torch.tensor: compiled, that is a constant in the host's memory, which no CUDA graph takes.
+    mean, std = (
+        torch.cat([torch.full((1, 1, 1), 255 * value, device=images.device) for value in values])
+        for values in (_MEAN, _STD)
+    )
     images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
     return (images - mean) / std

@@ -147,7 +147,8 @@ def training_batches(
 
     All processes' shares of a step, one after the other, are the same batch whatever their number. An image that cannot
     be decoded is grey, has the label `IGNORED`, and is warned of. Raises ValueError where batch_size is more than there
-    are images or does not divide by ``processes``, and as `Records.read` and `Unreadable.add` do.
+    are images or does not divide by ``processes``, and as `Records.read` and `Unreadable.add` do;
+    OSError where a worker dies.
     """
     steps = batch_count(int(records.blocks.sum()), batch_size)
     if batch_size % processes:
@@ -210,7 +211,15 @@ def _read(reader: ImageReader, chunks: Iterator[Chunk], *, workers: int, device:
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),
     )
-    return iter(loader)
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OSError(
+            "a process that reads images died, perhaps for want of memory or of room in /dev/shm; start fewer with "
+            "the environment variable OPENWORK_WORKERS, or give the container more (docker run --shm-size=8g)"
+        ) from error
 
 
 class _Once:
