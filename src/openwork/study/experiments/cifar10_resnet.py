@@ -18,75 +18,77 @@ from openwork.techniques.magnitude import GradualMagnitude
 from openwork.techniques.random import RandomPruning
 from openwork.techniques.variational_dropout import VariationalDropout
 
-IMAGES = 50_000
-STEPS = 60 * (IMAGES // 256)
+IMAGES, EPOCHS, SEEDS = 50_000, 60, 3
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
-KL_WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0)  # factors of 1/N
-# The paper's 400 to 495, times 43 for the smaller sum of learning rates, times 50,000 / 1,281,167: 670 to 830.
+# Factors of 1/N at 60 epochs. The penalties move weights by learning rate times coefficient in each step, so half the
+# epochs need twice the factor. L0's come from the paper's 400 to 495 for this dropout rate, times 43 for the smaller
+# sum of learning rates, times 50,000 / 1,281,167: 670 to 830.
+KL_WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0)
 L0_WEIGHTS = (500.0, 650.0, 750.0, 850.0, 1_000.0)
-SEEDS = 3
 
 
-def dense() -> list[Run]:
+def dense(epochs: int = EPOCHS) -> list[Run]:
     """Without sparsity."""
-    return _seeds([Run(_task(), None, STEPS)])
+    return _seeds([Run(_task(), None, _steps(epochs))])
 
 
-def magnitude() -> list[Run]:
+def magnitude(epochs: int = EPOCHS) -> list[Run]:
     """Magnitude pruning, the same sparsity in every layer."""
-    return _seeds([Run(_task(), GradualMagnitude(_pruning(s), hidden="trained"), STEPS) for s in SPARSITIES])
+    techniques = [GradualMagnitude(_pruning(sparsity, epochs), hidden="trained") for sparsity in SPARSITIES]
+    return _seeds([Run(_task(), technique, _steps(epochs)) for technique in techniques])
 
 
-def extended() -> list[Run]:
+def extended(epochs: int = EPOCHS) -> list[Run]:
     """Magnitude pruning with the first convolution dense, ``fc`` at 80 %, and more steps at the middle rate."""
-    task, steps = replace(_task(), milestones=(0.2, 1.1 / 1.5, 1.3 / 1.5)), STEPS * 3 // 2
-    return _seeds(
-        [
-            Run(
-                task,
-                GradualMagnitude(
-                    Cubic(s, begin=steps * 26 // 100, end=steps * 83 // 100, every=steps // 64),
-                    allocation=PerLayer({"fc": 0.8}),
-                    hidden="trained",
-                ),
-                steps,
-                select=excluding("conv1.weight"),
-            )
-            for s in SPARSITIES
-        ]
-    )
+    task, steps = replace(_task(), milestones=(0.2, 1.1 / 1.5, 1.3 / 1.5)), _steps(epochs) * 3 // 2
+    runs = []
+    for sparsity in SPARSITIES:
+        schedule = Cubic(sparsity, begin=steps * 26 // 100, end=steps * 83 // 100, every=max(steps // 64, 1))
+        technique = GradualMagnitude(schedule, allocation=PerLayer({"fc": 0.8}), hidden="trained")
+        runs.append(Run(task, technique, steps, select=excluding("conv1.weight")))
+    return _seeds(runs)
 
 
-def random_pruning() -> list[Run]:
+def random_pruning(epochs: int = EPOCHS) -> list[Run]:
     """Random pruning, the same sparsity in every layer."""
-    return _seeds([Run(_task(), RandomPruning(_pruning(s)), STEPS) for s in SPARSITIES])
+    techniques = [RandomPruning(_pruning(sparsity, epochs)) for sparsity in SPARSITIES]
+    return _seeds([Run(_task(), technique, _steps(epochs)) for technique in techniques])
 
 
-def variational_dropout() -> list[Run]:
+def variational_dropout(epochs: int = EPOCHS) -> list[Run]:
     """Variational dropout with the paper's ramp, initial variance and threshold for ResNet-50."""
-    task = replace(_task(), decay_random=True)
-    ramps = [Linear(weight / IMAGES, begin=STEPS * 16 // 100, end=STEPS * 53 // 100) for weight in KL_WEIGHTS]
-    return _seeds([Run(task, VariationalDropout(ramp, threshold=0.5, log_sigma2=-15.0), STEPS) for ramp in ramps])
+    task, steps = replace(_task(), decay_random=True), _steps(epochs)
+    begin, end = steps * 20 // 128, steps * 68 // 128
+    ramps = [Linear(weight * EPOCHS / epochs / IMAGES, begin=begin, end=end) for weight in KL_WEIGHTS]
+    return _seeds([Run(task, VariationalDropout(ramp, threshold=0.5, log_sigma2=-15.0), steps) for ramp in ramps])
 
 
-def l0() -> list[Run]:
+def l0(epochs: int = EPOCHS) -> list[Run]:
     """L0 with an initial dropout rate of 10 %, and its own form of weight decay."""
-    ramps = [Constant(weight / IMAGES) for weight in L0_WEIGHTS]
-    return _seeds([Run(_task(), L0(ramp, weight_decay=5e-4), STEPS) for ramp in ramps])
+    coefficients = [Constant(weight * EPOCHS / epochs / IMAGES) for weight in L0_WEIGHTS]
+    techniques = [L0(coefficient, weight_decay=_task().weight_decay) for coefficient in coefficients]
+    return _seeds([Run(_task(), technique, _steps(epochs)) for technique in techniques])
 
 
-def comparison() -> list[Run]:
-    """All of them: 78 runs."""
-    return [*dense(), *magnitude(), *extended(), *random_pruning(), *variational_dropout(), *l0()]
+def comparison(epochs: int = EPOCHS) -> list[Run]:
+    """All of them: 78 runs, those of one seed after the other."""
+    functions = (dense, magnitude, extended, random_pruning, variational_dropout, l0)
+    runs = [run for function in functions for run in function(epochs)]
+    return sorted(runs, key=lambda run: run.seed)
 
 
 def _task() -> Cifar10ResNet:
     return Cifar10ResNet(jpeg=only_jpeg())
 
 
-def _pruning(sparsity: float) -> Cubic:
+def _steps(epochs: int) -> int:
+    return epochs * (IMAGES // Cifar10ResNet.batch_size)
+
+
+def _pruning(sparsity: float, epochs: int) -> Cubic:
     """From step 40,000 to 100,000 of 128,000, each 2,000."""
-    return Cubic(sparsity, begin=STEPS * 40 // 128, end=STEPS * 100 // 128, every=STEPS * 2 // 128)
+    steps = _steps(epochs)
+    return Cubic(sparsity, begin=steps * 40 // 128, end=steps * 100 // 128, every=max(steps * 2 // 128, 1))
 
 
 def _seeds(runs: list[Run]) -> list[Run]:
