@@ -55,6 +55,7 @@ def test_command_lines_parse():
     documents = (
         "README.md",
         "docs/cluster.md",
+        "docs/imagenet.md",
         "docs/pictures.md",
         "docs/report.md",
         "docs/published/README.md",

@@ -44,3 +44,9 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path):
     assert "cannot write" in answer.stdout or "File too large" in answer.stdout
     assert torch.equal(torch.load(path), torch.ones(3))
     assert os.listdir(tmp_path) == ["checkpoint.pt"]
+
+
+def test_of_several_processes_the_first_alone_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr("openwork.study.files.rank", lambda: 1)
+    write_text(tmp_path / "a", "text")
+    assert not list(tmp_path.iterdir())

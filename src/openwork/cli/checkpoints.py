@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
@@ -19,48 +19,93 @@ from openwork.cli.common import (
     print_json,
 )
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from openwork.study.experiments.run import Run
+
 
 def evaluate(
     checkpoint: Checkpoint,
     threshold: Annotated[list[float] | None, typer.Option(help="Another threshold on log alpha; repeatable.")] = None,
+    data: Annotated[str | None, typer.Option(help="Other images than the run's: its task.source.")] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="MODULE:FUNCTION", help="For a file of weights alone: a Run with its model.")
+    ] = None,
     device: Device = "cpu",
     trust: Trust = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a run's checkpoint on its test set, as finalized; re-threshold variational dropout."""
-    from openwork.inspect.report import report
+    """Evaluate a run's checkpoint on its test set, as finalized; re-threshold variational dropout.
+
+    With --task the checkpoint is any file of weights that fits the task's model, such as torchvision's ResNet-50.
+    """
     from openwork.study.experiments.config import TRUSTED
     from openwork.study.experiments.run import restore
 
     rows: list[dict[str, Any]] = []
     trusted = (*TRUSTED, *(trust or ()))
+    changes = [f"task.source={data}"] if data else []
     with error_console.status("evaluating"):
-        trained = restore(checkpoint, trusted=trusted)
-        own = getattr(trained.run.technique, "threshold", None)
-        if threshold and own is None:
-            raise ValueError(f"--threshold is for variational dropout; this run trained {trained.run.name}")
-        wanted: list[float | None] = [*threshold] if threshold else [own]
-        for value in wanted:
-            changed = [f"technique.threshold={value}"]
-            live = trained if value == own else restore(checkpoint, settings=changed, trusted=trusted)
-            plain = live.finalized_copy().to(checked_device(device))
-            counts = report(plain, select=live.run.select)
-            metrics = live.run.task.evaluate(plain, checked_device(device))
-            rows.append(
-                {"threshold": value, **metrics, "sparsity": counts.sparsity, "sparsity_all": counts.sparsity_all}
-            )
+        if task:
+            if threshold:
+                raise ValueError("--threshold is for a run of variational dropout, and --task for weights alone")
+            run, model = _with_weights(task, changes, checkpoint)
+            rows.append(_evaluated(run, model, None, device))
+        else:
+            trained = restore(checkpoint, settings=changes, trusted=trusted)
+            own = getattr(trained.run.technique, "threshold", None)
+            if threshold and own is None:
+                raise ValueError(f"--threshold is for variational dropout; this run trained {trained.run.name}")
+            wanted: list[float | None] = [*threshold] if threshold else [own]
+            for value in wanted:
+                changed = [*changes, f"technique.threshold={value}"]
+                live = trained if value == own else restore(checkpoint, settings=changed, trusted=trusted)
+                rows.append(_evaluated(live.run, live.finalized_copy(), value, device))
     if as_json:
         print_json(rows)
         return
-    table = Table(
-        "threshold", "accuracy", "error", "loss", "sparsity", "of all parameters", title=str(checkpoint), box=SIMPLE
-    )
+    others = [name for name in rows[0] if name not in ("threshold", "accuracy", "loss", "sparsity", "sparsity_all")]
+    names = ("threshold", "accuracy", "error", *others, "loss", "sparsity", "of all parameters")
+    table = Table(*names, title=str(checkpoint), box=SIMPLE)
     for row in rows:
         shown_threshold = "-" if row["threshold"] is None else f"{row['threshold']:g}"
         accuracy = row["accuracy"]
-        table.add_row(shown_threshold, f"{accuracy:.2%}", f"{1 - accuracy:.2%}", f"{row['loss']:.4f}",
-                      f"{row['sparsity']:.2%}", f"{row['sparsity_all']:.2%}")  # fmt: skip
+        table.add_row(shown_threshold, f"{accuracy:.2%}", f"{1 - accuracy:.2%}",
+                      *(f"{row[name]:.2%}" if name.startswith("top") else f"{row[name]:g}" for name in others),
+                      f"{row['loss']:.4f}", f"{row['sparsity']:.2%}", f"{row['sparsity_all']:.2%}")  # fmt: skip
     out_console.print(table)
+
+
+def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: str) -> dict[str, Any]:
+    from openwork.inspect.report import report
+
+    plain = plain.to(checked_device(device))
+    counts = report(plain, select=run.select)
+    metrics = run.task.evaluate(plain, checked_device(device))
+    return {"threshold": threshold, **metrics, "sparsity": counts.sparsity, "sparsity_all": counts.sparsity_all}
+
+
+def _with_weights(experiment: str, changes: list[str], path: Path) -> tuple["Run", "nn.Module"]:
+    """The run that ``experiment`` names, and its task's model with the weights of a file."""
+    from openwork.inspect.checkpoint import read_checkpoint
+    from openwork.study.experiments.config import find, override
+    from openwork.study.experiments.run import Run
+
+    made = find(experiment)
+    made = made() if callable(made) else made
+    if not isinstance(made, Run):
+        raise ValueError(f"{experiment} must return one Run, got {made!r}")
+    run = override(made, changes)
+    state = read_checkpoint(path).tensors
+    model = run.task.model()
+    rename = getattr(run.task, "weights_from", dict)  # of a task whose model others have under other names
+    try:
+        model.load_state_dict(rename(state))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise ValueError(f"{path} does not fit the model of {run.task.title}: {reason[:300]}") from error
+    return run, model
 
 
 def inspect(

@@ -57,10 +57,16 @@ def run(
 ) -> None:
     """Train the few runs that MODULE:FUNCTION returns and print their results; `sweep` is for many.
 
-    Finished runs are not repeated, interrupted ones go on; the first error stops it.
+    Finished runs are not repeated, interrupted ones go on; the first error stops it. Under torchrun, its processes
+    train each run together, where the task divides its batches.
     """
+    from openwork.study.processes import processes, rank
+
     runs = runs_of(experiment, settings)
-    results = _execute(runs, out, device=device, compile=compile, evaluations=evaluations, snapshots=snapshots)
+    with processes(checked_device(device)) as own:
+        results = _execute(runs, out, device=str(own), compile=compile, evaluations=evaluations, snapshots=snapshots)
+        if rank():
+            return
     if as_json:
         print_json(results)
     else:
@@ -74,13 +80,14 @@ def _execute(
     runs: Sequence["Run"], out: Path, *, device: str, compile: bool, evaluations: int, snapshots: int = 0
 ) -> list[dict[str, Any]]:
     from openwork.study.experiments.run import execute, with_starts
+    from openwork.study.processes import rank
 
     checked_device(device)
     runs = with_starts(runs)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     results = []
     done = 0
-    with Progress(*columns, console=error_console, transient=True) as bar:
+    with Progress(*columns, console=error_console, transient=True, disable=rank() > 0) as bar:
         job = bar.add_task("", total=sum(one.steps for one in runs))
         for number, one in enumerate(runs, 1):
             bar.update(job, description=f"{one.name}, seed {one.seed} (run {number} of {len(runs)})  steps")

@@ -1,4 +1,7 @@
-"""Writing files so that a crash leaves the old content or the new, never a half."""
+"""Writing files so that a crash leaves the old content or the new, never a half.
+
+Of several processes that train one model the first alone writes.
+"""
 
 import errno
 import os
@@ -8,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
+
+from openwork.study.processes import rank
 
 
 class WriteError(OSError):
@@ -33,8 +38,10 @@ def no_space(error: OSError) -> bool:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Lets ``write`` fill a temporary file beside ``path``, flushes it to disk and renames it to ``path``.
 
-    Raises WriteError where that fails; ``path`` is then what it was before.
+    Does nothing in any process but the first. Raises WriteError where that fails; ``path`` is then what it was before.
     """
+    if rank():
+        return
     with writing(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
@@ -56,6 +63,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files of writers that were killed; nobody may be writing in the folder."""
+    """Removes the temporary files of writers that were killed; nobody may be writing in the folder.
+
+    Does nothing in any process but the first.
+    """
+    if rank():
+        return
     for path in folder.glob(".*.*.????????"):
         path.unlink(missing_ok=True)

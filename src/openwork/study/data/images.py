@@ -96,7 +96,7 @@ def read_parquet(folder: Path, split: str) -> Images:
     a file is not parquet, a column is missing, an image or label is missing or invalid, image sizes differ, or there
     is no image at all.
     """
-    return _decode((str(path), _table(path)) for path in _shards(folder, split))
+    return _decode((str(path), _table(path)) for path in find_shards(folder, split))
 
 
 def read_hub(name: str, split: str) -> Images:
@@ -135,8 +135,11 @@ _FILE = re.compile(
 )  # the hub's older files end in a hash
 
 
-def _shards(folder: Path, split: str) -> list[Path]:
-    """The files of the split by shard number, each shard exactly once."""
+def find_shards(folder: Path, split: str) -> list[Path]:
+    """The parquet files of the split by shard number, each shard exactly once.
+
+    Raises FileNotFoundError and ValueError as `read_parquet` does.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; pass the one that holds {split}.parquet")
     found: dict[str, dict[Path, re.Match[str]]] = {}

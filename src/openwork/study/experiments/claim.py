@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from openwork.study.files import writing
+from openwork.study.processes import barrier, rank
 
 
 class ClaimedError(ValueError):
@@ -26,14 +27,19 @@ class ClaimedError(ValueError):
 
 @contextmanager
 def claim(folder: Path) -> Iterator[None]:
-    """Holds the claim of a run's directory, which exists.
+    """Holds the claim of a run's directory, which exists; of several processes that train together, the first does.
 
     Raises ClaimedError where another process holds it, and WriteError where the file system has no locks or no space.
     """
+    if rank():
+        barrier()
+        yield
+        return
     path = folder / "lock"
     with writing(path):
         file = _locked(path)
     try:
+        barrier()
         yield
     finally:
         path.unlink(missing_ok=True)  # before letting go: it is still ours

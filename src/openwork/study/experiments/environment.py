@@ -9,15 +9,17 @@ from typing import Any
 import torch
 
 import openwork
+from openwork.study.processes import world_size
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Device, processor, threads, versions and the commit of the source tree (None outside one)."""
+    """Device, processor, threads, processes, versions and the commit of the source tree (None outside one)."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "device": device.type,
         "processor": gpu or _processor(),
         "threads": torch.get_num_threads(),
+        "processes": world_size(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "openwork": openwork.__version__,

@@ -37,6 +37,7 @@ from openwork.study.experiments.config import TRUSTED, canonical, describe, from
 from openwork.study.experiments.environment import environment
 from openwork.study.experiments.expected_flops import expected_flops
 from openwork.study.files import remove_leftovers, write_atomically, write_text, writing
+from openwork.study.processes import barrier
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.store import FORMAT, read_result
 from openwork.study.tasks.task import Task
@@ -193,7 +194,8 @@ def execute(
     interruption, to the last bit, but for compiled kernels on a GPU. ``evaluations`` says how often to evaluate and
     checkpoint; ``progress`` is called with the number of completed steps after each, but not for the run that this one
     starts from, which is executed first where it is not done. The result's fields are those of
-    `openwork.study.results.store`.
+    `openwork.study.results.store`. Of several processes (see `openwork.study.processes`) all call it, with a directory
+    that all of them see; the first one writes.
     ``snapshots``: how many finalized copies of the selected weights to keep besides the initial one, at the evaluations
     nearest to evenly spread; not part of the run's identity, so a run that is done gets none.
     Raises ValueError for more snapshots than evaluations, and where the run that this one starts from has diverged;
@@ -347,4 +349,5 @@ def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bo
     write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
     if finished:  # only now is what resuming needs of no use any more
         write_atomically(folder / "checkpoint.pt", lambda path: torch.save(live.state(), path))
+    barrier()  # no process goes on before the first one has written
     return result

@@ -1,4 +1,4 @@
-"""CIFAR-10: the VGG-like network of SparseVD, and the wide residual network that Louizos et al. sparsified.
+"""CIFAR-10: SparseVD's VGG-like network, the wide residual network that Louizos et al. sparsified, and ResNet-50.
 
 Molchanov, Ashukha & Vetrov 2017, arXiv 1701.05369; Louizos, Welling & Kingma 2018, arXiv 1712.01312; their code. On a
 GPU layers compute in bfloat16 (autocast), parameters and losses in float32.
@@ -16,9 +16,10 @@ from openwork.study.data import cifar10
 from openwork.study.data.batches import cropped_batches
 from openwork.study.data.images import Images, on_device
 from openwork.study.data.whitening import whitened
+from openwork.study.models.resnet import ResNet
 from openwork.study.models.vgg import VggLike
 from openwork.study.models.wide_resnet import WideResNet
-from openwork.study.tasks.classification import ImageClassification, decayed
+from openwork.study.tasks.classification import ImageClassification, decayed, kernels_decayed
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,7 @@ class Cifar10WideResNet(Cifar10):
 
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Images cropped from 40x40, padded with black, mirrored every other time, then normalised."""
-        train, _ = self.data(device)
-        for images, labels in cropped_batches(train, self.batch_size, seed=seed, start=start):
-            yield cifar10.normalized(images), labels
+        return _augmented(self.data(device)[0], self.batch_size, seed, start)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """SGD with Nesterov momentum."""
@@ -115,6 +114,55 @@ class Cifar10WideResNet(Cifar10):
     def learning_rate(self, progress: float) -> float:
         """The peak * 0.2 to the power of the number of milestones passed."""
         return float(self.peak_learning_rate * 0.2 ** sum(progress >= milestone for milestone in (0.3, 0.6, 0.8)))
+
+
+@dataclass(frozen=True)
+class Cifar10ResNet(Cifar10):
+    """A ResNet with a stem for small images, on randomly cropped and mirrored ones; ImageNet's recipe in few epochs.
+
+    SGD with Nesterov momentum 0.9. The learning rate rises for the first 5 % of the steps on a straight line from 0,
+    and falls to a tenth at each of the ``milestones``, fractions of the steps.
+    weight_decay: of the weights of convolutions and ``fc``; decay_random: also of the means of random weights.
+    """
+
+    batch_size: int = 256
+    peak_learning_rate: float = 0.1
+    depth: int = field(default=50, kw_only=True)
+    milestones: tuple[float, ...] = field(default=(0.3, 0.6, 0.8), kw_only=True)
+    weight_decay: float = field(default=5e-4, kw_only=True)
+    decay_random: bool = field(default=False, kw_only=True)
+
+    @property
+    def title(self) -> str:
+        """The network with its depth, and the data set."""
+        return f"ResNet-{self.depth}, {self.images}"
+
+    def model(self) -> nn.Module:
+        """23,520,842 parameters for depth 50."""
+        return _channels_last(ResNet(self.depth, classes=10, small=True))
+
+    def data(self, device: torch.device) -> tuple[Images, Images]:
+        """Training images as read, since they are augmented first, and normalised test images."""
+        return _normalized(device, self.jpeg)
+
+    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images cropped from 40x40, padded with black, mirrored every other time, then normalised."""
+        return _augmented(self.data(device)[0], self.batch_size, seed, start)
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """SGD with Nesterov momentum."""
+        groups = kernels_decayed(model, self.weight_decay, random=self.decay_random)
+        return torch.optim.SGD(groups, lr=self.peak_learning_rate, momentum=0.9, nesterov=True, fused=True)
+
+    def learning_rate(self, progress: float) -> float:
+        """The peak * min(20 * progress, 1) * 0.1 to the power of the number of milestones passed."""
+        passed = sum(progress >= milestone for milestone in self.milestones)
+        return float(self.peak_learning_rate * min(20 * progress, 1.0) * 0.1**passed)
+
+
+def _augmented(train: Images, batch_size: int, seed: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for images, labels in cropped_batches(train, batch_size, seed=seed, start=start):
+        yield cifar10.normalized(images), labels
 
 
 def _channels_last(model: nn.Module) -> nn.Module:

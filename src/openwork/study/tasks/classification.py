@@ -80,13 +80,33 @@ def decayed(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     Weight decay is a prior. A weight that is a random variable has that of its technique, and what is learned besides,
     on the submodule ``reparam``, is no weight: the optimizer decays neither.
     """
-    random: set[int] = set()
+    means, learned = _random(model)
+    return _groups(model, weight_decay, [p for p in model.parameters() if id(p) not in means | learned])
+
+
+def kernels_decayed(model: nn.Module, weight_decay: float, *, random: bool) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer that decays matrices and kernels alone, not norms and biases.
+
+    random: also the means of random variables, which otherwise have the decay of their technique alone.
+    """
+    means, learned = _random(model)
+    spared = learned if random else means | learned
+    return _groups(model, weight_decay, [p for p in model.parameters() if p.dim() > 1 and id(p) not in spared])
+
+
+def _random(model: nn.Module) -> tuple[set[int], set[int]]:
+    """The ids of the parameters that are means of random variables, and of what is learned besides."""
+    means: set[int] = set()
+    others: set[int] = set()
     for module in model.modules():
         if isinstance(learned := module._modules.get("reparam"), nn.ModuleDict):
-            random |= {id(parameter) for parameter in learned.parameters()}
-            random |= {id(module._parameters[leaf]) for leaf in learned}
-    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-    for parameter in model.parameters():
-        groups[id(parameter) in random].append(parameter)
-    decays = zip(groups, (weight_decay, 0.0), strict=True)
+            others |= {id(parameter) for parameter in learned.parameters()}
+            means |= {id(module._parameters[leaf]) for leaf in learned}
+    return means, others
+
+
+def _groups(model: nn.Module, weight_decay: float, chosen: list[nn.Parameter]) -> list[dict[str, Any]]:
+    ids = {id(parameter) for parameter in chosen}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in ids]
+    decays = ((chosen, weight_decay), (rest, 0.0))
     return [{"params": parameters, "weight_decay": decay} for parameters, decay in decays if parameters]

@@ -1,10 +1,24 @@
 """What a benchmark has to provide."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A batch in ``count`` equal parts, whose losses are averaged; this process has those from number ``first`` on.
+
+    A task whose batches are parts trains on any number of processes, and on few devices by accumulating gradients,
+    always with the same result up to rounding: norms see one part at a time, and noise belongs to a part.
+    """
+
+    batches: Sequence[Any]
+    first: int
+    count: int
 
 
 class Task(Protocol):
@@ -24,7 +38,10 @@ class Task(Protocol):
         """The learning rate when the fraction ``progress`` in [0, 1) of the steps is done."""
 
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Any]:
-        """Endless training batches from step ``start`` on; the same ones for the same seed, whatever ``start``."""
+        """Endless training batches from step ``start`` on; the same ones for the same seed, whatever ``start``.
+
+        Each is what `loss` takes, or `Parts` of it.
+        """
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """The mean loss of a batch, shape ()."""

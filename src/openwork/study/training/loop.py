@@ -1,15 +1,14 @@
 """The training loop."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from openwork.study.tasks.task import Task
-
-Objective = Callable[[Any], tuple[Tensor, Tensor]]
-"""batch -> (loss, penalty), both of shape (); their sum is minimised."""
+from openwork.study.processes import sum_over_processes, world_size
+from openwork.study.tasks.task import Parts, Task
+from openwork.study.training.parts import Objective as Objective  # where `execute` looks for it
+from openwork.study.training.parts import backward_in_parts
 
 
 def train(
@@ -29,6 +28,7 @@ def train(
 
     It yields each ``every`` steps and at the end. Nothing happens between two yields but training, so the caller may
     evaluate, save and time as it likes. ``progress`` is called with the number of completed steps after each.
+    Raises ValueError for several processes and a task whose batches have no parts.
     """
     model.train()
     totals = torch.zeros(2, device=device)
@@ -36,8 +36,13 @@ def train(
     for step, batch in zip(range(start, steps), task.batches(seed, start, device), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = task.learning_rate(step / steps)
-        loss, penalty = objective(batch)
-        (loss + penalty).backward()  # type: ignore[no-untyped-call]
+        if isinstance(batch, Parts):
+            loss, penalty = backward_in_parts(objective, model, batch, seed=seed, step=step)
+        elif world_size() > 1:
+            raise ValueError(f"{task.title} does not divide its batches among processes; run it without torchrun")
+        else:
+            loss, penalty = objective(batch)
+            (loss + penalty).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
         totals += torch.stack([loss.detach(), penalty.detach()])
@@ -45,6 +50,7 @@ def train(
         if progress:
             progress(step + 1)
         if (step + 1) % every == 0 or step + 1 == steps:
+            sum_over_processes([totals])
             mean_loss, mean_penalty = (totals / counted).tolist()
             totals.zero_()
             counted = 0

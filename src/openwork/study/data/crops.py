@@ -1,0 +1,84 @@
+"""The crops of ImageNet training and evaluation: Szegedy et al. 2015 (arXiv:1409.4842), as Gale et al. 2019 have them.
+
+The rule for a random crop is that of TensorFlow's `sample_distorted_bounding_box`, which the paper's code calls.
+"""
+
+import io
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+AREA, ASPECT, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
+_BORDER = 224 / 256  # of the shorter side, for evaluation
+
+Pixels = npt.NDArray[np.uint8]
+Box = tuple[int, int, int, int]
+"""left, top, right, bottom in pixels, the last two exclusive."""
+
+
+class UnreadableImageError(ValueError):
+    """Bytes that are no image."""
+
+
+def random_box(height: int, width: int, random: np.random.Generator) -> Box:
+    """A crop of 8 % to 100 % of the area with an aspect ratio (width / height) of 3/4 to 4/3, anywhere in the image.
+
+    The ratio is uniform, then the height uniform among those that fit, then the place. Where ten ratios give no such
+    crop, as for a panorama, it is `center_box`.
+    """
+    for _ in range(ATTEMPTS):
+        ratio = random.uniform(*ASPECT)
+        low, high = (round(math.sqrt(share * height * width / ratio)) for share in AREA)
+        high = min(high, height, math.floor((width + 0.5 - 1e-7) / ratio))
+        rows = int(random.integers(low, high + 1)) if low < high else high
+        columns = round(rows * ratio)
+        if rows < 1 or not 1 <= columns <= width or not AREA[0] <= rows * columns / (height * width) <= AREA[1]:
+            continue
+        top, left = int(random.integers(height - rows + 1)), int(random.integers(width - columns + 1))
+        return left, top, left + columns, top + rows
+    return center_box(height, width)
+
+
+def center_box(height: int, width: int) -> Box:
+    """The square in the middle whose side is 224/256 of the shorter side of the image."""
+    side = max(int(_BORDER * min(height, width)), 1)
+    top, left = (height - side + 1) // 2, (width - side + 1) // 2
+    return left, top, left + side, top + side
+
+
+def decoded(encoded: bytes) -> Pixels:
+    """The RGB pixels (height, width, 3) of a JPEG, PNG or other image file.
+
+    JPEGs are decoded by simplejpeg, what it does not take (CMYK, files with small faults) and other formats by Pillow.
+    Raises UnreadableImageError where Pillow cannot decode it either, and ImportError without the two.
+    """
+    try:
+        import simplejpeg
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(f'decoding images needs {error.name}: pip install "openwork[study]"') from error
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(encoded)
+        if height * width <= (Image.MAX_IMAGE_PIXELS or math.inf):  # beyond it, Pillow has the say
+            pixels: Pixels = simplejpeg.decode_jpeg(encoded, "RGB")
+            return pixels
+    except ValueError:
+        pass  # no JPEG, or one that only Pillow takes
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return np.array(image.convert("RGB"))
+    except Exception as error:  # Pillow: OSError, SyntaxError, ValueError, struct.error and others
+        raise UnreadableImageError(str(error) or type(error).__name__) from error
+
+
+def resized(pixels: Pixels, box: Box, size: int) -> Pixels:
+    """The box of (height, width, 3) pixels as (size, size, 3): bicubic with a = -0.5, filtered where it shrinks."""
+    left, top, right, bottom = box
+    crop = torch.from_numpy(pixels[top:bottom, left:right]).permute(2, 0, 1)[None]
+    crop = crop.contiguous(memory_format=torch.channels_last)  # what torch has a fast kernel for
+    small = F.interpolate(crop, (size, size), mode="bicubic", antialias=True)
+    result: Pixels = small[0].permute(1, 2, 0).contiguous().numpy()
+    return result

@@ -1,0 +1,53 @@
+"""Several processes that train one model, as torchrun starts them; without torchrun there is one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[torch.device]:
+    """Joins the processes that torchrun started, for the time of the context; this process's device.
+
+    That is GPU number LOCAL_RANK for "cuda". Without torchrun nothing happens.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """The number of this process; 0 where it is the only one."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Waits for the other processes: what the first one wrote is there."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def sum_over_processes(tensors: list[Tensor]) -> None:
+    """Replaces tensors of one dtype and device by their sums over all processes, in one message."""
+    if world_size() > 1 and tensors:
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])

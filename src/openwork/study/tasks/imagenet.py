@@ -1,0 +1,170 @@
+"""ResNet on ImageNet, trained as by Gale, Elsen & Hooker 2019 (arXiv 1902.09574, appendix; their code)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from openwork.study.data import imagenet
+from openwork.study.data.loader import IGNORED, Batch, evaluation_batches, training_batches
+from openwork.study.data.order import share
+from openwork.study.data.records import Records
+from openwork.study.models.resnet import ResNet, from_hugging_face
+from openwork.study.processes import rank, sum_over_processes, world_size
+from openwork.study.tasks.classification import kernels_decayed
+from openwork.study.tasks.task import Parts
+
+BATCH, STEPS = 1024, 128_000
+EPOCHS = STEPS * BATCH / imagenet.IMAGES  # 102.3
+
+
+@dataclass(frozen=True)
+class ImageNetResNet:
+    """SGD with Nesterov momentum 0.9, on one device or many; on a GPU layers compute in bfloat16, else in float32.
+
+    source: a folder, relative to OPENWORK_DATA, or a name on the hub; see `image_records`.
+    batch_size: images of an optimizer step. part_size: images that go through the network, and its norms, at once: a
+        step's batch is divided into parts of this size, which any number of processes share. The paper's is 128.
+    rate: the learning rate for a batch of 256, scaled with batch_size. Over ``epochs`` it rises for ``warm_up`` epochs
+        on a straight line from 0 and falls to a tenth at each of the ``milestones``. A run of fewer steps has the same
+        shape in fewer epochs.
+    weight_decay: of the weights of convolutions and ``fc``, not of norms and biases. decay_random: also of the means of
+        random weights, as the paper has it for variational dropout; L0 has a weight decay of its own.
+    """
+
+    source: str = imagenet.HUB_NAME
+    validation: str = "validation"
+    depth: int = field(default=50, kw_only=True)
+    width: float = field(default=1.0, kw_only=True)
+    classes: int = field(default=1000, kw_only=True)
+    size: int = field(default=224, kw_only=True)
+    batch_size: int = field(default=BATCH, kw_only=True)
+    part_size: int = field(default=128, kw_only=True)
+    rate: float = field(default=0.1, kw_only=True)
+    epochs: float = field(default=EPOCHS, kw_only=True)
+    warm_up: float = field(default=5.0, kw_only=True)
+    milestones: tuple[float, ...] = field(default=(30.0, 60.0, 80.0), kw_only=True)
+    weight_decay: float = field(default=1e-4, kw_only=True)
+    decay_random: bool = field(default=False, kw_only=True)
+    label_smoothing: float = field(default=0.1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.part_size < 1 or self.batch_size % self.part_size:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of part_size, got {self.part_size}")
+
+    @property
+    def title(self) -> str:
+        """The network with its width, and the name of the source."""
+        width = "" if self.width == 1 else f" x {self.width:g}"
+        return f"ResNet-{self.depth}{width}, {self.source.rpartition('/')[2]}"
+
+    def model(self) -> nn.Module:
+        """25,557,032 parameters for depth 50."""
+        model = ResNet(self.depth, self.width, self.classes)
+        # The layout that a GPU's convolutions want; torch's stubs do not know the argument.
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def weights_from(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict of torchvision's or Hugging Face's ResNet under the names of `model`'s."""
+        return from_hugging_face(state)
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """SGD with Nesterov momentum."""
+        groups = kernels_decayed(model, self.weight_decay, random=self.decay_random)
+        return torch.optim.SGD(groups, lr=self.learning_rate(0), momentum=0.9, nesterov=True, fused=True)
+
+    def learning_rate(self, progress: float) -> float:
+        """Peak * min(epoch / warm_up, 1) * 0.1 to the power of the number of milestones passed."""
+        epoch = progress * self.epochs
+        peak = self.rate * self.batch_size / 256
+        passed = sum(epoch >= milestone for milestone in self.milestones)
+        return float(peak * min(epoch / self.warm_up, 1.0) * 0.1**passed)
+
+    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Parts]:
+        """Randomly cropped images in parts, in an order drawn for each epoch from the seed; see `training_batches`.
+
+        Raises ValueError where the parts of a batch cannot be shared equally among the processes.
+        """
+        count, processes = self.batch_size // self.part_size, world_size()
+        if count % processes:
+            raise ValueError(
+                f"a batch has {count} parts of {self.part_size} images, which {processes} processes cannot share "
+                "equally; start a number of processes that divides it, or choose another task.part_size"
+            )
+        train, _ = self._records()
+        for batch in training_batches(
+            train,
+            self.batch_size,
+            size=self.size,
+            classes=self.classes,
+            seed=seed,
+            start=start,
+            device=device,
+            rank=rank(),
+            processes=processes,
+        ):
+            yield Parts(batch.parts(count // processes), count // processes * rank(), count)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean cross-entropy in nats with smoothed labels, of the images that could be decoded."""
+        logits = self._logits(model, batch)
+        losses = F.cross_entropy(
+            logits, batch.labels, ignore_index=IGNORED, label_smoothing=self.label_smoothing, reduction="sum"
+        )
+        return losses / (batch.labels != IGNORED).sum().clamp(min=1)
+
+    def example(self, device: torch.device) -> Tensor:
+        """A black image, (1, 3, size, size)."""
+        return torch.zeros(1, 3, self.size, self.size, device=device)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Over all validation images in evaluation mode, each counted once whatever the number of processes.
+
+        accuracy and top5: the fraction of images whose label is the first, or among the first five, 0-1; loss: mean
+        cross-entropy in nats, without smoothing, of the readable images; unreadable: how many could not be decoded,
+        which count as wrong. Raises ValueError where images were lost or counted twice.
+        """
+        training = model.training
+        model.eval()
+        _, validation = self._records()
+        size = int(validation.blocks.sum())
+        numbers = range(*share(size, rank(), world_size()))
+        totals = torch.zeros(5, dtype=torch.float64, device=device)
+        for batch in evaluation_batches(
+            validation, numbers, self.part_size, size=self.size, classes=self.classes, device=device
+        ):
+            totals += self._counts(model, batch)
+        sum_over_processes([totals])
+        model.train(training)
+        images, correct, among_five, loss, unreadable = totals.tolist()
+        if images != size:
+            raise ValueError(f"{images:g} of {size:,} validation images were counted; this is a fault of openwork")
+        return {
+            "accuracy": correct / size,
+            "top5": among_five / size,
+            "loss": loss / max(size - unreadable, 1),
+            "unreadable": unreadable,
+        }
+
+    def _counts(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Images, first right, among the first five, sum of losses and unreadable images of a batch, (5,) float64."""
+        logits = self._logits(model, batch)
+        loss = F.cross_entropy(logits, batch.labels, ignore_index=IGNORED, reduction="sum")
+        best = logits.topk(min(5, self.classes)).indices == batch.labels[:, None]
+        found = [batch.labels.numel(), best[:, 0].sum(), best.any(1).sum(), loss, (batch.labels == IGNORED).sum()]
+        return torch.stack([torch.as_tensor(value, dtype=torch.float64, device=loss.device) for value in found])
+
+    def _logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        images = imagenet.normalized(batch.images, batch.mirrored)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+            logits: Tensor = model(images)
+        return logits.float()
+
+    def _records(self) -> tuple[Records, Records]:
+        train = imagenet.image_records(self.source, "train")
+        validation = imagenet.image_records(self.source, self.validation)
+        imagenet.check_same_classes(train, validation, self.classes)
+        return train, validation

@@ -1,0 +1,135 @@
+"""A batch in parts: accumulated by one process or shared by two, the result is the same."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from pictures_on_disk import images, write_folders
+from processes import run_two
+from safetensors.torch import load_file
+from torch import nn
+
+from openwork.core.schedules import Constant, Cubic
+from openwork.study.experiments.run import Run, execute
+from openwork.study.tasks.imagenet import ImageNetResNet
+from openwork.study.tasks.lenet import DigitsLeNet300100
+from openwork.study.tasks.task import Parts
+from openwork.study.training.parts import backward_in_parts
+from openwork.techniques.l0 import L0
+from openwork.techniques.magnitude import GradualMagnitude
+from openwork.techniques.variational_dropout import VariationalDropout
+
+TINY = {"depth": 18, "width": 0.125, "classes": 3, "size": 64, "batch_size": 8, "part_size": 2, "rate": 0.3}
+
+
+def runs() -> list[Run]:
+    """Three techniques; also imported by the two processes."""
+    task = ImageNetResNet("pictures", **TINY)
+    techniques = (
+        GradualMagnitude(Cubic(0.8, begin=1, end=4, every=1), hidden="trained"),
+        VariationalDropout(Constant(1e-4), log_sigma2=-4.0),
+        L0(Constant(1e-4), dropout=0.3),
+    )
+    return [Run(task, technique, steps=6) for technique in techniques]
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """25 training and 7 validation images; 7 is no multiple of anything."""
+    write_folders(tmp_path / "pictures", "train", images(25))
+    write_folders(tmp_path / "pictures", "val", images(7))
+    monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
+    monkeypatch.setenv("OPENWORK_WORKERS", "0")
+    return tmp_path
+
+
+SCRIPT = """
+from pathlib import Path
+from openwork.study import files
+from openwork.study.experiments.run import execute
+from test_parts import runs
+files.rank = lambda: 0  # so that the second process writes, too, to be compared
+for run in runs():
+    result = execute(run, Path(f"process{rank}"), evaluations=2)
+    print(result["status"], result["after"]["accuracy"], result["environment"]["processes"])
+"""
+
+
+def test_two_processes_have_equal_bits_and_end_where_one_does(pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    first, second = run_two(SCRIPT, pictures)
+    assert first == second
+    for run, line in zip(runs(), first.splitlines(), strict=True):
+        alone = execute(run, pictures / "one", evaluations=2)
+        assert line.split() == ["finished", str(alone["after"]["accuracy"]), "2"]
+        folders = [pictures / folder / run.id for folder in ("one", "process0", "process1")]
+        ours, theirs, others = (load_file(folder / "model.safetensors") for folder in folders)
+        assert all(torch.equal(tensor, others[name]) for name, tensor in theirs.items())
+        for name, tensor in ours.items():
+            torch.testing.assert_close(
+                tensor,
+                theirs[name],
+                rtol=1e-3,
+                atol=1e-4,
+                msg=lambda text, run=run, name=name: f"{run.name} {name}: {text}",
+            )
+        zeros = [sum(int((t == 0).sum()) for t in state.values()) for state in (ours, theirs)]
+        assert zeros[0] == zeros[1]
+
+
+class Noisy(nn.Module):
+    """A norm and noise: what depends on the size of a part, and on where it is drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2, momentum=0.5)
+        self.fc = nn.Linear(2, 1)
+
+    def forward(self, x):
+        return self.fc(self.norm(x)) + torch.randn(len(x), 1)
+
+
+def test_gradients_are_the_mean_over_parts_and_averages_move_once():
+    torch.manual_seed(0)
+    model, x = Noisy(), torch.randn(6, 2)
+    parts = Parts(x.chunk(3), first=0, count=3)
+    loss, penalty = backward_in_parts(
+        lambda part: (model(part).square().mean(), model.fc.weight.sum()), model, parts, seed=1, step=2
+    )
+    assert penalty.item() == pytest.approx(model.fc.weight.sum().item())
+    assert loss > 0
+    means = torch.stack([part.mean(0) for part in x.chunk(3)])
+    torch.testing.assert_close(model.norm.running_mean, 0.5 * means.mean(0))  # 0.5 · 0 + 0.5 · the mean of the parts
+
+
+def test_noise_belongs_to_the_part_not_to_the_process():
+    seen = []
+
+    def objective(batch):
+        seen.append(torch.rand(3).tolist())
+        return model(batch).sum() * 0, torch.zeros(())
+
+    model, x = nn.Linear(2, 1), torch.zeros(4, 2)
+    backward_in_parts(objective, model, Parts(x.chunk(4), 0, 4), seed=0, step=5)
+    backward_in_parts(objective, model, Parts(x.chunk(4)[2:], 2, 4), seed=0, step=5)
+    assert seen[2:4] == seen[4:6]
+    assert len({tuple(draws) for draws in seen[:4]}) == 4
+    backward_in_parts(objective, model, Parts(x.chunk(4)[:1], 0, 4), seed=0, step=6)
+    assert seen[6] != seen[0]
+
+
+def test_parts_must_divide(pictures, monkeypatch):
+    with pytest.raises(ValueError, match="batch_size 8 must be a multiple of part_size, got 3"):
+        ImageNetResNet("pictures", batch_size=8, part_size=3)
+    monkeypatch.setattr("openwork.study.tasks.imagenet.world_size", lambda: 3)
+    with pytest.raises(ValueError, match="a batch has 4 parts of 2 images, which 3 processes cannot share equally"):
+        next(ImageNetResNet("pictures", **TINY).batches(0, 0, torch.device("cpu")))
+
+
+def test_a_task_without_parts_refuses_several_processes(monkeypatch, tmp_path):
+    monkeypatch.setattr("openwork.study.training.loop.world_size", lambda: 2)
+    with pytest.raises(ValueError, match="digits 8x8 does not divide its batches among processes; run it without"):
+        execute(Run(DigitsLeNet300100(), None, steps=1), tmp_path)

@@ -1,0 +1,124 @@
+import pytest
+from pictures_on_disk import CLASSES, images, write_folders, write_parquet, write_tars
+
+from openwork.study.data import imagenet
+from openwork.study.data.imagenet import check_same_classes, image_records
+from openwork.study.data.records import open_records
+
+CONTENT = images(15)
+WRITERS = {"parquet": write_parquet, "folders": write_folders, "tars": write_tars}
+
+
+def content(records):
+    return [(r.encoded, r.label) for block in range(len(records.blocks)) for r in records.read(block)]
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_each_form_gives_the_same_images_in_the_same_order(tmp_path, form):
+    WRITERS[form](tmp_path, "train", CONTENT)
+    WRITERS[form](tmp_path, "val", CONTENT[:2])
+    records = open_records(tmp_path, "train")
+    assert content(records) == CONTENT
+    assert records.blocks.tolist() == {"parquet": [4, 4, 4, 3], "folders": [1] * 15, "tars": [8, 7]}[form]
+    assert records.classes == (None if form == "tars" else CLASSES)
+    assert content(open_records(tmp_path, "validation")) == CONTENT[:2]  # "val" is its other name
+
+
+def test_long_tars_are_read_in_pieces(tmp_path):
+    write_tars(tmp_path / "train", "x", images(230), shards=1)
+    records = open_records(tmp_path, "train")  # known by their folder
+    assert records.blocks.tolist() == [100, 100, 30]
+    assert content(records) == images(230)
+
+
+def test_a_missing_split_or_folder_is_said(tmp_path):
+    write_folders(tmp_path, "train", CONTENT)
+    with pytest.raises(FileNotFoundError, match=r"has no split 'validation': neither validation\*.parquet, nor"):
+        open_records(tmp_path, "validation")
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
+        open_records(tmp_path / "nowhere", "train")
+    write_parquet(tmp_path, "train", CONTENT)
+    with pytest.raises(ValueError, match="holds the split 'train' in 2 forms; keep one"):
+        open_records(tmp_path, "train")
+
+
+def test_missing_shards_are_said(tmp_path):
+    write_parquet(tmp_path / "p", "train", CONTENT, shards=3)
+    (tmp_path / "p" / "train-00001-of-00003.parquet").unlink()
+    with pytest.raises(ValueError, match="shards missing or stored twice"):
+        open_records(tmp_path / "p", "train")
+    write_tars(tmp_path / "t", "train", CONTENT, shards=4)
+    (tmp_path / "t" / "imagenet1k-train-0002.tar").unlink()
+    with pytest.raises(ValueError, match=r"the 3 tar files .* are not numbered from 0 without a gap; missing: 2"):
+        open_records(tmp_path / "t", "train")
+
+
+def test_truncated_shards_are_said(tmp_path):
+    write_parquet(tmp_path / "p", "train", CONTENT)
+    write_tars(tmp_path / "t", "train", CONTENT)
+    for path in (tmp_path / "p" / "train-00001-of-00002.parquet", tmp_path / "t" / "imagenet1k-train-0001.tar"):
+        path.write_bytes(path.read_bytes()[:3000])
+        with pytest.raises(ValueError, match=rf"{path.name} is not a .* file.*fetch it again"):
+            open_records(path.parent, "train")
+
+
+def test_a_shard_that_is_damaged_inside_is_said_when_it_is_read(tmp_path):
+    write_parquet(tmp_path, "train", CONTENT, shards=1)
+    path = tmp_path / "train-00000-of-00001.parquet"
+    data = bytearray(path.read_bytes())
+    data[4:200] = bytes(196)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"row group 0 of .* cannot be read; fetch the file again"):
+        open_records(tmp_path, "train").read(0)
+
+
+def test_a_tar_that_shrinks_while_training_is_said(tmp_path):
+    write_tars(tmp_path, "train", CONTENT, shards=1)
+    records = open_records(tmp_path, "train")
+    path = tmp_path / "imagenet1k-train-0000.tar"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="is shorter than when training began"):
+        records.read(0)
+
+
+def test_tars_without_labels_are_said(tmp_path):
+    write_tars(tmp_path, "train", [(data, -1) for data, _ in CONTENT])
+    with pytest.raises(ValueError, match=r"the label of the image at byte \d+ of .* must be a number, got b'-1'"):
+        open_records(tmp_path, "train").read(0)
+
+
+def test_class_lists_must_agree(tmp_path):
+    write_folders(tmp_path, "train", CONTENT)
+    write_folders(tmp_path, "val", CONTENT)
+    train, validation = open_records(tmp_path, "train"), open_records(tmp_path, "validation")
+    check_same_classes(train, validation, 3)
+    with pytest.raises(ValueError, match="the training images have 3 classes, and the model 1000"):
+        check_same_classes(train, validation, 1000)
+    (tmp_path / "val" / "n02").rename(tmp_path / "val" / "n04")
+    with pytest.raises(ValueError, match="class 1 is 'n02' in training and 'n03' in validation"):
+        check_same_classes(train, open_records(tmp_path, "validation"), 3)
+    (tmp_path / "train" / "n05").mkdir()
+    with pytest.raises(ValueError, match=r"the class .*n05 has no image"):
+        open_records(tmp_path, "train")
+
+
+def test_a_source_is_a_folder_or_a_name_on_the_hub(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
+    write_folders(tmp_path / "mine", "train", CONTENT)
+    assert len(image_records("mine", "train").blocks) == 15
+    assert image_records("mine", "train") is image_records("mine", "train")
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*other; put the images there, or name another"):
+        image_records("other", "train")
+
+    def download(name, repo_type, allow_patterns):
+        if allow_patterns != ["*train-*.parquet"]:
+            raise OSError("offline")
+        write_parquet(tmp_path / "cache" / "data", "train", CONTENT)
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert content(image_records(imagenet.HUB_NAME, "train")) == CONTENT
+    with pytest.raises(FileNotFoundError, match=r"the hub gave no ILSVRC/imagenet-1k \(offline\); accept its terms"):
+        image_records(imagenet.HUB_NAME, "validation")
