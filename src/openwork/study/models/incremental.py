@@ -1,0 +1,134 @@
+"""A trained Transformer's decoder, one token at a time: what it computed for earlier tokens is kept.
+
+Weights are read once, so that a random variable's deterministic weight is not computed anew for every token, and query,
+key and value are one product.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from openwork.study.models.transformer import PADDING, Attention, SplitLinear, Transformer, bias, split
+
+_BLOCK = 64  # positions by which the cache grows
+
+
+@dataclass(frozen=True)
+class _Layer:
+    norms: tuple[nn.Module, nn.Module, nn.Module]
+    own: Tensor  # query, key, value: (3 * width, width)
+    own_output: Tensor
+    query: Tensor
+    cross_output: Tensor
+    up: tuple[Tensor, Tensor]
+    down: tuple[Tensor, Tensor]
+
+
+class Incremental:
+    """The decoder's weights in ``dtype``; `begin` starts a batch. The model has to be in evaluation mode."""
+
+    def __init__(self, model: Transformer, dtype: torch.dtype = torch.float32) -> None:
+        if model.training:
+            raise ValueError("the model must be in evaluation mode; call model.eval()")
+        self.model, self.dtype = model, dtype
+        self.embedding = model.embedding.weight.to(dtype)
+        self.layers: list[_Layer] = []
+        memory = []
+        for layer in model.decoder:
+            own, cross = layer.own, layer.cross
+            assert isinstance(own, Attention)
+            assert isinstance(cross, Attention)
+            self.layers.append(
+                _Layer(
+                    norms=(layer.own_norm, layer.cross_norm, layer.hidden_norm),
+                    own=torch.cat([_weight(part) for part in (own.query, own.key, own.value)]).to(dtype),
+                    own_output=_weight(own.output).to(dtype),
+                    query=_weight(cross.query).to(dtype),
+                    cross_output=_weight(cross.output).to(dtype),
+                    up=(layer.up.weight.to(dtype), layer.up.bias.to(dtype)),
+                    down=(layer.down.weight.to(dtype), layer.down.bias.to(dtype)),
+                )
+            )
+            memory += [_weight(cross.key), _weight(cross.value)]
+        self.memory = torch.cat(memory).to(dtype)  # keys and values of all layers at once
+
+    def begin(self, source: Tensor, beam: int) -> "Prefixes":
+        """Empty translations, ``beam`` of each row of ``source`` (3, N, S), one sentence a row."""
+        with torch.autocast(source.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            encoded = self.model.encode(source)
+        return Prefixes(self, F.linear(encoded.to(self.dtype), self.memory), source[0], beam)
+
+
+class Prefixes:
+    """Beginnings of translations, ``beam`` of each sentence, that grow together."""
+
+    def __init__(self, decoder: Incremental, memory: Tensor, source: Tensor, beam: int) -> None:
+        self.decoder, self.beam = decoder, beam
+        heads = decoder.model.heads
+        parts = memory.chunk(2 * len(decoder.layers), dim=-1)
+        self.memory = torch.stack([split(part, heads) for part in parts])  # (2 * layers, N, heads, S, width / heads)
+        self.mask = bias((source != PADDING).unsqueeze(1)).to(decoder.dtype)
+        self.length = 0
+        shape = (2 * len(decoder.layers), len(source) * beam, heads, 0, memory.shape[-1] // len(parts) // heads)
+        self.cache = memory.new_empty(shape)
+
+    def step(self, tokens: Tensor | None = None, parents: Tensor | None = None) -> Tensor:
+        """Logits (N, beam, vocabulary) of what follows; float32.
+
+        tokens: (N, beam), appended to the prefixes ``parents`` (N, beam) of their sentence, 0 to beam - 1; without
+        them, what follows the empty prefix.
+        """
+        decoder, model = self.decoder, self.decoder.model
+        sentences = self.mask.shape[0]
+        x = decoder.embedding.new_zeros(sentences, self.beam, model.width)
+        if tokens is not None and parents is not None:
+            first = torch.arange(sentences, device=x.device).unsqueeze(1) * self.beam
+            used = self.cache[..., : self.length, :]
+            used.copy_(used.index_select(1, (first + parents).flatten()))
+            x = F.embedding(tokens, decoder.embedding) * model.width**0.5 * (tokens != PADDING).unsqueeze(-1)
+        if self.length == self.cache.shape[3]:
+            self.cache = F.pad(self.cache, (0, 0, 0, _BLOCK))
+        x = x + model.positions(torch.full((1,), self.length, device=x.device)).to(x.dtype)
+        self.length += 1
+        for number, layer in enumerate(decoder.layers):
+            x = self._layer(x, layer, number)
+        return F.linear(_norm(model.decoder_norm, x), decoder.embedding).float()
+
+    def keep(self, sentences: Tensor) -> None:
+        """Goes on with the sentences of these indices only."""
+        self.memory, self.mask = self.memory.index_select(1, sentences), self.mask.index_select(0, sentences)
+        cache = self.cache.unflatten(1, (-1, self.beam))
+        self.cache = cache.index_select(1, sentences).flatten(1, 2)
+
+    def _layer(self, x: Tensor, layer: _Layer, number: int) -> Tensor:
+        heads, (sentences, beam, width) = self.decoder.model.heads, x.shape
+        q, k, v = F.linear(_norm(layer.norms[0], x), layer.own).view(-1, 1, 3, heads, width // heads).unbind(2)
+        keys, values = self.cache[2 * number, :, :, : self.length], self.cache[2 * number + 1, :, :, : self.length]
+        keys[:, :, -1], values[:, :, -1] = k[:, 0], v[:, 0]
+        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values)
+        x = x + F.linear(mixed.reshape(sentences, beam, width), layer.own_output)
+        # The prefixes of a sentence look at one copy of it, as if they were the positions of one row.
+        q = split(F.linear(_norm(layer.norms[1], x), layer.query), heads)
+        mixed = F.scaled_dot_product_attention(
+            q, self.memory[2 * number], self.memory[2 * number + 1], attn_mask=self.mask
+        )
+        x = x + F.linear(mixed.transpose(1, 2).flatten(2), layer.cross_output)
+        hidden = torch.relu(F.linear(_norm(layer.norms[2], x), *layer.up))
+        return x + F.linear(hidden, *layer.down)
+
+
+def _norm(norm: nn.Module, x: Tensor) -> Tensor:
+    assert isinstance(norm, nn.LayerNorm)
+    weight, shift = norm.weight.to(x.dtype), norm.bias.to(x.dtype)
+    return F.layer_norm(x, norm.normalized_shape, weight, shift, norm.eps)
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    """(out, in)."""
+    if isinstance(layer, SplitLinear):
+        return torch.cat([_weight(head) for head in layer.head])
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach()
