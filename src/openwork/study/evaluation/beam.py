@@ -1,9 +1,9 @@
 """Beam search with tensor2tensor's score and stopping rule, as Gale et al. 2019 (arXiv 1902.09574) decoded.
 
-A translation of n tokens, the end included, scores log P / ((5 + n) / 6)^alpha (Wu et al. 2016, arXiv 1609.08144). In each
-step the 2 * beam best continuations are looked at: those that end may become the best translation, and the ``beam``
-best of the others live on. A sentence is done when its best translation beats what the best living prefix could still
-score: its log P with the length penalty of the longest translation. So no later step could change the result.
+A translation of n tokens, the end included, scores log P / ((5 + n) / 6)^alpha (Wu et al. 2016, arXiv 1609.08144). In
+each step the 2 * beam best continuations are looked at: those that end may become the best translation, and the
+``beam`` best of the others live on. A sentence is done when its best translation beats what the best living prefix
+could still score: its log P with the length penalty of the longest translation. So no later step could change it.
 """
 
 from typing import Protocol
@@ -19,7 +19,7 @@ class Prefixes(Protocol):
     """Beginnings of translations, ``beam`` of each sentence."""
 
     def step(self, tokens: Tensor | None = None, parents: Tensor | None = None) -> Tensor:
-        """Logits (N, beam, V) after ``tokens`` (N, beam) were appended to the prefixes ``parents`` of their sentence."""
+        """Logits (N, beam, V) after ``tokens`` (N, beam) were appended to the prefixes ``parents`` of the sentence."""
 
     def keep(self, sentences: Tensor) -> None:
         """Goes on with the sentences of these indices only."""
@@ -77,18 +77,17 @@ def beam_search(
         best_ids = torch.where(nothing[:, None], ids[:, 0], best_ids)
         best_length = torch.where(nothing, length, best_length)
         done = done | last | (best > alive[:, 0] / highest)
-        if length % _CHECK == 0 or length == longest:
-            if bool(done.any()):
-                stop = done.nonzero().flatten()
-                collected = (x[stop].tolist() for x in (numbers, best_ids, best_length, best))
-                for number, found, size, value in zip(*collected, strict=True):
-                    results[number], scores[number] = found[:size], value
-                rest = (~done).nonzero().flatten()
-                if not len(rest):
-                    break
-                prefixes.keep(rest)
-                state = (numbers, alive, ids, best, best_ids, best_length, done, highest, limits, tokens, parents)
-                numbers, alive, ids, best, best_ids, best_length, done, highest, limits, tokens, parents = (
-                    x[rest] for x in state
-                )
+        if (length % _CHECK == 0 or length == longest) and bool(done.any()):
+            stop = done.nonzero().flatten()
+            collected = (x[stop].tolist() for x in (numbers, best_ids, best_length, best))
+            for number, found, size, value in zip(*collected, strict=True):
+                results[number], scores[number] = found[:size], value
+            rest = (~done).nonzero().flatten()
+            if not len(rest):
+                break
+            prefixes.keep(rest)
+            state = (numbers, alive, ids, best, best_ids, best_length, done, highest, limits, tokens, parents)
+            numbers, alive, ids, best, best_ids, best_length, done, highest, limits, tokens, parents = (
+                x[rest] for x in state
+            )
     return results, scores

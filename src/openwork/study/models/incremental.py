@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from openwork.study.models.transformer import PADDING, Attention, SplitLinear, Transformer, bias, split
+from openwork.study.models.transformer import PADDING, Attention, Layer, SplitLinear, Transformer, bias, split
 
 _BLOCK = 64  # positions by which the cache grows
 
@@ -37,6 +37,8 @@ class Incremental:
         self.layers: list[_Layer] = []
         memory = []
         for layer in model.decoder:
+            assert isinstance(layer, Layer)
+            assert layer.cross_norm is not None
             own, cross = layer.own, layer.cross
             assert isinstance(own, Attention)
             assert isinstance(cross, Attention)
@@ -99,7 +101,7 @@ class Prefixes:
     def keep(self, sentences: Tensor) -> None:
         """Goes on with the sentences of these indices only."""
         self.memory, self.mask = self.memory.index_select(1, sentences), self.mask.index_select(0, sentences)
-        cache = self.cache.unflatten(1, (-1, self.beam))
+        cache = self.cache.view(len(self.cache), -1, self.beam, *self.cache.shape[2:])
         self.cache = cache.index_select(1, sentences).flatten(1, 2)
 
     def _layer(self, x: Tensor, layer: _Layer, number: int) -> Tensor:

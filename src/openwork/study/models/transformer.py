@@ -1,7 +1,7 @@
 """The Transformer of Vaswani et al. 2017 (arXiv 1706.03762) as Gale et al. 2019 (arXiv 1902.09574) trained it.
 
-Theirs is tensor2tensor's: norms come before each part, sines and cosines of positions are concatenated, attention has no
-biases, one matrix embeds source and target and is the softmax weight, and a learned vector says what the target is.
+Theirs is tensor2tensor's: norms come before each part, sines and cosines of positions are concatenated, attention has
+no biases, one matrix embeds source and target and is the softmax weight, a learned vector says what the target is.
 """
 
 import math
@@ -23,8 +23,9 @@ class Transformer(nn.Module):
 
     With the defaults and 33,288 ids 61,163,520 parameters, of which `matmul_weights` selects 61,083,648.
 
-    residual_dropout: of embeddings and of what is added to the residual stream; attention_dropout: of attention weights;
-    hidden_dropout: of the feed-forward layers' hidden units. split_heads: query, key and value have a matrix per head.
+    residual_dropout: of embeddings and of what is added to the residual stream; attention_dropout: of attention
+    weights; hidden_dropout: of the feed-forward layers' hidden units. split_heads: query, key and value have a matrix
+    for each head.
     fingerprint: of the vocabulary, kept as a buffer, so that a checkpoint tells whose ids it knows.
     """
 
@@ -187,7 +188,7 @@ def bias(seen: Tensor) -> Tensor:
 
 def split(x: Tensor, heads: int) -> Tensor:
     """(N, L, width) -> (N, heads, L, width / heads)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
 
 
 def rows(ids: Tensor) -> Tensor:
