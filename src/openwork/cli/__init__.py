@@ -1,4 +1,4 @@
-"""The command line: quickstart, run, eval, inspect, report, pictures.
+"""The command line: quickstart, run, eval, inspect, report, pictures, translate, bleu.
 
 Exit codes: 0 done; 1 an error, said in one sentence on standard error; 2 wrong usage; 3 a run diverged; 130 stopped.
 Set OPENWORK_TRACEBACK=1 to see where an error came from.
@@ -10,7 +10,7 @@ import sys
 try:
     import typer
 
-    from openwork.cli import checkpoints, report, training
+    from openwork.cli import checkpoints, report, training, translation
     from openwork.cli.common import error_console
 except ImportError as error:
     raise SystemExit(f'the command line needs {error.name}: pip install "openwork[study]"') from error
@@ -22,6 +22,8 @@ app.command("eval")(checkpoints.evaluate)
 app.command()(checkpoints.inspect)
 app.command()(report.report)
 app.command()(report.pictures)
+app.command()(translation.translate)
+app.command()(translation.bleu)
 
 
 def main() -> None:

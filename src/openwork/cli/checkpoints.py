@@ -31,6 +31,7 @@ def evaluate(
     from openwork.inspect.report import report
     from openwork.study.experiments.config import TRUSTED
     from openwork.study.experiments.run import restore
+    from openwork.study.tasks.task import final_metrics
 
     rows: list[dict[str, Any]] = []
     trusted = (*TRUSTED, *(trust or ()))
@@ -45,22 +46,26 @@ def evaluate(
             live = trained if value == own else restore(checkpoint, settings=changed, trusted=trusted)
             plain = live.finalized_copy().to(checked_device(device))
             counts = report(plain, select=live.run.select)
-            metrics = live.run.task.evaluate(plain, checked_device(device))
+            metrics = final_metrics(live.run.task, plain, checked_device(device))
             rows.append(
                 {"threshold": value, **metrics, "sparsity": counts.sparsity, "sparsity_all": counts.sparsity_all}
             )
     if as_json:
         print_json(rows)
         return
-    table = Table(
-        "threshold", "accuracy", "error", "loss", "sparsity", "of all parameters", title=str(checkpoint), box=SIMPLE
-    )
+    shown = {"threshold", "accuracy", "loss", "sparsity", "sparsity_all"}
+    others = [name for name in rows[0] if name not in shown]
+    names = ("threshold", "accuracy", "error", "loss", *others, "sparsity", "of all parameters")
+    table = Table(*names, title=str(checkpoint), box=SIMPLE)
     for row in rows:
         shown_threshold = "-" if row["threshold"] is None else f"{row['threshold']:g}"
         accuracy = row["accuracy"]
         table.add_row(shown_threshold, f"{accuracy:.2%}", f"{1 - accuracy:.2%}", f"{row['loss']:.4f}",
+                      *(f"{row[name]:.2f}" for name in others),
                       f"{row['sparsity']:.2%}", f"{row['sparsity_all']:.2%}")  # fmt: skip
     out_console.print(table)
+    if note := getattr(live.run.task, "metrics_note", ""):
+        out_console.print(note, highlight=False, soft_wrap=True)
 
 
 def inspect(

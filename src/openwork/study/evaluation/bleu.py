@@ -38,6 +38,11 @@ def tokenized_bleu(hypotheses: Sequence[str], references: Sequence[str], languag
     return float(metric.corpus_score(ours, [[tokens(text) for text in references]]).score)
 
 
+def signature() -> str:
+    """sacrebleu's, of the settings of `sacre_bleu`."""
+    return sacre_bleu([""], [""])[1]
+
+
 def split_compounds(text: str) -> str:
     """X-Y becomes X ##AT##-##AT## Y, from the left: of a-b-c only the first hyphen, as the original's pattern does."""
     return re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", text)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from openwork.study.data.packing import Packed, batch_of, by_length, packed_batches
 from openwork.study.data.vocabulary import EOS, PADDING, Vocabulary
 from openwork.study.evaluation.beam import ALPHA, BEAM, EXTRA_LENGTH, beam_search
-from openwork.study.evaluation.bleu import sacre_bleu, tokenized_bleu
+from openwork.study.evaluation.bleu import sacre_bleu, signature, tokenized_bleu
 from openwork.study.models.incremental import Incremental
 from openwork.study.models.transformer import Transformer, padded
 
@@ -52,6 +52,16 @@ class Translation(ABC):
     @abstractmethod
     def title(self) -> str:
         """A short name for tables and pictures."""
+
+    @property
+    def metrics_note(self) -> str:
+        """What the figures of `test` are."""
+        return f"bleu: sacrebleu {signature()}; tokenized_bleu: Moses tokens, split compounds, as Gale et al. 2019"
+
+    @property
+    def target_language(self) -> str:
+        """Of the translations, whose rules tokenise them for the paper's BLEU."""
+        return "de"
 
     @abstractmethod
     def vocabulary(self) -> Vocabulary:
@@ -132,7 +142,7 @@ class Translation(ABC):
         return {
             **self._teacher_forced(model, device, "test"),
             "bleu": sacre_bleu(translations, references)[0],
-            "tokenized_bleu": tokenized_bleu(translations, references),
+            "tokenized_bleu": tokenized_bleu(translations, references, self.target_language),
         }
 
     @torch.no_grad()
