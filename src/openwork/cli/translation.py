@@ -66,8 +66,9 @@ def bleu(
             f"{translations} has {len(texts[0])} lines and {references} {len(texts[1])}; line i of one must be that of "
             "the other"
         )
-    score, signature = sacre_bleu(*texts)
-    paper = tokenized_bleu(*texts, language=language)
+    ours, theirs = texts
+    score, signature = sacre_bleu(ours, theirs)
+    paper = tokenized_bleu(ours, theirs, language)
     if as_json:
         print_json({"bleu": score, "signature": signature, "tokenized_bleu": paper})
     else:

@@ -25,7 +25,7 @@ def trained_vocabulary(sources: Sources, languages: Languages, size: int) -> Voc
     path = cache_folder() / f"vocabulary-{_key(sources, languages, size)}.model"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        model = train_vocabulary(lambda: (text for pair in _pairs(sources, languages) for text in pair), size)
+        model = train_vocabulary(lambda: _pairs(sources, languages), size)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             file.write(model)
         Path(file.name).replace(path)

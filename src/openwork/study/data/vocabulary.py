@@ -47,17 +47,17 @@ def read_vocabulary(path: Path) -> Vocabulary:
 
 
 def train_vocabulary(
-    sentences: Callable[[], Iterable[str]], size: int, *, byte_fallback: bool = True, most: int = 2_000_000
+    pairs: Callable[[], Iterable[tuple[str, str]]], size: int, *, byte_fallback: bool = True, most: int = 1_000_000
 ) -> bytes:
-    """A sentencepiece model of ``size`` ids, the same bytes for the same sentences.
+    """A joint sentencepiece model of ``size`` ids of both sides, the same bytes for the same sentences.
 
-    Unigram pieces; text is taken as it is. byte_fallback: 256 of the pieces are bytes, to spell characters that get no
-    piece. Of more than ``most`` sentences every second, third and so on counts.
+    Unigram pieces; text is taken as it is. byte_fallback: 256 of the pieces are bytes, to spell rare characters with;
+    otherwise all characters are pieces. Of more than ``most`` pairs every second, third and so on counts.
     Raises ValueError where the text does not have so many pieces.
     """
     spm = _sentencepiece()
-    step = math.ceil(max(sum(1 for _ in sentences()), 1) / most)
-    chosen = (text for number, text in enumerate(sentences()) if number % step == 0 and text)
+    step = math.ceil(max(sum(1 for _ in pairs()), 1) / most)
+    chosen = (text for number, pair in enumerate(pairs()) if number % step == 0 for text in pair if text)
     model = io.BytesIO()
     try:
         spm.SentencePieceTrainer.train(
@@ -69,6 +69,7 @@ def train_vocabulary(
             unk_id=2,
             bos_id=-1,
             byte_fallback=byte_fallback,
+            character_coverage=0.9995 if byte_fallback else 1.0,
             normalization_rule_name="identity",
             num_threads=4,  # fixed: the sums' order, and so the pieces, depend on it
             minloglevel=2,

@@ -45,8 +45,7 @@ class NumberWords(Translation):
 
 @cache
 def _vocabulary() -> Vocabulary:
-    pairs = number_words("train")
-    return SentencePiece(train_vocabulary(lambda: (text for pair in pairs for text in pair), 96, byte_fallback=False))
+    return SentencePiece(train_vocabulary(lambda: number_words("train"), 96, byte_fallback=False))
 
 
 @cache
