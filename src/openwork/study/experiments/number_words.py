@@ -34,8 +34,8 @@ def variational_dropout() -> Run:
 
 
 def l0() -> Run:
-    """L0; the penalty rises until a fifth of the steps is done."""
-    return Run(TASK, L0(Linear(0.5 / SENTENCES, end=300), dropout=0.3), STEPS)
+    """L0; the penalty rises until two thirds of the steps are done."""
+    return Run(TASK, L0(Linear(1.8 / SENTENCES, end=1_000), dropout=0.3), STEPS)
 
 
 def runs() -> list[Run]:

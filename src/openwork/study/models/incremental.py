@@ -1,7 +1,8 @@
 """A trained Transformer's decoder, one token at a time: what it computed for earlier tokens is kept.
 
 Weights are read once, so that a random variable's deterministic weight is not computed anew for every token, and query,
-key and value are one product.
+key and value are one product. All prefixes of a sentence lie in one cache that is never reordered: a prefix that goes
+on from another takes over its mask, which says whose tokens it sees.
 """
 
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from openwork.study.models.transformer import PADDING, Attention, Layer, SplitLinear, Transformer, bias, split
+from openwork.study.models.transformer import NEVER, PADDING, Attention, Layer, SplitLinear, Transformer, bias, split
 
-_BLOCK = 64  # positions by which the cache grows
+_BLOCK = 64  # places: attention looks at whole blocks, most of the last one under the mask
+_GROWTH = 4 * _BLOCK  # places by which the cache grows
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ class Prefixes:
         self.memory = torch.stack([split(part, heads) for part in parts])  # (2 * layers, N, heads, S, width / heads)
         self.mask = bias((source != PADDING).unsqueeze(1)).to(decoder.dtype)
         self.length = 0
-        shape = (2 * len(decoder.layers), len(source) * beam, heads, 0, memory.shape[-1] // len(parts) // heads)
-        self.cache = memory.new_empty(shape)
+        self.cache = memory.new_zeros(*self.memory.shape[:3], 0, self.memory.shape[-1])
+        self.seen = memory.new_zeros(len(source), 1, beam, 0)  # a bias for each place of the cache
+        self.itself = bias(torch.eye(beam, dtype=torch.bool, device=source.device)[None]).to(decoder.dtype)
 
     def step(self, tokens: Tensor | None = None, parents: Tensor | None = None) -> Tensor:
         """Logits (N, beam, vocabulary) of what follows; float32.
@@ -86,14 +89,16 @@ class Prefixes:
         sentences = self.mask.shape[0]
         x = decoder.embedding.new_zeros(sentences, self.beam, model.width)
         if tokens is not None and parents is not None:
-            first = torch.arange(sentences, device=x.device).unsqueeze(1) * self.beam
-            used = self.cache[..., : self.length, :]
-            used.copy_(used.index_select(1, (first + parents).flatten()))
+            index = parents[:, None, :, None].expand(-1, -1, -1, self.seen.shape[-1])
+            self.seen = self.seen.gather(2, index)
             x = F.embedding(tokens, decoder.embedding) * model.width**0.5 * (tokens != PADDING).unsqueeze(-1)
-        if self.length == self.cache.shape[3]:
-            self.cache = F.pad(self.cache, (0, 0, 0, _BLOCK))
         x = x + model.positions(torch.full((1,), self.length, device=x.device)).to(x.dtype)
         self.length += 1
+        if (more := self.length * self.beam - self.cache.shape[3]) > 0:
+            more = -(-more // _GROWTH) * _GROWTH
+            self.cache = F.pad(self.cache, (0, 0, 0, more))
+            self.seen = F.pad(self.seen, (0, more), value=NEVER)
+        self.seen[..., self._last()] = self.itself
         for number, layer in enumerate(decoder.layers):
             x = self._layer(x, layer, number)
         return F.linear(_norm(model.decoder_norm, x), decoder.embedding).float()
@@ -101,21 +106,26 @@ class Prefixes:
     def keep(self, sentences: Tensor) -> None:
         """Goes on with the sentences of these indices only."""
         self.memory, self.mask = self.memory.index_select(1, sentences), self.mask.index_select(0, sentences)
-        cache = self.cache.view(len(self.cache), -1, self.beam, *self.cache.shape[2:])
-        self.cache = cache.index_select(1, sentences).flatten(1, 2)
+        self.cache, self.seen = self.cache.index_select(1, sentences), self.seen.index_select(0, sentences)
+
+    def _last(self) -> slice:
+        """The places of the newest tokens."""
+        return slice((self.length - 1) * self.beam, self.length * self.beam)
 
     def _layer(self, x: Tensor, layer: _Layer, number: int) -> Tensor:
         heads, (sentences, beam, width) = self.decoder.model.heads, x.shape
-        q, k, v = F.linear(_norm(layer.norms[0], x), layer.own).view(-1, 1, 3, heads, width // heads).unbind(2)
-        keys, values = self.cache[2 * number, :, :, : self.length], self.cache[2 * number + 1, :, :, : self.length]
-        keys[:, :, -1], values[:, :, -1] = k[:, 0], v[:, 0]
-        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values)
-        x = x + F.linear(mixed.reshape(sentences, beam, width), layer.own_output)
+        together = F.linear(_norm(layer.norms[0], x), layer.own).view(sentences, beam, 3, heads, width // heads)
+        q, k, v = together.permute(2, 0, 3, 1, 4)
+        keys, values = self.cache[2 * number], self.cache[2 * number + 1]
+        keys[:, :, self._last()], values[:, :, self._last()] = k, v
+        places = -(-self.length * beam // _BLOCK) * _BLOCK
+        seen = self.seen[..., :places]
+        mixed = F.scaled_dot_product_attention(q, keys[:, :, :places], values[:, :, :places], attn_mask=seen)
+        x = x + F.linear(mixed.transpose(1, 2).flatten(2), layer.own_output)
         # The prefixes of a sentence look at one copy of it, as if they were the positions of one row.
         q = split(F.linear(_norm(layer.norms[1], x), layer.query), heads)
-        mixed = F.scaled_dot_product_attention(
-            q, self.memory[2 * number], self.memory[2 * number + 1], attn_mask=self.mask
-        )
+        keys, values = self.memory[2 * number], self.memory[2 * number + 1]
+        mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=self.mask)
         x = x + F.linear(mixed.transpose(1, 2).flatten(2), layer.cross_output)
         hidden = torch.relu(F.linear(_norm(layer.norms[2], x), *layer.up))
         return x + F.linear(hidden, *layer.down)

@@ -15,7 +15,7 @@ PADDING, EOS = 0, 1
 """Ids in every vocabulary: what fills up a row, and what ends a sentence."""
 
 _TARGET_SPACES, _GERMAN = 32, 8
-_NEVER = -1e9  # finite: a row that may look nowhere gives numbers, not NaN
+NEVER = -1e9  # finite: a row that may look nowhere gives numbers, not NaN
 
 
 class Transformer(nn.Module):
@@ -183,7 +183,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: flo
 
 def bias(seen: Tensor) -> Tensor:
     """0 where a token (N, L, M) is seen, very negative elsewhere: (N, 1, L, M)."""
-    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, _NEVER).unsqueeze(1)
+    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, NEVER).unsqueeze(1)
 
 
 def split(x: Tensor, heads: int) -> Tensor:

@@ -15,8 +15,8 @@ from openwork.study.tasks.translation import Translation
 class NumberWords(Translation):
     """Two layers of width 64 on lists of numbers below a thousand; 6,000 sentences to train with, 200 to test."""
 
-    rows: int = 16
-    length: int = 64
+    rows: int = 12
+    length: int = 96
     peak_learning_rate: float = 4e-3
     warmup: float = 0.1
     width: int = 64
