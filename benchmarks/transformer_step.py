@@ -129,29 +129,46 @@ def dense(options: argparse.Namespace, dropout: float = 0.1) -> nn.Module:
     return Transformer(options.vocabulary, attention_dropout=dropout, **sizes)
 
 
-def _flex(seen: Tensor) -> Any:
+def block_mask(seen: Tensor) -> Any:
+    """What flex attention takes instead of a bias."""
+
     def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return seen[row, query, key]
 
     return create_block_mask(visible, len(seen), None, seen.shape[1], seen.shape[2], device=seen.device)
 
 
+def flex(query: Tensor, key: Tensor, value: Tensor, mask: Any, dropout: float) -> Any:
+    """Attention by blocks; without dropout."""
+    return flex_attention(query, key, value, block_mask=mask)
+
+
+def no_bias(seen: Tensor) -> Tensor:
+    """Nothing that a mask would cost."""
+    return torch.zeros((), device=seen.device)
+
+
+def unmasked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    """Attention to everything."""
+    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+
+
+PLAIN = {"bias": transformer.bias, "attend": transformer.attend}
+ATTENTION: dict[str, dict[str, Any]] = {
+    "flex attention": {"bias": block_mask, "attend": flex},
+    "no segments": {"bias": no_bias, "attend": unmasked},
+}
+
+
 def made(name: str, options: argparse.Namespace) -> Step:
     """The step of a variant."""
-    pruned = ow.GradualMagnitude(ow.OneShot(0.9), hidden="trained")
     techniques: dict[str, Technique] = {
-        "magnitude": pruned,
+        "magnitude": ow.GradualMagnitude(ow.OneShot(0.9), hidden="trained"),
         "variational dropout": ow.VariationalDropout(ow.Constant(1e-8)),
         "l0": ow.L0(ow.Constant(1e-8)),
     }
     if name == "nn.Transformer":
         return stepper(Peer(options), None, options)
-    if name == "flex attention":
-        transformer.bias = _flex
-        transformer.attend = lambda q, k, v, mask, dropout: flex_attention(q, k, v, block_mask=mask)  # type: ignore[assignment,return-value]  # a measurement
-    elif name == "no segments":
-        transformer.bias = lambda seen: seen.new_zeros(1, 1, 1, 1, dtype=torch.float32)
-        transformer.attend = lambda q, k, v, mask, dropout: F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
     return stepper(dense(options, 0.0 if "without" in name else 0.1), techniques.get(name), options)
 
 
@@ -167,8 +184,10 @@ VARIANTS = (
 )
 
 
-def measured(step: Step, count: int, device: torch.device) -> list[float]:
+def measured(name: str, step: Step, count: int, device: torch.device) -> list[float]:
     """Milliseconds of each of ``count`` steps."""
+    for part, function in ATTENTION.get(name, PLAIN).items():
+        setattr(transformer, part, function)  # each time: what is compiled is chosen by it
     if device.type != "cuda":
         times = []
         for _ in range(count):
@@ -207,7 +226,6 @@ def main() -> None:
     options = parser.parse_args()
     device, began = torch.device(options.device), time.monotonic()
     torch.manual_seed(0)
-    plain = transformer.bias, transformer.attend
     rows = []
     for name in options.variants:
         if time.monotonic() - began > options.seconds:
@@ -221,11 +239,11 @@ def main() -> None:
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats()
                 before = torch.cuda.memory_allocated() if device.type == "cuda" else 0
-                transformer.bias, transformer.attend = plain
                 steps.append(made(each, options))
-                measured(steps[-1], options.warmup, device)
+                measured(each, steps[-1], options.warmup, device)
                 memory.append((torch.cuda.max_memory_allocated() - before) / 2**30 if device.type == "cuda" else 0.0)
-            blocks = [[measured(step, options.block, device) for step in steps] for _ in range(options.blocks)]
+            pair = list(zip(("dense", name), steps, strict=True))
+            blocks = [[measured(*each, options.block, device) for each in pair] for _ in range(options.blocks)]
         except Exception as error:  # a variant that does not run is a result
             print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
             continue

@@ -17,7 +17,7 @@ def translate(
     checkpoint: Checkpoint,
     beam: Annotated[int, typer.Option(min=1, help="Beginnings that are followed at the same time.")] = 4,
     alpha: Annotated[float, typer.Option(help="Strength of the length penalty.")] = 0.6,
-    batch: Annotated[int, typer.Option(min=1, help="Sentences at the same time.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Sentences at the same time.")] = 128,
     threshold: Annotated[float | None, typer.Option(help="Another threshold on log alpha.")] = None,
     vocabulary: Annotated[Path | None, typer.Option(help="The model's vocabulary, where it is not to be made.")] = None,
     device: Device = "cpu",

@@ -154,7 +154,7 @@ class Translation(ABC):
         *,
         beam: int = BEAM,
         alpha: float = ALPHA,
-        batch_size: int = 64,
+        batch_size: int = 128,
     ) -> list[str]:
         """A translation of each sentence, in order, by beam search; "" of "".
 
