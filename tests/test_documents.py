@@ -52,10 +52,17 @@ def test_command_lines_parse():
     from openwork.cli import app
 
     commands = get_command(app).commands
-    for line in "".join(
-        blocks("README.md", "sh") + blocks("docs/pictures.md", "sh") + blocks("results/mnist/README.md", "sh")
-    ).splitlines():
-        words = line.split("#")[0].split()
+    for line in (
+        "".join(
+            blocks("README.md", "sh")
+            + blocks("docs/pictures.md", "sh")
+            + blocks("docs/translation.md", "sh")
+            + blocks("results/mnist/README.md", "sh")
+        )
+        .replace("\\\n", "")
+        .splitlines()
+    ):
+        words = line.split("#")[0].split(" < ")[0].split()
         if "openwork" in words:
             name, *arguments = words[words.index("openwork") + 1 :]
             commands[name].make_context(name, arguments)  # raises for what it does not know

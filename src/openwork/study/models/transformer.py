@@ -82,7 +82,7 @@ class Transformer(nn.Module):
         cross = bias(target[1].unsqueeze(2) == source[1].unsqueeze(1))
         for layer in self.decoder:
             x = layer(x, own, memory, cross)
-        # Flat: variational dropout draws its noise for each token here, as the original does.
+        # Flat: what draws noise for each row of a matrix draws it for each token here, as the original does.
         logits: Tensor = self.softmax(self.decoder_norm(x).flatten(0, 1))
         return logits
 
