@@ -102,6 +102,14 @@ def test_a_cache_that_grows_forgets_nothing():
     torch.testing.assert_close(step[0, 0], expected)
 
 
+@pytest.mark.gpu
+def test_a_gpu_translates_as_a_cpu():
+    model, sources = translator(), sentences(20)
+    expected = found(model, sources)[0]
+    prefixes = Incremental(model.cuda()).begin(padded(sources).cuda(), 4)
+    assert beam_search(prefixes, limits(sources, 12).cuda())[0] == expected
+
+
 def test_nothing_that_ends_gives_the_best_beginning():
     model = translator()
     with torch.no_grad():

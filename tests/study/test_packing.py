@@ -1,3 +1,4 @@
+import tracemalloc
 from itertools import islice
 
 import numpy as np
@@ -81,6 +82,19 @@ def test_rows_on_disk_are_those_in_memory(tmp_path):
     assert (again.ids == packed.ids).all()
     assert again.counts == Counts(pairs=8)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["packed"]
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path):
+    def peak(pairs):
+        counts = Counts()
+        tracemalloc.start()
+        stream = encoded((("ab", "c") for _ in range(pairs)), Letters(), counts, longest=60)
+        pack(stream, counts, 60, 40, tmp_path / str(pairs))
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    assert peak(30_000) < 1.2 * peak(10_000)
 
 
 def test_an_interrupted_preparation_leaves_nothing(tmp_path):

@@ -35,16 +35,22 @@ def translate(
     if not isinstance(task, Translation):
         raise ValueError(f"{checkpoint} is a run of {task.title}, which does not translate; give one that does")
     model = live.finalized_copy().to(place)
-    lines, empty, long = _lines(sys.stdin.buffer, "standard input"), 0, 0
+    known = task.vocabulary()
+    lines, empty, long, unknown = _lines(sys.stdin.buffer, "standard input"), 0, 0, 0
     while sentences := list(islice(lines, _CHUNK)):
         empty += sentences.count("")
-        long += sum(len(ids) >= task.length for ids in task.vocabulary().encode(sentences))
+        encoded = known.encode(sentences)
+        long += sum(len(ids) >= task.length for ids in encoded)
+        unknown += sum(ids.count(known.unknown) for ids in encoded) if known.unknown is not None else 0
         found = task.translate(model, sentences, place, beam=beam, alpha=alpha, batch_size=batch)
         # A line stays a line, whatever the model says.
         sys.stdout.buffer.writelines(" ".join(text.split()).encode() + b"\n" for text in found)
         sys.stdout.buffer.flush()
-    if empty or long:
-        note = f"{empty} empty lines stayed empty; {long} lines are longer than any that the model was trained on"
+    if empty or long or unknown:
+        note = (
+            f"{empty} empty lines stayed empty; {long} lines are longer than any that the model was trained on; "
+            f"{unknown} pieces are not in its vocabulary"
+        )
         error_console.print(note, highlight=False, soft_wrap=True)
 
 

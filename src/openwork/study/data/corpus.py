@@ -50,7 +50,7 @@ def packed_corpus(
         counts,
         longest=length,
         held_out=kept_away,
-        workers=workers or len(os.sched_getaffinity(0)),
+        workers=workers or os.cpu_count() or 1,
     )
     packed = pack(pairs, counts, length, vocabulary.size, cache_folder() / f"packed-{key}")
     if counts.pairs:  # made just now

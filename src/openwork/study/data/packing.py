@@ -88,7 +88,8 @@ def _encoded(
 ) -> Iterator[tuple[Ids, Ids]]:
     sides = [vocabulary.encode([pair[side] for pair in chunk], workers) for side in range(2)]
     for source, target in zip(*sides, strict=True):
-        counts.unknown += sum(side.count(vocabulary.unknown) for side in (source, target) if vocabulary.unknown)
+        if vocabulary.unknown is not None:
+            counts.unknown += source.count(vocabulary.unknown) + target.count(vocabulary.unknown)
         if max(len(source), len(target)) >= longest:
             counts.too_long += 1
         else:

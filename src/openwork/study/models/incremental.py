@@ -1,8 +1,8 @@
 """A trained Transformer's decoder, one token at a time: what it computed for earlier tokens is kept.
 
 Weights are read once, so that one which has to be computed is not computed anew for every token, and query, key and
-value are one product. All prefixes of a sentence lie in one cache that is never reordered: a prefix that goes
-on from another takes over its mask, which says whose tokens it sees.
+value are one product. All prefixes of a sentence lie in one cache that is never reordered: a prefix that goes on from
+another takes over its mask, which says whose tokens it sees.
 """
 
 from dataclasses import dataclass

@@ -180,6 +180,7 @@ class Translation(ABC):
 
     @torch.no_grad()
     def _teacher_forced(self, model: nn.Module, device: torch.device, split: str) -> dict[str, float]:
+        check_vocabulary(model, self.vocabulary())  # a resumed run may find other data than it began with
         training = model.training
         model.eval()
         pairs = self.pairs(split)
@@ -205,11 +206,13 @@ def smoothed_entropy(smoothing: float, others: int) -> float:
     return -(1 - smoothing) * math.log(1 - smoothing) - smoothing * math.log(smoothing / others)
 
 
-def check_vocabulary(model: Transformer, vocabulary: Vocabulary) -> None:
+def check_vocabulary(model: nn.Module, vocabulary: Vocabulary) -> None:
     """Raises ValueError where the model was trained with another vocabulary, which would give nonsense."""
-    known = int(model.get_buffer("fingerprint"))
-    if known not in (0, vocabulary.fingerprint) or model.embedding.num_embeddings != vocabulary.size:
+    embedding = model.get_submodule("embedding")
+    assert isinstance(embedding, nn.Embedding)
+    known, size = int(model.get_buffer("fingerprint")), embedding.num_embeddings
+    if known not in (0, vocabulary.fingerprint) or size != vocabulary.size:
         raise ValueError(
             f"the vocabulary has {vocabulary.size} ids (fingerprint {vocabulary.fingerprint:x}) and the model's had "
-            f"{model.embedding.num_embeddings} (fingerprint {known:x}); give the one that the model was trained with"
+            f"{size} (fingerprint {known:x}); give the one that the model was trained with"
         )
