@@ -68,7 +68,7 @@ def test_the_smoothed_loss_by_hand():
 
 def test_a_short_training_translates_number_words(trained):
     _, result = trained
-    assert result["after"]["bleu"] > 25  # 70 and more with this seed on two machines; untrained it is 0
+    assert result["after"]["bleu"] > 25  # 66 on one CPU; an untrained model has 0
     assert result["after"]["tokenized_bleu"] == pytest.approx(result["after"]["bleu"])  # no compound, no odd token
     assert result["after"]["accuracy"] > 0.8
 
