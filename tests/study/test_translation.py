@@ -152,7 +152,7 @@ def test_another_vocabulary_is_refused():
 
 
 def test_the_test_set_is_never_trained_on():
-    for source in ("wmt-newstest/newstest2014", "copies/newstest2013.clean", "my-test"):
+    for source in ("wmt-newstest/newstest2014", "copies/newstest2013.clean", "hub:wmt/wmt14/de-en/test", "my-test"):
         with pytest.raises(ValueError, match=f"{source} is for development or testing"):
             TextTranslation(training=("news", source), testing="my-test")
     with pytest.raises(ValueError, match="at least one source"):

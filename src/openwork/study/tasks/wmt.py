@@ -9,7 +9,8 @@ from openwork.study.data.text import data_folder, read_pairs
 from openwork.study.data.vocabulary import Vocabulary, read_vocabulary
 from openwork.study.tasks.translation import Translation
 
-_NEVER_TRAINED_ON = ("newstest2013", "newstest2014")
+# newstest2013 and newstest2014, also under their names on the hub.
+_NEVER_TRAINED_ON = ("newstest2013", "newstest2014", "wmt14/de-en/validation", "wmt14/de-en/test")
 
 
 @dataclass(frozen=True)
