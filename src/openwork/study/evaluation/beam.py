@@ -25,9 +25,9 @@ class Prefixes(Protocol):
         """Goes on with the sentences of these indices only."""
 
 
-def length_penalty(length: Tensor | int, alpha: float) -> Tensor:
-    """((5 + length) / 6)^alpha, float32."""
-    return ((5 + torch.as_tensor(length)) / 6) ** alpha
+def length_penalty(length: Tensor, alpha: float) -> Tensor:
+    """((5 + length) / 6)^alpha."""
+    return ((5 + length) / 6) ** alpha
 
 
 @torch.inference_mode()
@@ -59,7 +59,7 @@ def beam_search(
         values, where = log_p.flatten(1).topk(2 * beam)
         parent, token = where // log_p.shape[-1], where % log_p.shape[-1]
         ended = token == eos
-        score, which = torch.where(ended, values / length_penalty(length, alpha).to(device), -torch.inf).max(1)
+        score, which = torch.where(ended, values / ((5 + length) / 6) ** alpha, -torch.inf).max(1)
         better = (score > best) & ~done
         best = torch.where(better, score, best)
         ending = ids.gather(1, parent.gather(1, which[:, None])[..., None].expand(-1, -1, longest))[:, 0]
