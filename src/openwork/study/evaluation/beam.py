@@ -25,11 +25,6 @@ class Prefixes(Protocol):
         """Goes on with the sentences of these indices only."""
 
 
-def length_penalty(length: Tensor, alpha: float) -> Tensor:
-    """((5 + length) / 6)^alpha."""
-    return ((5 + length) / 6) ** alpha
-
-
 @torch.inference_mode()
 def beam_search(
     prefixes: Prefixes, limits: Tensor, *, beam: int = BEAM, alpha: float = ALPHA, eos: int = 1
@@ -51,7 +46,7 @@ def beam_search(
     best = torch.full((count,), -torch.inf, device=device)
     best_ids, best_length = ids[:, 0].clone(), torch.zeros(count, dtype=torch.long, device=device)
     done = torch.zeros(count, dtype=torch.bool, device=device)
-    highest = length_penalty(limits, alpha)
+    highest = ((5 + limits) / 6) ** alpha
     tokens: Tensor | None = None
     parents: Tensor | None = None
     for length in range(1, longest + 1):
