@@ -58,12 +58,14 @@ def test_command_lines_parse():
         "docs/imagenet.md",
         "docs/pictures.md",
         "docs/report.md",
+        "docs/translation.md",
         "docs/published/README.md",
         "results/cifar10/README.md",
         "results/mnist/README.md",
     )
-    for line in "".join(block for document in documents for block in blocks(document, "sh")).splitlines():
-        words = line.split("#")[0].split()
+    text = "".join(block for document in documents for block in blocks(document, "sh"))
+    for line in text.replace("\\\n", "").splitlines():
+        words = line.split("#")[0].split(" < ")[0].split()
         if "openwork" in words:
             name, *arguments = words[words.index("openwork") + 1 :]
             commands[name].make_context(name, arguments)  # raises for what it does not know

@@ -4,7 +4,7 @@ from openwork.core.allocations import AboveThreshold, ErdosRenyiKernel, GlobalRa
 from openwork.core.batchnorm import recalibrate_batchnorm
 from openwork.core.one_shot import Pruned, prune
 from openwork.core.patterns import NM, Block, Columns, Rows, Unstructured
-from openwork.core.schedules import Constant, Cubic, Linear, OneShot
+from openwork.core.schedules import AveragedCubic, Constant, Cubic, Linear, OneShot
 from openwork.core.selection import all_parameters, excluding, matching, matmul_weights, weights_of
 from openwork.core.sparsifier import Sparsifier, sparsify
 from openwork.inspect.report import Report, report
@@ -21,6 +21,7 @@ __all__ = [
     "L0",
     "NM",
     "AboveThreshold",
+    "AveragedCubic",
     "Block",
     "Columns",
     "Constant",

@@ -72,3 +72,16 @@ def test_sparsity_outside_its_range_asks_about_percentages(sparsity):
 def test_a_negative_coefficient_is_refused():
     with pytest.raises(ValueError, match=r"coefficient must be >= 0, got -1"):
         ow.L0(ow.Constant(-1.0))
+
+
+def test_the_averaged_ramp_is_a_moving_average_of_the_cubic_one():
+    ramp, averaged = ow.Cubic(2.0, begin=10, end=50), ow.AveragedCubic(2.0, begin=10, end=50)
+    average = 0.0
+    for step in range(120):
+        average = 0.1 * ramp(step) + 0.9 * average
+        assert averaged(step) == pytest.approx(average, abs=1e-12)
+    assert averaged(0) == 0.0
+    assert averaged(50) < 1.99 < averaged(1_000) == pytest.approx(2.0)
+    assert ow.AveragedCubic(2.0, begin=10, end=50, decay=0.0)(33) == ramp(33)
+    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\), got 1"):
+        ow.AveragedCubic(2.0, end=5, decay=1.0)

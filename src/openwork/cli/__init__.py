@@ -1,4 +1,4 @@
-"""The command line: quickstart, run, sweep, results, eval, inspect, report, pictures, published.
+"""The command line: quickstart, run, sweep, results, eval, inspect, report, pictures, published, translate, bleu.
 
 Exit codes: 0 done; 1 an error, said in one sentence on standard error; 2 wrong usage; 3 a run diverged; 130 stopped.
 Set OPENWORK_TRACEBACK=1 to see where an error came from.
@@ -10,7 +10,7 @@ import sys
 try:
     import typer
 
-    from openwork.cli import checkpoints, published, report, sweep, training
+    from openwork.cli import checkpoints, published, report, sweep, training, translation
     from openwork.cli.common import error_console
 except ImportError as error:
     raise SystemExit(f'the command line needs {error.name}: pip install "openwork[study]"') from error
@@ -25,6 +25,8 @@ app.command()(checkpoints.inspect)
 app.command()(report.report)
 app.command()(report.pictures)
 app.command()(published.published)
+app.command()(translation.translate)
+app.command()(translation.bleu)
 
 
 def main() -> None:

@@ -54,9 +54,10 @@ def evaluate(
             rows.append(_evaluated(run, model, None, device))
         else:
             trained = restore(checkpoint, settings=changes, trusted=trusted)
-            own = getattr(trained.run.technique, "threshold", None)
+            run = trained.run
+            own = getattr(run.technique, "threshold", None)
             if threshold and own is None:
-                raise ValueError(f"--threshold is for variational dropout; this run trained {trained.run.name}")
+                raise ValueError(f"--threshold is for variational dropout; this run trained {run.name}")
             wanted: list[float | None] = [*threshold] if threshold else [own]
             for value in wanted:
                 changed = [*changes, f"technique.threshold={value}"]
@@ -72,17 +73,20 @@ def evaluate(
         shown_threshold = "-" if row["threshold"] is None else f"{row['threshold']:g}"
         accuracy = row["accuracy"]
         table.add_row(shown_threshold, f"{accuracy:.2%}", f"{1 - accuracy:.2%}",
-                      *(f"{row[name]:.2%}" if name.startswith("top") else f"{row[name]:g}" for name in others),
+                      *(f"{row[name]:.2%}" if name.startswith("top") else f"{row[name]:.2f}" for name in others),
                       f"{row['loss']:.4f}", f"{row['sparsity']:.2%}", f"{row['sparsity_all']:.2%}")  # fmt: skip
     out_console.print(table)
+    if note := getattr(run.task, "metrics_note", ""):
+        out_console.print(note, highlight=False, soft_wrap=True)
 
 
 def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: str) -> dict[str, Any]:
     from openwork.inspect.report import report
+    from openwork.study.tasks.task import final_metrics
 
     plain = plain.to(checked_device(device))
     counts = report(plain, select=run.select)
-    metrics = run.task.evaluate(plain, checked_device(device))
+    metrics = final_metrics(run.task, plain, checked_device(device))
     return {"threshold": threshold, **metrics, "sparsity": counts.sparsity, "sparsity_all": counts.sparsity_all}
 
 

@@ -4,9 +4,14 @@
 fraction of zeros in [0, 1)) and the coefficient of a penalty (any value >= 0; ``every`` then has no effect).
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cache
 from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,38 @@ class Cubic(_Ramp):
     """
 
     exponent: ClassVar[int] = 3
+
+
+@dataclass(frozen=True)
+class AveragedCubic(Cubic):
+    """`Cubic` followed by a moving average, as Gale et al. 2019 (their code) raised the coefficient of a penalty.
+
+    average(t) = (1 - decay) * value(t) + decay * average(t - 1), beginning with ``initial`` before step 0: about nine
+    steps behind for decay 0.9. Computed from the schedule alone, so that a resumed run needs no memory of it.
+    Raises ValueError unless 0 <= begin < end and 0 <= decay < 1.
+    """
+
+    decay: float = field(default=0.9, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {self.decay}")
+
+    def __call__(self, step: int) -> float:
+        """The average at the step."""
+        weights = _decaying(self.decay)
+        progress = (step - np.arange(len(weights)) - self.begin) / (self.end - self.begin)
+        values = self.final + (self.initial - self.final) * (1.0 - progress.clip(0.0, 1.0)) ** self.exponent
+        return float(weights @ values)
+
+
+@cache
+def _decaying(decay: float) -> npt.NDArray[np.float64]:
+    """(1 - decay) * decay^k, k = 0, 1 ... until what is left of their sum, which is 1, is below 1e-17."""
+    count = 1 + math.ceil(math.log(1e-17) / math.log(decay)) if decay else 1
+    weights: npt.NDArray[np.float64] = (1 - decay) * np.power(float(decay), np.arange(count))
+    return weights
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from openwork.study.files import remove_leftovers, write_atomically, write_text,
 from openwork.study.processes import barrier
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.store import FORMAT, read_result
-from openwork.study.tasks.task import Task
+from openwork.study.tasks.task import Task, final_metrics
 from openwork.study.training.loop import Objective, train
 
 
@@ -340,8 +340,8 @@ def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bo
     if finished:
         plain = live.finalized_copy()
         counts = report(plain, select=run.select)
-        before = {**run.task.evaluate(live.model, live.device), "sparsity": live.sparsity()}
-        after = {**run.task.evaluate(plain, live.device), "sparsity": counts.sparsity}
+        before = {**final_metrics(run.task, live.model, live.device), "sparsity": live.sparsity()}
+        after = {**final_metrics(run.task, plain, live.device), "sparsity": counts.sparsity}
         result |= {"before": before, "after": after, **counts.to_dict()}
         # Clones: safetensors refuses tied weights, whose keys share one memory.
         tensors = {name: tensor.clone().contiguous() for name, tensor in plain.state_dict().items()}

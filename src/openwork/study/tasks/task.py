@@ -50,4 +50,16 @@ class Task(Protocol):
         """One example as the model's input, to count FLOPs with; a tuple is several arguments."""
 
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        """Metrics of the model on the test set; at least "accuracy" (0-1) and "loss" (mean)."""
+        """Metrics of the model, while it trains; at least "accuracy" (0-1) and "loss" (mean).
+
+        They are those of the test set, unless the task has a method ``test`` with the same arguments.
+        """
+
+
+def final_metrics(task: Task, model: nn.Module, device: torch.device) -> dict[str, float]:
+    """Metrics of a trained model on the test set: what the task's ``test`` gives where it has one, else `evaluate`.
+
+    A task has it where the full measure is too dear to take while training, or training is to be watched on other data.
+    """
+    found: dict[str, float] = getattr(task, "test", task.evaluate)(model, device)
+    return found

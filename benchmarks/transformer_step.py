@@ -1,0 +1,267 @@
+r"""A training step of Transformer-base on packed rows: beside PyTorch's nn.Transformer, with every technique, and with
+other ways to keep the sentences of a row apart.
+
+Every variant is measured against the dense model, compiled alike, in blocks of steps by turns: rows of 256 tokens of
+several sentences, dropout 0.1, bfloat16 autocast on a GPU, Adam. Each variant is the loss, the backward pass, the
+optimizer's step and the technique's own work. A variant that does not run is named on stderr with its error.
+
+    python benchmarks/transformer_step.py --device cuda [--tokens 2048] [--variants NAME ...]
+    python benchmarks/transformer_step.py --tokens 64 --length 16 --width 32 --layers 1 --vocabulary 50 \
+        --backend aot_eager --blocks 1 --block 2 --warmup 1                                 small, for a CPU
+
+Variants: nn.Transformer: PyTorch's, with the same masks. magnitude, variational dropout, l0: openwork's techniques.
+flex attention: block masks instead of dense ones, which knows no dropout of attention weights. no segments: sentences
+of a row see each other; not what is wanted, but what masks cost. dense without attention dropout: its fair twin.
+"""
+
+import argparse
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+import openwork as ow
+from openwork.core.technique import Technique
+from openwork.study.models import transformer
+from openwork.study.models.transformer import Transformer
+
+Step = Callable[[], None]
+Batch = tuple[Tensor, Tensor]
+
+
+class Peer(nn.Module):
+    """nn.Transformer with the embedding, positions, masks and tied softmax that translation needs."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__()
+        self.helper = Transformer(options.vocabulary, width=options.width, heads=options.heads, layers=0)
+        self.heads = options.heads
+        self.body = nn.Transformer(
+            options.width,
+            options.heads,
+            options.layers,
+            options.layers,
+            4 * options.width,
+            dropout=0.1,
+            batch_first=True,
+            norm_first=True,
+        )
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """As openwork's."""
+        helper, length = self.helper, target.shape[-1]
+        x = helper.dropout(helper.embed(source[0]) + helper.positions(source[2]))
+        y = F.pad(helper.embed(target[0]), (0, 0, 1, 0))[:, :-1]
+        y = helper.dropout(y + helper.positions(target[2]))
+        earlier = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
+        masks = (
+            self._mask(source[1][:, :, None] == source[1][:, None]),
+            self._mask((target[1][:, :, None] == target[1][:, None]) & earlier),
+            self._mask(target[1][:, :, None] == source[1][:, None]),
+        )
+        hidden = self.body(x, y, *masks)
+        logits: Tensor = helper.softmax(hidden.flatten(0, 1))
+        return logits
+
+    def _mask(self, seen: Tensor) -> Tensor:
+        """(N * heads, L, M), as nn.MultiheadAttention wants it."""
+        return transformer.bias(seen).expand(-1, self.heads, -1, -1).flatten(0, 1)
+
+
+def packed(options: argparse.Namespace, device: torch.device) -> Batch:
+    """Random ids in sentences of 5 to 40 tokens, that fill the rows."""
+    rows = max(1, options.tokens // options.length)
+    sides = []
+    for _ in range(2):
+        sizes = torch.randint(5, 41, (rows, options.length), device="cpu")
+        places = torch.arange(options.length)
+        segments = 1 + (places[None, None] >= sizes.cumsum(1)[:, :, None]).sum(1)
+        begins = torch.zeros_like(segments)
+        begins[:, 1:] = torch.where(segments[:, 1:] != segments[:, :-1], places[1:], 0)
+        ids = torch.randint(2, options.vocabulary, segments.shape)
+        sides.append(torch.stack([ids, segments, places - begins.cummax(1).values]).to(device))
+    return sides[0], sides[1]
+
+
+def stepper(model: nn.Module, technique: Technique | None, options: argparse.Namespace) -> Step:
+    """One optimizer step on a fixed random batch, compiled."""
+    device = torch.device(options.device)
+    model = model.to(device)
+    source, target = packed(options, device)
+    sparsifier = ow.sparsify(model, technique) if technique else None
+    # As good as no learning: on a GPU a batch known by heart is faster, since gradients near zero draw less power.
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-8, betas=(0.9, 0.997), eps=1e-9, fused=True)
+    if sparsifier:
+        sparsifier.attach(optimizer)
+
+    def objective(source: Tensor, target: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits = model(source, target)
+        loss = F.cross_entropy(logits.float(), target[0].flatten(), ignore_index=0, label_smoothing=0.1)
+        return loss + sparsifier.penalty() if sparsifier else loss
+
+    compiled = torch.compile(
+        objective,
+        fullgraph=True,
+        dynamic=False,
+        backend=options.backend,
+        **({"mode": options.mode} if options.mode else {}),
+    )
+
+    def step() -> None:
+        torch.autograd.backward(compiled(source, target))
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def dense(options: argparse.Namespace, dropout: float = 0.1) -> nn.Module:
+    """The model."""
+    sizes = {"width": options.width, "hidden": 4 * options.width, "heads": options.heads, "layers": options.layers}
+    return Transformer(options.vocabulary, attention_dropout=dropout, **sizes)
+
+
+def block_mask(seen: Tensor) -> Any:
+    """What flex attention takes instead of a bias."""
+
+    def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return seen[row, query, key]
+
+    return create_block_mask(visible, len(seen), None, seen.shape[1], seen.shape[2], device=seen.device)
+
+
+def flex(query: Tensor, key: Tensor, value: Tensor, mask: Any, dropout: float) -> Any:
+    """Attention by blocks; without dropout."""
+    return flex_attention(query, key, value, block_mask=mask)
+
+
+def no_bias(seen: Tensor) -> Tensor:
+    """Nothing that a mask would cost."""
+    return torch.zeros((), device=seen.device)
+
+
+def unmasked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    """Attention to everything."""
+    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+
+
+PLAIN = {"bias": transformer.bias, "attend": transformer.attend}
+ATTENTION: dict[str, dict[str, Any]] = {
+    "flex attention": {"bias": block_mask, "attend": flex},
+    "no segments": {"bias": no_bias, "attend": unmasked},
+}
+
+
+def made(name: str, options: argparse.Namespace) -> Step:
+    """The step of a variant."""
+    techniques: dict[str, Technique] = {
+        "magnitude": ow.GradualMagnitude(ow.OneShot(0.9), hidden="trained"),
+        "variational dropout": ow.VariationalDropout(ow.Constant(1e-8)),
+        "l0": ow.L0(ow.Constant(1e-8)),
+    }
+    if name == "nn.Transformer":
+        return stepper(Peer(options), None, options)
+    return stepper(dense(options, 0.0 if "without" in name else 0.1), techniques.get(name), options)
+
+
+VARIANTS = (
+    "dense",
+    "nn.Transformer",
+    "magnitude",
+    "l0",
+    "variational dropout",
+    "dense without attention dropout",
+    "flex attention",
+    "no segments",
+)
+
+
+def measured(name: str, step: Step, count: int, device: torch.device) -> list[float]:
+    """Milliseconds of each of ``count`` steps."""
+    for part, function in ATTENTION.get(name, PLAIN).items():
+        setattr(transformer, part, function)  # each time: what is compiled is chosen by it
+    if device.type != "cuda":
+        times = []
+        for _ in range(count):
+            began = time.perf_counter()
+            step()
+            times.append(1000 * (time.perf_counter() - began))
+        return times
+    # Events instead of waiting after each step: in training the host runs ahead of the device.
+    event_type: Any = torch.cuda.Event  # untyped
+    events = [event_type(enable_timing=True) for _ in range(count + 1)]
+    events[0].record()
+    for event in events[1:]:
+        step()
+        event.record()
+    torch.cuda.synchronize()
+    return [before.elapsed_time(after) for before, after in itertools.pairwise(events)]
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--tokens", type=int, default=24_576, help="of each side")
+    parser.add_argument("--length", type=int, default=256, help="of a row")
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=6, help="of the encoder, and of the decoder")
+    parser.add_argument("--vocabulary", type=int, default=33_288)
+    parser.add_argument("--backend", default="inductor", help="of torch.compile")
+    parser.add_argument("--mode", default="", help="of torch.compile; reduce-overhead takes CUDA graphs")
+    parser.add_argument("--blocks", type=int, default=6, help="of steps, by turns with the dense model")
+    parser.add_argument("--block", type=int, default=10, help="steps of a block")
+    parser.add_argument("--warmup", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=420, help="after which no other variant is begun")
+    options = parser.parse_args()
+    device, began = torch.device(options.device), time.monotonic()
+    torch.manual_seed(0)
+    rows = []
+    for name in options.variants:
+        if time.monotonic() - began > options.seconds:
+            print(f"{name}: left out, {options.seconds:g} seconds are over", file=sys.stderr)
+            continue
+        torch._dynamo.reset()
+        try:
+            memory = []
+            steps = []
+            for each in ("dense", name):
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats()
+                before = torch.cuda.memory_allocated() if device.type == "cuda" else 0
+                steps.append(made(each, options))
+                measured(each, steps[-1], options.warmup, device)
+                memory.append((torch.cuda.max_memory_allocated() - before) / 2**30 if device.type == "cuda" else 0.0)
+            pair = list(zip(("dense", name), steps, strict=True))
+            blocks = [[measured(*each, options.block, device) for each in pair] for _ in range(options.blocks)]
+        except Exception as error:  # a variant that does not run is a result
+            print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
+            continue
+        theirs, mine = (list(itertools.chain.from_iterable(part)) for part in zip(*blocks, strict=True))
+        rows.append((name, mine, theirs, memory))
+        print(f"{name}: {statistics.median(mine):.2f} ms", file=sys.stderr)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    count = options.block * options.blocks
+    print(
+        f"{options.tokens} source and target tokens, rows of {options.length}, width {options.width}, torch "
+        f"{torch.__version__}, {where}, n = {count}; milliseconds a step, GiB"
+    )
+    print(f"{'':34}{'min':>8}{'median':>8}{'max':>8}{'dense':>8}{'median / dense':>16}{'GiB':>8}{'/ dense':>9}")
+    for name, mine, theirs, (base, peak) in rows:
+        middle, reference = statistics.median(mine), statistics.median(theirs)
+        row = f"{name:34}{min(mine):8.2f}{middle:8.2f}{max(mine):8.2f}{reference:8.2f}{middle / reference:16.3f}"
+        print(f"{row}{peak:8.2f}{peak / base if base else 0:9.2f}")
+
+
+if __name__ == "__main__":
+    main()

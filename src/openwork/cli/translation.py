@@ -1,0 +1,88 @@
+"""Commands for text: translate, bleu."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openwork.cli.common import Checkpoint, Device, Json, Trust, checked_device, error_console, out_console, print_json
+
+_CHUNK = 10_000  # lines that are sorted by length together
+
+
+def translate(
+    checkpoint: Checkpoint,
+    beam: Annotated[int, typer.Option(min=1, help="Beginnings that are followed at the same time.")] = 4,
+    alpha: Annotated[float, typer.Option(help="Strength of the length penalty.")] = 0.6,
+    batch: Annotated[int, typer.Option(min=1, help="Sentences at the same time.")] = 128,
+    threshold: Annotated[float | None, typer.Option(help="Another threshold on log alpha.")] = None,
+    vocabulary: Annotated[Path | None, typer.Option(help="The model's vocabulary, where it is not to be made.")] = None,
+    device: Device = "cpu",
+    trust: Trust = None,
+) -> None:
+    """Translate standard input, a sentence a line, to standard output with the model of a run."""
+    from openwork.study.experiments.config import TRUSTED
+    from openwork.study.experiments.run import restore
+    from openwork.study.tasks.translation import Translation
+
+    settings = [f"technique.threshold={threshold}"] if threshold is not None else []
+    settings += [f"task.vocabulary_file={vocabulary.absolute()}"] if vocabulary else []
+    live = restore(checkpoint, settings=settings, trusted=(*TRUSTED, *(trust or ())))
+    task, place = live.run.task, checked_device(device)
+    if not isinstance(task, Translation):
+        raise ValueError(f"{checkpoint} is a run of {task.title}, which does not translate; give one that does")
+    model = live.finalized_copy().to(place)
+    known = task.vocabulary()
+    lines, empty, long, unknown = _lines(sys.stdin.buffer, "standard input"), 0, 0, 0
+    while sentences := list(islice(lines, _CHUNK)):
+        empty += sentences.count("")
+        encoded = known.encode(sentences)
+        long += sum(len(ids) >= task.length for ids in encoded)
+        unknown += sum(ids.count(known.unknown) for ids in encoded) if known.unknown is not None else 0
+        found = task.translate(model, sentences, place, beam=beam, alpha=alpha, batch_size=batch)
+        # A line stays a line, whatever the model says.
+        sys.stdout.buffer.writelines(" ".join(text.split()).encode() + b"\n" for text in found)
+        sys.stdout.buffer.flush()
+    if empty or long or unknown:
+        note = (
+            f"{empty} empty lines stayed empty; {long} lines are longer than any that the model was trained on; "
+            f"{unknown} pieces are not in its vocabulary"
+        )
+        error_console.print(note, highlight=False, soft_wrap=True)
+
+
+def bleu(
+    translations: Annotated[Path, typer.Argument(help="Plain text, a translation a line.")],
+    references: Annotated[Path, typer.Argument(help="Plain text, its reference in the same line.")],
+    language: Annotated[str, typer.Option(help="Of the text, for the rules of the tokens.")] = "de",
+    as_json: Json = False,
+) -> None:
+    """Count BLEU of a file as sacrebleu does, with its signature, and as the paper did."""
+    from openwork.study.evaluation.bleu import sacre_bleu, tokenized_bleu
+
+    texts = []
+    for path in (translations, references):
+        with path.open("rb") as file:
+            texts.append(list(_lines(file, str(path))))
+    if len(texts[0]) != len(texts[1]):
+        raise ValueError(
+            f"{translations} has {len(texts[0])} lines and {references} {len(texts[1])}; line i of one must be that of "
+            "the other"
+        )
+    ours, theirs = texts
+    score, signature = sacre_bleu(ours, theirs)
+    paper = tokenized_bleu(ours, theirs, language)
+    if as_json:
+        print_json({"bleu": score, "signature": signature, "tokenized_bleu": paper})
+    else:
+        out_console.print(f"BLEU {score:.2f}  sacrebleu {signature}", highlight=False, soft_wrap=True)
+        out_console.print(f"BLEU {paper:.2f}  Moses tokens, split compounds, as Gale et al. 2019", highlight=False)
+
+
+def _lines(file: Iterable[bytes], name: str) -> Iterator[str]:
+    from openwork.study.data.text import decoded
+
+    return (decoded(line, name, number).strip() for number, line in enumerate(file, 1))

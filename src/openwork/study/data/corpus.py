@@ -1,0 +1,72 @@
+"""Corpora of text files, made ready once: a vocabulary of them, and their sentences packed into rows.
+
+What is made lies in a cache, the folder that the environment variable OPENWORK_CACHE names (``~/.cache/openwork`` if
+unset), under a name that is a hash of what it was made from: the files' contents, the vocabulary and the settings.
+"""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from openwork.study.data.packing import Counts, Packed, encoded, pack
+from openwork.study.data.text import content_key, read_pairs
+from openwork.study.data.vocabulary import Vocabulary, read_vocabulary, train_vocabulary
+
+_log = logging.getLogger(__name__)
+Sources = tuple[str, ...]
+Languages = tuple[str, str]
+
+
+def trained_vocabulary(sources: Sources, languages: Languages, size: int) -> Vocabulary:
+    """A joint vocabulary of ``size`` ids of both languages, trained on the sources unless the cache has it."""
+    path = cache_folder() / f"vocabulary-{_key(sources, languages, size)}.model"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model = train_vocabulary(lambda: _pairs(sources, languages), size)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(model)
+        Path(file.name).replace(path)
+        _log.warning("made the vocabulary %s", path)
+    return read_vocabulary(path)
+
+
+def packed_corpus(
+    sources: Sources, languages: Languages, vocabulary: Vocabulary, length: int, held_out: Sources, workers: int = 0
+) -> Packed:
+    """The sources' pairs in rows of ``length`` ids, encoded unless the cache has them.
+
+    A pair is left out, and counted, where a side is empty, longer than a row, or a sentence of the sources held out.
+    workers: how many threads encode; all processors' by default. The rows are the same for any number.
+    """
+    key = _key(sources, languages, vocabulary.fingerprint, length, _key(held_out, languages))
+    kept_away = frozenset(text for pair in _pairs(held_out, languages) for text in pair if text)
+    counts = Counts()
+    pairs = encoded(
+        _pairs(sources, languages),
+        vocabulary,
+        counts,
+        longest=length,
+        held_out=kept_away,
+        workers=workers or os.cpu_count() or 1,
+    )
+    packed = pack(pairs, counts, length, vocabulary.size, cache_folder() / f"packed-{key}")
+    if counts.pairs:  # made just now
+        _log.warning("packed %s into %d rows: %s", ", ".join(sources), len(packed.ids), packed.counts)
+    return packed
+
+
+def cache_folder() -> Path:
+    """Where vocabularies and packed corpora lie."""
+    return Path(os.environ.get("OPENWORK_CACHE") or "~/.cache/openwork").expanduser().absolute()
+
+
+def _pairs(sources: Sources, languages: Languages) -> Iterator[tuple[str, str]]:
+    return (pair for source in sources for pair in read_pairs(source, languages))
+
+
+def _key(sources: Sources, languages: Languages, *settings: object) -> str:
+    contents = [content_key(source, languages) for source in sources]
+    return hashlib.sha256(repr((contents, languages, settings)).encode()).hexdigest()[:16]

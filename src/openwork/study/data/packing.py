@@ -1,0 +1,222 @@
+"""Sentence pairs packed into rows of one length, on disk: what a Transformer trains on.
+
+Several pairs share a row, as in tensor2tensor's packed problems (Gale et al. 2019 trained on rows of 256). Rows are
+packed once, in the order of the text, and shuffled in every epoch. They stay in two memory-mapped files, so what memory
+needs does not grow with the corpus, but for eight bytes a row while an epoch's order is drawn.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from openwork.study.data.vocabulary import EOS, Vocabulary
+
+_OPEN = 10  # rows that are filled at the same time
+_CHUNK = 10_000  # pairs that are encoded at once
+Ids = Sequence[int]
+_Row = tuple[list[int], list[int], list[int], list[int]]  # source ids and segments, target ids and segments
+
+
+@dataclass
+class Counts:
+    """What became of the pairs of a corpus."""
+
+    pairs: int = 0
+    empty: int = 0
+    """Pairs left out because a side is empty."""
+    too_long: int = 0
+    """Pairs left out because a side has more ids than a row."""
+    held_out: int = 0
+    """Pairs left out because a side is a sentence of the development or test set."""
+    unknown: int = 0
+    """Ids that stand for something the vocabulary cannot spell."""
+
+    def __str__(self) -> str:
+        """A sentence."""
+        return (
+            f"{self.pairs} pairs; left out: {self.empty} with an empty side, {self.too_long} too long, "
+            f"{self.held_out} that are held out; {self.unknown} unknown pieces"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """R rows: ids and segments, both (R, 2, L); of side 0, the source, and 1. Segments count from 1, 0 is padding."""
+
+    ids: npt.NDArray[Any]
+    segments: npt.NDArray[np.uint16]
+    counts: Counts
+
+
+def encoded(
+    pairs: Iterable[tuple[str, str]],
+    vocabulary: Vocabulary,
+    counts: Counts,
+    *,
+    longest: int,
+    held_out: frozenset[str] = frozenset(),
+    workers: int = 1,
+) -> Iterator[tuple[Ids, Ids]]:
+    """The ids of both sides of each pair, each with the end, in order; ``counts`` says what was left out."""
+    chunk: list[tuple[str, str]] = []
+    for pair in pairs:
+        counts.pairs += 1
+        if not all(pair):
+            counts.empty += 1
+        elif not held_out.isdisjoint(pair):
+            counts.held_out += 1
+        else:
+            chunk.append(pair)
+        if len(chunk) == _CHUNK:
+            yield from _encoded(chunk, vocabulary, counts, longest, workers)
+            chunk = []
+    yield from _encoded(chunk, vocabulary, counts, longest, workers)
+
+
+def _encoded(
+    chunk: list[tuple[str, str]], vocabulary: Vocabulary, counts: Counts, longest: int, workers: int
+) -> Iterator[tuple[Ids, Ids]]:
+    sides = [vocabulary.encode([pair[side] for pair in chunk], workers) for side in range(2)]
+    for source, target in zip(*sides, strict=True):
+        if vocabulary.unknown is not None:
+            counts.unknown += source.count(vocabulary.unknown) + target.count(vocabulary.unknown)
+        if max(len(source), len(target)) >= longest:
+            counts.too_long += 1
+        else:
+            yield [*source, EOS], [*target, EOS]
+
+
+def packed_rows(pairs: Iterable[tuple[Ids, Ids]], length: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Rows (2, 2, length): source and target, of each the ids and the segments.
+
+    A pair goes into the first of ten open rows that has room for both sides; the oldest is closed for a new one.
+    """
+    rows: list[_Row] = []
+    for source, target in pairs:
+        row = next((r for r in rows if len(r[0]) + len(source) <= length and len(r[2]) + len(target) <= length), None)
+        if row is None:
+            if len(rows) == _OPEN:
+                yield _filled(rows.pop(0), length)
+            rows.append(row := ([], [], [], []))
+        number = row[1][-1] + 1 if row[1] else 1
+        for values, more in zip(row, (source, [number] * len(source), target, [number] * len(target)), strict=True):
+            values.extend(more)
+    for row in rows:
+        yield _filled(row, length)
+
+
+def _filled(row: _Row, length: int) -> npt.NDArray[np.int64]:
+    filled = np.zeros((4, length), np.int64)
+    for number, values in enumerate(row):
+        filled[number, : len(values)] = values
+    return filled.reshape(2, 2, length)
+
+
+def pack(pairs: Iterable[tuple[Ids, Ids]], counts: Counts, length: int, vocabulary_size: int, folder: Path) -> Packed:
+    """The packed pairs, from ``folder`` where it exists, else after writing it there in one step."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            with (temporary / "ids").open("wb") as ids, (temporary / "segments").open("wb") as segments:
+                for row in packed_rows(pairs, length):
+                    ids.write(row[:, 0].astype(_dtype(vocabulary_size)).tobytes())
+                    segments.write(row[:, 1].astype(np.uint16).tobytes())
+            (temporary / "counts.json").write_text(json.dumps(asdict(counts)))
+            temporary.chmod(0o755)
+            try:
+                temporary.rename(folder)
+            except OSError:
+                if not folder.exists():  # otherwise another process was faster
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return read_packed(folder, length, vocabulary_size)
+
+
+def read_packed(folder: Path, length: int, vocabulary_size: int) -> Packed:
+    """What `pack` wrote. Raises ValueError where it holds no pair."""
+    counts = Counts(**json.loads((folder / "counts.json").read_text()))
+    if os.path.getsize(folder / "ids") == 0:
+        raise ValueError(f"there is no sentence pair to train on ({counts}); is it the right text?")
+    ids = np.memmap(folder / "ids", dtype=_dtype(vocabulary_size), mode="r").reshape(-1, 2, length)
+    segments = np.memmap(folder / "segments", dtype=np.uint16, mode="r").reshape(-1, 2, length)
+    return Packed(ids, segments, counts)
+
+
+def _dtype(vocabulary_size: int) -> type[np.unsignedinteger[Any]]:
+    return np.uint16 if vocabulary_size <= 2**16 else np.uint32
+
+
+def packed_batches(
+    packed: Packed, batch_size: int, *, seed: int, start: int, device: torch.device, rank: int = 0, ranks: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless (source, target), each (3, N, L): ids, segments and positions; a new order of the rows in every epoch.
+
+    The order depends on (seed, epoch) alone. The first batch is number ``start`` of the sequence, found without
+    reading those before it. What is left over of an epoch, less than a batch, is dropped. Of each batch of
+    ``batch_size`` rows process ``rank`` of ``ranks`` gets every ``ranks``-th.
+    Raises ValueError unless batch_size is a multiple of ranks and at most the number of rows.
+    """
+    size = len(packed.ids)
+    if not 1 <= batch_size <= size or batch_size % ranks:
+        raise ValueError(
+            f"a batch has {batch_size} rows for {ranks} processes, and there are {size}; take a multiple of the "
+            "processes and no more than there are"
+        )
+    return _batches(packed, batch_size, seed, start, device, rank, ranks)
+
+
+def _batches(
+    packed: Packed, batch_size: int, seed: int, start: int, device: torch.device, rank: int, ranks: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    per_epoch = len(packed.ids) // batch_size
+    epoch, first = divmod(start, per_epoch)
+    while True:
+        generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,)))
+        order = generator.permutation(len(packed.ids))
+        for batch in range(first, per_epoch):
+            chosen = order[batch * batch_size : (batch + 1) * batch_size][rank::ranks]
+            yield batch_of(packed.ids[chosen], packed.segments[chosen], device)
+        epoch, first = epoch + 1, 0
+
+
+def batch_of(ids: npt.NDArray[Any], segments: npt.NDArray[Any], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(source, target), each (3, N, L) int64: ids, segments and positions, from (N, 2, L) ids and segments."""
+    whole = np.stack([ids.astype(np.int32), segments.astype(np.int32), _positions(segments)])
+    batch = torch.from_numpy(whole)
+    if device.type == "cuda":
+        batch = batch.pin_memory().to(device, non_blocking=True)  # the copy does not wait for what is computed
+    source, target = batch.long().unbind(2)
+    return source, target
+
+
+def _positions(segments: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """Places within the segment, 0 for padding."""
+    places = np.broadcast_to(np.arange(segments.shape[-1], dtype=np.int32), segments.shape)
+    begins = np.zeros(segments.shape, bool)
+    begins[..., 1:] = segments[..., 1:] != segments[..., :-1]
+    positions = places - np.maximum.accumulate(np.where(begins, places, 0), axis=-1)
+    return np.where(segments > 0, positions, 0).astype(np.int32)
+
+
+def by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Batches of indices of similar lengths, the longest first, each at most ``tokens`` with its padding, or one."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

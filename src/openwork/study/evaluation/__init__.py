@@ -1,0 +1,1 @@
+"""What translations are judged by: beam search and BLEU; imports none of ours."""

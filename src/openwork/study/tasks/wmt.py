@@ -1,0 +1,77 @@
+"""Translation of text files, and WMT14 English to German as Gale et al. 2019 (arXiv 1902.09574) have it."""
+
+from dataclasses import dataclass, field
+from functools import cache
+
+from openwork.study.data.corpus import Languages, Sources, packed_corpus, trained_vocabulary
+from openwork.study.data.packing import Packed
+from openwork.study.data.text import data_folder, read_pairs
+from openwork.study.data.vocabulary import Vocabulary, read_vocabulary
+from openwork.study.tasks.translation import Translation
+
+# newstest2013 and newstest2014, also under their names on the hub.
+_NEVER_TRAINED_ON = ("newstest2013", "newstest2014", "wmt14/de-en/validation", "wmt14/de-en/test")
+
+
+@dataclass(frozen=True)
+class TextTranslation(Translation):
+    """A Transformer on text named as `openwork.study.data.text` says.
+
+    training: sources to train on, all together. development: one whose next tokens are predicted while training goes
+    on. testing: one that is translated at the end. Sentences of these two are left out of the training data.
+    vocabulary_file: a sentencepiece model or a .subwords file in the folder of data sets; "" makes a vocabulary of
+    ``vocabulary_size`` ids from the training data.
+    Raises ValueError for a training source that is held out, and for newstest2013 and newstest2014 among them.
+    """
+
+    training: Sources = field(kw_only=True)
+    development: str = field(default="wmt-newstest/newstest2013", kw_only=True)
+    testing: str = field(default="wmt-newstest/newstest2014", kw_only=True)
+    languages: Languages = field(default=("en", "de"), kw_only=True)
+    vocabulary_size: int = field(default=32_768, kw_only=True)
+    vocabulary_file: str = field(default="", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not self.training:
+            raise ValueError("training needs at least one source, got none")
+        for source in self.training:
+            if source in (self.development, self.testing) or any(name in source for name in _NEVER_TRAINED_ON):
+                raise ValueError(f"{source} is for development or testing; leave it out of training")
+
+    @property
+    def title(self) -> str:
+        """The width, the languages and the test set."""
+        return f"Transformer {self.width}, {'-'.join(self.languages)}, {self.testing.rpartition('/')[2]}"
+
+    @property
+    def target_language(self) -> str:
+        """The second language."""
+        return self.languages[1]
+
+    def vocabulary(self) -> Vocabulary:
+        """Of the file, or made from the training data."""
+        return _vocabulary(self.training, self.languages, self.vocabulary_size, self.vocabulary_file)
+
+    def packed(self) -> Packed:
+        """Memory-mapped rows."""
+        return _packed(self)
+
+    def pairs(self, split: str) -> list[tuple[str, str]]:
+        """Every line of "dev" or "test"."""
+        return _held_out({"dev": self.development, "test": self.testing}[split], self.languages)
+
+
+@cache
+def _vocabulary(sources: Sources, languages: Languages, size: int, file: str) -> Vocabulary:
+    return read_vocabulary(data_folder() / file) if file else trained_vocabulary(sources, languages, size)
+
+
+@cache
+def _packed(task: TextTranslation) -> Packed:
+    held_out = (task.development, task.testing)
+    return packed_corpus(task.training, task.languages, task.vocabulary(), task.length, held_out)
+
+
+@cache
+def _held_out(source: str, languages: Languages) -> list[tuple[str, str]]:
+    return list(read_pairs(source, languages))
