@@ -108,6 +108,7 @@ def test_the_loss_smooths_labels_and_leaves_out_what_could_not_be_decoded(pictur
         ("random_pruning", 324),
         ("variational_dropout", 180),
         ("l0", 324),
+        ("scratch_and_lottery", 228),
         ("extended", 4),
         ("published", 21),
     ],

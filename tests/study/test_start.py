@@ -120,7 +120,7 @@ def test_starts_come_before_the_runs_that_need_them_and_once():
 def test_a_start_that_cannot_be_used_is_an_error(tmp_path):
     diverged = Run(Diverging(), None, steps=4)
     run = dataclasses.replace(SPARSE, start=diverged)
-    with pytest.raises(ValueError, match=rf"starts from {diverged.id}, which diverged at step 1; give it another"):
+    with pytest.raises(ValueError, match=rf"needs {diverged.id}, which diverged at step 1; give it another"):
         execute(run, tmp_path)
     with pytest.raises(ValueError, match=r"do not fit the model: size mismatch for fc1.weight"):
         prepare(Run(MnistLeNet300100(), None, steps=1), torch.device("cpu"), TASK.model().state_dict())

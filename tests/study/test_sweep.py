@@ -46,8 +46,8 @@ def test_failures_and_divergence_end_a_run_and_what_starts_from_it_but_not_the_s
     assert [ended.outcomes[run.start.id].state for run in runs] == ["finished", "failed", "diverged"]
     assert [ended.outcomes[run.id].state for run in runs] == ["finished", "failed", "failed"]
     assert ended.outcomes[runs[1].start.id].reason == "RuntimeError: the loss is wrong"
-    assert ended.outcomes[runs[1].id].reason == f"it starts from run {runs[1].start.id}, which failed"
-    assert ended.outcomes[runs[2].id].reason == f"it starts from run {runs[2].start.id}, which diverged"
+    assert ended.outcomes[runs[1].id].reason == f"it needs run {runs[1].start.id}, which failed"
+    assert ended.outcomes[runs[2].id].reason == f"it needs run {runs[2].start.id}, which diverged"
     recorded = failures(tmp_path)
     assert recorded.keys() == {runs[1].start.id, runs[1].id, runs[2].id}
     failure = recorded[runs[1].start.id]

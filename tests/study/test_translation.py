@@ -160,13 +160,21 @@ def test_the_test_set_is_never_trained_on():
 
 
 def test_the_grids_are_the_papers():
-    counts = {"dense": 5, "magnitude": 504, "random": 630, "variational_dropout": 372, "l0": 930}
+    counts = {"dense": 5, "magnitude": 504, "random_pruning": 630, "variational_dropout": 372, "l0": 930}
     runs = {name: getattr(grids, name)() for name in counts}
     assert {name: len(found) for name, found in runs.items()} == counts
     assert {name: len({run.id for run in found}) for name, found in runs.items()} == counts
     assert {run.steps for found in runs.values() for run in found} == {500_000}
     assert len(grids.THRESHOLDS) == 11
     assert {run.technique.schedule.final for run in runs["magnitude"]} == set(grids.SPARSITIES)
+
+
+def test_scratch_and_lottery_are_875_runs():
+    runs = grids.scratch_and_lottery()
+    assert len({run.id for run in runs}) == len(runs) == 875
+    assert sum(run.name == "LotteryTicket" for run in runs) == 175
+    (longer,) = {(run.task.learning_rate(0.1), run.steps) for run in runs if run.steps > 500_000}
+    assert longer == (pytest.approx(runs[0].task.learning_rate(0.2)), 1_000_000)  # the same rate at the same step
 
 
 def command(arguments, monkeypatch, text=b""):

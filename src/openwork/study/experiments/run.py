@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from openwork.core.patterns import DivergedError
+from openwork.core.schedules import Constant
 from openwork.core.selection import Select, find_weights, matmul_weights
 from openwork.core.sparsifier import Sparsifier, sparsify
 from openwork.core.technique import Technique
@@ -42,6 +43,7 @@ from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.store import FORMAT, read_result
 from openwork.study.tasks.task import Task, final_metrics
 from openwork.study.training.loop import Objective, train
+from openwork.techniques.magnitude import GradualMagnitude
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Run:
     start: another run, whose finalized weights this one begins with: a pre-training. It is trained in the same
     directory unless it is there, and once for all runs that start from it. Its seed is this run's, whatever it says
     itself, so that another seed is an independent repetition.
+    zeros: another run, whose finalized weights' zeros this one keeps from the first step to the last; the technique is
+    then None. It is trained first, too, and keeps its own seed. With ``augmented`` each weight that has such zeros
+    begins divided by the root of its fraction of non-zeros, so that its outputs have the scale they would have dense.
+    initial_seed: that of the initial weights where it is not ``seed``: with that of ``zeros`` a run is its lottery
+    ticket.
     """
 
     task: Task
@@ -60,14 +67,22 @@ class Run:
     seed: int = 0
     select: Select = matmul_weights
     start: "Run | None" = field(default=None, metadata={"added later": True})
+    zeros: "Run | None" = field(default=None, metadata={"added later": True})
+    augmented: bool = field(default=False, metadata={"added later": True})
+    initial_seed: int | None = field(default=None, metadata={"added later": True})
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
+        for name, other in (("start", self.start), ("zeros", self.zeros)):
+            if other is not None and not isinstance(other, Run):
+                raise ValueError(f"{name} must be a Run or None, got {other!r}")
         if self.start is not None:
-            if not isinstance(self.start, Run):
-                raise ValueError(f"start must be a Run or None, got {self.start!r}")
             object.__setattr__(self, "start", replace(self.start, seed=self.seed))
+        if self.zeros and self.technique:
+            raise ValueError(f"a run that keeps zeros has no technique, got {self.technique!r}")
+        if self.augmented and not self.zeros:
+            raise ValueError("augmented needs zeros: it scales the weights that are left")
 
     @property
     def id(self) -> str:
@@ -76,8 +91,16 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The technique's name, or "dense"."""
+        """The technique's name; "LotteryTicket" or "Scratch" of a run that keeps another one's zeros; or "dense"."""
+        if self.zeros:
+            own, its = ((r.seed if r.initial_seed is None else r.initial_seed, r.start) for r in (self, self.zeros))
+            return "LotteryTicket" if own == its and not self.augmented else "Scratch"
         return type(self.technique).__name__ if self.technique else "dense"
+
+    @property
+    def before(self) -> "list[Run]":
+        """The runs that have to be finished before this one can begin."""
+        return [run for run in (self.start, self.zeros) if run]
 
     @property
     def settings(self) -> str:
@@ -87,6 +110,10 @@ class Run:
             parts.append(f"select={describe(self.select)}")
         if self.start:
             parts.append(f"start={self.start.name}({self.start.settings})")
+        if self.zeros:
+            parts.append(f"zeros={self.zeros.name}({self.zeros.settings}, seed={self.zeros.seed})")
+        if self.augmented:
+            parts.append("augmented=True")
         return ", ".join(part for part in parts if part)
 
 
@@ -134,24 +161,50 @@ class Live:
 
 
 def with_starts(runs: Iterable[Run]) -> list[Run]:
-    """The runs, each after those that it starts from; what several runs start from is there once."""
+    """The runs, each after those that have to be finished before; what several runs need is there once."""
     found: dict[str, Run] = {}
     for run in runs:
-        found |= {each.id: each for each in (with_starts([run.start]) if run.start else [])} | {run.id: run}
+        found |= {each.id: each for each in with_starts(run.before)} | {run.id: run}
     return list(found.values())
 
 
-def prepare(run: Run, device: torch.device, weights: Mapping[str, Tensor] | None = None) -> Live:
-    """The run's model, initialised from its seed, then with ``weights`` where given, and sparsified, on the device."""
-    torch.manual_seed(run.seed)
+def prepare(
+    run: Run,
+    device: torch.device,
+    weights: Mapping[str, Tensor] | None = None,
+    zeros: Mapping[str, Tensor] | None = None,
+) -> Live:
+    """The run's model, initialised from its seed, then with ``weights`` where given, and sparsified, on the device.
+
+    zeros: finalized weights of the run whose zeros are kept.
+    """
+    torch.manual_seed(run.seed if run.initial_seed is None else run.initial_seed)
     model = run.task.model().to(device)
+    if run.initial_seed is not None:
+        torch.manual_seed(run.seed)
     if weights is not None:
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
             raise ValueError(f"the weights to start from do not fit the model: {mismatch(error)}") from error
-    sparsifier = sparsify(model, run.technique, select=run.select, seed=run.seed) if run.technique else None
+    if zeros is not None:
+        _keep_zeros(model, run, zeros)
+    technique = GradualMagnitude(Constant(0.0)) if run.zeros else run.technique
+    if technique is None:
+        return Live(run, model, None, device)
+    sparsifier = sparsify(model, technique, select=run.select, seed=run.seed, from_zeros=zeros is not None)
     return Live(run, model, sparsifier, device)
+
+
+@torch.no_grad()
+def _keep_zeros(model: nn.Module, run: Run, zeros: Mapping[str, Tensor]) -> None:
+    for weight in find_weights(model, run.select)[0]:
+        parameter = weight.parameter
+        if weight.name not in zeros or zeros[weight.name].shape != parameter.shape:
+            raise ValueError(f"the zeros to keep do not fit the model: {weight.name} is not there in its shape")
+        kept = zeros[weight.name].to(parameter.device) != 0
+        # Glorot & Bengio's and He et al.'s variances are inverse to the connections of a unit.
+        parameter.mul_(kept / kept.float().mean().sqrt() if run.augmented and kept.any() else kept)
 
 
 def compiled(live: Live) -> Objective:
@@ -213,7 +266,10 @@ def execute(
             return read_result(folder / "result.json")
         remove_leftovers(folder)
         write_text(folder / "run.json", json.dumps(to_plain(run), indent=2) + "\n")
-        live = prepare(run, torch.device(device), _starting_weights(run, directory, device, compile, evaluations))
+        weights, zeros = (
+            _finalized_weights(run, other, directory, device, compile, evaluations) for other in (run.start, run.zeros)
+        )
+        live = prepare(run, torch.device(device), weights, zeros)
         result = _train(live, folder, compile=compile, every=every, kept=kept, progress=progress)
         (folder / "failed.json").unlink(missing_ok=True)
         return result
@@ -280,17 +336,16 @@ def _until_divergence(
         yield live.sparsifier.steps, {"train_loss": math.nan}
 
 
-def _starting_weights(
-    run: Run, directory: Path, device: str, compile: bool, evaluations: int
+def _finalized_weights(
+    run: Run, other: Run | None, directory: Path, device: str, compile: bool, evaluations: int
 ) -> dict[str, Tensor] | None:
-    if not run.start:
+    """Those of the other run that this one needs, after executing it."""
+    if not other:
         return None
-    result = execute(run.start, directory, device=device, compile=compile, evaluations=evaluations)
+    result = execute(other, directory, device=device, compile=compile, evaluations=evaluations)
     if result["status"] != "finished":
-        raise ValueError(
-            f"run {run.id} starts from {run.start.id}, which diverged at step {result['step']}; give it another start"
-        )
-    return load_file(directory / run.start.id / "model.safetensors")
+        raise ValueError(f"run {run.id} needs {other.id}, which diverged at step {result['step']}; give it another one")
+    return load_file(directory / other.id / "model.safetensors")
 
 
 def _resume(live: Live, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[int, float, list[dict[str, Any]]]:

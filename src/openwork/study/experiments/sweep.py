@@ -138,15 +138,15 @@ def sweep(
     crashes: dict[str, tuple[int, int]] = {}
 
     def enqueue(id: str) -> None:
-        start = state.runs[id].start
-        before = state.outcomes.get(start.id) if start else None
-        if start and before is None:
-            waiting[start.id].append(id)
-        elif start and before and before.state != "finished":
-            reason = f"it starts from run {start.id}, which {before.state}"
-            settle(id, _failure(directory / id, reason))
-        else:
-            ready.append(id)
+        for needed in state.runs[id].before:
+            outcome = state.outcomes.get(needed.id)
+            if outcome is None:
+                waiting[needed.id].append(id)
+                return
+            if outcome.state != "finished":
+                settle(id, _failure(directory / id, f"it needs run {needed.id}, which {outcome.state}"))
+                return
+        ready.append(id)
 
     def settle(id: str, outcome: Outcome) -> None:
         state.outcomes[id] = outcome

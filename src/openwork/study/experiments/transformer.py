@@ -13,6 +13,7 @@ from openwork.core.schedules import AveragedCubic, Cubic, Linear, Schedule
 from openwork.core.selection import excluding
 from openwork.core.technique import Technique
 from openwork.study.experiments.run import Run
+from openwork.study.experiments.scratch import lottery_tickets, scratch
 from openwork.study.tasks.wmt import TextTranslation
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude
@@ -72,7 +73,7 @@ def magnitude() -> list[Run]:
     return _swept([GradualMagnitude(schedule, hidden="trained") for schedule in schedules])
 
 
-def random() -> list[Run]:
+def random_pruning() -> list[Run]:
     """630 runs: as `magnitude`, and three more intervals, which end before 300,000 steps."""
     schedules = [s for sparsity in SPARSITIES for s in _pruning(sparsity, first_end=100_000)]
     return _swept([RandomPruning(schedule) for schedule in schedules])
@@ -86,6 +87,31 @@ def variational_dropout() -> list[Run]:
 def l0() -> list[Run]:
     """930 runs: ten coefficients, 31 ramps, three regularisations."""
     return _swept([L0(s) for weight in L0_WEIGHTS for s in _ramps(weight / PAIRS)])
+
+
+def scratch_and_lottery() -> list[Run]:
+    """875 runs: five masks of the best magnitude pruning at each sparsity, each trained in five ways, five times.
+
+    With twice the steps (scratch-b) the warm-up stays 8,000 steps long, and the rate the same function of the step.
+    """
+    settings = (
+        (0.5, 100_000, 400_000, 10_000, "dropout and label smoothing"),
+        (0.6, 100_000, 400_000, 1_000, "dropout and label smoothing"),
+        (0.7, 100_000, 300_000, 1_000, "dropout and label smoothing"),
+        (0.8, 200_000, 400_000, 10_000, "label smoothing"),
+        (0.9, 0, 400_000, 10_000, "label smoothing"),
+        (0.95, 100_000, 300_000, 1_000, "label smoothing"),
+        (0.98, 0, 300_000, 1_000, "none"),
+    )
+    runs: list[Run] = []
+    for (sparsity, begin, end, every, preset), seed in product(settings, range(5)):
+        technique = GradualMagnitude(Cubic(sparsity, begin=begin, end=end, every=every), hidden="trained")
+        task = regularized(WMT14, preset)
+        masked = Run(task, technique, STEPS, seed=seed)
+        longer = [run for augmented in (False, True) for run in scratch(masked, budget=2, augmented=augmented)]
+        runs += lottery_tickets(masked) + scratch(masked) + scratch(masked, augmented=True)
+        runs += [replace(run, task=replace(task, warmup=task.warmup / 2)) for run in longer]
+    return runs
 
 
 def dense_embedding() -> Run:
