@@ -10,6 +10,7 @@ from openwork.study.report.charts import run_values, trade_off
 from openwork.study.report.layers import kind, kind_panel, layer_panels
 from openwork.study.report.page import _takeaway, write_report
 from openwork.study.report.style import left_axis, nice_ticks, theme
+from openwork.study.results.overlay import own_bands
 from openwork.study.results.statistics import nearest, summarize
 
 NASTY = "</script><script>alert(1)</script>"
@@ -259,6 +260,27 @@ def test_published_points_lie_over_the_tasks_that_papers_measured(tmp_path):
     published = [value for value in drawn(spec) if "source" in value]
     assert (0.995, 0.9925) in [(value["sparsity"], value["accuracy"]) for value in published]
     assert "Hollow: published points." in text
+
+
+def test_scratch_runs_and_tickets_are_bands_of_their_own(tmp_path):
+    masked = {"technique": {"final": 0.9}, "steps": 100}
+
+    def kept(seed, accuracy, steps=100, **changes):
+        made = row("LotteryTicket" if changes.get("ticket") else "Scratch", "zeros", seed, accuracy=accuracy)
+        return {**made, "run": {"steps": steps, "zeros": masked, "augmented": changes.get("augmented", False)}}
+
+    rows = [kept(0, 0.90), kept(1, 0.92), kept(2, 0.95, ticket=True), kept(3, 0.96, 200, augmented=True)]
+    failed = {**kept(4, 0.1), "status": "diverged", "after": None, "sparsity": None}
+    found = own_bands([row(), *rows, failed])
+    assert [(b.name, round(b.mean, 6), b.lowest, b.highest, b.n, b.failures) for b in found] == [
+        ("lottery ticket", 95.0, 95.0, 95.0, 1, 0),
+        ("scratch-e", 91.0, 90.0, 92.0, 2, 1),
+        ("scratch-b, augmented", 96.0, 96.0, 96.0, 1, 0),
+    ]
+    names = [{**one, "settings": str(number)} for number, one in enumerate(rows)]
+    text = write_report(study(tmp_path, names), tmp_path / "out").read_text()
+    assert "Trained from scratch, and lottery tickets" in text
+    assert (tmp_path / "out" / "kept.svg").exists()
 
 
 def test_42_techniques_differ_in_colour_or_marker():

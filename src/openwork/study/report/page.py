@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 from openwork.study.report.charts import run_values, trade_off
-from openwork.study.report.curves import budget_curves, scratch_chart
+from openwork.study.report.curves import band_lines, budget_curves, scratch_chart
 from openwork.study.report.html import Page, columns, draw
 from openwork.study.report.layers import kind_panel, layer_panels
 from openwork.study.report.style import count, interval_text, percent, require_study_extra
@@ -19,7 +19,7 @@ from openwork.study.report.tables import (
     static_table,
 )
 from openwork.study.results.frontier import by_seed, hypervolume
-from openwork.study.results.overlay import overlay, paper_model
+from openwork.study.results.overlay import overlay, own_bands, paper_model
 from openwork.study.results.statistics import DENSE, Point, nearest, pareto, summarize, tried, write_points
 from openwork.study.results.store import Row, flat, read_results, unfinished, write_csv
 
@@ -102,6 +102,12 @@ of all runs (reference: sparsity 0, accuracy 0): {listed}.</p>
     if (model := paper_model(task)) is not None:
         lines = page.figure(scratch_chart(model).properties(height=360), f"scratch{suffix}")
         text += f"<h3>Trained from scratch, as published</h3>\n{lines}\n"
+    if kept := own_bands(of_task):
+        subtitle = ["Mean, lowest and highest run; scratch-b trains longer; diverged runs are apart."]
+        bands = band_lines(kept, title="With another run's zeros", subtitle=subtitle, score="accuracy, %")
+        draw(bands.properties(width=480, height=320), out / f"kept{suffix}", page.pictures)
+        lines = page.figure(bands.properties(height=360), f"kept{suffix}")
+        text += f"<h3>Trained from scratch, and lottery tickets</h3>\n{lines}\n"
     near = nearest(mine, _REFERENCE)
     panels = layer_panels(near, of_task, names=names)
     if panels:

@@ -1,8 +1,12 @@
 """Published points beside our own runs: those of the tasks that the papers measured, in our names and units."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import fmean
 
 from openwork.study.results.published import table
+from openwork.study.results.store import Row
 
 # Our names for the techniques of the tables.
 TECHNIQUES = {
@@ -85,6 +89,29 @@ def bands(model: str) -> list[Band]:
         for line in table("scratch")
         if line["model"] == model and line["learning_rate"] in ("", "lr_scaled")
     ]  # fmt: skip
+
+
+def own_bands(rows: Iterable[Row]) -> list[Band]:
+    """The same lines of our own runs that keep another run's zeros, of one task; accuracies in %.
+
+    Runs that keep the zeros of runs with one technique are one point. Those with more steps than the run whose zeros
+    they keep are called scratch-b. Diverged runs are the failures.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if zeros := row["run"].get("zeros"):
+            longer = "b" if row["run"]["steps"] > zeros["steps"] else "e"
+            augmented = ", augmented" if row["run"].get("augmented") else ""
+            name = "lottery ticket" if row["name"] == "LotteryTicket" else f"scratch-{longer}{augmented}"
+            groups.setdefault((name, json.dumps(zeros["technique"], sort_keys=True)), []).append(row)
+    found = []
+    for (name, _), group in groups.items():
+        if finished := [row for row in group if row["status"] == "finished"]:
+            scores = [100 * row["after"]["accuracy"] for row in finished]
+            sparsity = fmean(row["sparsity"]["selected"] for row in finished)
+            failures = len(group) - len(finished)
+            found.append(Band(name, sparsity, fmean(scores), min(scores), max(scores), len(scores), failures))
+    return sorted(found, key=lambda band: (BANDS.index(band.name), band.sparsity))
 
 
 def _name(line: dict[str, str]) -> str:
