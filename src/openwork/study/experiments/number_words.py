@@ -23,7 +23,7 @@ def magnitude() -> Run:
     return Run(TASK, GradualMagnitude(_pruning()), STEPS)
 
 
-def random() -> Run:
+def random_pruning() -> Run:
     """Pruned at random to 80 %."""
     return Run(TASK, RandomPruning(_pruning()), STEPS)
 
@@ -40,7 +40,7 @@ def l0() -> Run:
 
 def runs() -> list[Run]:
     """All of them."""
-    return [dense(), magnitude(), random(), variational_dropout(), l0()]
+    return [dense(), magnitude(), random_pruning(), variational_dropout(), l0()]
 
 
 def _pruning() -> Cubic:
