@@ -27,7 +27,8 @@ from torch import nn
 from openwork.core.schedules import Constant, Cubic
 from openwork.core.technique import Technique
 from openwork.study.data.loader import Batch
-from openwork.study.experiments.run import Run, prepare
+from openwork.study.experiments.live import prepare
+from openwork.study.experiments.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
 from openwork.study.tasks.task import Parts
 from openwork.study.training.parts import backward_in_parts

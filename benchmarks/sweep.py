@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openwork.study.experiments.cluster import Ray
-from openwork.study.experiments.run import Run, execute
+from openwork.study.experiments.execute import execute
+from openwork.study.experiments.run import Run
 from openwork.study.experiments.sweep import Options, sweep
 from openwork.study.results.store import collect, write_csv, write_parquet
 

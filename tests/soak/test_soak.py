@@ -14,7 +14,7 @@ import pytest
 import tinylab
 from safetensors.torch import load_file
 
-from openwork.study.experiments.run import execute
+from openwork.study.experiments.execute import execute
 
 RUNS, DRIVER_KILLS, WORKER_KILLS = 4_000, 10, 20
 PARALLEL = 2

@@ -8,7 +8,8 @@ import tinylab
 from tinylab import PRUNE, Diverging, Dying, Failing, Tiny, grid
 
 from openwork.study.experiments.config import to_plain
-from openwork.study.experiments.run import Run, execute
+from openwork.study.experiments.execute import execute
+from openwork.study.experiments.run import Run
 from openwork.study.experiments.sweep import CRASHES, Options, sweep
 from openwork.study.files import WriteError
 from openwork.study.results.store import failures, read_result, read_results

@@ -7,8 +7,9 @@ from helpers import conv_net
 
 import openwork as ow
 from openwork.inspect.flops import count_flops
+from openwork.study.experiments.execute import execute
 from openwork.study.experiments.expected_flops import expected_flops
-from openwork.study.experiments.run import Run, execute
+from openwork.study.experiments.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100
 
 OPEN = 1 / (1 + math.exp(-(0 - 2 / 3 * math.log(0.1 / 1.1))))  # P(z != 0) at log alpha = 0

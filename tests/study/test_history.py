@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file
 
 import openwork as ow
-from openwork.study.experiments.run import Run, execute
+from openwork.study.experiments.execute import execute
+from openwork.study.experiments.run import Run
 from openwork.study.results.history import read_metrics, read_snapshots, snapshot_steps
 from openwork.study.tasks.lenet import DigitsLeNet300100
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from openwork.core.schedules import Constant, Cubic
-from openwork.study.experiments.run import Run, execute
+from openwork.study.experiments.execute import execute
+from openwork.study.experiments.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.study.tasks.task import Parts
@@ -47,7 +48,7 @@ def pictures(tmp_path, monkeypatch):
 SCRIPT = """
 from pathlib import Path
 from openwork.study import files
-from openwork.study.experiments.run import execute
+from openwork.study.experiments.execute import execute
 from test_parts import runs
 files.rank = lambda: 0  # so that the second process writes, too, to be compared
 for run in runs():

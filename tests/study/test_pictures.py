@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 import openwork as ow
-from openwork.study.experiments.run import Run, execute
+from openwork.study.experiments.execute import execute
+from openwork.study.experiments.run import Run
 from openwork.study.report.pictures import write_pictures
 from openwork.study.report.weights import ZERO, colours, panels
 from openwork.study.results.history import read_snapshots, write_snapshot

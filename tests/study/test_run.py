@@ -20,8 +20,10 @@ from torch import nn
 
 import openwork as ow
 from openwork.study.experiments.checkpoint import is_checkpoint
+from openwork.study.experiments.execute import execute
+from openwork.study.experiments.live import prepare, restore
 from openwork.study.experiments.quickstart import runs as quickstart_runs
-from openwork.study.experiments.run import Run, execute, prepare, restore
+from openwork.study.experiments.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100, ImagesLeNet300100, MnistLeNet5Caffe, MnistLeNet300100
 
 TASK = DigitsLeNet300100(peak_learning_rate=5e-3)
@@ -150,7 +152,8 @@ KILLED = """
 import sys
 from pathlib import Path
 import openwork as ow
-from openwork.study.experiments.run import Run, execute
+from openwork.study.experiments.execute import execute
+from openwork.study.experiments.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100
 run = Run(DigitsLeNet300100(), ow.VariationalDropout(ow.Constant(1e-4)), steps=400)
 print(execute(run, Path(sys.argv[1]), evaluations=100)["after"])

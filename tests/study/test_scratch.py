@@ -8,7 +8,9 @@ from safetensors.torch import load_file
 
 import openwork as ow
 from openwork.study.experiments.config import from_plain, to_plain
-from openwork.study.experiments.run import Run, execute, prepare, restore, with_starts
+from openwork.study.experiments.execute import execute
+from openwork.study.experiments.live import prepare, restore
+from openwork.study.experiments.run import Run, with_starts
 from openwork.study.experiments.scratch import lottery_tickets, scratch
 from openwork.study.experiments.sweep import Here, Options, sweep
 from openwork.study.tasks.lenet import DigitsLeNet300100

@@ -12,8 +12,10 @@ from torch import nn
 
 import openwork as ow
 from openwork.study.experiments.config import canonical, from_plain, override, to_plain
+from openwork.study.experiments.execute import execute
+from openwork.study.experiments.live import prepare, restore
 from openwork.study.experiments.mnist import variational_dropout
-from openwork.study.experiments.run import Run, execute, prepare, restore, with_starts
+from openwork.study.experiments.run import Run, with_starts
 from openwork.study.tasks.lenet import DigitsLeNet300100, MnistLeNet300100
 
 TASK = DigitsLeNet300100(peak_learning_rate=5e-3)

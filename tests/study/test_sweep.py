@@ -13,8 +13,9 @@ from tinylab import PRUNE, Diverging, Failing, Tiny, grid, mixed
 
 from openwork.study.experiments import sweep as module
 from openwork.study.experiments.config import from_plain, packages, to_plain
+from openwork.study.experiments.execute import execute
 from openwork.study.experiments.price import measured_step_ms, prices
-from openwork.study.experiments.run import Run, execute
+from openwork.study.experiments.run import Run
 from openwork.study.experiments.sweep import Here, Options, Outcome, sweep
 from openwork.study.files import WriteError
 from openwork.study.results.store import failures, read_results

@@ -13,7 +13,9 @@ from openwork.cli import app
 from openwork.study.data.number_words import number_words
 from openwork.study.experiments import number_words as experiments
 from openwork.study.experiments import transformer as grids
-from openwork.study.experiments.run import Run, execute, restore
+from openwork.study.experiments.execute import execute
+from openwork.study.experiments.live import restore
+from openwork.study.experiments.run import Run
 from openwork.study.models.transformer import padded
 from openwork.study.tasks.number_words import NumberWords
 from openwork.study.tasks.translation import check_vocabulary, smoothed_entropy

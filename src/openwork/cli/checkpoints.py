@@ -41,7 +41,7 @@ def evaluate(
     With --task the checkpoint is any file of weights that fits the task's model, such as torchvision's ResNet-50.
     """
     from openwork.study.experiments.config import TRUSTED
-    from openwork.study.experiments.run import restore
+    from openwork.study.experiments.live import restore
 
     rows: list[dict[str, Any]] = []
     trusted = (*TRUSTED, *(trust or ()))
@@ -124,7 +124,7 @@ def inspect(
     from openwork.inspect.report import report
     from openwork.study.experiments.checkpoint import is_checkpoint
     from openwork.study.experiments.config import TRUSTED
-    from openwork.study.experiments.run import restore
+    from openwork.study.experiments.live import restore
 
     if as_json and markdown:
         raise typer.BadParameter("choose one of --json and --markdown")

@@ -79,7 +79,8 @@ def run(
 def _execute(
     runs: Sequence["Run"], out: Path, *, device: str, compile: bool, evaluations: int, snapshots: int = 0
 ) -> list[dict[str, Any]]:
-    from openwork.study.experiments.run import execute, with_starts
+    from openwork.study.experiments.execute import execute
+    from openwork.study.experiments.run import with_starts
     from openwork.study.processes import rank
 
     checked_device(device)

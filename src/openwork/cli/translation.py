@@ -25,7 +25,7 @@ def translate(
 ) -> None:
     """Translate standard input, a sentence a line, to standard output with the model of a run."""
     from openwork.study.experiments.config import TRUSTED
-    from openwork.study.experiments.run import restore
+    from openwork.study.experiments.live import restore
     from openwork.study.tasks.translation import Translation
 
     settings = [f"technique.threshold={threshold}"] if threshold is not None else []

@@ -10,7 +10,8 @@ from statistics import median
 
 import torch
 
-from openwork.study.experiments.run import Run, prepare, with_starts
+from openwork.study.experiments.live import prepare
+from openwork.study.experiments.run import Run, with_starts
 from openwork.study.experiments.sweep import completed_steps, known_outcome
 from openwork.study.results.store import read_results
 from openwork.study.training.loop import train

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from openwork.study.experiments.claim import ClaimedError
-from openwork.study.experiments.run import Run, execute, with_starts
+from openwork.study.experiments.execute import execute
+from openwork.study.experiments.run import Run, with_starts
 from openwork.study.files import no_space, write_text, writing
 from openwork.study.results.history import read_metrics
 from openwork.study.results.store import FORMAT, read_failure, read_result

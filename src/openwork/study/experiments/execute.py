@@ -1,0 +1,211 @@
+"""How a run is executed, resumed and recorded.
+
+A run's directory is named by the hash of its canonical JSON and holds run.json (its description), metrics.jsonl (a row
+each evaluation), snapshots/ (finalized weights on the way, if wanted), checkpoint.pt (to resume, or to set another
+threshold), model.safetensors (the finalized model) and result.json: where it exists, the run is done.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from openwork.core.patterns import DivergedError
+from openwork.inspect.flops import count_flops
+from openwork.inspect.report import report
+from openwork.study.experiments.checkpoint import load_model, load_training, read_checkpoint, training_state
+from openwork.study.experiments.claim import claim
+from openwork.study.experiments.config import canonical, to_plain
+from openwork.study.experiments.environment import environment
+from openwork.study.experiments.expected_flops import expected_flops
+from openwork.study.experiments.live import Live, compiled, prepare
+from openwork.study.experiments.run import Run
+from openwork.study.files import remove_leftovers, write_atomically, write_text, writing
+from openwork.study.processes import barrier
+from openwork.study.results.history import snapshot_steps, write_snapshot
+from openwork.study.results.store import FORMAT, read_result
+from openwork.study.tasks.task import final_metrics
+from openwork.study.training.loop import train
+
+
+def execute(
+    run: Run,
+    directory: Path,
+    *,
+    device: str = "cpu",
+    compile: bool = False,
+    evaluations: int = 20,
+    snapshots: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """The run's result, from ``directory/<run.id>`` where it is done, otherwise after training it there.
+
+    An interrupted run goes on from its checkpoint with the same batches, weights and random numbers as without the
+    interruption, to the last bit, but for compiled kernels on a GPU. ``evaluations`` says how often to evaluate and
+    checkpoint; ``progress`` is called with the number of completed steps after each, but not for the run that this one
+    starts from, which is executed first where it is not done. The result's fields are those of
+    `openwork.study.results.store`. Of several processes (see `openwork.study.processes`) all call it, with a directory
+    that all of them see; the first one writes.
+    ``snapshots``: how many finalized copies of the selected weights to keep besides the initial one, at the evaluations
+    nearest to evenly spread; not part of the run's identity, so a run that is done gets none.
+    Raises ValueError for more snapshots than evaluations, and where the run that this one starts from has diverged;
+    ClaimedError where another process is training the run; WriteError where the disk is full.
+    """
+    folder = directory / run.id
+    if (folder / "result.json").exists():
+        return read_result(folder / "result.json")
+    every = max(run.steps // evaluations, 1)
+    kept = snapshot_steps(run.steps, every, snapshots)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with claim(folder):
+        if (folder / "result.json").exists():  # another process was faster
+            return read_result(folder / "result.json")
+        remove_leftovers(folder)
+        write_text(folder / "run.json", json.dumps(to_plain(run), indent=2) + "\n")
+        weights, zeros = (
+            _finalized_weights(run, other, directory, device, compile, evaluations) for other in (run.start, run.zeros)
+        )
+        live = prepare(run, torch.device(device), weights, zeros)
+        result = _train(live, folder, compile=compile, every=every, kept=kept, progress=progress)
+        (folder / "failed.json").unlink(missing_ok=True)
+        return result
+
+
+def _train(
+    live: Live,
+    folder: Path,
+    *,
+    compile: bool,
+    every: int,
+    kept: Collection[int],
+    progress: Callable[[int], None] | None,
+) -> dict[str, Any]:
+    """The result of the run after training it from where its checkpoint is, or from the beginning."""
+    run = live.run
+    # Of the plain model: random weights are computed anew in each forward pass, and no parameter owns their product.
+    dense = count_flops(live.finalized_copy(), run.task.example(live.device)) if live.sparsifier else None
+    if 0 in kept:
+        write_snapshot(folder, 0, live.finalized_weights())
+    optimizer = run.task.optimizer(live.model)
+    if live.sparsifier:
+        live.sparsifier.attach(optimizer)
+    step, seconds, rows = _resume(live, optimizer, folder)
+
+    if live.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(live.device)
+    stretch = train(
+        run.task,
+        live.model,
+        optimizer,
+        compiled(live) if compile else live.objective,
+        steps=run.steps,
+        seed=run.seed,
+        start=step,
+        every=every,
+        device=live.device,
+        progress=progress,
+    )
+    began = time.perf_counter()
+    for step, losses in _until_divergence(stretch, live):
+        seconds, began = seconds + time.perf_counter() - began, time.perf_counter()
+        if not all(math.isfinite(loss) for loss in losses.values()):
+            return _record(live, folder, step=step, seconds=seconds, finished=False)
+        metrics = {**losses, **run.task.evaluate(live.model, live.device), "sparsity": live.sparsity()}
+        if live.sparsifier and dense and dense.dense:
+            metrics["expected_flops"] = expected_flops(dense, live.sparsifier)
+        rows.append({"step": step, **metrics, **live.layers(), "seconds": round(seconds, 3)})
+        if step in kept:  # before the checkpoint: resuming after it would not come here again
+            write_snapshot(folder, step, live.finalized_weights())
+        _save(live, optimizer, folder, rows)
+        began = time.perf_counter()  # evaluation is not training time
+    return _record(live, folder, step=run.steps, seconds=seconds, finished=True)
+
+
+def _until_divergence(
+    stretch: Iterator[tuple[int, dict[str, float]]], live: Live
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """The stretch; where a mask update meets NaN, a last item whose loss says so."""
+    try:
+        yield from stretch
+    except DivergedError:
+        assert live.sparsifier
+        yield live.sparsifier.steps, {"train_loss": math.nan}
+
+
+def _finalized_weights(
+    run: Run, other: Run | None, directory: Path, device: str, compile: bool, evaluations: int
+) -> dict[str, Tensor] | None:
+    """Those of the other run that this one needs, after executing it."""
+    if not other:
+        return None
+    result = execute(other, directory, device=device, compile=compile, evaluations=evaluations)
+    if result["status"] != "finished":
+        raise ValueError(f"run {run.id} needs {other.id}, which diverged at step {result['step']}; give it another one")
+    return load_file(directory / other.id / "model.safetensors")
+
+
+def _resume(live: Live, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[int, float, list[dict[str, Any]]]:
+    """The completed steps, seconds and rows of the folder's checkpoint, after loading it; zeros without one."""
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        return 0, 0.0, []
+    state = read_checkpoint(path)
+    if state["run"] != canonical(live.run):
+        raise ValueError(f"{path} belongs to another run; remove the folder to start this one anew")
+    load_model(state, live.model, live.sparsifier, path)
+    rows = load_training(state, optimizer, live.device)
+    return int(rows[-1]["step"]), rows[-1]["seconds"], rows
+
+
+def _save(live: Live, optimizer: torch.optim.Optimizer, folder: Path, rows: list[dict[str, Any]]) -> None:
+    """One file holds all that resuming needs, so that no crash can leave two halves that disagree."""
+    state = {**live.state(), **training_state(optimizer, live.device, rows)}
+    write_atomically(folder / "checkpoint.pt", lambda path: torch.save(state, path))
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bool) -> dict[str, Any]:
+    run = live.run
+    result: dict[str, Any] = {
+        "format": FORMAT,
+        "id": run.id,
+        "status": "finished" if finished else "diverged",
+        "step": step,
+        "name": run.name,
+        "seed": run.seed,
+        "settings": run.settings,
+        "task": run.task.title,
+        "run": to_plain(run),
+        "before": None,
+        "after": None,
+        "sparsity": None,
+        "layers": [],
+        "cost": {
+            "seconds": round(seconds, 3),
+            "step_ms": round(1000 * seconds / step, 4),
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(live.device) if live.device.type == "cuda" else None,
+        },
+        "execution": "simulated",  # zeros are stored and multiplied like any other number
+        "environment": environment(live.device),
+    }
+    if finished:
+        plain = live.finalized_copy()
+        counts = report(plain, select=run.select)
+        before = {**final_metrics(run.task, live.model, live.device), "sparsity": live.sparsity()}
+        after = {**final_metrics(run.task, plain, live.device), "sparsity": counts.sparsity}
+        result |= {"before": before, "after": after, **counts.to_dict()}
+        # Clones: safetensors refuses tied weights, whose keys share one memory.
+        tensors = {name: tensor.clone().contiguous() for name, tensor in plain.state_dict().items()}
+        write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
+    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    if finished:  # only now is what resuming needs of no use any more
+        write_atomically(folder / "checkpoint.pt", lambda path: torch.save(live.state(), path))
+    barrier()  # no process goes on before the first one has written
+    return result

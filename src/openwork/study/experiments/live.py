@@ -1,0 +1,125 @@
+"""A run in the middle of its training: its model, initialised or restored, and what is minimised."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openwork.core.schedules import Constant
+from openwork.core.selection import find_weights
+from openwork.core.sparsifier import Sparsifier, sparsify
+from openwork.study.experiments.checkpoint import load_model, mismatch, model_state, read_checkpoint
+from openwork.study.experiments.config import TRUSTED, canonical, from_plain, override
+from openwork.study.experiments.run import Run
+from openwork.study.training.loop import Objective
+from openwork.techniques.magnitude import GradualMagnitude
+
+
+@dataclass(frozen=True)
+class Live:
+    """A run in the middle of its training: what `execute` drives and a checkpoint restores."""
+
+    run: Run
+    model: nn.Module
+    sparsifier: Sparsifier | None
+    device: torch.device
+
+    def finalized_copy(self) -> nn.Module:
+        """A plain model with the zeros that evaluation uses."""
+        return self.sparsifier.finalized_copy() if self.sparsifier else self.model
+
+    def penalty(self) -> Tensor:
+        """The technique's penalty, zero for dense training."""
+        return self.sparsifier.penalty() if self.sparsifier else torch.zeros((), device=self.device)
+
+    def objective(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """The loss of a batch and the penalty, both of shape (); their sum is minimised."""
+        return self.run.task.loss(self.model, batch), self.penalty()
+
+    def sparsity(self) -> float:
+        """The fraction of zeros among the selected weights."""
+        return self.sparsifier.sparsity() if self.sparsifier else 0.0
+
+    def layers(self) -> dict[str, Any]:
+        """Sparsity by layer, and the expected fraction of non-zeros among the selected weights; nothing if dense."""
+        if not self.sparsifier:
+            return {}
+        weights = sum(weight.parameter.numel() for weight in self.sparsifier.weights)
+        nonzero = sum(self.sparsifier.expected_nonzero().values())
+        return {"layers": self.sparsifier.layer_sparsity(), "expected_density": nonzero / weights}
+
+    def finalized_weights(self) -> dict[str, Tensor]:
+        """The selected weights with the zeros that evaluation uses, by name, in the model's order."""
+        weights, _ = find_weights(self.finalized_copy(), self.run.select)
+        return {weight.name: weight.parameter.detach() for weight in weights}
+
+    def state(self) -> dict[str, Any]:
+        """The run with its weights and masks, as checkpoint.pt holds them."""
+        return model_state(canonical(self.run), self.model, self.sparsifier)
+
+
+def prepare(
+    run: Run,
+    device: torch.device,
+    weights: Mapping[str, Tensor] | None = None,
+    zeros: Mapping[str, Tensor] | None = None,
+) -> Live:
+    """The run's model, initialised from its seed, then with ``weights`` where given, and sparsified, on the device.
+
+    zeros: finalized weights of the run whose zeros are kept.
+    """
+    torch.manual_seed(run.seed if run.initial_seed is None else run.initial_seed)
+    model = run.task.model().to(device)
+    if run.initial_seed is not None:
+        torch.manual_seed(run.seed)
+    if weights is not None:
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"the weights to start from do not fit the model: {mismatch(error)}") from error
+    if zeros is not None:
+        _keep_zeros(model, run, zeros)
+    technique = GradualMagnitude(Constant(0.0)) if run.zeros else run.technique
+    if technique is None:
+        return Live(run, model, None, device)
+    sparsifier = sparsify(model, technique, select=run.select, seed=run.seed, from_zeros=zeros is not None)
+    return Live(run, model, sparsifier, device)
+
+
+@torch.no_grad()
+def _keep_zeros(model: nn.Module, run: Run, zeros: Mapping[str, Tensor]) -> None:
+    for weight in find_weights(model, run.select)[0]:
+        parameter = weight.parameter
+        if weight.name not in zeros or zeros[weight.name].shape != parameter.shape:
+            raise ValueError(f"the zeros to keep do not fit the model: {weight.name} is not there in its shape")
+        kept = zeros[weight.name].to(parameter.device) != 0
+        # Glorot & Bengio's and He et al.'s variances are inverse to the connections of a unit.
+        parameter.mul_(kept / kept.float().mean().sqrt() if run.augmented and kept.any() else kept)
+
+
+def compiled(live: Live) -> Objective:
+    """The run's objective, compiled; on a GPU with CUDA graphs: a small network's kernels are shorter than Python.
+
+    Raises torch's error where the model cannot be compiled as one graph.
+    """
+    mode = "reduce-overhead" if live.device.type == "cuda" else "default"
+    function: Objective = torch.compile(live.objective, fullgraph=True, mode=mode)
+    return function
+
+
+def restore(path: Path, *, settings: Sequence[str] = (), trusted: Collection[str] = TRUSTED) -> Live:
+    """The run of a checkpoint.pt (or of the run directory that holds one), with its weights, on the CPU.
+
+    settings: ``field=value`` changes to the run, such as "technique.threshold=2.0".
+    Raises FileNotFoundError, and ValueError for a truncated or foreign file or one that uses untrusted code.
+    """
+    path = path / "checkpoint.pt" if path.is_dir() else path
+    state = read_checkpoint(path)
+    run = override(from_plain(json.loads(state["run"]), trusted), settings)
+    live = prepare(run, torch.device("cpu"))
+    load_model(state, live.model, live.sparsifier, path)
+    return live
