@@ -31,6 +31,15 @@ L0_WEIGHTS = {
     0.1: range(400, 500, 5),
     0.3: range(160, 180),
 }
+# The best magnitude pruning at each sparsity: (sparsity, begin, end, every, label smoothing).
+_BEST = (
+    (0.5, 40_000, 100_000, 2_000, 0.1),
+    (0.7, 40_000, 100_000, 4_000, 0.1),
+    (0.8, 40_000, 100_000, 2_000, 0.1),
+    (0.9, 40_000, 76_000, 2_000, 0.1),
+    (0.95, 40_000, 68_000, 2_000, 0.0),
+    (0.98, 40_000, 100_000, 2_000, 0.1),
+)
 # Extended training: the third stretch of the learning rate is longer by half of all epochs, at four times the batch.
 EXTENDED_STEPS = STEPS * 3 // 8
 _MILESTONES = (30.0, 60.0 + 0.5 * EPOCHS, 80.0 + 0.5 * EPOCHS)
@@ -88,14 +97,6 @@ def extended() -> list[Run]:
 
 def published() -> list[Run]:
     """The 21 sparse models that the authors published: the best of each technique at each sparsity."""
-    pruned = (
-        (0.5, 40_000, 100_000, 2_000, 0.1),
-        (0.7, 40_000, 100_000, 4_000, 0.1),
-        (0.8, 40_000, 100_000, 2_000, 0.1),
-        (0.9, 40_000, 76_000, 2_000, 0.1),
-        (0.95, 40_000, 68_000, 2_000, 0.0),
-        (0.98, 40_000, 100_000, 2_000, 0.1),
-    )
     at_random = (
         (0.5, 20_000, 40_000, 4_000, 0.1),
         (0.7, 8_000, 40_000, 8_000, 0.1),
@@ -112,7 +113,7 @@ def published() -> list[Run]:
         (1.0, 8_000, 76_000, 0.1),
     )
     return [
-        *(_magnitude(*setting) for setting in pruned),
+        *(_magnitude(*setting) for setting in _BEST),
         *extended(),
         *(_random(*setting) for setting in at_random),
         *(_variational_dropout(*setting) for setting in variational),
@@ -125,14 +126,8 @@ def scratch_and_lottery() -> list[Run]:
     At 98 % the paper has three lottery tickets of one mask. With twice the steps (scratch-b) each stretch of the rate
     is twice as long, the better of its two ways. Its mask at 95 % is not the best run's.
     """
-    settings = (
-        (0.5, 40_000, 100_000, 2_000, 0.1),
-        (0.7, 40_000, 100_000, 4_000, 0.1),
-        (0.8, 40_000, 100_000, 2_000, 0.1),
-        (0.9, 40_000, 76_000, 2_000, 0.1),
-        (0.95, 20_000, 100_000, 4_000, 0.0),
-    )
-    runs = lottery_tickets(_magnitude(0.98, 40_000, 100_000, 2_000, 0.1), 3)
+    settings = (*_BEST[:4], (0.95, 20_000, 100_000, 4_000, 0.0))
+    runs = lottery_tickets(_magnitude(*_BEST[-1]), 3)
     for setting, seed in product(settings, range(3)):
         masked = replace(_magnitude(*setting), seed=seed)
         runs += lottery_tickets(masked, 3)
