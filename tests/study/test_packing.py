@@ -113,7 +113,7 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path):
 
 def test_every_epoch_has_every_row_once_in_an_order_of_its_own():
     batches = first_ids(packed_batches(numbered(10), 5, seed=0, start=0, device=CPU), 4)
-    epochs = [sum(batches[:2], []), sum(batches[2:], [])]  # noqa: RUF017
+    epochs = [[*batches[0], *batches[1]], [*batches[2], *batches[3]]]
     assert [sorted(epoch) for epoch in epochs] == [list(range(10))] * 2
     assert epochs[0] != epochs[1]
     assert first_ids(packed_batches(numbered(10), 5, seed=1, start=0, device=CPU), 2) != batches[:2]

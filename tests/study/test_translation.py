@@ -90,15 +90,15 @@ def test_resuming_in_the_middle_of_an_epoch_is_exact(technique, tmp_path, monkey
     monkeypatch.setattr(NumberWords, "pairs", lambda self, split: number_words(split)[:2])  # decoding takes seconds
     run = Run(replace(TINY, residual_dropout=0.1, attention_dropout=0.1, hidden_dropout=0.1), technique, 6)
 
-    class Stopped(Exception):  # noqa: N818
+    class StoppedError(Exception):
         pass
 
     def stop(step):
         if step == 5:
-            raise Stopped
+            raise StoppedError
 
     execute(run, tmp_path / "whole", evaluations=3)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         execute(run, tmp_path / "resumed", evaluations=3, progress=stop)
     execute(run, tmp_path / "resumed", evaluations=3)
     whole, resumed = (restore(tmp_path / name / run.id).model.state_dict() for name in ("whole", "resumed"))
