@@ -62,8 +62,8 @@ class Torchvision(ImageNetResNet):
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def training_step(name: str, options: argparse.Namespace) -> Step:
-    """One optimizer step on a batch that stays the same."""
+def trainer(name: str, options: argparse.Namespace) -> Callable[[Parts], None]:
+    """One optimizer step on a batch."""
     device = torch.device(options.device)
     kind = Torchvision if name == "torchvision" else ImageNetResNet
     # Next to no learning: a batch known by heart has gradients near zero, and a GPU is faster on zeros.
@@ -76,18 +76,29 @@ def training_step(name: str, options: argparse.Namespace) -> Step:
     if live.sparsifier:
         live.sparsifier.attach(optimizer)
     objective = torch.compile(live.objective, fullgraph=True, backend=options.backend)
-    pixels = torch.randint(256, (options.batch, options.size, options.size, 3), dtype=torch.uint8, device=device)
-    labels = torch.randint(1000, (options.batch,), device=device)
-    parts = Parts([Batch(pixels.permute(0, 3, 1, 2), labels, labels % 2 == 0)], first=0, count=1)
     steps = itertools.count()
 
-    def step() -> None:
+    def step(parts: Parts) -> None:
         backward_in_parts(objective, live.model, parts, seed=0, step=next(steps))
         optimizer.step()
         optimizer.zero_grad()
 
     live.model.train()
     return step
+
+
+def resident(options: argparse.Namespace) -> Parts:
+    """A batch of random images on the device."""
+    device = torch.device(options.device)
+    pixels = torch.randint(256, (options.batch, options.size, options.size, 3), dtype=torch.uint8, device=device)
+    labels = torch.randint(1000, (options.batch,), device=device)
+    return Parts([Batch(pixels.permute(0, 3, 1, 2), labels, labels % 2 == 0)], first=0, count=1)
+
+
+def training_step(name: str, options: argparse.Namespace) -> Step:
+    """One optimizer step on a batch that stays the same."""
+    step, parts = trainer(name, options), resident(options)
+    return lambda: step(parts)
 
 
 def milliseconds(step: Step, count: int, device: torch.device) -> list[float]:

@@ -106,6 +106,25 @@ def test_gradients_are_the_mean_over_parts_and_averages_move_once():
     torch.testing.assert_close(model.norm.running_mean, 0.5 * means.mean(0))  # 0.5 · 0 + 0.5 · the mean of the parts
 
 
+@pytest.mark.gpu
+def test_gradients_of_parts_add_up_under_cuda_graphs():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4)).cuda()
+
+    def objective(batch):
+        return model(batch).square().mean(), 1e-3 * model[0].weight.square().sum()
+
+    compiled = torch.compile(objective, fullgraph=True, mode="reduce-overhead")
+    for step in range(6):  # warm-up, recording and replays
+        parts = Parts(list(torch.randn(24, 8, device="cuda").chunk(3)), first=0, count=3)
+        found = []
+        for each in (objective, compiled):
+            losses = backward_in_parts(each, model, parts, seed=0, step=step)
+            found.append([*losses, *(parameter.grad.clone() for parameter in model.parameters())])
+            model.zero_grad()
+        torch.testing.assert_close(found[1], found[0])
+
+
 def test_noise_belongs_to_the_part_not_to_the_process():
     seen = []
 

@@ -82,11 +82,20 @@ def test_number_words_are_learned(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        pytest.param({"device": "cuda"}, marks=pytest.mark.gpu),
+        pytest.param({"device": "cuda", "compile": True}, marks=pytest.mark.gpu),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
     "technique",
     [None, ow.VariationalDropout(ow.AveragedCubic(1e-4, end=4)), ow.L0(ow.Constant(1e-4))],
     ids=["dense", "variational dropout", "l0"],
 )
-def test_resuming_in_the_middle_of_an_epoch_is_exact(technique, tmp_path, monkeypatch):
+def test_resuming_in_the_middle_of_an_epoch_is_exact(technique, how, tmp_path, monkeypatch):
     monkeypatch.setattr(NumberWords, "pairs", lambda self, split: number_words(split)[:2])  # decoding takes seconds
     run = Run(replace(TINY, residual_dropout=0.1, attention_dropout=0.1, hidden_dropout=0.1), technique, 6)
 
@@ -97,10 +106,10 @@ def test_resuming_in_the_middle_of_an_epoch_is_exact(technique, tmp_path, monkey
         if step == 5:
             raise StoppedError
 
-    execute(run, tmp_path / "whole", evaluations=3)
+    execute(run, tmp_path / "whole", evaluations=3, **how)
     with pytest.raises(StoppedError):
-        execute(run, tmp_path / "resumed", evaluations=3, progress=stop)
-    execute(run, tmp_path / "resumed", evaluations=3)
+        execute(run, tmp_path / "resumed", evaluations=3, progress=stop, **how)
+    execute(run, tmp_path / "resumed", evaluations=3, **how)
     whole, resumed = (restore(tmp_path / name / run.id).model.state_dict() for name in ("whole", "resumed"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert len(TINY.packed().ids) // TINY.rows > 6  # the epoch was not over
