@@ -11,7 +11,7 @@ optimizer's step and the technique's own work. A variant that does not run is na
 
 Variants: nn.Transformer: PyTorch's, with the same masks. magnitude, variational dropout, l0: openwork's techniques.
 flex attention: block masks instead of dense ones, which knows no dropout of attention weights. no segments: sentences
-of a row see each other; not what is wanted, but what masks cost. dense without attention dropout: its fair twin.
+of a row see each other; not what is wanted, but what masks cost. cuDNN attention: its kernels instead of torch's own. dense without attention dropout: its fair twin.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 import openwork as ow
@@ -143,6 +144,12 @@ def flex(query: Tensor, key: Tensor, value: Tensor, mask: Any, dropout: float) -
     return flex_attention(query, key, value, block_mask=mask)
 
 
+def cudnn(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    """The same dense bias, by cuDNN's kernels."""
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+
+
 def no_bias(seen: Tensor) -> Tensor:
     """Nothing that a mask would cost."""
     return torch.zeros((), device=seen.device)
@@ -156,6 +163,7 @@ def unmasked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: f
 PLAIN = {"bias": transformer.bias, "attend": transformer.attend}
 ATTENTION: dict[str, dict[str, Any]] = {
     "flex attention": {"bias": block_mask, "attend": flex},
+    "cuDNN attention": {"bias": transformer.bias, "attend": cudnn},
     "no segments": {"bias": no_bias, "attend": unmasked},
 }
 
@@ -180,6 +188,7 @@ VARIANTS = (
     "variational dropout",
     "dense without attention dropout",
     "flex attention",
+    "cuDNN attention",
     "no segments",
 )
 

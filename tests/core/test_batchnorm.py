@@ -49,7 +49,7 @@ def test_recalibration_repairs_a_pruned_model():
 
 
 def test_a_model_without_batch_norm_and_no_batches_are_errors():
-    with pytest.raises(ValueError, match="Linear has no BatchNorm with running statistics"):
+    with pytest.raises(ValueError, match="the model has no BatchNorm with running statistics"):
         ow.recalibrate_batchnorm(nn.Linear(2, 2), [torch.randn(1, 2)])
     model = network()
     model[1].running_mean.fill_(7.0)

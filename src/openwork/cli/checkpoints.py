@@ -32,6 +32,9 @@ def evaluate(
     task: Annotated[
         str | None, typer.Option(metavar="MODULE:FUNCTION", help="For a file of weights alone: a Run with its model.")
     ] = None,
+    recalibrate: Annotated[
+        int, typer.Option(min=0, help="Training batches to take the statistics of batch norms from anew.")
+    ] = 0,
     device: Device = "cpu",
     trust: Trust = None,
     as_json: Json = False,
@@ -51,7 +54,7 @@ def evaluate(
             if threshold:
                 raise ValueError("--threshold is for a run of variational dropout, and --task for weights alone")
             run, model = _with_weights(task, changes, checkpoint)
-            rows.append(_evaluated(run, model, None, device))
+            rows.append(_evaluated(run, model, None, device, recalibrate))
         else:
             trained = restore(checkpoint, settings=changes, trusted=trusted)
             run = trained.run
@@ -62,7 +65,7 @@ def evaluate(
             for value in wanted:
                 changed = [*changes, f"technique.threshold={value}"]
                 live = trained if value == own else restore(checkpoint, settings=changed, trusted=trusted)
-                rows.append(_evaluated(live.run, live.finalized_copy(), value, device))
+                rows.append(_evaluated(live.run, live.finalized_copy(), value, device, recalibrate))
     if as_json:
         print_json(rows)
         return
@@ -80,11 +83,14 @@ def evaluate(
         out_console.print(note, highlight=False, soft_wrap=True)
 
 
-def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: str) -> dict[str, Any]:
+def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: str, batches: int) -> dict[str, Any]:
     from openwork.inspect.report import report
+    from openwork.study.experiments.recalibration import recalibrate
     from openwork.study.tasks.task import final_metrics
 
     plain = plain.to(checked_device(device))
+    if batches:
+        recalibrate(run, plain, checked_device(device), batches)
     counts = report(plain, select=run.select)
     metrics = final_metrics(run.task, plain, checked_device(device))
     return {"threshold": threshold, **metrics, "sparsity": counts.sparsity, "sparsity_all": counts.sparsity_all}

@@ -17,7 +17,7 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> int:
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
-        raise ValueError(f"{type(model).__name__} has no BatchNorm with running statistics; there is nothing to do")
+        raise ValueError("the model has no BatchNorm with running statistics; there is nothing to do")
     used = 0
     training = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]

@@ -18,13 +18,13 @@ from openwork.techniques.magnitude import GradualMagnitude
 from openwork.techniques.random import RandomPruning
 from openwork.techniques.variational_dropout import VariationalDropout
 
-IMAGES, EPOCHS, SEEDS = 50_000, 30, 3
+IMAGES, EPOCHS, SEEDS = 50_000, 20, 3
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
-# Factors of 1/N at 30 epochs. The penalties move weights by learning rate times coefficient in each step, so half the
-# epochs need twice the factor. L0's come from the paper's 400 to 495 for this dropout rate, times 86 for the smaller
-# sum of learning rates, times 50,000 / 1,281,167: 1,340 to 1,660.
-KL_WEIGHTS = (0.02, 0.06, 0.2, 0.6, 2.0)
-L0_WEIGHTS = (1_000.0, 1_300.0, 1_400.0, 1_500.0, 1_700.0)
+# Factors of 1/N at 20 epochs. The penalties move weights by learning rate times coefficient in each step, so half the
+# epochs need twice the factor. L0's come from the paper's 400 to 495 for this dropout rate, times 130 for the smaller
+# sum of learning rates, times 50,000 / 1,281,167: 2,000 to 2,500.
+KL_WEIGHTS = (0.01, 0.03, 0.15, 1.0, 20.0)
+L0_WEIGHTS = (1_500.0, 2_000.0, 2_250.0, 2_400.0, 2_600.0)
 
 
 def dense(epochs: int = EPOCHS) -> list[Run]:

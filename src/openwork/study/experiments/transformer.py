@@ -141,8 +141,8 @@ def small() -> list[Run]:
     task = regularized(replace(half, peak_learning_rate=2 * 256**-0.5 * 4_000**-0.5), "dropout and label smoothing")
     noisy = regularized(task, "label smoothing")  # gates and weight noise are dropout enough
     pruning = [Cubic(s, begin=2_000, end=8_000, every=100) for s in SPARSITIES]
-    kl = [AveragedCubic(w / SMALL_PAIRS, end=6_000) for w in (0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)]
-    gates = [AveragedCubic(w / SMALL_PAIRS, end=6_000) for w in (0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0)]
+    kl = [AveragedCubic(w / SMALL_PAIRS, end=6_000) for w in (0.01, 0.03, 0.1, 0.2, 0.5, 1.0, 3.0)]
+    gates = [AveragedCubic(w / SMALL_PAIRS, end=6_000) for w in (0.4, 0.8, 1.4, 2.0, 4.0, 8.0, 20.0)]
     return [
         Run(task, None, steps),
         *(Run(task, GradualMagnitude(schedule, hidden="trained"), steps) for schedule in pruning),

@@ -1,0 +1,37 @@
+"""Statistics of batch norms, taken anew from the data that a run was trained on."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openwork.core.batchnorm import recalibrate_batchnorm
+from openwork.study.experiments.run import Run
+from openwork.study.tasks.task import Parts, Task
+
+
+class _Loss(nn.Module):
+    """A model that takes a task's batches, prepared as in training."""
+
+    def __init__(self, task: Task, model: nn.Module) -> None:
+        super().__init__()
+        self.task, self.model = task, model
+
+    def forward(self, batch: Any) -> Tensor:
+        return self.task.loss(self.model, batch)
+
+
+def recalibrate(run: Run, model: nn.Module, device: torch.device, batches: int) -> None:
+    """Replaces the running statistics of ``model``'s batch norms by their means over the run's first training batches.
+
+    Training with noise in weights or activations leaves statistics that the finalized model, without noise, does not
+    have. Raises ValueError as `recalibrate_batchnorm` does, such as for a model without batch norms.
+    """
+    recalibrate_batchnorm(_Loss(run.task, model), _parts(islice(run.task.batches(run.seed, 0, device), batches)))
+
+
+def _parts(batches: Iterator[Any]) -> Iterator[Any]:
+    for batch in batches:
+        yield from batch.batches if isinstance(batch, Parts) else [batch]
