@@ -10,8 +10,9 @@ optimizer's step and the technique's own work. A variant that does not run is na
         --backend aot_eager --blocks 1 --block 2 --warmup 1                                 small, for a CPU
 
 Variants: nn.Transformer: PyTorch's, with the same masks. magnitude, variational dropout, l0: openwork's techniques.
-flex attention: block masks instead of dense ones, which knows no dropout of attention weights. no segments: sentences
-of a row see each other; not what is wanted, but what masks cost. cuDNN attention: its kernels instead of torch's own. dense without attention dropout: its fair twin.
+flex attention: block masks instead of dense ones, which knows no dropout of attention weights. dense without attention
+dropout: its fair twin. cuDNN attention: asks for cuDNN's kernels. no segments: sentences of a row see each other; not
+what is wanted, but what masks cost.
 """
 
 import argparse
@@ -42,7 +43,9 @@ class Peer(nn.Module):
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__()
-        self.helper = Transformer(options.vocabulary, width=options.width, heads=options.heads, layers=0)
+        self.helper = Transformer(
+            options.vocabulary, width=options.width, heads=options.heads, layers=0, residual_dropout=options.dropout
+        )
         self.heads = options.heads
         self.body = nn.Transformer(
             options.width,
@@ -50,7 +53,7 @@ class Peer(nn.Module):
             options.layers,
             options.layers,
             4 * options.width,
-            dropout=0.1,
+            dropout=options.dropout,
             batch_first=True,
             norm_first=True,
         )
@@ -124,10 +127,18 @@ def stepper(model: nn.Module, technique: Technique | None, options: argparse.Nam
     return step
 
 
-def dense(options: argparse.Namespace, dropout: float = 0.1) -> nn.Module:
+def dense(options: argparse.Namespace, attention_dropout: float) -> nn.Module:
     """The model."""
-    sizes = {"width": options.width, "hidden": 4 * options.width, "heads": options.heads, "layers": options.layers}
-    return Transformer(options.vocabulary, attention_dropout=dropout, **sizes)
+    return Transformer(
+        options.vocabulary,
+        width=options.width,
+        hidden=4 * options.width,
+        heads=options.heads,
+        layers=options.layers,
+        residual_dropout=options.dropout,
+        attention_dropout=attention_dropout,
+        hidden_dropout=options.dropout,
+    )
 
 
 def block_mask(seen: Tensor) -> Any:
@@ -177,7 +188,7 @@ def made(name: str, options: argparse.Namespace) -> Step:
     }
     if name == "nn.Transformer":
         return stepper(Peer(options), None, options)
-    return stepper(dense(options, 0.0 if "without" in name else 0.1), techniques.get(name), options)
+    return stepper(dense(options, 0.0 if "without" in name else options.dropout), techniques.get(name), options)
 
 
 VARIANTS = (
@@ -226,6 +237,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--layers", type=int, default=6, help="of the encoder, and of the decoder")
     parser.add_argument("--vocabulary", type=int, default=33_288)
+    parser.add_argument("--dropout", type=float, default=0.1, help="of all three kinds")
     parser.add_argument("--backend", default="inductor", help="of torch.compile")
     parser.add_argument("--mode", default="", help="of torch.compile; reduce-overhead takes CUDA graphs")
     parser.add_argument("--blocks", type=int, default=6, help="of steps, by turns with the dense model")
@@ -262,7 +274,8 @@ def main() -> None:
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     count = options.block * options.blocks
     print(
-        f"{options.tokens} source and target tokens, rows of {options.length}, width {options.width}, torch "
+        f"{options.tokens} source and target tokens, rows of {options.length}, width {options.width}, dropout "
+        f"{options.dropout:g}, torch "
         f"{torch.__version__}, {where}, n = {count}; milliseconds a step, GiB"
     )
     print(f"{'':34}{'min':>8}{'median':>8}{'max':>8}{'dense':>8}{'median / dense':>16}{'GiB':>8}{'/ dense':>9}")

@@ -81,6 +81,7 @@ def test_number_words_are_learned(tmp_path):
     assert result["after"]["bleu"] > 90
 
 
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores", "ignore:The CUDA Graph is empty")
 @pytest.mark.parametrize(
     "how",
     [
