@@ -105,7 +105,8 @@ def initial_log_alpha(shape: Sequence[int], dropout: float, generator: torch.Gen
 def hard_concrete(log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Gates in [0, 1] drawn from HardConcrete(log alpha), of log_alpha's shape; equations 10-11."""
     u = uniform(log_alpha.shape, log_alpha, generator)
-    return stretch(torch.sigmoid((torch.log(u + EPS) - torch.log1p(-u) + log_alpha) / BETA))
+    # One logarithm for log u - log(1 - u): 1 - u is exact, and logarithms are what this costs.
+    return stretch(torch.sigmoid((torch.log((u + EPS) / (1 - u)) + log_alpha) / BETA))
 
 
 def stretch(s: Tensor) -> Tensor:
