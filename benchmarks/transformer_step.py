@@ -10,9 +10,9 @@ optimizer's step and the technique's own work. A variant that does not run is na
         --backend aot_eager --blocks 1 --block 2 --warmup 1                                 small, for a CPU
 
 Variants: nn.Transformer: PyTorch's, with the same masks. magnitude, variational dropout, l0: openwork's techniques.
-flex attention: block masks instead of dense ones, which knows no dropout of attention weights. dense without attention
-dropout: its fair twin. cuDNN attention: asks for cuDNN's kernels. no segments: sentences of a row see each other; not
-what is wanted, but what masks cost.
+nn.Dropout: torch's noise instead of a hash. flex attention: block masks instead of dense ones, which knows no dropout
+of attention weights. dense without attention dropout: its fair twin. cuDNN attention: asks for cuDNN's kernels. no
+segments: sentences of a row see each other; not what is wanted, but what masks cost.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 import openwork as ow
 from openwork.core.technique import Technique
 from openwork.study.models import transformer
+from openwork.study.models.dropout import Dropout
 from openwork.study.models.transformer import Transformer
 
 Step = Callable[[], None]
@@ -188,12 +189,19 @@ def made(name: str, options: argparse.Namespace) -> Step:
     }
     if name == "nn.Transformer":
         return stepper(Peer(options), None, options)
-    return stepper(dense(options, 0.0 if "without" in name else options.dropout), techniques.get(name), options)
+    model = dense(options, 0.0 if "without" in name else options.dropout)
+    if name == "nn.Dropout":
+        for parent in list(model.modules()):
+            for child, module in list(parent.named_children()):
+                if isinstance(module, Dropout):
+                    setattr(parent, child, nn.Dropout(module.p))
+    return stepper(model, techniques.get(name), options)
 
 
 VARIANTS = (
     "dense",
     "nn.Transformer",
+    "nn.Dropout",
     "magnitude",
     "l0",
     "variational dropout",

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from openwork.study.models.dropout import Dropout
+
 PADDING, EOS = 0, 1
 """Ids in every vocabulary: what fills up a row, and what ends a sentence."""
 
@@ -55,7 +57,7 @@ class Transformer(nn.Module):
         self.encoder_norm, self.decoder_norm = (nn.LayerNorm(width, eps=1e-6) for _ in range(2))
         self.softmax = nn.Linear(width, vocabulary, bias=False)
         self.softmax.weight = self.embedding.weight
-        self.dropout = nn.Dropout(residual_dropout)
+        self.dropout = Dropout(residual_dropout)
         self.register_buffer("fingerprint", torch.tensor(fingerprint))
         for layer in self.modules():
             if isinstance(layer, nn.Linear) and layer is not self.softmax:
@@ -131,7 +133,7 @@ class Layer(nn.Module):
         self.cross = Attention(width, heads, attention_dropout, split_heads) if decoder else None
         self.hidden_norm = nn.LayerNorm(width, eps=1e-6)
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.hidden_dropout, self.dropout = nn.Dropout(hidden_dropout), nn.Dropout(residual_dropout)
+        self.hidden_dropout, self.dropout = Dropout(hidden_dropout), Dropout(residual_dropout)
 
     def forward(self, x: Tensor, own: Tensor, memory: Tensor | None = None, cross: Tensor | None = None) -> Tensor:
         """x: (N, L, width), biases of `attend` -> (N, L, width)."""
