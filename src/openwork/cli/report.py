@@ -63,7 +63,7 @@ def pictures(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("openwork-pictures"),
     against: Annotated[
-        str | None, typer.Option(metavar="FIELD", help="Draw accuracy and sparsity against it instead: task.width.")
+        str | None, typer.Option(metavar="FIELD", help="Draw score and sparsity against it instead: task.width.")
     ] = None,
     as_json: Json = False,
 ) -> None:

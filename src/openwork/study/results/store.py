@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openwork.study.files import write_atomically, write_text
+from openwork.study.results.score import BLEU
 
 FORMAT = 1
 
@@ -32,7 +33,7 @@ COLUMNS = (
     "sparsity_selected",
     "sparsity_all",
     *(f"before_{key}" for key in _MEASURED),
-    *(f"after_{key}" for key in _MEASURED),
+    *(f"after_{key}" for key in (*_MEASURED, "top5", "bleu", "tokenized_bleu")),
     "seconds",
     "step_ms",
     "peak_memory_bytes",
@@ -213,6 +214,9 @@ def _problem(row: object) -> str | None:
             return f"{part}.{key} is not a number"
         if (part, key) in fractions and not 0 <= value <= 1:
             return f"{part}.{key} must be in [0, 1], got {value}"
+    bleu = row["after"].get(BLEU.key, 0.0)
+    if isinstance(bleu, bool) or not isinstance(bleu, int | float) or not 0 <= bleu <= 100.001:
+        return f"after.{BLEU.key} must be in [0, 100], got {bleu}"
     return None
 
 
