@@ -23,6 +23,7 @@ from openwork.study.results.overlay import overlay, own_bands, paper_model
 from openwork.study.results.score import ACCURACY, BLEU
 from openwork.study.results.statistics import DENSE, Point, nearest, pareto, summarize, tried, write_points
 from openwork.study.results.store import Row, flat, read_results, unfinished, write_csv
+from openwork.study.results.thresholds import is_trained
 
 _REFERENCE = 0.9  # the sparsity at which techniques are compared in words and by layer
 _NEAR = 0.02  # points this close in sparsity are compared in words
@@ -113,15 +114,15 @@ below the frontier of all runs (reference: sparsity 0, {metric.name} 0): {listed
         draw(bands.properties(width=480, height=320), out / f"kept{suffix}", page.pictures)
         lines = page.figure(bands.properties(height=360), f"kept{suffix}")
         text += f"<h3>Trained from scratch, and lottery tickets</h3>\n{lines}\n"
-    near = nearest(mine, _REFERENCE)
+    with_layers = {(row["name"], row["settings"]) for row in of_task if row["layers"]}  # other thresholds list none
+    near = nearest([point for point in mine if (point.name, point.settings) in with_layers], _REFERENCE)
     panels = layer_panels(near, of_task, names=names)
     if panels:
         together = alt.concat(*(panel.properties(width=320) for panel in panels), columns=2, spacing=40)
         draw(together, out / f"layers{suffix}", page.pictures)
-        alone = [name for name in near if any(r["name"] == name and r["layers"] for r in of_task)]
         layers = "".join(
             page.figure(panel, f"layers{suffix}-{i}", technique=name)
-            for i, (name, panel) in enumerate(zip(alone, panels, strict=True))
+            for i, (name, panel) in enumerate(zip(near, panels, strict=True))
         )
         text += f"""<h3>Where the zeros are</h3>
 <p class="quiet">Each technique at its operating point nearest to {100 * _REFERENCE:.0f} % sparsity. A dot is a layer,
@@ -214,8 +215,11 @@ def _method(rows: Sequence[Row], metrics: str, command: str | None) -> str:
         "executed": "zeros are executed, that is left out of the arithmetic",
     }
     how = "; ".join(zeros.get(kind, kind) for kind in sorted({row["execution"] for row in finished}))
+    runs = count(sum(map(is_trained, finished)), "finished run")
+    others = sum(not is_trained(row) for row in finished)
     sentences = [
-        f"{count(len(finished), 'finished run')} of {steps} steps with seeds {seeds}; {duration} of training.",
+        f"{runs} of {steps} steps with seeds {seeds}; {duration} of training.",
+        *([f"{others} more points are those runs at other thresholds, which cost no training."] if others else []),
         f"{metrics[0].upper()}{metrics[1:]} and sparsity are those of the finalized model: plain modules with real "
         "zeros, on the test set.",
         *(["BLEU is sacrebleu's, from 0 to 100, of translations by beam search."] if BLEU.name in metrics else []),

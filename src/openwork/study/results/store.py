@@ -13,6 +13,7 @@ from typing import Any
 
 from openwork.study.files import write_atomically, write_text
 from openwork.study.results.score import BLEU
+from openwork.study.results.thresholds import damaged, threshold_rows
 
 FORMAT = 1
 
@@ -52,10 +53,11 @@ def read_results(directory: Path) -> list[Row]:
     """Every finished or diverged run under `directory`, sorted by name, settings and seed.
 
     A run is a folder `directory/<run id>/` that holds a `result.json` of format 1; folders without
-    one are interrupted or foreign and are left to `unfinished`.
+    one are interrupted or foreign and are left to `unfinished`. One whose folder keeps other
+    thresholds has a row for each of them, too (`thresholds.threshold_rows`).
 
     Raises FileNotFoundError if there is no such directory, and ValueError, naming the file and the
-    cure, if a `result.json` cannot be read or two of them are the same run.
+    cure, if a `result.json` or `thresholds.json` cannot be read or two of them are the same run.
     """
     rows = list(_results(directory))
     return sorted(rows, key=lambda r: (r["name"], r["settings"], r["seed"], r["task"], r["id"]))
@@ -63,6 +65,7 @@ def read_results(directory: Path) -> list[Row]:
 
 def _results(directory: Path) -> Iterator[Row]:
     origin: dict[str, Path] = {}
+    points, others = set(), []
     for folder in _folders(directory):
         path = folder / "result.json"
         if not path.exists():
@@ -72,11 +75,25 @@ def _results(directory: Path) -> Iterator[Row]:
         if row["id"] in origin:
             raise ValueError(f"{path} is the same run as {origin[row['id']]}; delete one of the two folders")
         origin[row["id"]] = path
+        points.add(_point(row))
         yield row
+        for other in threshold_rows(row, folder) if row["status"] == "finished" else []:
+            if problem := _problem(other):
+                raise ValueError(damaged(folder, problem))
+            others.append(other)
+    for other in others:
+        # Runs that differ in their threshold alone have the same weights: at one threshold they are one point.
+        if _point(other) not in points:
+            points.add(_point(other))
+            yield other
+
+
+def _point(row: Row) -> tuple[str, str, str, int]:
+    return row["task"], row["name"], row["settings"], row["seed"]
 
 
 def collect(directories: Sequence[Path]) -> tuple[list[Row], list[str]]:
-    """The `flat` rows of several study directories, each run once, and a sentence for each run that differs in two.
+    """The `flat` rows of several study directories, each run and threshold once, and a sentence for each that differs.
 
     The row is that of the first directory that has the run. Cost and environment may differ; status, step, metrics
     and sparsity may not. Raises as `read_results` does.
