@@ -89,6 +89,22 @@ def test_eval_thresholds_a_checkpoint(folder, trained):
     assert f"{result['after']['accuracy']:.2%}" in openwork(folder, "eval", str(path)).stdout
 
 
+def test_eval_keeps_the_thresholds_of_a_run_s_directory_as_rows(folder):
+    (result,) = json.loads(openwork(folder, "run", "mylab:variational", "--out", "kept-at", "--json").stdout)
+    run = folder / "kept-at" / result["id"]
+    openwork(folder, "eval", str(run))
+    answer = openwork(folder, "eval", str(run / "checkpoint.pt"), "--threshold", "-99")
+    assert "not kept: give the run's directory instead of a file" in answer.stderr
+    assert not (run / "thresholds.json").exists()
+    answer = openwork(folder, "eval", str(run), "--threshold", "-99", "--threshold", "3", "--json")
+    assert "kept in" in answer.stderr
+    own, other = json.loads(openwork(folder, "results", "kept-at", "--json").stdout)
+    assert (own["id"], other["id"]) == (result["id"], f"{result['id']}@-99")
+    assert (other["after_sparsity"], other["sparsity_selected"], other["seconds"]) == (1.0, 1.0, 0.0)
+    assert other["settings"] == "coefficient=Constant(final=0.0001), threshold=-99, steps=40"
+    assert other["after_accuracy"] == json.loads(answer.stdout)[0]["accuracy"]
+
+
 def test_inspect_counts_a_run_and_its_files(folder, trained):
     path, result = trained
     for target in (path, path / "model.safetensors", path / "checkpoint.pt"):

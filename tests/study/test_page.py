@@ -258,7 +258,7 @@ def test_published_points_lie_over_the_tasks_that_papers_measured(tmp_path):
     text = write_report(study(tmp_path, [{**row(), "task": "LeNet-5-Caffe, MNIST"}]), tmp_path / "out").read_text()
     spec = json.loads(re.search(r"^const charts = (.*);$", text, re.M).group(1))["trade-off"]
     published = [value for value in drawn(spec) if "source" in value]
-    assert (0.995, 0.9925) in [(value["sparsity"], value["accuracy"]) for value in published]
+    assert (0.995, 0.9925) in [(value["sparsity"], value["score"]) for value in published]
     assert "Hollow: published points." in text
 
 

@@ -132,9 +132,9 @@ def test_what_cannot_be_read_is_named(tmp_path):
 
 def test_points_of_the_papers_have_our_names_and_units():
     points = overlay("LeNet-300-100, MNIST")
-    assert {(p.technique, p.sparsity, p.accuracy) for p in points} >= {("VariationalDropout", 0.9752, 0.9842)}
+    assert {(p.technique, p.sparsity, p.score) for p in points} >= {("VariationalDropout", 0.9752, 0.9842)}
     (han,) = [p for p in points if p.technique == "PruneRetrain"]
-    assert (han.sparsity, han.accuracy) == pytest.approx((11 / 12, 0.9841))  # 12 times fewer weights, 1.59 % errors
+    assert (han.sparsity, han.score) == pytest.approx((11 / 12, 0.9841))  # 12 times fewer weights, 1.59 % errors
     assert len(overlay("Transformer, WMT14 En-De")) == 28
     assert len(overlay("ResNet-50, ImageNet")) == 21
     assert overlay("LeNet-300-100, digits 8x8") == []

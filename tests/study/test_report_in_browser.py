@@ -115,7 +115,7 @@ def test_intervals_are_student_s(visit, report):
         assert value["n"] == point.n
         if point.n > 1:
             # The page's data have nine digits.
-            assert value["accuracy"] - value["half"] == pytest.approx(point.interval[0], abs=1e-7)
+            assert value["score"] - value["half"] == pytest.approx(point.interval[0], abs=1e-7)
 
 
 def test_hovering_shows_the_settings_of_a_run(visit):
@@ -153,7 +153,7 @@ def test_means_are_those_of_the_seeds_that_are_ticked(visit, report):
     values = visit.values("interval")
     assert values
     for value in values:
-        assert value["accuracy"] == pytest.approx(alone[value["technique"], value["settings"]], rel=1e-8)
+        assert value["score"] == pytest.approx(alone[value["technique"], value["settings"]], rel=1e-8)
     assert set(visit.cells("runs", 2)) == {"0"}
 
 
@@ -209,5 +209,18 @@ def test_thousands_of_runs_are_all_drawn_and_answer(browser, tmp_path):
     assert visit.page.locator("#trade-off canvas").count() == 1
     visit.tick("2", False)
     assert len(visit.values("x")) == 3_334
+    assert visit.said == []
+    visit.page.close()
+
+
+def test_bleu_is_written_without_a_percent_sign(browser, tmp_path):
+    rows = [{**row("A", f"n={s}", 0, s, 0.6, bleu=b), "task": "words"} for s, b in ((0.5, 26.5), (0.9, 17.44))]
+    visit = Visit(browser, write_report(study(tmp_path, rows), tmp_path / "report"))
+    assert {(value["shown"], value["score"]) for value in visit.values("interval")} == {
+        ("26.50", 0.265),
+        ("17.44", 0.1744),
+    }
+    assert [visit.cells("runs", column) for column in (7, 8)] == [["26.50", "17.44"], ["60.00 %", "60.00 %"]]
+    assert visit.cells("points", 4) == ["26.50", "17.44"]
     assert visit.said == []
     visit.page.close()

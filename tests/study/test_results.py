@@ -41,6 +41,7 @@ def test_rows_come_sorted_and_unfinished_folders_are_named(tmp_path):
         (json.dumps({**row(), "format": 7}), "has format 7, this openwork reads 1"),
         (json.dumps({**row(), "status": "maybe"}), "status is 'maybe'"),
         (json.dumps({**row(), "after": {"accuracy": 97, "loss": 0.1}}), r"after.accuracy must be in \[0, 1\], got 97"),
+        (json.dumps(row(bleu=101)), r"after.bleu must be in \[0, 100\], got 101"),
         (json.dumps({k: v for k, v in row().items() if k != "cost"}), "not the result of a run: no cost"),
     ],
 )
@@ -68,6 +69,13 @@ def test_csv_has_a_line_for_each_run_and_empty_cells_for_nothing(tmp_path):
     assert (second["status"], second["after_accuracy"], second["peak_memory_bytes"]) == ("diverged", "", "")
 
 
+def test_each_metric_of_a_task_has_its_column():
+    assert [flat(row(bleu=17.4))[f"after_{name}"] for name in ("top5", "bleu", "tokenized_bleu")] == [None, 17.4, 17.9]
+    image = row()
+    image["after"] = {**image["after"], "top5": 0.99}
+    assert [flat(image)[f"after_{name}"] for name in ("top5", "bleu", "tokenized_bleu")] == [0.99, None, None]
+
+
 def test_student_interval_by_hand():
     # mean 2, s = 1, t(0.975, 2) = 4.30265: half width 4.30265 / sqrt(3)
     low, high = student_interval([1.0, 2.0, 3.0])
@@ -80,11 +88,11 @@ def test_points_are_means_over_seeds_without_the_diverged():
     rows = [row(seed=s, accuracy=a) for s, a in enumerate((0.90, 0.92, 0.94))] + [diverged()]
     (point,) = summarize(rows)
     assert (point.n, point.diverged) == (3, 1)
-    assert (point.accuracy, point.lowest, point.highest) == pytest.approx((0.92, 0.90, 0.94))
+    assert (point.score, point.lowest, point.highest) == pytest.approx((0.92, 0.90, 0.94))
     assert point.interval == pytest.approx((0.92 - 0.0496828, 0.92 + 0.0496828), abs=1e-5)
     (lost,) = summarize([diverged()])
     assert lost.n == 0
-    assert math.isnan(lost.accuracy)
+    assert math.isnan(lost.score)
 
 
 def test_two_runs_of_one_seed_at_one_point_are_an_error():
@@ -142,8 +150,8 @@ def test_the_summary_has_a_line_for_each_point(tmp_path):
     with (tmp_path / "summary.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     # Two equal accuracies: s = 0, so the interval is the mean.
-    assert [first[key] for key in ("n", "accuracy", "interval_low", "interval_high")] == ["2", "0.8", "0.8", "0.8"]
-    assert [second[key] for key in ("name", "n", "diverged", "accuracy", "interval_low")] == ["Z", "0", "1", "", ""]
+    assert [first[key] for key in ("metric", "score", "interval_low", "interval_high")] == ["accuracy", *["0.8"] * 3]
+    assert [second[key] for key in ("name", "n", "diverged", "score", "interval_low")] == ["Z", "0", "1", "", ""]
 
 
 def test_task_name_and_settings_make_a_point():

@@ -79,7 +79,7 @@ def test_the_best_run_and_the_steps_are_known_on_the_way(tmp_path):
         runs,
         tmp_path,
         Here(tmp_path, OPTIONS),
-        watch=lambda s: seen.append((*s.steps(), s.best() and s.best()["name"])),
+        watch=lambda s: seen.append((*s.steps(), s.best() and s.best()[0]["name"])),
     )
     # A diverged run has done the 5 steps to its first evaluation.
     assert seen == [(0, 50, None), (20, 30, "dense"), (40, 10, "GradualMagnitude"), (45, 0, "GradualMagnitude")]

@@ -41,12 +41,16 @@ def evaluate(
 ) -> None:
     """Evaluate a run's checkpoint on its test set, as finalized; re-threshold variational dropout.
 
+    What --threshold finds of a finished run's directory is kept there, in thresholds.json, as points for report and
+    results; not with --data or --recalibrate, nor of a checkpoint file.
+
     With --task the checkpoint is any file of weights that fits the task's model, such as torchvision's ResNet-50.
     """
     from openwork.study.experiments.config import TRUSTED
     from openwork.study.experiments.live import restore
 
     rows: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []  # what can be kept
     trusted = (*TRUSTED, *(trust or ()))
     changes = [f"task.source={data}"] if data else []
     with error_console.status("evaluating"):
@@ -66,9 +70,17 @@ def evaluate(
                 changed = [*changes, f"technique.threshold={value}"]
                 live = trained if value == own else restore(checkpoint, settings=changed, trusted=trusted)
                 rows.append(_evaluated(live.run, live.finalized_copy(), value, device, recalibrate))
+                if threshold:
+                    found.append(_point(live.run, rows[-1]))
     if as_json:
         print_json(rows)
-        return
+    else:
+        _print_evaluated(rows, checkpoint, getattr(run.task, "metrics_note", ""))
+    if found:
+        _keep(found, checkpoint, same=not data and not recalibrate)
+
+
+def _print_evaluated(rows: list[dict[str, Any]], checkpoint: Path, note: str) -> None:
     others = [name for name in rows[0] if name not in ("threshold", "accuracy", "loss", "sparsity", "sparsity_all")]
     names = ("threshold", "accuracy", "error", *others, "loss", "sparsity", "of all parameters")
     table = Table(*names, title=str(checkpoint), box=SIMPLE)
@@ -79,8 +91,34 @@ def evaluate(
                       *(f"{row[name]:.2%}" if name.startswith("top") else f"{row[name]:.2f}" for name in others),
                       f"{row['loss']:.4f}", f"{row['sparsity']:.2%}", f"{row['sparsity_all']:.2%}")  # fmt: skip
     out_console.print(table)
-    if note := getattr(run.task, "metrics_note", ""):
+    if note:
         out_console.print(note, highlight=False, soft_wrap=True)
+
+
+def _point(run: "Run", row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `_evaluated` as thresholds.json keeps it."""
+    counts = ("threshold", "sparsity_all")
+    after = {name: value for name, value in row.items() if name not in counts}
+    sparsity = {"selected": row["sparsity"], "all": row["sparsity_all"]}
+    return {"threshold": row["threshold"], "settings": run.settings, "after": after, "sparsity": sparsity}
+
+
+def _keep(found: list[dict[str, Any]], folder: Path, *, same: bool) -> None:
+    """Keeps what thresholds gave in the run's directory, or says why it does not."""
+    from openwork.study.results.store import read_result
+    from openwork.study.results.thresholds import keep_thresholds
+
+    result = folder / "result.json"
+    if not same:
+        text = "not kept in the run's directory: --data and --recalibrate make another evaluation of it"
+    elif not folder.is_dir():
+        text = "not kept: give the run's directory instead of a file to have them in its report"
+    elif not result.exists() or read_result(result)["status"] != "finished":
+        text = "not kept: the run is not finished"
+    else:
+        keep_thresholds(folder, found)
+        text = f"kept in {folder / 'thresholds.json'}: `openwork report` shows them as points"
+    error_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: str, batches: int) -> dict[str, Any]:

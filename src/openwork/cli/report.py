@@ -17,8 +17,12 @@ def results(
     parquet: Annotated[Path | None, typer.Option(help="The same as Parquet.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Collect the results of finished and diverged runs: the columns are those of docs/results.md."""
+    """Collect the results of finished and diverged runs: the columns are those of docs/results.md.
+
+    The thresholds that `openwork eval --threshold` has kept are rows, too.
+    """
     from openwork.study.results.store import collect, failures, unfinished, write_csv, write_parquet
+    from openwork.study.results.thresholds import is_trained
 
     with error_console.status("reading"):
         rows, differences = collect(directories)
@@ -37,10 +41,11 @@ def results(
     if as_json:
         print_json(rows)
         return
-    counts = Counter((row["task"], row["name"], row["status"]) for row in rows)
-    table = Table("task", "technique", "finished", "diverged", box=SIMPLE)
+    states = ("finished", "diverged", "other thresholds")
+    counts = Counter((row["task"], row["name"], row["status"] if is_trained(row) else states[2]) for row in rows)
+    table = Table("task", "technique", *states, box=SIMPLE)
     for task, name in dict.fromkeys((task, name) for task, name, _ in counts):
-        table.add_row(task, name, str(counts[task, name, "finished"]), str(counts[task, name, "diverged"]))
+        table.add_row(task, name, *(str(counts[task, name, state]) for state in states))
     out_console.print(table)
     written = ", ".join(str(path.resolve()) for path in (csv, parquet) if path)
     out_console.print(f"{len(rows)} rows" + (f" in {written}" if written else ""), highlight=False, soft_wrap=True)
@@ -63,7 +68,7 @@ def pictures(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("openwork-pictures"),
     against: Annotated[
-        str | None, typer.Option(metavar="FIELD", help="Draw accuracy and sparsity against it instead: task.width.")
+        str | None, typer.Option(metavar="FIELD", help="Draw score and sparsity against it instead: task.width.")
     ] = None,
     as_json: Json = False,
 ) -> None:

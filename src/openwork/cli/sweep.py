@@ -159,12 +159,16 @@ class _Watch:
             self(self._sweep)
 
     def _line(self, sweep: "Sweep", seconds: float) -> str:
+        from openwork.study.results.score import ACCURACY
+
         done, left = sweep.steps()
         parts = [f"{len(sweep.outcomes)} of {len(sweep.runs)} runs done", f"{len(sweep.running())} running"]
         parts += [f"{n} {state}" for state in ("failed", "diverged") if (n := sweep.count(state))]
         if best := sweep.best():
-            after = best["after"]
-            parts.append(f"best {after['accuracy']:.2%} at {after['sparsity']:.2%} sparsity ({best['name']})")
+            result, metric = best
+            score = metric.text(metric.score(result), digits=2, space="")
+            name = "" if metric is ACCURACY else f"{metric.name} "
+            parts.append(f"best {name}{score} at {result['after']['sparsity']:.2%} sparsity ({result['name']})")
         if done > self._before:
             parts.append(f"{_duration(seconds * left / (done - self._before))} left")
         return ", ".join(parts)

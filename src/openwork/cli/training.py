@@ -114,12 +114,19 @@ def _execute(
 
 
 def _print_results(results: list[dict[str, Any]]) -> None:
-    table = Table("technique", "seed", "sparsity", "accuracy", "loss", "ms/step", "seconds", "run", box=SIMPLE)
+    from openwork.study.results.score import metric_of
+
+    metric = metric_of(results)
+    table = Table("technique", "seed", "sparsity", metric.name, "loss", "ms/step", "seconds", "run", box=SIMPLE)
     for r in results:
         after, cost = r["after"], r["cost"]
         metrics = ["diverged", f"step {r['step']}", "-"]
         if after:
-            metrics = [f"{after['sparsity']:.2%}", f"{after['accuracy']:.2%}", f"{after['loss']:.4f}"]
+            metrics = [
+                f"{after['sparsity']:.2%}",
+                metric.text(metric.score(r), digits=2, space=""),
+                f"{after['loss']:.4f}",
+            ]
         table.add_row(r["name"], str(r["seed"]), *metrics, f"{cost['step_ms']:.2f}", f"{cost['seconds']:.1f}", r["id"])
     out_console.print(table)
 
@@ -127,9 +134,11 @@ def _print_results(results: list[dict[str, Any]]) -> None:
 def _print_summary(results: list[dict[str, Any]]) -> None:
     from openwork.study.results.statistics import summarize
 
-    table = Table("technique", "runs", "sparsity", "accuracy", "95 % interval", title="Means over seeds", box=SIMPLE)
-    for point in sorted(summarize(results), key=lambda p: (p.name, p.sparsity)):
-        low, high = point.interval or (point.accuracy, point.accuracy)
-        interval = f"{low:.2%} to {high:.2%}"
-        table.add_row(point.name, str(point.n), f"{point.sparsity:.2%}", f"{point.accuracy:.2%}", interval)
+    points = sorted(summarize(results), key=lambda p: (p.name, p.sparsity))
+    scores = " or ".join(sorted({point.metric.name for point in points}))
+    table = Table("technique", "runs", "sparsity", scores, "95 % interval", title="Means over seeds", box=SIMPLE)
+    for point in points:
+        ends = (point.score, *(point.interval or (point.score, point.score)))
+        score, low, high = (point.metric.text(end, digits=2, space="") for end in ends)
+        table.add_row(point.name, str(point.n), f"{point.sparsity:.2%}", score, f"{low} to {high}")
     out_console.print(table)

@@ -14,6 +14,7 @@ from openwork.study.experiments.live import prepare
 from openwork.study.experiments.run import Run, with_starts
 from openwork.study.experiments.sweep import completed_steps, known_outcome
 from openwork.study.results.store import read_results
+from openwork.study.results.thresholds import is_trained
 from openwork.study.training.loop import train
 
 WARM_UP, MEASURED = 3, 20  # steps
@@ -57,7 +58,7 @@ def prices(
         groups.setdefault((run.task.title, run.name), []).append(run)
     times: dict[tuple[str, str], list[float]] = {}
     for row in read_results(directory) if directory.is_dir() else []:
-        if row["status"] == "finished":
+        if row["status"] == "finished" and is_trained(row):
             times.setdefault((row["task"], row["name"]), []).append(row["cost"]["step_ms"])
     found = []
     for (task, name), members in groups.items():

@@ -21,6 +21,7 @@ from openwork.study.experiments.execute import execute
 from openwork.study.experiments.run import Run, with_starts
 from openwork.study.files import no_space, write_text, writing
 from openwork.study.results.history import read_metrics
+from openwork.study.results.score import Metric, metric_of
 from openwork.study.results.store import FORMAT, read_failure, read_result
 
 CRASHES = 3  # deaths of its process, without a further checkpoint, after which a run has failed
@@ -111,10 +112,12 @@ class Sweep:
         left = sum(run.steps - partial.get(id, 0) for id, run in self.runs.items() if id not in self.outcomes)
         return done, left
 
-    def best(self) -> dict[str, Any] | None:
-        """The result of the sparse run with the highest accuracy; of the dense runs where there is no other."""
+    def best(self) -> tuple[dict[str, Any], Metric] | None:
+        """The result of the sparse run with the highest score, and what that is; of the dense runs if all are dense."""
         results = [o.result for o in self.outcomes.values() if o.state == "finished" and o.result]
-        return max(results, key=lambda r: (r["name"] != "dense", r["after"]["accuracy"]), default=None)
+        metric = metric_of(results)
+        best = max(results, key=lambda r: (r["name"] != "dense", metric.score(r)), default=None)
+        return (best, metric) if best else None
 
 
 def sweep(

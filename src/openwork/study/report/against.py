@@ -1,4 +1,4 @@
-"""Accuracy and sparsity of runs against a field of their descriptions, such as the width of the network."""
+"""Score and sparsity of runs against a field of their descriptions, such as the width of the network."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from openwork.study.results.score import metric_of
 from openwork.study.results.statistics import DENSE
 from openwork.study.results.store import Row
 
 if TYPE_CHECKING:
     import altair as alt
 
-_MEASURES = (("accuracy", "test accuracy, %"), ("sparsity", "sparsity, %"))
-
 
 def against(rows: Sequence[Row], field: str) -> alt.VConcatChart:
-    """Two panels, accuracy and sparsity, with a line for each technique: means over seeds, single runs as dots.
+    """Two panels, score and sparsity, with a line for each technique: means over seeds, single runs as dots.
 
     field: where the number stands in a run's description, such as ``task.width`` or ``technique.schedule.final``.
     Rows that have no such number, as dense runs have no ``technique``, are drawn in no panel.
@@ -27,17 +26,19 @@ def against(rows: Sequence[Row], field: str) -> alt.VConcatChart:
     finished = [(row, value) for row in rows if row["after"] and (value := _number(row["run"], field)) is not None]
     if not finished:
         raise ValueError(f"no finished run has a number at {field}; give a field of run.json, such as task.width")
+    metric = metric_of([row for row, _ in finished])
+    measures = {"score": metric.axis(metric.title), "sparsity": "sparsity, %"}
     singles = [
-        {"x": value, "technique": row["name"], "measure": measure, "y": 100 * row["after"][measure]}
+        {"x": value, "technique": row["name"], "measure": measure, "y": 100 * y}
         for row, value in finished
-        for measure, _ in _MEASURES
+        for measure, y in (("score", metric.score(row)), ("sparsity", row["after"]["sparsity"]))
         if measure != "sparsity" or row["name"] != DENSE
     ]
     groups: dict[tuple[float, str, str], list[float]] = {}
     for one in singles:
         groups.setdefault((one["x"], one["technique"], one["measure"]), []).append(one["y"])
     means = [{"x": x, "technique": t, "measure": m, "y": fmean(ys)} for (x, t, m), ys in groups.items()]
-    panels = [_panel(singles, means, measure, title, field) for measure, title in _MEASURES]
+    panels = [_panel(singles, means, measure, title, field) for measure, title in measures.items()]
     tasks = sorted({row["task"] for row, _ in finished})
     return alt.vconcat(*panels).properties(title=alt.TitleParams(f"Against {field}", subtitle=tasks))
 

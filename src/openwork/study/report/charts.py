@@ -1,4 +1,4 @@
-"""The chart of a study: accuracy against sparsity.
+"""The chart of a study: the score of its task against sparsity.
 
 It draws a data set named ``runs`` that page and pictures supply (`run_values`), and compute
 means, intervals and frontiers from it with Vega-Lite's transforms, so that the page can leave out techniques and seeds.
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from openwork.study.report.style import Axis, interval_text, left_axis, percent, require_study_extra
+from openwork.study.report.style import Axis, interval_text, left_axis, require_study_extra, score_axis
 from openwork.study.results.overlay import Overlay
+from openwork.study.results.score import BLEU, Metric, metric_of
 from openwork.study.results.statistics import DENSE, Point, student_factor
 from openwork.study.results.store import Row
 
@@ -26,14 +27,15 @@ _HIDDEN = {"hiddenTechniques": "technique", "hiddenSeeds": "seed"}
 
 
 def run_values(rows: Sequence[Row]) -> Values:
-    """The data set ``runs`` of a trade-off chart: one value for each finished sparse run."""
+    """The data set ``runs`` of one task's trade-off chart: one value for each finished sparse run, its score 0-1."""
+    metric = metric_of(rows)
     return [
         {
             "technique": r["name"],
             "settings": r["settings"],
             "seed": r["seed"],
             "sparsity": r["sparsity"]["selected"],
-            "accuracy": r["after"]["accuracy"],
+            metric.key: metric.score(r),
         }
         for r in rows
         if r["status"] == "finished" and r["name"] != DENSE
@@ -43,7 +45,7 @@ def run_values(rows: Sequence[Row]) -> Values:
 def trade_off(
     points: Sequence[Point], rows: Sequence[Row], *, names: Sequence[str], published: Sequence[Overlay] = ()
 ) -> Chart:
-    """Test accuracy against sparsity on one task; give it a width, a height and the data set ``runs``.
+    """The score against sparsity on one task; give it a width, a height and the data set ``runs``.
 
     On top the frontier of each technique, means over seeds with 95 % intervals; behind it every run; the dense
     baseline is a dashed line in its interval; hollow markers are published points. Points that no other point beats
@@ -59,15 +61,16 @@ def trade_off(
     measured = [point for point in points if point.n]
     if not measured:
         raise ValueError("no point has a finished run; there is nothing to draw")
+    metric = measured[0].metric
     single = run_values(rows)
     x = left_axis([p["sparsity"] for p in single] + [p.sparsity for p in published])
-    accuracies = [r["after"]["accuracy"] for r in rows if r["status"] == "finished"] + [p.accuracy for p in published]
+    scores = [metric.score(r) for r in rows if r["status"] == "finished"] + [p.score for p in published]
     # Two seeds that differ give an interval far beyond 0 or 1: show at most a factor 2 of it.
-    least, most = (1 - max(accuracies)) / 2, 2 * (1 - min(accuracies))
+    least, most = (1 - max(scores)) / 2, 2 * (1 - min(scores))
     ends = [end for p in measured for end in p.interval or ()]
-    y = left_axis([*accuracies, *(1 - min(max(1 - end, least), most) for end in ends)])
+    y = score_axis(metric, [*scores, *(1 - min(max(1 - end, least), most) for end in ends)])
     x_channel = alt.X("x:Q").scale(x.scale()).axis(x.marks("sparsity, %", grid=False))
-    y_channel = alt.Y("y:Q").scale(y.scale()).axis(y.marks("test accuracy, %", grid=True))
+    y_channel = alt.Y("y:Q").scale(y.scale()).axis(y.marks(metric.axis(metric.title), grid=True))
 
     domain = [*names, *sorted({p.technique for p in published} - set(names))]
     drawn = {p["technique"] for p in single} | {p.technique for p in published}
@@ -79,16 +82,17 @@ def trade_off(
         return f"max(1 - {field}, {floor})"
 
     about = [alt.Tooltip("technique:N"), alt.Tooltip("settings:N")]
-    accuracy = alt.Tooltip("accuracy:Q", title="accuracy", format=".2%")
+    score = alt.Tooltip("shown:N", title=metric.name)
+    shown = f"format(100 * datum.score, '.2f') + '{metric.unit('')}'"
     sparsity = alt.Tooltip("sparsity:Q", title="sparsity", format=".2%")
     seeds = alt.Tooltip("n:Q", title="seeds")
     interval = alt.Tooltip("interval:N", title="95 % interval")
 
     every = (
         alt.Chart()
-        .transform_calculate(x=left("datum.sparsity", x.floor), y=left("datum.accuracy", y.floor))
+        .transform_calculate(x=left("datum.sparsity", x.floor), y=left("datum.score", y.floor), shown=shown)
         .mark_point(filled=True, size=16, clip=True, opacity=0.35)
-        .encode(x_channel, y_channel, color=color, tooltip=[*about, alt.Tooltip("seed:Q"), sparsity, accuracy])
+        .encode(x_channel, y_channel, color=color, tooltip=[*about, alt.Tooltip("seed:Q"), sparsity, score])
     )
     means = alt.Chart().encode(x_channel, y_channel)
     front = (
@@ -99,38 +103,39 @@ def trade_off(
             ),
             means.mark_point(style="ring", clip=True).transform_filter("datum.pareto"),
             means.mark_point(filled=True, size=80, clip=True, opacity=1).encode(
-                color=color, shape=shape, tooltip=[*about, sparsity, accuracy, interval, seeds]
+                color=color, shape=shape, tooltip=[*about, sparsity, score, interval, seeds]
             ),
         )
         .transform_aggregate(
             n="count()",
             sparsity="mean(sparsity)",
-            accuracy="mean(accuracy)",
-            deviation="stdev(accuracy)",
+            score="mean(score)",
+            deviation="stdev(score)",
             groupby=["technique", "settings"],
         )
-        .transform_calculate(key="round(10000 * datum.sparsity)", score="round(1e7 * datum.accuracy)")
+        .transform_calculate(key="round(10000 * datum.sparsity)", rank="round(1e7 * datum.score)", shown=shown)
     )
     front = _unbeaten(front, ["technique"], keep=True)
     front = _unbeaten(front, [], keep=False)
     factors = [student_factor(n) for n in range(2, 1 + max(2, *(p.n for p in measured)))]
     half = f"datum.n > 1 ? {factors}[datum.n - 2] * datum.deviation / sqrt(datum.n) : 0"
-    text = (
-        "format(100 * (datum.accuracy - datum.half), '.1f') + '–' + format(100 * (datum.accuracy + datum.half), '.1f')"
-    )
+    text = "format(100 * (datum.score - datum.half), '.1f') + '–' + format(100 * (datum.score + datum.half), '.1f')"
     front = front.transform_calculate(half=half).transform_calculate(
         x=left("datum.sparsity", x.floor),
-        y=left("datum.accuracy", y.floor),
-        low=left("(datum.accuracy - datum.half)", y.floor),
-        high=left("(datum.accuracy + datum.half)", y.floor),
-        interval=f"datum.n > 1 ? {text} + ' %' : 'none with one seed'",
+        y=left("datum.score", y.floor),
+        low=left("(datum.score - datum.half)", y.floor),
+        high=left("(datum.score + datum.half)", y.floor),
+        interval=f"datum.n > 1 ? {text} + '{metric.unit()}' : 'none with one seed'",
     )
     layers = [
-        *_dense([p for p in measured if p.name == DENSE], y, y_channel, [accuracy, interval, seeds]),
-        *([_hidden(alt.layer(every, front, data=alt.NamedData("runs")))] if single else []),
+        *_dense([p for p in measured if p.name == DENSE], y, y_channel, [score, interval, seeds]),
+        *([_runs(alt.layer(every, front, data=alt.NamedData("runs")), metric)] if single else []),
     ]
     if published:
-        values = [vars(p) | {"x": x.left(p.sparsity), "y": y.left(p.accuracy)} for p in published]
+        values = [
+            vars(p) | {"x": x.left(p.sparsity), "y": y.left(p.score), "shown": metric.text(p.score, digits=2, space="")}
+            for p in published
+        ]
         layers.append(
             alt.Chart(alt.InlineData(values=values))
             .transform_filter("indexof(hiddenTechniques, datum.technique) < 0")
@@ -140,16 +145,17 @@ def trade_off(
                 y_channel,
                 color=color,
                 shape=shape,
-                tooltip=[*about, sparsity, accuracy, alt.Tooltip("source:N")],
+                tooltip=[*about, sparsity, score, alt.Tooltip("source:N")],
             )
         )
+    hollow = " Hollow: published points" + (", by tokenized BLEU." if metric is BLEU else ".")
     subtitle = [
         "Lines: each technique's frontier, means over seeds with 95 % intervals; faint dots: every run; ringed: no"
-        " other point is sparser and as accurate.",
-        "Both axes are logarithmic in what is left: non-zero weights, and errors."
-        + (" Hollow: published points." if published else ""),
+        f" other point is sparser and as {metric.good[0]}.",
+        f"Both axes are logarithmic in what is left: non-zero weights, and {metric.missing}."
+        + (hollow if published else ""),
     ]
-    title = alt.TitleParams(f"{measured[0].task}: test accuracy against sparsity", subtitle=subtitle)
+    title = alt.TitleParams(f"{measured[0].task}: {metric.title} against sparsity", subtitle=subtitle)
     return alt.layer(*layers).add_params(*(hiding(name) for name in _HIDDEN)).properties(title=title)
 
 
@@ -161,12 +167,12 @@ def _dense(baselines: Sequence[Point], y: Axis, channel: alt.Y, tooltip: list[al
         {
             "settings": p.settings,
             "n": p.n,
-            "accuracy": p.accuracy,
+            "shown": p.metric.text(p.score, digits=2, space=""),
             "interval": interval_text(p),
-            "label": f"dense {percent(p.accuracy)}",
-            "y": y.left(p.accuracy),
-            "low": y.left((p.interval or (p.accuracy,))[0]),
-            "high": y.left((p.interval or (p.accuracy,))[-1]),
+            "label": f"dense {p.metric.text(p.score)}",
+            "y": y.left(p.score),
+            "low": y.left((p.interval or (p.score,))[0]),
+            "high": y.left((p.interval or (p.score,))[-1]),
         }
         for p in baselines
     ]
@@ -185,17 +191,17 @@ def _dense(baselines: Sequence[Point], y: Axis, channel: alt.Y, tooltip: list[al
 
 
 def _unbeaten(chart: Any, groupby: list[str], *, keep: bool) -> Any:
-    """The rule of `statistics.pareto` as transforms: within each group, no point is as sparse and as accurate, and
+    """The rule of `statistics.pareto` as transforms: within each group, no point is as sparse and as good, and
     more of one.
 
     With `keep` beaten points go; otherwise the field ``pareto`` says which are not beaten.
     """
-    # The score is rounded: equal means differ in their last bits.
+    # The rank is a rounded score: equal means differ in their last bits.
     # A window without ignorePeers takes in all points that are equally sparse.
     chart = chart.transform_window(
-        best="max(score)", sort=[{"field": "key", "order": "descending"}], groupby=groupby, frame=[None, 0]
-    ).transform_calculate(top="datum.score >= datum.best")
-    chart = chart.transform_joinaggregate(sparsest="max(key)", groupby=[*groupby, "score", "top"])
+        best="max(rank)", sort=[{"field": "key", "order": "descending"}], groupby=groupby, frame=[None, 0]
+    ).transform_calculate(top="datum.rank >= datum.best")
+    chart = chart.transform_joinaggregate(sparsest="max(key)", groupby=[*groupby, "rank", "top"])
     unbeaten = "datum.top && datum.key == datum.sparsest"
     return chart.transform_filter(unbeaten) if keep else chart.transform_calculate(pareto=unbeaten)
 
@@ -207,7 +213,11 @@ def hiding(name: str = "hiddenTechniques") -> Any:
     return alt.param(name=name, value=[])
 
 
-def _hidden(chart: Any) -> Any:
+def _runs(chart: Any, metric: Metric) -> Any:
+    """The chart of the runs that are not hidden, with their scores."""
     conditions = [f"indexof({name}, datum.{field}) < 0" for name, field in _HIDDEN.items()]
-    chart.transform = [{"filter": " && ".join(conditions)}]
+    chart.transform = [
+        {"filter": " && ".join(conditions)},
+        {"calculate": f"datum.{metric.key}", "as": "score"},
+    ]
     return chart

@@ -6,20 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from openwork.study.report.charts import hiding
-from openwork.study.report.style import left_axis, percent, require_study_extra
+from openwork.study.report.style import left_axis, percent, require_study_extra, score_axis
 from openwork.study.results.budget import budgets, expected_best, reaching
 from openwork.study.results.overlay import BANDS, Band, bands
+from openwork.study.results.score import Metric
 
 if TYPE_CHECKING:
     from openwork.study.report.style import Chart
 
 
 def budget_curves(
-    settings: Mapping[str, Sequence[tuple[float, float] | None]], level: float, *, names: Sequence[str]
+    settings: Mapping[str, Sequence[tuple[float, float] | None]], level: float, metric: Metric, *, names: Sequence[str]
 ) -> Chart | None:
-    """The expected best accuracy of n random settings at one sparsity level or above; None if no technique reaches it.
+    """The expected best score of n random settings at one sparsity level or above; None if no technique reaches it.
 
-    ``settings: technique -> (sparsity, accuracy) of each setting, None for a diverged one; names: every technique``.
+    ``settings: technique -> (sparsity, score) of each setting, None for a diverged one; names: every technique``.
     """
     require_study_extra()
     import altair as alt
@@ -31,9 +32,10 @@ def budget_curves(
             curves[name] = [(n, expected_best(scores, n)) for n in budgets(len(scores))]
     if not any(len(curve) > 1 for curve in curves.values()):
         return None
-    y = left_axis([expected for curve in curves.values() for _, expected in curve])
+    y = score_axis(metric, [expected for curve in curves.values() for _, expected in curve])
     values = [
-        {"technique": name, "n": n, "of": len(settings[name]), "accuracy": expected, "y": y.left(expected)}
+        {"technique": name, "n": n, "of": len(settings[name]), "y": y.left(expected)}
+        | {"best": metric.text(expected, digits=2, space="")}
         for name, curve in curves.items()
         for n, expected in curve
     ]
@@ -48,7 +50,7 @@ def budget_curves(
             alt.X("n:Q").scale(type="log", domain=[0.9, 1.15 * most], nice=False).axis(
                 grid=False, title="settings tried", tickCount=5, format="~s"
             ),
-            alt.Y("y:Q").scale(y.scale()).axis(y.marks("expected best accuracy, %", grid=True)),
+            alt.Y("y:Q").scale(y.scale()).axis(y.marks(metric.axis(f"expected best {metric.name}"), grid=True)),
             color=color,
         )
     )  # fmt: skip
@@ -56,7 +58,7 @@ def budget_curves(
         alt.Tooltip("technique:N"),
         alt.Tooltip("n:Q", title="settings tried"),
         alt.Tooltip("of:Q", title="of"),
-        alt.Tooltip("accuracy:Q", title="expected best", format=".2%"),
+        alt.Tooltip("best:N", title="expected best"),
     ]
     title = alt.TitleParams(f"At {percent(level, digits=0)} sparsity or more", subtitle=f"up to {most} settings")
     layers = [

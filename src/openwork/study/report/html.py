@@ -50,8 +50,8 @@ class Page:
     def table(self, name: str, data: str, columns: Sequence[tuple[str, str, str]], **where: object) -> str:
         """The HTML of a sortable table's place; the page fills it, 20 lines at a time.
 
-        ``columns``: (field, heading, how to write it: ``text``, ``percent``, ``hours``, ``MB`` or ``number``);
-        ``where``: the fields and values of the lines it shows.
+        ``columns``: (field, heading, how to write it: ``text``, ``percent`` or, without its sign, ``hundred``,
+        ``hours``, ``MB`` or ``number``); ``where``: the fields and values of the lines it shows.
         """
         self.tables[name] = {"data": data, "columns": columns, "where": where}
         return f'<div class="sortable" id="{name}"></div>'

@@ -64,6 +64,7 @@ const write = {
   text: (v) => v,
   number: (v) => (Number.isInteger(v) ? v.toLocaleString("en") : v.toPrecision(4)),
   percent: (v) => (100 * v).toFixed(2) + " %",
+  hundred: (v) => (100 * v).toFixed(2),
   hours: (v) => (v / 3600 < 0.1 ? (v / 3600).toPrecision(2) : (v / 3600).toFixed(2)),
   MB: (v) => (v / 1e6).toFixed(0),
 };

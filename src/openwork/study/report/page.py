@@ -11,17 +11,19 @@ from openwork.study.report.layers import kind_panel, layer_panels
 from openwork.study.report.style import count, interval_text, percent, require_study_extra
 from openwork.study.report.tables import (
     DIVERGED_COLUMNS,
-    POINT_COLUMNS,
-    RUN_COLUMNS,
     compared_table,
+    point_columns,
     point_lines,
+    run_columns,
     run_lines,
     static_table,
 )
 from openwork.study.results.frontier import by_seed, hypervolume
 from openwork.study.results.overlay import overlay, own_bands, paper_model
+from openwork.study.results.score import ACCURACY, BLEU
 from openwork.study.results.statistics import DENSE, Point, nearest, pareto, summarize, tried, write_points
 from openwork.study.results.store import Row, flat, read_results, unfinished, write_csv
+from openwork.study.results.thresholds import is_trained
 
 _REFERENCE = 0.9  # the sparsity at which techniques are compared in words and by layer
 _NEAR = 0.02  # points this close in sparsity are compared in words
@@ -45,16 +47,18 @@ def write_report(directory: Path, out: Path, *, command: str | None = None) -> P
 
     tasks = sorted({point.task for point in points if point.n})
     names = sorted({point.name for point in points} - {DENSE})
-    page = Page(f"Sparsity and accuracy: {', '.join(tasks)}")
-    page.data = {"runs": columns(run_lines(rows, tasks)), "points": columns(point_lines(points, tasks))}
+    metrics = [metric for metric in (ACCURACY, BLEU) if any(point.metric is metric and point.n for point in points)]
+    named, bleu = " or ".join(metric.name for metric in metrics), BLEU in metrics
+    page = Page(f"Sparsity and {named}: {', '.join(tasks)}")
+    page.data = {"runs": columns(run_lines(rows, tasks, bleu=bleu)), "points": columns(point_lines(points, tasks))}
     sections = ""
     for number, task in enumerate(tasks):
         suffix = "" if len(tasks) == 1 else f"-{number + 1}"
         sections += _section(page, out, points, rows, names, task=task, number=number, suffix=suffix)
     missing = [name for name in unfinished(directory) if (directory / name).resolve() != out.resolve()]
-    every = f"<h2>All runs</h2>\n{page.table('runs', 'runs', RUN_COLUMNS)}\n"
+    every = f"<h2>All runs</h2>\n{page.table('runs', 'runs', run_columns(bleu=bleu))}\n"
     files = ", ".join(f'<a href="{name}">{name}</a>' for name in page.pictures)
-    method = f"""{_method(rows, command)}
+    method = f"""{_method(rows, named, command)}
 <p class="quiet">Downloads beside this page: <a href="results.csv">results.csv</a> (every run),
 <a href="summary.csv">summary.csv</a> (every operating point), {files}.</p>"""
     filters = {
@@ -74,6 +78,8 @@ def _section(
     import altair as alt
 
     mine = [point for point in points if point.task == task]
+    metric = mine[0].metric
+    good, better, _ = metric.good
     of_task = [row for row in rows if row["task"] == task]
     chart = trade_off(mine, of_task, names=names, published=overlay(task))
     draw(chart.properties(width=760, height=430), out / f"trade-off{suffix}", page.pictures, run_values(of_task))
@@ -83,20 +89,20 @@ def _section(
 <p class="lead">{escape(_takeaway(mine))}</p>
 {figure}
 <h3>The best found</h3>
-<p class="quiet">Points that no other point beats: none is at least as sparse and more accurate, or sparser and at least
-as accurate. Means over seeds.</p>
-{static_table(pareto(mine))}
+<p class="quiet">Points that no other point beats: none is at least as sparse and {better}, or sparser and at least
+as {good}. Means over seeds.</p>
+{static_table(pareto(mine), metric)}
 """
     if compared := compared_table(of_task, _LEVELS):
         volumes = {
             name: hypervolume(pair for pairs in runs.values() for pair in pairs)
             for name, runs in by_seed(of_task).items()
         }
-        listed = ", ".join(f"{escape(name)} {volume:.3f}" for name, volume in volumes.items())
+        listed = ", ".join(f"{escape(name)} {metric.full * volume:.3f}" for name, volume in volumes.items())
         text += f"""<h3>At equal sparsity</h3>
-<p class="quiet">Each seed's frontier, read between its points and not beyond them. Differences in points of accuracy,
-seed by seed, with a 95 % bootstrap interval of their mean, which is too narrow for a few seeds. Area below the frontier
-of all runs (reference: sparsity 0, accuracy 0): {listed}.</p>
+<p class="quiet">Each seed's frontier, read between its points and not beyond them. Differences in points of
+{metric.name}, seed by seed, with a 95 % bootstrap interval of their mean, which is too narrow for a few seeds. Area
+below the frontier of all runs (reference: sparsity 0, {metric.name} 0): {listed}.</p>
 {compared}
 """
     if (model := paper_model(task)) is not None:
@@ -104,19 +110,19 @@ of all runs (reference: sparsity 0, accuracy 0): {listed}.</p>
         text += f"<h3>Trained from scratch, as published</h3>\n{lines}\n"
     if kept := own_bands(of_task):
         subtitle = ["Mean, lowest and highest run; scratch-b trains longer; diverged runs are apart."]
-        bands = band_lines(kept, title="With another run's zeros", subtitle=subtitle, score="accuracy, %")
+        bands = band_lines(kept, title="With another run's zeros", subtitle=subtitle, score=metric.axis(metric.name))
         draw(bands.properties(width=480, height=320), out / f"kept{suffix}", page.pictures)
         lines = page.figure(bands.properties(height=360), f"kept{suffix}")
         text += f"<h3>Trained from scratch, and lottery tickets</h3>\n{lines}\n"
-    near = nearest(mine, _REFERENCE)
+    with_layers = {(row["name"], row["settings"]) for row in of_task if row["layers"]}  # other thresholds list none
+    near = nearest([point for point in mine if (point.name, point.settings) in with_layers], _REFERENCE)
     panels = layer_panels(near, of_task, names=names)
     if panels:
         together = alt.concat(*(panel.properties(width=320) for panel in panels), columns=2, spacing=40)
         draw(together, out / f"layers{suffix}", page.pictures)
-        alone = [name for name in near if any(r["name"] == name and r["layers"] for r in of_task)]
         layers = "".join(
             page.figure(panel, f"layers{suffix}-{i}", technique=name)
-            for i, (name, panel) in enumerate(zip(alone, panels, strict=True))
+            for i, (name, panel) in enumerate(zip(near, panels, strict=True))
         )
         text += f"""<h3>Where the zeros are</h3>
 <p class="quiet">Each technique at its operating point nearest to {100 * _REFERENCE:.0f} % sparsity. A dot is a layer,
@@ -127,18 +133,18 @@ the dashed line all of them together.</p>
             text += page.figure(kinds, f"kinds{suffix}")
         text += f'<div class="panels">{layers}</div>\n'
     settings = tried(mine)
-    curves = [(level, budget_curves(settings, level, names=names)) for level in _LEVELS]
+    curves = [(level, budget_curves(settings, level, metric, names=names)) for level in _LEVELS]
     if drawn := [(level, curve) for level, curve in curves if curve is not None]:
         figures = "".join(page.figure(curve, f"budget{suffix}-{100 * level:.0f}") for level, curve in drawn)
         together = alt.concat(*(curve.properties(width=320) for _, curve in drawn), columns=2, spacing=40)
         draw(together, out / f"budget{suffix}", page.pictures)
         text += f"""<h3>What a tuning budget buys</h3>
-<p class="quiet">The expected best accuracy of n settings drawn at random from those that were run, without
-replacement. A setting that stayed below the sparsity, or diverged, counts as accuracy 0. The share of settings aimed
-at a sparsity is part of this: only sweeps of like design compare.</p>
+<p class="quiet">The expected best {metric.name} of n settings drawn at random from those that were run, without
+replacement. A setting that stayed below the sparsity, or diverged, counts as {metric.name} 0. The share of settings
+aimed at a sparsity is part of this: only sweeps of like design compare.</p>
 <div class="panels">{figures}</div>
 """
-    table = page.table(f"points{suffix}", "points", POINT_COLUMNS, task=number)
+    table = page.table(f"points{suffix}", "points", point_columns(metric), task=number)
     return text + f"<h3>All operating points</h3>\n{table}\n</section>\n"
 
 
@@ -153,23 +159,25 @@ def _takeaway(points: Sequence[Point]) -> str:
     # A technique whose nearest point lies elsewhere would win or lose by its sparsity.
     rivals = sorted(
         (p for p in nearest(points, target).values() if round(abs(p.sparsity - target), 9) <= _NEAR),
-        key=lambda p: -p.accuracy,
+        key=lambda p: -p.score,
     )
     best, *others = rivals
     seeds = f"{count(best.n, 'seed')}, 95 % interval {interval_text(best)}"
-    verb = "is the most accurate" if others else "is the only technique measured"
-    text = (
-        f"Near {100 * target:.3g} % sparsity, {best.name} {verb}: {percent(best.accuracy)} at "
+    text = best.metric.text
+    value = text(best.score) if others or best.metric.percent else f"{best.metric.name} {text(best.score)}"
+    verb = f"is {best.metric.good[2]}" if others else "is the only technique measured"
+    said = (
+        f"Near {100 * target:.3g} % sparsity, {best.name} {verb}: {value} at "
         f"{percent(best.sparsity)} sparsity ({seeds})"
     )
-    if dense := [p.accuracy for p in points if p.name == DENSE and p.n]:
-        text += f", against {percent(max(dense))} for the dense model"
+    if dense := [p.score for p in points if p.name == DENSE and p.n]:
+        said += f", against {text(max(dense))} for the dense model"
     if others:
-        text += f"; next is {others[0].name} with {percent(others[0].accuracy)} at {percent(others[0].sparsity)}"
-        text += {None: "", True: ", and the two intervals overlap", False: ", and the two intervals do not overlap"}[
+        said += f"; next is {others[0].name} with {text(others[0].score)} at {percent(others[0].sparsity)}"
+        said += {None: "", True: ", and the two intervals overlap", False: ", and the two intervals do not overlap"}[
             _overlap(best, others[0])
         ]
-    return text + "."
+    return said + "."
 
 
 def _overlap(a: Point, b: Point) -> bool | None:
@@ -192,7 +200,7 @@ def _problems(page: Page, rows: Sequence[Row], missing: Sequence[str]) -> str:
     return text
 
 
-def _method(rows: Sequence[Row], command: str | None) -> str:
+def _method(rows: Sequence[Row], metrics: str, command: str | None) -> str:
     def distinct(key: str) -> str:
         values = {str(row["environment"][key]) for row in rows if row["environment"].get(key) is not None}
         return ", ".join(sorted(values)) or "unknown"
@@ -207,9 +215,14 @@ def _method(rows: Sequence[Row], command: str | None) -> str:
         "executed": "zeros are executed, that is left out of the arithmetic",
     }
     how = "; ".join(zeros.get(kind, kind) for kind in sorted({row["execution"] for row in finished}))
+    runs = count(sum(map(is_trained, finished)), "finished run")
+    others = sum(not is_trained(row) for row in finished)
     sentences = [
-        f"{count(len(finished), 'finished run')} of {steps} steps with seeds {seeds}; {duration} of training.",
-        "Accuracy and sparsity are those of the finalized model: plain modules with real zeros, on the test set.",
+        f"{runs} of {steps} steps with seeds {seeds}; {duration} of training.",
+        *([f"{others} more points are those runs at other thresholds, which cost no training."] if others else []),
+        f"{metrics[0].upper()}{metrics[1:]} and sparsity are those of the finalized model: plain modules with real "
+        "zeros, on the test set.",
+        *(["BLEU is sacrebleu's, from 0 to 100, of translations by beam search."] if BLEU.name in metrics else []),
         "Sparsity is the fraction of zeros among the weights that the technique was given; "
         "“of all” is among all parameters.",
         "Intervals are Student's t over seeds, 95 %, of the mean.",

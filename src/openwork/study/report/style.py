@@ -3,7 +3,7 @@
 The axes of a trade-off show what is left on a logarithmic scale: a step to the right removes the
 same fraction of the non-zero weights anywhere, and a step down adds the same fraction of errors. On
 linear axes everything from 90 to 99 % sparsity is one tenth of the width, and one technique that
-collapses flattens the others into a line. The labels remain sparsity and accuracy.
+collapses flattens the others into a line. The labels remain sparsity and score.
 
 The colours are those of Okabe & Ito, "Color Universal Design", 2008, brightened for a dark page;
 each technique has its own marker besides, so that no reading depends on colour.
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from openwork.study.results.score import ACCURACY, Metric
 from openwork.study.results.statistics import Point
 
 if TYPE_CHECKING:
@@ -102,12 +103,7 @@ def interval_text(point: Point, *, digits: int = 1) -> str:
     """The 95 % interval of `point` as text, or why it has none."""
     if point.interval is None:
         return "none with one seed"
-    return range_text(*point.interval, digits=digits)
-
-
-def range_text(low: float, high: float, *, digits: int = 1) -> str:
-    """Two fractions as text: ``95.5–96.3 %``."""
-    return f"{100 * low:.{digits}f}–{100 * high:.{digits}f} %"
+    return point.metric.range(*point.interval, digits=digits)
 
 
 def count(n: int, noun: str) -> str:
@@ -126,7 +122,7 @@ class Axis:
     ticks: tuple[float, ...]
 
     def left(self, fraction: float) -> float:
-        """Where `fraction` (of zeros, of right answers) lies: 1 - fraction, at least the floor."""
+        """Where `fraction` (of zeros, of the highest score) lies: 1 - fraction, at least the floor."""
         return max(1 - fraction, self.floor)
 
     def scale(self) -> alt.Scale:
@@ -143,8 +139,14 @@ class Axis:
         return alt.Axis(title=title, grid=grid, values=list(self.ticks), labelExpr=label, labelOverlap="greedy")
 
 
-def left_axis(fractions: Iterable[float]) -> Axis:
-    """The axis that shows all of `fractions` (0–1), with a margin on both sides."""
+def score_axis(metric: Metric, scores: Iterable[float]) -> Axis:
+    """The axis that shows all of `scores` (0–1)."""
+    # A tenth of what a BLEU of 27 lacks of 100 is 7: more than lies between the techniques.
+    return left_axis(scores, margin=1.1 if metric is ACCURACY else 1.02)
+
+
+def left_axis(fractions: Iterable[float], *, margin: float = 1.1) -> Axis:
+    """The axis that shows all of `fractions` (0–1), with a margin on both sides: at least that factor."""
     left = [1 - fraction for fraction in fractions] or [0.1, 0.5]
     positive = [value for value in left if value > 1e-9]
     smallest = min(positive, default=0.01)
@@ -152,7 +154,7 @@ def left_axis(fractions: Iterable[float]) -> Axis:
     bottom = smallest if len(positive) == len(left) else floor
     top = max(positive, default=smallest)
     # 6 % of the length, and at least a tenth of the value, where all values are nearly one.
-    margin = max((top / bottom) ** 0.06, 1.1)
+    margin = max((top / bottom) ** 0.06, margin)
     low, high = bottom / margin, top * margin
     ticks = nice_ticks(low, high)
     if bottom == floor:

@@ -6,8 +6,9 @@ from math import isnan
 from statistics import fmean
 from typing import Any
 
-from openwork.study.report.style import interval_text, percent, range_text
+from openwork.study.report.style import interval_text, percent
 from openwork.study.results.frontier import Pairs, by_seed, difference, score_at
+from openwork.study.results.score import BLEU, Metric, metric_of
 from openwork.study.results.statistics import Point
 from openwork.study.results.store import Row
 
@@ -24,25 +25,38 @@ RUN_COLUMNS = [
     *_COST,
     ("settings", "settings", "text"),
 ]
-POINT_COLUMNS = [
-    ("technique", "technique", "text"),
-    ("sparsity", "sparsity", "percent"),
-    ("all", "of all", "percent"),
-    ("accuracy", "accuracy", "percent"),
-    ("interval", "95 % interval", "text"),
-    ("lowest", "lowest", "percent"),
-    ("highest", "highest", "percent"),
-    ("loss", "loss", "number"),
-    ("n", "seeds", "number"),
-    ("diverged", "diverged", "number"),
-    *_COST,
-    ("settings", "settings", "text"),
-]
 DIVERGED_COLUMNS = [c for c in RUN_COLUMNS if c[0] in ("technique", "seed", "step", "seconds", "settings")]
 
 
-def run_lines(rows: Sequence[Row], tasks: Sequence[str]) -> list[dict[str, Any]]:
-    """The runs as the page knows them; a task without a finished run has the number -1."""
+def run_columns(*, bleu: bool) -> list[tuple[str, str, str]]:
+    """The columns of a table of runs, with BLEU or without."""
+    if not bleu:
+        return RUN_COLUMNS
+    before = RUN_COLUMNS.index(("accuracy", "accuracy", "percent"))
+    return [*RUN_COLUMNS[:before], (BLEU.key, BLEU.name, "hundred"), *RUN_COLUMNS[before:]]
+
+
+def point_columns(metric: Metric) -> list[tuple[str, str, str]]:
+    """The columns of a table of one task's operating points."""
+    how = "percent" if metric.percent else "hundred"
+    return [
+        ("technique", "technique", "text"),
+        ("sparsity", "sparsity", "percent"),
+        ("all", "of all", "percent"),
+        ("score", metric.name, how),
+        ("interval", "95 % interval", "text"),
+        ("lowest", "lowest", how),
+        ("highest", "highest", how),
+        ("loss", "loss", "number"),
+        ("n", "seeds", "number"),
+        ("diverged", "diverged", "number"),
+        *_COST,
+        ("settings", "settings", "text"),
+    ]
+
+
+def run_lines(rows: Sequence[Row], tasks: Sequence[str], *, bleu: bool) -> list[dict[str, Any]]:
+    """The runs as the page knows them, with BLEU (0-1) or without; a task without a finished run has the number -1."""
     numbers = {task: number for number, task in enumerate(tasks)}
     return [
         {
@@ -60,6 +74,7 @@ def run_lines(rows: Sequence[Row], tasks: Sequence[str]) -> list[dict[str, Any]]
             "memory": (row["cost"] or {}).get("peak_memory_bytes"),
             "execution": row["execution"],
         }
+        | ({BLEU.key: BLEU.score(row) if BLEU.key in (row["after"] or {}) else None} if bleu else {})
         for row in rows
     ]
 
@@ -76,7 +91,7 @@ def point_lines(points: Sequence[Point], tasks: Sequence[str]) -> list[dict[str,
             "diverged": p.diverged,
             "sparsity": p.sparsity,
             "all": p.sparsity_all,
-            "accuracy": p.accuracy,
+            "score": p.score,
             "interval": interval_text(p, digits=2),
             "lowest": p.lowest,
             "highest": p.highest,
@@ -95,7 +110,7 @@ def compared_table(rows: Sequence[Row], levels: Sequence[float]) -> str:
 
     ``rows: of one task``. Each seed's frontiers are read at the level and subtracted (`frontier.difference`).
     """
-    seeds = by_seed(rows)
+    seeds, metric = by_seed(rows), metric_of(rows)
     body = ""
     for level in levels:
         means = {name: mean for name, runs in seeds.items() if (mean := _at(runs, level)) is not None}
@@ -110,12 +125,12 @@ def compared_table(rows: Sequence[Row], levels: Sequence[float]) -> str:
                     "none with one seed" if interval is None else " to ".join(f"{100 * end:+.2f}" for end in interval)
                 )
                 cells = [cell.replace("-", "−") for cell in (f"{100 * mean:+.2f}", text, str(n))]
-            values = "".join(f"<td>{cell}</td>" for cell in (percent(means[name], digits=2), *cells))
+            values = "".join(f"<td>{cell}</td>" for cell in (metric.text(means[name], digits=2), *cells))
             level_text = percent(level, digits=0)
             body += f'<tr><th scope="row">{level_text}</th><td class="text">{escape(name)}</td>{values}</tr>\n'
     if not body:
         return ""
-    heads = ("sparsity", "technique", "accuracy", "against the best", "95 % interval", "seeds")
+    heads = ("sparsity", "technique", metric.name, "against the best", "95 % interval", "seeds")
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     table = f'<table class="compared"><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>'
     return f'<div class="scroll" role="region" aria-label="table" tabindex="0">{table}</div>'
@@ -127,13 +142,13 @@ def _at(runs: Mapping[int, Pairs], level: float) -> float | None:
     return None if None in scores else fmean(score for score in scores if score is not None)
 
 
-def static_table(points: Iterable[Point]) -> str:
+def static_table(points: Iterable[Point], metric: Metric) -> str:
     """One line per point, in a container that scrolls by itself."""
     header = (
         "technique",
         "sparsity",
         "of all",
-        "accuracy",
+        metric.name,
         "95 % interval",
         "lowest–highest",
         "loss",
@@ -147,9 +162,9 @@ def static_table(points: Iterable[Point]) -> str:
         numbers = (
             percent(point.sparsity, digits=2),
             percent(point.sparsity_all, digits=2),
-            percent(point.accuracy, digits=2),
+            metric.text(point.score, digits=2),
             interval_text(point, digits=2),
-            range_text(point.lowest, point.highest, digits=2),
+            metric.range(point.lowest, point.highest, digits=2),
             f"{point.loss:.3f}",
             f"{point.n} ({point.diverged} diverged)" if point.diverged else str(point.n),
             f"{point.seconds / 3600:.2g}",

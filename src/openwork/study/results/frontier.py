@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from openwork.study.results.score import metric_of
 from openwork.study.results.statistics import DENSE
 from openwork.study.results.store import Row
 
@@ -72,12 +73,13 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float
     return float(found.low), float(found.high)
 
 
-def by_seed(rows: Iterable[Row]) -> dict[str, dict[int, Pairs]]:
-    """Technique -> seed -> (sparsity, accuracy) of the finished sparse runs of one task."""
+def by_seed(rows: Sequence[Row]) -> dict[str, dict[int, Pairs]]:
+    """Technique -> seed -> (sparsity, score) of the finished sparse runs of one task."""
+    metric = metric_of(rows)
     found: dict[str, dict[int, Pairs]] = {}
     for row in rows:
         if row["status"] == "finished" and row["name"] != DENSE:
-            pair = row["sparsity"]["selected"], row["after"]["accuracy"]
+            pair = row["sparsity"]["selected"], metric.score(row)
             found.setdefault(row["name"], {}).setdefault(row["seed"], []).append(pair)
     return found
 

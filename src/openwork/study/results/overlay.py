@@ -1,11 +1,12 @@
 """Published points beside our own runs: those of the tasks that the papers measured, in our names and units."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from openwork.study.results.published import table
+from openwork.study.results.score import metric_of
 from openwork.study.results.store import Row
 
 # Our names for the techniques of the tables.
@@ -30,7 +31,7 @@ class Overlay:
     technique: str
     """The name of our class of that technique."""
     sparsity: float
-    accuracy: float
+    score: float
     """0-1; a BLEU of 26.3 is 0.263."""
     settings: str
     source: str
@@ -91,12 +92,13 @@ def bands(model: str) -> list[Band]:
     ]  # fmt: skip
 
 
-def own_bands(rows: Iterable[Row]) -> list[Band]:
-    """The same lines of our own runs that keep another run's zeros, of one task; accuracies in %.
+def own_bands(rows: Sequence[Row]) -> list[Band]:
+    """The same lines of our own runs that keep another run's zeros, of one task; scores to 100.
 
     Runs that keep the zeros of runs with one technique are one point. Those with more steps than the run whose zeros
     they keep are called scratch-b. Diverged runs are the failures.
     """
+    metric = metric_of(rows)
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if zeros := row["run"].get("zeros"):
@@ -107,7 +109,7 @@ def own_bands(rows: Iterable[Row]) -> list[Band]:
     found = []
     for (name, _), group in groups.items():
         if finished := [row for row in group if row["status"] == "finished"]:
-            scores = [100 * row["after"]["accuracy"] for row in finished]
+            scores = [100 * metric.score(row) for row in finished]
             sparsity = fmean(row["sparsity"]["selected"] for row in finished)
             failures = len(group) - len(finished)
             found.append(Band(name, sparsity, fmean(scores), min(scores), max(scores), len(scores), failures))

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 
+from openwork.study.results.score import Metric, metric_of
 from openwork.study.results.store import Row, write_table
 
 DENSE = "dense"
@@ -19,7 +20,7 @@ DENSE = "dense"
 class Point:
     """One operating point of one technique on one task, over its seeds.
 
-    All accuracies and sparsities are fractions 0–1. Where no run finished, `n` is 0, the means and
+    All scores and sparsities are fractions 0–1; a BLEU of 17 is 0.17. Where no run finished, `n` is 0, the means and
     extremes are NaN, and the point is only there to say how many runs diverged.
     """
 
@@ -34,14 +35,16 @@ class Point:
     """Mean over seeds, among the weights the technique was given."""
     sparsity_all: float
     """Mean over seeds, among all parameters."""
-    accuracy: float
-    """Mean test accuracy of the finished plain models."""
+    metric: Metric
+    """What the score is: that of the task's other points, too."""
+    score: float
+    """Mean test score of the finished plain models."""
     interval: tuple[float, float] | None
-    """95 % Student-t interval of the mean accuracy; None with fewer than two seeds."""
+    """95 % Student-t interval of the mean score; None with fewer than two seeds."""
     lowest: float
-    """Lowest accuracy of a seed."""
+    """Lowest score of a seed."""
     highest: float
-    """Highest accuracy of a seed."""
+    """Highest score of a seed."""
     loss: float
     """Mean test loss."""
     seconds: float
@@ -59,9 +62,12 @@ def summarize(rows: Iterable[Row]) -> list[Point]:
     settings do not say, and a mean over them would be a mean over nothing.
     """
     groups: dict[tuple[str, str, str], list[Row]] = {}
+    tasks: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault((row["task"], row["name"], row["settings"]), []).append(row)
-    points = [_point(task, name, settings, group) for (task, name, settings), group in groups.items()]
+        tasks.setdefault(row["task"], []).append(row)
+    metrics = {task: metric_of(members) for task, members in tasks.items()}
+    points = [_point(metrics[task], task, name, settings, group) for (task, name, settings), group in groups.items()]
     return sorted(points, key=lambda p: (p.task, p.name, p.n == 0, p.sparsity if p.n else 0, p.settings))
 
 
@@ -89,15 +95,15 @@ def student_factor(n: int) -> float:
 
 
 def tried(points: Iterable[Point]) -> dict[str, list[tuple[float, float] | None]]:
-    """For each technique, (sparsity, accuracy) of every setting that was tried, as a tuning budget sees them.
+    """For each technique, (sparsity, score) of every setting that was tried, as a tuning budget sees them.
 
-    A diverged seed counts with accuracy 0, so that the accuracy is what one run of the setting can be expected to
+    A diverged seed counts with score 0, so that the score is what one run of the setting can be expected to
     give; a setting whose runs all diverged is None. The dense runs are left out.
     """
     found: dict[str, list[tuple[float, float] | None]] = {}
     for p in points:
         if p.name != DENSE:
-            pair = (p.sparsity, p.accuracy * p.n / (p.n + p.diverged)) if p.n else None
+            pair = (p.sparsity, p.score * p.n / (p.n + p.diverged)) if p.n else None
             found.setdefault(p.name, []).append(pair)
     return found
 
@@ -105,11 +111,11 @@ def tried(points: Iterable[Point]) -> dict[str, list[tuple[float, float] | None]
 def pareto(points: Iterable[Point]) -> list[Point]:
     """The points that no other point beats, in order of sparsity.
 
-    A point is beaten by one with at least its sparsity and at least its mean accuracy, and more of
+    A point is beaten by one with at least its sparsity and at least its mean score, and more of
     one of the two; equal points are both kept. Sparsities are compared to 0.01 %: below that lies
     the rounding of whole weights per layer. Points without a finished run never count.
 
-    Raises ValueError for points of more than one task: their accuracies cannot be compared.
+    Raises ValueError for points of more than one task: their scores cannot be compared.
     """
     measured = [point for point in points if point.n]
     if len(tasks := {point.task for point in measured}) > 1:
@@ -119,7 +125,7 @@ def pareto(points: Iterable[Point]) -> list[Point]:
 
 
 def nearest(points: Iterable[Point], sparsity: float) -> dict[str, Point]:
-    """For each technique, its point nearest to `sparsity` (0–1); of two, the more accurate one.
+    """For each technique, its point nearest to `sparsity` (0–1); of two, the one with the higher score.
 
     The dense runs and points without a finished run are left out. By name, sorted.
     """
@@ -136,25 +142,28 @@ def nearest(points: Iterable[Point], sparsity: float) -> dict[str, Point]:
 def write_points(points: Iterable[Point], path: Path) -> None:
     """Writes one line per point to `path`, replacing it in one step.
 
-    The columns are the fields of `Point`, with ``interval_low, interval_high`` for the interval;
-    cells are empty where there is no interval or no finished run.
+    The columns are the fields of `Point`, with ``interval_low, interval_high`` for the interval; cells are empty where
+    there is no interval or no finished run. Scores are in the unit of ``metric``, as in a row: a BLEU goes to 100.
     """
     header = (
-        *("task", "name", "settings", "n", "diverged", "sparsity", "sparsity_all", "accuracy"),
+        *("task", "name", "settings", "n", "diverged", "sparsity", "sparsity_all", "metric", "score"),
         *("interval_low", "interval_high", "lowest", "highest", "loss", "seconds", "peak_memory", "execution"),
     )
     lines = (
         (
-            *(p.task, p.name, p.settings, p.n, p.diverged, p.sparsity, p.sparsity_all, p.accuracy),
-            *(p.interval or (None, None)),
-            *(p.lowest, p.highest, p.loss, p.seconds, p.peak_memory, p.execution),
+            *(p.task, p.name, p.settings, p.n, p.diverged, p.sparsity, p.sparsity_all, p.metric.key),
+            *(
+                None if score is None else p.metric.full * score
+                for score in (p.score, *(p.interval or (None, None)), p.lowest, p.highest)
+            ),
+            *(p.loss, p.seconds, p.peak_memory, p.execution),
         )
         for p in points
     )
     write_table(header, lines, path)
 
 
-def _point(task: str, name: str, settings: str, group: Sequence[Row]) -> Point:
+def _point(metric: Metric, task: str, name: str, settings: str, group: Sequence[Row]) -> Point:
     by_seed: dict[int, Row] = {}
     for row in group:
         twin = by_seed.setdefault(row["seed"], row)
@@ -164,7 +173,7 @@ def _point(task: str, name: str, settings: str, group: Sequence[Row]) -> Point:
                 f"{row['seed']}; say in the settings how they differ, or keep them in two studies"
             )
     finished = [row for row in group if row["status"] == "finished"]
-    accuracies = [row["after"]["accuracy"] for row in finished]
+    scores = [metric.score(row) for row in finished]
     return Point(
         task=task,
         name=name,
@@ -173,10 +182,11 @@ def _point(task: str, name: str, settings: str, group: Sequence[Row]) -> Point:
         diverged=len(group) - len(finished),
         sparsity=_mean([row["sparsity"]["selected"] for row in finished]),
         sparsity_all=_mean([row["sparsity"]["all"] for row in finished]),
-        accuracy=_mean(accuracies),
-        interval=student_interval(accuracies),
-        lowest=min(accuracies, default=math.nan),
-        highest=max(accuracies, default=math.nan),
+        metric=metric,
+        score=_mean(scores),
+        interval=student_interval(scores),
+        lowest=min(scores, default=math.nan),
+        highest=max(scores, default=math.nan),
         loss=_mean([row["after"]["loss"] for row in finished]),
         seconds=_mean([row["cost"]["seconds"] for row in finished]),
         peak_memory=_mean([b for row in finished if (b := row["cost"].get("peak_memory_bytes")) is not None]),
@@ -190,10 +200,10 @@ def _mean(values: Sequence[float]) -> float:
 
 def _beats(a: Point, b: Point) -> bool:
     ours, theirs = round(a.sparsity, 4), round(b.sparsity, 4)
-    no_worse = ours >= theirs and a.accuracy >= b.accuracy
-    return no_worse and (ours > theirs or a.accuracy > b.accuracy)
+    no_worse = ours >= theirs and a.score >= b.score
+    return no_worse and (ours > theirs or a.score > b.score)
 
 
 def _distance(point: Point, sparsity: float) -> tuple[float, float]:
     # Rounded: 0.85 and 0.95 are equally near to 0.9, whatever their last bits say.
-    return round(abs(point.sparsity - sparsity), 9), -point.accuracy
+    return round(abs(point.sparsity - sparsity), 9), -point.score

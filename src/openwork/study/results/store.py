@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from openwork.study.files import write_atomically, write_text
+from openwork.study.results.score import BLEU
+from openwork.study.results.thresholds import damaged, threshold_rows
 
 FORMAT = 1
 
@@ -32,7 +34,7 @@ COLUMNS = (
     "sparsity_selected",
     "sparsity_all",
     *(f"before_{key}" for key in _MEASURED),
-    *(f"after_{key}" for key in _MEASURED),
+    *(f"after_{key}" for key in (*_MEASURED, "top5", "bleu", "tokenized_bleu")),
     "seconds",
     "step_ms",
     "peak_memory_bytes",
@@ -51,10 +53,11 @@ def read_results(directory: Path) -> list[Row]:
     """Every finished or diverged run under `directory`, sorted by name, settings and seed.
 
     A run is a folder `directory/<run id>/` that holds a `result.json` of format 1; folders without
-    one are interrupted or foreign and are left to `unfinished`.
+    one are interrupted or foreign and are left to `unfinished`. One whose folder keeps other
+    thresholds has a row for each of them, too (`thresholds.threshold_rows`).
 
     Raises FileNotFoundError if there is no such directory, and ValueError, naming the file and the
-    cure, if a `result.json` cannot be read or two of them are the same run.
+    cure, if a `result.json` or `thresholds.json` cannot be read or two of them are the same run.
     """
     rows = list(_results(directory))
     return sorted(rows, key=lambda r: (r["name"], r["settings"], r["seed"], r["task"], r["id"]))
@@ -62,6 +65,7 @@ def read_results(directory: Path) -> list[Row]:
 
 def _results(directory: Path) -> Iterator[Row]:
     origin: dict[str, Path] = {}
+    points, others = set(), []
     for folder in _folders(directory):
         path = folder / "result.json"
         if not path.exists():
@@ -71,11 +75,25 @@ def _results(directory: Path) -> Iterator[Row]:
         if row["id"] in origin:
             raise ValueError(f"{path} is the same run as {origin[row['id']]}; delete one of the two folders")
         origin[row["id"]] = path
+        points.add(_point(row))
         yield row
+        for other in threshold_rows(row, folder) if row["status"] == "finished" else []:
+            if problem := _problem(other):
+                raise ValueError(damaged(folder, problem))
+            others.append(other)
+    for other in others:
+        # Runs that differ in their threshold alone have the same weights: at one threshold they are one point.
+        if _point(other) not in points:
+            points.add(_point(other))
+            yield other
+
+
+def _point(row: Row) -> tuple[str, str, str, int]:
+    return row["task"], row["name"], row["settings"], row["seed"]
 
 
 def collect(directories: Sequence[Path]) -> tuple[list[Row], list[str]]:
-    """The `flat` rows of several study directories, each run once, and a sentence for each run that differs in two.
+    """The `flat` rows of several study directories, each run and threshold once, and a sentence for each that differs.
 
     The row is that of the first directory that has the run. Cost and environment may differ; status, step, metrics
     and sparsity may not. Raises as `read_results` does.
@@ -213,6 +231,9 @@ def _problem(row: object) -> str | None:
             return f"{part}.{key} is not a number"
         if (part, key) in fractions and not 0 <= value <= 1:
             return f"{part}.{key} must be in [0, 1], got {value}"
+    bleu = row["after"].get(BLEU.key, 0.0)
+    if isinstance(bleu, bool) or not isinstance(bleu, int | float) or not 0 <= bleu <= 100.001:
+        return f"after.{BLEU.key} must be in [0, 100], got {bleu}"
     return None
 
 

@@ -1,0 +1,130 @@
+"""One checkpoint at many thresholds: rows and points of their own, which cost no training."""
+
+import json
+
+import pytest
+from studies import diverged, row, study
+
+from openwork.cli.checkpoints import _keep
+from openwork.core.schedules import Constant
+from openwork.study.experiments.execute import execute
+from openwork.study.experiments.price import prices
+from openwork.study.experiments.run import Run
+from openwork.study.report.page import write_report
+from openwork.study.results.statistics import summarize, tried
+from openwork.study.results.store import collect, read_results
+from openwork.study.results.thresholds import is_trained, keep_thresholds, read_thresholds
+from openwork.study.tasks.lenet import DigitsLeNet300100
+from openwork.techniques.variational_dropout import VariationalDropout
+
+
+def found(threshold, sparsity, accuracy):
+    return {
+        "threshold": threshold,
+        "settings": f"threshold={threshold:g}",
+        "after": {"accuracy": accuracy, "loss": 0.2, "sparsity": sparsity},
+        "sparsity": {"selected": sparsity, "all": sparsity / 2},
+    }
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """Two seeds of a run whose own threshold is 3, each kept at 0.5 and 3 as well."""
+    rows = [row("VariationalDropout", "", seed, 0.8, 0.97) for seed in (0, 1)]
+    for one in rows:
+        one["run"] = {"technique": {"threshold": 3.0}}
+    study(tmp_path, rows)
+    for one in rows:
+        keep_thresholds(tmp_path / one["id"], [found(3.0, 0.8, 0.97), found(0.5, 0.9, 0.95 + 0.01 * one["seed"])])
+    return tmp_path
+
+
+def test_a_kept_threshold_is_a_row_beside_the_run_s_own(directory):
+    rows = read_results(directory)
+    assert [(r["id"], r["seed"], r["after"]["sparsity"]) for r in rows if r["seed"] == 0] == [
+        ("VariationalDropout--0", 0, 0.8),
+        ("VariationalDropout--0@0.5", 0, 0.9),
+    ]  # its own threshold is there once
+    other = rows[-1]
+    assert (other["run"]["technique"]["threshold"], other["layers"], other["before"]) == (0.5, [], None)
+    assert [is_trained(r) for r in rows] == [True, True, False, False]
+    flat, differences = collect([directory])
+    assert ([r["after_accuracy"] for r in flat], differences) == ([0.97, 0.97, 0.95, 0.96], [])
+    assert [r["seconds"] for r in flat] == [1.5, 1.5, 0.0, 0.0]
+
+
+def test_a_run_trained_with_a_threshold_stands_for_those_that_are_kept_at_it(directory):
+    trained = {**row("VariationalDropout", "threshold=0.5", 0, 0.9, 0.96), "id": "other"}
+    study(directory, [trained])
+    assert [r["id"] for r in read_results(directory) if r["settings"]] == ["other", "VariationalDropout--1@0.5"]
+    assert [(p.settings, p.n) for p in summarize(read_results(directory))] == [("", 2), ("threshold=0.5", 2)]
+
+
+def test_thresholds_are_points_over_their_seeds_and_settings_of_a_budget(directory):
+    own, other = summarize(read_results(directory))
+    assert (other.settings, other.n, other.score, other.seconds) == ("threshold=0.5", 2, pytest.approx(0.955), 0)
+    assert (own.score, own.n) == (0.97, 2)
+    assert tried([own, other]) == {"VariationalDropout": [(0.8, 0.97), (0.9, pytest.approx(0.955))]}
+
+
+def test_the_report_counts_runs_and_thresholds_apart(directory):
+    text = write_report(directory, directory / "report").read_text()
+    assert "2 finished runs of 10 steps with seeds 0, 1; 0.1 minutes of training." in text  # 2 · 1.5 s
+    assert "2 more points are those runs at other thresholds, which cost no training." in text
+    assert "VariationalDropout is the only technique measured: 95.5 % at 90.0 % sparsity (2 seeds" in text
+    # The layers are listed of the run alone, at 80 %.
+    assert "VariationalDropout at 80.0 % sparsity" in text
+
+
+def test_what_is_found_again_replaces_what_was_kept(tmp_path):
+    keep_thresholds(tmp_path, [found(2.0, 0.5, 0.9), found(-1.0, 0.99, 0.1)])
+    keep_thresholds(tmp_path, [found(2.0, 0.5, 0.8), found(0.5, 0.9, 0.7)])
+    assert [(one["threshold"], one["after"]["accuracy"]) for one in read_thresholds(tmp_path)] == [
+        (-1.0, 0.1), (0.5, 0.7), (2.0, 0.8),
+    ]  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["thresholds.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"thresholds.json cannot be read \(.*\); delete it, and evaluate the run's thresholds again"),
+        ("[]", r"\(no list of thresholds\); delete it"),
+        (json.dumps({"format": 2, "thresholds": []}), "has format 2, this openwork reads 1"),
+        (json.dumps({"format": 1, "thresholds": [{"threshold": 1}]}), "one has no threshold, settings, after"),
+        (json.dumps({"format": 1, "thresholds": [found(True, 0.5, 0.9)]}), "one has no threshold"),
+        (json.dumps({"format": 1, "thresholds": [found(1.0, 0.5, 90)]}), r"after.accuracy must be in \[0, 1\], got 90"),
+        (json.dumps({"format": 1, "thresholds": [{**found(1, 1, 1), "settings": 3}]}), "settings is not text"),
+    ],
+)
+def test_a_damaged_file_is_named_with_its_cure(directory, content, message):
+    (directory / "VariationalDropout--0" / "thresholds.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_results(directory)
+
+
+@pytest.mark.parametrize(
+    ("kind", "same", "reason"),
+    [
+        ("finished", False, "not kept in the run's directory: --data and --recalibrate make another"),
+        ("finished", True, "kept in "),
+        ("diverged", True, "not kept: the run is not finished"),
+        ("begun", True, "not kept: the run is not finished"),
+    ],
+)
+def test_only_what_belongs_to_a_finished_run_is_kept(tmp_path, capsys, kind, same, reason):
+    if kind != "begun":
+        made = row() if kind == "finished" else diverged()
+        (tmp_path / "result.json").write_text(json.dumps(made))
+    _keep([found(1.0, 0.5, 0.9)], tmp_path, same=same)
+    assert capsys.readouterr().err.startswith(reason)
+    assert (tmp_path / "thresholds.json").exists() == (reason == "kept in ")
+
+
+def test_thresholds_do_not_price_a_sweep(tmp_path):
+    task, technique = DigitsLeNet300100(), VariationalDropout(Constant(1e-4))
+    done = Run(task, technique, steps=2)
+    result = execute(done, tmp_path, evaluations=1)
+    keep_thresholds(tmp_path / done.id, [found(0.5, 0.9, 0.5)])
+    (price,) = prices([Run(task, technique, steps=2, seed=1)], tmp_path)
+    assert (price.step_ms, price.source) == (result["cost"]["step_ms"], "1 finished runs")
