@@ -226,6 +226,8 @@ def test_kinds_of_layers_are_known_by_name_and_shape():
         "encoder.0.self_attention.q": "query", "h.0.attn.c_attn": "query, key, value", "wte": "embedding",
         "layers.1.self_attn.out_proj": "attention output", "layers.1.linear1": "feed-forward", "fc1": "linear",
         "decoder.layer_0.attention.v_proj": "value", "model.embed_tokens": "embedding",
+        "decoder.0.cross.output": "attention output", "decoder.0.own.value": "value", "encoder.5.up": "feed-forward",
+        "model.layers.0.mlp.down_proj": "feed-forward",
     }  # fmt: skip
     assert {name: kind(f"{name}.weight", (8, 8)) for name in names} == names
     assert kind("conv1.weight", (64, 3, 7, 7)) == "convolution 7×7"

@@ -22,8 +22,8 @@ _KINDS = (
     ("query", r"\b(q|query|to_q|wq)\b|\bq_"),
     ("key", r"\b(k|key|to_k|wk)\b|\bk_"),
     ("value", r"\b(v|value|to_v|wv)\b|\bv_"),
-    ("attention output", r"out_proj|o_proj|to_out|output_transform|attn.*\b(output|o)\b|attention.*\b(output|o)\b"),
-    ("feed-forward", r"ffn|mlp|feed_?forward|\d\.(linear|fc)[12]\b|c_fc|c_proj"),
+    ("attention output", r"out_proj|o_proj|to_out|output_transform|(attn|attention|own|cross).*\b(output|o)\b"),
+    ("feed-forward", r"ffn|mlp|feed_?forward|\d\.(linear|fc)[12]\b|c_fc|c_proj|\b(up|down|gate)(_proj)?\b"),
 )
 
 
