@@ -1,14 +1,18 @@
-import os
+import multiprocessing
+import time
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from pictures_on_disk import images, write_folders, write_parquet
 
+from openwork.study.data import loader
 from openwork.study.data.crops import center_box, decoded, resized
 from openwork.study.data.imagenet import normalized
-from openwork.study.data.loader import IGNORED, Unreadable, evaluation_batches, training_batches
+from openwork.study.data.loader import Unreadable, evaluation_batches, training_batches
+from openwork.study.data.reader import IGNORED
 from openwork.study.data.records import open_records
 
 CPU = torch.device("cpu")
@@ -29,19 +33,76 @@ def records(tmp_path):
 def batches(records, count, batch_size=8, *, start=0, seed=0, rank=0, processes=1):
     """The images, labels and mirrorings of ``count`` batches."""
     options = {"size": 16, "classes": 3, "seed": seed, "device": CPU, "rank": rank, "processes": processes}
-    found = islice(training_batches(records, batch_size, start=start, **options), count)
-    return [torch.cat([b.images.flatten(), b.labels, b.mirrored]) for b in found]
+    return [flat(b) for b in islice(training_batches(records, batch_size, start=start, **options), count)]
+
+
+def stream(records, device=CPU):
+    """Endless batches of 8."""
+    return training_batches(records, 8, size=16, classes=3, seed=0, start=0, device=device)
+
+
+def evaluated(records):
+    """The images, labels and mirrorings of the batches of an evaluation, two images in each."""
+    return [flat(b) for b in evaluation_batches(records, range(30), 2, size=16, classes=3, device=CPU)]
+
+
+def flat(batch):
+    return torch.cat([batch.images.flatten(), batch.labels, batch.mirrored])
+
+
+def shared_memory():
+    """How much this process shares with those that it forks, as parts of its memory."""
+    return sum("/dev/zero" in line for line in Path("/proc/self/maps").read_text().splitlines())
 
 
 def same(first, second):
     return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
+@pytest.mark.parametrize("workers", ["1", "2", "3"])  # 8 images are no multiple of 3
 def test_the_number_of_workers_changes_nothing(records, monkeypatch, workers):
-    expected = batches(records, 5)  # 3 batches an epoch
+    expected = batches(records, 10)  # 3 batches an epoch
     monkeypatch.setenv("OPENWORK_WORKERS", workers)
-    assert same(batches(records, 5), expected)
+    assert same(batches(records, 10), expected)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_batch_stays_what_it_is_while_others_are_read(records, monkeypatch, workers):
+    expected = [batch.images.clone() for batch in islice(stream(records), 6)]
+    monkeypatch.setenv("OPENWORK_WORKERS", workers)
+    kept = [batch.images for batch in islice(stream(records), 6)]  # 4 have room in the shared memory
+    assert same(kept, expected)
+
+
+def test_shared_memory_is_not_written_to_before_the_batch_in_it_is_copied(records, monkeypatch):
+    expected_training, expected_evaluation = batches(records, 6), evaluated(records)
+    monkeypatch.setenv("OPENWORK_WORKERS", "2")
+    copied = loader._copied
+    monkeypatch.setattr(loader, "_copied", lambda *arguments: time.sleep(0.02) or copied(*arguments))
+    assert same(batches(records, 6), expected_training)
+    assert same(evaluated(records), expected_evaluation)
+
+
+def test_whoever_stops_early_leaves_no_process_and_no_memory_behind(records, monkeypatch):
+    monkeypatch.setenv("OPENWORK_WORKERS", "2")
+    before = shared_memory()
+    found = stream(records)
+    next(found)
+    assert len(multiprocessing.active_children()) == 2
+    assert shared_memory() > before
+    found.close()
+    assert not multiprocessing.active_children()
+    assert shared_memory() == before
+
+
+@pytest.mark.gpu
+def test_batches_on_a_gpu_are_those_on_the_cpu(records, monkeypatch):
+    expected = batches(records, 10)
+    monkeypatch.setenv("OPENWORK_WORKERS", "2")
+    kept = list(islice(stream(records, torch.device("cuda")), 10))
+    assert {tensor.device.type for batch in kept for tensor in vars(batch).values()} == {"cuda"}
+    assert same([flat(batch).cpu() for batch in kept], expected)
 
 
 @pytest.mark.parametrize("start", [1, 3, 4, 10])
@@ -127,11 +188,16 @@ def test_labels_and_shards_that_are_wrong_end_it_in_one_sentence(tmp_path, monke
         list(evaluation_batches(records, range(30), 8, size=16, classes=3, device=CPU))
 
 
-def test_a_worker_that_dies_is_said_in_one_sentence(records, monkeypatch):
-    monkeypatch.setenv("OPENWORK_WORKERS", "1")
-    monkeypatch.setattr(type(records), "read", lambda self, block: os._exit(1))
-    with pytest.raises(OSError, match=r"^a process that reads images died, perhaps for want of memory"):
-        batches(records, 1)
+def test_a_worker_that_is_killed_is_said_in_one_sentence_where_its_images_are_missing(records, monkeypatch):
+    monkeypatch.setenv("OPENWORK_WORKERS", "2")
+    found = stream(records)
+    next(found)
+    worker, _ = multiprocessing.active_children()
+    worker.kill()
+    time.sleep(0.3)  # a training step; torch's handler of signals would raise here
+    with pytest.raises(OSError, match=r"^a process that reads images died, perhaps for want of memory; start fewer"):
+        list(islice(found, 10))
+    assert not multiprocessing.active_children()
 
 
 def test_impossible_arguments_are_refused(records, monkeypatch):

@@ -1,13 +1,17 @@
 """Large image sets on their way to the device: decoded and cropped by worker processes, in an order fixed beforehand.
 
 What is in a batch depends on (seed, step) and on how the files form blocks (see `order`), never on the number of
-workers or processes. Images travel as bytes; mirroring and normalising are left to the device.
+workers or processes. Images travel as bytes; mirroring and normalising are left to the device. Workers write into a
+few batches in shared memory by turns, and tell the main process when they are done; it copies a whole batch at once.
 """
 
+import itertools
+import math
 import os
+import signal
+import threading
 import warnings
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,23 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from openwork.study.data.crops import UnreadableImageError, center_box, decoded, random_box, resized
-from openwork.study.data.order import Numbers, batch_count, epoch_order, image_random, streams
-from openwork.study.data.records import Record, Records
+from openwork.study.data.order import Numbers, batch_count, epoch_order, streams
+from openwork.study.data.reader import Answer, Chunk, ImageReader, SharedBatches
+from openwork.study.data.records import Records
 
-IGNORED = -100  # the label of an image that cannot be decoded; the one that torch's cross-entropy ignores
 _FEW = 10  # images that cannot be decoded before their share counts
-_PREFETCH = 3  # batches that each worker is ahead
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """What a worker reads at once: images by number, with the epoch's random crops, or centre crops where it is -1."""
-
-    epoch: int
-    numbers: Numbers
+_PREFETCH = 3  # chunks that each worker is ahead
 
 
 @dataclass
@@ -49,69 +44,6 @@ class Batch:
         """The batch in ``count`` equal parts."""
         tensors = (self.images.chunk(count), self.labels.chunk(count), self.mirrored.chunk(count))
         return [Batch(*part) for part in zip(*tensors, strict=True)]
-
-
-class ImageReader(Dataset[tuple[Tensor, Tensor, Tensor, list[str], str]]):
-    """Decodes and crops the images of a chunk; runs in the workers.
-
-    A block is kept until all of its images have been asked for; ``open_blocks`` is how many are kept at most.
-    """
-
-    def __init__(self, records: Records, *, size: int, seed: int, classes: int, open_blocks: int) -> None:
-        self.records, self.size, self.seed, self.classes = records, size, seed, classes
-        self.open_blocks = open_blocks
-        self.ends = np.cumsum(records.blocks)
-        self.open: OrderedDict[int, tuple[list[Record], list[int]]] = OrderedDict()  # rows, and how many are left
-
-    def __getitem__(self, chunk: Chunk) -> tuple[Tensor, Tensor, Tensor, list[str], str]:
-        """Images, labels, mirrored, what could not be decoded and why, and the error that ends it all or ""."""
-        pixels = np.full((len(chunk.numbers), self.size, self.size, 3), 128, dtype=np.uint8)
-        labels = np.full(len(chunk.numbers), IGNORED, dtype=np.int64)
-        mirrored = np.zeros(len(chunk.numbers), dtype=np.bool_)
-        unreadable: list[str] = []
-        error = ""
-        try:
-            for place, number in enumerate(chunk.numbers.tolist()):
-                record = self._record(number)
-                try:
-                    pixels[place], mirrored[place] = self._image(record, chunk.epoch, number)
-                    labels[place] = record.label
-                except UnreadableImageError as reason:
-                    unreadable.append(f"{record.name} cannot be decoded ({reason})")
-        except (ValueError, OSError, ImportError) as reason:  # DataLoader would wrap it into a traceback
-            error = str(reason)
-        return torch.from_numpy(pixels), torch.from_numpy(labels), torch.from_numpy(mirrored), unreadable, error
-
-    def _record(self, number: int) -> Record:
-        block = int(np.searchsorted(self.ends, number, side="right"))
-        size = int(self.records.blocks[block])
-        if block not in self.open:
-            if len(self.open) >= self.open_blocks:
-                self.open.popitem(last=False)
-            self.open[block] = (self.records.read(block), [size])
-        self.open.move_to_end(block)
-        rows, left = self.open[block]
-        left[0] -= 1
-        if not left[0]:
-            del self.open[block]
-        record = rows[number - int(self.ends[block]) + size]
-        if not 0 <= record.label < self.classes:
-            raise ValueError(
-                f"the label of {record.name} must be in [0, {self.classes}), got {record.label}; is it a test split "
-                "whose labels are secret, or another set of classes?"
-            )
-        return record
-
-    def _image(self, record: Record, epoch: int, number: int) -> tuple[npt.NDArray[np.uint8], bool]:
-        if record.encoded is None:
-            raise UnreadableImageError("the file holds no bytes for it, perhaps only a path")
-        image = decoded(record.encoded)
-        height, width, _ = image.shape
-        if epoch < 0:
-            return resized(image, center_box(height, width), self.size), False
-        random = image_random(self.seed, epoch, number)
-        box, mirrored = random_box(height, width, random), bool(random.random() < 0.5)
-        return resized(image, box, self.size), mirrored
 
 
 class Unreadable:
@@ -154,25 +86,22 @@ def training_batches(
     if batch_size % processes:
         raise ValueError(f"batch_size {batch_size} must divide by the number of processes, {processes}")
     mine = slice(batch_size // processes * rank, batch_size // processes * (rank + 1))
-    workers = _workers()
     # Not one worker more than there are streams, which two workers would both read.
-    pieces = max(min(workers, streams(batch_size) // processes), 1)
+    workers = min(_workers(), max(streams(batch_size) // processes, 1))
+    pieces = max(workers, 1)  # so that each worker keeps its streams
 
-    def chunks() -> Iterator[Chunk]:
+    def contents() -> Iterator[tuple[int, Numbers]]:
         epoch, first = divmod(start, steps)
         while True:
             order = epoch_order(records.blocks, batch_size, seed=seed, epoch=epoch)
-            for numbers in order[first:, mine]:
-                yield from (Chunk(epoch, piece) for piece in np.array_split(numbers, pieces))
+            yield from ((epoch, numbers) for numbers in order[first:, mine])
             epoch, first = epoch + 1, 0
 
+    shared = SharedBatches(_slots(workers, pieces), batch_size // processes, size)
     # A stream has one block open, or two that it shares with its neighbours.
     open_blocks = 3 * (streams(batch_size) // (processes * pieces) + 1)
-    reader = ImageReader(records, size=size, seed=seed, classes=classes, open_blocks=open_blocks)
-    counter = Unreadable()
-    answers = _read(reader, chunks(), workers=pieces if workers else 0, device=device)
-    while True:
-        yield _joined([next(answers) for _ in range(pieces)], counter, device)
+    reader = ImageReader(records, shared, seed=seed, classes=classes, open_blocks=open_blocks)
+    yield from _batches(reader, contents(), pieces=pieces, workers=workers, device=device)
 
 
 def evaluation_batches(
@@ -183,11 +112,55 @@ def evaluation_batches(
     An image that cannot be decoded has the label `IGNORED`. Raises ValueError as `training_batches` does.
     """
     firsts = range(numbers.start, numbers.stop, batch_size)
-    chunks = [Chunk(-1, np.arange(first, min(first + batch_size, numbers.stop))) for first in firsts]
-    reader = ImageReader(records, size=size, seed=0, classes=classes, open_blocks=1)
-    counter = Unreadable()
-    for answer in _read(reader, iter(chunks), workers=min(_workers(), len(chunks)), device=device):
-        yield _joined([answer], counter, device)
+    contents = [(-1, np.arange(first, min(first + batch_size, numbers.stop))) for first in firsts]
+    workers = min(_workers(), len(contents))
+    shared = SharedBatches(_slots(workers, 1), batch_size, size)
+    reader = ImageReader(records, shared, seed=0, classes=classes, open_blocks=1)
+    yield from _batches(reader, contents, pieces=1, workers=workers, device=device)
+
+
+def _batches(
+    reader: ImageReader, contents: Iterable[tuple[int, Numbers]], *, pieces: int, workers: int, device: torch.device
+) -> Iterator[Batch]:
+    """The images that ``contents`` names by epoch and numbers; the workers take the ``pieces`` of a batch in turn."""
+    shared, counter = reader.shared, Unreadable()
+
+    def chunks() -> Iterator[Chunk]:
+        for (epoch, numbers), slot in zip(contents, itertools.cycle(range(shared.slots)), strict=False):
+            for piece in range(pieces):
+                first, end = (len(numbers) * place // pieces for place in (piece, piece + 1))
+                yield Chunk(epoch, numbers[first:end], slot, first)
+
+    answers = _read(reader, chunks(), workers=workers)
+    for slot in itertools.cycle(range(shared.slots)):
+        batch = list(itertools.islice(answers, pieces))
+        if not batch:
+            return
+        for answer in batch:
+            if answer.error:
+                raise ValueError(answer.error)
+        count = sum(answer.images for answer in batch)
+        images, labels, mirrored = (
+            _copied(array[slot, :count], device) for array in (shared.images, shared.labels, shared.mirrored)
+        )
+        counter.add(count, [reason for answer in batch for reason in answer.unreadable])
+        yield Batch(images.permute(0, 3, 1, 2), labels, mirrored)
+
+
+def _slots(workers: int, pieces: int) -> int:
+    # DataLoader hands out another chunk with each answer that is taken, so that _PREFETCH * workers are under way;
+    # while one batch is copied, these are the batches after it.
+    return 1 + math.ceil(_PREFETCH * workers / pieces)
+
+
+def _copied(shared: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """A copy on the device; ``shared`` may be written to again at once."""
+    # By numpy, in one thread: torch would use as many as there are cores, and those decode.
+    if device.type != "cuda":
+        return torch.from_numpy(shared.copy()).to(device)
+    pinned = torch.empty_like(torch.from_numpy(shared), pin_memory=True)
+    pinned.numpy()[:] = shared
+    return pinned.to(device, non_blocking=True)  # torch gives pinned memory to nobody else before that is done
 
 
 def _workers() -> int:
@@ -199,26 +172,31 @@ def _workers() -> int:
     return max(len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
 
-def _read(reader: ImageReader, chunks: Iterator[Chunk], *, workers: int, device: torch.device) -> Iterator[Any]:
+def _read(reader: ImageReader, chunks: Iterator[Chunk], *, workers: int) -> Iterator[Answer]:
     # The sampler is read on, and its items given to the workers in turn, so that each keeps its streams. With a
     # generator of its own the loader does not draw from torch's, on which resuming depends.
-    loader: DataLoader[Any] = DataLoader(
+    loader: DataLoader[Answer] = DataLoader(
         reader,
         batch_size=None,
         sampler=_Once(chunks),
         num_workers=workers,
         prefetch_factor=_PREFETCH if workers else None,
-        pin_memory=device.type == "cuda",
+        multiprocessing_context="fork" if workers else None,  # what `SharedBatches` needs
         generator=torch.Generator(),
     )
+    handler = signal.getsignal(signal.SIGCHLD)
+    answers = iter(loader)
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        # Torch's handler would tell of a worker's death in the midst of a training step; the iterator looks itself.
+        signal.signal(signal.SIGCHLD, handler)
     try:
-        yield from loader
+        yield from answers
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise OSError(
-            "a process that reads images died, perhaps for want of memory or of room in /dev/shm; start fewer with "
-            "the environment variable OPENWORK_WORKERS, or give the container more (docker run --shm-size=8g)"
+            "a process that reads images died, perhaps for want of memory; start fewer with the environment variable "
+            "OPENWORK_WORKERS, or give the container more memory"
         ) from error
 
 
@@ -230,13 +208,3 @@ class _Once:
 
     def __iter__(self) -> Iterator[Chunk]:
         return self.chunks
-
-
-def _joined(answers: list[Any], counter: Unreadable, device: torch.device) -> Batch:
-    for *_, error in answers:
-        if error:
-            raise ValueError(error)
-    columns = [[answer[place].to(device, non_blocking=True) for answer in answers] for place in range(3)]
-    images, labels, mirrored = (torch.cat(column) for column in columns)
-    counter.add(len(labels), [reason for answer in answers for reason in answer[3]])
-    return Batch(images.permute(0, 3, 1, 2), labels, mirrored)

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openwork.study.data import imagenet
-from openwork.study.data.loader import IGNORED, Batch, evaluation_batches, training_batches
+from openwork.study.data.loader import Batch, evaluation_batches, training_batches
 from openwork.study.data.order import share
+from openwork.study.data.reader import IGNORED
 from openwork.study.data.records import Records
 from openwork.study.models.resnet import ResNet, from_hugging_face
 from openwork.study.processes import rank, sum_over_processes, world_size
