@@ -91,6 +91,13 @@ def test_tied_tensors_of_a_torch_file_count_once(tmp_path):
     assert [(layer.name, layer.also) for layer in report.layers] == [("a", ("b",)), ("t", ()), ("c", ())]
 
 
+def test_tied_tensors_of_a_safetensors_file_count_once_where_its_metadata_names_them(tmp_path):
+    tensors = {name: torch.ones(3, 2) for name in "abc"} | {"d": torch.zeros(3, 2)}
+    save_file(tensors, tmp_path / "x.safetensors", {"b": "a", "format": "pt", "c": "not there", "d": "a"})
+    layers = ow.report(tmp_path / "x.safetensors").layers
+    assert [(layer.name, layer.also) for layer in layers] == [("a", ("b",)), ("c", ()), ("d", ())]  # d is not like a
+
+
 def test_each_type_of_value_is_counted_or_named(tmp_path):
     ones = torch.ones(2, 2)
     ones[0, 0] = 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -136,6 +137,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys(), key=_natural)}
+            tied = file.metadata() or {}  # safetensors' convention: a tied tensor's name, and the name of its like
     except Exception as error:  # SafetensorError, and what torch says of shapes and types that it does not have
         reason = str(error).split("\n")[0][:120] or type(error).__name__
         raise ValueError(
@@ -143,7 +145,17 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
     if not tensors:
         raise ValueError(f"{path} holds no tensors; give the file that holds the weights")
+    for name, like in tied.items():
+        if name in tensors and like in tensors and _same(tensors[name], tensors[like]):
+            tensors[name] = tensors[like]
     return tensors
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are equal to the last bit."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return torch.equal(*(tensor.contiguous().flatten().view(torch.uint8) for tensor in (a, b)))
 
 
 def _refuse_foreign(path: Path, head: bytes) -> None:

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from openwork.core.sparsifier import Sparsifier
 from openwork.inspect.torch_file import load_torch
+from openwork.study.files import write_atomically
 
 _KEYS = {"run", "model", "sparsifier"}
 
@@ -15,6 +17,21 @@ _KEYS = {"run", "model", "sparsifier"}
 def model_state(run: str, model: nn.Module, sparsifier: Sparsifier | None) -> dict[str, Any]:
     """The weights and masks of ``run``, a run's canonical JSON: what is kept once it is done."""
     return {"run": run, "model": model.state_dict(), "sparsifier": sparsifier.state_dict() if sparsifier else None}
+
+
+def write_weights(model: nn.Module, path: Path) -> None:
+    """Writes every tensor of the model's state dict to a safetensors file, in one step.
+
+    Tied tensors are all there, for `load_state_dict`; the file's metadata maps the name of each to the first one's, as
+    safetensors' own `save_model` does. Raises WriteError.
+    """
+    state = model.state_dict()
+    first: dict[tuple[Any, ...], str] = {}
+    places = {n: (t.data_ptr(), t.shape, t.stride()) for n, t in state.items() if t.numel()}
+    tied = {name: first[place] for name, place in places.items() if first.setdefault(place, name) != name}
+    # Clones: safetensors refuses keys that share one memory.
+    tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, tied))
 
 
 def load_model(state: dict[str, Any], model: nn.Module, sparsifier: Sparsifier | None, path: Path) -> None:

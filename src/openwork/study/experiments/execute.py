@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from openwork.core.patterns import DivergedError
 from openwork.inspect.flops import count_flops
 from openwork.inspect.report import report
-from openwork.study.experiments.checkpoint import load_model, load_training, read_checkpoint, training_state
+from openwork.study.experiments.checkpoint import (
+    load_model,
+    load_training,
+    read_checkpoint,
+    training_state,
+    write_weights,
+)
 from openwork.study.experiments.claim import claim
 from openwork.study.experiments.config import canonical, to_plain
 from openwork.study.experiments.environment import environment
@@ -201,9 +207,7 @@ def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bo
         before = {**final_metrics(run.task, live.model, live.device), "sparsity": live.sparsity()}
         after = {**final_metrics(run.task, plain, live.device), "sparsity": counts.sparsity}
         result |= {"before": before, "after": after, **counts.to_dict()}
-        # Clones: safetensors refuses tied weights, whose keys share one memory.
-        tensors = {name: tensor.clone().contiguous() for name, tensor in plain.state_dict().items()}
-        write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
+        write_weights(plain, folder / "model.safetensors")
     write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
     if finished:  # only now is what resuming needs of no use any more
         write_atomically(folder / "checkpoint.pt", lambda path: torch.save(live.state(), path))
