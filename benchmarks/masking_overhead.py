@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from timing import Step, milliseconds
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import prune as _prune
@@ -34,7 +35,6 @@ from openwork.core.technique import Hidden
 
 SPARSITY = 0.9
 prune: Any = _prune  # its functions are untyped
-Step = Callable[[], None]
 Attach = Callable[[torch.optim.Optimizer], object]
 Variant = Callable[[nn.Module, tuple[Tensor, ...]], tuple[nn.Module, Attach]]
 """(model, inputs) -> the model to train, and what is to be told of its optimizer."""
@@ -160,7 +160,6 @@ def interleaved(steps: Mapping[str, Step], rounds: int) -> dict[str, list[float]
 def by_turns(options: argparse.Namespace) -> dict[str, tuple[list[float], list[float]]]:
     """Milliseconds of the steps of each variant, and of those of the dense model beside it."""
     began, device = time.monotonic(), torch.device(options.device)
-    measure = _on_gpu if device.type == "cuda" else _on_cpu
     times: dict[str, tuple[list[float], list[float]]] = {}
     for name in options.variants:
         if time.monotonic() - began > options.seconds:
@@ -170,35 +169,14 @@ def by_turns(options: argparse.Namespace) -> dict[str, tuple[list[float], list[f
         try:
             pair = [transformer_step(VARIANTS[key], options) for key in (name, "dense")]
             for step in pair:
-                measure(step, options.warmup)
-            blocks = [[measure(step, 10) for step in pair] for _ in range(options.blocks)]
+                milliseconds(step, options.warmup, device)
+            blocks = [[milliseconds(step, 10, device) for step in pair] for _ in range(options.blocks)]
         except Exception as error:  # a peer that does not run is a result
             print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
             continue
         mine, dense_ones = (list(itertools.chain.from_iterable(part)) for part in zip(*blocks, strict=True))
         times[name] = mine, dense_ones
     return times
-
-
-def _on_cpu(step: Step, count: int) -> list[float]:
-    times = []
-    for _ in range(count):
-        began = time.perf_counter()
-        step()
-        times.append(1000 * (time.perf_counter() - began))
-    return times
-
-
-def _on_gpu(step: Step, count: int) -> list[float]:
-    # Events instead of waiting after each step: in training the host runs ahead of the device.
-    event_type: Any = torch.cuda.Event  # untyped
-    events = [event_type(enable_timing=True) for _ in range(count + 1)]
-    events[0].record()
-    for event in events[1:]:
-        step()
-        event.record()
-    torch.cuda.synchronize()
-    return [before.elapsed_time(after) for before, after in itertools.pairwise(events)]
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from timing import Step, milliseconds
 from torch import nn
 
 from openwork.core.schedules import Constant, Cubic
@@ -37,7 +37,6 @@ from openwork.techniques.magnitude import GradualMagnitude
 from openwork.techniques.random import RandomPruning
 from openwork.techniques.variational_dropout import VariationalDropout
 
-Step = Callable[[], None]
 # Masks at 90 % from the beginning, without an update in the timed steps.
 _PRUNED = Cubic(0.9, end=2, every=1)
 TECHNIQUES: dict[str, Technique | None] = {
@@ -99,25 +98,6 @@ def training_step(name: str, options: argparse.Namespace) -> Step:
     """One optimizer step on a batch that stays the same."""
     step, parts = trainer(name, options), resident(options)
     return lambda: step(parts)
-
-
-def milliseconds(step: Step, count: int, device: torch.device) -> list[float]:
-    """Of each of ``count`` steps."""
-    if device.type == "cpu":
-        times = [time.perf_counter()]
-        for _ in range(count):
-            step()
-            times.append(time.perf_counter())
-        return [1000 * (after - before) for before, after in itertools.pairwise(times)]
-    # Events instead of waiting after each step: in training the host runs ahead of the device.
-    event_type: Any = torch.cuda.Event  # untyped
-    events = [event_type(enable_timing=True) for _ in range(count + 1)]
-    events[0].record()
-    for event in events[1:]:
-        step()
-        event.record()
-    torch.cuda.synchronize()
-    return [before.elapsed_time(after) for before, after in itertools.pairwise(events)]
 
 
 def peak_memory(step: Step, before: int, device: torch.device) -> float:

@@ -20,10 +20,10 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
+from timing import Step, milliseconds
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -35,7 +35,6 @@ from openwork.study.models import transformer
 from openwork.study.models.dropout import Dropout
 from openwork.study.models.transformer import Transformer
 
-Step = Callable[[], None]
 Batch = tuple[Tensor, Tensor]
 
 
@@ -216,22 +215,7 @@ def measured(name: str, step: Step, count: int, device: torch.device) -> list[fl
     """Milliseconds of each of ``count`` steps."""
     for part, function in ATTENTION.get(name, PLAIN).items():
         setattr(transformer, part, function)  # each time: what is compiled is chosen by it
-    if device.type != "cuda":
-        times = []
-        for _ in range(count):
-            began = time.perf_counter()
-            step()
-            times.append(1000 * (time.perf_counter() - began))
-        return times
-    # Events instead of waiting after each step: in training the host runs ahead of the device.
-    event_type: Any = torch.cuda.Event  # untyped
-    events = [event_type(enable_timing=True) for _ in range(count + 1)]
-    events[0].record()
-    for event in events[1:]:
-        step()
-        event.record()
-    torch.cuda.synchronize()
-    return [before.elapsed_time(after) for before, after in itertools.pairwise(events)]
+    return milliseconds(step, count, device)
 
 
 def main() -> None:
