@@ -29,6 +29,7 @@ from openwork.core.technique import Technique
 from openwork.study.data.loader import Batch
 from openwork.study.experiments.live import prepare
 from openwork.study.experiments.run import Run
+from openwork.study.tasks.classification import channels_last
 from openwork.study.tasks.imagenet import ImageNetResNet
 from openwork.study.tasks.task import Parts
 from openwork.study.training.parts import backward_in_parts
@@ -58,7 +59,7 @@ class Torchvision(ImageNetResNet):
         import torchvision
 
         model: nn.Module = getattr(torchvision.models, f"resnet{self.depth}")()
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return channels_last(model)
 
 
 def trainer(name: str, options: argparse.Namespace) -> Callable[[Parts], None]:

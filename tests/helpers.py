@@ -1,7 +1,9 @@
-"""Small models and a training loop shared by the tests."""
+"""Small models, a training loop and a check of errors shared by the tests."""
 
+import re
 from collections.abc import Iterator
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -50,3 +52,8 @@ def train_step(
     optimizer.step()
     optimizer.zero_grad()
     return loss.detach()
+
+
+def raises(error: type[Exception], *parts: str):
+    """pytest.raises whose message has all the parts, in this order, and is one sentence."""
+    return pytest.raises(error, match=r"(?s)^(?!.*\. ).*" + ".*".join(re.escape(part) for part in parts))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 CLASSES = ("n01", "n02", "n03")
@@ -25,6 +26,15 @@ def jpeg(number: int) -> bytes:
 def images(count: int) -> list[tuple[bytes, int]]:
     """Encoded images and labels, sorted by label as folders are."""
     return sorted(((jpeg(n), n % len(CLASSES)) for n in range(count)), key=lambda pair: pair[1])
+
+
+def pictures_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, *, train: int, validation: int) -> Path:
+    """``folder``, named as the one of data sets, with so many images in ``pictures``; read without workers."""
+    write_folders(folder / "pictures", "train", images(train))
+    write_folders(folder / "pictures", "val", images(validation))
+    monkeypatch.setenv("OPENWORK_DATA", str(folder))
+    monkeypatch.setenv("OPENWORK_WORKERS", "0")
+    return folder
 
 
 def write_parquet(folder: Path, split: str, content: list[tuple[bytes | None, int]], *, shards: int = 2) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures_on_disk import images, write_folders
+from pictures_on_disk import pictures_folder
 from processes import run_two
 from safetensors.torch import load_file
 from torch import nn
@@ -38,11 +38,7 @@ def runs() -> list[Run]:
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
     """25 training and 7 validation images; 7 is no multiple of anything."""
-    write_folders(tmp_path / "pictures", "train", images(25))
-    write_folders(tmp_path / "pictures", "val", images(7))
-    monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
-    monkeypatch.setenv("OPENWORK_WORKERS", "0")
-    return tmp_path
+    return pictures_folder(tmp_path, monkeypatch, train=25, validation=7)
 
 
 SCRIPT = """

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pictures_on_disk import images, write_folders
+from pictures_on_disk import pictures_folder
 from typer.testing import CliRunner
 
 from openwork.cli import app
@@ -25,11 +25,7 @@ RUN = Run(TASK, L0(Constant(0.0), dropout=0.5), steps=2)
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
-    write_folders(tmp_path / "pictures", "train", images(13))
-    write_folders(tmp_path / "pictures", "val", images(7))
-    monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
-    monkeypatch.setenv("OPENWORK_WORKERS", "0")
-    return tmp_path
+    return pictures_folder(tmp_path, monkeypatch, train=13, validation=7)
 
 
 def test_statistics_are_means_over_the_parts_of_training_batches(pictures):

@@ -62,7 +62,7 @@ class Page:
 
         folder = files(__package__)
         # A literal "</script" in the libraries would end the element.
-        bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # stub lacks the default
+        bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
         text = Template(folder.joinpath("page.html").read_text(encoding="utf-8")).substitute(
             title=escape(self.title),
             body=body,

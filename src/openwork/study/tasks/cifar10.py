@@ -20,7 +20,7 @@ from openwork.study.data.whitening import whitened
 from openwork.study.models.resnet import ResNet
 from openwork.study.models.vgg import VggLike
 from openwork.study.models.wide_resnet import WideResNet
-from openwork.study.tasks.classification import ImageClassification, decayed, kernels_decayed
+from openwork.study.tasks.classification import ImageClassification, channels_last, decayed, kernels_decayed
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Cifar10Vgg(Cifar10):
 
     def model(self) -> nn.Module:
         """Thirteen convolutions and two fully-connected layers."""
-        return _channels_last(VggLike(self.width, dropout=self.dropout))
+        return channels_last(VggLike(self.width, dropout=self.dropout))
 
     def data(self, device: torch.device) -> tuple[Images, Images]:
         """Pixels of 0-255, ZCA-whitened."""
@@ -97,7 +97,7 @@ class Cifar10WideResNet(Cifar10):
 
     def model(self) -> nn.Module:
         """36,479,194 parameters for WRN-28-10."""
-        return _channels_last(WideResNet(self.depth, self.width))
+        return channels_last(WideResNet(self.depth, self.width))
 
     def data(self, device: torch.device) -> tuple[Images, Images]:
         """Training images as read, since they are augmented first, and normalised test images."""
@@ -139,7 +139,7 @@ class Cifar10ResNet(Cifar10):
 
     def model(self) -> nn.Module:
         """23,520,842 parameters for depth 50."""
-        return _channels_last(ResNet(self.depth, classes=10, small=True))
+        return channels_last(ResNet(self.depth, classes=10, small=True))
 
     def data(self, device: torch.device) -> tuple[Images, Images]:
         """Training images as read, since they are augmented first, and normalised test images."""
@@ -162,11 +162,6 @@ class Cifar10ResNet(Cifar10):
 def _augmented(train: Images, batch_size: int, seed: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
     for images, labels in cropped_batches(train, batch_size, seed=seed, start=start):
         yield cifar10.normalized(images), labels
-
-
-def _channels_last(model: nn.Module) -> nn.Module:
-    # The layout that a GPU's convolutions want; torch's stubs do not know the argument.
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _read(device: torch.device, jpeg: bool) -> tuple[Images, Images]:

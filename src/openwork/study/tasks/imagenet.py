@@ -14,7 +14,7 @@ from openwork.study.data.reader import IGNORED
 from openwork.study.data.records import Records
 from openwork.study.models.resnet import ResNet, from_hugging_face
 from openwork.study.processes import rank, sum_over_processes, world_size
-from openwork.study.tasks.classification import kernels_decayed
+from openwork.study.tasks.classification import channels_last, kernels_decayed
 from openwork.study.tasks.task import Parts
 
 BATCH, STEPS = 1024, 128_000
@@ -63,9 +63,7 @@ class ImageNetResNet:
 
     def model(self) -> nn.Module:
         """25,557,032 parameters for depth 50."""
-        model = ResNet(self.depth, self.width, self.classes)
-        # The layout that a GPU's convolutions want; torch's stubs do not know the argument.
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return channels_last(ResNet(self.depth, self.width, self.classes))
 
     def weights_from(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """A state dict of torchvision's or Hugging Face's ResNet under the names of `model`'s."""

@@ -42,7 +42,7 @@ def train(
             raise ValueError(f"{task.title} does not divide its batches among processes; run it without torchrun")
         else:
             loss, penalty = objective(batch)
-            (loss + penalty).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss + penalty)
         optimizer.step()
         optimizer.zero_grad()
         totals += torch.stack([loss.detach(), penalty.detach()])

@@ -33,7 +33,7 @@ def backward_in_parts(
     for number, batch in enumerate(parts.batches, parts.first):
         _seed_noise(seed, step, number)
         loss, penalty = objective(batch)
-        ((loss + penalty) / parts.count).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward((loss + penalty) / parts.count)
         norms.after_part()
         losses.append(loss.detach() / parts.count)
         penalties.append(penalty.detach() / parts.count)
