@@ -1,6 +1,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from openwork.study.experiments import cifar10 as experiments
 from openwork.study.experiments.execute import execute
 from openwork.study.experiments.run import Run
 from openwork.study.tasks import cifar10 as tasks
-from openwork.study.tasks.cifar10 import Cifar10Vgg, Cifar10WideResNet
+from openwork.study.tasks.cifar10 import Cifar10ResNet, Cifar10Vgg, Cifar10WideResNet
 from openwork.study.tasks.classification import decayed
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -117,6 +118,18 @@ def test_learning_rates_by_hand():
     rates = [Cifar10WideResNet().learning_rate(epoch / 200) for epoch in (0, 59.9, 60, 119.9, 120, 159.9, 160, 199)]
     assert rates == pytest.approx([0.1, 0.1, 0.02, 0.02, 0.004, 0.004, 0.0008, 0.0008])
     assert [Cifar10Vgg().learning_rate(epoch / 200) for epoch in (0, 100, 150)] == pytest.approx([1e-5, 1e-5, 5e-6])
+
+
+def test_resnet_has_imagenets_stem_and_images_of_64_pixels(small):
+    task = Cifar10ResNet(batch_size=16)
+    assert sum(p.numel() for p in task.model().parameters()) == 23_528_522
+    assert task.example(CPU).shape == (1, 3, 64, 64)
+    images, labels = next(task.batches(0, 0, CPU))
+    assert (images.shape, labels.shape) == ((16, 3, 64, 64), (16,))
+    kept = task.data(CPU)[1].images[:, :, 0, 0]  # a corner keeps its value, edges are not padded
+    torch.testing.assert_close(kept, normalized(cifar10("test").images)[:, :, 0, 0])
+    accuracy = execute(Run(replace(task, depth=18), None, steps=2), small / "runs")["after"]["accuracy"]
+    assert 0 <= accuracy <= 1
 
 
 @pytest.mark.parametrize("technique", [None, ow.L0(ow.Constant(0.0)), ow.VariationalDropout(ow.Constant(0.0))])

@@ -31,14 +31,14 @@ def test_other_depths_have_torchvisions_parameters(depth, parameters):
         assert count(ResNet(depth)) == parameters
 
 
-def test_width_multiplies_channels_and_the_small_stem_keeps_the_resolution():
-    model = ResNet(18, 0.25, 10, small=True)
-    assert model.conv1.weight.shape == (16, 3, 3, 3)
+def test_width_multiplies_channels_and_the_stem_divides_the_resolution_by_four():
+    model = ResNet(18, 0.25, 10)
+    assert model.conv1.weight.shape == (16, 3, 7, 7)
     assert model.layer4[-1].conv2.weight.shape == (128, 128, 3, 3)
     shapes = []
     model.layer1.register_forward_hook(lambda module, inputs, output: shapes.append(output.shape))
-    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
-    assert shapes == [(2, 16, 32, 32)]
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 10)
+    assert shapes == [(2, 16, 16, 16)]
 
 
 def test_the_stride_sits_on_the_3x3_convolution_and_the_projection(resnet50):

@@ -26,13 +26,12 @@ class ResNet(nn.Module):
 
     25,557,032 parameters for depth 50, width 1 and 1,000 classes; 25,502,912 of them are weights of the 53
     convolutions and of ``fc``. ``width`` multiplies the channels, 64 in the stem.
-    small: for images of 32 pixels; the stem is a 3x3 convolution without stride, and there is no pooling.
     Convolutions, which have no bias, start as normal, truncated at two deviations, with variance 1 / (inputs of a
     unit); ``fc`` as N(0, 0.01^2) with bias 0; the scale of each block's last norm as 0.
     Raises ValueError for another depth, and where the stem has no channel.
     """
 
-    def __init__(self, depth: int = 50, width: float = 1.0, classes: int = 1000, *, small: bool = False) -> None:
+    def __init__(self, depth: int = 50, width: float = 1.0, classes: int = 1000) -> None:
         super().__init__()
         if depth not in _BLOCKS:
             raise ValueError(f"depth must be one of {', '.join(map(str, _BLOCKS))}, got {depth}")
@@ -40,9 +39,9 @@ class ResNet(nn.Module):
         if base < 1:
             raise ValueError(f"width must give the stem a channel, got {width}; it is 1 in the paper")
         kind = Basic if depth < 50 else Bottleneck
-        self.conv1 = nn.Conv2d(3, base, 3, padding=1, bias=False) if small else _convolution(3, base, 7, stride=2)
+        self.conv1 = _convolution(3, base, 7, stride=2)
         self.bn1 = nn.BatchNorm2d(base)
-        self.pool = nn.Identity() if small else nn.MaxPool2d(3, 2, padding=1)
+        self.pool = nn.MaxPool2d(3, 2, padding=1)
         first, *blocks = _BLOCKS[depth]
         self.layer1 = _stage(kind, base, base, first, stride=1)
         self.layer2, self.layer3, self.layer4 = (

@@ -12,6 +12,7 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from openwork.study.data import cifar10
 from openwork.study.data.batches import cropped_batches
@@ -119,7 +120,7 @@ class Cifar10WideResNet(Cifar10):
 
 @dataclass(frozen=True)
 class Cifar10ResNet(Cifar10):
-    """A ResNet with a stem for small images, on randomly cropped and mirrored ones; SGD, Nesterov momentum 0.9.
+    """ImageNet's ResNet on images enlarged to 64x64, randomly cropped and mirrored; SGD, Nesterov momentum 0.9.
 
     The learning rate falls along half a cosine, after rising for the first 5 % of the steps: ImageNet's steps, which
     leave the peak after three tenths of the training, are too early for the few epochs that CIFAR-10 is given.
@@ -138,16 +139,18 @@ class Cifar10ResNet(Cifar10):
         return f"ResNet-{self.depth}, {self.images}"
 
     def model(self) -> nn.Module:
-        """23,520,842 parameters for depth 50."""
-        return channels_last(ResNet(self.depth, classes=10, small=True))
+        """23,528,522 parameters for depth 50."""
+        return channels_last(ResNet(self.depth, classes=10))
 
     def data(self, device: torch.device) -> tuple[Images, Images]:
-        """Training images as read, since they are augmented first, and normalised test images."""
-        return _normalized(device, self.jpeg)
+        """Training images as read, since they are augmented first; test images normalised and enlarged."""
+        train, test = _normalized(device, self.jpeg)
+        return train, Images(_twice_as_large(test.images), test.labels)
 
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images cropped from 40x40, padded with black, mirrored every other time, then normalised."""
-        return _augmented(self.data(device)[0], self.batch_size, seed, start)
+        """Images cropped from 40x40, padded with black, mirrored every other time, then normalised and enlarged."""
+        augmented = _augmented(self.data(device)[0], self.batch_size, seed, start)
+        return ((_twice_as_large(images), labels) for images, labels in augmented)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """SGD with Nesterov momentum."""
@@ -177,3 +180,7 @@ def _whitened(device: torch.device, jpeg: bool) -> tuple[Images, Images]:
 def _normalized(device: torch.device, jpeg: bool) -> tuple[Images, Images]:
     train, test = _read(device, jpeg)
     return train, Images(cifar10.normalized(test.images), test.labels)
+
+
+def _twice_as_large(images: Tensor) -> Tensor:
+    return F.interpolate(images, scale_factor=2, mode="bilinear")
