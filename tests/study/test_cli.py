@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 EXPERIMENT = """
+import torch
 import openwork as ow
 from openwork.study.experiments.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100
@@ -38,6 +39,15 @@ class Mine(DigitsLeNet300100):
 class Exploding(DigitsLeNet300100):
     def loss(self, model, batch):
         return super().loss(model, batch) * float("nan")
+
+@dataclass(frozen=True)
+class Deterministic(DigitsLeNet300100):
+    def loss(self, model, batch):
+        exact = torch.are_deterministic_algorithms_enabled()
+        return super().loss(model, batch) * (1.0 if exact else float("nan"))
+
+def deterministic():
+    return Run(Deterministic(), None, steps=4)
 
 def diverging():
     return Run(Exploding(), None, steps=4)
@@ -78,6 +88,11 @@ def test_run_applies_overrides_and_resumes_finished_runs(folder, trained):
     assert result["id"] in again.stdout
     assert f"{result['after']['accuracy']:.2%}" in again.stdout
     assert str((folder / "runs").resolve()) in again.stdout.replace("\n", "")
+
+
+def test_run_takes_deterministic_kernels_where_it_should(folder):
+    openwork(folder, "run", "mylab:deterministic", "--deterministic", "--out", "exact")
+    openwork(folder, "run", "mylab:deterministic", "--out", "inexact", code=3)
 
 
 def test_eval_thresholds_a_checkpoint(folder, trained):

@@ -81,11 +81,22 @@ def test_number_words_are_learned(tmp_path):
     assert result["after"]["bleu"] > 90
 
 
+@pytest.fixture
+def deterministic(monkeypatch):
+    """What `openwork run --deterministic` sets."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores", "ignore:The CUDA Graph is empty")
+@pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize(
     "how",
     [
         {},
+        {"compile": True},
         pytest.param({"device": "cuda"}, marks=pytest.mark.gpu),
         pytest.param({"device": "cuda", "compile": True}, marks=pytest.mark.gpu),
     ],

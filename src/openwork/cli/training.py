@@ -1,5 +1,6 @@
 """Commands that train: quickstart, run."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,10 @@ from openwork.cli.report import written_report
 if TYPE_CHECKING:
     from openwork.study.experiments.run import Run
 
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="Repeat to the last bit, compiled and on a GPU, too; may be slower.")
+]
+
 
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for the runs and the report.")] = Path("openwork-quickstart"),
@@ -51,6 +56,7 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder of the run directories.")] = Path("openwork-runs"),
     device: Device = "cpu",
     compile: Compile = False,
+    deterministic: Deterministic = False,
     evaluations: Evaluations = 20,
     snapshots: Snapshots = 0,
     as_json: Json = False,
@@ -62,6 +68,8 @@ def run(
     """
     from openwork.study.processes import processes, rank
 
+    if deterministic:
+        _repeat_exactly()
     runs = runs_of(experiment, settings)
     with processes(checked_device(device)) as own:
         results = _execute(runs, out, device=str(own), compile=compile, evaluations=evaluations, snapshots=snapshots)
@@ -74,6 +82,13 @@ def run(
         out_console.print(f"\nRun directories in {out.resolve()}", highlight=False, soft_wrap=True)
     if any(result["status"] == "diverged" for result in results):
         raise typer.Exit(3)
+
+
+def _repeat_exactly() -> None:
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    torch.use_deterministic_algorithms(True)
 
 
 def _execute(
