@@ -189,6 +189,7 @@ def test_the_grids_are_the_papers():
     assert {name: len({run.id for run in found}) for name, found in runs.items()} == counts
     assert {run.steps for found in runs.values() for run in found} == {500_000}
     assert len(grids.THRESHOLDS) == 11
+    assert len({run.id for run in grids.small()}) == len(grids.small()) == 36
     assert {run.technique.schedule.final for run in runs["magnitude"]} == set(grids.SPARSITIES)
 
 
