@@ -239,7 +239,16 @@ def main() -> None:
     options = parser.parse_args()
     device, began = torch.device(options.device), time.monotonic()
     torch.manual_seed(0)
-    rows = []
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    print(
+        f"{options.tokens} source and target tokens, rows of {options.length}, width {options.width}, dropout "
+        f"{options.dropout:g}, torch {torch.__version__}, {where}, n = {options.block * options.blocks}; "
+        f"milliseconds a step, GiB"
+    )
+    print(
+        f"{'':34}{'min':>8}{'median':>8}{'max':>8}{'dense':>8}{'median / dense':>16}{'GiB':>8}{'/ dense':>9}",
+        flush=True,
+    )
     for name in options.variants:
         if time.monotonic() - began > options.seconds:
             print(f"{name}: left out, {options.seconds:g} seconds are over", file=sys.stderr)
@@ -261,20 +270,9 @@ def main() -> None:
             print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
             continue
         theirs, mine = (list(itertools.chain.from_iterable(part)) for part in zip(*blocks, strict=True))
-        rows.append((name, mine, theirs, memory))
-        print(f"{name}: {statistics.median(mine):.2f} ms", file=sys.stderr)
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    count = options.block * options.blocks
-    print(
-        f"{options.tokens} source and target tokens, rows of {options.length}, width {options.width}, dropout "
-        f"{options.dropout:g}, torch "
-        f"{torch.__version__}, {where}, n = {count}; milliseconds a step, GiB"
-    )
-    print(f"{'':34}{'min':>8}{'median':>8}{'max':>8}{'dense':>8}{'median / dense':>16}{'GiB':>8}{'/ dense':>9}")
-    for name, mine, theirs, (base, peak) in rows:
-        middle, reference = statistics.median(mine), statistics.median(theirs)
+        middle, reference, (base, peak) = statistics.median(mine), statistics.median(theirs), memory
         row = f"{name:34}{min(mine):8.2f}{middle:8.2f}{max(mine):8.2f}{reference:8.2f}{middle / reference:16.3f}"
-        print(f"{row}{peak:8.2f}{peak / base if base else 0:9.2f}")
+        print(f"{row}{peak:8.2f}{peak / base if base else 0:9.2f}", flush=True)
 
 
 if __name__ == "__main__":
