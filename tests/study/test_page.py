@@ -11,7 +11,7 @@ from openwork.study.report.layers import kind, kind_panel, layer_panels
 from openwork.study.report.page import _takeaway, write_report
 from openwork.study.report.style import left_axis, nice_ticks, theme
 from openwork.study.results.overlay import own_bands
-from openwork.study.results.statistics import nearest, summarize
+from openwork.study.results.statistics import longer_apart, nearest, summarize
 
 NASTY = "</script><script>alert(1)</script>"
 
@@ -32,6 +32,17 @@ def page(tmp_path_factory):
     folder = study(tmp_path_factory.mktemp("study"), rows)
     (folder / "interrupted").mkdir()
     return write_report(folder, folder / "report", command="make quickstart")
+
+
+def test_runs_of_another_length_are_a_technique_of_their_own():
+    def of(steps: int, name: str = "L0", settings: str = "a", **run: object) -> dict:
+        return {**row(name, settings), "run": {"steps": steps, **run}}
+
+    rows = [of(10), of(15), of(10, settings="b"), of(20, "dense"), of(10, "dense"), of(2000, "RandomPruning")]
+    names = ["L0", "L0, 15 steps", "L0", "dense", "dense", "RandomPruning"]
+    assert [one["name"] for one in longer_apart(rows)] == names
+    assert [one["name"] for one in longer_apart([of(2000), of(10)])] == ["L0, 2,000 steps", "L0"]  # as many: the short
+    assert [one["name"] for one in longer_apart([of(10), of(20, zeros={"steps": 10})])] == ["L0", "L0"]
 
 
 def test_the_page_stands_alone(page):

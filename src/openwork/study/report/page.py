@@ -21,7 +21,16 @@ from openwork.study.report.tables import (
 from openwork.study.results.frontier import by_seed, hypervolume
 from openwork.study.results.overlay import overlay, own_bands, paper_model
 from openwork.study.results.score import ACCURACY, BLEU
-from openwork.study.results.statistics import DENSE, Point, nearest, pareto, summarize, tried, write_points
+from openwork.study.results.statistics import (
+    DENSE,
+    Point,
+    longer_apart,
+    nearest,
+    pareto,
+    summarize,
+    tried,
+    write_points,
+)
 from openwork.study.results.store import Row, flat, read_results, unfinished, write_csv
 from openwork.study.results.thresholds import is_trained
 
@@ -44,6 +53,8 @@ def write_report(directory: Path, out: Path, *, command: str | None = None) -> P
     out.mkdir(parents=True, exist_ok=True)
     write_csv(map(flat, rows), out / "results.csv")
     write_points(points, out / "summary.csv")
+    rows = longer_apart(rows)
+    points = summarize(rows)
 
     tasks = sorted({point.task for point in points if point.n})
     names = sorted({point.name for point in points} - {DENSE})
