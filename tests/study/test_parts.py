@@ -1,5 +1,6 @@
 """A batch in parts: accumulated by one process or shared by two, the result is the same."""
 
+import json
 import os
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from openwork.core.schedules import Constant, Cubic
+from openwork.study.data.number_words import number_words
 from openwork.study.experiments.execute import execute
 from openwork.study.experiments.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
 from openwork.study.tasks.lenet import DigitsLeNet300100
+from openwork.study.tasks.number_words import NumberWords
 from openwork.study.tasks.task import Parts
 from openwork.study.training.parts import backward_in_parts
 from openwork.techniques.l0 import L0
@@ -53,10 +56,15 @@ for run in runs():
 """
 
 
-def test_two_processes_have_equal_bits_and_end_where_one_does(pictures, monkeypatch):
-    monkeypatch.chdir(pictures)
+def import_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the two processes import this file and what it imports."""
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+
+
+def test_two_processes_have_equal_bits_and_end_where_one_does(pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+    import_tests(monkeypatch)
     first, second = run_two(SCRIPT, pictures)
     assert first == second
     for run, line in zip(runs(), first.splitlines(), strict=True):
@@ -75,6 +83,36 @@ def test_two_processes_have_equal_bits_and_end_where_one_does(pictures, monkeypa
             )
         zeros = [sum(int((t == 0).sum()) for t in state.values()) for state in (ours, theirs)]
         assert zeros[0] == zeros[1]
+
+
+def translations() -> list[Run]:
+    """Translation with as good as no noise; also imported by the two processes."""
+    task = NumberWords(
+        width=16, hidden=16, heads=2, layers=1, rows=4, residual_dropout=0.0, attention_dropout=0.0, hidden_dropout=0.0
+    )
+    quiet = VariationalDropout(Constant(1e-4), log_sigma2=-20.0)
+    return [Run(task, technique, steps=6) for technique in (None, quiet, L0(Constant(1e-4), dropout=1e-3))]
+
+
+def test_two_processes_translate_as_one_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    import_tests(monkeypatch)
+    shorter = "from openwork.study.tasks.number_words import NumberWords, number_words\n"
+    shorter += "NumberWords.pairs = lambda self, split: number_words(split)[:2]\n"  # decoding takes seconds
+    first, second = run_two(shorter + SCRIPT.replace("runs", "translations"), tmp_path)
+    assert first == second
+    monkeypatch.setattr(NumberWords, "pairs", lambda self, split: number_words(split)[:2])
+    for run, line in zip(translations(), first.splitlines(), strict=True):
+        alone = execute(run, tmp_path / "one", evaluations=2)
+        assert line.split()[::2] == ["finished", "2"]
+        folders = [tmp_path / folder / run.id for folder in ("one", "process0", "process1")]
+        ours, theirs, others = (load_file(folder / "model.safetensors") for folder in folders)
+        assert all(torch.equal(tensor, others[name]) for name, tensor in theirs.items())
+        losses = [json.loads((folder / "result.json").read_text())["after"]["loss"] for folder in folders]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-3)  # a share's mean is over its own tokens
+        assert losses[0] == alone["after"]["loss"]
+        for name, tensor in ours.items():
+            torch.testing.assert_close(tensor, theirs[name], rtol=0.05, atol=0.02)
 
 
 class Noisy(nn.Module):

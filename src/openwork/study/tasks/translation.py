@@ -18,6 +18,8 @@ from openwork.study.evaluation.beam import ALPHA, BEAM, EXTRA_LENGTH, beam_searc
 from openwork.study.evaluation.bleu import sacre_bleu, signature, tokenized_bleu
 from openwork.study.models.incremental import Incremental
 from openwork.study.models.transformer import Transformer, padded
+from openwork.study.processes import rank, world_size
+from openwork.study.tasks.task import Parts
 
 _EVALUATED_TOKENS = 8_192  # of a batch without gradients, padding included
 Batch = tuple[Tensor, Tensor]
@@ -103,11 +105,11 @@ class Translation(ABC):
             return self.peak_learning_rate * progress / self.warmup
         return self.peak_learning_rate * math.sqrt(self.warmup / progress) if progress else self.peak_learning_rate
 
-    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Batch]:
-        """Endless packed rows; of several processes each gets its share of them."""
-        together = torch.distributed.is_available() and torch.distributed.is_initialized()
-        rank, ranks = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
-        return packed_batches(self.packed(), self.rows, seed=seed, start=start, device=device, rank=rank, ranks=ranks)
+    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Batch | Parts]:
+        """Endless packed rows; of several processes each has its share of them, a part of the batch."""
+        own, count = rank(), world_size()
+        shares = packed_batches(self.packed(), self.rows, seed=seed, start=start, device=device, rank=own, ranks=count)
+        return shares if count == 1 else (Parts([share], own, count) for share in shares)
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """The model's output (tokens, vocabulary) as float32; on a GPU computed in bfloat16."""
