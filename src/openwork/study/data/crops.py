@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 AREA, ASPECT, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
+_COVERED = 0.1  # of an object; the paper's code gives the whole image as the only one
 _BORDER = 224 / 256  # of the shorter side, for evaluation
 
 Pixels = npt.NDArray[np.uint8]
@@ -24,10 +25,10 @@ class UnreadableImageError(ValueError):
 
 
 def random_box(height: int, width: int, random: np.random.Generator) -> Box:
-    """A crop of 8 % to 100 % of the area with an aspect ratio (width / height) of 3/4 to 4/3, anywhere in the image.
+    """A crop of 10 % to 100 % of the area with an aspect ratio (width / height) of 3/4 to 4/3, anywhere in the image.
 
-    The ratio is uniform, then the height uniform among those that fit, then the place. Where ten ratios give no such
-    crop, as for a panorama, it is `center_box`.
+    The ratio is uniform, then the height uniform among those that fit and give at least 8 %, then the place; what
+    covers less than 10 % is drawn again. Where ten attempts give no such crop, as for a panorama, it is `center_box`.
     """
     for _ in range(ATTEMPTS):
         ratio = random.uniform(*ASPECT)
@@ -35,7 +36,7 @@ def random_box(height: int, width: int, random: np.random.Generator) -> Box:
         high = min(high, height, math.floor((width + 0.5 - 1e-7) / ratio))
         rows = int(random.integers(low, high + 1)) if low < high else high
         columns = round(rows * ratio)
-        if rows < 1 or not 1 <= columns <= width or not AREA[0] <= rows * columns / (height * width) <= AREA[1]:
+        if rows < 1 or not 1 <= columns <= width or not _COVERED <= rows * columns / (height * width) <= AREA[1]:
             continue
         top, left = int(random.integers(height - rows + 1)), int(random.integers(width - columns + 1))
         return left, top, left + columns, top + rows

@@ -21,8 +21,8 @@ from openwork.techniques.variational_dropout import VariationalDropout
 IMAGES, EPOCHS, SEEDS = 50_000, 20, 3
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
 # Factors of 1/N at 20 epochs. The penalties move weights by learning rate times coefficient in each step, so half the
-# epochs need twice the factor. L0's come from the paper's 400 to 495 for this dropout rate, times 79 for the smaller
-# sum of learning rates, times 50,000 / 1,281,167: 1,230 to 1,530.
+# epochs need twice the factor. L0's come from the paper's 400 to 495 for this dropout rate, times 83 for the smaller
+# sum of learning rates, times 50,000 / 1,281,167: 1,300 to 1,600.
 KL_WEIGHTS = (0.003, 0.01, 0.05, 0.3, 2.0)
 L0_WEIGHTS = (1_000.0, 1_300.0, 1_450.0, 1_550.0, 1_700.0)
 

@@ -142,8 +142,8 @@ def sample() -> Run:
     return Run(task, GradualMagnitude(Cubic(0.9, begin=1, end=6, every=1), hidden="trained"), steps=8)
 
 
-def _run(technique: Technique | None, smoothing: float, *, decay_random: bool = False) -> Run:
-    return Run(ImageNetResNet(label_smoothing=smoothing, decay_random=decay_random), technique, STEPS)
+def _run(technique: Technique | None, smoothing: float) -> Run:
+    return Run(ImageNetResNet(label_smoothing=smoothing), technique, STEPS)
 
 
 def _magnitude(sparsity: float, begin: int, end: int, every: int, smoothing: float) -> Run:
@@ -156,7 +156,8 @@ def _random(sparsity: float, begin: int, end: int, every: int, smoothing: float)
 
 def _variational_dropout(weight: float, begin: int, end: int, smoothing: float) -> Run:
     ramp = Linear(weight / IMAGES, begin=begin, end=end)
-    return _run(VariationalDropout(ramp, threshold=0.5, log_sigma2=-15.0), smoothing, decay_random=True)
+    task = ImageNetResNet(label_smoothing=smoothing, decay_random=True, part_size=32)
+    return Run(task, VariationalDropout(ramp, threshold=0.5, log_sigma2=-15.0), STEPS)
 
 
 def _extended(sparsity: float, begin: int, end: int, every: int, smoothing: float) -> Run:
