@@ -127,6 +127,21 @@ def test_resuming_in_the_middle_of_an_epoch_is_exact(technique, how, tmp_path, m
     assert len(TINY.packed().ids) // TINY.rows > 6  # the epoch was not over
 
 
+def test_sets_that_judge_a_model_are_looked_at_before_it_is_trained(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
+    monkeypatch.setenv("OPENWORK_CACHE", str(tmp_path / "cache"))
+    for name, english, german in (("none", "", ""), ("holes", "one\n\n", "eins\nzwei\n")):
+        (tmp_path / f"{name}.en").write_text(english)
+        (tmp_path / f"{name}.de").write_text(german)
+    task = TextTranslation(training=("holes",), development="holes.dev", testing="none")
+    (tmp_path / "holes.dev.en").write_text("one\n\n")
+    (tmp_path / "holes.dev.de").write_text("eins\nzwei\n")
+    with pytest.raises(ValueError, match="none has no sentence pair to judge a model by; give another development"):
+        task.packed()
+    assert "1 of 2 lines of holes.dev have an empty side; they count like the others" in caplog.text
+    assert task.pairs("dev") == [("one", "eins"), ("", "zwei")]
+
+
 def test_evaluation_counts_every_token(monkeypatch):
     pairs = number_words("dev")[:7]
     task, torch_seed = TINY, torch.manual_seed(0)

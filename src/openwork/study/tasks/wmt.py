@@ -1,5 +1,6 @@
 """Translation of text files, and WMT14 English to German as Gale et al. 2019 (arXiv 1902.09574) have it."""
 
+import logging
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -9,6 +10,7 @@ from openwork.study.data.text import data_folder, read_pairs
 from openwork.study.data.vocabulary import Vocabulary, read_vocabulary
 from openwork.study.tasks.translation import Translation
 
+_log = logging.getLogger(__name__)
 # newstest2013 and newstest2014, also under their names on the hub.
 _NEVER_TRAINED_ON = ("newstest2013", "newstest2014", "wmt14/de-en/validation", "wmt14/de-en/test")
 
@@ -53,11 +55,13 @@ class TextTranslation(Translation):
         return _vocabulary(self.training, self.languages, self.vocabulary_size, self.vocabulary_file)
 
     def packed(self) -> Packed:
-        """Memory-mapped rows."""
+        """Memory-mapped rows. Raises ValueError where there is no pair to judge the model by, before it is trained."""
+        for split in ("dev", "test"):
+            self.pairs(split)
         return _packed(self)
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
-        """Every line of "dev" or "test"."""
+        """Every line of "dev" or "test". Raises ValueError where there is none."""
         return _held_out({"dev": self.development, "test": self.testing}[split], self.languages)
 
 
@@ -74,4 +78,9 @@ def _packed(task: TextTranslation) -> Packed:
 
 @cache
 def _held_out(source: str, languages: Languages) -> list[tuple[str, str]]:
-    return list(read_pairs(source, languages))
+    pairs = list(read_pairs(source, languages))
+    if not pairs:
+        raise ValueError(f"{source} has no sentence pair to judge a model by; give another development or test set")
+    if empty := sum(not (first.strip() and second.strip()) for first, second in pairs):
+        _log.warning("%d of %d lines of %s have an empty side; they count like the others", empty, len(pairs), source)
+    return pairs
