@@ -15,7 +15,7 @@ ALLOWED = {
     "openwork.inspect": ["openwork.core"],
     "openwork.integrations": ["openwork.core"],
     "openwork.study.models": [],
-    "openwork.study.data": [],
+    "openwork.study.data": ["openwork.study.files"],
     "openwork.study.evaluation": [],
     "openwork.study.processes": [],
     "openwork.study.files": ["openwork.study.processes"],

@@ -135,6 +135,21 @@ def test_processes_share_a_batch():
         packed_batches(numbered(9), 10, seed=0, start=0, device=CPU)
 
 
+def test_every_process_has_the_vocabulary_that_the_first_writes(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
+    monkeypatch.setenv("OPENWORK_CACHE", str(tmp_path / "cache"))
+    for side, language in enumerate(EN_DE):
+        text = "".join(f"{pair[side]}\n" for pair in number_words("train")[:100])
+        (tmp_path / f"train.{language}").write_text(text, encoding="utf-8")
+    with monkeypatch.context() as second:
+        second.setattr("openwork.study.files.rank", lambda: 1)
+        other = trained_vocabulary(("train",), EN_DE, 320)
+    assert list((tmp_path / "cache").iterdir()) == []
+    made, read = (trained_vocabulary(("train",), EN_DE, 320) for _ in range(2))
+    assert other.fingerprint == made.fingerprint == read.fingerprint
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
 def test_batches_by_length_hold_so_many_tokens():
     # The longest first: 5 alone, 4 + 4 = 8 tokens, 3 twice, with the 1 as a third row of 3
     assert list(by_length([3, 5, 4, 4, 1, 3], 9)) == [[1], [2, 3], [0, 5, 4]]
@@ -153,6 +168,8 @@ def test_a_corpus_is_the_same_for_any_number_of_workers_and_made_once(tmp_path, 
     for workers in (1, 3):
         monkeypatch.setenv("OPENWORK_CACHE", str(tmp_path / f"cache{workers}"))
         vocabulary = trained_vocabulary(("train",), EN_DE, 320)
+        (model,) = (tmp_path / f"cache{workers}").iterdir()
+        assert model.stat().st_mode & 0o777 == 0o644  # others may read it, as they may the rows
         made.append((vocabulary, packed_corpus(("train",), EN_DE, vocabulary, 200, ("dev",), workers)))
     (one, first), (three, second) = made
     assert one.fingerprint == three.fingerprint

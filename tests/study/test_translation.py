@@ -1,6 +1,7 @@
 import io
 import json
 import math
+import re
 import sys
 from dataclasses import dataclass, replace
 
@@ -190,11 +191,34 @@ def test_another_vocabulary_is_refused():
 
 
 def test_the_test_set_is_never_trained_on():
-    for source in ("wmt-newstest/newstest2014", "copies/newstest2013.clean", "hub:wmt/wmt14/de-en/test", "my-test"):
-        with pytest.raises(ValueError, match=f"{source} is for development or testing"):
-            TextTranslation(training=("news", source), testing="my-test")
+    with pytest.raises(ValueError, match="my-test is for development or testing"):
+        TextTranslation(training=("news", "my-test"), testing="my-test")
     with pytest.raises(ValueError, match="at least one source"):
         TextTranslation(training=())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "old/NewsTest2014",
+        "copies/newstest2013.clean",
+        "hub:wmt/wmt14/de-en/test",
+        "hub:wmt/wmt14/de-en/train+test",
+        "hub:wmt/wmt14/de-en/train[:10%] + validation[:50%]",
+        "hub:wmt/wmt14/de-en/test[:50%](closest)",
+        "hub:wmt/wmt14/de-en/all",
+        "hub:wmt/wmt15/de-en/validation",
+        "hub:wmt/wmt_t2t/de-en/test",
+    ],
+)
+def test_newstest2013_and_2014_are_never_trained_on(source):
+    with pytest.raises(ValueError, match=rf"{re.escape(source)} is not for training, as .*newstest2014"):
+        TextTranslation(training=("news", source))
+
+
+def test_other_splits_of_the_hub_are_trained_on():
+    sources = ("hub:wmt/wmt14/de-en/train[:50%]", "hub:wmt/wmt15/de-en/train+test", "hub:wmt/wmt16/de-en/test")
+    assert TextTranslation(training=sources).training == sources
 
 
 def test_the_grids_are_the_papers():

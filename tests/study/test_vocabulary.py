@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from openwork.study.data.number_words import number_words
@@ -91,10 +93,37 @@ def test_what_is_no_vocabulary_is_refused(tmp_path):
         read_vocabulary(tmp_path / "text.model")
     with pytest.raises(ValueError, match="must begin with '<pad>_'"):
         read_vocabulary(subwords_file(tmp_path, ["a_", "b_"]))
-    with pytest.raises(ValueError, match="ask for fewer"):
-        train_vocabulary(lambda: [("ja", "nein")], 5_000)
     with pytest.raises(ValueError, match="cannot spell 'q'"):
         read_vocabulary(subwords_file(tmp_path, SUBWORDS)).encode(["q"])
+
+
+def test_a_subwords_file_is_refused_with_its_line(tmp_path):
+    path = subwords_file(tmp_path)
+    path.write_text("<pad>_\n<EOS>_\nHaus_\n")
+    with pytest.raises(ValueError, match=r"line 1 of .*\.subwords is <pad>_, without quotes; .* in quotes: '<pad>_'"):
+        read_vocabulary(path)
+    path.write_bytes("'<pad>_'\n'<EOS>_'\n'Tür_'\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"line 3 of .*\.subwords is not UTF-8"):
+        read_vocabulary(path)
+
+
+@pytest.mark.parametrize("size", [0, 2, 100, 259 + 5])
+def test_a_vocabulary_too_small_says_so(size):
+    with pytest.raises(ValueError, match=rf"got (a vocabulary of )?{size}; ask for more"):
+        train_vocabulary(lambda: [("ja", "nein")], size)  # 3 ids, 256 bytes, 6 characters: j a n e i and the space
+
+
+def test_a_vocabulary_too_large_says_what_the_text_has():
+    with pytest.raises(ValueError, match=r"at most, got 5000; ask for fewer") as error:
+        train_vocabulary(lambda: [("ja", "nein")], 5_000)
+    most = int(re.search(r"of (\d+) ids at most", str(error.value))[1])
+    assert SentencePiece(train_vocabulary(lambda: [("ja", "nein")], most)).size == most
+
+
+@pytest.mark.parametrize("pairs", [[], [("", "")]])
+def test_no_text_makes_no_vocabulary(pairs):
+    with pytest.raises(ValueError, match="there is no text to make a vocabulary of"):
+        train_vocabulary(lambda: pairs, 300)
 
 
 def test_other_ids_for_padding_and_end_are_refused():

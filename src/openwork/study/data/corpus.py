@@ -7,13 +7,13 @@ unset), under a name that is a hash of what it was made from: the files' content
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from openwork.study.data.packing import Counts, Packed, encoded, pack
 from openwork.study.data.text import content_key, read_pairs
-from openwork.study.data.vocabulary import Vocabulary, read_vocabulary, train_vocabulary
+from openwork.study.data.vocabulary import SentencePiece, Vocabulary, read_vocabulary, train_vocabulary
+from openwork.study.files import write_atomically
 
 _log = logging.getLogger(__name__)
 Sources = tuple[str, ...]
@@ -23,14 +23,13 @@ Languages = tuple[str, str]
 def trained_vocabulary(sources: Sources, languages: Languages, size: int) -> Vocabulary:
     """A joint vocabulary of ``size`` ids of both languages, trained on the sources unless the cache has it."""
     path = cache_folder() / f"vocabulary-{_key(sources, languages, size)}.model"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        model = train_vocabulary(lambda: _pairs(sources, languages), size)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(model)
-        Path(file.name).replace(path)
-        _log.warning("made the vocabulary %s", path)
-    return read_vocabulary(path)
+    if path.exists():
+        return read_vocabulary(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = train_vocabulary(lambda: _pairs(sources, languages), size)
+    write_atomically(path, lambda temporary: temporary.write_bytes(model))
+    _log.warning("made the vocabulary %s", path)
+    return SentencePiece(model, str(path))  # not from the file: of several processes only the first writes it
 
 
 def packed_corpus(
@@ -39,7 +38,7 @@ def packed_corpus(
     """The sources' pairs in rows of ``length`` ids, encoded unless the cache has them.
 
     A pair is left out, and counted, where a side is empty, longer than a row, or a sentence of the sources held out.
-    workers: how many threads encode; all processors' by default. The rows are the same for any number.
+    workers: how many threads of sentencepiece encode; all processors' by default. The rows are the same for any number.
     """
     key = _key(sources, languages, vocabulary.fingerprint, length, _key(held_out, languages))
     kept_away = frozenset(text for pair in _pairs(held_out, languages) for text in pair if text)

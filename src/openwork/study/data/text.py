@@ -12,7 +12,8 @@ import gzip
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,15 @@ def read_pairs(source: str, languages: tuple[str, str]) -> Iterator[tuple[str, s
     """All pairs of a source in the order of its files, without white space at their ends; sentences may be empty.
 
     languages: of the first and the second sentence, as in the files' names, columns or struct fields: ("en", "de").
-    Raises FileNotFoundError where nothing has that name, and ValueError, naming file and line, for files of different
-    numbers of lines, invalid UTF-8, and parquet without these languages.
+    A null of parquet or the hub is an empty sentence.
+    Raises FileNotFoundError where nothing has that name, and ValueError, naming file and line or row, for files of
+    different numbers of lines, damaged files, invalid UTF-8, and rows without these languages.
     """
     pairs: Iterator[tuple[str, str]]
     if source.startswith(HUB):
-        pairs = ((row["translation"][languages[0]], row["translation"][languages[1]]) for row in _hub(source))
+        pairs = _of_rows(_hub(source), languages, source)
     elif shards := _shards(source):
-        pairs = (pair for path in shards for pair in _parquet(path, languages))
+        pairs = (pair for path in shards for pair in _of_rows(_parquet(path), languages, str(path)))
     else:
         pairs = _aligned(*(_text_file(source, language) for language in languages))
     detokenize = [_detokenizer(language) for language in languages] if source.endswith(".tok") else None
@@ -84,9 +86,13 @@ def _aligned(first: Path, second: Path) -> Iterator[tuple[str, str]]:
 
 def _lines(path: Path) -> Iterator[str]:
     # Binary: only "\n" ends a line, whatever else Unicode takes for a line's end.
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            yield decoded(line, str(path), number)
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                yield decoded(line, str(path), number)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} cannot be unpacked after line {number} ({error}); fetch it again") from error
 
 
 def _text_file(source: str, language: str) -> Path:
@@ -118,23 +124,39 @@ def _numbers(pattern: re.Pattern[str], path: Path) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def _parquet(path: Path, languages: tuple[str, str]) -> Iterator[tuple[str, str]]:
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     try:
+        import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise ImportError(f'reading {path} needs pyarrow: pip install "openwork[study]"') from error
-    with pq.ParquetFile(path) as file:
-        nested = "translation" in file.schema_arrow.names
-        for batch in file.iter_batches(columns=["translation"] if nested else None):
-            for number, row in enumerate(batch.to_pylist(), 1):
-                pair: Any = row["translation"] if nested else row
-                texts = [pair.get(language) for language in languages]
-                if not all(isinstance(text, str) for text in texts):
-                    raise ValueError(
-                        f"row {number} of {path} has no text in {' and '.join(languages)}, only {list(pair)}; give it "
-                        "columns of these names or a struct 'translation'"
-                    )
-                yield texts[0], texts[1]
+    rows = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            nested = "translation" in file.schema_arrow.names
+            for batch in file.iter_batches(columns=["translation"] if nested else None):
+                yield from batch.to_pylist()
+                rows += len(batch)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} cannot be read after row {rows} ({str(error).strip()}); is it whole, and text in UTF-8?"
+        ) from error
+
+
+def _of_rows(rows: Iterable[dict[str, Any]], languages: tuple[str, str], name: str) -> Iterator[tuple[str, str]]:
+    for number, row in enumerate(rows, 1):
+        pair = row.get("translation", row)
+        if pair is None:  # a row of nulls, in a struct
+            pair = dict.fromkeys(languages)
+        for language in languages:
+            if not isinstance(pair, dict) or language not in pair:
+                raise ValueError(
+                    f"row {number} of {name} has no {language!r}, only {list(pair)}; it needs columns {languages[0]!r} "
+                    f"and {languages[1]!r}, or a struct 'translation' of these"
+                )
+            if not isinstance(pair[language], str | None):
+                raise ValueError(f"row {number} of {name} has {pair[language]!r} as {language!r}; it must be text")
+        yield pair[languages[0]] or "", pair[languages[1]] or ""
 
 
 @functools.cache

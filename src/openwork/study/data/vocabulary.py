@@ -10,9 +10,11 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Protocol
+
+from openwork.study.data.text import decoded
 
 PADDING, EOS = 0, 1
 
@@ -27,7 +29,7 @@ class Vocabulary(Protocol):
     """The id of what the vocabulary cannot spell, None where it can spell everything."""
 
     def encode(self, sentences: Sequence[str], workers: int = 1) -> list[list[int]]:
-        """Ids of each sentence, the same for any number of workers."""
+        """Ids of each sentence. workers: threads, where it has a use for them; the ids are the same for any number."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; padding and end are left out."""
@@ -53,15 +55,17 @@ def train_vocabulary(
 
     Unigram pieces; text is taken as it is. byte_fallback: 256 of the pieces are bytes, to spell rare characters with;
     otherwise all characters are pieces. Of more than ``most`` pairs every second, third and so on counts.
-    Raises ValueError where the text does not have so many pieces.
+    Raises ValueError where there is no text, has not so many pieces, or has more characters than pieces.
     """
     spm = _sentencepiece()
     step = math.ceil(max(sum(1 for _ in pairs()), 1) / most)
     chosen = (text for number, pair in enumerate(pairs()) if number % step == 0 for text in pair if text)
+    if (first := next(chosen, None)) is None:
+        raise ValueError("there is no text to make a vocabulary of, no sentence or empty ones; is it the right text?")
     model = io.BytesIO()
     try:
         spm.SentencePieceTrainer.train(
-            sentence_iterator=chosen,
+            sentence_iterator=chain([first], chosen),
             model_writer=model,
             vocab_size=size,
             pad_id=PADDING,
@@ -75,8 +79,19 @@ def train_vocabulary(
             minloglevel=2,
         )
     except (RuntimeError, OSError) as error:
-        raise ValueError(f"no vocabulary of {size} pieces can be made of this text ({error}); ask for fewer") from error
+        raise ValueError(_why_not(size, str(error))) from error
     return model.getvalue()
+
+
+def _why_not(size: int, reason: str) -> str:
+    """What sentencepiece's error means."""
+    if most := re.search(r"size too high .*<= (\d+)", reason):
+        return f"this text has pieces for a vocabulary of {most[1]} ids at most, got {size}; ask for fewer"
+    if least := re.search(r"smaller than required_chars\. -?\d+ vs (\d+)", reason):
+        return f"the characters of this text need a vocabulary of {least[1]} ids at least, got {size}; ask for more"
+    if size <= EOS + 1:
+        return f"padding, end and unknown need 3 ids already, got a vocabulary of {size}; ask for more"
+    return f"sentencepiece makes no vocabulary of {size} ids of this text ({reason.strip()}); is it the right text?"
 
 
 class SentencePiece:
@@ -110,16 +125,24 @@ class SentencePiece:
 class Subwords:
     """The vocabulary of tensor2tensor's SubwordTextEncoder: a subword a line, in quotes; a word's last ends in "_".
 
-    Raises ValueError for a file that does not begin with <pad>_ and <EOS>_.
+    Raises ValueError for a file that does not begin with <pad>_ and <EOS>_, naming the line where it is not UTF-8 or
+    not in quotes.
     """
 
     unknown: int | None = None
 
     def __init__(self, content: bytes, name: str = "the .subwords file") -> None:
-        lines = content.decode("utf-8").split("\n")
-        self._subwords = [line.strip()[1:-1] for line in lines if line.strip()]
+        lines = [decoded(line, name, number).strip() for number, line in enumerate(content.split(b"\n"), 1)]
+        for number, line in enumerate(lines, 1):
+            if line and not (line[0] == line[-1] and line[0] in "'\""):
+                raise ValueError(
+                    f"line {number} of {name} is {line}, without quotes; each subword must be in quotes: '{line}'"
+                )
+        self._subwords = [line[1:-1] for line in lines if line]
         if self._subwords[:2] != ["<pad>_", "<EOS>_"]:
-            raise ValueError(f"{name} must begin with '<pad>_' and '<EOS>_', got {lines[:2]}; is it the vocabulary?")
+            raise ValueError(
+                f"{name} must begin with '<pad>_' and '<EOS>_', got {' and '.join(lines[:2])}; is it the vocabulary?"
+            )
         self.size = len(self._subwords)
         self.fingerprint = _fingerprint(content)
         self._ids = {subword: number for number, subword in enumerate(self._subwords) if number > EOS}
@@ -128,7 +151,7 @@ class Subwords:
         self._word = lru_cache(maxsize=100_000)(self._encode_word)
 
     def encode(self, sentences: Sequence[str], workers: int = 1) -> list[list[int]]:
-        """Each word by its longest subwords from the left."""
+        """Each word by its longest subwords from the left, in this thread, for any number of workers."""
         return [[i for word in _words(sentence) for i in self._word(word)] for sentence in sentences]
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -1,18 +1,25 @@
 """Translation of text files, and WMT14 English to German as Gale et al. 2019 (arXiv 1902.09574) have it."""
 
 import logging
+import re
 from dataclasses import dataclass, field
 from functools import cache
 
 from openwork.study.data.corpus import Languages, Sources, packed_corpus, trained_vocabulary
 from openwork.study.data.packing import Packed
-from openwork.study.data.text import data_folder, read_pairs
+from openwork.study.data.text import HUB, data_folder, read_pairs
 from openwork.study.data.vocabulary import Vocabulary, read_vocabulary
 from openwork.study.tasks.translation import Translation
 
 _log = logging.getLogger(__name__)
-# newstest2013 and newstest2014, also under their names on the hub.
-_NEVER_TRAINED_ON = ("newstest2013", "newstest2014", "wmt14/de-en/validation", "wmt14/de-en/test")
+# In any source's name.
+_NEVER_TRAINED_ON = ("newstest2013", "newstest2014")
+# The splits of the hub's data sets that hold them, in any of their configurations.
+_HELD_OUT_SPLITS = {
+    "wmt14": ("validation", "test", "all"),
+    "wmt15": ("validation", "all"),
+    "wmt_t2t": ("validation", "test", "all"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,10 @@ class TextTranslation(Translation):
         if not self.training:
             raise ValueError("training needs at least one source, got none")
         for source in self.training:
-            if source in (self.development, self.testing) or any(name in source for name in _NEVER_TRAINED_ON):
+            if source in (self.development, self.testing):
                 raise ValueError(f"{source} is for development or testing; leave it out of training")
+            if reason := _holds_out(source):
+                raise ValueError(f"{source} is not for training, as {reason}; train on another source")
 
     @property
     def title(self) -> str:
@@ -63,6 +72,20 @@ class TextTranslation(Translation):
     def pairs(self, split: str) -> list[tuple[str, str]]:
         """Every line of "dev" or "test". Raises ValueError where there is none."""
         return _held_out({"dev": self.development, "test": self.testing}[split], self.languages)
+
+
+def _holds_out(source: str) -> str:
+    """How the source's name says that it holds newstest2013 or newstest2014; "" where it does not."""
+    if any(name in source.lower() for name in _NEVER_TRAINED_ON):
+        return "newstest2013 and newstest2014 are for development and testing"
+    if not source.startswith(HUB):
+        return ""
+    name, _, splits = source.lower().removeprefix(HUB).partition("/")[2].partition("/")
+    held_out = _HELD_OUT_SPLITS.get(name, ())
+    # A split is a sum of splits or slices of them: "train+test[:50%]".
+    parts = {re.split(r"[\[(]", part)[0].strip() for part in splits.rpartition("/")[2].split("+")}
+    found = sorted(parts.intersection(held_out))
+    return f"{' and '.join(found)} of {name} has sentences of newstest2013 or newstest2014" if found else ""
 
 
 @cache
