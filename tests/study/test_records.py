@@ -1,3 +1,5 @@
+import tarfile
+
 import pytest
 from pictures_on_disk import CLASSES, images, write_folders, write_parquet, write_tars
 
@@ -60,6 +62,32 @@ def test_truncated_shards_are_said(tmp_path):
         path.write_bytes(path.read_bytes()[:3000])
         with pytest.raises(ValueError, match=rf"{path.name} is not a .* file.*fetch it again"):
             open_records(path.parent, "train")
+
+
+def test_a_tar_cut_between_two_files_in_a_header_or_in_its_end_is_said(tmp_path):
+    write_tars(tmp_path, "train", CONTENT, shards=1)
+    path = tmp_path / "imagenet1k-train-0000.tar"
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        third, end = archive.getmembers()[3].offset, archive.offset
+    for kept in (third, third + 300, end, end + 512, end + 1000):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(ValueError, match=rf"train-0000.tar is cut off at byte {kept}: the empty end"):
+            open_records(tmp_path, "train")
+    path.write_bytes(whole[: end + 1024])
+    assert content(open_records(tmp_path, "train")) == CONTENT
+
+
+def test_a_tar_with_another_behind_it_or_a_damaged_header_is_said(tmp_path):
+    write_tars(tmp_path, "train", CONTENT, shards=1)
+    path = tmp_path / "imagenet1k-train-0000.tar"
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        third = archive.getmembers()[3].offset
+    for damaged in (whole + whole, whole[:third] + b"x" * 512 + whole[third + 512 :]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"train-0000.tar goes on after byte \d+, where its last file ends"):
+            open_records(tmp_path, "train")
 
 
 def test_a_shard_that_is_damaged_inside_is_said_when_it_is_read(tmp_path):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 _TAR_BLOCK = 100  # images that are read together; as many as a row group of the hub's image sets
+_TAR_END = 1024  # bytes: two empty records, with which POSIX has every tar file end
 
 
 @dataclass(frozen=True)
@@ -234,9 +235,23 @@ def _tar_samples(path: Path) -> Iterator[tuple[int, int, int, int]]:
                     key, parts = name, {}
                 kind = "image" if f".{suffix.lower()}" in IMAGE_SUFFIXES else suffix
                 parts[kind] = (member.offset_data, member.size)
+            _check_tar_end(path, archive.offset)
         yield from _complete(parts, key, path)
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"{path} is not a whole, uncompressed tar file ({error}); fetch it again") from error
+
+
+def _check_tar_end(path: Path, at: int) -> None:
+    """Raises ValueError unless the file ends where its members do: to tarfile, whatever is no header is the end."""
+    with path.open("rb") as file:
+        file.seek(at)
+        end = file.read(1 << 20)  # writers pad by up to 10 kB, and what another tar would add comes soon after
+    if len(end) < _TAR_END:
+        raise ValueError(f"{path} is cut off at byte {at + len(end)}: the empty end of a tar file is missing; fetch it "
+                         "again")  # fmt: skip
+    if any(end):
+        raise ValueError(f"{path} goes on after byte {at}, where its last file ends; if two tars were put together, "
+                         "take them apart, else fetch it again")  # fmt: skip
 
 
 def _complete(parts: dict[str, tuple[int, int]], key: str, path: Path) -> Iterator[tuple[int, int, int, int]]:
