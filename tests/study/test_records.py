@@ -3,8 +3,7 @@ import tarfile
 import pytest
 from pictures_on_disk import CLASSES, images, write_folders, write_parquet, write_tars
 
-from openwork.study.data import imagenet
-from openwork.study.data.imagenet import check_same_classes, image_records
+from openwork.study.data.imagenet import HUB_NAME, check_class_count, check_same_classes, image_records
 from openwork.study.data.records import open_records
 
 CONTENT = images(15)
@@ -119,12 +118,13 @@ def test_class_lists_must_agree(tmp_path):
     write_folders(tmp_path, "train", CONTENT)
     write_folders(tmp_path, "val", CONTENT)
     train, validation = open_records(tmp_path, "train"), open_records(tmp_path, "validation")
-    check_same_classes(train, validation, 3)
+    check_same_classes(train, validation)
+    check_class_count(train, "training", 3)
     with pytest.raises(ValueError, match="the training images have 3 classes, and the model 1000"):
-        check_same_classes(train, validation, 1000)
+        check_class_count(train, "training", 1000)
     (tmp_path / "val" / "n02").rename(tmp_path / "val" / "n04")
     with pytest.raises(ValueError, match="class 1 is 'n02' in training and 'n03' in validation"):
-        check_same_classes(train, open_records(tmp_path, "validation"), 3)
+        check_same_classes(train, open_records(tmp_path, "validation"))
     (tmp_path / "train" / "n05").mkdir()
     with pytest.raises(ValueError, match=r"the class .*n05 has no image"):
         open_records(tmp_path, "train")
@@ -147,6 +147,17 @@ def test_a_source_is_a_folder_or_a_name_on_the_hub(tmp_path, monkeypatch):
         return str(tmp_path / "cache")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert content(image_records(imagenet.HUB_NAME, "train")) == CONTENT
-    with pytest.raises(FileNotFoundError, match=r"the hub gave no ILSVRC/imagenet-1k \(offline\); accept its terms"):
-        image_records(imagenet.HUB_NAME, "validation")
+    assert content(image_records("someone/images", "train")) == CONTENT
+    with pytest.raises(FileNotFoundError, match=r"the hub gave no someone/images \(offline\); accept its terms"):
+        image_records("someone/images", "validation")
+
+
+def test_imagenet_itself_must_be_complete(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
+    for split in ("train", "validation"):
+        write_folders(tmp_path / HUB_NAME, split, CONTENT)
+    with pytest.raises(ValueError, match=r"has 15 images in the split 'train', and ILSVRC/imagenet-1k has 1,281,167;"):
+        image_records(HUB_NAME, "train")
+    with pytest.raises(ValueError, match=r"has 15 images in the split 'validation', and .* has 50,000; fetch what is"):
+        image_records(HUB_NAME, "validation")
+    assert len(image_records(str(tmp_path / HUB_NAME), "train").blocks) == 15  # a folder by its path is not checked

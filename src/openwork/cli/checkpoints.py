@@ -88,11 +88,17 @@ def _print_evaluated(rows: list[dict[str, Any]], checkpoint: Path, note: str) ->
         shown_threshold = "-" if row["threshold"] is None else f"{row['threshold']:g}"
         accuracy = row["accuracy"]
         table.add_row(shown_threshold, f"{accuracy:.2%}", f"{1 - accuracy:.2%}",
-                      *(f"{row[name]:.2%}" if name.startswith("top") else f"{row[name]:.2f}" for name in others),
+                      *(_shown(name, row[name]) for name in others),
                       f"{row['loss']:.4f}", f"{row['sparsity']:.2%}", f"{row['sparsity_all']:.2%}")  # fmt: skip
     out_console.print(table)
     if note:
         out_console.print(note, highlight=False, soft_wrap=True)
+
+
+def _shown(name: str, value: float) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.2%}" if name.startswith("top") else f"{value:.2f}"
 
 
 def _point(run: "Run", row: dict[str, Any]) -> dict[str, Any]:

@@ -92,7 +92,8 @@ class ImageNetResNet:
                 f"a batch has {count} parts of {self.part_size} images, which {processes} processes cannot share "
                 "equally; start a number of processes that divides it, or choose another task.part_size"
             )
-        train, _ = self._records()
+        train, validation = self._images("train"), self._images(self.validation)
+        imagenet.check_same_classes(train, validation)
         for batch in training_batches(
             train,
             self.batch_size,
@@ -124,11 +125,12 @@ class ImageNetResNet:
 
         accuracy and top5: the fraction of images whose label is the first, or among the first five, 0-1; loss: mean
         cross-entropy in nats, without smoothing, of the readable images; unreadable: how many could not be decoded,
-        which count as wrong. Raises ValueError where images were lost or counted twice.
+        which count as wrong; images: how many there are. Needs no training images. Raises ValueError where images
+        were lost or counted twice.
         """
         training = model.training
         model.eval()
-        _, validation = self._records()
+        validation = self._images(self.validation)
         size = int(validation.blocks.sum())
         numbers = range(*share(size, rank(), world_size()))
         totals = torch.zeros(5, dtype=torch.float64, device=device)
@@ -145,7 +147,8 @@ class ImageNetResNet:
             "accuracy": correct / size,
             "top5": among_five / size,
             "loss": loss / max(size - unreadable, 1),
-            "unreadable": unreadable,
+            "unreadable": int(unreadable),
+            "images": size,
         }
 
     def _counts(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -162,8 +165,7 @@ class ImageNetResNet:
             logits: Tensor = model(images)
         return logits.float()
 
-    def _records(self) -> tuple[Records, Records]:
-        train = imagenet.image_records(self.source, "train")
-        validation = imagenet.image_records(self.source, self.validation)
-        imagenet.check_same_classes(train, validation, self.classes)
-        return train, validation
+    def _images(self, split: str) -> Records:
+        records = imagenet.image_records(self.source, split)
+        imagenet.check_class_count(records, "training" if split == "train" else "validation", self.classes)
+        return records
