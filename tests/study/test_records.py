@@ -1,5 +1,7 @@
 import tarfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pictures_on_disk import CLASSES, images, write_folders, write_parquet, write_tars
 
@@ -112,6 +114,38 @@ def test_tars_without_labels_are_said(tmp_path):
     write_tars(tmp_path, "train", [(data, -1) for data, _ in CONTENT])
     with pytest.raises(ValueError, match=r"the label of the image at byte \d+ of .* must be a number, got b'-1'"):
         open_records(tmp_path, "train").read(0)
+
+
+IMAGE = {"bytes": CONTENT[0][0], "path": None}
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "said"),
+    [
+        (CONTENT[0][0], 1, r"image of .*train.parquet must be struct<bytes, path>, got binary; save it with datasets'"),
+        ({"path": "a.jpg"}, 1, "must be struct<bytes, path>, got struct<path: string>"),
+        ({"bytes": "text"}, 1, "must be struct<bytes, path>, got struct<bytes: string>"),
+        (IMAGE, "n01", r"label of .*train.parquet must be an integer, got string; number the classes"),
+        (IMAGE, 1.0, "must be an integer, got double"),
+        (IMAGE, True, "must be an integer, got bool"),
+    ],
+)
+def test_columns_of_another_type_are_said_when_they_are_opened(tmp_path, image, label, said):
+    pq.write_table(pa.table({"image": [image], "label": [label]}), tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=said):
+        open_records(tmp_path, "train")
+
+
+@pytest.mark.parametrize("write", [write_parquet, write_tars])
+def test_a_split_without_images_is_said(tmp_path, write):
+    write(tmp_path, "validation", CONTENT, shards=1)
+    (file,) = tmp_path.iterdir()
+    if write is write_tars:
+        tarfile.open(file, "w").close()
+    else:
+        pq.write_table(pq.read_table(file).slice(0, 0), file)
+    with pytest.raises(ValueError, match=r"the split 'validation' of .* has no image; fetch it again"):
+        open_records(tmp_path, "validation")
 
 
 def test_class_lists_must_agree(tmp_path):

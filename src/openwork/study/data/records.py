@@ -54,7 +54,8 @@ def open_records(folder: Path, split: str) -> Records:
     * a folder of images for each class: ``train/n01440764/*.JPEG``; labels count the sorted names.
 
     "validation" may also be called "val". Raises FileNotFoundError where there is no such split, and ValueError for
-    two forms at once, a shard that is missing, truncated or of another format, and a class without images.
+    two forms at once, a shard that is missing, truncated or of another format, columns of other types, a class without
+    images, and a split without any.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; give the one that holds the split {split!r}")
@@ -72,6 +73,8 @@ def open_records(folder: Path, split: str) -> Records:
         )
     if len(found) > 1:
         raise ValueError(f"{folder} holds the split {split!r} in {len(found)} forms; keep one")
+    if not found[0].blocks.sum():
+        raise ValueError(f"the split {split!r} of {folder} has no image; fetch it again")
     return found[0]
 
 
@@ -140,9 +143,20 @@ def _parquet(path: Path) -> "pq.ParquetFile":
 
 
 def _class_names(file: "pq.ParquetFile", path: Path) -> tuple[str, ...] | None:
+    """The names of the classes, where the file tells. Raises ValueError for other columns than `read` can take."""
+    import pyarrow as pa
+
     names = file.schema_arrow.names
     if "label" not in names or not {"image", "img"} & set(names):
         raise ValueError(f"{path} must have the columns image and label, it has {', '.join(names)}")
+    image, label = (file.schema_arrow.field(name).type for name in ("image" if "image" in names else "img", "label"))
+    place = image.get_field_index("bytes") if pa.types.is_struct(image) else -1
+    if place < 0 or not (pa.types.is_binary(image[place].type) or pa.types.is_large_binary(image[place].type)):
+        raise ValueError(
+            f"image of {path} must be struct<bytes, path>, got {image}; save it with datasets' Image feature"
+        )
+    if not pa.types.is_integer(label):
+        raise ValueError(f"label of {path} must be an integer, got {label}; number the classes")
     metadata = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
     feature = metadata.get("info", {}).get("features", {}).get("label", {})
     return tuple(feature["names"]) if feature.get("names") else None
