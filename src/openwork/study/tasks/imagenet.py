@@ -29,8 +29,8 @@ class ImageNetResNet:
     batch_size: images of an optimizer step. part_size: images that go through the network, and its norms, at once: a
         step's batch is divided into parts of this size, which any number of processes share. The paper's is 128.
     rate: the learning rate for a batch of 256, scaled with batch_size. Over ``epochs`` it rises for ``warm_up`` epochs
-        on a straight line from 0 and falls to a tenth at each of the ``milestones``. A run of fewer steps has the same
-        shape in fewer epochs.
+        on a straight line from 0, or not at all where that is 0, and falls to a tenth at each of the ``milestones``. A
+        run of fewer steps has the same shape in fewer epochs.
     weight_decay: of the weights of convolutions and ``fc``, not of norms and biases. decay_random: also of the means of
         random weights, as the paper has it for variational dropout; L0 has a weight decay of its own.
     """
@@ -52,8 +52,17 @@ class ImageNetResNet:
     label_smoothing: float = field(default=0.1, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.part_size < 1 or self.batch_size % self.part_size:
+        if self.part_size < 1 or self.batch_size < 1 or self.batch_size % self.part_size:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of part_size, got {self.part_size}")
+        for name, fits, right in (
+            ("size", self.size >= 1, "at least 1; the paper's is 224"),
+            ("epochs", self.epochs > 0, "more than 0; the paper's are 102.3"),
+            ("warm_up", self.warm_up >= 0, "at least 0, which is none; the paper's is 5 epochs"),
+            ("weight_decay", self.weight_decay >= 0, "at least 0, which is none; the paper's is 1e-4"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1), where 0 is none; the paper's is 0.1"),
+        ):
+            if not fits:
+                raise ValueError(f"task.{name} must be {right}; got {getattr(self, name)}")
 
     @property
     def title(self) -> str:
@@ -75,11 +84,12 @@ class ImageNetResNet:
         return torch.optim.SGD(groups, lr=self.learning_rate(0), momentum=0.9, nesterov=True, fused=True)
 
     def learning_rate(self, progress: float) -> float:
-        """Peak * min(epoch / warm_up, 1) * 0.1 to the power of the number of milestones passed."""
+        """Peak * min(epoch / warm_up, 1) * 0.1 to the power of the number of milestones passed; 1 if warm_up is 0."""
         epoch = progress * self.epochs
         peak = self.rate * self.batch_size / 256
         passed = sum(epoch >= milestone for milestone in self.milestones)
-        return float(peak * min(epoch / self.warm_up, 1.0) * 0.1**passed)
+        warmth = min(epoch / self.warm_up, 1.0) if self.warm_up else 1.0
+        return float(peak * warmth * 0.1**passed)
 
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Parts]:
         """Randomly cropped images in parts, in an order drawn for each epoch from the seed; see `training_batches`.
