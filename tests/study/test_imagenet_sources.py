@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
-from pictures_on_disk import images, write_folders
+from pictures_on_disk import images, write_folders, write_parquet
 from tinylab import Tiny
 from typer.testing import CliRunner
 
 from openwork.cli import app
+from openwork.cli.checkpoints import _with_images
 from openwork.study.experiments.execute import execute
 from openwork.study.experiments.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
@@ -71,6 +72,24 @@ def test_other_images_may_have_a_name_that_looks_like_a_number(tmp_path):
     execute(run, tmp_path / "runs", evaluations=1)
     answer = CliRunner().invoke(app, ["eval", str(tmp_path / "runs" / run.id), "--data", "2012", "--json"])
     assert json.loads(answer.stdout)[0]["images"] == 3
+
+
+@pytest.mark.parametrize("own", ["folders", "parquet", "nothing"])
+def test_other_images_must_have_the_same_classes_as_far_as_can_be_told(tmp_path, own):
+    write_folders(tmp_path / "other", "val", images(5))
+    (tmp_path / "other" / "val" / "n02").rename(tmp_path / "other" / "val" / "n09")  # labels count the sorted names
+    task = ImageNetResNet("own", **SMALL)
+    if own == "folders":
+        write_folders(tmp_path / "own", "val", images(5))
+        task.check_same_classes(task)
+        with pytest.raises(
+            ValueError, match="class 1 is 'n03' in other and 'n02' in own, whose classes the model knows"
+        ):
+            _with_images(Run(task, None, steps=1), "other")
+    else:
+        if own == "parquet":
+            write_parquet(tmp_path / "own", "validation", images(5))
+        assert _with_images(Run(task, None, steps=1), "other").task == ImageNetResNet("other", **SMALL)
 
 
 def test_a_task_without_a_source_has_no_other_images(tmp_path):

@@ -143,13 +143,19 @@ def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: 
 
 
 def _with_images(run: "Run", source: str | None) -> "Run":
-    """The run with other images, where a source is given. Raises ValueError where its task has only its own."""
+    """The run with other images, where a source is given.
+
+    Raises ValueError where its task has only its own, and where it can tell that they are of other classes.
+    """
     if source is None:
         return run
     task: Any = run.task
     if not hasattr(task, "source"):
         raise ValueError(f"--data is for tasks with a source, and {task.title} has no other images; leave --data out")
-    return replace(run, task=replace(task, source=source))
+    other = replace(task, source=source)
+    if hasattr(task, "check_same_classes"):
+        task.check_same_classes(other)
+    return replace(run, task=other)
 
 
 def _with_weights(experiment: str, data: str | None, path: Path) -> tuple["Run", "nn.Module"]:

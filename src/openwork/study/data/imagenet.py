@@ -16,6 +16,11 @@ HUB_NAME = "ILSVRC/imagenet-1k"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in [0, 1]
 
 
+def local_folder(source: str) -> Path:
+    """Where the images of ``source`` are, if they are here: relative to OPENWORK_DATA, or to ``data`` if unset."""
+    return (Path(os.environ.get("OPENWORK_DATA") or "data") / source).absolute()
+
+
 def image_records(source: str, split: str) -> Records:
     """A split of the images in the folder ``source``, read as `open_records` does, or of a data set on the hub.
 
@@ -24,7 +29,7 @@ def image_records(source: str, split: str) -> Records:
     huggingface.co, whose parquet files are downloaded once by `huggingface_hub`.
     Raises FileNotFoundError where there is neither, and ValueError where `HUB_NAME` has not all of its images.
     """
-    folder = (Path(os.environ.get("OPENWORK_DATA") or "data") / source).absolute()
+    folder = local_folder(source)
     if not folder.is_dir():
         if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
             raise FileNotFoundError(

@@ -1,5 +1,6 @@
 """ResNet on ImageNet, trained as by Gale, Elsen & Hooker 2019 (arXiv 1902.09574, appendix; their code)."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from openwork.study.data import imagenet
 from openwork.study.data.loader import Batch, evaluation_batches, training_batches
 from openwork.study.data.order import share
 from openwork.study.data.reader import IGNORED
-from openwork.study.data.records import Records
+from openwork.study.data.records import Records, open_records
 from openwork.study.models.resnet import ResNet, from_hugging_face
 from openwork.study.processes import rank, sum_over_processes, world_size
 from openwork.study.tasks.classification import channels_last, kernels_decayed
@@ -160,6 +161,26 @@ class ImageNetResNet:
             "unreadable": int(unreadable),
             "images": size,
         }
+
+    def check_same_classes(self, other: "ImageNetResNet") -> None:
+        """Raises ValueError where the other task's validation images name other classes than this one's.
+
+        Only where this one's are in a folder, in the same form: the hub calls "tench, Tinca tinca" what is the folder
+        n01440764. Nothing is downloaded for it.
+        """
+        try:
+            mine = open_records(imagenet.local_folder(self.source), self.validation)
+        except FileNotFoundError:
+            return
+        theirs = other._images(other.validation)
+        if mine.classes is None or theirs.classes is None or type(mine) is not type(theirs):
+            return
+        for label, (expected, found) in enumerate(itertools.zip_longest(mine.classes, theirs.classes)):
+            if expected != found:
+                raise ValueError(
+                    f"class {label} is {found!r} in {other.source} and {expected!r} in {self.source}, whose classes "
+                    "the model knows; both must have the same classes in the same order"
+                )
 
     def _counts(self, model: nn.Module, batch: Batch) -> Tensor:
         """Images, first right, among the first five, sum of losses and unreadable images of a batch, (5,) float64."""
