@@ -230,7 +230,8 @@ def test_evaluation_counts_unreadable_images_as_wrong(pictures, tmp_path):
 
     with pytest.warns(UserWarning, match="row 2 in row group 0"):
         found = TINY.evaluate(Right(), CPU)
-    assert found == {"accuracy": 12 / 13, "top5": 12 / 13, "loss": pytest.approx(0.0), "unreadable": 1.0}
+    counts = {"unreadable": 1, "images": 13}
+    assert found == {"accuracy": 12 / 13, "top5": 12 / 13, "loss": pytest.approx(0.0), **counts}
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
@@ -251,16 +252,16 @@ def test_eval_takes_weights_of_others_and_other_images(pictures, tmp_path):
     found = [answer(str(path), "--task", "test_imagenet:dense") for path in (ours, theirs)]
     assert found[0] == found[1]
     assert found[0][0]["accuracy"] == TINY.evaluate(model, CPU)["accuracy"]
-    write_parquet(tmp_path / "others", "train", images(3))
-    write_parquet(tmp_path / "others", "validation", images(3))
+    write_parquet(tmp_path / "others", "validation", images(3))  # and no training images
     others = answer(str(ours), "--task", "test_imagenet:dense", "--data", str(tmp_path / "others"))
     assert others[0]["loss"] != found[0][0]["loss"]
+    assert (found[0][0]["images"], others[0]["images"]) == (13, 3)
 
     result = execute(dense(), tmp_path / "runs", evaluations=1)
     folder = tmp_path / "runs" / dense().id
     assert answer(str(folder))[0]["top5"] == result["after"]["top5"] == 1.0  # three classes
     table = CliRunner().invoke(app, ["eval", str(folder)]).stdout
-    assert "top5" in table
+    assert {"top5", "images", "13"} <= set(table.split())
     assert "100.00%" in table
 
 

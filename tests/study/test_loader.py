@@ -158,14 +158,30 @@ def test_images_that_cannot_be_decoded_are_counted_and_left_out(tmp_path, monkey
     labels = torch.cat([batch.labels for batch in found])
     first, second = (str(warning.message) for warning in caught)
     assert first.startswith("row 1 in row group 1 of")
-    assert second.endswith("; it is left out, the 2. of 10 images")
+    assert second.endswith("; it counts as wrong, as 2 of 10 images so far in this process")
     assert len(labels) == 30
     assert torch.nonzero(labels == IGNORED).flatten().tolist() == [5, 9]
     assert (found[0].images[5] == 128).all()
 
 
+def test_training_says_that_they_are_left_out_of_the_loss(tmp_path):
+    write_parquet(tmp_path, "train", [(b"no image", 0), *CONTENT])
+    with pytest.warns(UserWarning, match=r"it is left out of the loss, as 1 of \d+ images so far in this process"):
+        batches(open_records(tmp_path, "train"), 4)
+
+
+def test_the_first_ten_are_warned_of_and_then_each_power_of_ten():
+    counter = Unreadable("is left out")
+    counter.add(200_000, [])
+    with pytest.warns(UserWarning, match="x cannot be decoded") as caught:
+        counter.add(0, ["x cannot be decoded"] * 1_500)
+    said = [str(warning.message).partition("left out, ")[2] for warning in caught]
+    counts = [*map(str, range(1, 11)), "100", "1,000"]
+    assert said == [f"as {count} of 200,000 images so far in this process" for count in counts]
+
+
 def test_too_many_broken_images_end_it():
-    counter = Unreadable()
+    counter = Unreadable("is left out")
     counter.add(5_000, [])
     with pytest.warns(UserWarning, match="x cannot be decoded"):
         counter.add(0, ["x cannot be decoded"] * 60)

@@ -1,8 +1,11 @@
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pictures_on_disk import CLASSES, images, write_folders, write_parquet, write_tars
 
-from openwork.study.data import imagenet
-from openwork.study.data.imagenet import check_same_classes, image_records
+from openwork.study.data.imagenet import HUB_NAME, check_class_count, check_same_classes, image_records
 from openwork.study.data.records import open_records
 
 CONTENT = images(15)
@@ -62,6 +65,32 @@ def test_truncated_shards_are_said(tmp_path):
             open_records(path.parent, "train")
 
 
+def test_a_tar_cut_between_two_files_in_a_header_or_in_its_end_is_said(tmp_path):
+    write_tars(tmp_path, "train", CONTENT, shards=1)
+    path = tmp_path / "imagenet1k-train-0000.tar"
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        third, end = archive.getmembers()[3].offset, archive.offset
+    for kept in (third, third + 300, end, end + 512, end + 1000):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(ValueError, match=rf"train-0000.tar is cut off at byte {kept}: the empty end"):
+            open_records(tmp_path, "train")
+    path.write_bytes(whole[: end + 1024])
+    assert content(open_records(tmp_path, "train")) == CONTENT
+
+
+def test_a_tar_with_another_behind_it_or_a_damaged_header_is_said(tmp_path):
+    write_tars(tmp_path, "train", CONTENT, shards=1)
+    path = tmp_path / "imagenet1k-train-0000.tar"
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        third = archive.getmembers()[3].offset
+    for damaged in (whole + whole, whole[:third] + b"x" * 512 + whole[third + 512 :]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"train-0000.tar goes on after byte \d+, where its last file ends"):
+            open_records(tmp_path, "train")
+
+
 def test_a_shard_that_is_damaged_inside_is_said_when_it_is_read(tmp_path):
     write_parquet(tmp_path, "train", CONTENT, shards=1)
     path = tmp_path / "train-00000-of-00001.parquet"
@@ -87,16 +116,49 @@ def test_tars_without_labels_are_said(tmp_path):
         open_records(tmp_path, "train").read(0)
 
 
+IMAGE = {"bytes": CONTENT[0][0], "path": None}
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "said"),
+    [
+        (CONTENT[0][0], 1, r"image of .*train.parquet must be struct<bytes, path>, got binary; save it with datasets'"),
+        ({"path": "a.jpg"}, 1, "must be struct<bytes, path>, got struct<path: string>"),
+        ({"bytes": "text"}, 1, "must be struct<bytes, path>, got struct<bytes: string>"),
+        (IMAGE, "n01", r"label of .*train.parquet must be an integer, got string; number the classes"),
+        (IMAGE, 1.0, "must be an integer, got double"),
+        (IMAGE, True, "must be an integer, got bool"),
+    ],
+)
+def test_columns_of_another_type_are_said_when_they_are_opened(tmp_path, image, label, said):
+    pq.write_table(pa.table({"image": [image], "label": [label]}), tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=said):
+        open_records(tmp_path, "train")
+
+
+@pytest.mark.parametrize("write", [write_parquet, write_tars])
+def test_a_split_without_images_is_said(tmp_path, write):
+    write(tmp_path, "validation", CONTENT, shards=1)
+    (file,) = tmp_path.iterdir()
+    if write is write_tars:
+        tarfile.open(file, "w").close()
+    else:
+        pq.write_table(pq.read_table(file).slice(0, 0), file)
+    with pytest.raises(ValueError, match=r"the split 'validation' of .* has no image; fetch it again"):
+        open_records(tmp_path, "validation")
+
+
 def test_class_lists_must_agree(tmp_path):
     write_folders(tmp_path, "train", CONTENT)
     write_folders(tmp_path, "val", CONTENT)
     train, validation = open_records(tmp_path, "train"), open_records(tmp_path, "validation")
-    check_same_classes(train, validation, 3)
+    check_same_classes(train, validation)
+    check_class_count(train, "training", 3)
     with pytest.raises(ValueError, match="the training images have 3 classes, and the model 1000"):
-        check_same_classes(train, validation, 1000)
+        check_class_count(train, "training", 1000)
     (tmp_path / "val" / "n02").rename(tmp_path / "val" / "n04")
     with pytest.raises(ValueError, match="class 1 is 'n02' in training and 'n03' in validation"):
-        check_same_classes(train, open_records(tmp_path, "validation"), 3)
+        check_same_classes(train, open_records(tmp_path, "validation"))
     (tmp_path / "train" / "n05").mkdir()
     with pytest.raises(ValueError, match=r"the class .*n05 has no image"):
         open_records(tmp_path, "train")
@@ -119,6 +181,17 @@ def test_a_source_is_a_folder_or_a_name_on_the_hub(tmp_path, monkeypatch):
         return str(tmp_path / "cache")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert content(image_records(imagenet.HUB_NAME, "train")) == CONTENT
-    with pytest.raises(FileNotFoundError, match=r"the hub gave no ILSVRC/imagenet-1k \(offline\); accept its terms"):
-        image_records(imagenet.HUB_NAME, "validation")
+    assert content(image_records("someone/images", "train")) == CONTENT
+    with pytest.raises(FileNotFoundError, match=r"the hub gave no someone/images \(offline\); accept its terms"):
+        image_records("someone/images", "validation")
+
+
+def test_imagenet_itself_must_be_complete(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
+    for split in ("train", "validation"):
+        write_folders(tmp_path / HUB_NAME, split, CONTENT)
+    with pytest.raises(ValueError, match=r"has 15 images in the split 'train', and ILSVRC/imagenet-1k has 1,281,167;"):
+        image_records(HUB_NAME, "train")
+    with pytest.raises(ValueError, match=r"has 15 images in the split 'validation', and .* has 50,000; fetch what is"):
+        image_records(HUB_NAME, "validation")
+    assert len(image_records(str(tmp_path / HUB_NAME), "train").blocks) == 15  # a folder by its path is not checked

@@ -1,6 +1,7 @@
 """Commands that read a checkpoint: eval, inspect."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,28 +48,29 @@ def evaluate(
     With --task the checkpoint is any file of weights that fits the task's model, such as torchvision's ResNet-50.
     """
     from openwork.study.experiments.config import TRUSTED
-    from openwork.study.experiments.live import restore
+    from openwork.study.experiments.live import Live, restore
+
+    def restored(*settings: str) -> Live:
+        live = restore(checkpoint, settings=settings, trusted=(*TRUSTED, *(trust or ())))
+        return replace(live, run=_with_images(live.run, data))
 
     rows: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []  # what can be kept
-    trusted = (*TRUSTED, *(trust or ()))
-    changes = [f"task.source={data}"] if data else []
     with error_console.status("evaluating"):
         if task:
             if threshold:
                 raise ValueError("--threshold is for a run of variational dropout, and --task for weights alone")
-            run, model = _with_weights(task, changes, checkpoint)
+            run, model = _with_weights(task, data, checkpoint)
             rows.append(_evaluated(run, model, None, device, recalibrate))
         else:
-            trained = restore(checkpoint, settings=changes, trusted=trusted)
+            trained = restored()
             run = trained.run
             own = getattr(run.technique, "threshold", None)
             if threshold and own is None:
                 raise ValueError(f"--threshold is for variational dropout; this run trained {run.name}")
             wanted: list[float | None] = [*threshold] if threshold else [own]
             for value in wanted:
-                changed = [*changes, f"technique.threshold={value}"]
-                live = trained if value == own else restore(checkpoint, settings=changed, trusted=trusted)
+                live = trained if value == own else restored(f"technique.threshold={value}")
                 rows.append(_evaluated(live.run, live.finalized_copy(), value, device, recalibrate))
                 if threshold:
                     found.append(_point(live.run, rows[-1]))
@@ -77,7 +79,7 @@ def evaluate(
     else:
         _print_evaluated(rows, checkpoint, getattr(run.task, "metrics_note", ""))
     if found:
-        _keep(found, checkpoint, same=not data and not recalibrate)
+        _keep(found, checkpoint, same=data is None and not recalibrate)
 
 
 def _print_evaluated(rows: list[dict[str, Any]], checkpoint: Path, note: str) -> None:
@@ -88,11 +90,17 @@ def _print_evaluated(rows: list[dict[str, Any]], checkpoint: Path, note: str) ->
         shown_threshold = "-" if row["threshold"] is None else f"{row['threshold']:g}"
         accuracy = row["accuracy"]
         table.add_row(shown_threshold, f"{accuracy:.2%}", f"{1 - accuracy:.2%}",
-                      *(f"{row[name]:.2%}" if name.startswith("top") else f"{row[name]:.2f}" for name in others),
+                      *(_shown(name, row[name]) for name in others),
                       f"{row['loss']:.4f}", f"{row['sparsity']:.2%}", f"{row['sparsity_all']:.2%}")  # fmt: skip
     out_console.print(table)
     if note:
         out_console.print(note, highlight=False, soft_wrap=True)
+
+
+def _shown(name: str, value: float) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.2%}" if name.startswith("top") else f"{value:.2f}"
 
 
 def _point(run: "Run", row: dict[str, Any]) -> dict[str, Any]:
@@ -134,17 +142,33 @@ def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: 
     return {"threshold": threshold, **metrics, "sparsity": counts.sparsity, "sparsity_all": counts.sparsity_all}
 
 
-def _with_weights(experiment: str, changes: list[str], path: Path) -> tuple["Run", "nn.Module"]:
+def _with_images(run: "Run", source: str | None) -> "Run":
+    """The run with other images, where a source is given.
+
+    Raises ValueError where its task has only its own, and where it can tell that they are of other classes.
+    """
+    if source is None:
+        return run
+    task: Any = run.task
+    if not hasattr(task, "source"):
+        raise ValueError(f"--data is for tasks with a source, and {task.title} has no other images; leave --data out")
+    other = replace(task, source=source)
+    if hasattr(task, "check_same_classes"):
+        task.check_same_classes(other)
+    return replace(run, task=other)
+
+
+def _with_weights(experiment: str, data: str | None, path: Path) -> tuple["Run", "nn.Module"]:
     """The run that ``experiment`` names, and its task's model with the weights of a file."""
     from openwork.inspect.checkpoint import read_checkpoint
-    from openwork.study.experiments.config import find, override
+    from openwork.study.experiments.config import find
     from openwork.study.experiments.run import Run
 
     made = find(experiment)
     made = made() if callable(made) else made
     if not isinstance(made, Run):
         raise ValueError(f"{experiment} must return one Run, got {made!r}")
-    run = override(made, changes)
+    run = _with_images(made, data)
     state = read_checkpoint(path).tensors
     model = run.task.model()
     rename = getattr(run.task, "weights_from", dict)  # of a task whose model others have under other names

@@ -11,8 +11,14 @@ from torch import Tensor
 from openwork.study.data.records import Records, open_records
 
 IMAGES = 1_281_167  # for training
+_COUNTS = {"train": IMAGES, "validation": 50_000}
 HUB_NAME = "ILSVRC/imagenet-1k"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in [0, 1]
+
+
+def local_folder(source: str) -> Path:
+    """Where the images of ``source`` are, if they are here: relative to OPENWORK_DATA, or to ``data`` if unset."""
+    return (Path(os.environ.get("OPENWORK_DATA") or "data") / source).absolute()
 
 
 def image_records(source: str, split: str) -> Records:
@@ -21,9 +27,9 @@ def image_records(source: str, split: str) -> Records:
     A relative ``source`` is looked for in the folder that the environment variable OPENWORK_DATA names (``data`` if
     unset). Where there is no such folder, a name of the form "owner/name" is that of a data set on
     huggingface.co, whose parquet files are downloaded once by `huggingface_hub`.
-    Raises FileNotFoundError where there is neither.
+    Raises FileNotFoundError where there is neither, and ValueError where `HUB_NAME` has not all of its images.
     """
-    folder = (Path(os.environ.get("OPENWORK_DATA") or "data") / source).absolute()
+    folder = local_folder(source)
     if not folder.is_dir():
         if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
             raise FileNotFoundError(
@@ -31,7 +37,14 @@ def image_records(source: str, split: str) -> Records:
                 "by the environment variable OPENWORK_DATA"
             )
         folder = _downloaded(source, split, folder)
-    return _opened(folder, split)
+    records = _opened(folder, split)
+    found, complete = int(records.blocks.sum()), _COUNTS.get(split) if source == HUB_NAME else None
+    if complete is not None and found != complete:
+        raise ValueError(
+            f"{folder} has {found:,} images in the split {split!r}, and {HUB_NAME} has {complete:,}; fetch what is "
+            "missing, or give a sample another name and set task.source"
+        )
+    return records
 
 
 @cache  # a sweep asks for it in every run, and lists are long
@@ -56,12 +69,15 @@ def _downloaded(name: str, split: str, folder: Path) -> Path:
         ) from error
 
 
-def check_same_classes(train: Records, validation: Records, classes: int) -> None:
-    """Raises ValueError where the two splits name different classes, or another number than ``classes``."""
-    for split, records in (("training", train), ("validation", validation)):
-        if records.classes is not None and len(records.classes) != classes:
-            raise ValueError(f"the {split} images have {len(records.classes)} classes, and the model {classes}; is a "
-                             "folder missing, or is it task.classes?")  # fmt: skip
+def check_class_count(records: Records, split: str, classes: int) -> None:
+    """Raises ValueError where the files name another number of classes than ``classes``."""
+    if records.classes is not None and len(records.classes) != classes:
+        raise ValueError(f"the {split} images have {len(records.classes)} classes, and the model {classes}; is a "
+                         "folder missing, or is it task.classes?")  # fmt: skip
+
+
+def check_same_classes(train: Records, validation: Records) -> None:
+    """Raises ValueError where two splits name different classes; they must be as many."""
     if train.classes is not None and validation.classes is not None and train.classes != validation.classes:
         first = next(
             n for n, pair in enumerate(zip(train.classes, validation.classes, strict=True)) if len({*pair}) > 1

@@ -47,20 +47,24 @@ class Batch:
 
 
 class Unreadable:
-    """Counts the images that cannot be decoded and reports them as warnings; too many end the run."""
+    """Counts the images that cannot be decoded and reports them as warnings; too many end the run.
 
-    def __init__(self) -> None:
-        self.seen, self.count = 0, 0
+    Warned of are the first 10, and then the 100th, the 1,000th and so on. fate: what becomes of such an image.
+    """
+
+    def __init__(self, fate: str) -> None:
+        self.fate, self.seen, self.count = fate, 0, 0
 
     def add(self, images: int, reasons: Sequence[str]) -> None:
         """Raises ValueError once more than 10 images and 1 % of those seen cannot be decoded."""
         self.seen += images
         for reason in reasons:
             self.count += 1
-            if self.count <= _FEW or self.count % 100 == 0:
-                warnings.warn(f"{reason}; it is left out, the {self.count}. of {self.seen:,} images", stacklevel=2)
+            if self.count <= _FEW or self.count == 10 ** (len(str(self.count)) - 1):
+                text = f"{reason}; it {self.fate}, as {self.count:,} of {self.seen:,} images so far in this process"
+                warnings.warn(text, stacklevel=2)
         if self.count > _FEW + self.seen // 100:
-            raise ValueError(f"{self.count} of {self.seen:,} images cannot be decoded, the last one: {reasons[-1]}")
+            raise ValueError(f"{self.count:,} of {self.seen:,} images cannot be decoded, the last one: {reasons[-1]}")
 
 
 def training_batches(
@@ -78,9 +82,9 @@ def training_batches(
     """Endless shares of process ``rank`` in the batches of ``batch_size`` images, from batch ``start`` on.
 
     All processes' shares of a step, one after the other, are the same batch whatever their number. An image that cannot
-    be decoded is grey, has the label `IGNORED`, and is warned of. Raises ValueError where batch_size is more than there
-    are images or does not divide by ``processes``, and as `Records.read` and `Unreadable.add` do;
-    OSError where a worker dies.
+    be decoded is grey, has the label `IGNORED`, and is warned of as `Unreadable` does. Raises ValueError where
+    batch_size is more than there are images or does not divide by ``processes``, and as `Records.read` and
+    `Unreadable.add` do; OSError where a worker dies.
     """
     steps = batch_count(int(records.blocks.sum()), batch_size)
     if batch_size % processes:
@@ -101,7 +105,8 @@ def training_batches(
     # A stream has one block open, or two that it shares with its neighbours.
     open_blocks = 3 * (streams(batch_size) // (processes * pieces) + 1)
     reader = ImageReader(records, shared, seed=seed, classes=classes, open_blocks=open_blocks)
-    yield from _batches(reader, contents(), pieces=pieces, workers=workers, device=device)
+    counter = Unreadable("is left out of the loss")
+    yield from _batches(reader, contents(), counter, pieces=pieces, workers=workers, device=device)
 
 
 def evaluation_batches(
@@ -116,14 +121,21 @@ def evaluation_batches(
     workers = min(_workers(), len(contents))
     shared = SharedBatches(_slots(workers, 1), batch_size, size)
     reader = ImageReader(records, shared, seed=0, classes=classes, open_blocks=1)
-    yield from _batches(reader, contents, pieces=1, workers=workers, device=device)
+    counter = Unreadable("counts as wrong")
+    yield from _batches(reader, contents, counter, pieces=1, workers=workers, device=device)
 
 
 def _batches(
-    reader: ImageReader, contents: Iterable[tuple[int, Numbers]], *, pieces: int, workers: int, device: torch.device
+    reader: ImageReader,
+    contents: Iterable[tuple[int, Numbers]],
+    counter: Unreadable,
+    *,
+    pieces: int,
+    workers: int,
+    device: torch.device,
 ) -> Iterator[Batch]:
     """The images that ``contents`` names by epoch and numbers; the workers take the ``pieces`` of a batch in turn."""
-    shared, counter = reader.shared, Unreadable()
+    shared = reader.shared
 
     def chunks() -> Iterator[Chunk]:
         for (epoch, numbers), slot in zip(contents, itertools.cycle(range(shared.slots)), strict=False):

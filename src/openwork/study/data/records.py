@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 _TAR_BLOCK = 100  # images that are read together; as many as a row group of the hub's image sets
+_TAR_END = 1024  # bytes: two empty records, with which POSIX has every tar file end
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def open_records(folder: Path, split: str) -> Records:
     * a folder of images for each class: ``train/n01440764/*.JPEG``; labels count the sorted names.
 
     "validation" may also be called "val". Raises FileNotFoundError where there is no such split, and ValueError for
-    two forms at once, a shard that is missing, truncated or of another format, and a class without images.
+    two forms at once, a shard that is missing, truncated or of another format, columns of other types, a class without
+    images, and a split without any.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; give the one that holds the split {split!r}")
@@ -71,6 +73,8 @@ def open_records(folder: Path, split: str) -> Records:
         )
     if len(found) > 1:
         raise ValueError(f"{folder} holds the split {split!r} in {len(found)} forms; keep one")
+    if not found[0].blocks.sum():
+        raise ValueError(f"the split {split!r} of {folder} has no image; fetch it again")
     return found[0]
 
 
@@ -139,9 +143,20 @@ def _parquet(path: Path) -> "pq.ParquetFile":
 
 
 def _class_names(file: "pq.ParquetFile", path: Path) -> tuple[str, ...] | None:
+    """The names of the classes, where the file tells. Raises ValueError for other columns than `read` can take."""
+    import pyarrow as pa
+
     names = file.schema_arrow.names
     if "label" not in names or not {"image", "img"} & set(names):
         raise ValueError(f"{path} must have the columns image and label, it has {', '.join(names)}")
+    image, label = (file.schema_arrow.field(name).type for name in ("image" if "image" in names else "img", "label"))
+    place = image.get_field_index("bytes") if pa.types.is_struct(image) else -1
+    if place < 0 or not (pa.types.is_binary(image[place].type) or pa.types.is_large_binary(image[place].type)):
+        raise ValueError(
+            f"image of {path} must be struct<bytes, path>, got {image}; save it with datasets' Image feature"
+        )
+    if not pa.types.is_integer(label):
+        raise ValueError(f"label of {path} must be an integer, got {label}; number the classes")
     metadata = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
     feature = metadata.get("info", {}).get("features", {}).get("label", {})
     return tuple(feature["names"]) if feature.get("names") else None
@@ -234,9 +249,23 @@ def _tar_samples(path: Path) -> Iterator[tuple[int, int, int, int]]:
                     key, parts = name, {}
                 kind = "image" if f".{suffix.lower()}" in IMAGE_SUFFIXES else suffix
                 parts[kind] = (member.offset_data, member.size)
+            _check_tar_end(path, archive.offset)
         yield from _complete(parts, key, path)
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"{path} is not a whole, uncompressed tar file ({error}); fetch it again") from error
+
+
+def _check_tar_end(path: Path, at: int) -> None:
+    """Raises ValueError unless the file ends where its members do: to tarfile, whatever is no header is the end."""
+    with path.open("rb") as file:
+        file.seek(at)
+        end = file.read(1 << 20)  # writers pad by up to 10 kB, and what another tar would add comes soon after
+    if len(end) < _TAR_END:
+        raise ValueError(f"{path} is cut off at byte {at + len(end)}: the empty end of a tar file is missing; fetch it "
+                         "again")  # fmt: skip
+    if any(end):
+        raise ValueError(f"{path} goes on after byte {at}, where its last file ends; if two tars were put together, "
+                         "take them apart, else fetch it again")  # fmt: skip
 
 
 def _complete(parts: dict[str, tuple[int, int]], key: str, path: Path) -> Iterator[tuple[int, int, int, int]]:

@@ -1,5 +1,6 @@
 """ResNet on ImageNet, trained as by Gale, Elsen & Hooker 2019 (arXiv 1902.09574, appendix; their code)."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from openwork.study.data import imagenet
 from openwork.study.data.loader import Batch, evaluation_batches, training_batches
 from openwork.study.data.order import share
 from openwork.study.data.reader import IGNORED
-from openwork.study.data.records import Records
+from openwork.study.data.records import Records, open_records
 from openwork.study.models.resnet import ResNet, from_hugging_face
 from openwork.study.processes import rank, sum_over_processes, world_size
 from openwork.study.tasks.classification import channels_last, kernels_decayed
@@ -29,8 +30,8 @@ class ImageNetResNet:
     batch_size: images of an optimizer step. part_size: images that go through the network, and its norms, at once: a
         step's batch is divided into parts of this size, which any number of processes share. The paper's is 128.
     rate: the learning rate for a batch of 256, scaled with batch_size. Over ``epochs`` it rises for ``warm_up`` epochs
-        on a straight line from 0 and falls to a tenth at each of the ``milestones``. A run of fewer steps has the same
-        shape in fewer epochs.
+        on a straight line from 0, or not at all where that is 0, and falls to a tenth at each of the ``milestones``. A
+        run of fewer steps has the same shape in fewer epochs.
     weight_decay: of the weights of convolutions and ``fc``, not of norms and biases. decay_random: also of the means of
         random weights, as the paper has it for variational dropout; L0 has a weight decay of its own.
     """
@@ -52,8 +53,17 @@ class ImageNetResNet:
     label_smoothing: float = field(default=0.1, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.part_size < 1 or self.batch_size % self.part_size:
+        if self.part_size < 1 or self.batch_size < 1 or self.batch_size % self.part_size:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of part_size, got {self.part_size}")
+        for name, fits, right in (
+            ("size", self.size >= 1, "at least 1; the paper's is 224"),
+            ("epochs", self.epochs > 0, "more than 0; the paper's are 102.3"),
+            ("warm_up", self.warm_up >= 0, "at least 0, which is none; the paper's is 5 epochs"),
+            ("weight_decay", self.weight_decay >= 0, "at least 0, which is none; the paper's is 1e-4"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1), where 0 is none; the paper's is 0.1"),
+        ):
+            if not fits:
+                raise ValueError(f"task.{name} must be {right}; got {getattr(self, name)}")
 
     @property
     def title(self) -> str:
@@ -75,11 +85,12 @@ class ImageNetResNet:
         return torch.optim.SGD(groups, lr=self.learning_rate(0), momentum=0.9, nesterov=True, fused=True)
 
     def learning_rate(self, progress: float) -> float:
-        """Peak * min(epoch / warm_up, 1) * 0.1 to the power of the number of milestones passed."""
+        """Peak * min(epoch / warm_up, 1) * 0.1 to the power of the number of milestones passed; 1 if warm_up is 0."""
         epoch = progress * self.epochs
         peak = self.rate * self.batch_size / 256
         passed = sum(epoch >= milestone for milestone in self.milestones)
-        return float(peak * min(epoch / self.warm_up, 1.0) * 0.1**passed)
+        warmth = min(epoch / self.warm_up, 1.0) if self.warm_up else 1.0
+        return float(peak * warmth * 0.1**passed)
 
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Parts]:
         """Randomly cropped images in parts, in an order drawn for each epoch from the seed; see `training_batches`.
@@ -92,7 +103,8 @@ class ImageNetResNet:
                 f"a batch has {count} parts of {self.part_size} images, which {processes} processes cannot share "
                 "equally; start a number of processes that divides it, or choose another task.part_size"
             )
-        train, _ = self._records()
+        train, validation = self._images("train"), self._images(self.validation)
+        imagenet.check_same_classes(train, validation)
         for batch in training_batches(
             train,
             self.batch_size,
@@ -124,11 +136,12 @@ class ImageNetResNet:
 
         accuracy and top5: the fraction of images whose label is the first, or among the first five, 0-1; loss: mean
         cross-entropy in nats, without smoothing, of the readable images; unreadable: how many could not be decoded,
-        which count as wrong. Raises ValueError where images were lost or counted twice.
+        which count as wrong; images: how many there are. Needs no training images. Raises ValueError where images
+        were lost or counted twice.
         """
         training = model.training
         model.eval()
-        _, validation = self._records()
+        validation = self._images(self.validation)
         size = int(validation.blocks.sum())
         numbers = range(*share(size, rank(), world_size()))
         totals = torch.zeros(5, dtype=torch.float64, device=device)
@@ -145,8 +158,29 @@ class ImageNetResNet:
             "accuracy": correct / size,
             "top5": among_five / size,
             "loss": loss / max(size - unreadable, 1),
-            "unreadable": unreadable,
+            "unreadable": int(unreadable),
+            "images": size,
         }
+
+    def check_same_classes(self, other: "ImageNetResNet") -> None:
+        """Raises ValueError where the other task's validation images name other classes than this one's.
+
+        Only where this one's are in a folder, in the same form: the hub calls "tench, Tinca tinca" what is the folder
+        n01440764. Nothing is downloaded for it.
+        """
+        try:
+            mine = open_records(imagenet.local_folder(self.source), self.validation)
+        except FileNotFoundError:
+            return
+        theirs = other._images(other.validation)
+        if mine.classes is None or theirs.classes is None or type(mine) is not type(theirs):
+            return
+        for label, (expected, found) in enumerate(itertools.zip_longest(mine.classes, theirs.classes)):
+            if expected != found:
+                raise ValueError(
+                    f"class {label} is {found!r} in {other.source} and {expected!r} in {self.source}, whose classes "
+                    "the model knows; both must have the same classes in the same order"
+                )
 
     def _counts(self, model: nn.Module, batch: Batch) -> Tensor:
         """Images, first right, among the first five, sum of losses and unreadable images of a batch, (5,) float64."""
@@ -162,8 +196,7 @@ class ImageNetResNet:
             logits: Tensor = model(images)
         return logits.float()
 
-    def _records(self) -> tuple[Records, Records]:
-        train = imagenet.image_records(self.source, "train")
-        validation = imagenet.image_records(self.source, self.validation)
-        imagenet.check_same_classes(train, validation, self.classes)
-        return train, validation
+    def _images(self, split: str) -> Records:
+        records = imagenet.image_records(self.source, split)
+        imagenet.check_class_count(records, "training" if split == "train" else "validation", self.classes)
+        return records
