@@ -255,6 +255,24 @@ def test_the_command_names_a_vocabulary_of_another_size(text, monkeypatch):
         command(["eval", str(text / "replaced")], monkeypatch)
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--threshold", "2"], "--threshold is for variational dropout; this run trained dense"),
+        (
+            ["--vocabulary", "x"],
+            "--vocabulary is for a run on text files; Transformer, number words always makes its own",
+        ),
+        (["--alpha", "nan"], "--alpha must be a finite number from 0 on, got nan"),
+        (["--alpha", "inf"], "--alpha must be a finite number from 0 on, got inf"),
+        (["--alpha", "-0.5"], "--alpha must be a finite number from 0 on, got -0.5"),
+    ],
+)
+def test_options_that_do_not_fit_the_run_are_named(trained, options, sentence, monkeypatch):
+    with pytest.raises(ValueError, match=sentence):
+        command(["translate", str(trained[0]), *options], monkeypatch)
+
+
 def test_the_command_counts_bleu_of_files(tmp_path, monkeypatch):
     for name, lines in (("ours", "Das ist ein Haus .\n"), ("theirs", "Das ist ein Haus .\n"), ("more", "a\nb\n")):
         (tmp_path / name).write_text(lines)

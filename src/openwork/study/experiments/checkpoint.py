@@ -80,11 +80,14 @@ def load_training(
     return rows
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint.pt. Raises FileNotFoundError, and ValueError for a truncated or foreign file."""
+def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint.pt; ``mapped``: its tensors are not read.
+
+    Raises FileNotFoundError, and ValueError for a truncated or foreign file.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}; give a run's directory or its checkpoint.pt")
-    state = load_torch(path)
+    state = load_torch(path, mapped=mapped)
     if not isinstance(state, dict) or not state.keys() >= _KEYS:
         raise ValueError(f"{path} is not a checkpoint of a run; `openwork inspect` reads other files")
     return state
