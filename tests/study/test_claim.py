@@ -10,13 +10,14 @@ from openwork.study.experiments.claim import ClaimedError, claim
 from openwork.study.files import WriteError
 
 HOLDER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from openwork.study.experiments.claim import claim
 with claim(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
+FORKING = HOLDER.replace('print("held"', "os.fork() or print(os.getpid()")  # the child says that it is there
 
 
 def test_a_claim_excludes_other_processes_until_its_own_is_killed(tmp_path):
@@ -31,6 +32,20 @@ def test_a_claim_excludes_other_processes_until_its_own_is_killed(tmp_path):
     with claim(tmp_path):
         assert f"process {os.getpid()} " in (tmp_path / "lock").read_text()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_forked_child_that_outlives_the_claimant_does_not_hold_the_claim(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", FORKING, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        child = int(holder.stdout.readline())
+        try:
+            with pytest.raises(ClaimedError), claim(tmp_path):  # what the child closes frees nothing
+                pass
+            holder.send_signal(signal.SIGKILL)
+            holder.wait()
+            with claim(tmp_path):
+                os.kill(child, 0)  # it lives
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_of_many_who_claim_at_once_one_has_it_at_a_time(tmp_path):

@@ -164,6 +164,7 @@ def test_a_diverged_run_has_an_exit_code_of_its_own(folder):
         (["run", "mylab:variational", "technique.coefficient.final=-1"], "coefficient must be >= 0, got -1"),
         (["run", "mylab:variational", "--device", "gpu9"], "unknown device 'gpu9'; give cpu, cuda"),
         (["run", "mylab:variational", "--out", "mylab.py"], "cannot use mylab.py"),
+        (["bleu", "no.txt", "x"], "cannot use no.txt: no such file or directory; make it usable or give another"),
         (["run", "mylab:variational", "--out", "/proc/nowhere"], "cannot use /proc/nowhere"),
         (["eval", "nothing"], "no checkpoint nothing; give a run's directory"),
         (["inspect", "nothing.pt"], "no checkpoint file nothing.pt"),

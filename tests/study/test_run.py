@@ -24,6 +24,7 @@ from openwork.study.experiments.execute import execute
 from openwork.study.experiments.live import prepare, restore
 from openwork.study.experiments.quickstart import runs as quickstart_runs
 from openwork.study.experiments.run import Run
+from openwork.study.results.store import collect
 from openwork.study.tasks.lenet import DigitsLeNet300100, ImagesLeNet300100, MnistLeNet5Caffe, MnistLeNet300100
 
 TASK = DigitsLeNet300100(peak_learning_rate=5e-3)
@@ -45,6 +46,26 @@ class Exploding(DigitsLeNet300100):
         model.seen = getattr(model, "seen", 0) + 1
         loss = super().loss(model, batch)
         return loss * math.nan if model.seen >= 7 else loss
+
+
+@dataclasses.dataclass(frozen=True)
+class LastUpdate(DigitsLeNet300100):
+    """The update of step 7 makes the weights NaN, after its loss."""
+
+    def loss(self, model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        model.seen = getattr(model, "seen", 0) + 1
+        loss = super().loss(model, batch)
+        if model.seen == 7:
+            loss.register_hook(lambda gradient: gradient * math.nan)
+        return loss
+
+
+@dataclasses.dataclass(frozen=True)
+class LastTest(DigitsLeNet300100):
+    """The test at the end finds a loss that is no number."""
+
+    def test(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        return {**self.evaluate(model, device), "loss": math.nan}
 
 
 def test_magnitude_pruning_learns_the_digits_and_records_everything(tmp_path):
@@ -183,6 +204,19 @@ def test_a_diverged_run_is_recorded_with_its_step(tmp_path):
     result = execute(run, tmp_path, evaluations=8)
     assert (result["status"], result["step"], result["after"]) == ("diverged", 10, None)
     assert execute(run, tmp_path) == result
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: type(t).__name__)
+@pytest.mark.parametrize("task", [LastUpdate(), LastTest()], ids=lambda t: type(t).__name__)
+def test_nan_after_the_last_loss_is_no_finished_run(tmp_path, task, technique):
+    run = Run(task, technique, steps=7)
+    result = execute(run, tmp_path, evaluations=1)
+    assert (result["status"], result["step"], result["after"]) == ("diverged", 7, None)
+    assert not (tmp_path / run.id / "model.safetensors").exists()
+    for path in (tmp_path / run.id).glob("*.json*"):
+        assert "NaN" not in path.read_text()
+    (first,), differences = collect([tmp_path, tmp_path])
+    assert (first["status"], differences) == ("diverged", [])
 
 
 def test_restore_rethresholds_variational_dropout(tmp_path):

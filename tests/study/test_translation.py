@@ -12,10 +12,12 @@ from torch.nn import functional as F
 import openwork as ow
 from openwork.cli import app
 from openwork.study.data.number_words import number_words
+from openwork.study.data.vocabulary import train_vocabulary
 from openwork.study.experiments import number_words as experiments
 from openwork.study.experiments import transformer as grids
+from openwork.study.experiments.config import canonical
 from openwork.study.experiments.execute import execute
-from openwork.study.experiments.live import restore
+from openwork.study.experiments.live import prepare, restore
 from openwork.study.experiments.run import Run
 from openwork.study.models.transformer import padded
 from openwork.study.tasks.number_words import NumberWords
@@ -263,6 +265,51 @@ def test_the_command_translates_line_by_line(trained, monkeypatch, capfd):
     assert found == [first, "", *rest, ""]
     with pytest.raises(ValueError, match="line 2 of standard input is not UTF-8"):
         command(["translate", str(folder)], monkeypatch, b"one\n\xff\n")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """Two vocabularies, and checkpoints of two runs that name them, both with a model of the first."""
+    folder = tmp_path_factory.mktemp("text")
+    pairs = number_words("train")[:500]
+    for size in (60, 64):
+        (folder / f"{size}.model").write_bytes(train_vocabulary(lambda: pairs, size, byte_fallback=False))
+    fields = {name: value for name, value in vars(TINY).items() if name != "title"}
+    runs = [Run(TextTranslation(**fields, training=("news",), vocabulary_file=str(folder / f"{size}.model")), None, 1)
+            for size in (60, 64)]  # fmt: skip
+    state = prepare(runs[0], CPU).state()
+    for name, run in (("fits", runs[0]), ("replaced", runs[1])):
+        (folder / name).mkdir()
+        torch.save({**state, "run": canonical(run)}, folder / name / "checkpoint.pt")
+    return folder
+
+
+def test_the_command_names_a_vocabulary_of_another_size(text, monkeypatch):
+    found = command(["translate", str(text / "fits"), "--vocabulary", str(text / "60.model")], monkeypatch, b"\n")
+    assert found == "\n"
+    sentence = r"the vocabulary has 64 ids and that of the model in .*checkpoint.pt had 60; give the one that"
+    with pytest.raises(ValueError, match=sentence):
+        command(["translate", str(text / "fits"), "--vocabulary", str(text / "64.model")], monkeypatch)
+    with pytest.raises(ValueError, match=sentence):
+        command(["eval", str(text / "replaced")], monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--threshold", "2"], "--threshold is for variational dropout; this run trained dense"),
+        (
+            ["--vocabulary", "x"],
+            "--vocabulary is for a run on text files; Transformer, number words always makes its own",
+        ),
+        (["--alpha", "nan"], "--alpha must be a finite number from 0 on, got nan"),
+        (["--alpha", "inf"], "--alpha must be a finite number from 0 on, got inf"),
+        (["--alpha", "-0.5"], "--alpha must be a finite number from 0 on, got -0.5"),
+    ],
+)
+def test_options_that_do_not_fit_the_run_are_named(trained, options, sentence, monkeypatch):
+    with pytest.raises(ValueError, match=sentence):
+        command(["translate", str(trained[0]), *options], monkeypatch)
 
 
 def test_the_command_counts_bleu_of_files(tmp_path, monkeypatch):

@@ -43,5 +43,5 @@ def main() -> None:
 
 def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"cannot use {error.filename}: {error.strerror.lower()}; make it usable or choose another with --out"
+        return f"cannot use {error.filename}: {error.strerror.lower()}; make it usable or give another"
     return str(error) or type(error).__name__

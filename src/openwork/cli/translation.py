@@ -1,5 +1,6 @@
 """Commands for text: translate, bleu."""
 
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -16,7 +17,7 @@ _CHUNK = 10_000  # lines that are sorted by length together
 def translate(
     checkpoint: Checkpoint,
     beam: Annotated[int, typer.Option(min=1, help="Beginnings that are followed at the same time.")] = 4,
-    alpha: Annotated[float, typer.Option(help="Strength of the length penalty.")] = 0.6,
+    alpha: Annotated[float, typer.Option(help="Strength of the length penalty, from 0 on.")] = 0.6,
     batch: Annotated[int, typer.Option(min=1, help="Sentences at the same time.")] = 128,
     threshold: Annotated[float | None, typer.Option(help="Another threshold on log alpha.")] = None,
     vocabulary: Annotated[Path | None, typer.Option(help="The model's vocabulary, where it is not to be made.")] = None,
@@ -25,15 +26,25 @@ def translate(
 ) -> None:
     """Translate standard input, a sentence a line, to standard output with the model of a run."""
     from openwork.study.experiments.config import TRUSTED
-    from openwork.study.experiments.live import restore
+    from openwork.study.experiments.live import read_run, restore
     from openwork.study.tasks.translation import Translation
 
-    settings = [f"technique.threshold={threshold}"] if threshold is not None else []
-    settings += [f"task.vocabulary_file={vocabulary.absolute()}"] if vocabulary else []
-    live = restore(checkpoint, settings=settings, trusted=(*TRUSTED, *(trust or ())))
-    task, place = live.run.task, checked_device(device)
+    trusted = (*TRUSTED, *(trust or ()))
+    run, place = read_run(checkpoint, trusted=trusted), checked_device(device)
+    task = run.task
     if not isinstance(task, Translation):
         raise ValueError(f"{checkpoint} is a run of {task.title}, which does not translate; give one that does")
+    if threshold is not None and not hasattr(run.technique, "threshold"):
+        raise ValueError(f"--threshold is for variational dropout; this run trained {run.name}")
+    if vocabulary and not hasattr(task, "vocabulary_file"):
+        raise ValueError(f"--vocabulary is for a run on text files; {task.title} always makes its own, so leave it out")
+    if not 0 <= alpha < math.inf:  # below 0 the search would stop too early
+        raise ValueError(f"--alpha must be a finite number from 0 on, got {alpha}")
+    settings = [f"technique.threshold={threshold}"] if threshold is not None else []
+    settings += [f"task.vocabulary_file={vocabulary.absolute()}"] if vocabulary else []
+    live = restore(checkpoint, settings=settings, trusted=trusted)
+    task = live.run.task
+    assert isinstance(task, Translation)
     model = live.finalized_copy().to(place)
     known = task.vocabulary()
     lines, empty, long, unknown = _lines(sys.stdin.buffer, "standard input"), 0, 0, 0

@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from openwork.core.sparsifier import Sparsifier
 from openwork.inspect.torch_file import load_torch
 from openwork.study.files import write_atomically
+from openwork.study.models.transformer import Transformer
 
 _KEYS = {"run", "model", "sparsifier"}
 
@@ -36,12 +37,25 @@ def write_weights(model: nn.Module, path: Path) -> None:
 
 def load_model(state: dict[str, Any], model: nn.Module, sparsifier: Sparsifier | None, path: Path) -> None:
     """The inverse of `model_state`. Raises ValueError, which names ``path``, where the tensors do not fit the model."""
+    if isinstance(model, Transformer):
+        _check_vocabulary(state["model"], model, path)
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit its own description: {mismatch(error)}") from error
     if sparsifier:
         sparsifier.load_state_dict(state["sparsifier"])
+
+
+def _check_vocabulary(tensors: dict[str, Tensor], model: Transformer, path: Path) -> None:
+    """Its size is not part of a run's description: the data or a file of the user's says it."""
+    embedding = tensors.get("embedding.weight")
+    size = model.embedding.num_embeddings
+    if embedding is not None and len(embedding) != size:
+        raise ValueError(
+            f"the vocabulary has {size} ids and that of the model in {path} had {len(embedding)}; give the one that "
+            "the model was trained with"
+        )
 
 
 def training_state(
@@ -66,11 +80,14 @@ def load_training(
     return rows
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint.pt. Raises FileNotFoundError, and ValueError for a truncated or foreign file."""
+def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint.pt; ``mapped``: its tensors are not read.
+
+    Raises FileNotFoundError, and ValueError for a truncated or foreign file.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}; give a run's directory or its checkpoint.pt")
-    state = load_torch(path)
+    state = load_torch(path, mapped=mapped)
     if not isinstance(state, dict) or not state.keys() >= _KEYS:
         raise ValueError(f"{path} is not a checkpoint of a run; `openwork inspect` reads other files")
     return state

@@ -5,6 +5,9 @@ process ends in whatever way, so there is nothing to expire, no heartbeat, and n
 it holds where the file system carries locks between them (NFS from version 4, Lustre mounted with ``flock``, GPFS,
 CephFS). On one that does not, two machines may train the same run; they then write the same files, each whole.
 
+A process that is forked would hold the lock as long as it lives, after the end of the one that claimed, too: it closes
+the files of all claims at once. Programs that are started do not inherit them.
+
 The file is created anew for each claim and removed with it. On NFS that also makes the machine read the directory
 again, and so see a result that another machine has just written.
 """
@@ -19,6 +22,18 @@ from typing import TextIO
 
 from openwork.study.files import writing
 from openwork.study.processes import barrier, rank
+
+_held: set[TextIO] = set()
+"""The locked files of this process's claims."""
+
+
+def _close_inherited() -> None:
+    # Without a word to the system about the lock, which is the parent's, too: it goes with the last who has it open.
+    while _held:
+        _held.pop().close()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
 
 
 class ClaimedError(ValueError):
@@ -38,11 +53,13 @@ def claim(folder: Path) -> Iterator[None]:
     path = folder / "lock"
     with writing(path):
         file = _locked(path)
+    _held.add(file)
     try:
         barrier()
         yield
     finally:
         path.unlink(missing_ok=True)  # before letting go: it is still ours
+        _held.discard(file)
         file.close()
 
 

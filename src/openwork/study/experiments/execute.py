@@ -8,7 +8,7 @@ threshold), model.safetensors (the finalized model) and result.json: where it ex
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +121,15 @@ def _train(
     began = time.perf_counter()
     for step, losses in _until_divergence(stretch, live):
         seconds, began = seconds + time.perf_counter() - began, time.perf_counter()
-        if not all(math.isfinite(loss) for loss in losses.values()):
+        if not _finite(losses):
             return _record(live, folder, step=step, seconds=seconds, finished=False)
         metrics = {**losses, **run.task.evaluate(live.model, live.device), "sparsity": live.sparsity()}
         if live.sparsifier and dense and dense.dense:
             metrics["expected_flops"] = expected_flops(dense, live.sparsifier)
-        rows.append({"step": step, **metrics, **live.layers(), "seconds": round(seconds, 3)})
+        row = {"step": step, **metrics, **live.layers(), "seconds": round(seconds, 3)}
+        if not _finite(row):  # the losses are from before the last update
+            return _record(live, folder, step=step, seconds=seconds, finished=False)
+        rows.append(row)
         if step in kept:  # before the checkpoint: resuming after it would not come here again
             write_snapshot(folder, step, live.finalized_weights())
         _save(live, optimizer, folder, rows)
@@ -143,6 +146,11 @@ def _until_divergence(
     except DivergedError:
         assert live.sparsifier
         yield live.sparsifier.steps, {"train_loss": math.nan}
+
+
+def _finite(row: Mapping[str, Any]) -> bool:
+    """Whether no number of the row is NaN or infinite; an accuracy is a number also where the loss is none."""
+    return all(math.isfinite(value) for value in row.values() if isinstance(value, float))
 
 
 def _finalized_weights(
@@ -174,15 +182,16 @@ def _save(live: Live, optimizer: torch.optim.Optimizer, folder: Path, rows: list
     """One file holds all that resuming needs, so that no crash can leave two halves that disagree."""
     state = {**live.state(), **training_state(optimizer, live.device, rows)}
     write_atomically(folder / "checkpoint.pt", lambda path: torch.save(state, path))
-    write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
 def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bool) -> dict[str, Any]:
+    """The result, which it writes; a run that is ``finished`` has diverged where its final metrics are not finite."""
     run = live.run
     result: dict[str, Any] = {
         "format": FORMAT,
         "id": run.id,
-        "status": "finished" if finished else "diverged",
+        "status": "diverged",
         "step": step,
         "name": run.name,
         "seed": run.seed,
@@ -206,9 +215,11 @@ def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bo
         counts = report(plain, select=run.select)
         before = {**final_metrics(run.task, live.model, live.device), "sparsity": live.sparsity()}
         after = {**final_metrics(run.task, plain, live.device), "sparsity": counts.sparsity}
-        result |= {"before": before, "after": after, **counts.to_dict()}
+        finished = _finite(before) and _finite(after)
+    if finished:
+        result |= {"status": "finished", "before": before, "after": after, **counts.to_dict()}
         write_weights(plain, folder / "model.safetensors")
-    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    write_text(folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
     if finished:  # only now is what resuming needs of no use any more
         write_atomically(folder / "checkpoint.pt", lambda path: torch.save(live.state(), path))
     barrier()  # no process goes on before the first one has written

@@ -111,15 +111,25 @@ def compiled(live: Live) -> Objective:
     return function
 
 
+def read_run(path: Path, *, trusted: Collection[str] = TRUSTED) -> Run:
+    """The run alone of what `restore` takes; no model is made and no data is needed. Raises as that does."""
+    run: Run = from_plain(json.loads(read_checkpoint(_file(path), mapped=True)["run"]), trusted)
+    return run
+
+
 def restore(path: Path, *, settings: Sequence[str] = (), trusted: Collection[str] = TRUSTED) -> Live:
     """The run of a checkpoint.pt (or of the run directory that holds one), with its weights, on the CPU.
 
     settings: ``field=value`` changes to the run, such as "technique.threshold=2.0".
     Raises FileNotFoundError, and ValueError for a truncated or foreign file or one that uses untrusted code.
     """
-    path = path / "checkpoint.pt" if path.is_dir() else path
+    path = _file(path)
     state = read_checkpoint(path)
     run = override(from_plain(json.loads(state["run"]), trusted), settings)
     live = prepare(run, torch.device("cpu"))
     load_model(state, live.model, live.sparsifier, path)
     return live
+
+
+def _file(path: Path) -> Path:
+    return path / "checkpoint.pt" if path.is_dir() else path
