@@ -149,7 +149,7 @@ class Cifar10ResNet(Cifar10):
 
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Images cropped from 40x40, padded with black, mirrored every other time, then normalised and enlarged."""
-        augmented = _augmented(self.data(device)[0], self.batch_size, seed, start)
+        augmented = _augmented(_normalized(device, self.jpeg)[0], self.batch_size, seed, start)
         return ((_twice_as_large(images), labels) for images, labels in augmented)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
