@@ -54,7 +54,7 @@ def test_a_library_that_does_nothing_is_red():
 
 
 def test_only_an_error_that_the_library_raises_with_a_reason_is_a_refusal():
-    assert outcome(OpenworkL0, by_title("fine-tuning keeps the zeros").check).text.startswith("ValueError: from_zeros")
+    assert outcome(OpenworkL0, by_title("fine-tuning keeps the zeros").check).text.startswith("ValueError: keep_zeros")
 
     def elsewhere(library):
         raise ValueError("not raised in openwork's source")

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import openwork as ow
-from openwork.core.technique import MaskTechnique, Technique
+from openwork.core.masks.technique import MaskTechnique
+from openwork.core.technique import Technique
 
 RAMP = ow.Cubic(0.8, begin=2, end=10, every=2)
 COEFFICIENT = ow.Linear(1e-2, begin=1, end=5)
@@ -131,17 +132,17 @@ def test_zeros_are_exact_after_every_step(technique, name):
         expected = sum(sparsifier._mechanism.zeros().values())
         assert sum(int((w.parameter == 0).sum()) for w in sparsifier.weights) == expected
         for weight in sparsifier.weights:
-            mask = sparsifier._mechanism.masks()[weight.name]
+            mask = sparsifier.masks()[weight.name]
             assert (weight.parameter[~mask] == 0).all()
             for state in optimizer.state.get(weight.parameter, {}).values():
                 if torch.is_tensor(state) and state.shape == mask.shape and technique.hidden != "trained":
                     assert (state[~mask].abs() <= 1e-8).all()  # Adamax keeps it at its eps or above
-    assert sparsifier.sparsity() > (0.1 if technique.allocation == ow.AboveThreshold() else 0.79)
+    assert sparsifier.sparsity() > (0.1 if technique.criterion == ow.Threshold() else 0.79)
 
 
 @every_mask
 def test_the_target_is_reached_exactly(technique):
-    if technique.allocation == ow.AboveThreshold():
+    if technique.criterion == ow.Threshold():
         pytest.skip("the technique has thresholds and no target")
     _, sparsifier, _ = started(technique, steps=10)
     numels = [w.parameter.numel() for w in sparsifier.weights]

@@ -7,7 +7,7 @@ import torch
 from helpers import conv_net, image_batches, train_step
 
 import openwork as ow
-from openwork.core.threshold import keep_largest, kth_largest, kth_largest_plain
+from openwork.core.masks.threshold import keep_largest, kth_largest, kth_largest_plain
 
 pytestmark = [
     pytest.mark.gpu,

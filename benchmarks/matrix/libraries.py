@@ -87,7 +87,7 @@ class Openwork(Library):
         super().__init__(model, case, sparsity=sparsity, begin=begin, zeros=zeros)
         named = ow.matching(*case.weights, among=ow.all_parameters)
         self.select = named if case.by_name else ow.matmul_weights
-        self.sparsifier = ow.sparsify(model, self.technique(), select=self.select, from_zeros=zeros != "none")
+        self.sparsifier = ow.sparsify(model, self.technique(), select=self.select, keep_zeros=zeros != "none")
 
     def technique(self) -> Technique:
         """With its settings."""

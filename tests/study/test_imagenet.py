@@ -140,7 +140,7 @@ def test_l0s_coefficients_are_those_of_the_published_table():
 
 
 def test_extended_pruning_reaches_the_published_sparsities_of_the_whole_model():
-    from openwork.core.threshold import keep_count
+    from openwork.core.masks.threshold import keep_count
 
     shapes = {name: p.numel() for name, p in ImageNetResNet().model().named_parameters() if p.dim() > 1}
     found = []

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from openwork.core.batchnorm import recalibrate_batchnorm
+from openwork.core.masks.technique import MaskTechnique
 from openwork.core.selection import Select, matmul_weights
 from openwork.core.sparsifier import sparsify
-from openwork.core.technique import MaskTechnique
 
 
 @dataclass(frozen=True)

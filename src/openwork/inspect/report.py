@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from openwork.core.patterns import output_first
+from openwork.core.layout import output_first
+from openwork.core.parameters.weight import ReparameterizedWeight
 from openwork.core.selection import Select, find_weights, matmul_weights
 from openwork.core.sharded import is_sharded
 from openwork.core.sparsifier import Sparsifier
-from openwork.core.technique import ReparameterizedWeight
 from openwork.inspect.checkpoint import model_tensors, read_checkpoint
 from openwork.inspect.flops import CONVENTION, Flops, count_flops
 from openwork.inspect.size import Size, size_of

@@ -7,7 +7,7 @@ paper's, in fractions of the training; the coefficients of variational dropout a
 
 from dataclasses import replace
 
-from openwork.core.allocations import PerLayer
+from openwork.core.masks.allocations import PerLayer
 from openwork.core.schedules import Constant, Cubic, Linear
 from openwork.core.selection import excluding
 from openwork.study.data.cifar10 import only_jpeg

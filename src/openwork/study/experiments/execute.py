@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from openwork.core.patterns import DivergedError
+from openwork.core.masks.check import DivergedError
 from openwork.inspect.flops import count_flops
 from openwork.inspect.report import report
 from openwork.study.experiments.checkpoint import (

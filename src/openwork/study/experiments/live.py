@@ -86,7 +86,7 @@ def prepare(
     technique = GradualMagnitude(Constant(0.0)) if run.zeros else run.technique
     if technique is None:
         return Live(run, model, None, device)
-    sparsifier = sparsify(model, technique, select=run.select, seed=run.seed, from_zeros=zeros is not None)
+    sparsifier = sparsify(model, technique, select=run.select, seed=run.seed, keep_zeros=zeros is not None)
     return Live(run, model, sparsifier, device)
 
 

@@ -3,16 +3,16 @@
 ``seed=1`` and so on give the other seeds; what starts from a dense run starts from that of its own seed.
 """
 
-from openwork.core.allocations import ErdosRenyiKernel, GlobalRanking
+from openwork.core.masks.allocations import ErdosRenyiKernel, GlobalRanking
 from openwork.core.schedules import Constant, Cubic, Linear
 from openwork.core.technique import Technique
 from openwork.study.experiments.run import Run
 from openwork.study.tasks.lenet import MnistLeNet5Caffe, MnistLeNet300100
-from openwork.techniques.dns import DynamicSurgery, Splicing
+from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0
-from openwork.techniques.han import PruneRetrain
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude
+from openwork.techniques.prune_retrain import PruneRetrain
 from openwork.techniques.random import RandomPruning
 from openwork.techniques.soft_weight_sharing import SoftWeightSharing
 from openwork.techniques.variational_dropout import VariationalDropout

@@ -7,7 +7,7 @@ so on give the other seeds.
 from dataclasses import replace
 from itertools import product
 
-from openwork.core.allocations import PerLayer
+from openwork.core.masks.allocations import PerLayer
 from openwork.core.schedules import Constant, Cubic, Linear
 from openwork.core.selection import excluding
 from openwork.core.technique import Technique

@@ -8,7 +8,7 @@ the same comparison on some 230,000 pairs.
 from dataclasses import replace
 from itertools import product
 
-from openwork.core.allocations import PerLayer
+from openwork.core.masks.allocations import PerLayer
 from openwork.core.schedules import AveragedCubic, Cubic, Linear, Schedule
 from openwork.core.selection import excluding
 from openwork.core.technique import Technique

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
+from openwork.core.masks.threshold import keep_count, kth_largest
 from openwork.core.sharded import is_sharded, local, shards_of
-from openwork.core.threshold import keep_count, kth_largest
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,6 @@ class Uniform(Allocation):
     ) -> dict[str, int]:
         """floor(n * (1 - sparsity)) of each."""
         return {name: keep_count(score.numel(), sparsity) for name, score in scores.items()}
-
-
-@dataclass(frozen=True)
-class AboveThreshold(Allocation):
-    """Every tensor keeps the scores that are at least the schedule's value: a threshold instead of a sparsity."""
-
-    def __call__(
-        self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
-    ) -> dict[str, int]:
-        """The number of scores >= ``sparsity``, here the threshold."""
-        counts = {name: int((local(score) >= sparsity).count_nonzero()) for name, score in scores.items()}
-        return {name: shards_of(score).sum([counts[name]])[0] for name, score in scores.items()}
 
 
 @dataclass(frozen=True, init=False)
