@@ -19,14 +19,21 @@ from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude
+from openwork.techniques.movement import Movement
 from openwork.techniques.prune_retrain import PruneRetrain
 from openwork.techniques.random import RandomPruning
+from openwork.techniques.rigl import RigL
+from openwork.techniques.set import SET
+from openwork.techniques.snip import SNIP
 from openwork.techniques.soft_weight_sharing import SoftWeightSharing
 from openwork.techniques.variational_dropout import VariationalDropout
+from openwork.techniques.wanda import Wanda
 
 __all__ = [
     "L0",
     "NM",
+    "SET",
+    "SNIP",
     "Allocation",
     "AveragedCubic",
     "Block",
@@ -42,6 +49,7 @@ __all__ = [
     "Lamp",
     "Linear",
     "MaskTechnique",
+    "Movement",
     "OneShot",
     "Pattern",
     "PerLayer",
@@ -52,6 +60,7 @@ __all__ = [
     "Reparameterization",
     "ReparameterizedWeight",
     "Report",
+    "RigL",
     "Rows",
     "Schedule",
     "SoftWeightSharing",
@@ -63,6 +72,7 @@ __all__ = [
     "Unstructured",
     "VariationalDropout",
     "View",
+    "Wanda",
     "all_parameters",
     "excluding",
     "matching",

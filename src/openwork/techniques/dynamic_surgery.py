@@ -37,6 +37,11 @@ class Splicing(Schedule):
         """1: the scores are in units of their thresholds."""
         return self.final
 
+    @property
+    def last(self) -> int:
+        """The step before ``stop``; masks are rarely recomputed so late."""
+        return self.stop - 1
+
     def due(self, step: int) -> bool:
         """True with a probability that falls from 1."""
         draw = float(torch.rand((), generator=seeded_generator(0, step, "splicing")))

@@ -34,7 +34,7 @@ from openwork.core.masks.update import Chosen, choose, preview
 from openwork.core.masks.weight import MaskedWeight, hide, unhide
 from openwork.core.mechanism import Calibrate, Mechanism
 from openwork.core.selection import Weight
-from openwork.core.sharded import is_sharded, shard_like, version
+from openwork.core.sharded import is_sharded, local, shard_like, version
 
 if TYPE_CHECKING:
     from openwork.core.masks.technique import MaskTechnique
@@ -165,14 +165,13 @@ class Masking(Mechanism):
         return {weight.name: shard_like(weight.mask.bool(), weight.parameter) for weight in self.weights}
 
     def zeros(self) -> dict[str, int]:
-        """The number of masked weights by name, of all shards together."""
-        kept = count_each([weight.mask for weight in self.weights], [weight.parameter for weight in self.weights])
-        return {
-            weight.name: weight.parameter.numel() - number for weight, number in zip(self.weights, kept, strict=True)
-        }
+        """The number of zeros by name, of all shards together: masked weights, and others that happen to be 0."""
+        parameters = [weight.parameter for weight in self.weights]
+        counts = count_each([local(parameter.detach()) == 0 for parameter in parameters], parameters)
+        return {weight.name: number for weight, number in zip(self.weights, counts, strict=True)}
 
     def expected_nonzero(self) -> dict[str, float]:
-        """The number of weights that are not masked, by name."""
+        """The number of weights that are not zero, by name."""
         zeros = self.zeros()
         return {weight.name: float(weight.parameter.numel() - zeros[weight.name]) for weight in self.weights}
 
@@ -202,7 +201,7 @@ class Masking(Mechanism):
         state.check(saved, self.weights)
         self.seed = saved["seed"]
         state.restore(saved, self.weights)
-        self._pruned = any(self.zeros().values())
+        self._pruned = any(self._masked())
         self._apply(self.weights)
         self._unmasked_state.update(self._optimizers)
         for weight in self.weights:
@@ -219,7 +218,7 @@ class Masking(Mechanism):
                     f"{weight.name} had the shape {then} in sparsify and has {now} now; sparsify after such a change, "
                     "and shard with fully_shard, not FSDP1"
                 )
-        if newly and list(self.zeros().values()) != whole:
+        if newly and self._masked() != whole:
             raise ValueError(
                 "the processes had different weights in sparsify, so their masks do not fit together; start all "
                 "processes from one seed, or call sparsify after fully_shard"
@@ -233,6 +232,10 @@ class Masking(Mechanism):
             for weight in self.weights
         ]
         self._hooks = [handle for handle in handles if handle]
+
+    def _masked(self) -> list[int]:
+        """The number of masked weights of each, of all shards together."""
+        return count_each([weight.mask == 0 for weight in self.weights], [weight.parameter for weight in self.weights])
 
     def _masks_now(self) -> bool:
         return self._pruned and not self._listens and not self.technique.dense_gradients
