@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
+from openwork.core.masks.counting import count_each
 from openwork.core.masks.threshold import keep_count, kth_largest
 from openwork.core.sharded import is_sharded, local, shards_of
 
@@ -166,14 +167,13 @@ def _ranked(scores: Mapping[str, Tensor], total: int) -> dict[str, int]:
     """How many of the ``total`` largest scores each tensor has; ties at the threshold go to the first tensors."""
     if total == 0:
         return dict.fromkeys(scores, 0)
-    shards = shards_of(*scores.values())
     flat = [local(score).flatten() for score in scores.values()]
-    threshold = kth_largest(torch.cat(flat), total, shards)
-    above = shards.sum([int((score > threshold).count_nonzero()) for score in flat])
-    equal = shards.sum([int((score == threshold).count_nonzero()) for score in flat])
-    keep = dict(zip(scores, above, strict=True))
-    missing = total - sum(above)
-    for name, ties in zip(scores, equal, strict=True):
+    threshold = kth_largest(torch.cat(flat), total, shards_of(*scores.values()))
+    parts = [score > threshold for score in flat] + [score == threshold for score in flat]
+    counts = count_each(parts, [*scores.values(), *scores.values()])
+    keep = dict(zip(scores, counts, strict=False))
+    missing = total - sum(keep.values())
+    for name, ties in zip(scores, counts[len(flat) :], strict=True):
         extra = min(missing, ties)
         keep[name] += extra
         missing -= extra
