@@ -81,7 +81,7 @@ def follow(
     """
     prepared = 0  # times within the running step
     depth = 0  # of steps within steps
-    running: weakref.ref[_Call] | None = None
+    running: weakref.ref[_Call] | None = None  # the outermost call
 
     def ready() -> None:
         nonlocal prepared
@@ -91,23 +91,29 @@ def follow(
     def before(_: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         nonlocal prepared, depth, running
         # A step of a base class, which the optimizer's own calls, runs the hooks as well: then the outer call is alive.
-        # Where only one class has a step with hooks, a call that is still alive has failed.
-        inside = _steps_with_hooks(optimizer) > 1 and running is not None and running() is not None
-        depth = depth + 1 if inside else 1
-        if inside:
+        # A call that has failed may be alive, too, in a traceback that somebody keeps, but then steps are deeper within
+        # each other than there are classes whose step has hooks.
+        if running is not None and running() is not None and 0 < depth < _steps_with_hooks(optimizer):
+            depth += 1
             return None
-        prepared = 0
+        prepared = depth = 0
         closure: Callable[[], Any] | None = args[1] if len(args) > 1 else kwargs.get("closure")
 
         def closure_then_ready() -> Any:
+            nonlocal depth
             assert closure is not None
             if once and prepared:
                 raise ValueError(
                     f"{type(optimizer).__name__} calls its closure again within one step, where hidden='trained' would "
                     "show it the hidden values; take hidden='frozen'"
                 )
-            loss = closure()
-            ready()
+            try:
+                loss = closure()
+                ready()
+            except BaseException:
+                depth = 0  # the step has failed, unless the optimizer goes on
+                raise
+            depth = depth or 1
             return loss
 
         call = _Call(kwargs)
@@ -117,7 +123,7 @@ def follow(
             args = (args[0], closure_then_ready, *args[2:])
         else:
             call["closure"] = closure_then_ready
-        running = weakref.ref(call)
+        running, depth = weakref.ref(call), 1
         return args, call
 
     def after(_: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -129,10 +135,15 @@ def follow(
             raise ValueError(
                 f"{type(optimizer).__name__} ignored the closure of step(closure); call the closure first, then step()"
             )
-        overflow = getattr(optimizer, "found_inf", None)  # a tensor, set by GradScaler for the time of the step
-        finish(overflow is None or not bool(overflow))
+        finish(not overflowed(optimizer))
 
     return [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
+
+
+def overflowed(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a GradScaler tells a fused optimizer not to move the weights in the step that is running."""
+    found = getattr(optimizer, "found_inf", None)  # a tensor, set for the time of the step
+    return found is not None and bool(found)
 
 
 def _steps_with_hooks(optimizer: torch.optim.Optimizer) -> int:
