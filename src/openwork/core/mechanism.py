@@ -1,6 +1,5 @@
 """What makes the weights of one model sparse: made by its technique, asked by the `Sparsifier`."""
 
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,8 +16,6 @@ class Mechanism(ABC):
 
     random: bool = False
     """Whether the weights are random variables, so that their decay is the technique's affair."""
-    owner: "weakref.ref[object]"
-    """The sparsifier, which sets it."""
 
     @property
     def needs_optimizer(self) -> str:

@@ -1,6 +1,5 @@
 """The life cycle: `sparsify` a model, `attach` its optimizer, train, `finalize`."""
 
-import weakref
 from functools import partial
 from typing import Any
 
@@ -51,7 +50,6 @@ class Sparsifier:
         self._owned: dict[torch.optim.Optimizer, list[int]] = {}  # indices of the weights that each moves
         self._finalized = False
         self._mechanism: Mechanism = technique.mechanism(weights, seed=seed, keep_zeros=keep_zeros)
-        self._mechanism.owner = weakref.ref(self)
         self._mechanism.start(model, calibrate)
 
     def __repr__(self) -> str:

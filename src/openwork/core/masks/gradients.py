@@ -13,19 +13,18 @@ from openwork.core.sharded import is_offloaded, local, version
 
 
 class GradientHook:
-    """Masks the gradient of one weight as soon as it has been accumulated."""
+    """Masks the gradient of one weight as soon as it has been accumulated, for as long as its sparsifier lives."""
 
-    def __init__(
-        self, weight: MaskedWeight, masks_now: Callable[[], bool], technique: str, owner: weakref.ref[object]
-    ) -> None:
+    def __init__(self, weight: MaskedWeight, masks_now: Callable[[], bool], technique: str) -> None:
         self.weight = weight
-        self.masks_now = masks_now
+        # Weakly: the parameter holds the hook, and must not keep the sparsifier and its optimizers alive.
+        self.masks_now = weakref.WeakMethod(masks_now)
         self.technique = technique
-        self.owner = owner
 
     def __call__(self, parameter: Tensor) -> None:
         """Masks the gradient."""
-        if parameter.grad is not None and self.masks_now():
+        masks_now = self.masks_now()
+        if parameter.grad is not None and masks_now is not None and masks_now():
             mask_gradient(self.weight, parameter)
 
 
@@ -55,7 +54,7 @@ def holder(parameter: nn.Parameter) -> str | None:
     hooks = getattr(parameter, "_post_accumulate_grad_hooks", None) or {}
     for key, hook in list(hooks.items()):
         if isinstance(hook, GradientHook):
-            if hook.owner() is not None:
+            if hook.masks_now() is not None:
                 return hook.technique
             del hooks[key]
     return None

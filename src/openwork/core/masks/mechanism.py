@@ -228,7 +228,7 @@ class Masking(Mechanism):
         for handle in self._hooks:
             handle.remove()
         handles = [
-            add_hook(GradientHook(weight, self._masks_now, str(self.technique), self.owner), weight.parameter)
+            add_hook(GradientHook(weight, self._masks_now, str(self.technique)), weight.parameter)
             for weight in self.weights
         ]
         self._hooks = [handle for handle in handles if handle]
