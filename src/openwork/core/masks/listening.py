@@ -2,39 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from openwork.core.masks.inputs import observable
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.mechanism import Calibrate
+from openwork.core.optimizers import overflowed
+from openwork.core.sharded import local, shard_like
 
 if TYPE_CHECKING:
     from openwork.core.masks.technique import MaskTechnique
 
 
-def listens(technique: MaskTechnique, step: int) -> bool:
-    """Whether the gradients of step number ``step`` are evidence."""
-    when = technique.evidence.gradients
-    return when == "every step" or (when == "at updates" and technique.schedule.due(step))
+class Listening:
+    """Which gradients of the coming step are evidence, and of which weights they have been taken already."""
 
+    def __init__(self, technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> None:
+        self.technique = technique
+        self.weights = weights
+        self.now = False
+        """Whether gradients of the coming step are evidence."""
+        self._taken: set[int] = set()
 
-def listen(technique: MaskTechnique, weights: Iterable[MaskedWeight], optimizer: torch.optim.Optimizer) -> None:
-    """Shows the gradients, as the optimizer would take them, to the technique's evidence."""
-    # GradScaler sets both for the time of the step, where it leaves unscaling and skipping to a fused optimizer.
-    overflow, scale = getattr(optimizer, "found_inf", None), getattr(optimizer, "grad_scale", None)
-    if overflow is not None and bool(overflow):
-        return
-    for weight in weights:
-        parameter = weight.parameter
-        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        if gradient.is_sparse:  # an Embedding's: some rows of the matrix
-            gradient = gradient.to_dense()
+    def expect(self, step: int) -> None:
+        """Gets ready for step number ``step``."""
+        when = self.technique.evidence.gradients
+        self.now = when == "every step" or (when == "at updates" and self.technique.schedule.due(step))
+        self._taken.clear()
+
+    def take(self, owned: Sequence[int], optimizer: torch.optim.Optimizer, *, counts: bool) -> None:
+        """Shows the owned weights' gradients, as the optimizer is about to take them, to the technique's evidence.
+
+        Where the step completes an iteration after which masks change, those of weights whose optimizers did not step
+        in it follow, as far as they have been gathered.
+        """
+        if not self.now or overflowed(optimizer):
+            return
+        scale = getattr(optimizer, "grad_scale", None)  # set by GradScaler where it leaves unscaling to the optimizer
+        for index in owned:
+            if index not in self._taken:
+                self._show(self.weights[index], scale)
+        self._taken.update(owned)
+        if counts and self.technique.evidence.gradients == "at updates":
+            for index in set(range(len(self.weights))) - self._taken:
+                self._show(self.weights[index], None)
+                self._taken.add(index)
+
+    def stepped(self, owned: Sequence[int]) -> None:
+        """Where each step is evidence, the optimizer's next one is so too, even within this iteration."""
+        if self.technique.evidence.gradients == "every step":
+            self._taken.difference_update(owned)
+
+    def awaited(self) -> set[int]:
+        """The weights whose gradients are still to be taken, and stay dense until then."""
+        return set(range(len(self.weights))) - self._taken if self.now else set()
+
+    def _show(self, weight: MaskedWeight, scale: Tensor | None) -> None:
+        gradient = dense(weight.parameter)
         if scale is not None:
-            gradient = gradient / scale
-        technique.evidence.gradient(weight.evidence, weight.values(), gradient.detach())
+            gradient = shard_like(local(gradient) / scale, gradient)
+        self.technique.evidence.gradient(weight.evidence, weight.values(), gradient)
+
+
+def dense(parameter: Tensor) -> Tensor:
+    """The parameter's gradient as a dense tensor, also that of some rows of an embedding; 0 where there is none."""
+    gradient = parameter.grad
+    if gradient is None:
+        return torch.zeros_like(parameter, requires_grad=False)
+    return gradient.detach().to_dense() if gradient.is_sparse else gradient.detach()
 
 
 def check_calibration(technique: MaskTechnique, weights: Sequence[MaskedWeight], calibrate: Calibrate | None) -> None:

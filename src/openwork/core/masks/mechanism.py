@@ -28,7 +28,7 @@ from openwork.core.masks import state
 from openwork.core.masks.calibrate import gather
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.gradients import GradientHook, add_hook, mask_gradient
-from openwork.core.masks.listening import check_calibration, listen, listens
+from openwork.core.masks.listening import Listening, check_calibration
 from openwork.core.masks.optimizer_state import clear_state, keeps_zeros
 from openwork.core.masks.update import Chosen, choose, preview
 from openwork.core.masks.weight import MaskedWeight, hide, unhide
@@ -53,8 +53,7 @@ class Masking(Mechanism):
         # Optimizers whose state came from elsewhere; cleared at their next step, so that parts may load in any order.
         self._unmasked_state: set[torch.optim.Optimizer] = set()
         self._optimizers: list[torch.optim.Optimizer] = []
-        self._listened: set[int] = set()  # the weights whose gradient of the coming step has been taken
-        self._listens = False
+        self._listening = Listening(technique, self.weights)
 
     @property
     def needs_optimizer(self) -> str:
@@ -79,6 +78,7 @@ class Masking(Mechanism):
             weight.evidence = technique.evidence.begin(weight.parameter.detach())
             weight.lasting = frozenset(weight.evidence)
         preview(technique, self.weights, seed=self.seed)
+        self._listening.expect(1)
         if calibrate is not None:
             gather(technique.evidence, self.weights, model, calibrate)
         if technique.schedule.due(0):
@@ -86,8 +86,7 @@ class Masking(Mechanism):
         elif allowed := [weight.allowed for weight in self.weights if weight.allowed is not None]:
             kept = count_each(allowed, [weight.parameter for weight in self.weights])
             self._take([Chosen(mask, number) for mask, number in zip(allowed, kept, strict=True)])
-        self._follow_parameters()
-        self._set_step(0)
+        self._hook_parameters()
 
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Raises ValueError for an eps of 0."""
@@ -118,11 +117,7 @@ class Masking(Mechanism):
         if optimizer in self._unmasked_state:
             self._clear_state(optimizer)
             self._unmasked_state.remove(optimizer)
-        if self._listens:
-            # The step that completes an iteration also takes what optimizers that do not step in it have gathered.
-            waiting = [i for i in (range(len(self.weights)) if counts else owned) if i not in self._listened]
-            listen(self.technique, [self.weights[index] for index in waiting], optimizer)
-            self._listened.update(waiting)
+        self._listening.take(owned, optimizer, counts=counts)
         if not self._pruned:
             return
         weights = [self.weights[index] for index in owned]
@@ -136,21 +131,22 @@ class Masking(Mechanism):
     @torch.no_grad()
     def after_step(self, step: int | None, owned: list[int], optimizer: torch.optim.Optimizer | None) -> None:
         """Puts the zeros back, under new masks where they are due."""
-        weights = [self.weights[index] for index in owned]
-        if step is not None and self.technique.schedule.due(step):
-            exchange = self.technique.exchange(step) if self.technique.regrows and self._pruned else 0.0
-            self._take(choose(self.technique, self.weights, seed=self.seed, step=step, exchange=exchange))
-            weights = self.weights
-        elif self._pruned:
-            trained = self.technique.hidden == "trained"
-            if trained:
-                hide(weights)
-            if trained or self._overwritten or not keeps_zeros(optimizer):
-                self._apply(weights)
-        for weight in weights:
-            weight.write_clean()
-        if step is not None:
-            self._set_step(step)
+        weights, chosen = [self.weights[index] for index in owned], None
+        self._listening.stepped(owned)
+        try:
+            if step is not None and self.technique.schedule.due(step):
+                exchange = self.technique.exchange(step) if self.technique.regrows and self._pruned else None
+                chosen = choose(self.technique, self.weights, seed=self.seed, step=step, exchange=exchange)
+        finally:  # where the next masks cannot be computed, those that hold stay in force
+            if chosen is not None:
+                self._take(chosen)
+                weights = self.weights
+            elif self._pruned:
+                self._keep(weights, optimizer)
+            for weight in weights:
+                weight.write_clean()
+            if step is not None:
+                self._listening.expect(step + 1)
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
@@ -158,7 +154,8 @@ class Masking(Mechanism):
 
         Gradients that are still to be taken as evidence stay dense.
         """
-        self._mask_gradients([w for index, w in enumerate(self.weights) if index not in self._unheard()])
+        awaited = self._listening.awaited()
+        self._mask_gradients([w for index, w in enumerate(self.weights) if index not in awaited])
 
     def masks(self) -> dict[str, Tensor]:
         """The masks by name: bool, True = keep; sharded like the weights."""
@@ -206,7 +203,7 @@ class Masking(Mechanism):
         self._unmasked_state.update(self._optimizers)
         for weight in self.weights:
             weight.clean_gradient, weight.clean_parameter = None, -1  # the model's own state may be loaded after this
-        self._set_step(saved["steps"])
+        self._listening.expect(saved["steps"] + 1)
 
     def _follow_parameters(self) -> None:
         newly = not any(w.sharded for w in self.weights) and any(is_sharded(w.source.parameter) for w in self.weights)
@@ -225,6 +222,9 @@ class Masking(Mechanism):
             )
         if any(weight.sharded for weight in self.weights):
             preview(self.technique, self.weights, seed=self.seed)
+        self._hook_parameters()
+
+    def _hook_parameters(self) -> None:
         for handle in self._hooks:
             handle.remove()
         handles = [
@@ -238,14 +238,7 @@ class Masking(Mechanism):
         return count_each([weight.mask == 0 for weight in self.weights], [weight.parameter for weight in self.weights])
 
     def _masks_now(self) -> bool:
-        return self._pruned and not self._listens and not self.technique.dense_gradients
-
-    def _unheard(self) -> set[int]:
-        return set(range(len(self.weights))) - self._listened if self._listens else set()
-
-    def _set_step(self, step: int) -> None:
-        self._listens = listens(self.technique, step + 1)
-        self._listened = set()
+        return self._pruned and not self._listening.now and not self.technique.dense_gradients
 
     def _mask_gradients(self, weights: Sequence[MaskedWeight]) -> None:
         if not self._pruned or self.technique.dense_gradients:
@@ -262,19 +255,28 @@ class Masking(Mechanism):
             one.keep < weight.parameter.numel() for weight, one in zip(self.weights, chosen, strict=True)
         )
         remembers = self.technique.hidden != "lost" and self._pruned
-        for weight, one in zip(self.weights, chosen, strict=True):
-            if remembers:
+        if remembers:
+            for weight in self.weights:
                 weight.hide()
+            unhide(self.weights)
+        for weight, one in zip(self.weights, chosen, strict=True):
             weight.mask.copy_(one.mask)
             if one.values is not None:
-                weight.local.copy_(one.values)
-        unhide([w for w, one in zip(self.weights, chosen, strict=True) if remembers and one.values is None])
+                weight.solve(one.values, remembers=remembers)
         self._apply(self.weights)
         for weight in self.weights:
             weight.restored, weight.clean_gradient = False, None
             weight.forget()
         for optimizer in self._optimizers:
             self._clear_state(optimizer)
+
+    def _keep(self, weights: Sequence[MaskedWeight], optimizer: torch.optim.Optimizer | None) -> None:
+        """Puts the zeros back, as far as the optimizer may have moved them."""
+        trained = self.technique.hidden == "trained"
+        if trained:
+            hide(weights)
+        if trained or self._overwritten or not keeps_zeros(optimizer):
+            self._apply(weights)
 
     def _restore(self, weights: Sequence[MaskedWeight]) -> None:
         """Puts the hidden values back into the parameters."""

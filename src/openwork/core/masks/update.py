@@ -37,7 +37,7 @@ class Chosen:
 
 
 def choose(
-    technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: int, step: int, exchange: float = 0.0
+    technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: int, step: int, exchange: float | None = None
 ) -> list[Chosen]:
     """The next masks.
 
@@ -46,21 +46,25 @@ def choose(
         weights: What it chooses from.
         seed: Of ties and random scores.
         step: Completed optimizer steps.
-        exchange: The fraction of the kept weights that makes room for others to come back.
+        exchange: The fraction of the kept weights that makes room for others to come back; None where scores alone
+            decide.
 
     Raises:
         DivergedError: Where scores are NaN.
         RuntimeError: Where a mask misses its count.
         TypeError: For scores of another shape or sharding than the weight's.
+        ValueError: For an exchange outside [0, 1].
 
     """
+    if exchange is not None and not 0 <= exchange <= 1:
+        raise ValueError(f"{type(technique).__name__}.exchange must return a fraction in [0, 1], got {exchange}")
     views = [weight.view(step=step, seed=seed) for weight in weights]
     scores = [ordered(technique, *pair, technique.scores(pair[1])) for pair in zip(weights, views, strict=True)]
     names = [weight.name for weight in weights]
     keep = count(technique, weights, dict(zip(names, scores, strict=True)), step)
     if technique.solves:
         return [_solved(technique, view, keep[view.source.name]) for view in views]
-    if exchange:
+    if exchange is not None:
         scores = [
             _exchanged(technique, weight, view, score, keep[weight.name], exchange)
             for weight, view, score in zip(weights, views, scores, strict=True)

@@ -103,6 +103,12 @@ class MaskedWeight:
         else:
             torch.where(self._mask.bool(), parameter, hidden, out=hidden)
 
+    def solve(self, values: Tensor, *, remembers: bool) -> None:
+        """Takes over values that came with the mask; the hidden ones stay."""
+        if remembers and self._hidden is not None:
+            torch.where(self._mask.bool(), values, self._hidden, out=self._hidden)
+        self.local.copy_(values)
+
     def replace(self, mask: Tensor, hidden: Tensor | None, allowed: Tensor | None, evidence: Kept) -> None:
         """Takes over a saved state, of the rows here."""
         self._mask, self._hidden, self.allowed, self.evidence = mask, hidden, allowed, evidence
