@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from openwork.core.masks.counting import count_each, read_back, sum_each
+from openwork.core.masks.weight import MaskedWeight
 from openwork.core.sharded import local
 
 
@@ -21,6 +22,16 @@ def check_whole_groups(keep: Mapping[str, int], groups: Mapping[str, int], spars
             raise ValueError(
                 f"{name} would keep {count} weights at sparsity {sparsity}, less than one group of {groups[name]}, and "
                 f"end up empty; leave it out with select=excluding({name!r}) or give it less with PerLayer"
+            )
+
+
+def check_masks(names: Sequence[str], scores: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
+    """Raises RuntimeError for what is no mask of its scores' shape."""
+    for name, score, mask in zip(names, scores, masks, strict=True):
+        if mask.shape != score.shape or mask.dtype != torch.bool:
+            raise RuntimeError(
+                f"the pattern's mask of {name} is a {mask.dtype} of shape {tuple(mask.shape)}; return a bool one of the "
+                f"scores' shape, {tuple(score.shape)}"
             )
 
 
@@ -59,8 +70,11 @@ def check_counts(
             )
 
 
-def check_solution(technique: str, name: str, weight: Tensor, mask: Tensor, values: Tensor, keep: int) -> None:
+def check_solution(
+    technique: str, masked: MaskedWeight, weight: Tensor, mask: Tensor, values: Tensor, keep: int
+) -> None:
     """Raises RuntimeError for a mask and weights that a technique found together and that do not fit the weight."""
+    name = masked.name
     for what, found in (("mask", mask), ("weights", values)):
         if found.shape != weight.shape:
             raise RuntimeError(
@@ -69,11 +83,18 @@ def check_solution(technique: str, name: str, weight: Tensor, mask: Tensor, valu
             )
     if mask.dtype != torch.bool:
         raise RuntimeError(f"{technique}.solve returned a mask of {mask.dtype} for {name}; return a bool one")
-    kept, spoiled = count_each([local(mask), ~local(values).isfinite()], [weight, weight])
+    forbidden = torch.zeros_like(local(mask)) if masked.allowed is None else local(mask) & ~masked.allowed
+    parts = [local(mask), ~local(values).isfinite(), forbidden]
+    kept, spoiled, revived = count_each(parts, [weight] * len(parts))
     if kept != keep:
         raise RuntimeError(
             f"{technique}.solve was to keep {keep} of the {weight.numel()} weights of {name} and keeps {kept}; return "
             "a mask with exactly that many True"
+        )
+    if revived:
+        raise RuntimeError(
+            f"{technique}.solve keeps {revived} weights of {name} that are zero for good; with keep_zeros=True keep "
+            "only where view.mask is True"
         )
     if spoiled:
         raise RuntimeError(

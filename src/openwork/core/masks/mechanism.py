@@ -83,9 +83,8 @@ class Masking(Mechanism):
             gather(technique.evidence, self.weights, model, calibrate)
         if technique.schedule.due(0):
             self._take(choose(technique, self.weights, seed=self.seed, step=0))
-        elif allowed := [weight.allowed for weight in self.weights if weight.allowed is not None]:
-            kept = count_each(allowed, [weight.parameter for weight in self.weights])
-            self._take([Chosen(mask, number) for mask, number in zip(allowed, kept, strict=True)])
+        else:
+            self._pruned = any(self._masked())  # the zeros that stay
         self._hook_parameters()
 
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:

@@ -60,14 +60,16 @@ class NM(Pattern):
         return scores
 
     def mask(self, scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:
-        """The n best of each group, and of the others the best that there is room for."""
+        """The n best of each group, and of the others the best that there is room for; fewer where ``keep`` is."""
         split = scores.reshape(scores.shape[0], -1, self.m, *scores.shape[2:])
         places = split.movedim(2, 0).contiguous()  # (m, out, in / m, kernel...)
         first = self._first(places.flatten(1), generator).view_as(places)
-        others = torch.where(first, -math.inf, places)
         # Where a group has fewer than n weights to keep, nobody takes their place: its zeros come on top of the target.
-        room = max(keep - places[0].numel() * self.n, 0)
-        mask = first | keep_largest(others, room, generator)
+        room = keep - places[0].numel() * self.n
+        if room < 0:
+            mask = keep_largest(torch.where(first, places, -math.inf), keep, generator)
+        else:
+            mask = first | keep_largest(torch.where(first, -math.inf, places), room, generator)
         return mask.movedim(0, 2).flatten(1, 2)
 
     def _first(self, places: Tensor, generator: torch.Generator) -> Tensor:

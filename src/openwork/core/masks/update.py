@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from openwork.core.layout import output_first
-from openwork.core.masks.check import check_counts, check_scores, check_solution, check_whole_groups
+from openwork.core.masks.check import check_counts, check_masks, check_scores, check_solution, check_whole_groups
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import View
 from openwork.core.masks.patterns import Unstructured
@@ -63,7 +63,7 @@ def choose(
     names = [weight.name for weight in weights]
     keep = count(technique, weights, dict(zip(names, scores, strict=True)), step)
     if technique.solves:
-        return [_solved(technique, view, keep[view.source.name]) for view in views]
+        return [_solved(technique, *pair, keep[pair[0].name]) for pair in zip(weights, views, strict=True)]
     if exchange is not None:
         scores = [
             _exchanged(technique, weight, view, score, keep[weight.name], exchange)
@@ -75,6 +75,7 @@ def choose(
         _exact(technique, view, score, number) if mask is None else mask
         for mask, view, score, number in zip(quick, views, scores, wanted, strict=True)
     ]
+    check_masks(names, scores, masks)
     kept = check_scores(names, scores, masks)
     for place, number in enumerate(wanted):
         if quick[place] is not None and kept[place] != number:
@@ -156,13 +157,17 @@ def _exchanged(
     stay = _exact(technique, view, torch.where(mask, scores, -math.inf), survivors, "survivors")
     growth = ordered(technique, weight, view, technique.growth(view))
     check_scores([weight.name], [scores], [stay])
-    return torch.where(stay, math.inf, growth)
+    # Gradients that overflow must not tie with those that stay.
+    return torch.where(stay, math.inf, growth.clamp(max=torch.finfo(growth.dtype).max))
 
 
-def _solved(technique: MaskTechnique, view: View, keep: int) -> Chosen:
-    ties = seeded_generator(view.seed, view.step, f"{view.source.name}/ties")
-    mask, values = technique.solve(view, keep, ties)
-    check_solution(type(technique).__name__, view.source.name, view.weight, mask, values, keep)
+def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: int) -> Chosen:
+    if weight.allowed is not None:
+        keep = min(keep, *count_each([weight.allowed], [view.weight]))
+    ties = seeded_generator(view.seed, view.step, f"{weight.name}/ties")
+    # A solver may work in place, and what it found may be refused.
+    mask, values = technique.solve(replace(view, weight=view.weight.clone()), keep, ties)
+    check_solution(type(technique).__name__, weight, view.weight, mask, values, keep)
     return Chosen(local(mask), keep, local(values))
 
 
