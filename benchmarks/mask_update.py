@@ -7,7 +7,6 @@ Run: python benchmarks/mask_update.py [--device cuda] [--repeats 10]
 import argparse
 import statistics
 import time
-import weakref
 from collections.abc import Callable
 
 import torch
@@ -70,7 +69,6 @@ def main() -> None:
         selected, _ = find_weights(model, ow.all_parameters)
         technique = ow.GradualMagnitude(ow.Constant(0.9, every=1), allocation=allocation)
         found = Masking(technique, selected, seed=0, keep_zeros=False)
-        found.owner = weakref.ref(found)
         found.start(model, None)
         return found
 

@@ -30,8 +30,8 @@ def check_masks(names: Sequence[str], scores: Sequence[Tensor], masks: Sequence[
     for name, score, mask in zip(names, scores, masks, strict=True):
         if mask.shape != score.shape or mask.dtype != torch.bool:
             raise RuntimeError(
-                f"the pattern's mask of {name} is a {mask.dtype} of shape {tuple(mask.shape)}; return a bool one of the "
-                f"scores' shape, {tuple(score.shape)}"
+                f"the pattern's mask of {name} is a {mask.dtype} of shape {tuple(mask.shape)}; return a bool one of "
+                f"the scores' shape, {tuple(score.shape)}"
             )
 
 
