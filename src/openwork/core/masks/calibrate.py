@@ -6,22 +6,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from openwork.core.masks.evidence import Evidence
 from openwork.core.masks.inputs import rows
+from openwork.core.masks.listening import dense
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.mechanism import Calibrate
+from openwork.core.optimizers import parameter_ids
+from openwork.core.remember import remember
 from openwork.core.sharded import is_sharded, version
 
 
 def gather(evidence: Evidence, weights: Sequence[MaskedWeight], model: nn.Module, calibrate: Calibrate) -> None:
     """Shows inputs and gradients of the calibration to the evidence of every weight.
 
-    Gradients, buffers, training flags and torch's generators are afterwards as they were. Where several processes run,
-    all must call this: gradients, and what inputs left behind, are averaged over them.
+    Gradients, buffers, training flags and torch's generators are afterwards as they were, also where this raises. Where
+    several processes run, all must call this: gradients, and what inputs left behind, are averaged over them.
 
     Raises:
-        ValueError: Where an input or a gradient that is asked for never came, or the calibration moved a weight.
+        ValueError: Where an input or a gradient that is asked for never came, before an optimizer moves a weight, and
+            where something else has moved one.
 
     """
     seen: set[str] = set()
@@ -41,9 +46,7 @@ def gather(evidence: Evidence, weights: Sequence[MaskedWeight], model: nn.Module
                     weight.evidence[name] = _averaged(weight.evidence[name])
                 weight.lasting = frozenset(weight.evidence)
             for weight in weights if evidence.gradients != "never" else ():
-                gradient = weight.parameter.grad
-                assert gradient is not None
-                evidence.gradient(weight.evidence, weight.values(), _averaged(gradient))
+                evidence.gradient(weight.evidence, weight.values(), _averaged(dense(weight.parameter)))
     finally:
         for hook in hooks:
             hook.remove()
@@ -88,25 +91,31 @@ def _averaged(value: Tensor) -> Tensor:
 
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
-    """Gradients are empty inside; they, buffers, training flags and torch's generators are restored afterwards."""
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    training = {module: module.training for module in model.modules()}
-    devices = sorted({p.device.index for p, _ in gradients if p.device.type == "cuda" and p.device.index is not None})
-    for parameter, _ in gradients:
+    """Gradients are empty inside; they, buffers, flags and torch's generators are restored afterwards."""
+    parameters = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
+    devices = sorted({p.device.index for p, *_ in parameters if p.device.type == "cuda" and p.device.index is not None})
+    restore = remember(model)
+    for parameter, *_ in parameters:
         parameter.grad = None
+    guard = register_optimizer_step_pre_hook(_refuse_steps({id(parameter) for parameter, *_ in parameters}))
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-        for module, name, buffer, values in buffers:
-            module._buffers[name] = buffer.copy_(values)
-        for module, flag in training.items():
-            module.training = flag
+        guard.remove()
+        restore()
+        for parameter, gradient, trained in parameters:
+            parameter.requires_grad_(trained).grad = gradient
+
+
+def _refuse_steps(ids: set[int]) -> Callable[..., None]:
+    """A hook that raises ValueError before an optimizer moves one of these parameters."""
+
+    def refuse(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if ids & parameter_ids(optimizer):
+            raise ValueError(
+                f"the calibration steps {type(optimizer).__name__}; it must run forward and backward only, without an "
+                "optimizer"
+            )
+
+    return refuse
