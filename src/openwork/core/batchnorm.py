@@ -6,19 +6,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from openwork.core.remember import remember
+
 
 @torch.no_grad()
 def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> int:
     """The number of batches used to replace the running statistics of every BatchNorm in ``model``.
 
     Each batch is passed as ``model(batch)``; the new statistics are the plain means over the batches. Weights, momenta
-    and training flags stay; dropout and other layers act as in evaluation. Raises ValueError, and changes nothing,
-    where the model has no BatchNorm that keeps statistics or there is no batch.
+    and training flags stay; dropout and other layers act as in evaluation. Raises ValueError where the model has no
+    BatchNorm that keeps statistics or there is no batch. Whatever raises, the model is as it was.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
         raise ValueError("the model has no BatchNorm with running statistics; there is nothing to do")
     used = 0
+    restore = remember(model)
     training = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
     try:
@@ -31,11 +34,14 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> int:
                     norm.train()
             model(batch)
             used += 1
+        if used == 0:
+            raise ValueError("there is no batch to take statistics from; pass at least one batch of inputs")
+    except BaseException:
+        restore()
+        raise
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         for module, flag in training.items():
             module.training = flag
-    if used == 0:
-        raise ValueError("there is no batch to take statistics from; pass at least one batch of inputs")
     return used

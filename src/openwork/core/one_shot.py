@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from openwork.core.batchnorm import recalibrate_batchnorm
 from openwork.core.masks.technique import MaskTechnique
-from openwork.core.selection import Select, matmul_weights
+from openwork.core.mechanism import Calibrate
+from openwork.core.remember import remember
+from openwork.core.selection import Select, find_weights, matmul_weights
 from openwork.core.sparsifier import sparsify
 
 
@@ -34,22 +37,48 @@ def prune(
     batches: Iterable[Tensor] | None = None,
     select: Select = matmul_weights,
     seed: int = 0,
+    calibrate: Calibrate | None = None,
 ) -> Pruned:
-    """The metric before and after pruning ``model``, in place and once, to the technique's final sparsity.
+    """Prunes ``model``, in place and once, to the technique's final sparsity, and measures before and after.
 
-    technique: one that prunes before training, such as ``GradualMagnitude(OneShot(0.8))``. evaluate: model -> metric;
-    it sets the evaluation mode that it needs. batches: inputs for `recalibrate_batchnorm`. Raises ValueError for a
-    schedule that prunes later, before anything is changed, and whatever `sparsify` raises.
+    Args:
+        model: A trained model.
+        technique: One that prunes before training, such as ``GradualMagnitude(OneShot(0.8))``.
+        evaluate: model -> metric; it sets the evaluation mode that it needs.
+        batches: Inputs for `recalibrate_batchnorm`.
+        select: Which parameters become sparse, as in `sparsify`.
+        seed: As in `sparsify`.
+        calibrate: As in `sparsify`, for a technique that looks at inputs or gradients.
+
+    Returns:
+        The sparsity and the metrics.
+
+    Raises:
+        TypeError: If ``technique`` is no mask technique.
+        ValueError: For a schedule that prunes later. Whatever raises, also in ``evaluate`` or ``batches``, selected
+            weights, buffers and training flags are as they were.
+
     """
+    if not isinstance(technique, MaskTechnique):
+        raise TypeError(f"prune takes a technique with masks such as GradualMagnitude(OneShot(0.8)), got {technique!r}")
     schedule = technique.schedule
     if not schedule.due(0) or schedule(0) != schedule.final or schedule.final == 0:
         raise ValueError(f"{schedule} does not reach a sparsity at once; use OneShot(sparsity)")
-    before = evaluate(model)
-    sparsifier = sparsify(model, technique, select=select, seed=seed)
-    sparsity = sparsifier.sparsity()
-    sparsifier.finalize()
-    after = evaluate(model)
-    if batches is None:
-        return Pruned(sparsity, before, after, None)
-    recalibrate_batchnorm(model, batches)
-    return Pruned(sparsity, before, after, evaluate(model))
+    weights = [weight.parameter for weight in find_weights(model, select)[0]]
+    restore, values = remember(model), [weight.detach().clone() for weight in weights]
+    try:
+        before = evaluate(model)
+        sparsifier = sparsify(model, technique, select=select, seed=seed, calibrate=calibrate)
+        sparsity = sparsifier.sparsity()
+        sparsifier.finalize()
+        after = evaluate(model)
+        if batches is None:
+            return Pruned(sparsity, before, after, None)
+        recalibrate_batchnorm(model, batches)
+        return Pruned(sparsity, before, after, evaluate(model))
+    except BaseException:
+        restore()
+        with torch.no_grad():
+            for weight, value in zip(weights, values, strict=True):
+                weight.copy_(value)
+        raise
