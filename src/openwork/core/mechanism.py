@@ -11,6 +11,16 @@ Calibrate = Callable[[nn.Module], object]
 """Runs batches through the model, and backward where gradients are wanted; what it returns is not used."""
 
 
+def whole_number(state: Mapping[str, Any], name: str) -> int:
+    """What a saved state has by this name. Raises ValueError unless it is a whole number."""
+    number = state.get(name)
+    if not isinstance(number, int):
+        raise ValueError(
+            f"the state's {name} must be a whole number, got {number!r}; pass what Sparsifier.state_dict() returned"
+        )
+    return number
+
+
 class Mechanism(ABC):
     """Holds the state of one technique on one model; ``owned`` are indices of the selected weights."""
 

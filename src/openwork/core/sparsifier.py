@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from openwork.core.masks.gradients import holder
-from openwork.core.mechanism import Calibrate, Mechanism
+from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.optimizers import Groups, check_optimizer, check_ownership, follow, parameter_groups, parameter_ids
 from openwork.core.parameters.mechanism import is_random
 from openwork.core.selection import Select, Weight, all_parameters, find_weights, matmul_weights
@@ -216,8 +216,9 @@ class Sparsifier:
                 f"the state was saved by {state['technique']} and this sparsifier runs "
                 f"{type(self.technique).__name__}; sparsify with the technique that saved it"
             )
+        steps = whole_number(state, "steps")
         self._mechanism.load_state_dict(state)
-        self.steps = state["steps"]
+        self.steps = steps
 
     def _trained_parameters(self) -> dict[str, nn.Parameter]:
         """Everything that the optimizers have to own, by name."""

@@ -32,7 +32,7 @@ from openwork.core.masks.listening import Listening, check_calibration
 from openwork.core.masks.optimizer_state import clear_state, keeps_zeros
 from openwork.core.masks.update import Chosen, choose, preview
 from openwork.core.masks.weight import MaskedWeight, hide, unhide
-from openwork.core.mechanism import Calibrate, Mechanism
+from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.selection import Weight
 from openwork.core.sharded import is_sharded, local, shard_like, version
 
@@ -194,8 +194,8 @@ class Masking(Mechanism):
     @torch.no_grad()
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Takes over masks, hidden values and evidence, and masks the parameters."""
-        state.check(saved, self.weights)
-        self.seed = saved["seed"]
+        state.check(saved, self.weights, hidden=self.technique.hidden != "lost")
+        self.seed = whole_number(saved, "seed")
         state.restore(saved, self.weights)
         self._pruned = any(self._masked())
         self._apply(self.weights)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from openwork.core.masks.weight import MaskedWeight
-from openwork.core.sharded import rows_like, shard_like
+from openwork.core.sharded import local, rows_like, shard_like
 
 Named = dict[str, Tensor]
 
@@ -29,20 +29,38 @@ def collect(weights: Sequence[MaskedWeight], *, hidden: bool) -> dict[str, Any]:
     }
 
 
-def check(state: Mapping[str, Any], weights: Sequence[MaskedWeight]) -> None:
+def check(state: Mapping[str, Any], weights: Sequence[MaskedWeight], *, hidden: bool) -> None:
     """Raises ValueError, naming the first weight that does not fit, for another model's state or a damaged one."""
-    if not {"seed", "steps", "masks", "hidden", "allowed", "evidence"} <= state.keys():
+    if not {"masks", "hidden", "allowed", "evidence"} <= state.keys():
         raise ValueError("the state holds no masks; pass what Sparsifier.state_dict() returned")
     expected = {w.name: tuple(w.parameter.shape) for w in weights}
     for kind in ("masks", "hidden", "allowed"):
-        shapes = {name: tuple(tensor.shape) for name, tensor in state[kind].items()}
+        shapes = _shapes(kind, state[kind])
+        if kind == "hidden" and bool(shapes) != hidden:
+            raise ValueError(
+                f"the state holds {'hidden' if shapes else 'no hidden'} values and this technique "
+                f"{'remembers' if hidden else 'forgets'} them; sparsify with the hidden= that saved it"
+            )
         if shapes != expected and (shapes or kind != "hidden"):
             _refuse(kind, shapes, expected)
-    for weight in weights:
-        shapes = {f"{weight.name} {k}": tuple(v.shape) for k, v in state["evidence"].get(weight.name, {}).items()}
-        needed = {f"{weight.name} {key}": tuple(weight.evidence[key].shape) for key in weight.lasting}
-        if shapes != needed:
-            _refuse("evidence", shapes, needed)
+    for kind in ("masks", "allowed"):
+        for name, tensor in state[kind].items():
+            if tensor.dtype != torch.bool:
+                raise ValueError(
+                    f"the state's {kind} must be bool, and that of {name} is {tensor.dtype}; is it damaged?"
+                )
+    found = state["evidence"] if isinstance(state["evidence"], Mapping) else {"": None}
+    shapes = {f"{name} {key}": shape for name in found for key, shape in _shapes("evidence", found[name]).items()}
+    needed = {f"{w.name} {key}": tuple(w.evidence[key].shape) for w in weights for key in w.lasting}
+    if shapes != needed:
+        _refuse("evidence", shapes, needed)
+
+
+def _shapes(kind: str, tensors: object) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor. Raises ValueError where they are none."""
+    if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ValueError(f"the state's {kind} are no tensors by name; pass what Sparsifier.state_dict() returned")
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def restore(state: Mapping[str, Any], weights: Sequence[MaskedWeight]) -> None:
@@ -56,11 +74,13 @@ def restore(state: Mapping[str, Any], weights: Sequence[MaskedWeight]) -> None:
         name = weight.name
         hidden = part(state["hidden"][name]) if state["hidden"] else None
         allowed = part(state["allowed"][name]).bool()
-        evidence = {
-            key: value.detach().to(weight.evidence[key], copy=True)
-            for key, value in state["evidence"].get(name, {}).items()
-        }
+        evidence = {key: _like(weight.evidence[key], value) for key, value in state["evidence"].get(name, {}).items()}
         weight.replace(part(state["masks"][name]), hidden, None if bool(allowed.all()) else allowed, evidence)
+
+
+def _like(own: Tensor, saved: Tensor) -> Tensor:
+    """A copy of what was saved, sharded like the weight's own."""
+    return shard_like(rows_like(saved.detach(), own).to(local(own), copy=True), own)
 
 
 def _refuse(kind: str, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from openwork.core.mechanism import Calibrate, Mechanism
+from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.parameters.layers import DISTRIBUTIONS, FORWARDS, draw
 from openwork.core.seeding import seeded_generator
 from openwork.core.selection import Site, Weight
@@ -43,11 +43,19 @@ class Reparameterizing(Mechanism):
             _check(weight)
         generators = [seeded_generator(seed, 0, weight.name) for weight in weights]
         self.distributions = technique.distributions([w.parameter.detach() for w in weights], generators)
+        if len(self.distributions) != len(weights):
+            raise ValueError(
+                f"{type(technique).__name__}.distributions returned {len(self.distributions)} for {len(weights)} "
+                "weights; return one for each"
+            )
 
     def start(self, model: nn.Module, calibrate: Calibrate | None) -> None:
         """Switches the classes of the modules that own the weights."""
         if calibrate is not None:
             raise ValueError(f"{type(self.technique).__name__} looks at the weights alone; leave out calibrate=")
+        # A tensor, so that a compiled penalty does not see a new constant at each step.
+        self._coefficient = torch.tensor(0.0, device=self.weights[0].parameter.device)
+        self._move_on(0)  # which may raise, so first
         for weight, distribution in zip(self.weights, self.distributions, strict=True):
             for place, site in enumerate(weight.sites):
                 random = site.module.__dict__.setdefault(DISTRIBUTIONS, {})
@@ -58,9 +66,6 @@ class Reparameterizing(Mechanism):
                     site.module.get_submodule("reparam").add_module(site.leaf, distribution)
         for module in {site.module: None for weight in self.weights for site in weight.sites}:
             module.__class__ = _switched(type(module), tuple(module.__dict__[DISTRIBUTIONS]))
-        # A tensor, so that a compiled penalty does not see a new constant at each step.
-        self._coefficient = torch.tensor(0.0, device=self.weights[0].parameter.device)
-        self._move_on(0)
 
     def attached(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Refuses weights that FSDP2 has sharded since."""
@@ -154,9 +159,7 @@ class Reparameterizing(Mechanism):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over a sparsifier's state."""
-        if "seed" not in state:
-            raise ValueError("the state holds no seed; pass what Sparsifier.state_dict() returned")
-        self.seed = state["seed"]
+        self.seed = whole_number(state, "seed")
         self._move_on(state["steps"])
 
     def _refuse_shards(self) -> None:
