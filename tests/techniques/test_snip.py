@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 import openwork as ow
 
-
 SEEN = {}
 
 
@@ -42,7 +41,7 @@ def relu_net() -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(8, 3, bias=False),
     ]
-    return nn.Sequential(*layers).double()
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last).double()
 
 
 X, Y = torch.randn(9, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)), torch.arange(9) % 3
