@@ -31,7 +31,7 @@ from openwork.core.masks.gradients import GradientHook, add_hook, mask_gradient
 from openwork.core.masks.listening import check_calibration, listen, listens
 from openwork.core.masks.optimizer_state import clear_state, keeps_zeros
 from openwork.core.masks.update import Chosen, choose, preview
-from openwork.core.masks.weight import MaskedWeight, hide, unhide
+from openwork.core.masks.weight import MaskedWeight, hide, remember, unhide
 from openwork.core.mechanism import Calibrate, Mechanism
 from openwork.core.selection import Weight
 from openwork.core.sharded import is_sharded, local, shard_like, version
@@ -121,6 +121,7 @@ class Masking(Mechanism):
         if self._listens:
             # The step that completes an iteration also takes what optimizers that do not step in it have gathered.
             waiting = [i for i in (range(len(self.weights)) if counts else owned) if i not in self._listened]
+            remember(self.weights)
             listen(self.technique, [self.weights[index] for index in waiting], optimizer)
             self._listened.update(waiting)
         if not self._pruned:
@@ -261,14 +262,13 @@ class Masking(Mechanism):
         self._pruned = self._pruned or any(
             one.keep < weight.parameter.numel() for weight, one in zip(self.weights, chosen, strict=True)
         )
-        remembers = self.technique.hidden != "lost" and self._pruned
+        if self.technique.hidden != "lost" and self._pruned:
+            hide([weight for weight in self.weights if weight.restored or weight.hidden is None])
+            unhide(self.weights)  # `choose` has looked at all values, so the others are up to date
+        torch._foreach_copy_([weight.mask for weight in self.weights], [one.mask for one in chosen])
         for weight, one in zip(self.weights, chosen, strict=True):
-            if remembers:
-                weight.hide()
-            weight.mask.copy_(one.mask)
             if one.values is not None:
                 weight.local.copy_(one.values)
-        unhide([w for w, one in zip(self.weights, chosen, strict=True) if remembers and one.values is None])
         self._apply(self.weights)
         for weight in self.weights:
             weight.restored, weight.clean_gradient = False, None
@@ -279,8 +279,9 @@ class Masking(Mechanism):
     def _restore(self, weights: Sequence[MaskedWeight]) -> None:
         """Puts the hidden values back into the parameters."""
         # Without a foreign write since the last step, the trained copies agree with the parameters that are kept.
-        for weight in weights if self._overwritten else ():
-            weight.hide()
+        if self._overwritten:
+            hide([weight for weight in weights if weight.restored])  # the last step failed
+            remember(weights)
         unhide(weights)
 
     def _clear_state(self, optimizer: torch.optim.Optimizer) -> None:
