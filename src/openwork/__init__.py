@@ -1,11 +1,11 @@
 """openwork makes PyTorch models sparse while they train, and measures what that costs."""
 
-from openwork.core.allocations import AboveThreshold, ErdosRenyiKernel, GlobalRanking, Lamp, PerLayer, Uniform
+from openwork.core.allocations import ERK, LAMP, AboveThreshold, GlobalRanking, PerLayer, Uniform
 from openwork.core.batchnorm import recalibrate_batchnorm
 from openwork.core.one_shot import Pruned, prune
 from openwork.core.patterns import NM, Block, Columns, Rows, Unstructured
 from openwork.core.schedules import AveragedCubic, Constant, Cubic, Linear, OneShot
-from openwork.core.selection import all_parameters, excluding, matching, matmul_weights, weights_of
+from openwork.core.selection import all_parameters, excluding, matching, weight_matrices, weights_of
 from openwork.core.sparsifier import Sparsifier, sparsify
 from openwork.inspect.report import Report, report
 from openwork.techniques.dns import DynamicSurgery, Splicing
@@ -18,7 +18,9 @@ from openwork.techniques.soft_weight_sharing import SoftWeightSharing
 from openwork.techniques.variational_dropout import VariationalDropout
 
 __all__ = [
+    "ERK",
     "L0",
+    "LAMP",
     "NM",
     "AboveThreshold",
     "AveragedCubic",
@@ -27,11 +29,9 @@ __all__ = [
     "Constant",
     "Cubic",
     "DynamicSurgery",
-    "ErdosRenyiKernel",
     "GlobalRanking",
     "GradualMagnitude",
     "GroupL0",
-    "Lamp",
     "Linear",
     "OneShot",
     "PerLayer",
@@ -49,11 +49,11 @@ __all__ = [
     "all_parameters",
     "excluding",
     "matching",
-    "matmul_weights",
     "prune",
     "recalibrate_batchnorm",
     "report",
     "sparsify",
+    "weight_matrices",
     "weights_of",
 ]
 __version__ = "0.1.0"

@@ -176,7 +176,7 @@ def test_wide_resnets_see_cropped_and_normalised_images(small):
 
 @pytest.mark.parametrize("technique", [None, ow.L0(ow.Constant(1e-6), dropout=0.3)], ids=lambda t: type(t).__name__)
 def test_an_interrupted_wide_resnet_ends_with_the_same_bits(small, technique):
-    run = Run(TINY, technique, steps=12, select=FIRST if technique else ow.matmul_weights)
+    run = Run(TINY, technique, steps=12, select=FIRST if technique else ow.weight_matrices)
     whole = execute(run, small / "whole", evaluations=3)
 
     def stop(step: int) -> None:

@@ -28,7 +28,7 @@ def test_identity_is_the_hash_of_everything():
         dataclasses.replace(RUN, steps=31),
         dataclasses.replace(RUN, technique=None),
         dataclasses.replace(RUN, task=DigitsLeNet300100(batch_size=50)),
-        dataclasses.replace(RUN, select=ow.matmul_weights),
+        dataclasses.replace(RUN, select=ow.weight_matrices),
     ]
     assert len({run.id for run in (RUN, *changed)}) == 6
     assert dataclasses.replace(changed[0], seed=0).id == RUN.id

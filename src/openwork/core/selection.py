@@ -41,7 +41,7 @@ class Weight:
         return parameter
 
 
-def matmul_weights(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
+def weight_matrices(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
     """True for the matrices and kernels of layers: the default selection.
 
     They are the parameters of two or more dimensions, but for those of norms, that are called ``weight``, as in Linear,
@@ -82,12 +82,12 @@ def weights_of(*types: type[nn.Module]) -> Select:
     return _WeightsOf(types)
 
 
-def matching(*patterns: str, among: Select = matmul_weights) -> Select:
+def matching(*patterns: str, among: Select = weight_matrices) -> Select:
     """Selects, among others' choice, the parameters whose name fits a shell pattern: ``matching("encoder.*")``."""
     return _Matching(patterns, among, expected=True)
 
 
-def excluding(*patterns: str, among: Select = matmul_weights) -> Select:
+def excluding(*patterns: str, among: Select = weight_matrices) -> Select:
     """Selects, among others' choice, the parameters whose name fits no pattern: ``excluding("head.*")``."""
     return _Matching(patterns, among, expected=False)
 

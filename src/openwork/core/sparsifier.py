@@ -12,7 +12,7 @@ from openwork.core.masking import Masking
 from openwork.core.optimizers import check_optimizer, check_ownership, follow, parameter_ids
 from openwork.core.patterns import fitting
 from openwork.core.reparameterize import Reparameterizing
-from openwork.core.selection import Select, Weight, find_weights, matmul_weights
+from openwork.core.selection import Select, Weight, find_weights, weight_matrices
 from openwork.core.sharded import is_sharded, reshard
 from openwork.core.technique import MaskTechnique, Reparameterization, Technique
 
@@ -262,14 +262,14 @@ def sparsify(
     model: nn.Module,
     technique: Technique,
     *,
-    select: Select = matmul_weights,
+    select: Select = weight_matrices,
     seed: int = 0,
     from_zeros: bool = False,
 ) -> Sparsifier:
     """The sparsifier of ``model``, which is changed in place; call it before the optimizer, DDP, FSDP2 and
     compile.
 
-    select: which parameters become sparse, by default the matrices and kernels of all layers (`matmul_weights`).
+    select: which parameters become sparse, by default the matrices and kernels of all layers (`weight_matrices`).
     seed: of random masks, ties and initial gates; they do not depend on torch's global generator.
     from_zeros: the zeros that the weights hold now stay zero for good, whatever the schedule says; to prune a sparse
     model further, or with ``Constant(0.0)`` to fine-tune it as it is. Masks only.

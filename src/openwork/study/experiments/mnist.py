@@ -3,7 +3,7 @@
 ``seed=1`` and so on give the other seeds; what starts from a dense run starts from that of its own seed.
 """
 
-from openwork.core.allocations import ErdosRenyiKernel, GlobalRanking
+from openwork.core.allocations import ERK, GlobalRanking
 from openwork.core.schedules import Constant, Cubic, Linear
 from openwork.core.technique import Technique
 from openwork.study.experiments.run import Run
@@ -86,7 +86,7 @@ def _from_scratch() -> list[Technique]:
         VariationalDropout(_kl_ramp()),
         *(GradualMagnitude(schedule) for schedule in pruning),
         *(GradualMagnitude(schedule, allocation=GlobalRanking()) for schedule in pruning),
-        *(GradualMagnitude(schedule, allocation=ErdosRenyiKernel()) for schedule in pruning),
+        *(GradualMagnitude(schedule, allocation=ERK()) for schedule in pruning),
         *(RandomPruning(schedule) for schedule in pruning),
         *(L0(Constant(weight / IMAGES)) for weight in L0_WEIGHTS),
         *(GroupL0(Constant(weight / IMAGES), weight_decay=5e-4 / IMAGES) for weight in L0_WEIGHTS),

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from openwork.core.selection import Select, matmul_weights
+from openwork.core.selection import Select, weight_matrices
 from openwork.core.technique import Technique
 from openwork.study.experiments.config import canonical, describe, inside
 from openwork.study.tasks.task import Task
@@ -29,7 +29,7 @@ class Run:
     technique: Technique | None
     steps: int
     seed: int = 0
-    select: Select = matmul_weights
+    select: Select = weight_matrices
     start: "Run | None" = field(default=None, metadata={"added later": True})
     zeros: "Run | None" = field(default=None, metadata={"added later": True})
     augmented: bool = field(default=False, metadata={"added later": True})
@@ -70,7 +70,7 @@ class Run:
     def settings(self) -> str:
         """All that distinguishes this run from others of its technique and task but the seed, in one line."""
         parts = [inside(self.technique), f"steps={self.steps}", inside(self.task, prefix="task.")]
-        if self.select != matmul_weights:
+        if self.select != weight_matrices:
             parts.append(f"select={describe(self.select)}")
         if self.start:
             parts.append(f"start={self.start.name}({self.start.settings})")
