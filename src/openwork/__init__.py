@@ -5,7 +5,16 @@ from openwork.core.batchnorm import recalibrate_batchnorm
 from openwork.core.one_shot import Pruned, prune
 from openwork.core.patterns import NM, Block, Columns, Rows, Unstructured
 from openwork.core.schedules import AveragedCubic, Constant, Cubic, Linear, OneShot
-from openwork.core.selection import all_parameters, excluding, matching, weight_matrices, weights_of
+from openwork.core.selection import (
+    Excluding,
+    Matching,
+    WeightsOf,
+    all_parameters,
+    excluding,
+    matching,
+    weight_matrices,
+    weights_of,
+)
 from openwork.core.sparsifier import Sparsifier, sparsify
 from openwork.inspect.report import Report, report
 from openwork.techniques.dns import DynamicSurgery, Splicing
@@ -29,10 +38,12 @@ __all__ = [
     "Constant",
     "Cubic",
     "DynamicSurgery",
+    "Excluding",
     "GlobalRanking",
     "GradualMagnitude",
     "GroupL0",
     "Linear",
+    "Matching",
     "OneShot",
     "PerLayer",
     "PruneRetrain",
@@ -46,6 +57,7 @@ __all__ = [
     "Uniform",
     "Unstructured",
     "VariationalDropout",
+    "WeightsOf",
     "all_parameters",
     "excluding",
     "matching",

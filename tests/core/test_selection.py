@@ -57,6 +57,15 @@ def test_selection_by_type_name_and_exclusion():
     assert names(Mixed(), lambda name, parameter, module: parameter.dim() == 5) == ["volume.weight"]
 
 
+def test_selections_are_values_and_print_as_the_call_that_makes_them():
+    assert ow.matching("a.*", "b") == ow.Matching(("a.*", "b"))
+    assert repr(ow.matching("a.*", "b")) == "matching('a.*', 'b')"
+    narrow = ow.excluding("head.*", among=ow.weights_of(nn.Linear, nn.Conv2d))
+    assert narrow == ow.Excluding(("head.*",), ow.WeightsOf((nn.Linear, nn.Conv2d)))
+    assert str(narrow) == "excluding('head.*', among=weights_of(Linear, Conv2d))"
+    assert repr(ow.matching("norm.*", among=ow.all_parameters)) == "matching('norm.*', among=all_parameters)"
+
+
 def test_a_tied_weight_is_found_once_with_all_its_places():
     (embedding, hidden), _ = find_weights(Tied(), ow.weight_matrices)
     assert [site.name for site in embedding.sites] == ["embedding.weight", "output.weight"]

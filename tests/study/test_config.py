@@ -38,7 +38,7 @@ def test_identity_is_the_hash_of_everything():
 def test_settings_say_all_but_task_and_seed():
     assert RUN.settings == (
         "schedule=Cubic(final=0.9, end=20, begin=5), allocation=PerLayer(targets=(('fc3', 0.5))), steps=30, "
-        "select=_Matching(patterns=('fc1.*'), among=_WeightsOf(types=(Linear)), expected=False)"
+        "select=excluding('fc1.*', among=weights_of(Linear))"
     )
     dense = Run(DigitsLeNet300100(batch_size=50), None, steps=7)
     assert (dense.name, dense.settings) == ("dense", "steps=7, task.batch_size=50")

@@ -72,8 +72,10 @@ def packages(plain: Any) -> set[str]:
 
 
 def describe(value: Any) -> str:
-    """A value as a short text; of a dataclass, without the fields that have their defaults."""
+    """A value as a short text; of a dataclass what its ``__str__`` says, or the fields that have not their defaults."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if "__str__" in vars(type(value)):
+            return str(value)
         return f"{type(value).__name__}({inside(value)})"
     if isinstance(value, tuple):
         return f"({', '.join(describe(item) for item in value)})"
