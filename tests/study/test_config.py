@@ -86,7 +86,7 @@ def test_a_description_cannot_choose_what_code_runs():
     with pytest.raises(ValueError, match="is not a dataclass"):
         from_plain({"type": "torch:load", "f": "x"})
     with pytest.raises(ValueError, match="does not fit this version's"):
-        from_plain({"type": "openwork.core.schedules:Cubic", "gone": 1})
+        from_plain({"type": "Cubic", "gone": 1})
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
 def test_a_run_travels_as_json_with_the_packages_it_names():
     for run in mixed():
         plain = json.loads(json.dumps(to_plain(run)))
-        assert packages(plain) == {"openwork", "tinylab"}
+        assert packages(plain) == {"tinylab"}
         assert from_plain(plain, packages(plain)) == run
 
 

@@ -41,7 +41,7 @@ class MaskTechnique(Technique, ABC):
     schedule: Schedule
     allocation: Allocation = field(default=Uniform(), kw_only=True)
     hidden: Hidden = field(default="frozen", kw_only=True)
-    pattern: Pattern = field(default=Unstructured(), kw_only=True, metadata={"added later": True})
+    pattern: Pattern = field(default=Unstructured(), kw_only=True)
 
     def __post_init__(self) -> None:
         _check_schedule("schedule", self.schedule, "OneShot")

@@ -74,7 +74,7 @@ def execute(
         if (folder / "result.json").exists():  # another process was faster
             return read_result(folder / "result.json")
         remove_leftovers(folder)
-        write_text(folder / "run.json", json.dumps(to_plain(run), indent=2) + "\n")
+        write_text(folder / "run.json", json.dumps(to_plain(run, defaults=True), indent=2) + "\n")
         weights, zeros = (
             _finalized_weights(run, other, directory, device, compile, evaluations) for other in (run.start, run.zeros)
         )

@@ -30,10 +30,10 @@ class Run:
     steps: int
     seed: int = 0
     select: Select = weight_matrices
-    start: "Run | None" = field(default=None, metadata={"added later": True})
-    zeros: "Run | None" = field(default=None, metadata={"added later": True})
-    augmented: bool = field(default=False, metadata={"added later": True})
-    initial_seed: int | None = field(default=None, metadata={"added later": True})
+    start: "Run | None" = field(default=None)
+    zeros: "Run | None" = field(default=None)
+    augmented: bool = field(default=False)
+    initial_seed: int | None = field(default=None)
 
     def __post_init__(self) -> None:
         if self.steps < 1:
