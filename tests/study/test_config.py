@@ -44,6 +44,13 @@ def test_settings_say_all_but_task_and_seed():
     assert (dense.name, dense.settings) == ("dense", "steps=7, task.batch_size=50")
 
 
+def test_a_variant_is_part_of_name_and_identity():
+    extended = dataclasses.replace(RUN, variant="extended")
+    assert (extended.name, extended.settings) == ("GradualMagnitude, extended", RUN.settings)
+    assert extended.id != RUN.id
+    assert dataclasses.replace(extended, technique=None).name == "dense, extended"
+
+
 def test_describe_leaves_out_defaults():
     assert describe(ow.VariationalDropout(ow.Constant(0.5))) == "VariationalDropout(coefficient=Constant(final=0.5))"
     assert inside(None) == ""

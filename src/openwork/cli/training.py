@@ -95,11 +95,11 @@ def _execute(
     runs: Sequence["Run"], out: Path, *, device: str, compile: bool, evaluations: int, snapshots: int = 0
 ) -> list[dict[str, Any]]:
     from openwork.study.experiments.execute import execute
-    from openwork.study.experiments.run import with_starts
+    from openwork.study.experiments.run import with_prerequisites
     from openwork.study.processes import rank
 
     checked_device(device)
-    runs = with_starts(runs)
+    runs = with_prerequisites(runs)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     results = []
     done = 0

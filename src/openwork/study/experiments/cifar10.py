@@ -7,6 +7,7 @@ all it has; a run's title says which. ``seed=1`` and so on give the other seeds,
 from openwork.core.schedules import Constant, Linear
 from openwork.core.selection import matching
 from openwork.study.data.cifar10 import only_jpeg
+from openwork.study.experiments.origin import Pretrained
 from openwork.study.experiments.run import Run
 from openwork.study.tasks.cifar10 import Cifar10Vgg, Cifar10WideResNet
 from openwork.techniques.l0 import L0
@@ -26,11 +27,12 @@ def vgg(epochs: int = 40) -> list[Run]:
     steps, rate, jpeg = epochs * IMAGES // 100, 1e-5 * 200 / epochs, only_jpeg()
     ramp = Linear(1 / IMAGES, begin=steps // 40, end=steps // 10)
     sparse_vd = VariationalDropout(ramp, log_sigma2=-15.0)
+    variant = "" if epochs == 40 else f"{epochs} epochs"
     runs = []
     for width in WIDTHS:
         dense = Run(Cifar10Vgg(peak_learning_rate=rate, width=width, dropout=True, jpeg=jpeg), None, steps)
         task = Cifar10Vgg(peak_learning_rate=rate, width=width, l2=0.0, jpeg=jpeg)
-        runs += [dense, Run(task, sparse_vd, steps, start=dense)]
+        runs += [dense, Run(task, sparse_vd, steps, origin=Pretrained(dense), variant=variant)]
     return runs
 
 

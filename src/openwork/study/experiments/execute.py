@@ -76,7 +76,8 @@ def execute(
         remove_leftovers(folder)
         write_text(folder / "run.json", json.dumps(to_plain(run, defaults=True), indent=2) + "\n")
         weights, zeros = (
-            _finalized_weights(run, other, directory, device, compile, evaluations) for other in (run.start, run.zeros)
+            _finalized_weights(run, other, directory, device, compile, evaluations)
+            for other in (run.first_weights, run.kept_zeros)
         )
         live = prepare(run, torch.device(device), weights, zeros)
         result = _train(live, folder, compile=compile, every=every, kept=kept, progress=progress)

@@ -6,6 +6,7 @@
 from openwork.core.allocations import ERK, GlobalRanking
 from openwork.core.schedules import Constant, Cubic, Linear
 from openwork.core.technique import Technique
+from openwork.study.experiments.origin import Pretrained
 from openwork.study.experiments.run import Run
 from openwork.study.tasks.lenet import MnistLeNet5Caffe, MnistLeNet300100
 from openwork.techniques.dns import DynamicSurgery, Splicing
@@ -73,9 +74,9 @@ def table() -> list[Run]:
         tuned, shared = kind(peak_learning_rate=1e-4), kind(peak_learning_rate=5e-4)
         runs += [trained, *(Run(kind(), technique, STEPS) for technique in _from_scratch())]
         runs += [
-            Run(tuned, PruneRetrain(Linear(1.5, end=100 * EPOCH, every=20 * EPOCH)), STEPS, start=trained),
-            Run(tuned, DynamicSurgery(Splicing(14_000), rate=2.0), STEPS, start=trained),
-            Run(shared, SoftWeightSharing(Constant(0.003 / IMAGES)), 30 * EPOCH, start=trained),
+            Run(tuned, PruneRetrain(Linear(1.5, end=100 * EPOCH, every=20 * EPOCH)), STEPS, origin=Pretrained(trained)),
+            Run(tuned, DynamicSurgery(Splicing(14_000), rate=2.0), STEPS, origin=Pretrained(trained)),
+            Run(shared, SoftWeightSharing(Constant(0.003 / IMAGES)), 30 * EPOCH, origin=Pretrained(trained)),
         ]
     return runs
 

@@ -118,6 +118,12 @@ def flat(row: Row) -> Row:
     return {column: _cell(row, column) for column in COLUMNS}
 
 
+def kept_zeros(row: Row) -> dict[str, Any] | None:
+    """The description of the run whose zeros the row's run keeps; None where it keeps none."""
+    origin: dict[str, Any] = row["run"].get("origin") or {}
+    return origin["run"] if origin.get("type") in ("LotteryTicket", "Scratch") else None
+
+
 def unfinished(directory: Path) -> list[str]:
     """The names of the folders under `directory` that hold no `result.json`, sorted.
 
