@@ -43,6 +43,23 @@ def test_a_row_s_id_name_and_settings_are_those_of_its_run(study):
         assert at or run.id == id
 
 
+def kinds(plain):
+    """The names of the types in a description."""
+    if isinstance(plain, list):
+        return set().union(*map(kinds, plain))
+    if not isinstance(plain, dict):
+        return set()
+    own = {plain["type"]} if "type" in plain else set()
+    return own.union(*map(kinds, plain.values()))
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_defaults_that_an_id_relies_on_are_written_down(study):
+    found = set().union(*(kinds(json.loads(row["run"])) for row in table(RESULTS / study / "rows.csv")))
+    missing = found - json.loads(Path(__file__).with_name("defaults.json").read_text()).keys()
+    assert not missing, "write their defaults down in defaults.json: from now on ids rely on them"
+
+
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*/*.csv")), ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_id_beside_the_rows_is_that_of_a_row(path):
     rows = {row["id"] for row in table(path.with_name("rows.csv"))}
