@@ -52,9 +52,7 @@ def test_results_of_another_format_say_what_to_do(directory):
 
 def test_a_checkpoint_of_before_says_what_to_do(directory):
     for folder in directory.iterdir():
-        with pytest.raises(
-            ValueError, match=r"run:Run, a name from before format 2 .*; use the openwork that"
-        ):
+        with pytest.raises(ValueError, match=r"run:Run, a name from before format 2 .*; use the openwork that"):
             restore(folder, trusted=["tinylab"])
 
 

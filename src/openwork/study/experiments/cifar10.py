@@ -13,11 +13,11 @@ from openwork.study.tasks.cifar10 import Cifar10Vgg, Cifar10WideResNet
 from openwork.techniques.l0 import L0
 from openwork.techniques.variational_dropout import VariationalDropout
 
-IMAGES = 50_000
+IMAGES, EPOCHS = 50_000, 40
 WIDTHS = (0.25, 0.5, 1.0, 1.5, 2.0)
 
 
-def vgg(epochs: int = 40) -> list[Run]:
+def vgg(epochs: int = EPOCHS) -> list[Run]:
     """For each width: dense with binary dropout, and SparseVD that starts from it.
 
     SparseVD's own settings: log sigma^2 starts at -15, the KL term is off for the first 2.5 % of the steps and full
@@ -27,7 +27,7 @@ def vgg(epochs: int = 40) -> list[Run]:
     steps, rate, jpeg = epochs * IMAGES // 100, 1e-5 * 200 / epochs, only_jpeg()
     ramp = Linear(1 / IMAGES, begin=steps // 40, end=steps // 10)
     sparse_vd = VariationalDropout(ramp, log_sigma2=-15.0)
-    variant = "" if epochs == 40 else f"{epochs} epochs"
+    variant = "" if epochs == EPOCHS else f"{epochs} epochs"
     runs = []
     for width in WIDTHS:
         dense = Run(Cifar10Vgg(peak_learning_rate=rate, width=width, dropout=True, jpeg=jpeg), None, steps)
