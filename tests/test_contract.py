@@ -23,7 +23,7 @@ TECHNIQUES = [
     ow.GradualMagnitude(RAMP, hidden="trained"),
     ow.GradualMagnitude(RAMP, allocation=ow.GlobalRanking(), hidden="lost"),
     ow.GradualMagnitude(RAMP, pattern=ow.Block(1, 2)),
-    ow.GradualMagnitude(RAMP, pattern=ow.Block(1, 2), allocation=ow.Lamp(), hidden="trained"),
+    ow.GradualMagnitude(RAMP, pattern=ow.Block(1, 2), allocation=ow.LAMP(), hidden="trained"),
     ow.RandomPruning(RAMP),
     ow.RandomPruning(RAMP, pattern=ow.Block(1, 2)),
     ow.VariationalDropout(COEFFICIENT, log_sigma2=-5.0),

@@ -86,7 +86,7 @@ class Openwork(Library):
     def __init__(self, model: nn.Module, case: Case, *, sparsity: float, begin: int, zeros: Zeros) -> None:
         super().__init__(model, case, sparsity=sparsity, begin=begin, zeros=zeros)
         named = ow.matching(*case.weights, among=ow.all_parameters)
-        self.select = named if case.by_name else ow.matmul_weights
+        self.select = named if case.by_name else ow.weight_matrices
         self.sparsifier = ow.sparsify(model, self.technique(), select=self.select, keep_zeros=zeros != "none")
 
     def technique(self) -> Technique:

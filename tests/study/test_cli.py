@@ -12,6 +12,7 @@ EXPERIMENT = """
 import torch
 import openwork as ow
 from openwork.study.experiments.run import Run
+from openwork.study.experiments.origin import Pretrained
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from dataclasses import dataclass
 
@@ -22,8 +23,8 @@ def two():
     return [Run(DigitsLeNet300100(), ow.RandomPruning(ow.OneShot(0.5)), steps=10, seed=s) for s in (0, 1)]
 
 def pretrained():
-    start = Run(DigitsLeNet300100(), None, steps=5)
-    return [Run(DigitsLeNet300100(), ow.RandomPruning(ow.OneShot(0.5)), steps=n, start=start) for n in (6, 7)]
+    prune, start = ow.RandomPruning(ow.OneShot(0.5)), Pretrained(Run(DigitsLeNet300100(), None, steps=5))
+    return [Run(DigitsLeNet300100(), prune, steps=n, origin=start) for n in (6, 7)]
 
 def with_argument(x):
     return x
@@ -144,7 +145,7 @@ def test_a_start_is_trained_first_and_listed_once(folder):
     assert [(r["name"], r["step"], r["seed"]) for r in results] == [
         ("dense", 5, 4), ("RandomPruning", 6, 4), ("RandomPruning", 7, 4),
     ]  # fmt: skip
-    assert results[1]["settings"] == "schedule=OneShot(final=0.5), steps=6, start=dense(steps=5)"
+    assert results[1]["settings"] == "schedule=OneShot(final=0.5), steps=6, origin=Pretrained(dense(steps=5))"
 
 
 def test_a_diverged_run_has_an_exit_code_of_its_own(folder):

@@ -9,6 +9,7 @@ from tinylab import PRUNE, Diverging, Dying, Failing, Tiny, grid
 
 from openwork.study.experiments.config import to_plain
 from openwork.study.experiments.execute import execute
+from openwork.study.experiments.origin import Pretrained
 from openwork.study.experiments.run import Run
 from openwork.study.experiments.sweep import CRASHES, Options, sweep
 from openwork.study.files import WriteError
@@ -30,7 +31,7 @@ def swept(tmp_path_factory):
     start = Run(Dying(folder=marks), PRUNE, steps=20)
     runs = [
         *grid(),
-        Run(Tiny(), None, steps=3, start=start),
+        Run(Tiny(), None, steps=3, origin=Pretrained(start)),
         Run(Failing(), None, steps=4),
         Run(Diverging(), None, steps=4),
         Run(Dying(folder=marks, times=CRASHES), None, steps=4),
@@ -55,8 +56,8 @@ def test_all_that_can_finish_does_and_the_rest_is_recorded(swept):
 
 def test_a_run_whose_worker_is_killed_is_trained_by_another(swept):
     ended, runs, _ = swept
-    assert (Path(runs[12].start.task.folder) / "died-1-0").exists()
-    assert ended.outcomes[runs[12].start.id].state == "finished"
+    assert (Path(runs[12].origin.run.task.folder) / "died-1-0").exists()
+    assert ended.outcomes[runs[12].origin.run.id].state == "finished"
     assert ended.outcomes[runs[12].id].state == "finished"
 
 

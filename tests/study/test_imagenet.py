@@ -158,7 +158,8 @@ def test_the_comparison_on_cifar10_has_every_technique_at_five_points_and_three_
     assert Counter(run.seed for run in runs) == {0: 26, 1: 26, 2: 26}
     assert Counter(run.name for run in runs) == {
         "dense": 3,
-        "GradualMagnitude": 30,
+        "GradualMagnitude": 15,
+        "GradualMagnitude, extended": 15,
         "RandomPruning": 15,
         "VariationalDropout": 15,
         "L0": 15,

@@ -62,7 +62,10 @@ def test_every_statistic_is_of_the_score():
     assert (point.metric, point.score, point.highest) == (BLEU, pytest.approx(0.1744), pytest.approx(0.1744))
     assert by_seed(ROWS)["RandomPruning"][0] == [(0.5, 0.2), (0.9, pytest.approx(0.094))]
     assert run_values(ROWS[:3])[0]["bleu"] == 0.265
-    kept = {**translated("Scratch", 0.9, 12.0), "run": {"steps": 9, "zeros": {"technique": {}, "steps": 9}}}
+    kept = {
+        **translated("Scratch", 0.9, 12.0),
+        "run": {"steps": 9, "origin": {"type": "Scratch", "run": {"technique": {}, "steps": 9}}},
+    }
     assert [band.mean for band in own_bands([*ROWS, kept])] == [12.0]
 
 
