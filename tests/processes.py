@@ -9,7 +9,6 @@ from pathlib import Path
 BEGIN = """
 import os, sys, torch, torch.distributed as dist
 rank = int(sys.argv[1])
-torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 """
 END = """

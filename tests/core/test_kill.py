@@ -16,7 +16,6 @@ from helpers import conv_net, image_batches
 from torch.nn import functional as F
 import openwork as ow
 
-torch.set_num_threads(1)
 import torch._dynamo  # which the first optimizer would import, in each child
 ramp = ow.Cubic(0.8, begin=2, end=30, every=4)
 techniques = [

@@ -143,7 +143,6 @@ LIMITED = """
 import resource, sys
 import openwork as ow
 import torch
-torch.set_num_threads(1)
 virtual = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (virtual + 500_000_000, virtual + 500_000_000))
 for path in sys.argv[1:]:

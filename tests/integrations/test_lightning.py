@@ -27,15 +27,6 @@ TECHNIQUES = {
 BATCHES = torch.utils.data.DataLoader(list(itertools.islice(image_batches(), 8)), batch_size=None)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny tensors: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class Classifier(lightning.LightningModule):
     def __init__(self):
         super().__init__()

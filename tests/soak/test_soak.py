@@ -63,7 +63,7 @@ def test_four_thousand_runs_survive_thirty_kills_and_none_is_done_twice(tmp_path
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "JOURNAL": str(folder / "journal")}
+    environment = {**os.environ, "JOURNAL": str(folder / "journal")}
     arguments = ["sweep", "tinylab:thousands", "--out", "runs", "--ray", "local", "--evaluations", "2"]
     command = [sys.executable, "-c", "from openwork.cli import main; main()", *arguments]
     with (folder / "log").open("ab") as log:

@@ -1,7 +1,6 @@
 """The command line as a user types it: real processes, exit codes, one sentence for each error."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,8 +65,7 @@ def folder(tmp_path_factory):
 
 def openwork(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from openwork.cli import main; main()", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=120)
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert answer.returncode == code, answer.stdout + answer.stderr
     assert "Traceback" not in answer.stderr
     return answer

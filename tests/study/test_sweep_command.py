@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "JOURNAL": str(folder / "journal")}
+    environment = {**os.environ, "JOURNAL": str(folder / "journal")}
     pipe = subprocess.PIPE
     return subprocess.Popen([*COMMAND, *arguments], cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
