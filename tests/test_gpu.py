@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 import torch
-from helpers import conv_net, image_batches, train_step
 
 import openwork as ow
 from openwork.core.threshold import keep_largest, kth_largest, kth_largest_plain
+from tests.helpers import conv_net, image_batches, train_step
 
 pytestmark = [
     pytest.mark.gpu,

@@ -4,7 +4,6 @@ import math
 
 import torch
 import torch.distributed.checkpoint as dcp
-from fsdp_setup import RAMP, adam, assert_equal, full, net, refused, sgd, shard, start, train
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -15,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import openwork as ow
 from openwork.core.sharded import kth_largest_over, local, shards_of
 from openwork.core.threshold import keep_largest, kth_largest_plain, seeded_generator
+from tests.core.fsdp_setup import RAMP, adam, assert_equal, full, net, refused, sgd, shard, start, train
 
 CHECKS = []
 

@@ -1,6 +1,6 @@
 """Data-parallel training: two processes with gloo end with the same masks, zeros and weights."""
 
-from processes import run_two
+from tests.processes import run_two
 
 SCRIPT = """
 from torch import nn

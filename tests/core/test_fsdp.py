@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-import fsdp_checks
 import pytest
-from processes import run_two
+
+from tests.core import fsdp_checks
+from tests.processes import run_two
 
 SCRIPT = f"""
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import fsdp_checks
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from tests.core import fsdp_checks
 for check in fsdp_checks.CHECKS:
     check(Path(sys.argv[2]).parent)
     print(check.__name__, flush=True)

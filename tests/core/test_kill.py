@@ -5,14 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Children are forked from one process that has imported torch and has computed nothing yet. What is between the two
 # lines of dashes is the recipe of docs/api.md.
 SCRIPT = """
 import itertools, os, pathlib, random, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 import torch
-from helpers import conv_net, image_batches
+from tests.helpers import conv_net, image_batches
 from torch.nn import functional as F
 import openwork as ow
 
@@ -96,7 +96,7 @@ for number, technique in enumerate(techniques):
 def test_killed_at_random_moments_training_ends_with_the_same_weights(tmp_path):
     seed = random.randrange(10**6)
     answer = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(TESTS), str(seed)], cwd=tmp_path, capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", SCRIPT, str(ROOT), str(seed)], cwd=tmp_path, capture_output=True, text=True, timeout=240
     )
     assert answer.returncode == 0, (seed, answer.stdout, answer.stderr)
     lines = answer.stdout.splitlines()

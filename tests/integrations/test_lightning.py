@@ -5,12 +5,12 @@ import itertools
 import lightning
 import pytest
 import torch
-from helpers import conv_net, image_batches
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 
 import openwork as ow
 from openwork.integrations.lightning import SparsifyCallback
+from tests.helpers import conv_net, image_batches
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),

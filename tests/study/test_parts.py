@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures_on_disk import pictures_folder
-from processes import run_two
 from safetensors.torch import load_file
 from torch import nn
 
@@ -23,6 +21,8 @@ from openwork.study.training.parts import backward_in_parts
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude
 from openwork.techniques.variational_dropout import VariationalDropout
+from tests.processes import run_two
+from tests.study.pictures_on_disk import pictures_folder
 
 TINY = {"depth": 18, "width": 0.125, "classes": 3, "size": 64, "batch_size": 8, "part_size": 2, "rate": 0.3}
 
@@ -48,7 +48,7 @@ SCRIPT = """
 from pathlib import Path
 from openwork.study import files
 from openwork.study.experiments.execute import execute
-from test_parts import runs
+from tests.study.test_parts import runs
 files.rank = lambda: 0  # so that the second process writes, too, to be compared
 for run in runs():
     result = execute(run, Path(f"process{rank}"), evaluations=2)
@@ -58,7 +58,7 @@ for run in runs():
 
 def import_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the two processes import this file and what it imports."""
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
 
 

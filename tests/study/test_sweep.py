@@ -3,13 +3,12 @@
 import dataclasses
 import importlib
 import json
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from tinylab import PRUNE, Diverging, Failing, Tiny, grid, mixed
 
 from openwork.study.experiments import sweep as module
 from openwork.study.experiments.config import from_plain, packages, to_plain
@@ -19,6 +18,7 @@ from openwork.study.experiments.run import Run
 from openwork.study.experiments.sweep import Here, Options, Outcome, sweep
 from openwork.study.files import WriteError
 from openwork.study.results.store import failures, read_results
+from tests.study.tinylab import PRUNE, Diverging, Failing, Tiny, grid, mixed
 
 OPTIONS = Options(evaluations=2)
 
@@ -142,7 +142,7 @@ def test_a_full_disk_stops_the_sweep_and_a_later_one_goes_on(tmp_path):
 import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from tinylab import grid
+from tests.study.tinylab import grid
 from openwork.study.experiments.sweep import Here, Options, sweep
 from openwork.study.files import WriteError
 directory, engine = Path(sys.argv[1]), Here(Path(sys.argv[1]), Options(evaluations=2))
@@ -154,7 +154,7 @@ try:
 except WriteError as error:
     print(type(error).__name__, error)
 """
-    command = [sys.executable, "-c", script, str(tmp_path), os.path.dirname(__file__)]
+    command = [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parents[2])]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     assert answer.stdout.startswith("WriteError")
     assert len(read_results(tmp_path)) == 2
@@ -177,7 +177,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
 def test_a_run_travels_as_json_with_the_packages_it_names():
     for run in mixed():
         plain = json.loads(json.dumps(to_plain(run)))
-        assert packages(plain) == {"openwork", "tinylab"}
+        assert packages(plain) == {"openwork", "tests"}
         assert from_plain(plain, packages(plain)) == run
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import tinylab
+
+from tests.study import tinylab
 
 COMMAND = [sys.executable, "-c", "from openwork.cli import main; main()"]
 
