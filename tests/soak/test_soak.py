@@ -13,12 +13,12 @@ import pytest
 from safetensors.torch import load_file
 
 from openwork.study.experiments.execute import execute
+from tests.processes import OPENWORK, ROOT
 from tests.study import tinylab
 
 RUNS, DRIVER_KILLS, WORKER_KILLS = 4_000, 10, 20
 PARALLEL = 2
 SEED = 0
-ROOT = Path(__file__).parents[2]  # from where tests.study.tinylab is found
 
 
 @pytest.mark.soak
@@ -63,7 +63,7 @@ def test_four_thousand_runs_survive_thirty_kills_and_none_is_done_twice(tmp_path
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "JOURNAL": str(folder / "journal")}
-    command = [sys.executable, "-c", "from openwork.cli import main; main()", "sweep", "tests.study.tinylab:thousands"]
+    command = [OPENWORK, "sweep", "tests.study.tinylab:thousands"]
     command += ["--out", str(folder / "runs"), "--ray", "local", "--evaluations", "2"]
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
@@ -90,7 +90,7 @@ def note_results(directory: Path, seen: dict[str, tuple[int, int]]) -> None:
 
 
 def table(folder: Path) -> list[dict[str, str]]:
-    command = [sys.executable, "-c", "from openwork.cli import main; main()", "results", "runs", "--csv", "rows.csv"]
+    command = [OPENWORK, "results", "runs", "--csv", "rows.csv"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     with (folder / "rows.csv").open(newline="") as file:
         return list(csv.DictReader(file))

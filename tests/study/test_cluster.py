@@ -13,6 +13,7 @@ from openwork.study.experiments.run import Run
 from openwork.study.experiments.sweep import CRASHES, Options, sweep
 from openwork.study.files import WriteError
 from openwork.study.results.store import failures, read_result, read_results
+from tests.processes import ROOT
 from tests.study import tinylab
 from tests.study.tinylab import PRUNE, Diverging, Dying, Failing, Tiny, grid
 
@@ -21,7 +22,6 @@ pytest.importorskip("ray", reason='ray is not installed: pip install "openwork[c
 from openwork.study.experiments.cluster import Ray, _attempt
 
 OPTIONS = Options(evaluations=2)
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,7 @@
 import dataclasses
 import importlib
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +16,7 @@ from openwork.study.experiments.run import Run
 from openwork.study.experiments.sweep import Here, Options, Outcome, sweep
 from openwork.study.files import WriteError
 from openwork.study.results.store import failures, read_results
+from tests.processes import run as run_program
 from tests.study.tinylab import PRUNE, Diverging, Failing, Tiny, grid, mixed
 
 OPTIONS = Options(evaluations=2)
@@ -138,25 +137,7 @@ def test_a_run_that_another_process_trains_is_looked_at_again_after_the_others(t
 
 
 def test_a_full_disk_stops_the_sweep_and_a_later_one_goes_on(tmp_path):
-    script = """
-import resource, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from tests.study.tinylab import grid
-from openwork.study.experiments.sweep import Here, Options, sweep
-from openwork.study.files import WriteError
-directory, engine = Path(sys.argv[1]), Here(Path(sys.argv[1]), Options(evaluations=2))
-sweep(grid()[:2], directory, engine)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # what a full disk does to a write
-try:
-    sweep(grid(), directory, engine)
-except WriteError as error:
-    print(type(error).__name__, error)
-"""
-    command = [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parents[2])]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert answer.stdout.startswith("WriteError")
+    assert run_program("sweep_on_full_disk", tmp_path).startswith("WriteError")
     assert len(read_results(tmp_path)) == 2
     assert not failures(tmp_path)  # it is not the run's fault
     assert not list(tmp_path.glob("*/.*"))

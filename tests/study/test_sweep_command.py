@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,9 +13,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.processes import OPENWORK
 from tests.study import tinylab
-
-COMMAND = [sys.executable, "-c", "from openwork.cli import main; main()"]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +28,7 @@ def folder(tmp_path_factory):
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "JOURNAL": str(folder / "journal")}
     pipe = subprocess.PIPE
-    return subprocess.Popen([*COMMAND, *arguments], cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen([OPENWORK, *arguments], cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def openwork(folder: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
