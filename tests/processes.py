@@ -1,8 +1,11 @@
 """Starts what tests run in processes of its own: the programs of `tests/programs`, and the command `openwork`."""
 
+import atexit
+import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -15,7 +18,7 @@ def start(program: str, *arguments: object, cwd: Path | None = None) -> subproce
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(command, cwd=cwd, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 def output_of(*processes: subprocess.Popen[str], timeout: float = 240) -> list[str]:
@@ -38,3 +41,24 @@ def run(program: str, *arguments: object, cwd: Path | None = None) -> str:
 def run_two(program: str, folder: Path, *arguments: object) -> list[str]:
     """What rank 0 and rank 1 printed of a program that begins with `tests.programs.group.group`."""
     return output_of(*(start(program, rank, folder, *arguments) for rank in range(2)))
+
+
+@cache
+def _commands() -> subprocess.Popen[str]:
+    """`tests/programs/commands.py`, started once and ended with this process."""
+    process = start("commands")
+    atexit.register(process.communicate)  # which closes its input
+    return process
+
+
+def openwork(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """What the command did in the folder; its exit code must be ``code``, and no error a traceback."""
+    process = _commands()
+    assert process.stdin
+    assert process.stdout
+    order = {"folder": str(folder), "arguments": arguments, "environment": dict(os.environ)}
+    print(json.dumps(order), file=process.stdin, flush=True)
+    answer = json.loads(process.stdout.readline())
+    assert answer["code"] == code, answer["printed"] + answer["errors"]
+    assert "Traceback" not in answer["errors"]
+    return subprocess.CompletedProcess(["openwork", *arguments], code, answer["printed"], answer["errors"])

@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.processes import OPENWORK
+from tests.processes import openwork
 from tests.programs import mylab
 
 
@@ -16,14 +15,6 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     shutil.copy(mylab.__file__, folder)
     return folder
-
-
-def openwork(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [OPENWORK, *arguments]
-    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-    assert answer.returncode == code, answer.stdout + answer.stderr
-    assert "Traceback" not in answer.stderr
-    return answer
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests import processes
 from tests.processes import OPENWORK
 from tests.study import tinylab
 
@@ -33,11 +34,10 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def openwork(folder: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
     """What it printed and what it complained about, each in one line."""
-    with start(folder, *arguments) as process:
-        printed, errors = process.communicate(timeout=120)
-    assert process.returncode == code, printed + errors
-    assert "Traceback" not in errors
-    return " ".join(printed.split()), " ".join(errors.split())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JOURNAL", str(folder / "journal"))
+        answer = processes.openwork(folder, *arguments, code=code)
+    return " ".join(answer.stdout.split()), " ".join(answer.stderr.split())
 
 
 def attempts(folder: Path) -> Counter[str]:
