@@ -8,13 +8,13 @@ import pickle
 import pytest
 import torch
 import torch._dynamo.testing
-from helpers import Tied, conv_net, image_batches, mean, train_step
 from torch import nn
 from torch.nn import functional as F
 
 import openwork as ow
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.technique import Technique
+from tests.helpers import Tied, conv_net, image_batches, mean, train_step
 
 RAMP = ow.Cubic(0.8, begin=2, end=10, every=2)
 COEFFICIENT = ow.Linear(1e-2, begin=1, end=5)

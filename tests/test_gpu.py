@@ -5,10 +5,10 @@ import warnings
 
 import pytest
 import torch
-from helpers import conv_net, image_batches, train_step
 
 import openwork as ow
 from openwork.core.masks.threshold import keep_largest, kth_largest, kth_largest_plain
+from tests.helpers import conv_net, image_batches, train_step
 
 pytestmark = [
     pytest.mark.gpu,

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import openwork as ow
-from matrix.cases import Case
 from openwork.core.technique import Technique
+
+from .cases import Case
 
 Zeros = Literal["none", "stay", "grow"]
 """The zeros that the model brings: none, stay as they are, or stay and more are added."""

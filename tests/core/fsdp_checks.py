@@ -4,7 +4,6 @@ import math
 
 import torch
 import torch.distributed.checkpoint as dcp
-from fsdp_setup import RAMP, adam, assert_equal, full, net, refused, sgd, shard, start, train
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -16,6 +15,7 @@ import openwork as ow
 from openwork.core.masks.threshold import keep_largest, kth_largest_plain
 from openwork.core.seeding import seeded_generator
 from openwork.core.sharded import kth_largest_over, local, shards_of
+from tests.core.fsdp_setup import RAMP, adam, assert_equal, full, net, refused, sgd, shard, start, train
 
 CHECKS = []
 

@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
-from helpers import conv_net
 from torch import nn
 
 import openwork as ow
+from tests.helpers import conv_net
 
 ALL_BUT_ONE = ow.GradualMagnitude(ow.OneShot(0.75))
 

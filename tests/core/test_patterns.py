@@ -3,7 +3,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from helpers import Tied, conv_net
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -11,6 +10,7 @@ from torch import nn
 import openwork as ow
 from openwork.core.masks.check import check_counts
 from openwork.core.masks.threshold import keep_count
+from tests.helpers import Tied, conv_net
 
 HALF = ow.OneShot(0.5)
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from helpers import Tied, conv_net
 from torch import nn
 
 import openwork as ow
 from openwork.core.selection import find_weights
+from tests.helpers import Tied, conv_net
 
 
 def names(model, select):

@@ -2,13 +2,13 @@ import json
 
 import pytest
 import torch
-from helpers import Tied, conv_net
 from safetensors.torch import save_file
 from torch import nn
 
 import openwork as ow
 from openwork.inspect.size import Size
 from openwork.inspect.table import short
+from tests.helpers import Tied, conv_net
 
 
 def pruned() -> nn.Module:

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from tinylab import PRUNE, Tiny
 from typer.testing import CliRunner
 
 from openwork.cli import app
@@ -13,6 +12,7 @@ from openwork.study.experiments.live import restore
 from openwork.study.experiments.run import Run
 from openwork.study.experiments.sweep import Here, Options, sweep
 from openwork.study.results.store import read_results
+from tests.study.tinylab import PRUNE, Tiny
 
 RUN = Run(Tiny(), PRUNE, steps=10)
 OLD = {
@@ -20,7 +20,7 @@ OLD = {
     "seed": 0,
     "select": {"import": "openwork.core.selection:weight_matrices"},
     "steps": 10,
-    "task": {"type": "tinylab:Tiny"},
+    "task": {"type": "tests.study.tinylab:Tiny"},
     "technique": None,
 }
 
@@ -53,7 +53,7 @@ def test_results_of_another_format_say_what_to_do(directory):
 def test_a_checkpoint_of_before_says_what_to_do(directory):
     for folder in directory.iterdir():
         with pytest.raises(ValueError, match=r"run:Run, a name from before format 2 .*; use the openwork that"):
-            restore(folder, trusted=["tinylab"])
+            restore(folder, trusted=["tests"])
 
 
 def test_nothing_is_trained_beside_runs_of_before(directory):
@@ -71,9 +71,9 @@ def test_nothing_is_trained_beside_runs_of_before(directory):
 def test_a_command_says_it_in_one_sentence_and_changes_nothing(directory, command):
     before = content(directory)
     arguments = {
-        "run": ["tinylab:grid", "--out", str(directory)],
-        "sweep": ["tinylab:grid", "--out", str(directory)],
-        "eval": [str(directory / "0123456789abcdef"), "--trust", "tinylab"],
+        "run": ["tests.study.tinylab:grid", "--out", str(directory)],
+        "sweep": ["tests.study.tinylab:grid", "--out", str(directory)],
+        "eval": [str(directory / "0123456789abcdef"), "--trust", "tests"],
     }
     ended = CliRunner().invoke(app, [command, *arguments.get(command, [str(directory)])])
     assert isinstance(ended.exception, ValueError)  # which `main` prints as one sentence, with exit code 1

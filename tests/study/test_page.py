@@ -4,7 +4,6 @@ import struct
 from pathlib import Path
 
 import pytest
-from studies import diverged, row, study
 
 from openwork.study.report.charts import run_values, trade_off
 from openwork.study.report.layers import kind, kind_panel, layer_panels
@@ -12,6 +11,7 @@ from openwork.study.report.page import _takeaway, write_report
 from openwork.study.report.style import left_axis, nice_ticks, theme
 from openwork.study.results.overlay import own_bands
 from openwork.study.results.statistics import longer_apart, nearest, summarize
+from tests.study.studies import diverged, row, study
 
 NASTY = "</script><script>alert(1)</script>"
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from studies import diverged, row, study
 
 from openwork.study.files import write_text
 from openwork.study.results.statistics import nearest, pareto, student_interval, summarize, write_points
@@ -22,6 +21,7 @@ from openwork.study.results.store import (
     write_csv,
     write_parquet,
 )
+from tests.study.studies import diverged, row, study
 
 
 def test_rows_come_sorted_and_unfinished_folders_are_named(tmp_path):

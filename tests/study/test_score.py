@@ -5,7 +5,6 @@ import json
 import re
 
 import pytest
-from studies import diverged, row, study
 
 from openwork.cli.training import _print_results
 from openwork.study.experiments.sweep import Outcome, Sweep
@@ -17,6 +16,7 @@ from openwork.study.results.frontier import by_seed
 from openwork.study.results.overlay import own_bands
 from openwork.study.results.score import ACCURACY, BLEU, metric_of
 from openwork.study.results.statistics import summarize, write_points
+from tests.study.studies import diverged, row, study
 
 TASK = "Transformer, WMT14 En-De"
 

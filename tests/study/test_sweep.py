@@ -3,13 +3,10 @@
 import dataclasses
 import importlib
 import json
-import os
-import subprocess
 import sys
 
 import pytest
 import torch
-from tinylab import PRUNE, Diverging, Failing, Tiny, grid, mixed
 
 from openwork.study.experiments import sweep as module
 from openwork.study.experiments.config import from_plain, packages, to_plain
@@ -20,6 +17,8 @@ from openwork.study.experiments.run import Run
 from openwork.study.experiments.sweep import Here, Options, Outcome, sweep
 from openwork.study.files import WriteError
 from openwork.study.results.store import failures, read_results
+from tests.processes import run as run_program
+from tests.study.tinylab import PRUNE, Diverging, Failing, Tiny, grid, mixed
 
 OPTIONS = Options(evaluations=2)
 
@@ -139,25 +138,7 @@ def test_a_run_that_another_process_trains_is_looked_at_again_after_the_others(t
 
 
 def test_a_full_disk_stops_the_sweep_and_a_later_one_goes_on(tmp_path):
-    script = """
-import resource, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from tinylab import grid
-from openwork.study.experiments.sweep import Here, Options, sweep
-from openwork.study.files import WriteError
-directory, engine = Path(sys.argv[1]), Here(Path(sys.argv[1]), Options(evaluations=2))
-sweep(grid()[:2], directory, engine)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # what a full disk does to a write
-try:
-    sweep(grid(), directory, engine)
-except WriteError as error:
-    print(type(error).__name__, error)
-"""
-    command = [sys.executable, "-c", script, str(tmp_path), os.path.dirname(__file__)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert answer.stdout.startswith("WriteError")
+    assert run_program("sweep_on_full_disk", tmp_path).startswith("WriteError")
     assert len(read_results(tmp_path)) == 2
     assert not failures(tmp_path)  # it is not the run's fault
     assert not list(tmp_path.glob("*/.*"))
@@ -178,7 +159,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
 def test_a_run_travels_as_json_with_the_packages_it_names():
     for run in mixed():
         plain = json.loads(json.dumps(to_plain(run)))
-        assert packages(plain) == {"tinylab"}
+        assert packages(plain) == {"tests"}
         assert from_plain(plain, packages(plain)) == run
 
 

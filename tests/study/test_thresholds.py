@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from studies import diverged, row, study
 
 from openwork.cli.checkpoints import _keep
 from openwork.core.schedules import Constant
@@ -16,6 +15,7 @@ from openwork.study.results.store import collect, read_results
 from openwork.study.results.thresholds import is_trained, keep_thresholds, read_thresholds
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.techniques.variational_dropout import VariationalDropout
+from tests.study.studies import diverged, row, study
 
 
 def found(threshold, sparsity, accuracy):
