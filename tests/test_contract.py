@@ -8,13 +8,13 @@ import pickle
 import pytest
 import torch
 import torch._dynamo.testing
-from helpers import Tied, conv_net, image_batches, mean, train_step
 from torch import nn
 from torch.nn import functional as F
 
 import openwork as ow
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.technique import Technique
+from tests.helpers import Tied, conv_net, image_batches, mean, train_step
 
 RAMP = ow.Cubic(0.8, begin=2, end=10, every=2)
 COEFFICIENT = ow.Linear(1e-2, begin=1, end=5)
@@ -23,7 +23,7 @@ TECHNIQUES = [
     ow.GradualMagnitude(RAMP, hidden="trained"),
     ow.GradualMagnitude(RAMP, allocation=ow.GlobalRanking(), hidden="lost"),
     ow.GradualMagnitude(RAMP, pattern=ow.Block(1, 2)),
-    ow.GradualMagnitude(RAMP, pattern=ow.Block(1, 2), allocation=ow.Lamp(), hidden="trained"),
+    ow.GradualMagnitude(RAMP, pattern=ow.Block(1, 2), allocation=ow.LAMP(), hidden="trained"),
     ow.RandomPruning(RAMP),
     ow.RandomPruning(RAMP, pattern=ow.Block(1, 2)),
     ow.VariationalDropout(COEFFICIENT, log_sigma2=-5.0),

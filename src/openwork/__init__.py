@@ -1,7 +1,7 @@
 """openwork makes PyTorch models sparse while they train, and measures what that costs."""
 
 from openwork.core.batchnorm import recalibrate_batchnorm
-from openwork.core.masks.allocations import Allocation, ErdosRenyiKernel, GlobalRanking, Lamp, PerLayer, Uniform
+from openwork.core.masks.allocations import ERK, LAMP, Allocation, GlobalRanking, PerLayer, Uniform
 from openwork.core.masks.blocks import Block, Columns, Rows
 from openwork.core.masks.criterion import Sparsity, Threshold
 from openwork.core.masks.evidence import Evidence, View
@@ -12,7 +12,16 @@ from openwork.core.one_shot import Pruned, prune
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import ReparameterizedWeight
 from openwork.core.schedules import AveragedCubic, Constant, Cubic, Linear, OneShot, Schedule
-from openwork.core.selection import all_parameters, excluding, matching, matmul_weights, weights_of
+from openwork.core.selection import (
+    Excluding,
+    Matching,
+    WeightsOf,
+    all_parameters,
+    excluding,
+    matching,
+    weight_matrices,
+    weights_of,
+)
 from openwork.core.sparsifier import Sparsifier, sparsify
 from openwork.inspect.report import Report, report
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
@@ -30,7 +39,9 @@ from openwork.techniques.variational_dropout import VariationalDropout
 from openwork.techniques.wanda import Wanda
 
 __all__ = [
+    "ERK",
     "L0",
+    "LAMP",
     "NM",
     "SET",
     "SNIP",
@@ -41,14 +52,14 @@ __all__ = [
     "Constant",
     "Cubic",
     "DynamicSurgery",
-    "ErdosRenyiKernel",
     "Evidence",
+    "Excluding",
     "GlobalRanking",
     "GradualMagnitude",
     "GroupL0",
-    "Lamp",
     "Linear",
     "MaskTechnique",
+    "Matching",
     "Movement",
     "OneShot",
     "Pattern",
@@ -73,14 +84,15 @@ __all__ = [
     "VariationalDropout",
     "View",
     "Wanda",
+    "WeightsOf",
     "all_parameters",
     "excluding",
     "matching",
-    "matmul_weights",
     "prune",
     "recalibrate_batchnorm",
     "report",
     "sparsify",
+    "weight_matrices",
     "weights_of",
 ]
 __version__ = "0.1.0"

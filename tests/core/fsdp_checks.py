@@ -4,7 +4,6 @@ import math
 
 import torch
 import torch.distributed.checkpoint as dcp
-from fsdp_setup import RAMP, adam, assert_equal, full, net, refused, sgd, shard, start, train
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -16,6 +15,7 @@ import openwork as ow
 from openwork.core.masks.threshold import keep_largest, kth_largest_plain
 from openwork.core.seeding import seeded_generator
 from openwork.core.sharded import kth_largest_over, local, shards_of
+from tests.core.fsdp_setup import RAMP, adam, assert_equal, full, net, refused, sgd, shard, start, train
 
 CHECKS = []
 
@@ -35,7 +35,7 @@ def shards_get_the_masks_and_weights_of_one_process(folder):
         (ow.GradualMagnitude(RAMP, allocation=ow.GlobalRanking()), sgd, False),
         (ow.GradualMagnitude(RAMP, allocation=ow.GlobalRanking()), adam, True),
         (ow.GradualMagnitude(RAMP, allocation=ow.PerLayer({"0": 0.5})), adam, False),
-        (ow.GradualMagnitude(ow.Constant(0.6, every=2), allocation=ow.ErdosRenyiKernel()), adam, False),
+        (ow.GradualMagnitude(ow.Constant(0.6, every=2), allocation=ow.ERK()), adam, False),
         (ow.RandomPruning(ow.Cubic(0.8, end=8, every=2)), adam, False),
     ]:
         what, results = f"{technique} ties={ties}", []
@@ -302,8 +302,8 @@ def what_shards_cannot_do_is_refused_with_the_cure(folder):
     mesh, half = init_device_mesh("cpu", (2,)), ow.Constant(0.5, every=1)
     with refused("use fully_shard without tensor parallelism"):
         attach(ow.GradualMagnitude(half), columns)
-    lamp = ow.GradualMagnitude(half, allocation=ow.Lamp())
-    with refused("use GlobalRanking() or ErdosRenyiKernel()"):
+    lamp = ow.GradualMagnitude(half, allocation=ow.LAMP())
+    with refused("use GlobalRanking() or ERK()"):
         attach(lamp, shard)
     ranked = ow.GradualMagnitude(half, allocation=ow.GlobalRanking())
     with refused("apply fully_shard to all of them"):

@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
-from helpers import conv_net
 from torch import nn
 
 import openwork as ow
+from tests.helpers import conv_net
 
 ALL_BUT_ONE = ow.GradualMagnitude(ow.OneShot(0.75))
 
@@ -277,7 +277,7 @@ def test_a_sparse_model_can_be_fine_tuned_with_its_zeros(hidden):
     assert sparsifier.sparsity() == 0.5
 
 
-@pytest.mark.parametrize("allocation", [ow.Uniform(), ow.GlobalRanking(), ow.Lamp(), ow.ErdosRenyiKernel()])
+@pytest.mark.parametrize("allocation", [ow.Uniform(), ow.GlobalRanking(), ow.LAMP(), ow.ERK()])
 def test_a_sparse_model_can_be_pruned_further(allocation):
     schedule = ow.Cubic(0.8, end=6, every=1)  # begins below the sparsity that is there
     sparsifier, before, after = trained_keep_zeros(ow.GradualMagnitude(schedule, allocation=allocation), 8)

@@ -3,7 +3,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from helpers import Tied, conv_net
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -11,6 +10,7 @@ from torch import nn
 import openwork as ow
 from openwork.core.masks.check import check_counts
 from openwork.core.masks.threshold import keep_count
+from tests.helpers import Tied, conv_net
 
 HALF = ow.OneShot(0.5)
 
@@ -44,7 +44,7 @@ def test_rows_are_outputs_and_columns_are_inputs(layer):
     swap = isinstance(layer, nn.ConvTranspose2d)  # it stores (in, out, ...)
     for pattern, axis, count in [(ow.Rows(), 1 if swap else 0, 6), (ow.Columns(), 0 if swap else 1, 4)]:
         nn.init.uniform_(layer.weight, 1, 2)
-        kept = pruned(layer, pattern, select=ow.all_parameters if swap else ow.matmul_weights) != 0
+        kept = pruned(layer, pattern, select=ow.all_parameters if swap else ow.weight_matrices) != 0
         slices = kept.movedim(axis, 0).flatten(1)
         assert (slices.all(1) | ~slices.any(1)).all()
         assert len(slices) == count
@@ -115,7 +115,7 @@ def test_counts_are_exact_and_the_pattern_holds(data):
         assert (mask.movedim(1, -1).reshape(-1, pattern.m).sum(1) == pattern.n).all()
 
 
-@pytest.mark.parametrize("allocation", [ow.Uniform(), ow.GlobalRanking(), ow.Lamp(), ow.ErdosRenyiKernel()])
+@pytest.mark.parametrize("allocation", [ow.Uniform(), ow.GlobalRanking(), ow.LAMP(), ow.ERK()])
 @pytest.mark.parametrize("pattern", [ow.Block(1, 2), ow.Rows(), ow.Block(2, 8)])
 def test_the_total_is_exact_up_to_a_group_per_tensor(allocation, pattern):
     torch.manual_seed(0)
@@ -135,7 +135,7 @@ def test_global_ranking_ranks_whole_groups():
 
 def test_lamp_keeps_the_best_group_of_each_tensor():
     model = nn.Sequential(linear([[1, 1, 1, 1], [2, 2, 2, 2]]), linear([[100, 100], [200, 200]]))
-    ow.sparsify(model, ow.GradualMagnitude(HALF, allocation=ow.Lamp(), pattern=ow.Rows()))
+    ow.sparsify(model, ow.GradualMagnitude(HALF, allocation=ow.LAMP(), pattern=ow.Rows()))
     assert model[0].weight.tolist() == [[0] * 4, [2] * 4]
     assert model[1].weight.tolist() == [[0] * 2, [200] * 2]
 
@@ -200,7 +200,7 @@ def test_wrong_patterns_are_refused_with_the_cure():
 
 
 @pytest.mark.parametrize("hidden", ["frozen", "trained", "lost"])
-@pytest.mark.parametrize("allocation", [ow.Uniform(), ow.GlobalRanking(), ow.Lamp()])
+@pytest.mark.parametrize("allocation", [ow.Uniform(), ow.GlobalRanking(), ow.LAMP()])
 def test_a_diverged_model_is_an_error_that_names_the_tensor(hidden, allocation):
     model = conv_net()
     schedule = ow.Constant(0.5, every=2)

@@ -27,7 +27,7 @@ def row(
         }
     ]
     return {
-        "format": 1, "id": f"{name}-{settings}-{seed}", "status": "finished", "step": 10, "name": name, "seed": seed,
+        "format": 2, "id": f"{name}-{settings}-{seed}", "status": "finished", "step": 10, "name": name, "seed": seed,
         "settings": settings, "task": "digits", "run": {}, "before": metrics, "after": metrics,
         "sparsity": {"selected": sparsity, "all": sparsity / 2}, "layers": layers,
         "cost": {"seconds": 1.5, "step_ms": 0.5, "peak_memory_bytes": None}, "execution": "simulated",

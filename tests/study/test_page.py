@@ -4,7 +4,6 @@ import struct
 from pathlib import Path
 
 import pytest
-from studies import diverged, row, study
 
 from openwork.study.report.charts import run_values, trade_off
 from openwork.study.report.layers import kind, kind_panel, layer_panels
@@ -12,6 +11,7 @@ from openwork.study.report.page import _takeaway, write_report
 from openwork.study.report.style import left_axis, nice_ticks, theme
 from openwork.study.results.overlay import own_bands
 from openwork.study.results.statistics import longer_apart, nearest, summarize
+from tests.study.studies import diverged, row, study
 
 NASTY = "</script><script>alert(1)</script>"
 
@@ -42,7 +42,8 @@ def test_runs_of_another_length_are_a_technique_of_their_own():
     names = ["L0", "L0, 15 steps", "L0", "dense", "dense", "RandomPruning"]
     assert [one["name"] for one in longer_apart(rows)] == names
     assert [one["name"] for one in longer_apart([of(2000), of(10)])] == ["L0, 2,000 steps", "L0"]  # as many: the short
-    assert [one["name"] for one in longer_apart([of(10), of(20, zeros={"steps": 10})])] == ["L0", "L0"]
+    kept = of(20, origin={"type": "Scratch", "run": {"steps": 10}})
+    assert [one["name"] for one in longer_apart([of(10), kept])] == ["L0", "L0"]
 
 
 def test_the_page_stands_alone(page):
@@ -279,8 +280,8 @@ def test_scratch_runs_and_tickets_are_bands_of_their_own(tmp_path):
     masked = {"technique": {"final": 0.9}, "steps": 100}
 
     def kept(seed, accuracy, steps=100, **changes):
-        made = row("LotteryTicket" if changes.get("ticket") else "Scratch", "zeros", seed, accuracy=accuracy)
-        return {**made, "run": {"steps": steps, "zeros": masked, "augmented": changes.get("augmented", False)}}
+        origin = {"type": "LotteryTicket" if changes.pop("ticket", False) else "Scratch", "run": masked, **changes}
+        return {**row(origin["type"], "zeros", seed, accuracy=accuracy), "run": {"steps": steps, "origin": origin}}
 
     rows = [kept(0, 0.90), kept(1, 0.92), kept(2, 0.95, ticket=True), kept(3, 0.96, 200, augmented=True)]
     failed = {**kept(4, 0.1), "status": "diverged", "after": None, "sparsity": None}

@@ -5,10 +5,10 @@ import random
 from shutil import which
 
 import pytest
-from studies import diverged, row, study
 
 from openwork.study.report.page import write_report
 from openwork.study.results.statistics import pareto, summarize
+from tests.study.studies import diverged, row, study
 
 pytestmark = pytest.mark.browser
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from studies import diverged, row, study
 
 from openwork.study.files import write_text
 from openwork.study.results.statistics import nearest, pareto, student_interval, summarize, write_points
@@ -22,6 +21,7 @@ from openwork.study.results.store import (
     write_csv,
     write_parquet,
 )
+from tests.study.studies import diverged, row, study
 
 
 def test_rows_come_sorted_and_unfinished_folders_are_named(tmp_path):
@@ -38,7 +38,10 @@ def test_rows_come_sorted_and_unfinished_folders_are_named(tmp_path):
     [
         ("{", r"result.json cannot be read \(.*only this run is repeated"),
         ("[]", "expected an object, got list"),
-        (json.dumps({**row(), "format": 7}), "has format 7, this openwork reads 1"),
+        (
+            json.dumps({**row(), "format": 7}),
+            "has format 7, this openwork reads 2; use the openwork that wrote it, or train",
+        ),
         (json.dumps({**row(), "status": "maybe"}), "status is 'maybe'"),
         (json.dumps({**row(), "after": {"accuracy": 97, "loss": 0.1}}), r"after.accuracy must be in \[0, 1\], got 97"),
         (json.dumps(row(bleu=101)), r"after.bleu must be in \[0, 100\], got 101"),

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from studies import diverged, row, study
 
 from openwork.cli.checkpoints import _keep
 from openwork.core.schedules import Constant
@@ -16,11 +15,13 @@ from openwork.study.results.store import collect, read_results
 from openwork.study.results.thresholds import is_trained, keep_thresholds, read_thresholds
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.techniques.variational_dropout import VariationalDropout
+from tests.study.studies import diverged, row, study
 
 
 def found(threshold, sparsity, accuracy):
     return {
         "threshold": threshold,
+        "run": {"technique": {"threshold": threshold}},
         "settings": f"threshold={threshold:g}",
         "after": {"accuracy": accuracy, "loss": 0.2, "sparsity": sparsity},
         "sparsity": {"selected": sparsity, "all": sparsity / 2},
@@ -90,11 +91,11 @@ def test_what_is_found_again_replaces_what_was_kept(tmp_path):
     [
         ("{", r"thresholds.json cannot be read \(.*\); delete it, and evaluate the run's thresholds again"),
         ("[]", r"\(no list of thresholds\); delete it"),
-        (json.dumps({"format": 2, "thresholds": []}), "has format 2, this openwork reads 1"),
-        (json.dumps({"format": 1, "thresholds": [{"threshold": 1}]}), "one has no threshold, settings, after"),
-        (json.dumps({"format": 1, "thresholds": [found(True, 0.5, 0.9)]}), "one has no threshold"),
-        (json.dumps({"format": 1, "thresholds": [found(1.0, 0.5, 90)]}), r"after.accuracy must be in \[0, 1\], got 90"),
-        (json.dumps({"format": 1, "thresholds": [{**found(1, 1, 1), "settings": 3}]}), "settings is not text"),
+        (json.dumps({"format": 7, "thresholds": []}), "has format 7, this openwork reads 2"),
+        (json.dumps({"format": 2, "thresholds": [{"threshold": 1}]}), "one has no threshold, settings, after"),
+        (json.dumps({"format": 2, "thresholds": [found(True, 0.5, 0.9)]}), "one has no threshold"),
+        (json.dumps({"format": 2, "thresholds": [found(1.0, 0.5, 90)]}), r"after.accuracy must be in \[0, 1\], got 90"),
+        (json.dumps({"format": 2, "thresholds": [{**found(1, 1, 1), "settings": 3}]}), "settings is not text"),
     ],
 )
 def test_a_damaged_file_is_named_with_its_cure(directory, content, message):

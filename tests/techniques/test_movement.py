@@ -3,11 +3,11 @@
 import itertools
 
 import torch
-from helpers import conv_net, image_batches, train_step
 from torch import nn
 from torch.nn import functional as F
 
 import openwork as ow
+from tests.helpers import conv_net, image_batches, train_step
 
 
 def movement(sparsifier, name="weight"):

@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from helpers import conv_net, image_batches, train_step
 from torch import nn
 
 import openwork as ow
 from openwork.study.models.resnet import ResNet
+from tests.helpers import conv_net, image_batches, train_step
 
 SCHEDULE = ow.Constant(0.75, every=2, stop=10)
 
@@ -41,7 +41,7 @@ def layer_of(*weights, technique, **options):
 
 
 def test_rigl_nnz_of_each_layer_never_changes():
-    model, sparsifier, optimizer = started(ow.RigL(SCHEDULE, allocation=ow.ErdosRenyiKernel()))
+    model, sparsifier, optimizer = started(ow.RigL(SCHEDULE, allocation=ow.ERK()))
     first = sparsifier.masks()
     counts = {name: int(mask.sum()) for name, mask in first.items()}
     assert sum(counts.values()) == 190  # a quarter of 762
@@ -194,7 +194,7 @@ def test_erk_rn50_has_the_multiplications_of_the_reference(sparsity, erk, unifor
         density = {name: count / layers[name].numel() for name, count in keep.items()}
         return density, sum(density[name] * macs[name] for name in macs) / sum(macs.values())
 
-    density, ratio = of(ow.ErdosRenyiKernel())
+    density, ratio = of(ow.ERK())
     assert ratio == pytest.approx(erk, abs=1e-3)
     first, *_, last = layers
     wide = [name for name in layers if layers[name].shape == (512, 512, 3, 3)][-1]

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 import torch
-from helpers import conv_net, image_batches, train_step
 from torch import nn
 
 import openwork as ow
+from tests.helpers import conv_net, image_batches, train_step
 
 SCHEDULE = ow.Constant(0.75, every=2, stop=8)
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from helpers import conv_net, image_batches
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
 import openwork as ow
+from tests.helpers import conv_net, image_batches
 
 SEEN = {}
 
@@ -34,13 +34,7 @@ def scored(model, loss):
 
 def relu_net() -> nn.Sequential:
     torch.manual_seed(0)
-    layers = [
-        nn.Linear(6, 8, bias=False),
-        nn.ReLU(),
-        nn.Linear(8, 8, bias=False),
-        nn.ReLU(),
-        nn.Linear(8, 3, bias=False),
-    ]
+    first, second, last = (nn.Linear(*shape, bias=False) for shape in ((6, 8), (8, 8), (8, 3)))
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last).double()
 
 

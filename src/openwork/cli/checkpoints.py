@@ -105,10 +105,13 @@ def _shown(name: str, value: float) -> str:
 
 def _point(run: "Run", row: dict[str, Any]) -> dict[str, Any]:
     """A row of `_evaluated` as thresholds.json keeps it."""
+    from openwork.study.experiments.config import to_plain
+
     counts = ("threshold", "sparsity_all")
     after = {name: value for name, value in row.items() if name not in counts}
     sparsity = {"selected": row["sparsity"], "all": row["sparsity_all"]}
-    return {"threshold": row["threshold"], "settings": run.settings, "after": after, "sparsity": sparsity}
+    described = {"run": to_plain(run), "settings": run.settings}
+    return {"threshold": row["threshold"], **described, "after": after, "sparsity": sparsity}
 
 
 def _keep(found: list[dict[str, Any]], folder: Path, *, same: bool) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from openwork.core.remember import remember
+from openwork.core.snapshot import snapshot
 
 
 @torch.no_grad()
@@ -21,7 +21,7 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> int:
     if not norms:
         raise ValueError("the model has no BatchNorm with running statistics; there is nothing to do")
     used = 0
-    restore = remember(model)
+    restore = snapshot(model)
     training = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
     try:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from openwork.core.batchnorm import recalibrate_batchnorm
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.mechanism import Calibrate
-from openwork.core.remember import remember
-from openwork.core.selection import Select, find_weights, matmul_weights
+from openwork.core.selection import Select, find_weights, weight_matrices
+from openwork.core.snapshot import snapshot
 from openwork.core.sparsifier import sparsify
 
 
@@ -35,7 +35,7 @@ def prune(
     evaluate: Callable[[nn.Module], float],
     *,
     batches: Iterable[Tensor] | None = None,
-    select: Select = matmul_weights,
+    select: Select = weight_matrices,
     seed: int = 0,
     calibrate: Calibrate | None = None,
 ) -> Pruned:
@@ -65,7 +65,7 @@ def prune(
     if not schedule.due(0) or schedule(0) != schedule.final or schedule.final == 0:
         raise ValueError(f"{schedule} does not reach a sparsity at once; use OneShot(sparsity)")
     weights = [weight.parameter for weight in find_weights(model, select)[0]]
-    restore, values = remember(model), [weight.detach().clone() for weight in weights]
+    restore, values = snapshot(model), [weight.detach().clone() for weight in weights]
     try:
         before = evaluate(model)
         sparsifier = sparsify(model, technique, select=select, seed=seed, calibrate=calibrate)

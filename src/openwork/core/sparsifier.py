@@ -11,7 +11,7 @@ from openwork.core.masks.gradients import holder
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.optimizers import Groups, check_optimizer, check_ownership, follow, parameter_groups, parameter_ids
 from openwork.core.parameters.mechanism import is_random
-from openwork.core.selection import Select, Weight, all_parameters, find_weights, matmul_weights
+from openwork.core.selection import Select, Weight, all_parameters, find_weights, weight_matrices
 from openwork.core.sharded import reshard
 from openwork.core.technique import Technique, check_technique
 
@@ -248,7 +248,7 @@ def sparsify(
     model: nn.Module,
     technique: Technique,
     *,
-    select: Select = matmul_weights,
+    select: Select = weight_matrices,
     seed: int = 0,
     keep_zeros: bool = False,
     calibrate: Calibrate | None = None,
@@ -258,7 +258,7 @@ def sparsify(
     Args:
         model: The model. Masks leave its modules alone; a technique with random variables switches their classes.
         technique: What is sparsified, and when.
-        select: Which parameters become sparse, by default the matrices and kernels of all layers (`matmul_weights`).
+        select: Which parameters become sparse, by default the matrices and kernels of all layers (`weight_matrices`).
         seed: Of random masks, ties and initial gates; they do not depend on torch's global generator.
         keep_zeros: Whether the zeros that the weights hold now stay zero for good, whatever the schedule says: to prune
             a sparse model further, or with ``Constant(0.0)`` to fine-tune it as it is. Masks only.

@@ -34,7 +34,7 @@ class L0(Reparameterization):
     """
 
     dropout: float = field(default=0.1, kw_only=True)
-    weight_decay: float = field(default=0.0, kw_only=True, metadata={"added later": True})
+    weight_decay: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -34,7 +34,7 @@ class VariationalDropout(Reparameterization):
     threshold: float = field(default=3.0, kw_only=True)
     log_sigma2: float = field(default=-10.0, kw_only=True)
     clip: float = field(default=8.0, kw_only=True)
-    train_clip: bool = field(default=False, kw_only=True, metadata={"added later": True})
+    train_clip: bool = field(default=False, kw_only=True)
     share_noise: bool = field(default=True, kw_only=True)
 
     def distribution(self, weight: Tensor, generator: torch.Generator) -> "GaussianWeight":

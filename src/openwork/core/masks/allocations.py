@@ -99,7 +99,7 @@ class GlobalRanking(Allocation):
 
 
 @dataclass(frozen=True)
-class ErdosRenyiKernel(Allocation):
+class ERK(Allocation):
     """Small and thin tensors keep more: the fraction kept is proportional to sum(shape) / prod(shape).
 
     Evci et al. 2020, "Rigging the Lottery", arXiv 1911.11134. Tensors that would keep more than all stay
@@ -131,7 +131,7 @@ class ErdosRenyiKernel(Allocation):
 
 
 @dataclass(frozen=True)
-class Lamp(Allocation):
+class LAMP(Allocation):
     """One threshold over scores that each layer scales by what it would still keep.
 
     Lee et al. 2021, "Layer-adaptive sparsity for the magnitude-based pruning", arXiv 2010.07611: the score of a weight
@@ -146,8 +146,8 @@ class Lamp(Allocation):
         """Exact counts; within a tensor the order is that of the scores."""
         if any(is_sharded(score) for score in scores.values()):
             raise ValueError(
-                "Lamp() needs a tensor's scores in order, and fully_shard spreads them over processes; use "
-                "GlobalRanking() or ErdosRenyiKernel()"
+                "LAMP() needs a tensor's scores in order, and fully_shard spreads them over processes; use "
+                "GlobalRanking() or ERK()"
             )
         adapted = {}
         for name, score in scores.items():

@@ -14,8 +14,8 @@ from openwork.core.masks.listening import dense
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.mechanism import Calibrate
 from openwork.core.optimizers import parameter_ids
-from openwork.core.remember import remember
 from openwork.core.sharded import is_sharded, version
+from openwork.core.snapshot import snapshot
 
 
 def gather(evidence: Evidence, weights: Sequence[MaskedWeight], model: nn.Module, calibrate: Calibrate) -> None:
@@ -94,7 +94,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
     """Gradients are empty inside; they, buffers, flags and torch's generators are restored afterwards."""
     parameters = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
     devices = sorted({p.device.index for p, *_ in parameters if p.device.type == "cuda" and p.device.index is not None})
-    restore = remember(model)
+    restore = snapshot(model)
     for parameter, *_ in parameters:
         parameter.grad = None
     guard = register_optimizer_step_pre_hook(_refuse_steps({id(parameter) for parameter, *_ in parameters}))

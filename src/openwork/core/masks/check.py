@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from openwork.core.masks.counting import count_each, read_back, sum_each
+from openwork.core.masks.counting import count_each, number_of_true, read_back, sum_each, sums
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.sharded import local
 
@@ -40,8 +40,8 @@ def check_scores(names: Sequence[str], scores: Sequence[Tensor], masks: Sequence
 
     The numbers of all tensors are read back from the device at once.
     """
-    # A sum is the cheapest pass that NaN survives; inf - inf makes one too, hence the closer look.
-    numbers = read_back([local(score).sum() for score in scores] + [local(mask).count_nonzero() for mask in masks])
+    # The cheapest pass that NaN survives; inf - inf makes one too, hence the closer look.
+    numbers = read_back([*sums([local(s) for s in scores]), *(number_of_true(local(mask)) for mask in masks)])
     spoiled = [
         int(local(score).isnan().count_nonzero()) if math.isnan(total) else 0
         for score, total in zip(scores, numbers, strict=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from torch import Tensor
@@ -18,16 +19,22 @@ Kept = dict[str, Tensor]
 class View:
     """All that a technique sees of one weight when its mask is computed.
 
-    weight: the values, with those under the mask as ``hidden`` remembers them; mask: bool, True = kept until now;
-    evidence: what `Evidence` kept; step: completed optimizer steps. All tensors are sharded like the weight.
+    weight: the values, with those under the mask as ``hidden`` remembers them, not to be changed; evidence: what
+    `Evidence` kept; step: completed optimizer steps. All tensors are sharded like the weight.
     """
 
     source: Weight
     weight: Tensor
-    mask: Tensor
+    kept: Tensor
+    """1 for the weights kept until now, 0 for the others, of the weight's dtype."""
     evidence: Mapping[str, Tensor]
     step: int
     seed: int
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """True for the weights kept until now."""
+        return self.kept.bool()
 
     def uniform(self) -> Tensor:
         """Numbers in [0, 1) of the weight's shape and sharding, which depend on (seed, step, name) alone."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from openwork.core.masks.inputs import observable
-from openwork.core.masks.weight import MaskedWeight
+from openwork.core.masks.weight import MaskedWeight, remember
 from openwork.core.mechanism import Calibrate
 from openwork.core.optimizers import overflowed
 from openwork.core.sharded import local, shard_like
@@ -42,6 +42,7 @@ class Listening:
         """
         if not self.now or overflowed(optimizer):
             return
+        remember(self.weights)
         scale = getattr(optimizer, "grad_scale", None)  # set by GradScaler where it leaves unscaling to the optimizer
         for index in owned:
             if index not in self._taken:

@@ -31,7 +31,7 @@ from openwork.core.masks.gradients import GradientHook, add_hook, mask_gradient
 from openwork.core.masks.listening import Listening, check_calibration
 from openwork.core.masks.optimizer_state import clear_state, keeps_zeros
 from openwork.core.masks.update import Chosen, choose, preview
-from openwork.core.masks.weight import MaskedWeight, hide, unhide
+from openwork.core.masks.weight import MaskedWeight, hide, remember, unhide
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.selection import Weight
 from openwork.core.sharded import is_sharded, local, shard_like, version
@@ -255,11 +255,10 @@ class Masking(Mechanism):
         )
         remembers = self.technique.hidden != "lost" and self._pruned
         if remembers:
-            for weight in self.weights:
-                weight.hide()
-            unhide(self.weights)
+            hide([weight for weight in self.weights if weight.restored or weight.hidden is None])
+            unhide(self.weights)  # `choose` has looked at all values, so the others are up to date
+        torch._foreach_copy_([weight.mask for weight in self.weights], [one.mask for one in chosen])
         for weight, one in zip(self.weights, chosen, strict=True):
-            weight.mask.copy_(one.mask)
             if one.values is not None:
                 weight.solve(one.values, remembers=remembers)
         self._apply(self.weights)
@@ -280,8 +279,9 @@ class Masking(Mechanism):
     def _restore(self, weights: Sequence[MaskedWeight]) -> None:
         """Puts the hidden values back into the parameters."""
         # Without a foreign write since the last step, the trained copies agree with the parameters that are kept.
-        for weight in weights if self._overwritten else ():
-            weight.hide()
+        if self._overwritten:
+            hide([weight for weight in weights if weight.restored])  # the last step failed
+            remember(weights)
         unhide(weights)
 
     def _clear_state(self, optimizer: torch.optim.Optimizer) -> None:

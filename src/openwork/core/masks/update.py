@@ -19,7 +19,7 @@ from openwork.core.masks.check import check_counts, check_masks, check_scores, c
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import View
 from openwork.core.masks.patterns import Unstructured
-from openwork.core.masks.weight import MaskedWeight
+from openwork.core.masks.weight import MaskedWeight, remember
 from openwork.core.seeding import seeded_generator
 from openwork.core.sharded import is_sharded, local, shard_like, shards_of
 
@@ -58,6 +58,7 @@ def choose(
     """
     if exchange is not None and not 0 <= exchange <= 1:
         raise ValueError(f"{type(technique).__name__}.exchange must return a fraction in [0, 1], got {exchange}")
+    remember(weights)
     views = [weight.view(step=step, seed=seed) for weight in weights]
     scores = [ordered(technique, *pair, technique.scores(pair[1])) for pair in zip(weights, views, strict=True)]
     names = [weight.name for weight in weights]
@@ -110,6 +111,7 @@ def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, found: T
 
 def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: int) -> None:
     """Raises ValueError for counts that the end of the schedule cannot have."""
+    remember(weights)
     views = [weight.view(step=0, seed=seed) for weight in weights]
     silent = technique.evidence.gradients == "never" and not technique.evidence.inputs
     # Magnitudes stand in for scores that need evidence, which is not there yet.

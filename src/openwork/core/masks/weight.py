@@ -71,6 +71,11 @@ class MaskedWeight:
         self._refit()
         return self._hidden
 
+    def begin_hiding(self) -> None:
+        """Makes room for hidden values, where there is none yet: they are the parameter's."""
+        if self.hidden is None:
+            self._hidden = self.local.detach().clone()
+
     def hidden_values(self) -> Tensor:
         """``hidden``, where there are some."""
         hidden = self.hidden
@@ -78,14 +83,18 @@ class MaskedWeight:
         return hidden
 
     def values(self) -> Tensor:
-        """The values with the hidden ones, sharded like the parameter."""
+        """The values with the hidden ones, sharded like the parameter, whose memory or the hidden values' they share.
+
+        They are right after `remember`.
+        """
         whole = self.parameter.detach()
-        return whole if self.hidden is None or self.restored else shard_like(self._full(), whole)
+        hidden = self.hidden
+        return whole if hidden is None or self.restored else shard_like(hidden, whole)
 
     def view(self, *, step: int, seed: int) -> View:
-        """What a technique sees."""
-        mask = shard_like(self.mask.bool(), self.parameter)
-        return View(self.source, self.values(), mask, self.evidence, step, seed)
+        """What a technique sees, after `remember`."""
+        kept = shard_like(self.mask, self.parameter)
+        return View(self.source, self.values(), kept, self.evidence, step, seed)
 
     def zero(self) -> Tensor:
         """0, of shape (), where the weight is."""
@@ -94,16 +103,6 @@ class MaskedWeight:
     def zeros_as_saved(self) -> int:
         """The zeros of the mask as it was before the parameter was perhaps sharded."""
         return self._mask.numel() - int(self._mask.count_nonzero())
-
-    def hide(self) -> None:
-        """Remembers all values as they are now, kept and hidden ones."""
-        parameter, hidden = self.local.detach(), self.hidden
-        if hidden is None:
-            self._hidden = parameter.clone()
-        elif self.restored:
-            hidden.copy_(parameter)
-        else:
-            torch.where(self._mask.bool(), parameter, hidden, out=hidden)
 
     def solve(self, values: Tensor, *, remembers: bool) -> None:
         """Takes over values that came with the mask; the hidden ones stay."""
@@ -124,10 +123,6 @@ class MaskedWeight:
         """Drops the evidence that lasts until an update only."""
         for name in self.evidence.keys() - self.lasting:
             del self.evidence[name]
-
-    def _full(self) -> Tensor:
-        assert self._hidden is not None
-        return torch.where(self._mask.bool(), self.local.detach(), self._hidden)
 
     def _refit(self) -> None:
         whole = self.parameter
@@ -152,18 +147,27 @@ class MaskedWeight:
             self.evidence = {name: value.to(part.device) for name, value in self.evidence.items()}
 
 
+def remember(weights: Sequence[MaskedWeight]) -> None:
+    """Brings the kept places of the hidden values up to date; those under the masks stay as they are."""
+    hiding = [weight for weight in weights if weight.hidden is not None and not weight.restored]
+    if hiding:
+        # Exact at weights of 0 and 1; one launch for all weights on a GPU.
+        hidden, masks = [weight.hidden_values() for weight in hiding], [weight.mask for weight in hiding]
+        torch._foreach_lerp_(hidden, [weight.local for weight in hiding], masks)
+
+
 def hide(weights: Sequence[MaskedWeight]) -> None:
-    """Remembers the parameters' values as they are, of weights whose hidden values are in the parameters."""
+    """Remembers the parameters' values as they are, all of them."""
     for weight in weights:
-        if weight.hidden is None:
-            weight.hide()
-    torch._foreach_copy_([weight.hidden_values() for weight in weights], [weight.local for weight in weights])
+        weight.begin_hiding()
+    if weights:
+        torch._foreach_copy_([weight.hidden_values() for weight in weights], [weight.local for weight in weights])
     for weight in weights:
         weight.restored = False
 
 
 def unhide(weights: Sequence[MaskedWeight]) -> None:
-    """Puts the hidden values into the parameters, where there are any."""
+    """Puts the hidden values into the parameters, where there are any; they are right after `remember`."""
     hiding = [weight for weight in weights if weight.hidden is not None]
     if hiding:
         torch._foreach_copy_([weight.local for weight in hiding], [weight.hidden_values() for weight in hiding])

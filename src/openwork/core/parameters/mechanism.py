@@ -123,7 +123,8 @@ class Reparameterizing(Mechanism):
 
     def _move_on(self, step: int) -> None:
         """The penalty's coefficient, and the noise of the cells, which lasts for a step."""
-        self._coefficient.fill_(self.technique.coefficient(step))
+        schedule = self.technique.coefficient
+        self._coefficient.fill_(schedule(step) if schedule else 0.0)
         with torch.no_grad():
             for distribution in self.distributions:
                 distribution.constrain()

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,17 +16,28 @@ from openwork.core.technique import Technique, check_schedule
 
 @dataclass(frozen=True)
 class Reparameterization(Technique, ABC):
-    """A technique that says what the weights are, as random variables.
+    """A technique that says how the weights are computed from what is learned, such as a random variable.
 
-    coefficient: the factor of the penalty at each step, usually of the order 1 / (number of training examples).
+    Args:
+        coefficient: The factor of the penalty at each step, usually of the order 1 / (number of training examples);
+            None only for weights that are computed but not ``penalised``.
 
-    Raises ValueError for a negative coefficient.
+    Raises:
+        TypeError: If ``coefficient`` is no schedule.
+        ValueError: For a negative coefficient.
+
     """
 
-    coefficient: Schedule
+    penalised: ClassVar[bool] = True
+    """Whether the weights have a penalty, which needs a coefficient."""
+
+    coefficient: Schedule | None = None
 
     def __post_init__(self) -> None:
+        if self.coefficient is None and not self.penalised:
+            return
         check_schedule("coefficient", self.coefficient, "Constant")
+        assert self.coefficient is not None
         if self.coefficient.final < 0:
             raise ValueError(f"the penalty coefficient must be >= 0, got {self.coefficient.final}")
 

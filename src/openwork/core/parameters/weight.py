@@ -27,9 +27,9 @@ class ReparameterizedWeight(nn.Module, ABC):
     def effective(self, weight: Tensor) -> Tensor:
         """The deterministic weights of evaluation, with exact zeros, of ``weight``'s shape."""
 
-    @abstractmethod
     def penalty(self, weight: Tensor) -> Tensor:
-        """What the technique adds to the loss before its coefficient, shape ()."""
+        """What the technique adds to the loss before its coefficient, shape (); by default nothing."""
+        return weight.new_zeros(())
 
     def cost(self, weight: Tensor, coefficient: Tensor) -> Tensor:
         """What the technique adds to the loss, shape (): coefficient * penalty, and what has a factor of its own."""

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from openwork.study.results.published import table
 from openwork.study.results.score import metric_of
-from openwork.study.results.store import Row
+from openwork.study.results.store import Row, kept_zeros
 
 # Our names for the techniques of the tables.
 TECHNIQUES = {
@@ -101,10 +101,11 @@ def own_bands(rows: Sequence[Row]) -> list[Band]:
     metric = metric_of(rows)
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        if zeros := row["run"].get("zeros"):
+        if zeros := kept_zeros(row):
+            origin = row["run"]["origin"]
             longer = "b" if row["run"]["steps"] > zeros["steps"] else "e"
-            augmented = ", augmented" if row["run"].get("augmented") else ""
-            name = "lottery ticket" if row["name"] == "LotteryTicket" else f"scratch-{longer}{augmented}"
+            augmented = ", augmented" if origin.get("augmented") else ""
+            name = "lottery ticket" if origin["type"] == "LotteryTicket" else f"scratch-{longer}{augmented}"
             groups.setdefault((name, json.dumps(zeros["technique"], sort_keys=True)), []).append(row)
     found = []
     for (name, _), group in groups.items():

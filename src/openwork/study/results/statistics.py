@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from openwork.study.results.score import Metric, metric_of
-from openwork.study.results.store import Row, write_table
+from openwork.study.results.store import Row, kept_zeros, write_table
 
 DENSE = "dense"
 """The name of the runs that nothing made sparse."""
@@ -68,7 +68,7 @@ def longer_apart(rows: Sequence[Row]) -> list[Row]:
     usual = {key: max(counts, key=lambda steps: (counts[steps], -steps)) for key, counts in lengths.items()}
     return [
         row
-        if _steps(row) == usual[row["task"], row["name"]] or row["name"] == DENSE or row["run"].get("zeros")
+        if _steps(row) == usual[row["task"], row["name"]] or row["name"] == DENSE or kept_zeros(row)
         else {**row, "name": f"{row['name']}, {_steps(row):,} steps"}
         for row in rows
     ]

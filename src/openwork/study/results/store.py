@@ -15,7 +15,8 @@ from openwork.study.files import write_atomically, write_text
 from openwork.study.results.score import BLEU
 from openwork.study.results.thresholds import damaged, threshold_rows
 
-FORMAT = 1
+FORMAT = 2
+"""Of run directories and rows. 1 named openwork's values by their modules, so that ids were others."""
 
 Row = dict[str, Any]
 
@@ -41,6 +42,7 @@ COLUMNS = (
     "execution",
     *_ENVIRONMENT,
     "id",
+    "run",
     "format",
 )
 _WHOLE = {"seed", "step", "peak_memory_bytes", "threads", "format"}
@@ -52,7 +54,7 @@ _COMPUTED = [c for c in COLUMNS if c in ("status", "step") or c.startswith(("spa
 def read_results(directory: Path) -> list[Row]:
     """Every finished or diverged run under `directory`, sorted by name, settings and seed.
 
-    A run is a folder `directory/<run id>/` that holds a `result.json` of format 1; folders without
+    A run is a folder `directory/<run id>/` that holds a `result.json` of this format; folders without
     one are interrupted or foreign and are left to `unfinished`. One whose folder keeps other
     thresholds has a row for each of them, too (`thresholds.threshold_rows`).
 
@@ -116,6 +118,12 @@ def collect(directories: Sequence[Path]) -> tuple[list[Row], list[str]]:
 def flat(row: Row) -> Row:
     """The row's value of each of `COLUMNS`, None where a diverged run measured nothing. See `docs/results.md`."""
     return {column: _cell(row, column) for column in COLUMNS}
+
+
+def kept_zeros(row: Row) -> dict[str, Any] | None:
+    """The description of the run whose zeros the row's run keeps; None where it keeps none."""
+    origin: dict[str, Any] = row["run"].get("origin") or {}
+    return origin["run"] if origin.get("type") in ("LotteryTicket", "Scratch") else None
 
 
 def unfinished(directory: Path) -> list[str]:
@@ -202,7 +210,8 @@ def read_result(path: Path) -> Row:
         raise ValueError(f"{path} cannot be read ({error}); {cure}") from error
     if isinstance(row, dict) and row.get("format", FORMAT) != FORMAT:
         raise ValueError(
-            f"{path} has format {row['format']!r}, this openwork reads {FORMAT}; use the openwork that wrote it"
+            f"{path} has format {row['format']!r}, this openwork reads {FORMAT}; use the openwork that wrote it, or "
+            "train the run again in another folder"
         )
     if problem := _problem(row):
         raise ValueError(f"{path} is not the result of a run: {problem}; {cure}")
@@ -243,6 +252,9 @@ def _cell(row: Row, column: str) -> object:
         return (row[part] or {}).get(key)
     if column in ("seconds", "step_ms", "peak_memory_bytes"):
         return (row["cost"] or {}).get(column)
+    if column == "run":
+        # As `config.canonical`: its hash is the id.
+        return json.dumps(row["run"], sort_keys=True, separators=(",", ":"))
     if column in _ENVIRONMENT:
         return (row["environment"] or {}).get(column)
     return row[column]

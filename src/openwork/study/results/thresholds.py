@@ -7,13 +7,13 @@ from typing import Any
 
 from openwork.study.files import write_text
 
-FORMAT = 1
+FORMAT = 2
 
 
 def read_thresholds(folder: Path) -> list[dict[str, Any]]:
     """What a run's ``thresholds.json`` holds, by threshold; none where there is no such file.
 
-    Each has threshold, settings (those of the run with that threshold), after (metrics and sparsity, as in
+    Each has threshold, run and settings (those of the run with that threshold), after (metrics and sparsity, as in
     result.json) and sparsity (selected, all). Raises ValueError, naming the file and the cure, where it is damaged.
     """
     path = folder / "thresholds.json"
@@ -31,7 +31,7 @@ def read_thresholds(folder: Path) -> list[dict[str, Any]]:
         )
     kept: list[dict[str, Any]] = content["thresholds"]
     if not all(map(_is_entry, kept)):
-        raise ValueError(damaged(folder, "one has no threshold, settings, after or sparsity"))
+        raise ValueError(damaged(folder, "one has no threshold, settings, after, sparsity or run"))
     return kept
 
 
@@ -50,13 +50,12 @@ def threshold_rows(row: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
 
     They cost no training, so that sums of hours stay right, and list no layers. Raises as `read_thresholds` does.
     """
-    technique = row["run"].get("technique") or {}
     return [
         {
             **row,
             "id": f"{row['id']}@{_key(one['threshold'])}",
             "settings": one["settings"],
-            "run": {**row["run"], "technique": {**technique, "threshold": one["threshold"]}},
+            "run": one["run"],
             "before": None,
             "after": one["after"],
             "sparsity": one["sparsity"],
@@ -64,7 +63,7 @@ def threshold_rows(row: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
             "cost": {"seconds": 0.0, "step_ms": None, "peak_memory_bytes": None},
         }
         for one in read_thresholds(folder)
-        if "threshold" not in technique or _key(one["threshold"]) != _key(technique["threshold"])
+        if one["run"] != row["run"]
     ]
 
 
@@ -87,6 +86,8 @@ def _key(threshold: float) -> str:
 
 def _is_entry(one: object) -> bool:
     if not isinstance(one, dict) or not one.keys() >= {"settings", "after", "sparsity"}:
+        return False
+    if not isinstance(one.get("run"), dict):
         return False
     threshold = one.get("threshold")
     return isinstance(threshold, int | float) and not isinstance(threshold, bool)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-def remember(model: nn.Module) -> Callable[[], None]:
+def snapshot(model: nn.Module) -> Callable[[], None]:
     """A function that gives the model the buffers and training flags that it has now."""
     training = {module: module.training for module in model.modules()}
     buffers = {module: dict(module._buffers) for module in training}
