@@ -137,7 +137,9 @@ def follow(
             )
         finish(not overflowed(optimizer))
 
-    return [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
+    # Who compiles a whole training step compiles around them: a mask update is no graph.
+    pre, post = (torch.compiler.disable(hook) for hook in (before, after))  # type: ignore[no-untyped-call]
+    return [optimizer.register_step_pre_hook(pre), optimizer.register_step_post_hook(post)]
 
 
 def overflowed(optimizer: torch.optim.Optimizer) -> bool:
