@@ -18,7 +18,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Raises, with the reason, for an optimizer that cannot be followed: TypeError for a wrapper, else ValueError."""
     name = type(optimizer).__name__
     if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
-        raise TypeError(f"{name} runs no step hooks; attach the torch optimizer, e.g. the one inside: .optimizer")
+        raise TypeError(f"{name} runs no step hooks; attach the torch optimizer, such as the one inside: .optimizer")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError(
             "LBFGS cannot be attached: one step evaluates the model many times, where no hook can put zeros "

@@ -16,7 +16,7 @@ def observable(site: Site) -> None:
     if site.leaf != "weight" or not (plain or kernel):
         kind = f"grouped {type(module).__name__}" if getattr(module, "groups", 1) != 1 else type(module).__name__
         raise ValueError(
-            f"the inputs of {site.name} of a {kind} cannot be observed, only those of Linear, Conv1D and convolutions "
+            f"the inputs of {site.name} ({kind}) cannot be observed, only those of Linear, Conv1D and convolutions "
             f"without groups; leave it out with select=excluding({site.name!r})"
         )
 

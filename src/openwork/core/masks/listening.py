@@ -90,11 +90,13 @@ def check_calibration(technique: MaskTechnique, weights: Sequence[MaskedWeight],
         if gradients and not technique.regrows and technique.schedule.due(0):
             raise ValueError(
                 f"{name} looks at gradients, and {technique.schedule} prunes before there are any; pass "
-                "calibrate=lambda model: loss(model).backward(), or prune later, e.g. at=1"
+                "calibrate=lambda model: loss(model).backward(), or prune later, as with at=1"
             )
         return
     if not (evidence.inputs or gradients):
         raise ValueError(f"{name} looks at the weights alone; leave out calibrate={calibrate!r}")
+    if evidence.gradients == "at updates" and not evidence.inputs and not technique.schedule.due(0):
+        raise ValueError(f"{name} takes its gradients from training; leave out calibrate={calibrate!r}")
     for weight in weights:
         if evidence.inputs:
             for site in weight.source.sites:
