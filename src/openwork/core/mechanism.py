@@ -11,12 +11,13 @@ Calibrate = Callable[[nn.Module], object]
 """Runs batches through the model, and backward where gradients are wanted; what it returns is not used."""
 
 
-def whole_number(state: Mapping[str, Any], name: str) -> int:
-    """What a saved state has by this name. Raises ValueError unless it is a whole number."""
+def whole_number(state: Mapping[str, Any], name: str, *, least: int | None = None) -> int:
+    """What a saved state has by this name. Raises ValueError unless it is a whole number, at least ``least``."""
     number = state.get(name)
-    if not isinstance(number, int):
+    if not isinstance(number, int) or (least is not None and number < least):
+        kind = "a whole number" if least is None else f"a whole number >= {least}"
         raise ValueError(
-            f"the state's {name} must be a whole number, got {number!r}; pass what Sparsifier.state_dict() returned"
+            f"the state's {name} must be {kind}, got {number!r}; pass what Sparsifier.state_dict() returned"
         )
     return number
 

@@ -216,7 +216,7 @@ class Sparsifier:
                 f"the state was saved by {state['technique']} and this sparsifier runs "
                 f"{type(self.technique).__name__}; sparsify with the technique that saved it"
             )
-        steps = whole_number(state, "steps")
+        steps = whole_number(state, "steps", least=0)
         self._mechanism.load_state_dict(state)
         self.steps = steps
 
