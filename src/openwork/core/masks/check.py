@@ -75,10 +75,10 @@ def check_solution(
 ) -> None:
     """Raises RuntimeError for a mask and weights that a technique found together and that do not fit the weight."""
     name = masked.name
-    for what, found in (("mask", mask), ("weights", values)):
+    for what, found in (("a mask", mask), ("weights", values)):
         if found.shape != weight.shape:
             raise RuntimeError(
-                f"{technique}.solve returned a {what} of shape {tuple(found.shape)} for {name}, whose shape is "
+                f"{technique}.solve returned {what} of shape {tuple(found.shape)} for {name}, whose shape is "
                 f"{tuple(weight.shape)}; return both in the shape of view.weight"
             )
     if mask.dtype != torch.bool:
