@@ -71,7 +71,7 @@ class MaskTechnique(Technique, ABC):
         lost their place included, the best by `growth` take what is free. What comes back begins at its hidden value,
         with hidden="lost" at 0.
         """
-        raise NotImplementedError(f"{type(self).__name__} regrows weights; give it a method growth(view)")
+        raise NotImplementedError
 
     def exchange(self, step: int) -> float:
         """The fraction in [0, 1] of the kept weights that makes room for `growth` after ``step`` optimizer steps."""
@@ -89,7 +89,7 @@ class MaskTechnique(Technique, ABC):
             A bool mask with ``keep`` True, and finite weights, both of the weight's shape.
 
         """
-        raise NotImplementedError(f"{type(self).__name__} solves for weights; give it a method solve(view, keep, ties)")
+        raise NotImplementedError
 
     def fitting(self, weights: list[Weight]) -> tuple[list[Weight], dict[str, str]]:
         """The weights that can have the pattern, and why the others cannot, by name."""
@@ -97,15 +97,22 @@ class MaskTechnique(Technique, ABC):
 
     def mechanism(self, weights: list[Weight], *, seed: int, keep_zeros: bool) -> Masking:
         """Masks for these weights."""
-        self._check_signatures()
+        self._check_methods()
         return Masking(self, weights, seed=seed, keep_zeros=keep_zeros)
 
-    def _check_signatures(self) -> None:
-        """Raises TypeError for methods that take other arguments than a `View`."""
-        for name in ("scores", "growth"):
-            takes = list(inspect.signature(getattr(self, name)).parameters)
-            if len(takes) != 1:
+    def _check_methods(self) -> None:
+        """Raises TypeError for methods that are missing, or take other arguments than theirs."""
+        name = type(self).__name__
+        for method, wanted, does in (
+            ("scores", "view", ""),
+            ("growth", "view", "regrows" if self.regrows else ""),
+            ("solve", "view, keep, ties", "solves for" if self.solves else ""),
+        ):
+            if does and getattr(type(self), method) is getattr(MaskTechnique, method):
+                raise TypeError(f"{name} {does} weights and has no {method}; give it a method {method}({wanted})")
+            takes = list(inspect.signature(getattr(self, method)).parameters)
+            if len(takes) != len(wanted.split(",")):
                 raise TypeError(
-                    f"{type(self).__name__}.{name} takes ({', '.join(takes)}) and must take (view); read view.weight, "
+                    f"{name}.{method} takes ({', '.join(takes)}) and must take ({wanted}); read view.weight, "
                     "view.mask, view.evidence, view.step and view.uniform() instead"
                 )
