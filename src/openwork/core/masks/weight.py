@@ -128,11 +128,11 @@ class MaskedWeight:
         whole = self.parameter
         part = local(whole)
         mask = self._mask
+        if self._shard is not None:
+            for name, value in self.evidence.items():
+                if value.shape == whole.shape and not is_sharded(value):  # also where all rows are here
+                    self.evidence[name] = shard_like(rows_like(value, whole), whole)
         if self._shard is not None and mask.shape != part.shape:
-            self.evidence = {
-                name: shard_like(rows_like(value, whole), whole) if value.shape == whole.shape else value
-                for name, value in self.evidence.items()
-            }
             mask = self._mask = rows_like(mask, whole)
             if self._hidden is not None:
                 self._hidden = rows_like(self._hidden, whole)
@@ -144,7 +144,8 @@ class MaskedWeight:
                 self._hidden = self._hidden.to(part)
             if self.allowed is not None:
                 self.allowed = self.allowed.to(part.device)
-            self.evidence = {name: value.to(part.device) for name, value in self.evidence.items()}
+            for name, value in self.evidence.items():
+                self.evidence[name] = value.to(part.device)
 
 
 def remember(weights: Sequence[MaskedWeight]) -> None:
