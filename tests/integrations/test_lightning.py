@@ -22,6 +22,8 @@ RAMP = ow.Cubic(0.8, begin=2, end=10, every=2)
 TECHNIQUES = {
     "frozen": ow.GradualMagnitude(RAMP),
     "trained": ow.GradualMagnitude(RAMP, hidden="trained"),
+    "RigL": ow.RigL(ow.Constant(0.8, every=2, stop=12)),
+    "Movement": ow.Movement(RAMP),
     "VariationalDropout": ow.VariationalDropout(ow.Linear(1e-2, begin=1, end=5, every=1), log_sigma2=-5.0),
 }
 BATCHES = torch.utils.data.DataLoader(list(itertools.islice(image_batches(), 8)), batch_size=None)
@@ -66,14 +68,14 @@ def started(technique, seed=0, module=Classifier):
     return module, ow.sparsify(module, technique)
 
 
-def fit(module, sparsifier, folder, epochs, *, callbacks=(), resume=None, **settings):
+def fit(module, sparsifier, folder, epochs, *, callbacks=(), resume=None, batches=BATCHES, **settings):
     trainer = lightning.Trainer(
         max_epochs=epochs, default_root_dir=folder, accelerator="cpu", logger=False,
         enable_checkpointing=bool(callbacks),
         enable_progress_bar=False, enable_model_summary=False, callbacks=[SparsifyCallback(sparsifier), *callbacks],
         **settings,
     )  # fmt: skip
-    trainer.fit(module, BATCHES, BATCHES, ckpt_path=resume)
+    trainer.fit(module, batches, BATCHES, ckpt_path=resume)
     return trainer
 
 
@@ -98,6 +100,20 @@ def test_accumulation_clipping_and_validation_see_the_sparse_model(tmp_path):
     assert sparsifier.steps == 12
     assert module.zeros[-1] == 58 + 512 + 40
     assert module.zeros == sorted(module.zeros)
+
+
+def test_accumulation_gives_rigl_the_gradient_of_all_batches(tmp_path):
+    def masks(batches, **settings):
+        module, sparsifier = started(TECHNIQUES["RigL"])
+        fit(module, sparsifier, tmp_path, 6, batches=batches, precision="64-true", **settings)
+        return sparsifier
+
+    x, y = (torch.cat(parts) for parts in zip(*BATCHES, strict=True))
+    big = torch.utils.data.DataLoader(list(zip(x.split(32), y.split(32), strict=True)), batch_size=None)
+    accumulated, whole = masks(BATCHES, accumulate_grad_batches=4), masks(big)
+    assert accumulated.steps == whole.steps == 12
+    for name, mask in whole.masks().items():
+        assert torch.equal(accumulated.masks()[name], mask)
 
 
 def test_the_callback_serves_a_second_fit_and_saving_changes_nothing(tmp_path):

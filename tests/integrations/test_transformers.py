@@ -31,6 +31,8 @@ def bert(seed=0):
 CASES = {
     "frozen": (gpt2, TEXTS, ow.GradualMagnitude(RAMP)),
     "trained": (gpt2, TEXTS, ow.GradualMagnitude(RAMP, hidden="trained")),
+    "RigL": (gpt2, TEXTS, ow.RigL(ow.Constant(0.75, every=2, stop=10))),
+    "Movement": (gpt2, TEXTS, ow.Movement(RAMP)),
     "VariationalDropout": (gpt2, TEXTS, ow.VariationalDropout(ow.Constant(1e-2), log_sigma2=-5.0)),
     "VariationalDropout of BERT": (bert, SENTENCES, ow.VariationalDropout(ow.Constant(1e-2), log_sigma2=-5.0)),
     "L0": (bert, SENTENCES, ow.L0(ow.Constant(1e-2), dropout=0.9)),
