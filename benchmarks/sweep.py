@@ -21,21 +21,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.experiments.cluster import Ray
 from openwork.study.experiments.execute import execute
 from openwork.study.experiments.run import Run
 from openwork.study.experiments.sweep import Options, sweep
 from openwork.study.results.store import collect, write_csv, write_parquet
+from openwork.study.tasks.task import Task
 
 Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Sleeping:
+class Sleeping(Task):
     """Four weights, and one step of so many seconds."""
 
     seconds: float
     title: str = "sleeping"
+
+    metric = ACCURACY
 
     def model(self) -> nn.Module:
         """Two inputs, two outputs."""

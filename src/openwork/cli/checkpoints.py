@@ -65,7 +65,7 @@ def evaluate(
         else:
             trained = restored()
             run = trained.run
-            own = getattr(run.technique, "threshold", None)
+            own = run.technique.threshold if run.technique else None
             if threshold and own is None:
                 raise ValueError(f"--threshold is for variational dropout; this run trained {run.name}")
             wanted: list[float | None] = [*threshold] if threshold else [own]
@@ -77,7 +77,7 @@ def evaluate(
     if as_json:
         print_json(rows)
     else:
-        _print_evaluated(rows, checkpoint, getattr(run.task, "metrics_note", ""))
+        _print_evaluated(rows, checkpoint, run.task.metrics_note)
     if found:
         _keep(found, checkpoint, same=data is None and not recalibrate)
 
@@ -143,19 +143,8 @@ def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: 
 
 
 def _with_images(run: "Run", source: str | None) -> "Run":
-    """The run with other images, where a source is given.
-
-    Raises ValueError where its task has only its own, and where it can tell that they are of other classes.
-    """
-    if source is None:
-        return run
-    task: Any = run.task
-    if not hasattr(task, "source"):
-        raise ValueError(f"--data is for tasks with a source, and {task.title} has no other images; leave --data out")
-    other = replace(task, source=source)
-    if hasattr(task, "check_same_classes"):
-        task.check_same_classes(other)
-    return replace(run, task=other)
+    """The run with other images, where a source is given. Raises ValueError as `Task.with_images` does."""
+    return run if source is None else replace(run, task=run.task.with_images(source))
 
 
 def _with_weights(experiment: str, data: str | None, path: Path) -> tuple["Run", "nn.Module"]:
@@ -171,9 +160,8 @@ def _with_weights(experiment: str, data: str | None, path: Path) -> tuple["Run",
     run = _with_images(made, data)
     state = read_checkpoint(path).tensors
     model = run.task.model()
-    rename = getattr(run.task, "weights_from", dict)  # of a task whose model others have under other names
     try:
-        model.load_state_dict(rename(state))
+        model.load_state_dict(run.task.weights_from(state))
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
         raise ValueError(f"{path} does not fit the model of {run.task.title}: {reason[:300]}") from error

@@ -139,7 +139,7 @@ def _print_results(results: list[dict[str, Any]]) -> None:
         if after:
             metrics = [
                 f"{after['sparsity']:.2%}",
-                metric.text(metric.score(r), digits=2, space=""),
+                metric.text(metric.score(r["after"][metric.key]), digits=2, space=""),
                 f"{after['loss']:.4f}",
             ]
         table.add_row(r["name"], str(r["seed"]), *metrics, f"{cost['step_ms']:.2f}", f"{cost['seconds']:.1f}", r["id"])

@@ -19,6 +19,11 @@ Hidden = Literal["frozen", "trained", "lost"]
 class Technique:
     """A paper's method with its settings: hashable, printable, equal when the settings are equal."""
 
+    @property
+    def threshold(self) -> float | None:
+        """At what evaluation makes weights zero, where it can be set again after training; None where it cannot."""
+        return None
+
 
 @dataclass(frozen=True)
 class MaskTechnique(Technique, ABC):

@@ -16,12 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from openwork.study.evaluation.metric import Metric
 from openwork.study.experiments.claim import ClaimedError
 from openwork.study.experiments.execute import execute
 from openwork.study.experiments.run import Run, with_starts
 from openwork.study.files import no_space, write_text, writing
 from openwork.study.results.history import read_metrics
-from openwork.study.results.score import Metric, metric_of
+from openwork.study.results.score import metric_of
 from openwork.study.results.store import FORMAT, read_failure, read_result
 
 CRASHES = 3  # deaths of its process, without a further checkpoint, after which a run has failed
@@ -116,7 +117,7 @@ class Sweep:
         """The result of the sparse run with the highest score, and what that is; of the dense runs if all are dense."""
         results = [o.result for o in self.outcomes.values() if o.state == "finished" and o.result]
         metric = metric_of(results)
-        best = max(results, key=lambda r: (r["name"] != "dense", metric.score(r)), default=None)
+        best = max(results, key=lambda r: (r["name"] != "dense", metric.score(r["after"][metric.key])), default=None)
         return (best, metric) if best else None
 
 

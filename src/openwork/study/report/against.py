@@ -31,7 +31,7 @@ def against(rows: Sequence[Row], field: str) -> alt.VConcatChart:
     singles = [
         {"x": value, "technique": row["name"], "measure": measure, "y": 100 * y}
         for row, value in finished
-        for measure, y in (("score", metric.score(row)), ("sparsity", row["after"]["sparsity"]))
+        for measure, y in (("score", metric.score(row["after"][metric.key])), ("sparsity", row["after"]["sparsity"]))
         if measure != "sparsity" or row["name"] != DENSE
     ]
     groups: dict[tuple[float, str, str], list[float]] = {}

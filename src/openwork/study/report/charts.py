@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from openwork.study.evaluation.metric import BLEU, Metric
 from openwork.study.report.style import Axis, interval_text, left_axis, require_study_extra, score_axis
 from openwork.study.results.overlay import Overlay
-from openwork.study.results.score import BLEU, Metric, metric_of
+from openwork.study.results.score import metric_of
 from openwork.study.results.statistics import DENSE, Point, student_factor
 from openwork.study.results.store import Row
 
@@ -35,7 +36,7 @@ def run_values(rows: Sequence[Row]) -> Values:
             "settings": r["settings"],
             "seed": r["seed"],
             "sparsity": r["sparsity"]["selected"],
-            metric.key: metric.score(r),
+            metric.key: metric.score(r["after"][metric.key]),
         }
         for r in rows
         if r["status"] == "finished" and r["name"] != DENSE
@@ -64,7 +65,9 @@ def trade_off(
     metric = measured[0].metric
     single = run_values(rows)
     x = left_axis([p["sparsity"] for p in single] + [p.sparsity for p in published])
-    scores = [metric.score(r) for r in rows if r["status"] == "finished"] + [p.score for p in published]
+    scores = [metric.score(r["after"][metric.key]) for r in rows if r["status"] == "finished"] + [
+        p.score for p in published
+    ]
     # Two seeds that differ give an interval far beyond 0 or 1: show at most a factor 2 of it.
     least, most = (1 - max(scores)) / 2, 2 * (1 - min(scores))
     ends = [end for p in measured for end in p.interval or ()]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from openwork.study.evaluation.metric import Metric
 from openwork.study.report.charts import hiding
 from openwork.study.report.style import left_axis, percent, require_study_extra, score_axis
 from openwork.study.results.budget import budgets, expected_best, reaching
 from openwork.study.results.overlay import BANDS, Band, bands
-from openwork.study.results.score import Metric
 
 if TYPE_CHECKING:
     from openwork.study.report.style import Chart

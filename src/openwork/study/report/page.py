@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from openwork.study.evaluation.metric import ACCURACY, BLEU
 from openwork.study.report.charts import run_values, trade_off
 from openwork.study.report.curves import band_lines, budget_curves, scratch_chart
 from openwork.study.report.html import Page, columns, draw
@@ -20,7 +21,6 @@ from openwork.study.report.tables import (
 )
 from openwork.study.results.frontier import by_seed, hypervolume
 from openwork.study.results.overlay import overlay, own_bands, paper_model
-from openwork.study.results.score import ACCURACY, BLEU
 from openwork.study.results.statistics import (
     DENSE,
     Point,
@@ -109,7 +109,7 @@ as {good}. Means over seeds.</p>
             name: hypervolume(pair for pairs in runs.values() for pair in pairs)
             for name, runs in by_seed(of_task).items()
         }
-        listed = ", ".join(f"{escape(name)} {metric.full * volume:.3f}" for name, volume in volumes.items())
+        listed = ", ".join(f"{escape(name)} {metric.value(volume):.3f}" for name, volume in volumes.items())
         text += f"""<h3>At equal sparsity</h3>
 <p class="quiet">Each seed's frontier, read between its points and not beyond them. Differences in points of
 {metric.name}, seed by seed, with a 95 % bootstrap interval of their mean, which is too narrow for a few seeds. Area

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from openwork.study.results.score import ACCURACY, Metric
+from openwork.study.evaluation.metric import ACCURACY, Metric
 from openwork.study.results.statistics import Point
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from math import isnan
 from statistics import fmean
 from typing import Any
 
+from openwork.study.evaluation.metric import BLEU, Metric
 from openwork.study.report.style import interval_text, percent
 from openwork.study.results.frontier import Pairs, by_seed, difference, score_at
-from openwork.study.results.score import BLEU, Metric, metric_of
+from openwork.study.results.score import metric_of
 from openwork.study.results.statistics import Point
 from openwork.study.results.store import Row
 
@@ -74,7 +75,7 @@ def run_lines(rows: Sequence[Row], tasks: Sequence[str], *, bleu: bool) -> list[
             "memory": (row["cost"] or {}).get("peak_memory_bytes"),
             "execution": row["execution"],
         }
-        | ({BLEU.key: BLEU.score(row) if BLEU.key in (row["after"] or {}) else None} if bleu else {})
+        | ({BLEU.key: BLEU.score(row["after"][BLEU.key]) if BLEU.key in (row["after"] or {}) else None} if bleu else {})
         for row in rows
     ]
 

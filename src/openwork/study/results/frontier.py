@@ -79,7 +79,7 @@ def by_seed(rows: Sequence[Row]) -> dict[str, dict[int, Pairs]]:
     found: dict[str, dict[int, Pairs]] = {}
     for row in rows:
         if row["status"] == "finished" and row["name"] != DENSE:
-            pair = row["sparsity"]["selected"], metric.score(row)
+            pair = row["sparsity"]["selected"], metric.score(row["after"][metric.key])
             found.setdefault(row["name"], {}).setdefault(row["seed"], []).append(pair)
     return found
 

@@ -109,7 +109,7 @@ def own_bands(rows: Sequence[Row]) -> list[Band]:
     found = []
     for (name, _), group in groups.items():
         if finished := [row for row in group if row["status"] == "finished"]:
-            scores = [100 * metric.score(row) for row in finished]
+            scores = [100 * metric.score(row["after"][metric.key]) for row in finished]
             sparsity = fmean(row["sparsity"]["selected"] for row in finished)
             failures = len(group) - len(finished)
             found.append(Band(name, sparsity, fmean(scores), min(scores), max(scores), len(scores), failures))

@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 
-from openwork.study.results.score import Metric, metric_of
+from openwork.study.evaluation.metric import Metric
+from openwork.study.results.score import metric_of
 from openwork.study.results.store import Row, write_table
 
 DENSE = "dense"
@@ -176,7 +177,7 @@ def write_points(points: Iterable[Point], path: Path) -> None:
         (
             *(p.task, p.name, p.settings, p.n, p.diverged, p.sparsity, p.sparsity_all, p.metric.key),
             *(
-                None if score is None else p.metric.full * score
+                None if score is None else p.metric.value(score)
                 for score in (p.score, *(p.interval or (None, None)), p.lowest, p.highest)
             ),
             *(p.loss, p.seconds, p.peak_memory, p.execution),
@@ -196,7 +197,7 @@ def _point(metric: Metric, task: str, name: str, settings: str, group: Sequence[
                 f"{row['seed']}; say in the settings how they differ, or keep them in two studies"
             )
     finished = [row for row in group if row["status"] == "finished"]
-    scores = [metric.score(row) for row in finished]
+    scores = [metric.score(row["after"][metric.key]) for row in finished]
     return Point(
         task=task,
         name=name,

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from openwork.study.evaluation.metric import BLEU
 from openwork.study.files import write_atomically, write_text
-from openwork.study.results.score import BLEU
 from openwork.study.results.thresholds import damaged, threshold_rows
 
 FORMAT = 1

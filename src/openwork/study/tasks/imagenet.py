@@ -2,7 +2,8 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +14,18 @@ from openwork.study.data.loader import Batch, evaluation_batches, training_batch
 from openwork.study.data.order import share
 from openwork.study.data.reader import IGNORED
 from openwork.study.data.records import Records, open_records
+from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.models.resnet import ResNet, from_hugging_face
 from openwork.study.processes import rank, sum_over_processes, world_size
 from openwork.study.tasks.classification import channels_last, kernels_decayed
-from openwork.study.tasks.task import Parts
+from openwork.study.tasks.task import Parts, Task
 
 BATCH, STEPS = 1024, 128_000
 EPOCHS = STEPS * BATCH / imagenet.IMAGES  # 102.3
 
 
 @dataclass(frozen=True)
-class ImageNetResNet:
+class ImageNetResNet(Task):
     """SGD with Nesterov momentum 0.9, on one device or many; on a GPU layers compute in bfloat16, else in float32.
 
     source: a folder, relative to OPENWORK_DATA, or a name on the hub; see `image_records`.
@@ -51,6 +53,8 @@ class ImageNetResNet:
     weight_decay: float = field(default=1e-4, kw_only=True)
     decay_random: bool = field(default=False, kw_only=True)
     label_smoothing: float = field(default=0.1, kw_only=True)
+
+    metric = ACCURACY
 
     def __post_init__(self) -> None:
         if self.part_size < 1 or self.batch_size < 1 or self.batch_size % self.part_size:
@@ -161,6 +165,12 @@ class ImageNetResNet:
             "unreadable": int(unreadable),
             "images": size,
         }
+
+    def with_images(self, source: str) -> Self:
+        """The task with the images of another source. Raises ValueError as `check_same_classes` does."""
+        other = replace(self, source=source)
+        self.check_same_classes(other)
+        return other
 
     def check_same_classes(self, other: "ImageNetResNet") -> None:
         """Raises ValueError where the other task's validation images name other classes than this one's.

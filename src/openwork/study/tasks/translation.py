@@ -16,10 +16,11 @@ from openwork.study.data.packing import Packed, batch_of, by_length, packed_batc
 from openwork.study.data.vocabulary import EOS, PADDING, Vocabulary
 from openwork.study.evaluation.beam import ALPHA, BEAM, EXTRA_LENGTH, beam_search
 from openwork.study.evaluation.bleu import sacre_bleu, signature, tokenized_bleu
+from openwork.study.evaluation.metric import BLEU
 from openwork.study.models.incremental import Incremental
 from openwork.study.models.transformer import Transformer, padded
 from openwork.study.processes import rank, world_size
-from openwork.study.tasks.task import Parts
+from openwork.study.tasks.task import Parts, Task
 
 _EVALUATED_TOKENS = 8_192  # of a batch without gradients, padding included
 Batch = tuple[Tensor, Tensor]
@@ -27,7 +28,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Translation(ABC):
+class Translation(Task, ABC):
     """A Transformer that translates; Adam (beta 0.9, 0.997, epsilon 1e-9).
 
     The learning rate rises on a straight line during the fraction ``warmup`` of the steps and falls with the square
@@ -50,10 +51,7 @@ class Translation(ABC):
     label_smoothing: float = 0.1
     split_heads: bool = field(default=False, kw_only=True)
 
-    @property
-    @abstractmethod
-    def title(self) -> str:
-        """A short name for tables and pictures."""
+    metric = BLEU
 
     @property
     def metrics_note(self) -> str:
@@ -146,6 +144,10 @@ class Translation(ABC):
             "bleu": sacre_bleu(translations, references)[0],
             "tokenized_bleu": tokenized_bleu(translations, references, self.target_language),
         }
+
+    def translator(self) -> "Translation":
+        """The task itself."""
+        return self
 
     @torch.no_grad()
     def translate(
