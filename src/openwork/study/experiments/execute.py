@@ -31,12 +31,12 @@ from openwork.study.experiments.config import canonical, to_plain
 from openwork.study.experiments.environment import environment
 from openwork.study.experiments.expected_flops import expected_flops
 from openwork.study.experiments.live import Live, compiled, prepare
-from openwork.study.experiments.run import Run
+from openwork.study.experiments.run import Run, with_starts
 from openwork.study.files import remove_leftovers, write_atomically, write_text, writing
 from openwork.study.processes import barrier
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.store import FORMAT, read_result
-from openwork.study.tasks.task import final_metrics
+from openwork.study.tasks.task import check_metric, final_metrics
 from openwork.study.training.loop import train
 
 
@@ -60,7 +60,8 @@ def execute(
     that all of them see; the first one writes.
     ``snapshots``: how many finalized copies of the selected weights to keep besides the initial one, at the evaluations
     nearest to evenly spread; not part of the run's identity, so a run that is done gets none.
-    Raises ValueError for more snapshots than evaluations, and where the run that this one starts from has diverged;
+    Raises ValueError for more snapshots than evaluations, for a task whose metric is not declared or not returned, and
+    where the run that this one starts from has diverged;
     ClaimedError where another process is training the run; WriteError where the disk is full.
     """
     folder = directory / run.id
@@ -68,6 +69,8 @@ def execute(
         return read_result(folder / "result.json")
     every = max(run.steps // evaluations, 1)
     kept = snapshot_steps(run.steps, every, snapshots)
+    for each in with_starts([run]):
+        check_metric(each.task, torch.device(device))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with claim(folder):
