@@ -30,7 +30,6 @@ class Metric:
     Raises:
         ValueError: For a key that is no identifier or stands for something else in a result, and for bounds or a
             direction that contradict each other.
-
     """
 
     key: str

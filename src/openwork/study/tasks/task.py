@@ -45,7 +45,6 @@ class Task(ABC):
 
         Raises:
             ValueError: Where the task does not declare it.
-
         """
         raise ValueError(
             f"{type(self).__name__} does not declare what its models are judged by; set `metric = ACCURACY`, or a "
@@ -105,7 +104,6 @@ class Task(ABC):
 
         Raises:
             ValueError: Where the task has only its own, or can tell that the others are of other classes.
-
         """
         raise ValueError(f"--data is for tasks with a source, and {self.title} has no other images; leave --data out")
 
@@ -114,7 +112,6 @@ class Task(ABC):
 
         Raises:
             ValueError: Where the task has none, or makes its own.
-
         """
         raise ValueError(f"--vocabulary is for a run on text files; {self.title} always makes its own, so leave it out")
 
@@ -123,7 +120,6 @@ class Task(ABC):
 
         Raises:
             ValueError: Where it does not translate.
-
         """
         raise ValueError(f"{self.title} does not translate; give a run of a task that does")
 
@@ -152,7 +148,6 @@ def final_metrics(task: Task, model: nn.Module, device: torch.device) -> dict[st
 
     Raises:
         ValueError: Where the task's metric is not among them.
-
     """
     found = task.test(model, device)
     _check(task, found, "test")
