@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from studies import diverged, row
+from studies import diverged, results, row
 
 from openwork.study.results.frontier import bootstrap_interval, by_seed, difference, frontier, hypervolume, score_at
 
@@ -62,4 +62,4 @@ def test_techniques_are_compared_seed_by_seed():
 
 def test_runs_are_grouped_by_technique_and_seed():
     rows = [row("A", "a", 0, 0.9, 0.5), row("A", "b", 0, 0.8, 0.6), row("dense", sparsity=0.0), diverged("A")]
-    assert by_seed(rows) == {"A": {0: [(0.9, 0.5), (0.8, 0.6)]}}
+    assert by_seed(results(rows)) == {"A": {0: [(0.9, 0.5), (0.8, 0.6)]}}

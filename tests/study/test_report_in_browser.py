@@ -5,7 +5,7 @@ import random
 from shutil import which
 
 import pytest
-from studies import diverged, row, study
+from studies import diverged, results, row, study
 
 from openwork.study.report.page import write_report
 from openwork.study.results.statistics import pareto, summarize
@@ -48,7 +48,7 @@ def report(tmp_path_factory):
     rows += [row("C", "m2", seed, 0.991, a) for seed, a in enumerate((0.893, 0.9, 0.87))]
     rows += [row("dense", "plain", seed, 0.0, 0.975 + 0.001 * seed) for seed in (0, 1)] + [diverged("B", "exploded", 1)]
     folder = study(tmp_path_factory.mktemp("study"), [{**one, "task": "LeNet-300-100, MNIST"} for one in rows])
-    return write_report(folder, folder / "report"), rows
+    return write_report(folder, folder / "report"), results(rows)
 
 
 class Visit:
@@ -149,7 +149,7 @@ def test_what_is_not_ticked_leaves_charts_and_tables(visit):
 def test_means_are_those_of_the_seeds_that_are_ticked(visit, report):
     visit.tick("1", False)
     visit.tick("2", False)
-    alone = {(r["name"], r["settings"]): r["after"]["accuracy"] for r in report[1] if r["seed"] == 0}
+    alone = {(r.name, r.settings): r.after["accuracy"] for r in report[1] if r.seed == 0}
     values = visit.values("interval")
     assert values
     for value in values:
@@ -214,7 +214,7 @@ def test_thousands_of_runs_are_all_drawn_and_answer(browser, tmp_path):
 
 
 def test_bleu_is_written_without_a_percent_sign(browser, tmp_path):
-    rows = [{**row("A", f"n={s}", 0, s, 0.6, bleu=b), "task": "words"} for s, b in ((0.5, 26.5), (0.9, 17.44))]
+    rows = [row("A", f"n={s}", 0, s, 0.6, bleu=b, task="words") for s, b in ((0.5, 26.5), (0.9, 17.44))]
     visit = Visit(browser, write_report(study(tmp_path, rows), tmp_path / "report"))
     assert {(value["shown"], value["score"]) for value in visit.values("interval")} == {
         ("26.50", 0.265),

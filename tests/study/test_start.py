@@ -56,7 +56,7 @@ def test_a_start_is_trained_once_and_shared(tmp_path):
 def test_a_pretrained_start_helps(tmp_path):
     short = dataclasses.replace(SPARSE, steps=5)
     scratch = dataclasses.replace(short, start=None)
-    helped, alone = (execute(run, tmp_path)["after"]["accuracy"] for run in (short, scratch))
+    helped, alone = (execute(run, tmp_path).after["accuracy"] for run in (short, scratch))
     assert helped > alone + 0.1
 
 
@@ -75,7 +75,7 @@ def test_an_interrupted_run_with_a_start_ends_with_the_same_bits(tmp_path):
         execute(SPARSE, tmp_path / "resumed", evaluations=4, progress=stop)
     torch.manual_seed(99)
     result = execute(SPARSE, tmp_path / "resumed", evaluations=4)
-    assert result["after"] == whole["after"]
+    assert result.after == whole.after
     tensors = [load_file(tmp_path / name / SPARSE.id / "model.safetensors") for name in ("whole", "resumed")]
     assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
 
@@ -85,7 +85,7 @@ def test_a_checkpoint_needs_its_start_no_more(tmp_path):
     shutil.rmtree(tmp_path / DENSE.id)
     live = restore(tmp_path / SPARSE.id)
     assert live.run == SPARSE
-    assert live.sparsity() == result["after"]["sparsity"]
+    assert live.sparsity() == result.after["sparsity"]
     assert execute(SPARSE, tmp_path) == result
     assert not (tmp_path / DENSE.id).exists()
 

@@ -165,10 +165,9 @@ class _Watch:
         parts = [f"{len(sweep.outcomes)} of {len(sweep.runs)} runs done", f"{len(sweep.running())} running"]
         parts += [f"{n} {state}" for state in ("failed", "diverged") if (n := sweep.count(state))]
         if best := sweep.best():
-            result, metric = best
-            score = metric.text(metric.score(result["after"][metric.key]), digits=2, space="")
-            name = "" if metric is ACCURACY else f"{metric.name} "
-            parts.append(f"best {name}{score} at {result['after']['sparsity']:.2%} sparsity ({result['name']})")
+            score = best.metric.text(best.score, digits=2, space="")
+            name = "" if best.metric == ACCURACY else f"{best.metric.name} "
+            parts.append(f"best {name}{score} at {best.sparsity:.2%} sparsity ({best.name})")
         if done > self._before:
             parts.append(f"{_duration(seconds * left / (done - self._before))} left")
         return ", ".join(parts)

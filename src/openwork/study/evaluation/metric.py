@@ -78,6 +78,11 @@ class Metric:
             return self.full * score
         return score if self.higher_is_better else -score
 
+    def ends(self, low: float, high: float) -> tuple[float, float]:
+        """The values of the two ends of a range of scores, the lower value first."""
+        first, last = sorted((self.value(low), self.value(high)))
+        return first, last
+
     def misfit(self, value: object) -> str:
         """Why something cannot be a value of this metric; empty where it can."""
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -87,17 +92,25 @@ class Metric:
             return f"must be in [0, {self.full:g}], got {value}"
         return ""
 
+    def points(self, score: float) -> float:
+        """A score as `text` writes it, without its unit: 91.2 of accuracy, 0.0123 of a metric without bounds."""
+        return self.value(score) if self.full is None else 100 * score
+
+    def drawn(self, score: float) -> float:
+        """A score as charts place it: 0-1, or the value of a metric without bounds."""
+        return self.value(score) if self.full is None else score
+
     def text(self, score: float, *, digits: int = 1, space: str = " ") -> str:
         """A score as text: ``91.2 %`` of accuracy, ``17.4`` of BLEU, ``0.0123`` of a metric without bounds."""
         if self.full is None:
             return f"{self.value(score):.{digits + 2}g}"
-        return f"{100 * score:.{digits}f}{self.unit(space)}"
+        return f"{self.points(score):.{digits}f}{self.unit(space)}"
 
     def range(self, low: float, high: float, *, digits: int = 1) -> str:
         """Two scores as text, the lower value first: ``95.5–96.3 %``, or ``17.1–17.8`` of BLEU."""
         if self.full is None:
-            first, last = sorted((low, high), key=self.value)
-            return f"{self.text(first, digits=digits)}–{self.text(last, digits=digits)}"
+            first, last = self.ends(low, high)
+            return f"{first:.{digits + 2}g}–{last:.{digits + 2}g}"
         return f"{100 * low:.{digits}f}–{self.text(high, digits=digits)}"
 
     def difference(self, scores: float) -> str:

@@ -172,10 +172,9 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     """
     results = [read_result(path) if (path := folder / "result.json").exists() else None for folder in folders]
     short = [
-        f"{r['name']} on {r['task']}, seed {r['seed']}" if r else folder.name
-        for r, folder in zip(results, folders, strict=True)
+        f"{r.name} on {r.task}, seed {r.seed}" if r else folder.name for r, folder in zip(results, folders, strict=True)
     ]
     return [
-        f"{text}, {result['settings']}" if result and short.count(text) > 1 else text
+        f"{text}, {result.settings}" if result and short.count(text) > 1 else text
         for text, result in zip(short, results, strict=True)
     ]

@@ -1,12 +1,31 @@
-"""What the rows of a task are judged by: BLEU where its runs have it, otherwise accuracy."""
+"""The metric that results have in common, and the score that stands for those that came to nothing."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from openwork.study.evaluation.metric import ACCURACY, BLEU, Metric
+from openwork.study.evaluation.metric import Metric
+from openwork.study.results.result import Result
 
 
-def metric_of(rows: Iterable[Mapping[str, Any]]) -> Metric:
-    """What the rows of one task are judged by: BLEU where all finished ones have it, otherwise the accuracy."""
-    finished = [row["after"] for row in rows if row["after"]]
-    return BLEU if finished and all(BLEU.key in after for after in finished) else ACCURACY
+def metric_of(results: Iterable[Result]) -> Metric:
+    """What the results of one task, at least one, are judged by.
+
+    Raises:
+        ValueError: Where they are judged by different metrics, whose scores cannot be compared.
+    """
+    first, *others = results
+    for other in others:
+        if other.metric != first.metric:
+            raise ValueError(
+                f"run {first.id} of {first.task} is judged by {first.metric.key} and run {other.id} by "
+                f"{other.metric.key}; keep them in two studies"
+            )
+    return first.metric
+
+
+def worst_score(metric: Metric, scores: Iterable[float]) -> float:
+    """What a run counts as that diverged or found nothing, given the scores of a task's finished runs.
+
+    It is the metric's own worst score. Where that has none, as a squared error can be any number, it is the worst that
+    was found: infinity would make every mean infinite.
+    """
+    return min(scores) if metric.worst_score is None else metric.worst_score
