@@ -24,7 +24,7 @@ from openwork.study.experiments.execute import execute
 from openwork.study.experiments.live import prepare, restore
 from openwork.study.experiments.quickstart import runs as quickstart_runs
 from openwork.study.experiments.run import Run
-from openwork.study.results.store import collect
+from openwork.study.results.store import collect, read_result
 from openwork.study.tasks.lenet import DigitsLeNet300100, ImagesLeNet300100, MnistLeNet5Caffe, MnistLeNet300100
 
 TASK = DigitsLeNet300100(peak_learning_rate=5e-3)
@@ -76,7 +76,7 @@ def test_magnitude_pruning_learns_the_digits_and_records_everything(tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == [
         "checkpoint.pt", "metrics.jsonl", "model.safetensors", "result.json", "run.json",
     ]  # fmt: skip
-    assert result == json.loads((folder / "result.json").read_text())
+    assert result == read_result(folder / "result.json")
     assert result.after["accuracy"] > 0.9
     assert result.before == result.after
     assert result.after["sparsity"] == result.sparsity == 0.9

@@ -46,6 +46,14 @@ class Unconverted(Tiny):
 
 
 @dataclass(frozen=True)
+class Percent(Tiny):
+    """Counts to 100."""
+
+    def evaluate(self, model, device):
+        return {"accuracy": 50.0}
+
+
+@dataclass(frozen=True)
 class Final(Tiny):
     """Measures at the end what takes too long before."""
 
@@ -63,6 +71,7 @@ class Final(Tiny):
         (Misnamed(), ("tiny is judged by 'error', but its evaluate returns accuracy, loss; return it there",)),
         (Worded(), ("the metric of Worded must be a Metric such as ACCURACY, got 'accuracy'",)),
         (Unconverted(), ("'accuracy' of tiny must be a float, got tensor(0.5000) from its evaluate; convert it",)),
+        (Percent(), ("'accuracy' of tiny must be in [0, 1], got 50.0 from its evaluate; return it so",)),
     ],
 )
 def test_a_task_without_a_usable_metric_is_refused_before_there_is_a_directory(tmp_path, task, parts):

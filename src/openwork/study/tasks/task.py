@@ -1,5 +1,6 @@
 """What a benchmark has to provide."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -164,3 +165,8 @@ def _check(task: Task, found: dict[str, float], method: str) -> None:
     value = found[key]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{key!r} of {task.title} must be a float, got {value!r} from its {method}; convert it there")
+    # A model that diverged is another matter: its run is recorded as such.
+    if math.isfinite(value) and (problem := task.metric.misfit(value)):
+        raise ValueError(
+            f"{key!r} of {task.title} {problem} from its {method}; return it so, or declare another metric"
+        )
