@@ -47,7 +47,7 @@ def test_a_start_is_trained_once_and_shared(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {SPARSE.id, DENSE.id}
     path = tmp_path / DENSE.id / "result.json"
     dense = json.loads(path.read_text())
-    assert dense == execute(DENSE, tmp_path)
+    assert parsed(dense) == execute(DENSE, tmp_path)
     path.write_text(json.dumps({**dense, "marker": 1}))
     execute(other, tmp_path)
     assert json.loads(path.read_text())["marker"] == 1
