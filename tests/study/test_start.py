@@ -16,6 +16,7 @@ from openwork.study.experiments.execute import execute
 from openwork.study.experiments.live import prepare, restore
 from openwork.study.experiments.mnist import variational_dropout
 from openwork.study.experiments.run import Run, with_starts
+from openwork.study.results.result import parsed
 from openwork.study.tasks.lenet import DigitsLeNet300100, MnistLeNet300100
 
 TASK = DigitsLeNet300100(peak_learning_rate=5e-3)

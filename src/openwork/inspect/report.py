@@ -26,7 +26,7 @@ _ACCIDENTAL = 0.01  # no one prunes less than 1 % of a tensor; initialisation an
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerCounts:
     """One weight tensor: its name, shape, number of weights and of non-zero ones, and what pattern the zeros form."""
 
     name: str
@@ -63,8 +63,8 @@ class Layer:
             return ""
         if not self.nonzero:
             return "all zero"
-        whole = [name for name, share in self.blocks.items() if share == 1.0]
-        return whole[-1] if whole else next((name for name, share in self.groups.items() if share == 1.0), "")
+        whole = [name for name, fraction in self.blocks.items() if fraction == 1.0]
+        return whole[-1] if whole else next((name for name, fraction in self.groups.items() if fraction == 1.0), "")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -90,7 +90,7 @@ class Layer:
 class Report:
     """What `report` counted; prints as a table."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerCounts, ...]
     parameters: int
     """All parameters of the model, biases and norms included."""
     zeros: int
@@ -227,7 +227,7 @@ def _of_tensors(tensors: Mapping[str, Tensor], skipped: dict[str, str]) -> Repor
 
 
 def _total(
-    layers: list[Layer], others: Sequence[tuple[str, Tensor]], flops: Flops | None, skipped: dict[str, str]
+    layers: list[LayerCounts], others: Sequence[tuple[str, Tensor]], flops: Flops | None, skipped: dict[str, str]
 ) -> Report:
     parameters = sum(layer.weights for layer in layers)
     nonzero = sum(layer.nonzero for layer in layers)
@@ -246,7 +246,7 @@ def _layer(
     mask: Tensor | None,
     flops: tuple[int, int] | None,
     also: tuple[str, ...],
-) -> Layer:
+) -> LayerCounts:
     """stored: the tensor as it is; weight: the same with the outputs first."""
     whole = weight.dim() > 1 and not weight.is_meta and not is_sharded(weight)
     found = _counted(name, weight, count_structure) if whole else None
@@ -255,7 +255,7 @@ def _layer(
     accidental = zeros if zeros < _ACCIDENTAL * stored.numel() else 0
     if mask is not None:
         accidental = int((mask.bool() & (stored.detach() == 0)).count_nonzero())
-    return Layer(
+    return LayerCounts(
         name,
         tuple(stored.shape),
         stored.numel(),

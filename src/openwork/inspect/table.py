@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from openwork.inspect.size import Size
 
 if TYPE_CHECKING:
-    from openwork.inspect.report import Layer, Report
+    from openwork.inspect.report import LayerCounts, Report
 
 WIDTH = 120
 _FOLDED = 40  # more layers than this are shown by kind: names that differ in numbers alone share a row
@@ -83,7 +83,7 @@ def _summary(report: "Report") -> list[str]:
 
 
 def _cells(
-    report: "Report", groups: Sequence[tuple[str, Sequence["Layer"]]], *, exact: bool, details: bool
+    report: "Report", groups: Sequence[tuple[str, Sequence["LayerCounts"]]], *, exact: bool, details: bool
 ) -> tuple[list[str], list[list[str]]]:
     """The header and the rows: one for each group, then both totals.
 
@@ -98,7 +98,7 @@ def _cells(
     def number(count: int) -> str:
         return f"{count:,}" if exact else short(count)
 
-    def row(name: str, group: Sequence["Layer"], shape: str) -> list[str]:
+    def row(name: str, group: Sequence["LayerCounts"], shape: str) -> list[str]:
         weights, nonzero = sum(la.weights for la in group), sum(la.nonzero for la in group)
         sparsity = (weights - nonzero) / weights if weights else 0.0
         size = sum((la.size for la in group), Size())
@@ -145,9 +145,9 @@ def _sizes(size: Size) -> list[str]:
     return [short(size.dense, "B"), short(size.bitmask, "B")]
 
 
-def _by_kind(layers: Sequence["Layer"]) -> list[tuple[str, list["Layer"]]]:
+def _by_kind(layers: Sequence["LayerCounts"]) -> list[tuple[str, list["LayerCounts"]]]:
     """Layers of one shape whose names differ in numbers alone, under a name with * for the numbers."""
-    kinds: dict[tuple[str, tuple[int, ...]], list[Layer]] = {}
+    kinds: dict[tuple[str, tuple[int, ...]], list[LayerCounts]] = {}
     for layer in layers:
         kinds.setdefault((re.sub(r"\d+", "*", layer.name), layer.shape), []).append(layer)
     return [(f"{name} x{len(group)}" if len(group) > 1 else group[0].name, group) for (name, _), group in kinds.items()]

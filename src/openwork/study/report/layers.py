@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from openwork.study.report.style import count, left_axis, percent, require_study_extra
-from openwork.study.results.result import LayerCount, Result
+from openwork.study.results.result import LayerZeros, Result
 from openwork.study.results.statistics import Point
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class MeanLayer:
 
 def _mean_layers(point: Point, results: Iterable[Result]) -> list[MeanLayer]:
     """The layers of the finished runs of `point`, in the order of the model."""
-    seeds: dict[str, list[LayerCount]] = {}
+    seeds: dict[str, list[LayerZeros]] = {}
     for result in results:
         if result.group == point.group and result.finished:
             for layer in result.layers:

@@ -19,7 +19,7 @@ _KEYS = (
 )
 
 
-class LayerCount(NamedTuple):
+class LayerZeros(NamedTuple):
     """The zeros of one selected weight of the finished model."""
 
     name: str
@@ -89,7 +89,7 @@ class Result:
     after: Mapping[str, float] | None
     sparsity: float | None
     sparsity_all: float | None
-    layers: tuple[LayerCount, ...]
+    layers: tuple[LayerZeros, ...]
     cost: Cost
     execution: str
     environment: Environment
@@ -239,8 +239,8 @@ def _metric(text: str) -> Metric:
     return Metric(**words)
 
 
-def _layer(layer: Mapping[str, Any]) -> LayerCount:
-    return LayerCount(layer["name"], tuple(layer["shape"]), layer["weights"], layer["nonzero"], layer["sparsity"])
+def _layer(layer: Mapping[str, Any]) -> LayerZeros:
+    return LayerZeros(layer["name"], tuple(layer["shape"]), layer["weights"], layer["nonzero"], layer["sparsity"])
 
 
 def _known(kind: type[Cost] | type[Environment], part: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openwork.study.data import imagenet
-from openwork.study.data.loader import Batch, evaluation_batches, training_batches
+from openwork.study.data.loader import ImageBatch, evaluation_batches, training_batches
 from openwork.study.data.order import share
 from openwork.study.data.reader import IGNORED
 from openwork.study.data.records import Records, open_records
@@ -122,7 +122,7 @@ class ImageNetResNet(Task):
         ):
             yield Parts(batch.parts(count // processes), count // processes * rank(), count)
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: ImageBatch) -> Tensor:
         """Mean cross-entropy in nats with smoothed labels, of the images that could be decoded."""
         logits = self._logits(model, batch)
         losses = F.cross_entropy(
@@ -192,7 +192,7 @@ class ImageNetResNet(Task):
                     "the model knows; both must have the same classes in the same order"
                 )
 
-    def _counts(self, model: nn.Module, batch: Batch) -> Tensor:
+    def _counts(self, model: nn.Module, batch: ImageBatch) -> Tensor:
         """Images, first right, among the first five, sum of losses and unreadable images of a batch, (5,) float64."""
         logits = self._logits(model, batch)
         loss = F.cross_entropy(logits, batch.labels, ignore_index=IGNORED, reduction="sum")
@@ -200,7 +200,7 @@ class ImageNetResNet(Task):
         found = [batch.labels.numel(), best[:, 0].sum(), best.any(1).sum(), loss, (batch.labels == IGNORED).sum()]
         return torch.stack([torch.as_tensor(value, dtype=torch.float64, device=loss.device) for value in found])
 
-    def _logits(self, model: nn.Module, batch: Batch) -> Tensor:
+    def _logits(self, model: nn.Module, batch: ImageBatch) -> Tensor:
         images = imagenet.normalized(batch.images, batch.mirrored)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
             logits: Tensor = model(images)
