@@ -7,7 +7,7 @@ from openwork.core.patterns import NM, Block, Columns, Rows, Unstructured
 from openwork.core.schedules import AveragedCubic, Constant, Cubic, Linear, OneShot
 from openwork.core.selection import all_parameters, excluding, matching, matmul_weights, weights_of
 from openwork.core.sparsifier import Sparsifier, sparsify
-from openwork.inspect.report import Report, report
+from openwork.inspect.report import Audit, audit
 from openwork.techniques.dns import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0
 from openwork.techniques.han import PruneRetrain
@@ -21,6 +21,7 @@ __all__ = [
     "L0",
     "NM",
     "AboveThreshold",
+    "Audit",
     "AveragedCubic",
     "Block",
     "Columns",
@@ -38,7 +39,6 @@ __all__ = [
     "PruneRetrain",
     "Pruned",
     "RandomPruning",
-    "Report",
     "Rows",
     "SoftWeightSharing",
     "Sparsifier",
@@ -47,12 +47,12 @@ __all__ = [
     "Unstructured",
     "VariationalDropout",
     "all_parameters",
+    "audit",
     "excluding",
     "matching",
     "matmul_weights",
     "prune",
     "recalibrate_batchnorm",
-    "report",
     "sparsify",
     "weights_of",
 ]

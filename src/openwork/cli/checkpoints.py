@@ -150,14 +150,14 @@ def _keep(found: list[Evaluated], folder: Path, *, same: bool) -> None:
 
 
 def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: str, batches: int) -> Evaluated:
-    from openwork.inspect.report import report
+    from openwork.inspect.report import audit
     from openwork.study.experiments.recalibration import recalibrate
     from openwork.study.tasks.task import final_metrics
 
     plain = plain.to(checked_device(device))
     if batches:
         recalibrate(run, plain, checked_device(device), batches)
-    counts = report(plain, select=run.select)
+    counts = audit(plain, select=run.select)
     metrics = final_metrics(run.task, plain, checked_device(device))
     return Evaluated(threshold, run.settings, metrics, counts.sparsity, counts.sparsity_all)
 
@@ -197,7 +197,7 @@ def inspect(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown with a row for every weight.")] = False,
 ) -> None:
     """Audit any checkpoint: zeros, their patterns, dead units and bytes, per weight and in total."""
-    from openwork.inspect.report import report
+    from openwork.inspect.report import audit
     from openwork.study.experiments.checkpoint import is_checkpoint
     from openwork.study.experiments.config import TRUSTED
     from openwork.study.experiments.live import restore
@@ -210,9 +210,9 @@ def inspect(
     with error_console.status("counting"):
         if is_checkpoint(checkpoint):
             live = restore(checkpoint, trusted=(*TRUSTED, *(trust or ())))
-            counts = report(live.finalized_copy(), select=live.run.select)
+            counts = audit(live.finalized_copy(), select=live.run.select)
         else:
-            counts = report(checkpoint)
+            counts = audit(checkpoint)
     if as_json:
         print_json(counts.to_dict())
     else:

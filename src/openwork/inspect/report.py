@@ -1,4 +1,4 @@
-"""The audited report: what a model or a checkpoint really holds, counted in the tensors themselves."""
+"""The audit: what a model or a checkpoint really holds, counted in the tensors themselves."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from openwork.inspect.structure import count_nonzero, count_structure
 from openwork.inspect.table import markdown_table, text_table
 
 T = TypeVar("T")
-NO_FLOPS = "not counted: pass report(model, example=...) an input; a file has no module to run"
+NO_FLOPS = "not counted: pass audit(model, example=...) an input; a file has no module to run"
 _ACCIDENTAL = 0.01  # no one prunes less than 1 % of a tensor; initialisation and padding rows leave less
 
 
@@ -87,8 +87,8 @@ class LayerCounts:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What `report` counted; prints as a table."""
+class Audit:
+    """What `audit` counted; prints as a table."""
 
     layers: tuple[LayerCounts, ...]
     parameters: int
@@ -152,12 +152,12 @@ class Report:
         return markdown_table(self)
 
 
-def report(
+def audit(
     source: "nn.Module | Sparsifier | Mapping[str, Any] | str | Path",
     *,
     select: Select | None = None,
     example: Any = None,
-) -> Report:
+) -> Audit:
     """What a model or a checkpoint holds, per weight and in total: zeros, their patterns, bytes and FLOPs.
 
     source: a module; a `Sparsifier`, for its model as `finalize` would return it; a state dict; a checkpoint file or
@@ -172,7 +172,7 @@ def report(
     masks: dict[str, Tensor] = {}
     if isinstance(source, Sparsifier):
         if select is not None:
-            raise ValueError("a sparsifier has its own selection; leave select out, or report on its model")
+            raise ValueError("a sparsifier has its own selection; leave select out, or audit its model")
         masks = source.state_dict().get("masks", {})
         names = {weight.name for weight in source.weights}
         return _of_model(source.finalized_copy(), lambda name, parameter, module: name in names, example, masks)
@@ -186,13 +186,13 @@ def report(
     return _of_tensors(checkpoint.tensors, dict.fromkeys(checkpoint.left_out, "not part of the model's state"))
 
 
-def _of_model(model: nn.Module, select: Select, example: Any, masks: Mapping[str, Tensor]) -> Report:
+def _of_model(model: nn.Module, select: Select, example: Any, masks: Mapping[str, Tensor]) -> Audit:
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise ValueError(f"{name} has no values yet; run the model on one batch first")
     if any(isinstance(module, ReparameterizedWeight) for module in model.modules()):
         raise ValueError(
-            f"the weights of {type(model).__name__} are random variables; report on its sparsifier, or on what "
+            f"the weights of {type(model).__name__} are random variables; audit its sparsifier, or on what "
             "finalize() returns"
         )
     weights, _ = find_weights(model, select)
@@ -209,7 +209,7 @@ def _of_model(model: nn.Module, select: Select, example: Any, masks: Mapping[str
     return _total(layers, others, flops, {})
 
 
-def _of_tensors(tensors: Mapping[str, Tensor], skipped: dict[str, str]) -> Report:
+def _of_tensors(tensors: Mapping[str, Tensor], skipped: dict[str, str]) -> Audit:
     first: dict[tuple[Any, ...], str] = {}
     names: dict[str, list[str]] = {}
     for name, tensor in tensors.items():
@@ -228,7 +228,7 @@ def _of_tensors(tensors: Mapping[str, Tensor], skipped: dict[str, str]) -> Repor
 
 def _total(
     layers: list[LayerCounts], others: Sequence[tuple[str, Tensor]], flops: Flops | None, skipped: dict[str, str]
-) -> Report:
+) -> Audit:
     parameters = sum(layer.weights for layer in layers)
     nonzero = sum(layer.nonzero for layer in layers)
     size = sum((layer.size for layer in layers), Size())
@@ -236,7 +236,7 @@ def _total(
         count = _counted(name, tensor, count_nonzero)
         parameters, nonzero = parameters + tensor.numel(), nonzero + count
         size += size_of(tensor, count)
-    return Report(tuple(layers), parameters, parameters - nonzero, size, flops, skipped)
+    return Audit(tuple(layers), parameters, parameters - nonzero, size, flops, skipped)
 
 
 def _layer(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from openwork.core.patterns import DivergedError
 from openwork.inspect.flops import count_flops
-from openwork.inspect.report import report
+from openwork.inspect.report import audit
 from openwork.study.experiments.checkpoint import (
     load_model,
     load_training,
@@ -218,7 +218,7 @@ def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bo
     }
     if finished:
         plain = live.finalized_copy()
-        counts = report(plain, select=run.select)
+        counts = audit(plain, select=run.select)
         before = {**final_metrics(run.task, live.model, live.device), "sparsity": live.sparsity()}
         after = {**final_metrics(run.task, plain, live.device), "sparsity": counts.sparsity}
         finished = _finite(before) and _finite(after)
