@@ -69,8 +69,8 @@ def test_results_are_those_of_this_process_and_workers_use_the_cpus_they_were_gi
     ended, runs, _ = swept
     for run in (runs[0], runs[6]):
         there, here = read_result(ended.directory / run.id / "result.json"), execute(run, tmp_path, evaluations=2)
-        for computed in ("after", "sparsity", "layers"):
-            assert there[computed] == here[computed]
+        for computed in ("after", "sparsity", "sparsity_all", "layers"):
+            assert getattr(there, computed) == getattr(here, computed)
         assert there.environment.threads == 1
 
 
