@@ -275,7 +275,7 @@ def test_torchrun_trains_with_two_processes_and_one_prints(pictures, tmp_path):
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.count("Run directories in") == 1
     result = json.loads((runs / dense().id / "result.json").read_text())
-    assert result.environment.processes == 2
+    assert result["environment"]["processes"] == 2
 
 
 def test_eval_says_what_does_not_fit(pictures, tmp_path):
