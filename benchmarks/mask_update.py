@@ -7,16 +7,18 @@ Run: python benchmarks/mask_update.py [--device cuda] [--repeats 10]
 import argparse
 import statistics
 import time
+import weakref
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 import openwork as ow
-from openwork.core.allocations import Allocation
-from openwork.core.masking import Masking
+from openwork.core.masks.allocations import Allocation
+from openwork.core.masks.mechanism import Masking
+from openwork.core.masks.threshold import keep_count, keep_largest
+from openwork.core.seeding import seeded_generator
 from openwork.core.selection import find_weights
-from openwork.core.threshold import keep_count, keep_largest, seeded_generator
 
 
 def resnet50_shapes() -> list[tuple[int, ...]]:
@@ -66,7 +68,11 @@ def main() -> None:
     def masking(allocation: Allocation) -> Masking:
         model = torch.nn.ParameterList(weight.clone() for weight in weights)
         selected, _ = find_weights(model, ow.all_parameters)
-        return Masking(ow.GradualMagnitude(ow.Constant(0.9, every=1), allocation=allocation), selected, seed=0)
+        technique = ow.GradualMagnitude(ow.Constant(0.9, every=1), allocation=allocation)
+        found = Masking(technique, selected, seed=0, keep_zeros=False)
+        found.owner = weakref.ref(found)
+        found.start(model, None)
+        return found
 
     uniform, ranked = masking(ow.Uniform()), masking(ow.GlobalRanking())
     variants: dict[str, Callable[[], object]] = {

@@ -31,7 +31,7 @@ from torch.nn.utils import prune as _prune
 from transformer_model import Transformer
 
 import openwork as ow
-from openwork.core.technique import Hidden
+from openwork.core.masks.technique import Hidden
 
 SPARSITY = 0.9
 prune: Any = _prune  # its functions are untyped

@@ -67,7 +67,7 @@ def result(name: str, setting: int, seed: int, sparsity: float, accuracy: float)
     ]
     settings = f"schedule=Cubic(final={sparsity:.4f}, end=60000, begin={setting}, every=600), steps=120000"
     return {
-        "format": 1,
+        "format": 2,
         "status": "finished",
         "step": 120_000,
         "name": name,

@@ -54,6 +54,6 @@ def train_step(
     return loss.detach()
 
 
-def raises(error: type[Exception], *parts: str):
+def raises(error: type[Exception], *parts: str) -> pytest.RaisesExc[Exception]:
     """pytest.raises whose message has all the parts, in this order, and is one sentence."""
     return pytest.raises(error, match=r"(?s)^(?!.*\. ).*" + ".*".join(re.escape(part) for part in parts))

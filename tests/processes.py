@@ -1,42 +1,64 @@
-"""Runs one script as the two processes of a gloo group."""
+"""Starts what tests run in processes of its own: the programs of `tests/programs`, and the command `openwork`."""
 
+import atexit
+import json
+import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
-# A file instead of a port: no other process can take it, and no launcher has to agree with anybody first. The last
-# line leaves without Python's shutdown, in which a thread of gloo that asks for the interpreter aborts the process.
-BEGIN = """
-import os, sys, torch, torch.distributed as dist
-rank = int(sys.argv[1])
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-"""
-END = """
-dist.barrier()
-sys.stdout.flush()
-os._exit(0)
-"""
+ROOT = Path(__file__).parents[1]
+OPENWORK = str(Path(sys.executable).with_name("openwork"))
 
 
-def run_two(script: str, folder: Path, timeout: float = 240) -> tuple[str, str]:
-    """What rank 0 and rank 1 printed. The script finds `rank`, `torch` and `dist` ready, and must not exit itself."""
-    path, store = folder / "process.py", folder / "store"
-    path.write_text(BEGIN + script + END)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(path), str(rank), str(store)],
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(2)
-    ]
+def start(program: str, *arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
+    """A process that runs ``tests/programs/<program>.py``."""
+    command = [sys.executable, "-m", f"tests.programs.{program}", *map(str, arguments)]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=cwd, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def output_of(*processes: subprocess.Popen[str], timeout: float = 240) -> list[str]:
+    """What each of the processes printed; all must end well."""
     try:
         answers = [process.communicate(timeout=timeout) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    for process, (_, errors) in zip(processes, answers, strict=True):
-        assert process.returncode == 0, errors[-3000:]
-    return answers[0][0], answers[1][0]
+    for process, (printed, errors) in zip(processes, answers, strict=True):
+        assert process.returncode == 0, printed + errors[-3000:]
+    return [printed for printed, _ in answers]
+
+
+def run(program: str, *arguments: object, cwd: Path | None = None) -> str:
+    """What ``tests/programs/<program>.py`` printed."""
+    return output_of(start(program, *arguments, cwd=cwd))[0]
+
+
+def run_two(program: str, folder: Path, *arguments: object) -> list[str]:
+    """What rank 0 and rank 1 printed of a program that begins with `tests.programs.group.group`."""
+    return output_of(*(start(program, rank, folder, *arguments) for rank in range(2)))
+
+
+@cache
+def _commands() -> subprocess.Popen[str]:
+    """`tests/programs/commands.py`, started once and ended with this process."""
+    process = start("commands")
+    atexit.register(process.communicate)  # which closes its input
+    return process
+
+
+def openwork(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """What the command did in the folder; its exit code must be ``code``, and no error a traceback."""
+    process = _commands()
+    assert process.stdin
+    assert process.stdout
+    order = {"folder": str(folder), "arguments": arguments, "environment": dict(os.environ)}
+    print(json.dumps(order), file=process.stdin, flush=True)
+    answer = json.loads(process.stdout.readline())
+    assert answer["code"] == code, answer["printed"] + answer["errors"]
+    assert "Traceback" not in answer["errors"]
+    return subprocess.CompletedProcess(["openwork", *arguments], code, answer["printed"], answer["errors"])

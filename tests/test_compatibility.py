@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
-from matrix import page
-from matrix.cases import LAYERS
-from matrix.layers import becomes_sparse
-from matrix.libraries import Library, OpenworkL0, OpenworkMasks
-from matrix.outcome import LONGEST, first_line, outcome
-from matrix.runner import COLUMNS, ROWS, by_title, run
+
+from benchmarks.matrix import page
+from benchmarks.matrix.cases import LAYERS
+from benchmarks.matrix.layers import becomes_sparse
+from benchmarks.matrix.libraries import Library, OpenworkL0, OpenworkMasks
+from benchmarks.matrix.outcome import LONGEST, first_line, outcome
+from benchmarks.matrix.runner import COLUMNS, ROWS, by_title, run
 
 TEXT = (Path(__file__).parents[1] / "docs" / "compatibility.md").read_text()
 ON_PAGE = page.parse(TEXT)
@@ -39,7 +40,7 @@ def test_cells_are_computed_again_as_the_page_has_them():
 class Forgetful(Library):
     """Prunes nothing."""
 
-    title, package = "forgetful", "matrix"
+    title, package = "forgetful", "benchmarks.matrix"
 
     def weights(self, model):
         return {name: model.get_parameter(name) for name in self.case.weights}
@@ -54,7 +55,7 @@ def test_a_library_that_does_nothing_is_red():
 
 
 def test_only_an_error_that_the_library_raises_with_a_reason_is_a_refusal():
-    assert outcome(OpenworkL0, by_title("fine-tuning keeps the zeros").check).text.startswith("ValueError: from_zeros")
+    assert outcome(OpenworkL0, by_title("fine-tuning keeps the zeros").check).text.startswith("ValueError: keep_zeros")
 
     def elsewhere(library):
         raise ValueError("not raised in openwork's source")

@@ -1,13 +1,14 @@
 """What must hold on a CUDA device; `make test-gpu`."""
 
 import itertools
+import warnings
 
 import pytest
 import torch
-from helpers import conv_net, image_batches, train_step
 
 import openwork as ow
-from openwork.core.threshold import keep_largest, kth_largest, kth_largest_plain
+from openwork.core.masks.threshold import keep_largest, kth_largest, kth_largest_plain
+from tests.helpers import conv_net, image_batches, train_step
 
 pytestmark = [
     pytest.mark.gpu,
@@ -43,6 +44,30 @@ def test_ties_are_drawn_alike_and_selections_agree():
         masks = [keep_largest(s, k, torch.Generator().manual_seed(0)) for s in (scores, scores.cpu())]
         assert torch.equal(masks[0].cpu(), masks[1])
         assert int(masks[0].sum()) == k
+
+
+def waits_of_an_update(layers: int, allocation) -> int:
+    """How often the host waits for the device while the masks of so many layers are recomputed."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(layers))).cuda()
+    sparsifier = ow.sparsify(model, ow.GradualMagnitude(ow.Constant(0.9, every=1), allocation=allocation))
+    sparsifier.step()
+    torch.cuda.synchronize()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            sparsifier.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
+
+
+@pytest.mark.parametrize("allocation", [ow.Uniform(), ow.GlobalRanking()], ids=repr)
+def test_the_waits_of_an_update_do_not_grow_with_the_number_of_tensors(allocation):
+    waits_of_an_update(2, allocation)  # torch warns of the mode itself the first time
+    few, many = waits_of_an_update(2, allocation), waits_of_an_update(20, allocation)
+    assert few == many <= 3
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -7,9 +7,9 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from matrix.cases import NET, Case
-from matrix.libraries import Library, OpenworkMasks
-from matrix.training import BEGIN, ClaimError, Row, Training, check_count
+from .cases import NET, Case
+from .libraries import Library, OpenworkMasks
+from .training import BEGIN, ClaimError, Row, Training, check_count
 
 
 class Deep(nn.Module):

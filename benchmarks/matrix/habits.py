@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 
-from matrix.cases import NET, Case
-from matrix.libraries import Library
-from matrix.steps import SGD, only
-from matrix.training import REACHED, ClaimError, Row, Training, habit, needs_target, sparse_net
+from .cases import NET, Case
+from .libraries import Library
+from .steps import SGD, only
+from .training import REACHED, ClaimError, Row, Training, habit, needs_target, sparse_net
 
 ROWS: list[Row] = []
 

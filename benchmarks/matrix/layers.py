@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from matrix.cases import LAYERS, Case
-from matrix.libraries import Library
-from matrix.training import Row, Training
+from .cases import LAYERS, Case
+from .libraries import Library
+from .training import Row, Training
 
 CLAIM = (
     "after every optimizer step from the target on, each weight of the layer has its zeros; the finished model "

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import openwork as ow
-from matrix.cases import Case
 from openwork.core.technique import Technique
+
+from .cases import Case
 
 Zeros = Literal["none", "stay", "grow"]
 """The zeros that the model brings: none, stay as they are, or stay and more are added."""
@@ -86,8 +87,8 @@ class Openwork(Library):
     def __init__(self, model: nn.Module, case: Case, *, sparsity: float, begin: int, zeros: Zeros) -> None:
         super().__init__(model, case, sparsity=sparsity, begin=begin, zeros=zeros)
         named = ow.matching(*case.weights, among=ow.all_parameters)
-        self.select = named if case.by_name else ow.matmul_weights
-        self.sparsifier = ow.sparsify(model, self.technique(), select=self.select, from_zeros=zeros != "none")
+        self.select = named if case.by_name else ow.weight_matrices
+        self.sparsifier = ow.sparsify(model, self.technique(), select=self.select, keep_zeros=zeros != "none")
 
     def technique(self) -> Technique:
         """With its settings."""

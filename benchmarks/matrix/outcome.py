@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from matrix.cases import NotApplicableError
-from matrix.libraries import Library, source_of
-from matrix.training import ClaimError
+from .cases import NotApplicableError
+from .libraries import Library, source_of
+from .training import ClaimError
 
 Status = Literal["pass", "refused", "fail", "n/a"]
 SHORTEST, LONGEST = 60, 200  # characters of an error's first line

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import openwork as ow
-from matrix.outcome import Outcome, Status
-from matrix.runner import COLUMNS, ROWS, Table
-from matrix.training import Row
+
+from .outcome import Outcome, Status
+from .runner import COLUMNS, ROWS, Table
+from .training import Row
 
 SIGNS: dict[Status, str] = {"pass": "✓", "refused": "⊘", "fail": "✗", "n/a": "–"}
 INTRODUCTION = """\

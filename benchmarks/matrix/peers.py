@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils import prune as _prune
 
-from matrix.cases import Case
-from matrix.libraries import Library, Zeros
+from .cases import Case
+from .libraries import Library, Zeros
 
 prune: Any = _prune  # its functions are untyped
 

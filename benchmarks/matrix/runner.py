@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TextIO
 
-from matrix import distributed, habits, layers, steps
-from matrix.libraries import LIBRARIES, Library
-from matrix.outcome import Outcome, first_line, outcome
-from matrix.peers import PEERS
-from matrix.training import Row
+from . import distributed, habits, layers, steps
+from .libraries import LIBRARIES, Library
+from .outcome import Outcome, first_line, outcome
+from .peers import PEERS
+from .training import Row
 
 COLUMNS: dict[str, type[Library]] = LIBRARIES | PEERS
 ROWS: list[Row] = [*layers.ROWS, *steps.ROWS, *habits.ROWS, *distributed.ROWS]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from matrix.cases import NotApplicableError
-from matrix.libraries import Library
-from matrix.training import REACHED, ClaimError, Optimizers, Row, Training, adamw, habit
+from .cases import NotApplicableError
+from .libraries import Library
+from .training import REACHED, ClaimError, Optimizers, Row, Training, adamw, habit
 
 ROWS: list[Row] = []
 

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from matrix.cases import NET, Case, NotApplicableError
-from matrix.libraries import RAMP, Library, Zeros
+from .cases import NET, Case, NotApplicableError
+from .libraries import RAMP, Library, Zeros
 
 Check = Callable[[type[Library]], None]
 Optimizers = Callable[[nn.Module], Sequence[torch.optim.Optimizer]]

@@ -4,7 +4,6 @@ import math
 
 import torch
 import torch.distributed.checkpoint as dcp
-from fsdp_setup import RAMP, adam, assert_equal, full, net, refused, sgd, shard, start, train
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -13,8 +12,10 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import openwork as ow
+from openwork.core.masks.threshold import keep_largest, kth_largest_plain
+from openwork.core.seeding import seeded_generator
 from openwork.core.sharded import kth_largest_over, local, shards_of
-from openwork.core.threshold import keep_largest, kth_largest_plain, seeded_generator
+from tests.core.fsdp_setup import RAMP, adam, assert_equal, full, net, refused, sgd, shard, start, train
 
 CHECKS = []
 
@@ -34,7 +35,7 @@ def shards_get_the_masks_and_weights_of_one_process(folder):
         (ow.GradualMagnitude(RAMP, allocation=ow.GlobalRanking()), sgd, False),
         (ow.GradualMagnitude(RAMP, allocation=ow.GlobalRanking()), adam, True),
         (ow.GradualMagnitude(RAMP, allocation=ow.PerLayer({"0": 0.5})), adam, False),
-        (ow.GradualMagnitude(ow.Constant(0.6, every=2), allocation=ow.ErdosRenyiKernel()), adam, False),
+        (ow.GradualMagnitude(ow.Constant(0.6, every=2), allocation=ow.ERK()), adam, False),
         (ow.RandomPruning(ow.Cubic(0.8, end=8, every=2)), adam, False),
     ]:
         what, results = f"{technique} ties={ties}", []
@@ -42,7 +43,7 @@ def shards_get_the_masks_and_weights_of_one_process(folder):
             model = net(ties)
             sparsifier, chosen = start(model, technique, optimizer, sharded)
             train(model, sparsifier, chosen, 10)
-            masks, sparsities = sparsifier._mechanism.masks(), (sparsifier.sparsity(), sparsifier.layer_sparsity())
+            masks, sparsities = sparsifier.masks(), (sparsifier.sparsity(), sparsifier.layer_sparsity())
             assert ow.audit(model).sparsity == sparsities[0], what
             results.append((masks, sparsities, sparsifier.finalize().state_dict()))
         plain, parallel = results
@@ -99,7 +100,7 @@ def each_process_keeps_its_own_rows_and_never_gathers_a_weight(folder):
         ow.RandomPruning(half),
     ):
         model = nn.Sequential(nn.Linear(61, 33), nn.ReLU(), nn.Linear(33, 60))
-        sparsifier = ow.sparsify(model, technique, from_zeros=True)
+        sparsifier = ow.sparsify(model, technique, keep_zeros=True)
         shard(model)
         optimizer = adam(model.parameters())
         with communication:
@@ -114,7 +115,7 @@ def each_process_keeps_its_own_rows_and_never_gathers_a_weight(folder):
         with communication:
             sparsifier.finalize()
         mechanism = sparsifier._mechanism
-        kept = {tensor.shape for kept in (mechanism._masks, mechanism._hidden, mechanism._allowed) for tensor in kept}
+        kept = {part.shape for w in mechanism.weights for part in (w.mask, w.hidden, w.allowed) if part is not None}
         assert kept == {((17, 16)[torch.distributed.get_rank()], 61), (30, 33)}
     assert len(communication.sizes) > 50
     assert max(communication.sizes) == 256  # the counts of one byte; the weights have 2_013 and 1_980 elements
@@ -170,7 +171,7 @@ def a_checkpoint_resumes_bit_exactly(folder):
     ):
         whole = net()
         nn.init.zeros_(whole[2].weight[:2])
-        sparsifier, optimizer = start(whole, technique, adam, True, from_zeros=zeros)
+        sparsifier, optimizer = start(whole, technique, adam, True, keep_zeros=zeros)
         train(whole, sparsifier, optimizer, steps)
         path, own_path = folder / f"{number}", folder / f"{number}-{torch.distributed.get_rank()}.pt"
         dcp.save(states(whole, sparsifier, optimizer), checkpoint_id=path)
@@ -201,12 +202,12 @@ def the_state_of_one_process_is_taken_over_by_shards(folder):
     model.load_state_dict(whole.state_dict())
     parallel, _ = start(model, technique, sgd, True)
     parallel.load_state_dict(sparsifier.state_dict())
-    assert_equal(sparsifier._mechanism.masks(), parallel._mechanism.masks(), "masks")
+    assert_equal(sparsifier.masks(), parallel.masks(), "masks")
     assert_equal(sparsifier.state_dict()["hidden"], parallel.state_dict()["hidden"], "hidden")
 
 
 def gradients_under_the_masks(model, sparsifier):
-    masks = sparsifier._mechanism.masks()
+    masks = sparsifier.masks()
     return torch.cat([full(model.get_parameter(name).grad)[~full(mask)] for name, mask in masks.items()])
 
 
@@ -257,7 +258,7 @@ def zeros_stay_in_mixed_precision_under_any_optimizer(folder):
         sparsifier.attach(chosen)
         for step in range(9):
             train(model, sparsifier, chosen, 1, first=step)
-            sharded, masks = model.state_dict(), sparsifier._mechanism.masks()
+            sharded, masks = model.state_dict(), sparsifier.masks()
             for name, mask in masks.items():
                 assert not local(sharded[name])[~local(mask)].any(), (chosen, step)
         assert sparsifier.sparsity() == (213 - 25 - 16 - 1) / 213
@@ -272,7 +273,7 @@ def finalize_keeps_shards_with_zeros_and_another_technique_can_follow(folder):
         sparsifier, optimizer = start(model, ow.RandomPruning(ow.Constant(0.5)), sgd, sharded)
         train(model, sparsifier, optimizer, 2)
         assert sparsifier.finalize() is model
-        sparsifier = ow.sparsify(model, ow.GradualMagnitude(RAMP), from_zeros=True)
+        sparsifier = ow.sparsify(model, ow.GradualMagnitude(RAMP), keep_zeros=True)
         sparsifier.attach(optimizer)
         train(model, sparsifier, optimizer, 9)
         if sharded:
@@ -301,8 +302,8 @@ def what_shards_cannot_do_is_refused_with_the_cure(folder):
     mesh, half = init_device_mesh("cpu", (2,)), ow.Constant(0.5, every=1)
     with refused("use fully_shard without tensor parallelism"):
         attach(ow.GradualMagnitude(half), columns)
-    lamp = ow.GradualMagnitude(half, allocation=ow.Lamp())
-    with refused("use GlobalRanking() or ErdosRenyiKernel()"):
+    lamp = ow.GradualMagnitude(half, allocation=ow.LAMP())
+    with refused("use GlobalRanking() or ERK()"):
         attach(lamp, shard)
     ranked = ow.GradualMagnitude(half, allocation=ow.GlobalRanking())
     with refused("apply fully_shard to all of them"):

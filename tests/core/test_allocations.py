@@ -26,22 +26,22 @@ def test_erdos_renyi_kernel_by_hand():
     scores = {"conv": torch.rand(4, 2, 3, 3), "fc": torch.rand(10, 40), "head": torch.rand(2, 3)}
     # 72 + 400 + 6 weights at 0.75 keep 119; shares 12, 50, 5 of 67: head's 8.9 of 6 stays dense, and 113 are shared
     # 12 : 50, which is 21.87 and 91.13; the largest remainder is rounded up
-    assert ow.ErdosRenyiKernel()(scores, 0.75, 0.75) == {"conv": 22, "fc": 91, "head": 6}
-    assert ow.ErdosRenyiKernel()(scores, 0.0, 0.75) == {"conv": 72, "fc": 400, "head": 6}
-    assert ow.ErdosRenyiKernel()(scores, 0.999, 0.999) == {"conv": 0, "fc": 0, "head": 0}
+    assert ow.ERK()(scores, 0.75, 0.75) == {"conv": 22, "fc": 91, "head": 6}
+    assert ow.ERK()(scores, 0.0, 0.75) == {"conv": 72, "fc": 400, "head": 6}
+    assert ow.ERK()(scores, 0.999, 0.999) == {"conv": 0, "fc": 0, "head": 0}
 
 
 def test_lamp_by_hand():
     # a: squares 1, 4, 9, 16 over 30, 29, 25, 16: .033, .138, .36, 1;  b: 100, 400 over 500, 400: .2, 1
     expected = {0.9: (0, 0), 0.65: (1, 1), 0.5: (2, 1), 0.33: (2, 2), 0.1: (3, 2), 0.0: (4, 2)}
     for sparsity, (a, b) in expected.items():
-        assert ow.Lamp()(SCORES, sparsity, 0.9) == {"fc1.weight": a, "fc2.weight": b}, sparsity
+        assert ow.LAMP()(SCORES, sparsity, 0.9) == {"fc1.weight": a, "fc2.weight": b}, sparsity
 
 
 def test_lamp_with_zeros_and_ties_is_exact():
     scores = {"a": torch.zeros(10), "b": torch.ones(10), "c": torch.tensor([0.0, 0.0, 2.0])}
     for sparsity in (0.0, 0.3, 0.5, 0.8, 0.95):
-        keep = ow.Lamp()(scores, sparsity, 0.95)
+        keep = ow.LAMP()(scores, sparsity, 0.95)
         assert sum(keep.values()) == int(23 * (1 - sparsity) + 1e-6)
         assert all(0 <= keep[name] <= score.numel() for name, score in scores.items())
 

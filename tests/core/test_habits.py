@@ -4,13 +4,13 @@ import itertools
 
 import pytest
 import torch
-from helpers import conv_net, image_batches, mean
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torch.utils.checkpoint import checkpoint
 
 import openwork as ow
+from tests.helpers import conv_net, image_batches, mean
 
 TECHNIQUE = ow.GradualMagnitude(ow.Cubic(0.8, begin=1, end=5, every=1))
 

@@ -5,10 +5,10 @@ import pickle
 
 import pytest
 import torch
-from layers import LAYERS, example, matrices
 from torch import nn
 
 import openwork as ow
+from tests.layers import LAYERS, example, matrices
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 

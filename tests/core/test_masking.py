@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
-from helpers import conv_net
 from torch import nn
 
 import openwork as ow
+from tests.helpers import conv_net
 
 ALL_BUT_ONE = ow.GradualMagnitude(ow.OneShot(0.75))
 
@@ -217,7 +217,7 @@ def test_a_state_of_another_model_is_refused_by_name_and_shape():
         ValueError, match=r"masks do not fit the model: 0.weight is \(4, 2, 3, 3\) in the state and \(3, "
     ):
         sparsifier.load_state_dict(state)
-    with pytest.raises(ValueError, match="has format 9, this version reads 2; use the one that saved it"):
+    with pytest.raises(ValueError, match="has format 9, this version reads 3; use the one that saved it"):
         sparsifier.load_state_dict({**state, "format": 9})
 
 
@@ -252,15 +252,15 @@ def test_sparse_gradients_leave_the_zeros():
 def test_a_state_without_masks_is_refused():
     sparsifier = ow.sparsify(conv_net(), ALL_BUT_ONE)
     with pytest.raises(ValueError, match="the state holds no masks"):
-        sparsifier.load_state_dict({"format": 2, "technique": "GradualMagnitude", "steps": 3})
+        sparsifier.load_state_dict({"format": 3, "technique": "GradualMagnitude", "steps": 3})
 
 
-def trained_from_zeros(technique, steps: int):
+def trained_keep_zeros(technique, steps: int):
     """The zeros of a half-pruned model before and after training from them."""
     torch.manual_seed(0)
     model = ow.sparsify(conv_net(), ow.GradualMagnitude(ow.OneShot(0.5))).finalize()
     before = {name: p == 0 for name, p in model.named_parameters() if p.dim() > 1}
-    sparsifier = ow.sparsify(model, technique, from_zeros=True)
+    sparsifier = ow.sparsify(model, technique, keep_zeros=True)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     sparsifier.attach(optimizer)
     for _ in range(steps):
@@ -272,28 +272,28 @@ def trained_from_zeros(technique, steps: int):
 
 @pytest.mark.parametrize("hidden", ["frozen", "trained", "lost"])
 def test_a_sparse_model_can_be_fine_tuned_with_its_zeros(hidden):
-    sparsifier, before, after = trained_from_zeros(ow.GradualMagnitude(ow.Constant(0.0, every=1), hidden=hidden), 4)
+    sparsifier, before, after = trained_keep_zeros(ow.GradualMagnitude(ow.Constant(0.0, every=1), hidden=hidden), 4)
     assert all(torch.equal(after[name], zeros) for name, zeros in before.items())
     assert sparsifier.sparsity() == 0.5
 
 
-@pytest.mark.parametrize("allocation", [ow.Uniform(), ow.GlobalRanking(), ow.Lamp(), ow.ErdosRenyiKernel()])
+@pytest.mark.parametrize("allocation", [ow.Uniform(), ow.GlobalRanking(), ow.LAMP(), ow.ERK()])
 def test_a_sparse_model_can_be_pruned_further(allocation):
     schedule = ow.Cubic(0.8, end=6, every=1)  # begins below the sparsity that is there
-    sparsifier, before, after = trained_from_zeros(ow.GradualMagnitude(schedule, allocation=allocation), 8)
+    sparsifier, before, after = trained_keep_zeros(ow.GradualMagnitude(schedule, allocation=allocation), 8)
     assert all((after[name] | ~zeros).all() for name, zeros in before.items())  # no zero came back
     assert sum(int(zeros.sum()) for zeros in after.values()) == 762 - 152  # 0.2 * 762 = 152.4
     assert sparsifier.sparsity() == 610 / 762
 
 
-def test_from_zeros_survives_a_checkpoint_and_needs_masks():
+def test_keep_zeros_survives_a_checkpoint_and_needs_masks():
     technique = ow.GradualMagnitude(ow.Constant(0.0, every=1))
-    sparsifier, before, _ = trained_from_zeros(technique, 2)
+    sparsifier, before, _ = trained_keep_zeros(technique, 2)
     state = sparsifier.state_dict()
     model = conv_net()
     other = ow.sparsify(model, technique)
     other.load_state_dict(state)
     other.step()  # an update, which must not bring the zeros back
     assert all(torch.equal(model.get_parameter(name) == 0, zeros) for name, zeros in before.items())
-    with pytest.raises(ValueError, match="from_zeros needs masks, and L0 has none"):
-        ow.sparsify(conv_net(), ow.L0(ow.Constant(0.1)), from_zeros=True)
+    with pytest.raises(ValueError, match="keep_zeros needs masks, and L0 has none"):
+        ow.sparsify(conv_net(), ow.L0(ow.Constant(0.1)), keep_zeros=True)

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from layers import LAYERS, Bare
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 
 import openwork as ow
-from openwork.core.operations import FORWARDS
+from openwork.core.parameters.layers import FORWARDS
+from tests.layers import LAYERS, Bare
 
 QUIET = ow.VariationalDropout(ow.Constant(1.0), log_sigma2=-30.0, clip=40.0)
 NOISY = ow.VariationalDropout(ow.Constant(1.0), log_sigma2=0.0)

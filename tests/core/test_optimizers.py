@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 import torch
-from helpers import conv_net, image_batches
 from torch import nn
 from torch.nn import functional as F
 
 import openwork as ow
+from tests.helpers import conv_net, image_batches
 
 RAMP = ow.Cubic(0.8, begin=1, end=5, every=1)
 HIDDEN = pytest.mark.parametrize("hidden", ["frozen", "trained", "lost"])

@@ -3,14 +3,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from helpers import Tied, conv_net
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 import openwork as ow
-from openwork.core.patterns import check_count
-from openwork.core.threshold import keep_count
+from openwork.core.masks.check import check_counts
+from openwork.core.masks.threshold import keep_count
+from tests.helpers import Tied, conv_net
 
 HALF = ow.OneShot(0.5)
 
@@ -44,7 +44,7 @@ def test_rows_are_outputs_and_columns_are_inputs(layer):
     swap = isinstance(layer, nn.ConvTranspose2d)  # it stores (in, out, ...)
     for pattern, axis, count in [(ow.Rows(), 1 if swap else 0, 6), (ow.Columns(), 0 if swap else 1, 4)]:
         nn.init.uniform_(layer.weight, 1, 2)
-        kept = pruned(layer, pattern, select=ow.all_parameters if swap else ow.matmul_weights) != 0
+        kept = pruned(layer, pattern, select=ow.all_parameters if swap else ow.weight_matrices) != 0
         slices = kept.movedim(axis, 0).flatten(1)
         assert (slices.all(1) | ~slices.any(1)).all()
         assert len(slices) == count
@@ -101,7 +101,7 @@ def test_counts_are_exact_and_the_pattern_holds(data):
     values = data.draw(st.sampled_from(["random", "ties", "equal"]))
     dtype = data.draw(st.sampled_from([torch.float32, torch.bfloat16]))
     scores = {"random": torch.rand(shape), "ties": torch.randint(3, shape) * 1.0, "equal": torch.ones(shape)}[values]
-    scores = pattern.share(scores.to(dtype))
+    scores = pattern.group_scores(scores.to(dtype))
     least = pattern.n / pattern.m if isinstance(pattern, ow.NM) else 0.0
     keep = keep_count(scores.numel(), (1 - least) * data.draw(st.floats(0, 1)))
     mask = pattern.mask(scores, keep, torch.Generator().manual_seed(0))
@@ -115,7 +115,7 @@ def test_counts_are_exact_and_the_pattern_holds(data):
         assert (mask.movedim(1, -1).reshape(-1, pattern.m).sum(1) == pattern.n).all()
 
 
-@pytest.mark.parametrize("allocation", [ow.Uniform(), ow.GlobalRanking(), ow.Lamp(), ow.ErdosRenyiKernel()])
+@pytest.mark.parametrize("allocation", [ow.Uniform(), ow.GlobalRanking(), ow.LAMP(), ow.ERK()])
 @pytest.mark.parametrize("pattern", [ow.Block(1, 2), ow.Rows(), ow.Block(2, 8)])
 def test_the_total_is_exact_up_to_a_group_per_tensor(allocation, pattern):
     torch.manual_seed(0)
@@ -135,7 +135,7 @@ def test_global_ranking_ranks_whole_groups():
 
 def test_lamp_keeps_the_best_group_of_each_tensor():
     model = nn.Sequential(linear([[1, 1, 1, 1], [2, 2, 2, 2]]), linear([[100, 100], [200, 200]]))
-    ow.sparsify(model, ow.GradualMagnitude(HALF, allocation=ow.Lamp(), pattern=ow.Rows()))
+    ow.sparsify(model, ow.GradualMagnitude(HALF, allocation=ow.LAMP(), pattern=ow.Rows()))
     assert model[0].weight.tolist() == [[0] * 4, [2] * 4]
     assert model[1].weight.tolist() == [[0] * 2, [200] * 2]
 
@@ -156,14 +156,14 @@ def test_random_blocks_never_come_back():
 def test_a_zero_to_keep_stays_in_its_block_and_counts():
     # the means of what may be kept are 4, 3, 2, 1; blocks 1 and 2 hold three such weights, and 4 are to stay
     layer = linear([[4, 0, 3, 3, 2, 2, 1, 1]])
-    assert pruned(layer, ow.Block(1, 2), from_zeros=True).tolist() == [[4, 0, 3, 3, 0, 0, 0, 0]]
+    assert pruned(layer, ow.Block(1, 2), keep_zeros=True).tolist() == [[4, 0, 3, 3, 0, 0, 0, 0]]
     layer = linear([[0, 0, 0, 0, 0, 0, 1, 1]])  # more zeros than wanted
-    assert pruned(layer, ow.Block(1, 2), from_zeros=True).tolist() == [[0, 0, 0, 0, 0, 0, 1, 1]]
+    assert pruned(layer, ow.Block(1, 2), keep_zeros=True).tolist() == [[0, 0, 0, 0, 0, 0, 1, 1]]
 
 
 def test_zeros_to_keep_are_not_made_up_for_in_other_groups():
     layer = linear([[0, 0, 0, 1, 5, 6, 7, 8]])
-    assert pruned(layer, ow.NM(2, 4), from_zeros=True).tolist() == [[0, 0, 0, 1, 0, 0, 7, 8]]
+    assert pruned(layer, ow.NM(2, 4), keep_zeros=True).tolist() == [[0, 0, 0, 1, 0, 0, 7, 8]]
 
 
 def test_what_the_pattern_does_not_fit_is_skipped_with_the_reason():
@@ -200,7 +200,7 @@ def test_wrong_patterns_are_refused_with_the_cure():
 
 
 @pytest.mark.parametrize("hidden", ["frozen", "trained", "lost"])
-@pytest.mark.parametrize("allocation", [ow.Uniform(), ow.GlobalRanking(), ow.Lamp()])
+@pytest.mark.parametrize("allocation", [ow.Uniform(), ow.GlobalRanking(), ow.LAMP()])
 def test_a_diverged_model_is_an_error_that_names_the_tensor(hidden, allocation):
     model = conv_net()
     schedule = ow.Constant(0.5, every=2)
@@ -215,16 +215,13 @@ def test_a_diverged_model_is_an_error_that_names_the_tensor(hidden, allocation):
 
 
 def test_a_missed_count_is_an_error():
-    def keeping(count: int) -> torch.Tensor:
-        return torch.arange(4) < count
-
     scores = torch.tensor([1.0, 2.0, -math.inf, -math.inf])
-    check_count("w", scores, keeping(2), 3, 1)  # two can never be kept
-    check_count("w", torch.ones(4), keeping(2), 3, 2)  # whole pairs
+    check_counts(["w"], [scores], [2], [3], [1])  # two can never be kept
+    check_counts(["w"], [torch.ones(4)], [2], [3], [2])  # whole pairs
     with pytest.raises(RuntimeError, match="w was to keep 3 of its 4 weights and keeps 0"):
-        check_count("w", scores, keeping(0), 3, 1)
+        check_counts(["w"], [scores], [0], [3], [1])
     with pytest.raises(RuntimeError, match="w was to keep 1 of its 4 weights and keeps 2"):
-        check_count("w", torch.ones(4), keeping(2), 1, 2)
+        check_counts(["w"], [torch.ones(4)], [2], [1], [2])
 
 
 @pytest.mark.parametrize("hidden", ["frozen", "trained", "lost"])

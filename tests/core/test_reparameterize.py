@@ -1,9 +1,9 @@
 import pytest
 import torch
-from helpers import mean
 from torch import nn
 
 import openwork as ow
+from tests.helpers import mean
 
 L0 = ow.L0(ow.Constant(0.1))
 

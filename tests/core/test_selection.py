@@ -1,10 +1,10 @@
 import pytest
 import torch
-from helpers import Tied, conv_net
 from torch import nn
 
 import openwork as ow
 from openwork.core.selection import find_weights
+from tests.helpers import Tied, conv_net
 
 
 def names(model, select):
@@ -24,12 +24,12 @@ class Mixed(nn.Module):
 
 
 def test_the_default_is_every_matrix_and_kernel_of_a_layer():
-    assert names(Mixed(), ow.matmul_weights) == [
+    assert names(Mixed(), ow.weight_matrices) == [
         "embedding.weight", "conv.weight", "volume.weight", "lstm.weight_ih_l0", "lstm.weight_hh_l0", "head.weight",
     ]  # fmt: skip
-    assert names(nn.MultiheadAttention(4, 2), ow.matmul_weights) == ["in_proj_weight", "out_proj.weight"]
+    assert names(nn.MultiheadAttention(4, 2), ow.weight_matrices) == ["in_proj_weight", "out_proj.weight"]
     separate = nn.MultiheadAttention(4, 2, kdim=3, vdim=5)
-    assert names(separate, ow.matmul_weights)[:3] == ["q_proj_weight", "k_proj_weight", "v_proj_weight"]
+    assert names(separate, ow.weight_matrices)[:3] == ["q_proj_weight", "k_proj_weight", "v_proj_weight"]
 
 
 def test_matrices_that_are_left_out_are_named():
@@ -57,15 +57,24 @@ def test_selection_by_type_name_and_exclusion():
     assert names(Mixed(), lambda name, parameter, module: parameter.dim() == 5) == ["volume.weight"]
 
 
+def test_selections_are_values_and_print_as_the_call_that_makes_them():
+    assert ow.matching("a.*", "b") == ow.Matching(("a.*", "b"))
+    assert repr(ow.matching("a.*", "b")) == "matching('a.*', 'b')"
+    narrow = ow.excluding("head.*", among=ow.weights_of(nn.Linear, nn.Conv2d))
+    assert narrow == ow.Excluding(("head.*",), ow.WeightsOf((nn.Linear, nn.Conv2d)))
+    assert str(narrow) == "excluding('head.*', among=weights_of(Linear, Conv2d))"
+    assert repr(ow.matching("norm.*", among=ow.all_parameters)) == "matching('norm.*', among=all_parameters)"
+
+
 def test_a_tied_weight_is_found_once_with_all_its_places():
-    (embedding, hidden), _ = find_weights(Tied(), ow.matmul_weights)
+    (embedding, hidden), _ = find_weights(Tied(), ow.weight_matrices)
     assert [site.name for site in embedding.sites] == ["embedding.weight", "output.weight"]
     assert [site.name for site in hidden.sites] == ["hidden.weight"]
     assert names(Tied(), ow.weights_of(nn.Linear)) == ["embedding.weight", "hidden.weight"]
 
 
 def test_a_model_that_is_one_layer():
-    assert names(nn.Linear(3, 2), ow.matmul_weights) == ["weight"]
+    assert names(nn.Linear(3, 2), ow.weight_matrices) == ["weight"]
 
 
 def test_a_selection_that_matches_nothing_says_what_there_is():

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openwork.core.threshold import keep_count, keep_largest, kth_largest, kth_largest_plain, seeded_generator
+from openwork.core.masks.threshold import keep_count, keep_largest, kth_largest, kth_largest_plain
+from openwork.core.seeding import seeded_generator
 
 
 def generator(seed=0):

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from helpers import conv_net
 from safetensors.torch import save_file
 from torch import nn
 
 import openwork as ow
 from openwork.inspect.checkpoint import model_tensors, read_checkpoint
+from tests.helpers import conv_net
 
 
 def folder_of_shards(folder, suffix, save):

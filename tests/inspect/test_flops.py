@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from helpers import Tied, conv_net
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import openwork as ow
 from openwork.inspect.flops import count_flops
+from tests.helpers import Tied, conv_net
 
 
 def test_a_linear_layer_by_hand():

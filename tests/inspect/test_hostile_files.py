@@ -4,7 +4,6 @@ import contextlib
 import json
 import pickle
 import struct
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import openwork as ow
+from tests.processes import run
 
 fuzz = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 STATE = {"a.weight": torch.arange(12.0).view(3, 4), "a.bias": torch.zeros(3)}
@@ -139,30 +139,10 @@ def bombs(folder: Path) -> Iterator[Path]:
     yield deep
 
 
-LIMITED = """
-import resource, sys
-import openwork as ow
-import torch
-torch.set_num_threads(1)
-virtual = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (virtual + 500_000_000, virtual + 500_000_000))
-for path in sys.argv[1:]:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    try:
-        print("report", ow.audit(path).zeros)
-    except ValueError as error:
-        print(error)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, path  # kilobytes
-"""
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measures its memory in /proc")
 def test_small_files_do_not_take_much_memory(tmp_path):
     paths = list(bombs(tmp_path))
-    command = [sys.executable, "-c", LIMITED, *map(str, paths)]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    lines = answer.stdout.splitlines()
+    lines = run("report_in_little_memory", *paths).splitlines()
     assert len(lines) == len(paths)
     assert "unpacks to 200,000" in lines[0]
     assert "asks for memory that it does not fill" in lines[1]

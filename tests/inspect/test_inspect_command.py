@@ -5,10 +5,10 @@ import sys
 
 import pytest
 import torch
-from helpers import conv_net
 
 import openwork as ow
 from openwork.cli import main
+from tests.helpers import conv_net
 
 
 def inspect(monkeypatch, *arguments: object) -> int:

@@ -2,13 +2,13 @@ import json
 
 import pytest
 import torch
-from helpers import Tied, conv_net
 from safetensors.torch import save_file
 from torch import nn
 
 import openwork as ow
 from openwork.inspect.size import Size
 from openwork.inspect.table import short
+from tests.helpers import Tied, conv_net
 
 
 def pruned() -> nn.Module:
@@ -69,7 +69,7 @@ def test_a_sparsifier_tells_zeros_of_its_mask_from_others():
     assert sparsifier.sparsity() == 0.5  # of the masks
     assert audit.sparsity == (36 + 320 + 50) / 762  # of the values
     with pytest.raises(ValueError, match="a sparsifier has its own selection; leave select out"):
-        ow.audit(sparsifier, select=ow.matmul_weights)
+        ow.audit(sparsifier, select=ow.weight_matrices)
 
 
 def test_a_sparsifier_reports_what_finalize_would_give():
@@ -163,7 +163,7 @@ def test_files_are_counted_without_their_model(tmp_path, name):
 
 
 def test_a_file_has_no_modules_to_select_from_or_to_run(tmp_path):
-    for arguments in ({"select": ow.matmul_weights}, {"example": torch.ones(1)}):
+    for arguments in ({"select": ow.weight_matrices}, {"example": torch.ones(1)}):
         with pytest.raises(ValueError, match="a checkpoint knows no modules, which select and example need; load it"):
             ow.audit(tmp_path / "x.pt", **arguments)
 

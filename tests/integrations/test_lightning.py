@@ -5,12 +5,12 @@ import itertools
 import lightning
 import pytest
 import torch
-from helpers import conv_net, image_batches
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 
 import openwork as ow
 from openwork.integrations.lightning import SparsifyCallback
+from tests.helpers import conv_net, image_batches
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -25,15 +25,6 @@ TECHNIQUES = {
     "VariationalDropout": ow.VariationalDropout(ow.Linear(1e-2, begin=1, end=5, every=1), log_sigma2=-5.0),
 }
 BATCHES = torch.utils.data.DataLoader(list(itertools.islice(image_batches(), 8)), batch_size=None)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny tensors: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Classifier(lightning.LightningModule):

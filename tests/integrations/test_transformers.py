@@ -13,15 +13,6 @@ TEXTS = [{"input_ids": ids, "labels": ids} for ids in IDS]
 SENTENCES = [{"input_ids": ids, "labels": ids[0] % 2} for ids in IDS]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny tensors: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def gpt2(seed=0):
     torch.manual_seed(seed)
     sizes = {"vocab_size": 20, "n_positions": 6, "n_embd": 8, "n_layer": 1, "n_head": 2}

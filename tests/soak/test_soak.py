@@ -3,7 +3,6 @@
 import csv
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-import tinylab
 from safetensors.torch import load_file
 
 from openwork.study.experiments.execute import execute
+from tests.processes import OPENWORK, ROOT
+from tests.study import tinylab
 
 RUNS, DRIVER_KILLS, WORKER_KILLS = 4_000, 10, 20
 PARALLEL = 2
@@ -23,7 +23,6 @@ SEED = 0
 
 @pytest.mark.soak
 def test_four_thousand_runs_survive_thirty_kills_and_none_is_done_twice(tmp_path):
-    shutil.copy(tinylab.__file__, tmp_path / "tinylab.py")
     moments = random.Random(SEED)
     kills = ["driver"] * DRIVER_KILLS + ["worker"] * WORKER_KILLS
     moments.shuffle(kills)
@@ -63,11 +62,11 @@ def test_four_thousand_runs_survive_thirty_kills_and_none_is_done_twice(tmp_path
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "JOURNAL": str(folder / "journal")}
-    arguments = ["sweep", "tinylab:thousands", "--out", "runs", "--ray", "local", "--evaluations", "2"]
-    command = [sys.executable, "-c", "from openwork.cli import main; main()", *arguments]
+    environment = {**os.environ, "JOURNAL": str(folder / "journal")}
+    command = [OPENWORK, "sweep", "tests.study.tinylab:thousands"]
+    command += ["--out", str(folder / "runs"), "--ray", "local", "--evaluations", "2"]
     with (folder / "log").open("ab") as log:
-        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
 
 def attempts(folder: Path) -> list[tuple[int, int]]:
@@ -91,7 +90,7 @@ def note_results(directory: Path, seen: dict[str, tuple[int, int]]) -> None:
 
 
 def table(folder: Path) -> list[dict[str, str]]:
-    command = [sys.executable, "-c", "from openwork.cli import main; main()", "results", "runs", "--csv", "rows.csv"]
+    command = [OPENWORK, "results", "runs", "--csv", "rows.csv"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     with (folder / "rows.csv").open(newline="") as file:
         return list(csv.DictReader(file))

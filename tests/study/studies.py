@@ -33,7 +33,7 @@ def row(
         }
     ]
     return {
-        "format": 1, "id": f"{name}-{settings}-{seed}", "status": "finished", "step": 10, "name": name, "seed": seed,
+        "format": 2, "id": f"{name}-{settings}-{seed}", "status": "finished", "step": 10, "name": name, "seed": seed,
         "settings": settings, "task": task, "run": described(name, settings, seed, task),
         "metric": asdict(ACCURACY if bleu is None else BLEU), "threshold": None, "before": metrics, "after": metrics,
         "sparsity": {"selected": sparsity, "all": sparsity / 2}, "layers": layers,

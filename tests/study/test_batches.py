@@ -4,11 +4,11 @@ from itertools import islice
 
 import pytest
 import torch
-from helpers import raises
 
 from openwork.study.data.batches import ordered_batches, shuffled_batches
 from openwork.study.data.digits import digits
 from openwork.study.data.images import Images, centered
+from tests.helpers import raises
 
 
 def numbered(size: int) -> Images:

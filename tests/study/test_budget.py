@@ -2,10 +2,10 @@ from itertools import combinations
 from statistics import fmean
 
 import pytest
-from studies import diverged, results, row
 
 from openwork.study.results.budget import budgets, expected_best, reaching
 from openwork.study.results.statistics import summarize, tried
+from tests.study.studies import diverged, results, row
 
 
 def test_the_expected_best_of_two_of_four_by_hand():

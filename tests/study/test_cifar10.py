@@ -19,6 +19,7 @@ from openwork.study.data.cifar10 import cifar10, normalized, only_jpeg
 from openwork.study.data.images import Images
 from openwork.study.experiments import cifar10 as experiments
 from openwork.study.experiments.execute import execute
+from openwork.study.experiments.origin import Pretrained
 from openwork.study.experiments.run import Run
 from openwork.study.tasks import cifar10 as tasks
 from openwork.study.tasks.cifar10 import Cifar10ResNet, Cifar10Vgg, Cifar10WideResNet
@@ -176,7 +177,7 @@ def test_wide_resnets_see_cropped_and_normalised_images(small):
 
 @pytest.mark.parametrize("technique", [None, ow.L0(ow.Constant(1e-6), dropout=0.3)], ids=lambda t: type(t).__name__)
 def test_an_interrupted_wide_resnet_ends_with_the_same_bits(small, technique):
-    run = Run(TINY, technique, steps=12, select=FIRST if technique else ow.matmul_weights)
+    run = Run(TINY, technique, steps=12, select=FIRST if technique else ow.weight_matrices)
     whole = execute(run, small / "whole", evaluations=3)
 
     def stop(step: int) -> None:
@@ -205,7 +206,7 @@ def test_sparse_vd_starts_from_the_network_with_dropout(tmp_path, monkeypatch):
     small = {"width": 0.25, "batch_size": 16, "peak_learning_rate": 1e-3}
     dropout = Run(Cifar10Vgg(**small, dropout=True), None, steps=6)
     sparse_vd = ow.VariationalDropout(ow.Constant(1e-6), log_sigma2=-15.0)
-    run = Run(Cifar10Vgg(**small, l2=0.0), sparse_vd, steps=2, start=dropout)
+    run = Run(Cifar10Vgg(**small, l2=0.0), sparse_vd, steps=2, origin=Pretrained(dropout))
     result = execute(run, tmp_path, evaluations=1)
     assert (result.status, result.name) == ("finished", "VariationalDropout")
     before, after = (load_file(tmp_path / one.id / "model.safetensors") for one in (dropout, run))
@@ -232,7 +233,7 @@ def test_the_experiments_are_the_published_ones(monkeypatch):
     assert len({run.id for run in vgg}) == len(vgg) == 10
     assert [run.task.width for run in vgg[::2]] == [0.25, 0.5, 1.0, 1.5, 2.0]
     for dropout, sparse in zip(vgg[::2], vgg[1::2], strict=True):
-        assert (sparse.start, dropout.task.dropout, sparse.task.dropout) == (dropout, True, False)
+        assert (sparse.origin.run, dropout.task.dropout, sparse.task.dropout) == (dropout, True, False)
         assert dropout.task.peak_learning_rate * dropout.steps == pytest.approx(1e-5 * 100_000)
     assert {(run.steps, run.task.peak_learning_rate) for run in original} == {(100_000, 1e-5)}
     assert [original[1].technique.coefficient(500 * epoch) for epoch in (5, 20)] == [0, 1 / 50_000]

@@ -1,27 +1,16 @@
 import os
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
 
 from openwork.study.experiments.claim import ClaimedError, claim
 from openwork.study.files import WriteError
-
-HOLDER = """
-import os, sys, time
-from pathlib import Path
-from openwork.study.experiments.claim import claim
-with claim(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-FORKING = HOLDER.replace('print("held"', "os.fork() or print(os.getpid()")  # the child says that it is there
+from tests.processes import start
 
 
 def test_a_claim_excludes_other_processes_until_its_own_is_killed(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+    with start("hold_claim", tmp_path) as holder:
         assert holder.stdout.readline() == "held\n"
         sentence = rf"process {holder.pid} on .+ is training run {tmp_path.name}; wait for it, or stop it"
         with pytest.raises(ClaimedError, match=sentence), claim(tmp_path):
@@ -35,7 +24,7 @@ def test_a_claim_excludes_other_processes_until_its_own_is_killed(tmp_path):
 
 
 def test_a_forked_child_that_outlives_the_claimant_does_not_hold_the_claim(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", FORKING, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+    with start("hold_claim", tmp_path, "fork") as holder:
         child = int(holder.stdout.readline())
         try:
             with pytest.raises(ClaimedError), claim(tmp_path):  # what the child closes frees nothing

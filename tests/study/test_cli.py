@@ -1,76 +1,20 @@
 """The command line as a user types it: real processes, exit codes, one sentence for each error."""
 
 import json
-import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
 
-EXPERIMENT = """
-import torch
-import openwork as ow
-from openwork.study.experiments.run import Run
-from openwork.study.tasks.lenet import DigitsLeNet300100
-from dataclasses import dataclass
-
-def variational():
-    return Run(DigitsLeNet300100(), ow.VariationalDropout(ow.Constant(1e-4)), steps=40)
-
-def two():
-    return [Run(DigitsLeNet300100(), ow.RandomPruning(ow.OneShot(0.5)), steps=10, seed=s) for s in (0, 1)]
-
-def pretrained():
-    start = Run(DigitsLeNet300100(), None, steps=5)
-    return [Run(DigitsLeNet300100(), ow.RandomPruning(ow.OneShot(0.5)), steps=n, start=start) for n in (6, 7)]
-
-def with_argument(x):
-    return x
-
-def not_a_run():
-    return 3
-
-@dataclass(frozen=True)
-class Mine(DigitsLeNet300100):
-    title = "my own task"
-
-@dataclass(frozen=True)
-class Exploding(DigitsLeNet300100):
-    def loss(self, model, batch):
-        return super().loss(model, batch) * float("nan")
-
-@dataclass(frozen=True)
-class Deterministic(DigitsLeNet300100):
-    def loss(self, model, batch):
-        exact = torch.are_deterministic_algorithms_enabled()
-        return super().loss(model, batch) * (1.0 if exact else float("nan"))
-
-def deterministic():
-    return Run(Deterministic(), None, steps=4)
-
-def diverging():
-    return Run(Exploding(), None, steps=4)
-
-def mine():
-    return Run(Mine(), None, steps=4)
-"""
+from tests.processes import openwork
+from tests.programs import mylab
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
-    (folder / "mylab.py").write_text(EXPERIMENT)
+    shutil.copy(mylab.__file__, folder)
     return folder
-
-
-def openwork(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from openwork.cli import main; main()", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=120)
-    assert answer.returncode == code, answer.stdout + answer.stderr
-    assert "Traceback" not in answer.stderr
-    return answer
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +88,7 @@ def test_a_start_is_trained_first_and_listed_once(folder):
     assert [(r["name"], r["step"], r["seed"]) for r in results] == [
         ("dense", 5, 4), ("RandomPruning", 6, 4), ("RandomPruning", 7, 4),
     ]  # fmt: skip
-    assert results[1]["settings"] == "schedule=OneShot(final=0.5), steps=6, start=dense(steps=5)"
+    assert results[1]["settings"] == "schedule=OneShot(final=0.5), steps=6, origin=Pretrained(dense(steps=5))"
 
 
 def test_a_diverged_run_has_an_exit_code_of_its_own(folder):

@@ -1,25 +1,28 @@
 """Sweeps on a real Ray, started once for all of these tests."""
 
+import importlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
-import tinylab
-from tinylab import PRUNE, Diverging, Dying, Failing, Tiny, grid
 
 from openwork.study.experiments.config import to_plain
 from openwork.study.experiments.execute import execute
+from openwork.study.experiments.origin import Pretrained
 from openwork.study.experiments.run import Run
 from openwork.study.experiments.sweep import CRASHES, Options, sweep
 from openwork.study.files import WriteError
 from openwork.study.results.store import failures, read_result, read_results
+from tests.processes import ROOT
+from tests.study import tinylab
+from tests.study.tinylab import PRUNE, Diverging, Dying, Failing, Tiny, grid
 
 pytest.importorskip("ray", reason='ray is not installed: pip install "openwork[cluster]"')
 
 from openwork.study.experiments.cluster import Ray, _attempt
 
 OPTIONS = Options(evaluations=2)
-FOLDER = Path(tinylab.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +33,13 @@ def swept(tmp_path_factory):
     start = Run(Dying(folder=marks), PRUNE, steps=20)
     runs = [
         *grid(),
-        Run(Tiny(), None, steps=3, start=start),
+        Run(Tiny(), None, steps=3, origin=Pretrained(start)),
         Run(Failing(), None, steps=4),
         Run(Diverging(), None, steps=4),
         Run(Dying(folder=marks, times=CRASHES), None, steps=4),
     ]
     here = os.getcwd()
-    os.chdir(FOLDER)  # where the user's module is
+    os.chdir(ROOT)  # where the user's module, tests.study.tinylab, is
     try:
         with Ray("local", directory, OPTIONS, cpus=1) as engine:
             yield sweep(runs, directory, engine), runs, engine
@@ -55,8 +58,8 @@ def test_all_that_can_finish_does_and_the_rest_is_recorded(swept):
 
 def test_a_run_whose_worker_is_killed_is_trained_by_another(swept):
     ended, runs, _ = swept
-    assert (Path(runs[12].start.task.folder) / "died-1-0").exists()
-    assert ended.outcomes[runs[12].start.id].state == "finished"
+    assert (Path(runs[12].origin.run.task.folder) / "died-1-0").exists()
+    assert ended.outcomes[runs[12].origin.run.id].state == "finished"
     assert ended.outcomes[runs[12].id].state == "finished"
 
 
@@ -76,9 +79,9 @@ def test_results_are_those_of_this_process_and_workers_use_the_cpus_they_were_gi
 
 def test_what_no_worker_can_import_stops_the_sweep(swept, tmp_path, monkeypatch):
     ended, _, engine = swept
-    (tmp_path / "elsewhere.py").write_text("from tinylab import *\n@dataclass(frozen=True)\nclass Far(Tiny): pass\n")
+    shutil.copy(tinylab.__file__, tmp_path / "elsewhere.py")
     monkeypatch.syspath_prepend(tmp_path)  # in this process alone: workers look where the sweep was started
-    runs = [Run(__import__("elsewhere").Far(), None, steps=4)]
+    runs = [Run(importlib.import_module("elsewhere").Tiny(), None, steps=4)]
     with pytest.raises(ValueError, match="there is no module 'elsewhere'"):
         sweep(runs, ended.directory, engine)
     assert not (ended.directory / runs[0].id).exists()
@@ -95,4 +98,4 @@ def test_a_folder_that_a_worker_cannot_write_to_stops_the_sweep_in_one_sentence(
 
 def test_code_that_differs_on_a_worker_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"run 0123 is run [0-9a-f]{16} on .*: is the code there another"):
-        _attempt(to_plain(grid()[0]), "0123", tmp_path, OPTIONS, 1, str(FOLDER))
+        _attempt(to_plain(grid()[0]), "0123", tmp_path, OPTIONS, 1, str(ROOT))

@@ -28,7 +28,7 @@ def test_identity_is_the_hash_of_everything():
         dataclasses.replace(RUN, steps=31),
         dataclasses.replace(RUN, technique=None),
         dataclasses.replace(RUN, task=DigitsLeNet300100(batch_size=50)),
-        dataclasses.replace(RUN, select=ow.matmul_weights),
+        dataclasses.replace(RUN, select=ow.weight_matrices),
     ]
     assert len({run.id for run in (RUN, *changed)}) == 6
     assert dataclasses.replace(changed[0], seed=0).id == RUN.id
@@ -38,10 +38,17 @@ def test_identity_is_the_hash_of_everything():
 def test_settings_say_all_but_task_and_seed():
     assert RUN.settings == (
         "schedule=Cubic(final=0.9, end=20, begin=5), allocation=PerLayer(targets=(('fc3', 0.5))), steps=30, "
-        "select=_Matching(patterns=('fc1.*'), among=_WeightsOf(types=(Linear)), expected=False)"
+        "select=excluding('fc1.*', among=weights_of(Linear))"
     )
     dense = Run(DigitsLeNet300100(batch_size=50), None, steps=7)
     assert (dense.name, dense.settings) == ("dense", "steps=7, task.batch_size=50")
+
+
+def test_a_variant_is_part_of_name_and_identity():
+    extended = dataclasses.replace(RUN, variant="extended")
+    assert (extended.name, extended.settings) == ("GradualMagnitude, extended", RUN.settings)
+    assert extended.id != RUN.id
+    assert dataclasses.replace(extended, technique=None).name == "dense, extended"
 
 
 def test_describe_leaves_out_defaults():
@@ -86,7 +93,7 @@ def test_a_description_cannot_choose_what_code_runs():
     with pytest.raises(ValueError, match="is not a dataclass"):
         from_plain({"type": "torch:load", "f": "x"})
     with pytest.raises(ValueError, match="does not fit this version's"):
-        from_plain({"type": "openwork.core.schedules:Cubic", "gone": 1})
+        from_plain({"type": "Cubic", "gone": 1})
 
 
 @pytest.mark.parametrize(

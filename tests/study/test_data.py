@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers import raises
 from PIL import Image
 
 from openwork.study.data import mnist as mnist_module
 from openwork.study.data.digits import digits
 from openwork.study.data.images import centered, read_hub, read_parquet
 from openwork.study.data.mnist import mnist
+from tests.helpers import raises
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_mnist = pytest.mark.skipif(not (SHARED / "mnist").is_dir(), reason="no ../shared/data/mnist beside the checkout")

@@ -3,7 +3,6 @@ import math
 
 import pytest
 import torch
-from helpers import conv_net
 
 import openwork as ow
 from openwork.inspect.flops import count_flops
@@ -11,6 +10,7 @@ from openwork.study.experiments.execute import execute
 from openwork.study.experiments.expected_flops import expected_flops
 from openwork.study.experiments.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100
+from tests.helpers import conv_net
 
 OPEN = 1 / (1 + math.exp(-(0 - 2 / 3 * math.log(0.1 / 1.1))))  # P(z != 0) at log alpha = 0
 

@@ -1,9 +1,9 @@
 import math
 
 import pytest
-from studies import diverged, results, row
 
 from openwork.study.results.frontier import bootstrap_interval, by_seed, difference, frontier, hypervolume, score_at
+from tests.study.studies import diverged, results, row
 
 
 def test_the_frontier_holds_what_no_pair_beats():

@@ -3,11 +3,10 @@
 import random
 from itertools import pairwise
 
-from studies import diverged, results, row
-
 from openwork.study.results.frontier import beats, frontier
 from openwork.study.results.fronts import FEW, choices, fronts
 from openwork.study.results.statistics import pareto, summarize
+from tests.study.studies import diverged, results, row
 
 
 def test_a_pair_beats_what_is_no_better_in_both_and_worse_in_one():

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures_on_disk import images, write_folders, write_parquet, write_tars
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -22,6 +21,7 @@ from openwork.study.models.resnet import to_hugging_face
 from openwork.study.tasks.cifar10 import Cifar10ResNet
 from openwork.study.tasks.imagenet import EPOCHS, STEPS, ImageNetResNet
 from openwork.techniques.l0 import L0
+from tests.study.pictures_on_disk import images, write_folders, write_parquet, write_tars
 
 CPU = torch.device("cpu")
 TINY = ImageNetResNet(
@@ -140,7 +140,7 @@ def test_l0s_coefficients_are_those_of_the_published_table():
 
 
 def test_extended_pruning_reaches_the_published_sparsities_of_the_whole_model():
-    from openwork.core.threshold import keep_count
+    from openwork.core.masks.threshold import keep_count
 
     shapes = {name: p.numel() for name, p in ImageNetResNet().model().named_parameters() if p.dim() > 1}
     found = []
@@ -158,7 +158,8 @@ def test_the_comparison_on_cifar10_has_every_technique_at_five_points_and_three_
     assert Counter(run.seed for run in runs) == {0: 26, 1: 26, 2: 26}
     assert Counter(run.name for run in runs) == {
         "dense": 3,
-        "GradualMagnitude": 30,
+        "GradualMagnitude": 15,
+        "GradualMagnitude, extended": 15,
         "RandomPruning": 15,
         "VariationalDropout": 15,
         "L0": 15,
@@ -249,11 +250,11 @@ def test_eval_takes_weights_of_others_and_other_images(pictures, tmp_path):
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)
 
-    found = [answer(str(path), "--task", "test_imagenet:dense") for path in (ours, theirs)]
+    found = [answer(str(path), "--task", "tests.study.test_imagenet:dense") for path in (ours, theirs)]
     assert found[0] == found[1]
     assert found[0][0]["accuracy"] == TINY.evaluate(model, CPU)["accuracy"]
     write_parquet(tmp_path / "others", "validation", images(3))  # and no training images
-    others = answer(str(ours), "--task", "test_imagenet:dense", "--data", str(tmp_path / "others"))
+    others = answer(str(ours), "--task", "tests.study.test_imagenet:dense", "--data", str(tmp_path / "others"))
     assert others[0]["loss"] != found[0][0]["loss"]
     assert (found[0][0]["images"], others[0]["images"]) == (13, 3)
 
@@ -269,7 +270,7 @@ def test_eval_takes_weights_of_others_and_other_images(pictures, tmp_path):
 def test_torchrun_trains_with_two_processes_and_one_prints(pictures, tmp_path):
     programs, runs = Path(sys.executable).parent, tmp_path / "runs"
     command = [programs / "torchrun", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    command += [programs / "openwork", "run", "test_imagenet:dense", "--out", runs]
+    command += [programs / "openwork", "run", "tests.study.test_imagenet:dense", "--out", runs]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])}
     answer = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert answer.returncode == 0, answer.stderr
@@ -283,11 +284,11 @@ def test_eval_says_what_does_not_fit(pictures, tmp_path):
     save_file({"conv1.weight": torch.zeros(1)}, path)
     for arguments, reason in (
         (
-            [str(path), "--task", "test_imagenet:dense"],
+            [str(path), "--task", "tests.study.test_imagenet:dense"],
             "does not fit the model of ResNet-18 x 0.125, pictures: Missing",
         ),
-        ([str(path), "--task", "test_imagenet:TINY"], "test_imagenet:TINY must return one Run"),
-        ([str(path), "--task", "test_imagenet:dense", "--threshold", "1"], "--task for weights alone"),
+        ([str(path), "--task", "tests.study.test_imagenet:TINY"], "tests.study.test_imagenet:TINY must return one Run"),
+        ([str(path), "--task", "tests.study.test_imagenet:dense", "--threshold", "1"], "--task for weights alone"),
     ):
         error = CliRunner().invoke(app, ["eval", *arguments]).exception
         assert isinstance(error, ValueError)

@@ -4,8 +4,6 @@ import json
 
 import pytest
 import torch
-from pictures_on_disk import images, write_folders, write_parquet
-from tinylab import Tiny
 from typer.testing import CliRunner
 
 from openwork.cli import app
@@ -13,6 +11,8 @@ from openwork.cli.checkpoints import _with_images
 from openwork.study.experiments.execute import execute
 from openwork.study.experiments.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
+from tests.study.pictures_on_disk import images, write_folders, write_parquet
+from tests.study.tinylab import Tiny
 
 CPU = torch.device("cpu")
 SMALL = {"depth": 18, "width": 0.125, "classes": 3, "size": 16, "batch_size": 4, "part_size": 2}
@@ -95,5 +95,5 @@ def test_other_images_must_have_the_same_classes_as_far_as_can_be_told(tmp_path,
 def test_a_task_without_a_source_has_no_other_images(tmp_path):
     run = Run(Tiny(), None, steps=1)
     execute(run, tmp_path, evaluations=1)
-    answer = CliRunner().invoke(app, ["eval", str(tmp_path / run.id), "--trust", "tinylab", "--data", "x"])
+    answer = CliRunner().invoke(app, ["eval", str(tmp_path / run.id), "--trust", "tests", "--data", "x"])
     assert str(answer.exception) == "--data is for tasks with a source, and tiny has no other images; leave --data out"

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures_on_disk import images, write_folders, write_parquet
 
 from openwork.study.data import loader
 from openwork.study.data.crops import center_box, decoded, resized
@@ -14,6 +13,7 @@ from openwork.study.data.imagenet import normalized
 from openwork.study.data.loader import Unreadable, evaluation_batches, training_batches
 from openwork.study.data.reader import IGNORED
 from openwork.study.data.records import open_records
+from tests.study.pictures_on_disk import images, write_folders, write_parquet
 
 CPU = torch.device("cpu")
 CONTENT = images(30)

@@ -4,7 +4,6 @@ import struct
 from pathlib import Path
 
 import pytest
-from studies import diverged, results, row, study
 
 from openwork.study.report.charts import run_values, trade_off
 from openwork.study.report.layers import kind, kind_panel, layer_panels
@@ -12,6 +11,7 @@ from openwork.study.report.page import _takeaway, write_report
 from openwork.study.report.style import left_axis, nice_ticks, theme
 from openwork.study.results.overlay import own_bands
 from openwork.study.results.statistics import nearest, summarize
+from tests.study.studies import diverged, results, row, study
 
 NASTY = "</script><script>alert(1)</script>"
 
@@ -278,9 +278,10 @@ def test_scratch_runs_and_tickets_are_bands_of_their_own(tmp_path):
     masked = {"technique": {"final": 0.9}, "steps": 100}
 
     def kept(seed, accuracy, steps=100, **changes):
-        made = row("LotteryTicket" if changes.get("ticket") else "Scratch", "zeros", seed, accuracy=accuracy)
-        of = {"seed": seed, "zeros": masked, "augmented": changes.get("augmented", False)}
-        return {**made, "run": {"steps": steps, "technique": None, **of}}
+        kind = "LotteryTicket" if changes.pop("ticket", False) else "Scratch"
+        origin = {"type": kind, "run": masked, **changes}
+        run = {"steps": steps, "technique": None, "seed": seed, "origin": origin}
+        return {**row(kind, "zeros", seed, accuracy=accuracy), "run": run}
 
     rows = [kept(0, 0.90), kept(1, 0.92), kept(2, 0.95, ticket=True), kept(3, 0.96, 200, augmented=True)]
     failed = {**kept(4, 0.1), "status": "diverged", "after": None, "sparsity": None}

@@ -1,18 +1,12 @@
 """A batch in parts: accumulated by one process or shared by two, the result is the same."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
-from pictures_on_disk import pictures_folder
-from processes import run_two
 from safetensors.torch import load_file
 from torch import nn
 
-from openwork.core.schedules import Constant, Cubic
-from openwork.study.data.number_words import number_words
 from openwork.study.experiments.execute import execute
 from openwork.study.experiments.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
@@ -20,22 +14,9 @@ from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.study.tasks.number_words import NumberWords
 from openwork.study.tasks.task import Parts
 from openwork.study.training.parts import backward_in_parts
-from openwork.techniques.l0 import L0
-from openwork.techniques.magnitude import GradualMagnitude
-from openwork.techniques.variational_dropout import VariationalDropout
-
-TINY = {"depth": 18, "width": 0.125, "classes": 3, "size": 64, "batch_size": 8, "part_size": 2, "rate": 0.3}
-
-
-def runs() -> list[Run]:
-    """Three techniques; also imported by the two processes."""
-    task = ImageNetResNet("pictures", **TINY)
-    techniques = (
-        GradualMagnitude(Cubic(0.8, begin=1, end=4, every=1), hidden="trained"),
-        VariationalDropout(Constant(1e-4), log_sigma2=-4.0),
-        L0(Constant(1e-4), dropout=0.3),
-    )
-    return [Run(task, technique, steps=6) for technique in techniques]
+from tests.processes import run_two
+from tests.programs import parts
+from tests.study.pictures_on_disk import pictures_folder
 
 
 @pytest.fixture
@@ -44,30 +25,10 @@ def pictures(tmp_path, monkeypatch):
     return pictures_folder(tmp_path, monkeypatch, train=25, validation=7)
 
 
-SCRIPT = """
-from pathlib import Path
-from openwork.study import files
-from openwork.study.experiments.execute import execute
-from test_parts import runs
-files.rank = lambda: 0  # so that the second process writes, too, to be compared
-for run in runs():
-    result = execute(run, Path(f"process{rank}"), evaluations=2)
-    print(result.status, result.after["accuracy"], result.environment.processes)
-"""
-
-
-def import_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the two processes import this file and what it imports."""
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-
-
-def test_two_processes_have_equal_bits_and_end_where_one_does(pictures, monkeypatch):
-    monkeypatch.chdir(pictures)
-    import_tests(monkeypatch)
-    first, second = run_two(SCRIPT, pictures)
+def test_two_processes_have_equal_bits_and_end_where_one_does(pictures):
+    first, second = run_two("parts", pictures, "pictures")
     assert first == second
-    for run, line in zip(runs(), first.splitlines(), strict=True):
+    for run, line in zip(parts.pictures(), first.splitlines(), strict=True):
         alone = execute(run, pictures / "one", evaluations=2)
         assert line.split() == ["finished", str(alone.after["accuracy"]), "2"]
         folders = [pictures / folder / run.id for folder in ("one", "process0", "process1")]
@@ -85,24 +46,11 @@ def test_two_processes_have_equal_bits_and_end_where_one_does(pictures, monkeypa
         assert zeros[0] == zeros[1]
 
 
-def translations() -> list[Run]:
-    """Translation with as good as no noise; also imported by the two processes."""
-    task = NumberWords(
-        width=16, hidden=16, heads=2, layers=1, rows=4, residual_dropout=0.0, attention_dropout=0.0, hidden_dropout=0.0
-    )
-    quiet = VariationalDropout(Constant(1e-4), log_sigma2=-20.0)
-    return [Run(task, technique, steps=6) for technique in (None, quiet, L0(Constant(1e-4), dropout=1e-3))]
-
-
 def test_two_processes_translate_as_one_does(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    import_tests(monkeypatch)
-    shorter = "from openwork.study.tasks.number_words import NumberWords, number_words\n"
-    shorter += "NumberWords.pairs = lambda self, split: number_words(split)[:2]\n"  # decoding takes seconds
-    first, second = run_two(shorter + SCRIPT.replace("runs", "translations"), tmp_path)
+    first, second = run_two("parts", tmp_path, "translations")
     assert first == second
-    monkeypatch.setattr(NumberWords, "pairs", lambda self, split: number_words(split)[:2])
-    for run, line in zip(translations(), first.splitlines(), strict=True):
+    monkeypatch.setattr(NumberWords, "pairs", parts.two_pairs)
+    for run, line in zip(parts.translations(), first.splitlines(), strict=True):
         alone = execute(run, tmp_path / "one", evaluations=2)
         assert line.split()[::2] == ["finished", "2"]
         folders = [tmp_path / folder / run.id for folder in ("one", "process0", "process1")]
@@ -181,7 +129,7 @@ def test_parts_must_divide(pictures, monkeypatch):
         ImageNetResNet("pictures", batch_size=8, part_size=3)
     monkeypatch.setattr("openwork.study.tasks.imagenet.world_size", lambda: 3)
     with pytest.raises(ValueError, match="a batch has 4 parts of 2 images, which 3 processes cannot share equally"):
-        next(ImageNetResNet("pictures", **TINY).batches(0, 0, torch.device("cpu")))
+        next(ImageNetResNet("pictures", **parts.TINY).batches(0, 0, torch.device("cpu")))
 
 
 def test_a_task_without_parts_refuses_several_processes(monkeypatch, tmp_path):

@@ -141,5 +141,6 @@ def test_accuracy_and_sparsity_against_a_field(tmp_path):
     assert (written, missing) == (["against.png", "against.svg"], [])
     drawn = re.findall(r"x: ([\d.]+); y: 50; technique", (tmp_path / "out" / "against.svg").read_text())
     assert drawn == ["0.5"] * 4  # a place of the line, its mark, and two single runs
+    assert write_pictures(folders, tmp_path / "out", field="task.batch_size")[1] == []  # all have the default
     with pytest.raises(ValueError, match=r"no finished run has a number at task\.width; give a field of run\.json"):
         write_pictures(folders, tmp_path / "out", field="task.width")

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pictures_on_disk import pictures_folder
 from typer.testing import CliRunner
 
 from openwork.cli import app
@@ -17,6 +16,7 @@ from openwork.study.experiments.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.techniques.l0 import L0
+from tests.study.pictures_on_disk import pictures_folder
 
 CPU = torch.device("cpu")
 TASK = ImageNetResNet("pictures", depth=18, width=0.125, classes=3, size=32, batch_size=6, part_size=3)

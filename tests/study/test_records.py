@@ -3,10 +3,10 @@ import tarfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pictures_on_disk import CLASSES, images, write_folders, write_parquet, write_tars
 
 from openwork.study.data.imagenet import HUB_NAME, check_class_count, check_same_classes, image_records
 from openwork.study.data.records import open_records
+from tests.study.pictures_on_disk import CLASSES, images, write_folders, write_parquet, write_tars
 
 CONTENT = images(15)
 WRITERS = {"parquet": write_parquet, "folders": write_folders, "tars": write_tars}

@@ -25,7 +25,7 @@ def command(*arguments, code=0):
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     folder = tmp_path_factory.mktemp("line") / "runs"
-    printed = command("run", "regressionlab:runs", "--out", folder, code=3)
+    printed = command("run", "tests.study.regressionlab:runs", "--out", folder, code=3)
     assert "squared error" in printed
     assert "diverged" in printed
     assert "50.00%" in printed
@@ -85,7 +85,7 @@ def test_its_page_is_about_the_error(directory):
 
 def test_eval_and_the_summary_of_the_quickstart_say_the_error(directory, capsys):
     run = next(r.id for r in read_results(directory) if r.finished and r.sparsity == 0.75)
-    printed = command("eval", directory / run, "--trust", "regressionlab")
+    printed = command("eval", directory / run, "--trust", "tests")
     assert "mse" in printed
     assert " 22 " in printed
     assert "accuracy" not in printed

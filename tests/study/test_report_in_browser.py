@@ -6,11 +6,11 @@ from dataclasses import asdict
 from shutil import which
 
 import pytest
-from studies import diverged, results, row, study
 
 from openwork.study.evaluation.metric import Metric
 from openwork.study.report.page import write_report
 from openwork.study.results.statistics import pareto, summarize
+from tests.study.studies import diverged, results, row, study
 
 pytestmark = pytest.mark.browser
 

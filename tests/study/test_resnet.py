@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from openwork.core.selection import find_weights, matmul_weights
+from openwork.core.selection import find_weights, weight_matrices
 from openwork.study.models.resnet import Bottleneck, ResNet, from_hugging_face, to_hugging_face
 
 
@@ -16,7 +16,7 @@ def resnet50() -> ResNet:
 
 
 def test_resnet50_has_the_papers_parameters(resnet50):
-    weights, _ = find_weights(resnet50, matmul_weights)
+    weights, _ = find_weights(resnet50, weight_matrices)
     sizes = [weight.parameter.numel() for weight in weights]
     assert count(resnet50) == 25_557_032
     assert (len(sizes), sum(sizes)) == (54, 25_502_912)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from studies import diverged, results, row, study
 
 from openwork.study.files import write_text
 from openwork.study.results.statistics import nearest, pareto, student_interval, summarize, write_points
@@ -22,6 +21,7 @@ from openwork.study.results.store import (
     write_csv,
     write_parquet,
 )
+from tests.study.studies import diverged, results, row, study
 
 
 def test_rows_come_sorted_and_unfinished_folders_are_named(tmp_path):
@@ -38,7 +38,10 @@ def test_rows_come_sorted_and_unfinished_folders_are_named(tmp_path):
     [
         ("{", r"result.json cannot be read \(.*only this run is repeated"),
         ("[]", "expected an object, got list"),
-        (json.dumps({**row(), "format": 7}), "has format 7, this openwork reads 1"),
+        (
+            json.dumps({**row(), "format": 7}),
+            "has format 7, this openwork reads 2; use the openwork that wrote it, or train",
+        ),
         (json.dumps({**row(), "status": "maybe"}), "status is 'maybe'"),
         (json.dumps({**row(), "after": {"accuracy": 97, "loss": 0.1}}), r"after.accuracy must be in \[0, 1\], got 97"),
         (json.dumps(row(bleu=101)), r"after.bleu must be in \[0, 100\], got 101"),
@@ -245,3 +248,20 @@ def test_a_damaged_failure_is_named_with_its_cure(tmp_path, content):
     (tmp_path / "run" / "failed.json").write_text(content)
     with pytest.raises(ValueError, match=r"failed.json .*; delete it, and the run is tried again"):
         failures(tmp_path)
+
+
+def test_results_that_differ_in_their_seeds_alone_are_one_group():
+    def group(seed, origin=None, **technique):
+        run = {"technique": {"type": "L0", **technique}, "steps": 10, "seed": seed}
+        run |= {"origin": {"type": origin, "run": {"steps": 5, "seed": 10 + seed}}} if origin else {}
+        (one,) = results([{**row(seed=seed), "run": run}])
+        return one.group
+
+    assert group(0) == group(1) != group(1, dropout=0.5)
+    assert group(0, "Pretrained") == group(1, "Pretrained")  # whose seed follows the run's
+    assert group(0, "LotteryTicket") != group(1, "LotteryTicket")  # the zeros of two runs
+    # A default is left out of a description and another threshold is in it: the value counts.
+    (said,) = results([{**row(), "run": {"technique": {"threshold": 3.0}, "seed": 0}, "threshold": 3.0}])
+    (left_out,) = results([{**row(), "run": {"technique": {}, "seed": 1}, "threshold": 3.0}])
+    (other,) = results([{**row(), "run": {"technique": {"threshold": 2.0}, "seed": 1}, "threshold": 2.0}])
+    assert said.group == left_out.group != other.group

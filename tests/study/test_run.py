@@ -5,8 +5,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from openwork.study.experiments.quickstart import runs as quickstart_runs
 from openwork.study.experiments.run import Run
 from openwork.study.results.store import collect, read_result
 from openwork.study.tasks.lenet import DigitsLeNet300100, ImagesLeNet300100, MnistLeNet5Caffe, MnistLeNet300100
+from tests.processes import output_of, start
 
 TASK = DigitsLeNet300100(peak_learning_rate=5e-3)
 PRUNE = ow.GradualMagnitude(ow.Cubic(0.9, begin=20, end=80, every=10))
@@ -170,22 +169,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, technique):
     assert len(same[0]) == 5
 
 
-KILLED = """
-import sys
-from pathlib import Path
-import openwork as ow
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.run import Run
-from openwork.study.tasks.lenet import DigitsLeNet300100
-run = Run(DigitsLeNet300100(), ow.VariationalDropout(ow.Constant(1e-4)), steps=400)
-print(execute(run, Path(sys.argv[1]), evaluations=100).after)
-"""
-
-
 def test_kill_9_loses_no_finished_work(tmp_path):
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    process = start("train_digits", tmp_path / "killed")
     while not list((tmp_path / "killed").glob("*/checkpoint.pt")):
         assert process.poll() is None
         time.sleep(0.05)
@@ -193,10 +178,8 @@ def test_kill_9_loses_no_finished_work(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not list((tmp_path / "killed").glob("*/result.json"))
-    resumed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    command[-1] = str(tmp_path / "whole")
-    whole = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert resumed.stdout == whole.stdout
+    resumed, whole = output_of(*(start("train_digits", tmp_path / name) for name in ("killed", "whole")))
+    assert resumed == whole
 
 
 def test_a_diverged_run_is_recorded_with_its_step(tmp_path):

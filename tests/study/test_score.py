@@ -5,7 +5,6 @@ import json
 import re
 
 import pytest
-from studies import diverged, results, row, study
 
 from openwork.cli.training import _print_results
 from openwork.study.evaluation.metric import ACCURACY, BLEU
@@ -18,6 +17,7 @@ from openwork.study.results.frontier import by_seed
 from openwork.study.results.overlay import own_bands
 from openwork.study.results.score import metric_of
 from openwork.study.results.statistics import summarize, write_points
+from tests.study.studies import diverged, results, row, study
 
 TASK = "Transformer, WMT14 En-De"
 
@@ -63,7 +63,8 @@ def test_every_statistic_is_of_the_score():
     assert (point.metric, point.score, point.highest) == (BLEU, pytest.approx(0.1744), pytest.approx(0.1744))
     assert by_seed(results(ROWS))["RandomPruning"][0] == [(0.5, 0.2), (0.9, pytest.approx(0.094))]
     assert run_values(results(ROWS[:3]))[0]["bleu"] == 0.265
-    kept = {**translated("Scratch", 0.9, 12.0), "run": {"steps": 9, "zeros": {"technique": {}, "steps": 9}}}
+    origin = {"type": "Scratch", "run": {"technique": {}, "steps": 9}}
+    kept = {**translated("Scratch", 0.9, 12.0), "run": {"steps": 9, "technique": None, "origin": origin}}
     assert [band.mean for band in own_bands(results([*ROWS, kept]))] == [12.0]
 
 

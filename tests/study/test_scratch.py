@@ -7,10 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 import openwork as ow
-from openwork.study.experiments.config import from_plain, to_plain
+from openwork.study.experiments.config import from_plain, override, to_plain
 from openwork.study.experiments.execute import execute
 from openwork.study.experiments.live import prepare, restore
-from openwork.study.experiments.run import Run, with_starts
+from openwork.study.experiments.origin import Pretrained, Scratch
+from openwork.study.experiments.run import Run, with_prerequisites
 from openwork.study.experiments.scratch import lottery_tickets, scratch
 from openwork.study.experiments.sweep import Here, Options, sweep
 from openwork.study.tasks.lenet import DigitsLeNet300100
@@ -72,11 +73,11 @@ def test_names_and_settings_tell_them_apart():
     ticket, scratch_e = lottery_tickets(SPARSE, 1)[0], scratch(SPARSE, 1)[0]
     (augmented,) = scratch(SPARSE, 1, augmented=True)
     assert [run.name for run in (ticket, scratch_e, augmented)] == ["LotteryTicket", "Scratch", "Scratch"]
-    assert "zeros=GradualMagnitude(" in ticket.settings
+    assert "origin=LotteryTicket(GradualMagnitude(" in ticket.settings
     assert "seed=4" in ticket.settings
-    assert augmented.settings == scratch_e.settings + ", augmented=True"
+    assert augmented.settings == scratch_e.settings.removesuffix(")") + ", augmented=True)"
     assert from_plain(to_plain(ticket)) == ticket
-    assert with_starts([ticket]) == [SPARSE, ticket]
+    assert with_prerequisites([ticket]) == [SPARSE, ticket]
 
 
 def test_a_sweep_trains_the_masked_run_first(tmp_path):
@@ -88,8 +89,18 @@ def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="a lottery ticket needs a sparse run, got dense of LeNet-300-100, digits 8x8"):
         lottery_tickets(DENSE)
     with pytest.raises(ValueError, match="a run that keeps zeros has no technique"):
-        replace(SPARSE, zeros=SPARSE)
-    with pytest.raises(ValueError, match="augmented needs zeros"):
-        replace(DENSE, augmented=True)
+        replace(SPARSE, origin=Scratch(SPARSE))
+    with pytest.raises(ValueError, match="Run has no field 'augmented'"):
+        override(DENSE, ["augmented=True"])
     with pytest.raises(ValueError, match=r"do not fit the model: fc1\.weight is not there in its shape"):
         prepare(scratch(SPARSE, 1)[0], torch.device("cpu"), zeros={"fc1.weight": torch.ones(2)})
+
+
+def test_a_ticket_of_a_pretrained_run_begins_with_the_pre_training_of_that_run():
+    pretrained = replace(SPARSE, origin=Pretrained(DENSE))
+    for ticket in lottery_tickets(pretrained, 2):
+        assert ticket.name == "LotteryTicket"
+        assert ticket.first_weights == pretrained.first_weights == replace(DENSE, seed=4)
+        assert with_prerequisites([ticket]) == [replace(DENSE, seed=4), pretrained, ticket]
+    (own,) = scratch(pretrained, 1)
+    assert (own.first_weights, own.kept_zeros) == (None, pretrained)

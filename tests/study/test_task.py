@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from helpers import raises
-from tinylab import PRUNE, Tiny
 
 from openwork.study.evaluation.metric import ACCURACY, Metric
 from openwork.study.experiments.execute import execute
+from openwork.study.experiments.origin import Pretrained
 from openwork.study.experiments.run import Run
 from openwork.study.tasks.task import Task, check_metric, final_metrics
+from tests.helpers import raises
+from tests.study.tinylab import PRUNE, Tiny
 
 CPU = torch.device("cpu")
 ERROR = Metric("error", higher_is_better=False)
@@ -75,7 +76,7 @@ class Final(Tiny):
     ],
 )
 def test_a_task_without_a_usable_metric_is_refused_before_there_is_a_directory(tmp_path, task, parts):
-    for run in (Run(task, None, steps=5), Run(Tiny(), PRUNE, steps=5, start=Run(task, None, steps=5))):
+    for run in (Run(task, None, steps=5), Run(Tiny(), PRUNE, steps=5, origin=Pretrained(Run(task, None, steps=5)))):
         with raises(ValueError, *parts):
             execute(run, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

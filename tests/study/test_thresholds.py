@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from studies import diverged, row, study
 
 from openwork.cli.checkpoints import Evaluated, _keep
 from openwork.core.schedules import Constant
@@ -16,17 +15,20 @@ from openwork.study.results.store import collect, flat, read_results
 from openwork.study.results.thresholds import AtThreshold, keep_thresholds, read_thresholds
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.techniques.variational_dropout import VariationalDropout
+from tests.study.studies import diverged, row, study
 
 
 def found(threshold, sparsity, accuracy):
     after = {"accuracy": accuracy, "loss": 0.2, "sparsity": sparsity}
-    return AtThreshold(threshold, f"threshold={threshold:g}", after, sparsity, sparsity / 2)
+    run = {"technique": {"threshold": threshold}}
+    return AtThreshold(threshold, run, f"threshold={threshold:g}", after, sparsity, sparsity / 2)
 
 
 def entry(threshold, sparsity, accuracy):
     """The same as thresholds.json says it."""
     return {
         "threshold": threshold,
+        "run": {"technique": {"threshold": threshold}},
         "settings": f"threshold={threshold:g}",
         "after": {"accuracy": accuracy, "loss": 0.2, "sparsity": sparsity},
         "sparsity": {"selected": sparsity, "all": sparsity / 2},
@@ -99,11 +101,11 @@ def test_what_is_found_again_replaces_what_was_kept(tmp_path):
     [
         ("{", r"thresholds.json cannot be read \(.*\); delete it, and evaluate the run's thresholds again"),
         ("[]", r"\(no list of thresholds\); delete it"),
-        (json.dumps({"format": 2, "thresholds": []}), "has format 2, this openwork reads 1"),
-        (json.dumps({"format": 1, "thresholds": [{"threshold": 1}]}), "one has no threshold, settings, after"),
-        (json.dumps({"format": 1, "thresholds": [entry(True, 0.5, 0.9)]}), "one has no threshold"),
-        (json.dumps({"format": 1, "thresholds": [entry(1.0, 0.5, 90)]}), r"after.accuracy must be in \[0, 1\], got 90"),
-        (json.dumps({"format": 1, "thresholds": [{**entry(1, 1, 1), "settings": 3}]}), "settings is not text"),
+        (json.dumps({"format": 7, "thresholds": []}), "has format 7, this openwork reads 2"),
+        (json.dumps({"format": 2, "thresholds": [{"threshold": 1}]}), "one has no threshold, settings, after"),
+        (json.dumps({"format": 2, "thresholds": [entry(True, 0.5, 0.9)]}), "one has no threshold"),
+        (json.dumps({"format": 2, "thresholds": [entry(1.0, 0.5, 90)]}), r"after.accuracy must be in \[0, 1\], got 90"),
+        (json.dumps({"format": 2, "thresholds": [{**entry(1, 1, 1), "settings": 3}]}), "settings is not text"),
     ],
 )
 def test_a_damaged_file_is_named_with_its_cure(directory, content, message):
@@ -125,7 +127,7 @@ def test_only_what_belongs_to_a_finished_run_is_kept(tmp_path, capsys, kind, sam
     if kind != "begun":
         made = row() if kind == "finished" else diverged()
         (tmp_path / "result.json").write_text(json.dumps(made))
-    _keep([Evaluated(1.0, "threshold=1", {"accuracy": 0.9}, 0.5, 0.25)], tmp_path, same=same)
+    _keep([Evaluated(1.0, {}, "threshold=1", {"accuracy": 0.9}, 0.5, 0.25)], tmp_path, same=same)
     assert capsys.readouterr().err.startswith(reason)
     assert (tmp_path / "thresholds.json").exists() == (reason == "kept in ")
 

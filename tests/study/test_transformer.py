@@ -19,7 +19,7 @@ def tiny(**settings):
 def counted(**settings):
     with torch.device("meta"):
         model = Transformer(33_288, **settings)
-    weights, _ = find_weights(model, ow.matmul_weights)
+    weights, _ = find_weights(model, ow.weight_matrices)
     return model, weights
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import openwork as ow
 from openwork.study.evaluation.metric import ACCURACY
+from openwork.study.experiments.origin import Pretrained
 from openwork.study.experiments.run import Run
 from openwork.study.tasks.task import Task
 
@@ -119,7 +120,7 @@ def grid() -> list[Run]:
 def mixed() -> list[Run]:
     """Runs that finish, that fail, that diverge, and that start from each of these."""
     starts = [Run(Tiny(), None, steps=3), Run(Failing(), None, steps=4), Run(Diverging(), None, steps=4)]
-    return [Run(Tiny(), PRUNE, steps=20, start=start) for start in starts]
+    return [Run(Tiny(), PRUNE, steps=20, origin=Pretrained(start)) for start in starts]
 
 
 def slow() -> list[Run]:

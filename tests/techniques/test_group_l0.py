@@ -2,11 +2,11 @@ import math
 
 import pytest
 import torch
-from helpers import mean
 from torch import nn
 
 import openwork as ow
 from openwork.techniques.l0 import open_probability
+from tests.helpers import mean
 
 TECHNIQUE = ow.GroupL0(ow.Constant(0.25), dropout=0.5)
 

@@ -2,11 +2,11 @@ import math
 
 import pytest
 import torch
-from helpers import mean
 from torch import nn
 
 import openwork as ow
 from openwork.techniques.l0 import hard_concrete, open_probability, stretch
+from tests.helpers import mean
 
 COEFFICIENT = ow.Constant(1.0)
 

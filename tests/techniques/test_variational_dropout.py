@@ -4,13 +4,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from helpers import mean
 from scipy.integrate import quad
 from torch import nn
 from torch.nn import functional as F
 
 import openwork as ow
 from openwork.techniques.variational_dropout import GaussianWeight, kl
+from tests.helpers import mean
 
 COEFFICIENT = ow.Constant(1.0)
 

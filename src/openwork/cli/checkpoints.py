@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
@@ -82,9 +82,10 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What a checkpoint gave at one threshold, or at none, with the settings of the run there."""
+    """What a checkpoint gave at one threshold, or at none, with the run there as JSON and its settings."""
 
     threshold: float | None
+    run: Any
     settings: str
     metrics: dict[str, float]
     sparsity: float
@@ -137,13 +138,11 @@ def _keep(found: list[Evaluated], folder: Path, *, same: bool) -> None:
     elif not result.exists() or not read_result(result).finished:
         text = "not kept: the run is not finished"
     else:
-        kept = [
-            AtThreshold(
-                one.threshold, one.settings, one.metrics | {"sparsity": one.sparsity}, one.sparsity, one.sparsity_all
-            )
-            for one in found
-            if one.threshold is not None
-        ]
+        kept = []
+        for one in found:
+            assert one.threshold is not None
+            after = {**one.metrics, "sparsity": one.sparsity}
+            kept.append(AtThreshold(one.threshold, one.run, one.settings, after, one.sparsity, one.sparsity_all))
         keep_thresholds(folder, kept)
         text = f"kept in {folder / 'thresholds.json'}: `openwork report` shows them as points"
     error_console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -151,6 +150,7 @@ def _keep(found: list[Evaluated], folder: Path, *, same: bool) -> None:
 
 def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: str, batches: int) -> Evaluated:
     from openwork.inspect.report import audit
+    from openwork.study.experiments.config import to_plain
     from openwork.study.experiments.recalibration import recalibrate
     from openwork.study.tasks.task import final_metrics
 
@@ -159,7 +159,7 @@ def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: 
         recalibrate(run, plain, checked_device(device), batches)
     counts = audit(plain, select=run.select)
     metrics = final_metrics(run.task, plain, checked_device(device))
-    return Evaluated(threshold, run.settings, metrics, counts.sparsity, counts.sparsity_all)
+    return Evaluated(threshold, to_plain(run), run.settings, metrics, counts.sparsity, counts.sparsity_all)
 
 
 def _with_images(run: "Run", source: str | None) -> "Run":

@@ -96,12 +96,13 @@ def _repeat_exactly() -> None:
 def _execute(
     runs: Sequence["Run"], out: Path, *, device: str, compile: bool, evaluations: int, snapshots: int = 0
 ) -> list["Result"]:
-    from openwork.study.experiments.execute import execute
-    from openwork.study.experiments.run import with_starts
+    from openwork.study.experiments.execute import execute, refuse_old
+    from openwork.study.experiments.run import with_prerequisites
     from openwork.study.processes import rank
 
     checked_device(device)
-    runs = with_starts(runs)
+    refuse_old(out.glob("*"))
+    runs = with_prerequisites(runs)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     results = []
     done = 0

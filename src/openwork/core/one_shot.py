@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from openwork.core.batchnorm import recalibrate_batchnorm
-from openwork.core.selection import Select, matmul_weights
+from openwork.core.masks.technique import MaskTechnique
+from openwork.core.selection import Select, weight_matrices
 from openwork.core.sparsifier import sparsify
-from openwork.core.technique import MaskTechnique
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def prune(
     evaluate: Callable[[nn.Module], float],
     *,
     batches: Iterable[Tensor] | None = None,
-    select: Select = matmul_weights,
+    select: Select = weight_matrices,
     seed: int = 0,
 ) -> Pruned:
     """The metric before and after pruning ``model``, in place and once, to the technique's final sparsity.

@@ -1,15 +1,20 @@
 """What a sparsifier asks of the optimizers: to own every weight once, and to be followed around their steps."""
 
-import inspect
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from openwork.core.selection import Select
 
-def check_optimizer(optimizer: torch.optim.Optimizer, *, masks: bool) -> None:
+Groups = list[dict[str, Any]]
+"""What an optimizer takes in the place of parameters."""
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Raises, with the reason, for an optimizer that cannot be followed: TypeError for a wrapper, else ValueError."""
     name = type(optimizer).__name__
     if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
@@ -18,11 +23,6 @@ def check_optimizer(optimizer: torch.optim.Optimizer, *, masks: bool) -> None:
         raise ValueError(
             "LBFGS cannot be attached: one step evaluates the model many times, where no hook can put zeros "
             "back, and its history is one flat vector that no mask fits; take SGD or Adam"
-        )
-    if masks and any(group.get("eps") == 0 for group in optimizer.param_groups):
-        raise ValueError(
-            f"{name} has eps=0 and would make 0 / 0 = NaN of every masked weight, whose gradient and state are zero; "
-            "pass an eps such as 1e-8"
         )
 
 
@@ -46,16 +46,42 @@ def parameter_ids(optimizer: torch.optim.Optimizer) -> set[int]:
     return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
 
+class _Call(dict[str, Any]):
+    """The keyword arguments of a running step: as an object of its own, it lives as long as the call."""
+
+    def __init__(self, kwargs: dict[str, Any]) -> None:
+        super().__init__(kwargs)
+        self.given = kwargs  # perhaps the call of another sparsifier that follows this optimizer
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, *, decayed: Select, spared: Collection[int]) -> Groups:
+    """Parameter groups of all parameters: those that ``decayed`` selects but for the ``id``s spared, and the others."""
+    chosen: dict[int, nn.Parameter] = {}
+    for prefix, module in model.named_modules():
+        for leaf, parameter in module._parameters.items():
+            name = f"{prefix}.{leaf}" if prefix else leaf
+            if parameter is not None and id(parameter) not in spared and decayed(name, parameter, module):
+                chosen[id(parameter)] = parameter
+    parts = ([p for p in model.parameters() if (id(p) in chosen) is kept] for kept in (True, False))
+    decays = zip(parts, (weight_decay, 0.0), strict=True)
+    return [{"params": parameters, "weight_decay": decay} for parameters, decay in decays if parameters]
+
+
 def follow(
     optimizer: torch.optim.Optimizer, prepare: Callable[[], None], finish: Callable[[bool], None], *, once: bool
 ) -> list[RemovableHandle]:
     """The hooks that call ``prepare`` before each update of the weights and ``finish`` after each step.
 
-    prepare: called when the gradients are there: before the step, or after the closure of ``step(closure)``.
-    finish: called with whether the weights were moved; a GradScaler may tell a fused optimizer not to.
-    once: refuse to evaluate a closure a second time after ``prepare``.
+    Args:
+        optimizer: The optimizer.
+        prepare: Called when the gradients are there: before the step, or after the closure of ``step(closure)``.
+        finish: Called with whether the weights were moved; a GradScaler may tell a fused optimizer not to.
+        once: Refuse to evaluate a closure a second time after ``prepare``.
+
     """
     prepared = 0  # times within the running step
+    depth = 0  # of steps within steps
+    running: weakref.ref[_Call] | None = None
 
     def ready() -> None:
         nonlocal prepared
@@ -63,16 +89,18 @@ def follow(
         prepared += 1
 
     def before(_: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        nonlocal prepared
-        if _in_super_step(optimizer):
+        nonlocal prepared, depth, running
+        # A step of a base class, which the optimizer's own calls, runs the hooks as well: then the outer call is alive.
+        # Where only one class has a step with hooks, a call that is still alive has failed.
+        inside = _steps_with_hooks(optimizer) > 1 and running is not None and running() is not None
+        depth = depth + 1 if inside else 1
+        if inside:
             return None
         prepared = 0
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        if closure is None:
-            ready()
-            return None
+        closure: Callable[[], Any] | None = args[1] if len(args) > 1 else kwargs.get("closure")
 
         def closure_then_ready() -> Any:
+            assert closure is not None
             if once and prepared:
                 raise ValueError(
                     f"{type(optimizer).__name__} calls its closure again within one step, where hidden='trained' would "
@@ -82,12 +110,20 @@ def follow(
             ready()
             return loss
 
-        if len(args) > 1:
-            return (args[0], closure_then_ready, *args[2:]), kwargs
-        return args, {**kwargs, "closure": closure_then_ready}
+        call = _Call(kwargs)
+        if closure is None:
+            ready()
+        elif len(args) > 1:
+            args = (args[0], closure_then_ready, *args[2:])
+        else:
+            call["closure"] = closure_then_ready
+        running = weakref.ref(call)
+        return args, call
 
     def after(_: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if _in_super_step(optimizer):
+        nonlocal depth
+        depth -= 1
+        if depth:
             return
         if not prepared:
             raise ValueError(
@@ -99,13 +135,10 @@ def follow(
     return [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
 
 
-def _in_super_step(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the step whose hooks run now is a base class's, called by the optimizer's own: torch hooks both."""
-    hook = inspect.currentframe()
-    wrapper = hook.f_back.f_back if hook and hook.f_back else None  # torch's, which calls the hooks around ``func``
-    running = wrapper.f_locals.get("func") if wrapper else None
-    own = getattr(type(optimizer).step, "__wrapped__", None)
-    return running is not None and own is not None and running is not own
+def _steps_with_hooks(optimizer: torch.optim.Optimizer) -> int:
+    """How many of the optimizer's classes have a step of their own that torch has given hooks."""
+    steps = (vars(kind).get("step") for kind in type(optimizer).__mro__)
+    return sum(getattr(step, "hooked", False) for step in steps)
 
 
 def _some(names: Iterable[str], most: int = 3) -> str:

@@ -29,6 +29,11 @@ class Schedule(ABC):
     def due(self, step: int) -> bool:
         """Whether masks are recomputed after ``step`` optimizer steps; step 0 is before training."""
 
+    @property
+    def last(self) -> int | None:
+        """The last step at which masks are recomputed; None where that never ends."""
+        return None
+
 
 @dataclass(frozen=True)
 class _Ramp(Schedule):
@@ -53,6 +58,11 @@ class _Ramp(Schedule):
     def __call__(self, step: int) -> float:
         progress = min(max((step - self.begin) / (self.end - self.begin), 0.0), 1.0)
         return float(self.final + (self.initial - self.final) * (1.0 - progress) ** self.exponent)
+
+    @property
+    def last(self) -> int:
+        """``end``."""
+        return self.end
 
     def due(self, step: int) -> bool:
         """True at max(begin, every), then each ``every`` steps until ``end``, and at ``end`` itself."""
@@ -124,21 +134,37 @@ class Linear(_Ramp):
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """``final`` at every step. Masks are computed once, before training, or also each ``every`` steps."""
+    """``final`` at every step. Masks are computed once, before training, or also each ``every`` steps until ``stop``.
+
+    Raises ValueError unless every >= 1, and for a ``stop`` before the first of these steps or without them.
+    """
 
     every: int | None = field(default=None, kw_only=True)
+    stop: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.every is not None and self.every < 1:
             raise ValueError(f"every must be at least 1 step, got {self.every}")
+        if self.stop is not None and (self.every is None or self.stop < self.every):
+            raise ValueError(
+                f"stop={self.stop} ends updates that every={self.every} does not begin; give every <= stop"
+            )
 
     def __call__(self, step: int) -> float:
         """``final``."""
         return self.final
 
+    @property
+    def last(self) -> int | None:
+        """The last multiple of ``every`` up to ``stop``; 0 without ``every``."""
+        if self.every is None:
+            return 0
+        return None if self.stop is None else self.stop - self.stop % self.every
+
     def due(self, step: int) -> bool:
-        """True before training, and each ``every`` steps where given."""
-        return step == 0 or (self.every is not None and step % self.every == 0)
+        """True before training, and each ``every`` steps until ``stop`` where given."""
+        goes_on = self.stop is None or step <= self.stop
+        return step == 0 or (self.every is not None and step % self.every == 0 and goes_on)
 
 
 @dataclass(frozen=True)
@@ -154,6 +180,11 @@ class OneShot(Schedule):
     def __call__(self, step: int) -> float:
         """0 before ``at``, ``final`` from then on."""
         return self.final if step >= self.at else 0.0
+
+    @property
+    def last(self) -> int:
+        """``at``."""
+        return self.at
 
     def due(self, step: int) -> bool:
         """True at ``at`` only."""

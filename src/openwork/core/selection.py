@@ -41,7 +41,7 @@ class Weight:
         return parameter
 
 
-def matmul_weights(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
+def weight_matrices(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
     """True for the matrices and kernels of layers: the default selection.
 
     They are the parameters of two or more dimensions, but for those of norms, that are called ``weight``, as in Linear,
@@ -58,38 +58,78 @@ def all_parameters(name: str, parameter: nn.Parameter, module: nn.Module) -> boo
     return True
 
 
-@dataclass(frozen=True)
-class _WeightsOf:
+@dataclass(frozen=True, repr=False)
+class WeightsOf:
+    """What `weights_of` returns."""
+
     types: tuple[type[nn.Module], ...]
 
     def __call__(self, name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
+        """Whether it is such a weight."""
         return isinstance(module, self.types) and name.rpartition(".")[2] == "weight"
 
+    def __repr__(self) -> str:
+        return f"weights_of({', '.join(kind.__name__ for kind in self.types)})"
 
-@dataclass(frozen=True)
-class _Matching:
+    __str__ = __repr__
+
+
+@dataclass(frozen=True, repr=False)
+class Matching:
+    """What `matching` returns."""
+
     patterns: tuple[str, ...]
-    among: Select
-    expected: bool
+    among: Select = weight_matrices
 
     def __call__(self, name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
-        found = any(fnmatchcase(name, pattern) for pattern in self.patterns)
-        return found == self.expected and self.among(name, parameter, module)
+        """Whether the name fits a pattern, and ``among`` selects it."""
+        return _fits(name, self.patterns) and self.among(name, parameter, module)
+
+    def __repr__(self) -> str:
+        return f"matching({_arguments(self.patterns, self.among)})"
+
+    __str__ = __repr__
 
 
-def weights_of(*types: type[nn.Module]) -> Select:
+@dataclass(frozen=True, repr=False)
+class Excluding:
+    """What `excluding` returns."""
+
+    patterns: tuple[str, ...]
+    among: Select = weight_matrices
+
+    def __call__(self, name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
+        """Whether the name fits no pattern, and ``among`` selects it."""
+        return not _fits(name, self.patterns) and self.among(name, parameter, module)
+
+    def __repr__(self) -> str:
+        return f"excluding({_arguments(self.patterns, self.among)})"
+
+    __str__ = __repr__
+
+
+def weights_of(*types: type[nn.Module]) -> WeightsOf:
     """Selects ``weight`` of every module of these types: ``weights_of(nn.Linear, nn.Conv2d)``."""
-    return _WeightsOf(types)
+    return WeightsOf(types)
 
 
-def matching(*patterns: str, among: Select = matmul_weights) -> Select:
+def matching(*patterns: str, among: Select = weight_matrices) -> Matching:
     """Selects, among others' choice, the parameters whose name fits a shell pattern: ``matching("encoder.*")``."""
-    return _Matching(patterns, among, expected=True)
+    return Matching(patterns, among)
 
 
-def excluding(*patterns: str, among: Select = matmul_weights) -> Select:
+def excluding(*patterns: str, among: Select = weight_matrices) -> Excluding:
     """Selects, among others' choice, the parameters whose name fits no pattern: ``excluding("head.*")``."""
-    return _Matching(patterns, among, expected=False)
+    return Excluding(patterns, among)
+
+
+def _fits(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _arguments(patterns: tuple[str, ...], among: Select) -> str:
+    others = [] if among == weight_matrices else [f"among={getattr(among, '__name__', among)}"]
+    return ", ".join([*map(repr, patterns), *others])
 
 
 def find_weights(model: nn.Module, select: Select) -> tuple[list[Weight], dict[str, str]]:

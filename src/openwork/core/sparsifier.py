@@ -8,64 +8,51 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from openwork.core.masking import Masking
-from openwork.core.optimizers import check_optimizer, check_ownership, follow, parameter_ids
-from openwork.core.patterns import fitting
-from openwork.core.reparameterize import Reparameterizing
-from openwork.core.selection import Select, Weight, find_weights, matmul_weights
-from openwork.core.sharded import is_sharded, reshard
-from openwork.core.technique import MaskTechnique, Reparameterization, Technique
+from openwork.core.masks.gradients import holder
+from openwork.core.mechanism import Calibrate, Mechanism
+from openwork.core.optimizers import Groups, check_optimizer, check_ownership, follow, parameter_groups, parameter_ids
+from openwork.core.parameters.mechanism import is_random
+from openwork.core.selection import Select, Weight, all_parameters, find_weights, weight_matrices
+from openwork.core.sharded import reshard
+from openwork.core.technique import Technique, check_technique
 
-_FORMAT = 2
-_active: weakref.WeakSet["Sparsifier"] = weakref.WeakSet()
+_FORMAT = 3
 
 
 class Sparsifier:
-    """What makes one model sparse; made by `sparsify`. Holds all state of the technique.
+    """Makes one model sparse; `sparsify` makes it. Holds all state of the technique.
 
     model: the sparsified module; technique: the settings; weights: the selected tensors, tied ones once;
     skipped: why matrices were left out, by name; steps: completed optimizer steps.
     """
 
-    def __init__(self, model: nn.Module, technique: Technique, select: Select, seed: int, from_zeros: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        technique: Technique,
+        *,
+        select: Select,
+        seed: int,
+        keep_zeros: bool,
+        calibrate: Calibrate | None,
+    ) -> None:
+        check_technique(technique)
         reshard(model)
         weights, skipped = find_weights(model, select)
-        if isinstance(technique, MaskTechnique):
-            weights, misfits = fitting(technique.pattern, weights)
-            skipped |= misfits
-        chosen = {id(weight.parameter) for weight in weights}
-        for other in _active:
-            held = (site.module._parameters.get(site.leaf) for weight in other.weights for site in weight.sites)
-            if not chosen.isdisjoint(id(parameter) for parameter in held):
-                raise ValueError(
-                    f"{weights[0].name} is being sparsified by {other.technique} already; call finalize() on that "
-                    "sparsifier first, or select other weights"
-                )
+        weights, misfits = technique.fitting(weights)
+        _refuse_held(weights)
         self.model = model
         self.technique: Technique = technique
         self.weights: list[Weight] = weights
-        self.skipped: dict[str, str] = skipped
+        self.skipped: dict[str, str] = skipped | misfits
         self.steps = 0
         self._optimizers: list[torch.optim.Optimizer] = []
         self._optimizer_hooks: list[RemovableHandle] = []
         self._owned: dict[torch.optim.Optimizer, list[int]] = {}  # indices of the weights that each moves
-        # Optimizers whose state came from elsewhere; cleared at their next step, so that parts may load in any order.
-        self._unmasked_state: set[torch.optim.Optimizer] = set()
         self._finalized = False
-        self._mechanism: Masking | Reparameterizing
-        if isinstance(technique, MaskTechnique):
-            self._mechanism = Masking(technique, weights, seed, from_zeros=from_zeros)
-            self._mechanism.prune()
-        elif isinstance(technique, Reparameterization):
-            if from_zeros:
-                raise ValueError(f"from_zeros needs masks, and {type(technique).__name__} has none; leave it out")
-            _refuse_shards(technique, weights)
-            self._mechanism = Reparameterizing(technique, weights, seed)
-        else:
-            raise TypeError(
-                f"expected a technique such as GradualMagnitude(...), got {technique!r}; is it an instance?"
-            )
-        _active.add(self)
+        self._mechanism: Mechanism = technique.mechanism(weights, seed=seed, keep_zeros=keep_zeros)
+        self._mechanism.owner = weakref.ref(self)
+        self._mechanism.start(model, calibrate)
 
     def __repr__(self) -> str:
         counts = sum(weight.parameter.numel() for weight in self.weights)
@@ -89,35 +76,31 @@ class Sparsifier:
         self._check_live()
         if self._optimizers:
             raise ValueError("an optimizer is attached already; call detach() first")
-        reshard(self.model)
         optimizers = [optimizer, *more]
         for each in optimizers:
-            check_optimizer(each, masks=isinstance(self._mechanism, Masking))
+            check_optimizer(each)
+            self._mechanism.check_optimizer(each)
+        reshard(self.model)
         check_ownership(self._trained_parameters(), optimizers)
-        if isinstance(self._mechanism, Masking):
-            self._mechanism.follow_parameters()
-        else:
-            _refuse_shards(self.technique, self.weights)
-        trained = isinstance(self.technique, MaskTechnique) and self.technique.hidden == "trained"
+        self._mechanism.attached(optimizers)
         for each in optimizers:
             self._optimizer_hooks += follow(
                 each,
                 partial(self._before_step, each, penalty_gradient),
                 partial(self._after_step, each),
-                once=trained,
+                once=self._mechanism.closure_once,
             )
-            self._optimizer_hooks.append(each.register_load_state_dict_post_hook(self._unmasked_state.add))
-            self._unmasked_state.add(each)
+            self._optimizer_hooks.append(each.register_load_state_dict_post_hook(self._mechanism.state_loaded))
         self._optimizers = optimizers
         self._owned = _shares(self.weights, optimizers)
         return self
 
     def detach(self) -> None:
-        """Lets go of the optimizers: their steps are no longer followed. Does nothing where none is attached."""
+        """Stops following the optimizers. Does nothing where none is attached."""
         for hook in self._optimizer_hooks:
             hook.remove()
         self._optimizers, self._optimizer_hooks, self._owned = [], [], {}
-        self._unmasked_state.clear()
+        self._mechanism.detached()
 
     def penalty(self) -> Tensor:
         """What to add to the mean loss of a batch, shape (): zero for masks, coefficient * KL or L0 otherwise."""
@@ -129,11 +112,39 @@ class Sparsifier:
         self._check_live()
         if self._optimizers:
             raise ValueError("the attached optimizer's steps are counted already; leave step() out")
-        if isinstance(self.technique, MaskTechnique) and self.technique.hidden == "trained":
-            raise ValueError(
-                "hidden='trained' moves masked weights inside optimizer.step(); attach the optimizer instead"
-            )
-        self._advance(None, counts=True)
+        if reason := self._mechanism.needs_optimizer:
+            raise ValueError(f"{reason}; attach the optimizer instead")
+        self.steps += 1
+        self._mechanism.after_step(self.steps, list(range(len(self.weights))), None)
+
+    def masks(self) -> dict[str, Tensor]:
+        """The mask of each selected weight, by name: bool, True where evaluation computes with the weight.
+
+        Of random variables, where their deterministic weights are not zero. Under FSDP2 they are DTensors.
+        """
+        self._check_live()
+        return self._mechanism.masks()
+
+    def parameter_groups(self, weight_decay: float, *, decayed: Select = all_parameters, means: bool = False) -> Groups:
+        """Parameter groups for an optimizer: decayed parameters and others, each with its ``weight_decay``.
+
+        Weight decay is a prior. A weight that is a random variable has that of its technique, and what is learned
+        besides is no weight: neither is decayed.
+
+        Args:
+            weight_decay: That of the decayed parameters, >= 0; the others have 0.
+            decayed: Which of the other parameters are decayed, by default all.
+            means: Whether the means of random variables count among the other parameters.
+
+        Returns:
+            One or two groups with all parameters of the model, each parameter once.
+
+        """
+        self._check_live()
+        spared = {id(parameter) for parameter in self._mechanism.parameters().values()}
+        if self._mechanism.random and not means:
+            spared |= {id(weight.parameter) for weight in self.weights}
+        return parameter_groups(self.model, weight_decay, decayed=decayed, spared=spared)
 
     def sparsity(self) -> float:
         """The fraction of zeros, 0-1, among the selected weights as evaluation uses them.
@@ -156,10 +167,7 @@ class Sparsifier:
         Under L0 it is the expectation over the gates, which evaluation replaces by their deterministic values.
         """
         self._check_live()
-        if isinstance(self._mechanism, Reparameterizing):
-            return self._mechanism.expected_nonzero()
-        zeros = self._mechanism.zeros()
-        return {weight.name: float(weight.parameter.numel() - zeros[weight.name]) for weight in self.weights}
+        return self._mechanism.expected_nonzero()
 
     def mask_gradients(self) -> None:
         """Masks gradients now, for those who read or clip gradients that the backward hooks did not see.
@@ -167,8 +175,7 @@ class Sparsifier:
         These are gradients written by hand, and those that FSDP2 offloads to the CPU.
         """
         self._check_live()
-        if isinstance(self._mechanism, Masking):
-            self._mechanism.mask_gradients()
+        self._mechanism.mask_gradients()
 
     def finalize(self) -> nn.Module:
         """The model itself with plain modules, dense keys and real zeros; the sparsifier's work is over."""
@@ -176,7 +183,6 @@ class Sparsifier:
         self.detach()
         model = self._mechanism.finalize(self.model, in_place=True)
         self._finalized = True
-        _active.discard(self)
         return model
 
     def finalized_copy(self) -> nn.Module:
@@ -213,45 +219,26 @@ class Sparsifier:
                 f"{type(self.technique).__name__}; sparsify with the technique that saved it"
             )
         self._mechanism.load_state_dict(state)
-        if isinstance(self._mechanism, Masking):
-            self._unmasked_state.update(self._optimizers)
         self.steps = state["steps"]
 
     def _trained_parameters(self) -> dict[str, nn.Parameter]:
         """Everything that the optimizers have to own, by name."""
-        needed = {weight.name: weight.parameter for weight in self.weights}
-        if isinstance(self._mechanism, Reparameterizing):
-            needed |= self._mechanism.parameters()
+        needed = {weight.name: weight.parameter for weight in self.weights} | self._mechanism.parameters()
         return {name: parameter for name, parameter in needed.items() if parameter.requires_grad}
 
     def _before_step(self, optimizer: torch.optim.Optimizer, penalty_gradient: bool) -> None:
-        if isinstance(self._mechanism, Masking):
-            if optimizer in self._unmasked_state:
-                self._mechanism.clear_state(optimizer)
-                self._unmasked_state.remove(optimizer)
-            self._mechanism.before_step(self._owned[optimizer])
-        elif penalty_gradient:
+        counts = optimizer is self._optimizers[-1]
+        self._mechanism.before_step(self._owned[optimizer], optimizer, counts=counts)
+        if penalty_gradient:
             ids = parameter_ids(optimizer)
             own = [p for p in self._trained_parameters().values() if id(p) in ids]
             # Set by GradScaler for the time of the step where it leaves it to a fused optimizer to unscale gradients.
-            scale = getattr(optimizer, "grad_scale", None)
-            with torch.enable_grad():
-                penalty = self.penalty() if scale is None else self.penalty() * scale
-                if own:
-                    penalty.backward(inputs=own)
+            self._mechanism.add_penalty_gradient(own, getattr(optimizer, "grad_scale", None))
 
     def _after_step(self, optimizer: torch.optim.Optimizer, moved: bool) -> None:
-        self._advance(optimizer, counts=moved and optimizer is self._optimizers[-1])
-
-    def _advance(self, optimizer: torch.optim.Optimizer | None, *, counts: bool) -> None:
+        counts = moved and optimizer is self._optimizers[-1]
         self.steps += counts
-        if isinstance(self._mechanism, Masking):
-            owned = self._owned[optimizer] if optimizer else list(range(len(self.weights)))
-            updated = self._mechanism.after_step(self.steps if counts else None, owned, optimizer)
-            for attached in self._optimizers if updated else ():
-                self._mechanism.clear_state(attached)
-        elif counts:
-            self._mechanism.after_step(self.steps)
+        self._mechanism.after_step(self.steps if counts else None, self._owned[optimizer], optimizer)
 
     def _check_live(self) -> None:
         if self._finalized:
@@ -262,29 +249,49 @@ def sparsify(
     model: nn.Module,
     technique: Technique,
     *,
-    select: Select = matmul_weights,
+    select: Select = weight_matrices,
     seed: int = 0,
-    from_zeros: bool = False,
+    keep_zeros: bool = False,
+    calibrate: Calibrate | None = None,
 ) -> Sparsifier:
-    """The sparsifier of ``model``, which is changed in place; call it before the optimizer, DDP, FSDP2 and
-    compile.
+    """Makes ``model`` sparse, in place, from now on; call it before the optimizer, DDP, FSDP2 and compile.
 
-    select: which parameters become sparse, by default the matrices and kernels of all layers (`matmul_weights`).
-    seed: of random masks, ties and initial gates; they do not depend on torch's global generator.
-    from_zeros: the zeros that the weights hold now stay zero for good, whatever the schedule says; to prune a sparse
-    model further, or with ``Constant(0.0)`` to fine-tune it as it is. Masks only.
-    Raises ValueError where nothing matches or the pattern fits nothing, and where another sparsifier holds one of the
-    weights.
+    Args:
+        model: The model. Masks leave its modules alone; a technique with random variables switches their classes.
+        technique: What is sparsified, and when.
+        select: Which parameters become sparse, by default the matrices and kernels of all layers (`weight_matrices`).
+        seed: Of random masks, ties and initial gates; they do not depend on torch's global generator.
+        keep_zeros: Whether the zeros that the weights hold now stay zero for good, whatever the schedule says: to prune
+            a sparse model further, or with ``Constant(0.0)`` to fine-tune it as it is. Masks only.
+        calibrate: For a technique that looks at inputs, or at gradients before training: a function that runs batches
+            through the model it is given, and ``backward()`` on a loss for gradients. It leaves gradients, buffers,
+            training flags and torch's generators as they were. Where several processes run, all must sparsify;
+            gradients and inputs are averaged over them.
+
+    Returns:
+        The sparsifier, which holds the state.
+
+    Raises:
+        TypeError: If ``technique`` is no instance of a technique, or its methods take other arguments than theirs.
+        ValueError: If nothing is selected or fits the pattern, another sparsifier holds one of the weights, or the
+            technique cannot have its evidence. The model is then as it was.
+
     """
-    return Sparsifier(model, technique, select, seed, from_zeros)
+    return Sparsifier(model, technique, select=select, seed=seed, keep_zeros=keep_zeros, calibrate=calibrate)
 
 
-def _refuse_shards(technique: Technique, weights: list[Weight]) -> None:
+def _refuse_held(weights: list[Weight]) -> None:
+    """Raises ValueError for a weight that another sparsifier holds."""
     for weight in weights:
-        if is_sharded(weight.parameter):
+        if technique := holder(weight.parameter):
             raise ValueError(
-                f"{type(technique).__name__} does not work under fully_shard, which holds {weight.name}: its "
-                "penalty needs whole weights; use DistributedDataParallel, or a technique with masks"
+                f"{weight.name} is being sparsified by {technique} already; call finalize() on that sparsifier first, "
+                "or select other weights"
+            )
+        if any(is_random(site) for site in weight.sites):
+            raise ValueError(
+                f"{weight.name} is being sparsified as a random variable already; call finalize() on that sparsifier "
+                "first, copy a model with finalized_copy(), or select other weights"
             )
 
 

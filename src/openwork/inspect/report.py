@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from openwork.core.patterns import output_first
-from openwork.core.selection import Select, find_weights, matmul_weights
+from openwork.core.layout import output_first
+from openwork.core.parameters.weight import ReparameterizedWeight
+from openwork.core.selection import Select, find_weights, weight_matrices
 from openwork.core.sharded import is_sharded
 from openwork.core.sparsifier import Sparsifier
-from openwork.core.technique import ReparameterizedWeight
 from openwork.inspect.checkpoint import model_tensors, read_checkpoint
 from openwork.inspect.flops import CONVENTION, Flops, count_flops
 from openwork.inspect.size import Size, size_of
@@ -161,7 +161,7 @@ def audit(
     """What a model or a checkpoint holds, per weight and in total: zeros, their patterns, bytes and FLOPs.
 
     source: a module; a `Sparsifier`, for its model as `finalize` would return it; a state dict; a checkpoint file or
-    Hugging Face folder. Of a module, ``layers`` are the weights that ``select`` picks (by default `matmul_weights`),
+    Hugging Face folder. Of a module, ``layers`` are the weights that ``select`` picks (by default `weight_matrices`),
     tied ones once. A file or state dict knows no modules: there they are the floating-point and int8 tensors of two or
     more dimensions, tied ones once where they share memory, and every floating-point tensor but batch-norm statistics
     is a parameter; ``skipped`` names the others.
@@ -177,7 +177,7 @@ def audit(
         names = {weight.name for weight in source.weights}
         return _of_model(source.finalized_copy(), lambda name, parameter, module: name in names, example, masks)
     if isinstance(source, nn.Module):
-        return _of_model(source, select or matmul_weights, example, masks)
+        return _of_model(source, select or weight_matrices, example, masks)
     if select is not None or example is not None:
         raise ValueError("a checkpoint knows no modules, which select and example need; load it into its model first")
     if isinstance(source, Mapping):

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from openwork.core.technique import Op, Reparameterization, ReparameterizedWeight
+from openwork.core.parameters.technique import Reparameterization
+from openwork.core.parameters.weight import Op, ReparameterizedWeight
 from openwork.techniques.l0 import check_gates, expected_l2, hard_concrete, initial_log_alpha, open_probability, stretch
 
 LIMIT = math.log(100)  # of |log alpha|, as in the authors' code

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from openwork.core.noise import uniform
-from openwork.core.technique import Op, Reparameterization, ReparameterizedWeight
+from openwork.core.parameters.noise import uniform
+from openwork.core.parameters.technique import Reparameterization
+from openwork.core.parameters.weight import Op, ReparameterizedWeight
 
 EPS = 1e-8
 BETA = 2 / 3  # temperature
@@ -33,7 +34,7 @@ class L0(Reparameterization):
     """
 
     dropout: float = field(default=0.1, kw_only=True)
-    weight_decay: float = field(default=0.0, kw_only=True, metadata={"added later": True})
+    weight_decay: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

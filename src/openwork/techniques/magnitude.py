@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from openwork.core.technique import MaskTechnique
+from openwork.core.masks.evidence import View
+from openwork.core.masks.technique import MaskTechnique
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,6 @@ class GradualMagnitude(MaskTechnique):
     schedule, the same sparsity in every tensor and ``hidden="trained"``.
     """
 
-    def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator, reference: Tensor) -> Tensor:
+    def scores(self, view: View) -> Tensor:
         """|w|."""
-        return weight.abs()
+        return view.weight.abs()

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from openwork.core.technique import Hidden, MaskTechnique
-from openwork.core.threshold import uniform_like
+from openwork.core.masks.evidence import View
+from openwork.core.masks.technique import Hidden, MaskTechnique
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,6 @@ class RandomPruning(MaskTechnique):
 
     hidden: Hidden = field(default="lost", init=False, repr=False)
 
-    def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator, reference: Tensor) -> Tensor:
+    def scores(self, view: View) -> Tensor:
         """Uniform in [0, 1) for the weights kept until now, -inf for the others."""
-        return torch.where(mask, uniform_like(weight, generator), -math.inf)
+        return torch.where(view.mask, view.uniform(), -math.inf)

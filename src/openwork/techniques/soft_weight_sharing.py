@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from openwork.core.technique import Reparameterization, ReparameterizedWeight
+from openwork.core.parameters.technique import Reparameterization
+from openwork.core.parameters.weight import ReparameterizedWeight
 
 SPREAD, STD = 0.6, 0.25  # of the initial means, and of the initial components
 ZERO_PRIOR, OTHER_PRIOR = (5e3, 2.0), (250.0, 0.1)  # Gamma(a, b) on the precisions

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from openwork.core.noise import normal
-from openwork.core.technique import Op, Reparameterization, ReparameterizedWeight
+from openwork.core.parameters.noise import normal
+from openwork.core.parameters.technique import Reparameterization
+from openwork.core.parameters.weight import Op, ReparameterizedWeight
 
 EPS = 1e-8
 K1, K2, K3 = 0.63576, 1.87320, 1.48695  # the fit of section 4.2
@@ -33,7 +34,7 @@ class VariationalDropout(Reparameterization):
     threshold: float = field(default=3.0, kw_only=True)
     log_sigma2: float = field(default=-10.0, kw_only=True)
     clip: float = field(default=8.0, kw_only=True)
-    train_clip: bool = field(default=False, kw_only=True, metadata={"added later": True})
+    train_clip: bool = field(default=False, kw_only=True)
     share_noise: bool = field(default=True, kw_only=True)
 
     def distribution(self, weight: Tensor, generator: torch.Generator) -> "GaussianWeight":

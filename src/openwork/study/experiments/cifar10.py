@@ -7,16 +7,17 @@ all it has; a run's title says which. ``seed=1`` and so on give the other seeds,
 from openwork.core.schedules import Constant, Linear
 from openwork.core.selection import matching
 from openwork.study.data.cifar10 import only_jpeg
+from openwork.study.experiments.origin import Pretrained
 from openwork.study.experiments.run import Run
 from openwork.study.tasks.cifar10 import Cifar10Vgg, Cifar10WideResNet
 from openwork.techniques.l0 import L0
 from openwork.techniques.variational_dropout import VariationalDropout
 
-IMAGES = 50_000
+IMAGES, EPOCHS = 50_000, 40
 WIDTHS = (0.25, 0.5, 1.0, 1.5, 2.0)
 
 
-def vgg(epochs: int = 40) -> list[Run]:
+def vgg(epochs: int = EPOCHS) -> list[Run]:
     """For each width: dense with binary dropout, and SparseVD that starts from it.
 
     SparseVD's own settings: log sigma^2 starts at -15, the KL term is off for the first 2.5 % of the steps and full
@@ -26,11 +27,12 @@ def vgg(epochs: int = 40) -> list[Run]:
     steps, rate, jpeg = epochs * IMAGES // 100, 1e-5 * 200 / epochs, only_jpeg()
     ramp = Linear(1 / IMAGES, begin=steps // 40, end=steps // 10)
     sparse_vd = VariationalDropout(ramp, log_sigma2=-15.0)
+    variant = "" if epochs == EPOCHS else f"{epochs} epochs"
     runs = []
     for width in WIDTHS:
         dense = Run(Cifar10Vgg(peak_learning_rate=rate, width=width, dropout=True, jpeg=jpeg), None, steps)
         task = Cifar10Vgg(peak_learning_rate=rate, width=width, l2=0.0, jpeg=jpeg)
-        runs += [dense, Run(task, sparse_vd, steps, start=dense)]
+        runs += [dense, Run(task, sparse_vd, steps, origin=Pretrained(dense), variant=variant)]
     return runs
 
 

@@ -7,7 +7,7 @@ paper's, in fractions of the training; the coefficients of variational dropout a
 
 from dataclasses import replace
 
-from openwork.core.allocations import PerLayer
+from openwork.core.masks.allocations import PerLayer
 from openwork.core.schedules import Constant, Cubic, Linear
 from openwork.core.selection import excluding
 from openwork.study.data.cifar10 import only_jpeg
@@ -35,7 +35,7 @@ def dense(epochs: int = EPOCHS) -> list[Run]:
 def magnitude(epochs: int = EPOCHS) -> list[Run]:
     """Magnitude pruning, the same sparsity in every layer."""
     techniques = [GradualMagnitude(_pruning(sparsity, epochs), hidden="trained") for sparsity in SPARSITIES]
-    return _seeds([Run(_task(), technique, _steps(epochs)) for technique in techniques])
+    return _seeds([Run(_task(), technique, _steps(epochs), variant=_length(epochs)) for technique in techniques])
 
 
 def extended(epochs: int = EPOCHS) -> list[Run]:
@@ -43,13 +43,14 @@ def extended(epochs: int = EPOCHS) -> list[Run]:
     layers, dense_first = PerLayer({"fc": 0.8}), excluding("conv1.weight")
     longer = 1.5 * epochs
     techniques = [GradualMagnitude(_pruning(s, longer), allocation=layers, hidden="trained") for s in SPARSITIES]
-    return _seeds([Run(_task(), technique, _steps(longer), select=dense_first) for technique in techniques])
+    variant = ", ".join(filter(None, ("extended", _length(epochs))))
+    return _seeds([Run(_task(), t, _steps(longer), select=dense_first, variant=variant) for t in techniques])
 
 
 def random_pruning(epochs: int = EPOCHS) -> list[Run]:
     """Random pruning, the same sparsity in every layer."""
     techniques = [RandomPruning(_pruning(sparsity, epochs)) for sparsity in SPARSITIES]
-    return _seeds([Run(_task(), technique, _steps(epochs)) for technique in techniques])
+    return _seeds([Run(_task(), technique, _steps(epochs), variant=_length(epochs)) for technique in techniques])
 
 
 def variational_dropout(epochs: int = EPOCHS) -> list[Run]:
@@ -57,14 +58,15 @@ def variational_dropout(epochs: int = EPOCHS) -> list[Run]:
     task, steps = replace(_task(), decay_random=True), _steps(epochs)
     begin, end = steps * 20 // 128, steps * 68 // 128
     ramps = [Linear(weight * EPOCHS / epochs / IMAGES, begin=begin, end=end) for weight in KL_WEIGHTS]
-    return _seeds([Run(task, VariationalDropout(ramp, threshold=0.5, log_sigma2=-15.0), steps) for ramp in ramps])
+    techniques = [VariationalDropout(ramp, threshold=0.5, log_sigma2=-15.0) for ramp in ramps]
+    return _seeds([Run(task, technique, steps, variant=_length(epochs)) for technique in techniques])
 
 
 def l0(epochs: int = EPOCHS) -> list[Run]:
     """L0 with an initial dropout rate of 10 %, and its own form of weight decay."""
     coefficients = [Constant(weight * EPOCHS / epochs / IMAGES) for weight in L0_WEIGHTS]
     techniques = [L0(coefficient, weight_decay=_task().weight_decay) for coefficient in coefficients]
-    return _seeds([Run(_task(), technique, _steps(epochs)) for technique in techniques])
+    return _seeds([Run(_task(), technique, _steps(epochs), variant=_length(epochs)) for technique in techniques])
 
 
 def comparison(epochs: int = EPOCHS) -> list[Run]:
@@ -80,6 +82,11 @@ def _task() -> Cifar10ResNet:
 
 def _steps(epochs: float) -> int:
     return int(epochs * (IMAGES // Cifar10ResNet.batch_size))
+
+
+def _length(epochs: float) -> str:
+    """The variant of a technique that trains for another time: one line with the others would compare two budgets."""
+    return "" if epochs == EPOCHS else f"{epochs:g} epochs"
 
 
 def _pruning(sparsity: float, epochs: float) -> Cubic:

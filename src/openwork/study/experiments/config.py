@@ -4,29 +4,32 @@ import ast
 import dataclasses
 import importlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import FunctionType
 from typing import Any
 
-TRUSTED = ("openwork", "torch")
+from openwork.study.experiments.names import name_of, named
+
+TRUSTED = ("torch",)
+"""The packages beside openwork itself that a description may always name."""
 
 
-def to_plain(value: Any) -> Any:
-    """Dataclasses, functions, classes, sequences and mappings as JSON values. Raises ValueError for anything else.
+def to_plain(value: Any, *, defaults: bool = False) -> Any:
+    """Dataclasses, functions, classes, sequences and mappings as JSON values.
 
-    A dataclass field with the metadata {"added later": True} is left out at its default, so that the ids of runs from
-    before it was there stay.
+    A field of a dataclass that equals its default is left out, so that a field can be added and no id changes; with
+    ``defaults`` it is there, too, for readers. Raises ValueError for anything else.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        items = [(f, getattr(value, f.name)) for f in dataclasses.fields(value) if f.init]
-        fields = {f.name: to_plain(v) for f, v in items if not (f.metadata.get("added later") and v == f.default)}
-        return {"type": _path(type(value)), **fields}
+        fields = {f.name: to_plain(getattr(value, f.name), defaults=defaults) for f in _settable(value)}
+        kept = fields if defaults else _changed(value)
+        return {"type": name_of(type(value)), **{name: fields[name] for name in kept}}
     if isinstance(value, FunctionType | type):
-        return {"import": _path(value)}
+        return {"import": name_of(value)}
     if isinstance(value, tuple | list):
-        return [to_plain(item) for item in value]
+        return [to_plain(item, defaults=defaults) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item, defaults=defaults) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ValueError(f"{value!r} cannot be part of a run; use dataclasses, functions, numbers, strings and tuples")
@@ -40,8 +43,8 @@ def canonical(value: Any) -> str:
 def from_plain(plain: Any, trusted: Collection[str] = TRUSTED) -> Any:
     """The value that `to_plain` turned into ``plain``; lists become tuples.
 
-    Only dataclasses are built, and only names inside the ``trusted`` packages are imported: a file from somewhere else
-    must not choose what code runs. Raises ValueError otherwise.
+    Only dataclasses are built, and besides openwork's public names only those inside the ``trusted`` packages are
+    imported: a file from somewhere else must not choose what code runs. Raises ValueError otherwise.
     """
     if isinstance(plain, list):
         return tuple(from_plain(item, trusted) for item in plain)
@@ -62,18 +65,20 @@ def from_plain(plain: Any, trusted: Collection[str] = TRUSTED) -> Any:
 
 
 def packages(plain: Any) -> set[str]:
-    """The packages that `from_plain` has to import for ``plain``, to trust what this very program has described."""
+    """The packages that `from_plain` has to trust for ``plain``, which this very program has described."""
     if isinstance(plain, list):
         return set().union(*map(packages, plain))
     if not isinstance(plain, dict):
         return set()
-    names = {plain[key].partition(":")[0].partition(".")[0] for key in ("type", "import") if key in plain}
-    return names.union(*map(packages, plain.values()))
+    places = [plain[key] for key in ("type", "import") if ":" in plain.get(key, "")]
+    return {_package(place) for place in places}.union(*map(packages, plain.values()))
 
 
 def describe(value: Any) -> str:
-    """A value as a short text; of a dataclass, without the fields that have their defaults."""
+    """A value as a short text; of a dataclass what its ``__str__`` says, or the fields that have not their defaults."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if "__str__" in vars(type(value)):
+            return str(value)
         return f"{type(value).__name__}({inside(value)})"
     if isinstance(value, tuple):
         return f"({', '.join(describe(item) for item in value)})"
@@ -86,8 +91,7 @@ def inside(value: Any, prefix: str = "") -> str:
     """The fields of a dataclass that differ from their defaults, as ``field=value, ...``; "" for anything else."""
     if not dataclasses.is_dataclass(value):
         return ""
-    items = [(f, getattr(value, f.name)) for f in dataclasses.fields(value) if f.init]
-    return ", ".join(f"{prefix}{f.name}={describe(item)}" for f, item in items if item != f.default)
+    return ", ".join(f"{prefix}{name}={describe(item)}" for name, item in _changed(value).items())
 
 
 def override(value: Any, settings: Iterable[str]) -> Any:
@@ -116,7 +120,7 @@ class _Setting:
 
 def _replaced(value: Any, changes: dict[str, Any]) -> Any:
     """All changes of one dataclass at once: begin and end may only make sense together."""
-    fields = [f.name for f in dataclasses.fields(value) if f.init] if dataclasses.is_dataclass(value) else []
+    fields = [f.name for f in _settable(value)] if dataclasses.is_dataclass(value) else []
     new = {}
     for name, change in changes.items():
         if name not in fields:
@@ -162,14 +166,34 @@ def find(path: str) -> Any:
     return value
 
 
-def _find(path: str, trusted: Collection[str]) -> Any:
-    package = path.partition(":")[0].partition(".")[0]
+def _find(name: Any, trusted: Collection[str]) -> Any:
+    if not isinstance(name, str):
+        raise ValueError(f"{name!r} is not the name of a value; the run's description is damaged")
+    if ":" not in name:
+        return named(name)
+    if (package := _package(name)) == "openwork":
+        raise ValueError(
+            f"the run uses {name}, a name from before format 2 of run directories; use the openwork that wrote it, or "
+            "train the run again in another folder"
+        )
     if package not in trusted:
-        raise ValueError(f"the run uses {path}, and {package!r} is not trusted; pass --trust {package} if it is yours")
-    return find(path)
+        raise ValueError(f"the run uses {name}, and {package!r} is not trusted; pass --trust {package} if it is yours")
+    return find(name)
 
 
-def _path(value: type | Callable[..., Any]) -> str:
-    if "<" in value.__qualname__:
-        raise ValueError(f"{value.__qualname__} has no importable name; define it at the top of a module")
-    return f"{value.__module__}:{value.__qualname__}"
+def _package(place: str) -> str:
+    return place.partition(":")[0].partition(".")[0]
+
+
+def _settable(value: Any) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(value) if field.init]
+
+
+def _changed(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass that do not equal their defaults, in their order."""
+    items = [(field, getattr(value, field.name)) for field in _settable(value)]
+    return {field.name: item for field, item in items if item != _default(field)}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

@@ -8,7 +8,7 @@ threshold), model.safetensors (the finalized model) and result.json: where it ex
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from openwork.core.patterns import DivergedError
+from openwork.core.masks.check import DivergedError
 from openwork.inspect.flops import count_flops
 from openwork.inspect.report import audit
 from openwork.study.experiments.checkpoint import (
@@ -32,7 +32,7 @@ from openwork.study.experiments.config import canonical, to_plain
 from openwork.study.experiments.environment import environment
 from openwork.study.experiments.expected_flops import expected_flops
 from openwork.study.experiments.live import Live, compiled, prepare
-from openwork.study.experiments.run import Run, with_starts
+from openwork.study.experiments.run import Run, with_prerequisites
 from openwork.study.files import remove_leftovers, write_atomically, write_text, writing
 from openwork.study.processes import barrier
 from openwork.study.results.history import snapshot_steps, write_snapshot
@@ -61,16 +61,17 @@ def execute(
     call it, with a directory that all of them see; the first one writes.
     ``snapshots``: how many finalized copies of the selected weights to keep besides the initial one, at the evaluations
     nearest to evenly spread; not part of the run's identity, so a run that is done gets none.
-    Raises ValueError for more snapshots than evaluations, for a task whose metric is not declared or not returned, and
-    where the run that this one starts from has diverged;
-    ClaimedError where another process is training the run; WriteError where the disk is full.
+    Raises ValueError for more snapshots than evaluations, for a task whose metric is not declared or not returned,
+    where the run that this one starts from has diverged, and for a directory from before format 2; ClaimedError where
+    another process is training the run; WriteError where the disk is full.
     """
     folder = directory / run.id
     if (folder / "result.json").exists():
         return read_result(folder / "result.json")
+    refuse_old([folder])
     every = max(run.steps // evaluations, 1)
     kept = snapshot_steps(run.steps, every, snapshots)
-    for each in with_starts([run]):
+    for each in with_prerequisites([run]):
         check_metric(each.task, torch.device(device))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,14 +79,30 @@ def execute(
         if (folder / "result.json").exists():  # another process was faster
             return read_result(folder / "result.json")
         remove_leftovers(folder)
-        write_text(folder / "run.json", json.dumps(to_plain(run), indent=2) + "\n")
+        write_text(folder / "run.json", json.dumps(to_plain(run, defaults=True), indent=2) + "\n")
         weights, zeros = (
-            _finalized_weights(run, other, directory, device, compile, evaluations) for other in (run.start, run.zeros)
+            _finalized_weights(run, other, directory, device, compile, evaluations)
+            for other in (run.first_weights, run.kept_zeros)
         )
         live = prepare(run, torch.device(device), weights, zeros)
         result = _train(live, folder, compile=compile, every=every, kept=kept, progress=progress)
         (folder / "failed.json").unlink(missing_ok=True)
         return result
+
+
+def refuse_old(folders: Iterable[Path]) -> None:
+    """Raises ValueError for a run's directory from before format 2: the same run would be trained again beside it."""
+    for folder in folders:
+        try:
+            with (folder / "run.json").open("rb") as file:
+                old = b'"type": "openwork.' in file.read(80)
+        except OSError:
+            continue
+        if old:
+            raise ValueError(
+                f"{folder} is of a run from before format 2 of run directories, when runs had other ids; give another "
+                "folder, or use the openwork that wrote it"
+            )
 
 
 def _train(

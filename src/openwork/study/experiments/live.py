@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.schedules import Constant
-from openwork.core.selection import find_weights
+from openwork.core.selection import Select, find_weights
 from openwork.core.sparsifier import Sparsifier, sparsify
 from openwork.study.experiments.checkpoint import load_model, mismatch, model_state, read_checkpoint
 from openwork.study.experiments.config import TRUSTED, canonical, from_plain, override
+from openwork.study.experiments.origin import Origin
 from openwork.study.experiments.run import Run
 from openwork.study.training.loop import Objective
 from openwork.techniques.magnitude import GradualMagnitude
@@ -72,9 +73,10 @@ def prepare(
 
     zeros: finalized weights of the run whose zeros are kept.
     """
-    torch.manual_seed(run.seed if run.initial_seed is None else run.initial_seed)
+    initial_seed = run.origin.initial_seed if run.origin else None
+    torch.manual_seed(run.seed if initial_seed is None else initial_seed)
     model = run.task.model().to(device)
-    if run.initial_seed is not None:
+    if initial_seed is not None:
         torch.manual_seed(run.seed)
     if weights is not None:
         try:
@@ -82,23 +84,23 @@ def prepare(
         except RuntimeError as error:
             raise ValueError(f"the weights to start from do not fit the model: {mismatch(error)}") from error
     if zeros is not None:
-        _keep_zeros(model, run, zeros)
-    technique = GradualMagnitude(Constant(0.0)) if run.zeros else run.technique
+        assert run.origin
+        _keep_zeros(model, run.select, run.origin, zeros)
+    technique = GradualMagnitude(Constant(0.0)) if run.kept_zeros else run.technique
     if technique is None:
         return Live(run, model, None, device)
-    sparsifier = sparsify(model, technique, select=run.select, seed=run.seed, from_zeros=zeros is not None)
+    sparsifier = sparsify(model, technique, select=run.select, seed=run.seed, keep_zeros=zeros is not None)
     return Live(run, model, sparsifier, device)
 
 
 @torch.no_grad()
-def _keep_zeros(model: nn.Module, run: Run, zeros: Mapping[str, Tensor]) -> None:
-    for weight in find_weights(model, run.select)[0]:
+def _keep_zeros(model: nn.Module, select: Select, origin: Origin, zeros: Mapping[str, Tensor]) -> None:
+    for weight in find_weights(model, select)[0]:
         parameter = weight.parameter
         if weight.name not in zeros or zeros[weight.name].shape != parameter.shape:
             raise ValueError(f"the zeros to keep do not fit the model: {weight.name} is not there in its shape")
         kept = zeros[weight.name].to(parameter.device) != 0
-        # Glorot & Bengio's and He et al.'s variances are inverse to the connections of a unit.
-        parameter.mul_(kept / kept.float().mean().sqrt() if run.augmented and kept.any() else kept)
+        parameter.mul_(origin.scale(kept))
 
 
 def compiled(live: Live) -> Objective:

@@ -3,16 +3,17 @@
 ``seed=1`` and so on give the other seeds; what starts from a dense run starts from that of its own seed.
 """
 
-from openwork.core.allocations import ErdosRenyiKernel, GlobalRanking
+from openwork.core.masks.allocations import ERK, GlobalRanking
 from openwork.core.schedules import Constant, Cubic, Linear
 from openwork.core.technique import Technique
+from openwork.study.experiments.origin import Pretrained
 from openwork.study.experiments.run import Run
 from openwork.study.tasks.lenet import MnistLeNet5Caffe, MnistLeNet300100
-from openwork.techniques.dns import DynamicSurgery, Splicing
+from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0
-from openwork.techniques.han import PruneRetrain
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude
+from openwork.techniques.prune_retrain import PruneRetrain
 from openwork.techniques.random import RandomPruning
 from openwork.techniques.soft_weight_sharing import SoftWeightSharing
 from openwork.techniques.variational_dropout import VariationalDropout
@@ -73,9 +74,9 @@ def table() -> list[Run]:
         tuned, shared = kind(peak_learning_rate=1e-4), kind(peak_learning_rate=5e-4)
         runs += [trained, *(Run(kind(), technique, STEPS) for technique in _from_scratch())]
         runs += [
-            Run(tuned, PruneRetrain(Linear(1.5, end=100 * EPOCH, every=20 * EPOCH)), STEPS, start=trained),
-            Run(tuned, DynamicSurgery(Splicing(14_000), rate=2.0), STEPS, start=trained),
-            Run(shared, SoftWeightSharing(Constant(0.003 / IMAGES)), 30 * EPOCH, start=trained),
+            Run(tuned, PruneRetrain(Linear(1.5, end=100 * EPOCH, every=20 * EPOCH)), STEPS, origin=Pretrained(trained)),
+            Run(tuned, DynamicSurgery(Splicing(14_000), rate=2.0), STEPS, origin=Pretrained(trained)),
+            Run(shared, SoftWeightSharing(Constant(0.003 / IMAGES)), 30 * EPOCH, origin=Pretrained(trained)),
         ]
     return runs
 
@@ -86,7 +87,7 @@ def _from_scratch() -> list[Technique]:
         VariationalDropout(_kl_ramp()),
         *(GradualMagnitude(schedule) for schedule in pruning),
         *(GradualMagnitude(schedule, allocation=GlobalRanking()) for schedule in pruning),
-        *(GradualMagnitude(schedule, allocation=ErdosRenyiKernel()) for schedule in pruning),
+        *(GradualMagnitude(schedule, allocation=ERK()) for schedule in pruning),
         *(RandomPruning(schedule) for schedule in pruning),
         *(L0(Constant(weight / IMAGES)) for weight in L0_WEIGHTS),
         *(GroupL0(Constant(weight / IMAGES), weight_decay=5e-4 / IMAGES) for weight in L0_WEIGHTS),

@@ -11,7 +11,7 @@ from statistics import median
 import torch
 
 from openwork.study.experiments.live import prepare
-from openwork.study.experiments.run import Run, with_starts
+from openwork.study.experiments.run import Run, with_prerequisites
 from openwork.study.experiments.sweep import completed_steps, known_outcome
 from openwork.study.results.store import read_results
 from openwork.study.training.loop import train
@@ -53,7 +53,7 @@ def prices(
     none, what ``measure`` says in milliseconds of the first run that is still to be trained. Nothing is written.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
-    for run in with_starts(runs):
+    for run in with_prerequisites(runs):
         groups.setdefault((run.task.title, run.name), []).append(run)
     times: dict[tuple[str, str], list[float]] = {}
     for result in read_results(directory, layers=False) if directory.is_dir() else []:

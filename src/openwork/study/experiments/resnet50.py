@@ -7,7 +7,7 @@ so on give the other seeds.
 from dataclasses import replace
 from itertools import product
 
-from openwork.core.allocations import PerLayer
+from openwork.core.masks.allocations import PerLayer
 from openwork.core.schedules import Constant, Cubic, Linear
 from openwork.core.selection import excluding
 from openwork.core.technique import Technique
@@ -164,4 +164,4 @@ def _extended(sparsity: float, begin: int, end: int, every: int, smoothing: floa
     schedule = Cubic(sparsity, begin=begin, end=end, every=every)
     technique = GradualMagnitude(schedule, allocation=PerLayer({"fc": 0.8}), hidden="trained")
     task = ImageNetResNet(batch_size=4 * BATCH, epochs=1.5 * EPOCHS, milestones=_MILESTONES, label_smoothing=smoothing)
-    return Run(task, technique, EXTENDED_STEPS, select=excluding("conv1.weight"))
+    return Run(task, technique, EXTENDED_STEPS, select=excluding("conv1.weight"), variant="extended")

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from openwork.study.experiments.claim import ClaimedError
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.run import Run, with_starts
+from openwork.study.experiments.execute import execute, refuse_old
+from openwork.study.experiments.run import Run, with_prerequisites
 from openwork.study.files import no_space, write_text, writing
 from openwork.study.results.history import read_metrics
 from openwork.study.results.result import FORMAT, Result
@@ -136,16 +136,18 @@ def sweep(
     A run that raises has failed, and is not tried again without ``retry_failed``; nor is one whose process died
     `CRASHES` times at one place. What starts from a run that failed or diverged has failed. A run that another
     process is training is waited for. ``watch`` is called at the beginning and at least each few seconds.
+    Raises ValueError for a directory with runs from before format 2, whose ids were others.
     Raises OSError where the disk is full, which is no run's fault: finished runs are kept, and a later call goes on.
     """
-    state = Sweep(directory, {run.id: run for run in with_starts(runs)})
+    refuse_old(directory.glob("*"))
+    state = Sweep(directory, {run.id: run for run in with_prerequisites(runs)})
     waiting: dict[str, list[str]] = defaultdict(list)
     ready: deque[str] = deque()
     claimed: deque[tuple[float, str]] = deque()
     crashes: dict[str, tuple[int, int]] = {}
 
     def enqueue(id: str) -> None:
-        for needed in state.runs[id].before:
+        for needed in state.runs[id].prerequisites:
             outcome = state.outcomes.get(needed.id)
             if outcome is None:
                 waiting[needed.id].append(id)

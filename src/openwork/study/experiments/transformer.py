@@ -8,7 +8,7 @@ the same comparison on some 230,000 pairs.
 from dataclasses import replace
 from itertools import product
 
-from openwork.core.allocations import PerLayer
+from openwork.core.masks.allocations import PerLayer
 from openwork.core.schedules import AveragedCubic, Cubic, Linear, Schedule
 from openwork.core.selection import excluding
 from openwork.core.technique import Technique
@@ -116,18 +116,18 @@ def scratch_and_lottery() -> list[Run]:
 
 def dense_embedding() -> Run:
     """Magnitude pruning of all but the shared matrix, at 90 %."""
-    return Run(WMT14, _pruned(0.9), STEPS, select=excluding("embedding.*", "softmax.*"))
+    return Run(WMT14, _pruned(0.9), STEPS, select=excluding("embedding.*", "softmax.*"), variant="dense embedding")
 
 
 def other_embedding() -> Run:
     """Magnitude pruning to 90 %, of the shared matrix to 80 %."""
     technique = GradualMagnitude(_pruned(0.9).schedule, hidden="trained", allocation=PerLayer({"embedding": 0.8}))
-    return Run(WMT14, technique, STEPS)
+    return Run(WMT14, technique, STEPS, variant="embedding at 80 %")
 
 
 def split_heads() -> Run:
     """Magnitude pruning to 90 % where each head's query, key and value are matrices of their own."""
-    return Run(replace(WMT14, split_heads=True), _pruned(0.9), STEPS)
+    return Run(replace(WMT14, split_heads=True), _pruned(0.9), STEPS, variant="split heads")
 
 
 def small() -> list[Run]:
@@ -149,7 +149,8 @@ def small() -> list[Run]:
         *(Run(with_dropout, GradualMagnitude(schedule, hidden="trained"), steps) for schedule in pruning),
         *(Run(with_dropout, RandomPruning(schedule), steps) for schedule in pruning),
         *(Run(without, VariationalDropout(ramp), steps) for ramp in kl),
-        *(Run(each, L0(ramp), steps) for ramp in gates for each in (with_dropout, without)),
+        *(Run(without, L0(ramp), steps) for ramp in gates),
+        *(Run(with_dropout, L0(ramp), steps, variant="dropout") for ramp in gates),
     ]
 
 

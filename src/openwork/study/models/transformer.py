@@ -23,7 +23,7 @@ NEVER = -1e9  # finite: a row that may look nowhere gives numbers, not NaN
 class Transformer(nn.Module):
     """Ids of source and target -> logits of each target token given the source and the target tokens before it.
 
-    With the defaults and 33,288 ids 61,163,520 parameters, of which `matmul_weights` selects 61,083,648.
+    With the defaults and 33,288 ids 61,163,520 parameters, of which `weight_matrices` selects 61,083,648.
 
     residual_dropout: of embeddings and of what is added to the residual stream; attention_dropout: of attention
     weights; hidden_dropout: of the feed-forward layers' hidden units. split_heads: query, key and value have a matrix

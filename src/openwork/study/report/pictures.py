@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from openwork.study.report.html import draw
 from openwork.study.report.style import left_axis, require_study_extra
 from openwork.study.report.weights import frames, panels, strip
 from openwork.study.results.history import read_metrics, read_snapshots
+from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
 
 if TYPE_CHECKING:
@@ -59,9 +61,8 @@ def write_pictures(folders: Sequence[Path], out: Path, *, field: str | None = No
         missing = [
             f"{folder} is not finished; it is not in the picture" for folder in folders if not results[folder].exists()
         ]
-        draw(
-            against([read_result(path) for path in results.values() if path.exists()], field), out / "against", written
-        )
+        rows = [_described(folder) for folder, result in results.items() if result.exists()]
+        draw(against(rows, field), out / "against", written)
         return written, missing
     for folder in folders:
         missing += _weights(folder, out, "weights" if len(folders) == 1 else f"weights-{folder.name}", written)
@@ -69,6 +70,16 @@ def write_pictures(folders: Sequence[Path], out: Path, *, field: str | None = No
     runs = [Curves(f.name, label, read_metrics(f)) for f, label in zip(folders, labels, strict=True)]
     missing += _charts(runs, out, written)
     return written, missing
+
+
+def _described(folder: Path) -> Result:
+    """The result of a run, with the description that has its defaults, too."""
+    path = folder / "run.json"
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); give another run, or run this one again") from error
+    return replace(read_result(folder / "result.json"), run=description)
 
 
 def layer_curves(runs: Sequence[Curves]) -> list[Chart]:

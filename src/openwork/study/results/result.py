@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from typing import Any, Literal, NamedTuple, TypeGuard
 
 from openwork.study.evaluation.metric import Metric
 
-FORMAT = 1
+FORMAT = 2
+"""Of run directories and rows. 1 named openwork's values by their modules, so that ids were others."""
 
 _TEXT = ("id", "status", "name", "settings", "task", "execution")
 _KEYS = (
@@ -122,10 +123,12 @@ class Result:
     @property
     def kept_zeros(self) -> KeptZeros | None:
         """The zeros of another run that this one keeps from its first step on; None where there are none."""
-        if not (zeros := self.run.get("zeros")):
+        origin = self.run.get("origin") or {}
+        if (kind := origin.get("type")) not in ("LotteryTicket", "Scratch"):
             return None
-        ticket = self.name.startswith("LotteryTicket")
-        return KeptZeros(_canonical(zeros["technique"]), zeros["steps"], ticket, self.run.get("augmented", False))
+        zeros = origin["run"]
+        ticket, augmented = kind == "LotteryTicket", origin.get("augmented", False)
+        return KeptZeros(canonical(zeros["technique"]), zeros["steps"], ticket, augmented)
 
     @cached_property
     def group(self) -> str:
@@ -133,28 +136,7 @@ class Result:
         run = _without_seeds(self.run)
         if self.threshold is not None and isinstance(technique := run.get("technique"), dict):
             run["technique"] = {key: value for key, value in technique.items() if key != "threshold"}
-        return f"{_canonical(run)}@{self.threshold:g}" if self.threshold is not None else _canonical(run)
-
-    def at(self, threshold: float, settings: str, after: Mapping[str, float], selected: float, every: float) -> Result:
-        """The result of the same checkpoint at another threshold, with the id ``<id>@<threshold>``.
-
-        It cost no training, so that sums of hours stay right, and lists no layers.
-        """
-        technique = {**(self.run.get("technique") or {}), "threshold": threshold}
-        return replace(
-            self,
-            id=f"{self.id}@{threshold:g}",
-            settings=settings,
-            run={**self.run, "technique": technique},
-            threshold=threshold,
-            before=None,
-            after=after,
-            sparsity=selected,
-            sparsity_all=every,
-            layers=(),
-            cost=Cost(seconds=0.0),
-            trained=False,
-        )
+        return f"{canonical(run)}@{self.threshold:g}" if self.threshold is not None else canonical(run)
 
 
 def parsed(content: object, *, layers: bool = True) -> Result:
@@ -222,12 +204,15 @@ def check_measured(metric: Metric, after: object, sparsity: Mapping[str, Any]) -
 
 def _without_seeds(run: Mapping[str, Any]) -> dict[str, Any]:
     """The description of a run without its seed and, as it follows that, its pre-training's."""
-    return {
-        key: _without_seeds(value) if key == "start" and value else value for key, value in run.items() if key != "seed"
-    }
+    plain = {key: value for key, value in run.items() if key != "seed"}
+    origin = plain.get("origin") or {}
+    if origin.get("type") == "Pretrained":
+        plain["origin"] = {**origin, "run": _without_seeds(origin["run"])}
+    return plain
 
 
-def _canonical(plain: Any) -> str:
+def canonical(plain: Any) -> str:
+    """The one JSON text of equal descriptions, as that of a run whose hash is its id."""
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 

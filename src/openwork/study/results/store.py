@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openwork.study.files import write_atomically, write_text
-from openwork.study.results.result import FORMAT, Result, parsed
+from openwork.study.results.result import FORMAT, Result, canonical, parsed
 from openwork.study.results.thresholds import threshold_results
 
 _MEASURED = ("accuracy", "loss", "sparsity", "value")
@@ -36,6 +36,7 @@ COLUMNS = (
     "execution",
     *_ENVIRONMENT,
     "id",
+    "run",
     "format",
 )
 _WHOLE = {"seed", "step", "peak_memory_bytes", "threads", "format"}
@@ -47,7 +48,7 @@ _COMPUTED = [c for c in COLUMNS if c in ("status", "step") or c.startswith(("spa
 def read_results(directory: Path, *, layers: bool = True) -> list[Result]:
     """Every finished or diverged run under `directory`, sorted by name, settings and seed; ``layers``: with theirs.
 
-    A run is a folder `directory/<run id>/` that holds a `result.json` of format 1; folders without
+    A run is a folder `directory/<run id>/` that holds a `result.json` of this format; folders without
     one are interrupted or foreign and are left to `unfinished`. One whose folder keeps other
     thresholds has a result for each of them, too (`thresholds.threshold_results`).
 
@@ -191,7 +192,8 @@ def read_result(path: Path, *, layers: bool = True) -> Result:
     content = read_content(path)
     if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
         raise ValueError(
-            f"{path} has format {content['format']!r}, this openwork reads {FORMAT}; use the openwork that wrote it"
+            f"{path} has format {content['format']!r}, this openwork reads {FORMAT}; use the openwork that wrote it, "
+            "or train the run again in another folder"
         )
     try:
         return parsed(content, layers=layers)
@@ -220,6 +222,8 @@ def _cell(result: Result, column: str) -> object:
         part, key = column.split("_", 1)
         measured = result.before if part == "before" else result.after
         return (measured or {}).get(result.metric.key if key == "value" else key)
+    if column == "run":
+        return canonical(result.run)  # its hash is the id
     if column == "format":
         return FORMAT
     place = result.cost if column in _COST else result.environment if column in _ENVIRONMENT else result

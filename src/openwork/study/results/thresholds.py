@@ -2,24 +2,26 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from openwork.study.files import write_text
-from openwork.study.results.result import Result, check_measured
+from openwork.study.results.result import Cost, Result, check_measured
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class AtThreshold:
     """What a run's checkpoint gives at one threshold.
 
-    settings: those of the run with that threshold. after: metrics and sparsity, as in result.json. sparsity: zeros
-    among the selected weights, 0-1; sparsity_all: among all parameters.
+    run, settings: those of the run with that threshold, as run.json has it and as text. after: metrics and sparsity, as
+    in result.json. sparsity: zeros among the selected weights, 0-1; sparsity_all: among all parameters.
     """
 
     threshold: float
+    run: Mapping[str, Any]
     settings: str
     after: Mapping[str, float]
     sparsity: float
@@ -56,6 +58,7 @@ def keep_thresholds(folder: Path, found: Iterable[AtThreshold]) -> None:
     entries = [
         {
             "threshold": one.threshold,
+            "run": one.run,
             "settings": one.settings,
             "after": dict(one.after),
             "sparsity": {"selected": one.sparsity, "all": one.sparsity_all},
@@ -66,7 +69,10 @@ def keep_thresholds(folder: Path, found: Iterable[AtThreshold]) -> None:
 
 
 def threshold_results(result: Result, folder: Path) -> list[Result]:
-    """The result of a finished run at each threshold that is kept and not its own. Raises as `read_thresholds` does."""
+    """The result of a finished run at each threshold that is kept and not its own, with the id ``<id>@<threshold>``.
+
+    They cost no training, so that sums of hours stay right, and list no layers. Raises as `read_thresholds` does.
+    """
     found = []
     for one in read_thresholds(folder):
         if result.threshold is not None and _key(one.threshold) == _key(result.threshold):
@@ -75,7 +81,22 @@ def threshold_results(result: Result, folder: Path) -> list[Result]:
             check_measured(result.metric, one.after, {"selected": one.sparsity, "all": one.sparsity_all})
         except ValueError as error:
             raise _damaged(folder, str(error)) from error
-        found.append(result.at(one.threshold, one.settings, one.after, one.sparsity, one.sparsity_all))
+        found.append(
+            replace(
+                result,
+                id=f"{result.id}@{_key(one.threshold)}",
+                settings=one.settings,
+                run=one.run,
+                threshold=one.threshold,
+                before=None,
+                after=one.after,
+                sparsity=one.sparsity,
+                sparsity_all=one.sparsity_all,
+                layers=(),
+                cost=Cost(seconds=0.0),
+                trained=False,
+            )
+        )
     return found
 
 
@@ -91,12 +112,15 @@ def _key(threshold: float) -> str:
 
 
 def _entry(one: object, folder: Path) -> AtThreshold:
-    if not isinstance(one, dict) or not one.keys() >= {"settings", "after", "sparsity"}:
-        raise _damaged(folder, "one has no threshold, settings, after or sparsity")
+    if not isinstance(one, dict) or not one.keys() >= {"run", "settings", "after", "sparsity"}:
+        raise _damaged(folder, "one has no threshold, settings, after, sparsity or run")
     threshold, sparsity = one.get("threshold"), one["sparsity"]
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not isinstance(sparsity, dict):
-        raise _damaged(folder, "one has no threshold, settings, after or sparsity")
+        raise _damaged(folder, "one has no threshold, settings, after, sparsity or run")
     if not isinstance(one["settings"], str):
         raise _damaged(folder, "settings is not text")
+    if not isinstance(one["run"], dict):
+        raise _damaged(folder, "run is not an object")
     # A sparsity that is no number is found by `check_measured`.
-    return AtThreshold(threshold, one["settings"], one["after"], sparsity.get("selected", ""), sparsity.get("all", ""))
+    zeros = sparsity.get("selected", ""), sparsity.get("all", "")
+    return AtThreshold(threshold, one["run"], one["settings"], one["after"], *zeros)

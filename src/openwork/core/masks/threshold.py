@@ -1,30 +1,18 @@
 """Exact-count thresholds: which k scores are the largest, with ties broken by a seeded draw."""
 
-import hashlib
 import math
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from openwork.core.sharded import ALONE, Shards, kth_largest_over, local, rows_like, shard_like, shards_of
+from openwork.core.sharded import ALONE, Shards, kth_largest_over, local, shard_like, shards_of
 
 
 def keep_count(n: int, sparsity: float) -> int:
     """How many of ``n`` weights stay at ``sparsity`` in [0, 1): floor(n * (1 - sparsity)), as the paper counts."""
     # 100 * (1 - 0.9) is 9.999999999999998 in binary; the user means 10.
     return math.floor(n * (1.0 - sparsity) + 1e-6)
-
-
-def seeded_generator(seed: int, step: int, name: str) -> torch.Generator:
-    """A CPU generator that depends on (seed, step, name) alone: the same on every rank, device and after a restart."""
-    digest = hashlib.blake2b(f"{seed}/{step}/{name}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
-
-
-def uniform_like(weight: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform in [0, 1), of ``weight``'s shape and sharding: drawn as a whole on the CPU, so the same everywhere."""
-    return shard_like(rows_like(torch.rand(weight.shape, generator=generator), weight).to(weight.device), weight)
 
 
 def kth_largest(values: Tensor, k: int, shards: Shards = ALONE) -> Tensor:
@@ -80,3 +68,15 @@ def keep_largest(scores: Tensor, keep: int, generator: torch.Generator) -> Tenso
             chosen = chosen[(chosen >= 0) & (chosen < ties.numel())]
         mask[ties[chosen.to(ties.device)]] = False
     return shard_like(mask.view_as(here), scores)
+
+
+def above_threshold(scores: Tensor, keep: int) -> Tensor | None:
+    """`keep_largest` but for ties, which are all kept, without waiting for the device; None where that gains nothing.
+
+    Where scores are NaN, or where fewer than ``keep`` are above -inf, the number of True is wrong as well.
+    """
+    if scores.device.type == "cpu" or shards_of(scores) is not ALONE:
+        return None
+    if keep in (0, scores.numel()):
+        return torch.full_like(scores, bool(keep), dtype=torch.bool)
+    return scores >= kth_largest(scores.flatten(), keep)

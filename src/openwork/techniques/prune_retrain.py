@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from openwork.core.allocations import AboveThreshold, Allocation
-from openwork.core.technique import Hidden, MaskTechnique
+from openwork.core.masks.allocations import Allocation, Uniform
+from openwork.core.masks.criterion import Criterion, Threshold
+from openwork.core.masks.evidence import View
+from openwork.core.masks.technique import Hidden, MaskTechnique
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,10 @@ class PruneRetrain(MaskTechnique):
     ``PruneRetrain(OneShot(1.0))`` prunes once. Start from a trained model, and retrain at a tenth of its learning rate.
     """
 
-    allocation: Allocation = field(default=AboveThreshold(), init=False, repr=False)
+    criterion: Criterion = field(default=Threshold(), init=False, repr=False)
+    allocation: Allocation = field(default=Uniform(), init=False, repr=False)
     hidden: Hidden = field(default="lost", init=False, repr=False)
 
-    def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator, reference: Tensor) -> Tensor:
+    def scores(self, view: View) -> Tensor:
         """|w| in standard deviations of the tensor as it is, zeros included; -inf for what was removed."""
-        return torch.where(mask, weight.abs() / weight.std(), -math.inf)
+        return torch.where(view.mask, view.weight.abs() / view.weight.std(), -math.inf)

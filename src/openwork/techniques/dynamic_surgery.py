@@ -10,10 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from openwork.core.allocations import AboveThreshold, Allocation
+from openwork.core.masks.allocations import Allocation, Uniform
+from openwork.core.masks.criterion import Criterion, Threshold
+from openwork.core.masks.evidence import Evidence, Kept, View
+from openwork.core.masks.technique import Hidden, MaskTechnique
 from openwork.core.schedules import Schedule
-from openwork.core.technique import Hidden, MaskTechnique
-from openwork.core.threshold import seeded_generator
+from openwork.core.seeding import seeded_generator
 
 LOWER, UPPER = 0.9, 1.1  # a kept weight goes at 0.9 of the threshold, a removed one comes back at 1.1 of it
 
@@ -35,10 +37,25 @@ class Splicing(Schedule):
         """1: the scores are in units of their thresholds."""
         return self.final
 
+    @property
+    def last(self) -> int:
+        """The step before ``stop``; masks are rarely recomputed so late."""
+        return self.stop - 1
+
     def due(self, step: int) -> bool:
         """True with a probability that falls from 1."""
         draw = float(torch.rand((), generator=seeded_generator(0, step, "splicing")))
         return 0 < step < self.stop and draw < (1 + self.gamma * step) ** -self.power
+
+
+@dataclass(frozen=True)
+class Beginning(Evidence):
+    """The mean and the standard deviation of |w| when training begins, each of shape (1,)."""
+
+    def begin(self, weight: Tensor) -> Kept:
+        """Both."""
+        magnitude = weight.abs()
+        return {"mean": magnitude.mean().reshape(1), "std": magnitude.std().reshape(1)}
 
 
 @dataclass(frozen=True)
@@ -49,17 +66,15 @@ class DynamicSurgery(MaskTechnique):
     model.
     """
 
+    evidence: ClassVar[Evidence] = Beginning()
     dense_gradients: ClassVar[bool] = True
 
     rate: float = field(default=1.0, kw_only=True)
-    allocation: Allocation = field(default=AboveThreshold(), init=False, repr=False)
+    criterion: Criterion = field(default=Threshold(), init=False, repr=False)
+    allocation: Allocation = field(default=Uniform(), init=False, repr=False)
     hidden: Hidden = field(default="trained", init=False, repr=False)
 
-    def reference(self, weight: Tensor) -> Tensor:
-        """The threshold max(mean(|w|) + rate * std(|w|), 0), shape (1,)."""
-        magnitude = weight.abs()
-        return (magnitude.mean() + self.rate * magnitude.std()).clamp(min=0).reshape(1)
-
-    def scores(self, weight: Tensor, mask: Tensor, generator: torch.Generator, reference: Tensor) -> Tensor:
+    def scores(self, view: View) -> Tensor:
         """|w| over the threshold that it has to pass now: at least 1 means kept."""
-        return weight.abs() / (reference * torch.where(mask, LOWER, UPPER).to(weight))
+        threshold = (view.evidence["mean"] + self.rate * view.evidence["std"]).clamp(min=0)
+        return view.weight.abs() / (threshold * torch.where(view.mask, LOWER, UPPER).to(view.weight))

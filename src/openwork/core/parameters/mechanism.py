@@ -2,39 +2,53 @@
 
 The class of the module that owns a weight is switched in place. The module object and its ``state_dict`` keys stay, and
 what is learned besides hangs on one submodule, ``module.reparam``, by the parameter's name there; of a tied weight, on
-the first module that has it. Layers that torch itself defines get a forward of `core/operations.py`; any other module
-keeps its own, in which the weight reads as a sample, drawn once. Whoever else reads it, as MultiheadAttention reads
+the first module that has it. Layers that torch itself defines get a forward of `layers.py`; any other module keeps its
+own, in which the weight reads as a sample, drawn once. Whoever else reads it, as MultiheadAttention reads
 ``out_proj.weight``, gets a sample too; in evaluation everybody gets the deterministic weight.
 """
 
+from __future__ import annotations
+
 import copy
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from openwork.core.operations import DISTRIBUTIONS, FORWARDS, draw
-from openwork.core.selection import Weight
-from openwork.core.technique import Reparameterization
-from openwork.core.threshold import seeded_generator
+from openwork.core.mechanism import Calibrate, Mechanism
+from openwork.core.parameters.layers import DISTRIBUTIONS, FORWARDS, draw
+from openwork.core.seeding import seeded_generator
+from openwork.core.selection import Site, Weight
+from openwork.core.sharded import is_sharded
+
+if TYPE_CHECKING:
+    from openwork.core.parameters.technique import Reparameterization
 
 _SWITCHED: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
 _PLAIN: dict[type[nn.Module], type[nn.Module]] = {}
 
 
-class Reparameterizing:
+class Reparameterizing(Mechanism):
     """The distributions of one model's selected weights, and the coefficient of their penalty."""
 
-    def __init__(self, technique: Reparameterization, weights: list[Weight], seed: int) -> None:
-        for weight in weights:
-            _check(weight)
+    random = True
+
+    def __init__(self, technique: Reparameterization, weights: list[Weight], *, seed: int) -> None:
         self.technique = technique
         self.weights = weights
         self.seed = seed
+        self._refuse_shards()
+        for weight in weights:
+            _check(weight)
         generators = [seeded_generator(seed, 0, weight.name) for weight in weights]
         self.distributions = technique.distributions([w.parameter.detach() for w in weights], generators)
-        for weight, distribution in zip(weights, self.distributions, strict=True):
+
+    def start(self, model: nn.Module, calibrate: Calibrate | None) -> None:
+        """Switches the classes of the modules that own the weights."""
+        if calibrate is not None:
+            raise ValueError(f"{type(self.technique).__name__} looks at the weights alone; leave out calibrate=")
+        for weight, distribution in zip(self.weights, self.distributions, strict=True):
             for place, site in enumerate(weight.sites):
                 random = site.module.__dict__.setdefault(DISTRIBUTIONS, {})
                 random[site.leaf] = distribution
@@ -42,11 +56,15 @@ class Reparameterizing:
                     if "reparam" not in site.module._modules:
                         site.module.add_module("reparam", nn.ModuleDict())
                     site.module.get_submodule("reparam").add_module(site.leaf, distribution)
-        for module in {site.module: None for weight in weights for site in weight.sites}:
+        for module in {site.module: None for weight in self.weights for site in weight.sites}:
             module.__class__ = _switched(type(module), tuple(module.__dict__[DISTRIBUTIONS]))
         # A tensor, so that a compiled penalty does not see a new constant at each step.
-        self._coefficient = torch.tensor(0.0, device=weights[0].parameter.device)
-        self.after_step(0)
+        self._coefficient = torch.tensor(0.0, device=self.weights[0].parameter.device)
+        self._move_on(0)
+
+    def attached(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Refuses weights that FSDP2 has sharded since."""
+        self._refuse_shards()
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """What the distributions learn besides the weights, by name."""
@@ -79,9 +97,29 @@ class Reparameterizing:
                 for w, d in zip(self.weights, self.distributions, strict=True)
             }
 
-    def after_step(self, step: int) -> None:
-        """Moves on the penalty's coefficient, and the noise of the cells, which lasts for a step."""
-        self._coefficient.fill_(self.technique.coefficient(step))
+    def masks(self) -> dict[str, Tensor]:
+        """Where the deterministic weights are not zero, by name."""
+        with torch.no_grad():
+            return {
+                w.name: d.effective(w.parameter) != 0 for w, d in zip(self.weights, self.distributions, strict=True)
+            }
+
+    def add_penalty_gradient(self, parameters: list[nn.Parameter], scale: Tensor | None) -> None:
+        """Adds the gradient of the penalty to those of ``parameters``."""
+        with torch.enable_grad():
+            penalty = self.penalty() if scale is None else self.penalty() * scale
+            if parameters:
+                torch.autograd.backward(penalty, inputs=parameters)
+
+    def after_step(self, step: int | None, owned: list[int], optimizer: torch.optim.Optimizer | None) -> None:
+        """Moves on with the step that is completed."""
+        if step is not None:
+            self._move_on(step)
+
+    def _move_on(self, step: int) -> None:
+        """The penalty's coefficient, and the noise of the cells, which lasts for a step."""
+        schedule = self.technique.coefficient
+        self._coefficient.fill_(schedule(step) if schedule else 0.0)
         with torch.no_grad():
             for distribution in self.distributions:
                 distribution.constrain()
@@ -115,10 +153,25 @@ class Reparameterizing:
         """The seed; what is learned is in the model's own state."""
         return {"seed": self.seed}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over a sparsifier's state."""
+        if "seed" not in state:
+            raise ValueError("the state holds no seed; pass what Sparsifier.state_dict() returned")
         self.seed = state["seed"]
-        self.after_step(state["steps"])
+        self._move_on(state["steps"])
+
+    def _refuse_shards(self) -> None:
+        for weight in self.weights:
+            if is_sharded(weight.parameter):
+                raise ValueError(
+                    f"{type(self.technique).__name__} does not work under fully_shard, which holds {weight.name}: its "
+                    "penalty needs whole weights; use DistributedDataParallel, or a technique with masks"
+                )
+
+
+def is_random(site: Site) -> bool:
+    """Whether the parameter is the mean of a random variable."""
+    return site.leaf in site.module.__dict__.get(DISTRIBUTIONS, {})
 
 
 def _switched(plain: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.Module]:

@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
+from openwork.core.masks.counting import count_each
+from openwork.core.masks.threshold import keep_count, kth_largest
 from openwork.core.sharded import is_sharded, local, shards_of
-from openwork.core.threshold import keep_count, kth_largest
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,6 @@ class Uniform(Allocation):
     ) -> dict[str, int]:
         """floor(n * (1 - sparsity)) of each."""
         return {name: keep_count(score.numel(), sparsity) for name, score in scores.items()}
-
-
-@dataclass(frozen=True)
-class AboveThreshold(Allocation):
-    """Every tensor keeps the scores that are at least the schedule's value: a threshold instead of a sparsity."""
-
-    def __call__(
-        self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
-    ) -> dict[str, int]:
-        """The number of scores >= ``sparsity``, here the threshold."""
-        counts = {name: int((local(score) >= sparsity).count_nonzero()) for name, score in scores.items()}
-        return {name: shards_of(score).sum([counts[name]])[0] for name, score in scores.items()}
 
 
 @dataclass(frozen=True, init=False)
@@ -110,7 +99,7 @@ class GlobalRanking(Allocation):
 
 
 @dataclass(frozen=True)
-class ErdosRenyiKernel(Allocation):
+class ERK(Allocation):
     """Small and thin tensors keep more: the fraction kept is proportional to sum(shape) / prod(shape).
 
     Evci et al. 2020, "Rigging the Lottery", arXiv 1911.11134. Tensors that would keep more than all stay
@@ -142,7 +131,7 @@ class ErdosRenyiKernel(Allocation):
 
 
 @dataclass(frozen=True)
-class Lamp(Allocation):
+class LAMP(Allocation):
     """One threshold over scores that each layer scales by what it would still keep.
 
     Lee et al. 2021, "Layer-adaptive sparsity for the magnitude-based pruning", arXiv 2010.07611: the score of a weight
@@ -157,8 +146,8 @@ class Lamp(Allocation):
         """Exact counts; within a tensor the order is that of the scores."""
         if any(is_sharded(score) for score in scores.values()):
             raise ValueError(
-                "Lamp() needs a tensor's scores in order, and fully_shard spreads them over processes; use "
-                "GlobalRanking() or ErdosRenyiKernel()"
+                "LAMP() needs a tensor's scores in order, and fully_shard spreads them over processes; use "
+                "GlobalRanking() or ERK()"
             )
         adapted = {}
         for name, score in scores.items():
@@ -178,14 +167,13 @@ def _ranked(scores: Mapping[str, Tensor], total: int) -> dict[str, int]:
     """How many of the ``total`` largest scores each tensor has; ties at the threshold go to the first tensors."""
     if total == 0:
         return dict.fromkeys(scores, 0)
-    shards = shards_of(*scores.values())
     flat = [local(score).flatten() for score in scores.values()]
-    threshold = kth_largest(torch.cat(flat), total, shards)
-    above = shards.sum([int((score > threshold).count_nonzero()) for score in flat])
-    equal = shards.sum([int((score == threshold).count_nonzero()) for score in flat])
-    keep = dict(zip(scores, above, strict=True))
-    missing = total - sum(above)
-    for name, ties in zip(scores, equal, strict=True):
+    threshold = kth_largest(torch.cat(flat), total, shards_of(*scores.values()))
+    parts = [score > threshold for score in flat] + [score == threshold for score in flat]
+    counts = count_each(parts, [*scores.values(), *scores.values()])
+    keep = dict(zip(scores, counts, strict=False))
+    missing = total - sum(keep.values())
+    for name, ties in zip(scores, counts[len(flat) :], strict=True):
         extra = min(missing, ties)
         keep[name] += extra
         missing -= extra

@@ -1,0 +1,53 @@
+"""Counts of many tensors, over all their shards, read back from the device at once."""
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from openwork.core.sharded import Shards, shards_of
+
+
+def read_back(values: Sequence[Tensor]) -> list[float]:
+    """Numbers of shape () as Python's, with one wait for each device that they are on."""
+    found = [0.0] * len(values)
+    kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for place, value in enumerate(values):
+        kinds.setdefault((value.device, value.dtype), []).append(place)
+    for device in {device for device, _ in kinds}:
+        groups = [places for (where, _), places in kinds.items() if where == device]
+        stacks = [torch.stack([values[place] for place in places]).double() for places in groups]
+        for place, number in zip(chain.from_iterable(groups), torch.cat(stacks).tolist(), strict=True):
+            found[place] = number
+    return found
+
+
+def number_of_true(mask: Tensor) -> Tensor:
+    """How many are True, shape (), by the faster of two ways."""
+    return mask.count_nonzero() if mask.device.type == "cpu" else mask.sum()
+
+
+def sums(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """A number of shape () for each tensor that is NaN where the tensor holds NaN, and perhaps where it holds inf."""
+    if any(tensor.device.type == "cpu" for tensor in tensors):
+        return [tensor.sum() for tensor in tensors]
+    return list(torch._foreach_norm(list(tensors), 1))
+
+
+def count_each(parts: Sequence[Tensor], like: Iterable[Tensor]) -> list[int]:
+    """The number of True in each bool part, summed over the processes that hold the shards of its ``like``."""
+    counts = [int(number) for number in read_back([number_of_true(part) for part in parts])]
+    return sum_each(counts, like)
+
+
+def sum_each(counts: Sequence[int], like: Iterable[Tensor]) -> list[int]:
+    """Each count, summed over the processes that hold the shards of its ``like``: one sum for those in common."""
+    found = list(counts)
+    places: dict[Shards, list[int]] = {}
+    for place, tensor in enumerate(like):
+        places.setdefault(shards_of(tensor), []).append(place)
+    for shards, chosen in places.items():
+        for place, total in zip(chosen, shards.sum([counts[place] for place in chosen]), strict=True):
+            found[place] = total
+    return found

@@ -1,0 +1,76 @@
+"""Criteria: what a schedule's values mean, a sparsity to reach or a threshold on the scores."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from openwork.core.masks.allocations import Allocation, Uniform
+from openwork.core.masks.counting import count_each
+from openwork.core.schedules import Schedule
+from openwork.core.sharded import local
+
+
+@dataclass(frozen=True)
+class Criterion(ABC):
+    """An immutable value that turns a schedule's value into the number of weights that each tensor keeps."""
+
+    @abstractmethod
+    def check(self, schedule: Schedule, allocation: Allocation) -> None:
+        """Raises ValueError for a schedule or an allocation that does not go with it."""
+
+    @abstractmethod
+    def keep(
+        self,
+        scores: Mapping[str, Tensor],
+        value: float,
+        schedule: Schedule,
+        allocation: Allocation,
+        groups: Mapping[str, int],
+    ) -> dict[str, int]:
+        """How many weights each tensor keeps, by name, where the schedule has reached ``value``."""
+
+
+@dataclass(frozen=True)
+class Sparsity(Criterion):
+    """The schedule says the fraction of zeros, in [0, 1), and the allocation spreads it over the tensors."""
+
+    def check(self, schedule: Schedule, allocation: Allocation) -> None:
+        """Raises ValueError for a sparsity outside [0, 1)."""
+        for sparsity in (schedule.final, schedule(0)):
+            if not 0 <= sparsity < 1:
+                raise ValueError(f"sparsity must be in [0, 1), got {sparsity}; did you pass a percentage?")
+
+    def keep(
+        self,
+        scores: Mapping[str, Tensor],
+        value: float,
+        schedule: Schedule,
+        allocation: Allocation,
+        groups: Mapping[str, int],
+    ) -> dict[str, int]:
+        """The allocation's counts."""
+        return allocation(scores, value, schedule.final, groups)
+
+
+@dataclass(frozen=True)
+class Threshold(Criterion):
+    """Every tensor keeps the scores that are at least the schedule's value; how many those are, the scores say."""
+
+    def check(self, schedule: Schedule, allocation: Allocation) -> None:
+        """Raises ValueError for an allocation: there is no sparsity to spread."""
+        if allocation != Uniform():
+            raise ValueError(f"Threshold() keeps what reaches the threshold; leave out allocation={allocation}")
+
+    def keep(
+        self,
+        scores: Mapping[str, Tensor],
+        value: float,
+        schedule: Schedule,
+        allocation: Allocation,
+        groups: Mapping[str, int],
+    ) -> dict[str, int]:
+        """The number of scores >= ``value``."""
+        counts = count_each([local(score) >= value for score in scores.values()], scores.values())
+        return dict(zip(scores, counts, strict=True))

@@ -1,0 +1,75 @@
+"""The hooks on parameters that mask their gradients in the backward pass, and tell whose weight it is."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from openwork.core.masks.weight import MaskedWeight
+from openwork.core.sharded import is_offloaded, local, version
+
+
+class GradientHook:
+    """Masks the gradient of one weight as soon as it has been accumulated."""
+
+    def __init__(
+        self, weight: MaskedWeight, masks_now: Callable[[], bool], technique: str, owner: weakref.ref[object]
+    ) -> None:
+        self.weight = weight
+        self.masks_now = masks_now
+        self.technique = technique
+        self.owner = owner
+
+    def __call__(self, parameter: Tensor) -> None:
+        """Masks the gradient."""
+        if parameter.grad is not None and self.masks_now():
+            mask_gradient(self.weight, parameter)
+
+
+def add_hook(hook: GradientHook, parameter: Tensor) -> RemovableHandle | None:
+    """Hooks the parameter; not where FSDP2 may still be moving the gradient to the CPU when the hook runs.
+
+    A frozen parameter is hooked, too: it may be trained later.
+    """
+    if is_offloaded(parameter):
+        return None
+    frozen = not parameter.requires_grad
+    if frozen and not (parameter.is_floating_point() or parameter.is_complex()):
+        return None
+    parameter.requires_grad_(True)
+    try:
+        handle: RemovableHandle = parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+    finally:
+        parameter.requires_grad_(not frozen)
+    return handle
+
+
+def holder(parameter: nn.Parameter) -> str | None:
+    """The technique whose masks the parameter has; None without, or where nobody has that sparsifier any more.
+
+    Removes the hooks of a sparsifier that is gone.
+    """
+    hooks = getattr(parameter, "_post_accumulate_grad_hooks", None) or {}
+    for key, hook in list(hooks.items()):
+        if isinstance(hook, GradientHook):
+            if hook.owner() is not None:
+                return hook.technique
+            del hooks[key]
+    return None
+
+
+def mask_gradient(weight: MaskedWeight, parameter: Tensor) -> None:
+    """Zeroes the gradient under the mask, in place."""
+    gradient, mask = parameter.grad, weight.mask
+    assert gradient is not None
+    if gradient.is_sparse:  # an Embedding's: some rows of the matrix
+        gradient = gradient.coalesce()
+        rows = mask[tuple(gradient.indices())]
+        gradient.values().mul_(rows)
+        parameter.grad = gradient
+    else:
+        local(gradient).mul_(mask)
+        weight.clean_gradient = (id(gradient), version(gradient))

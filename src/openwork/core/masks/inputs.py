@@ -1,0 +1,38 @@
+"""The inputs of a layer as rows: what each of its outputs multiplies with its weights."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from openwork.core.selection import Site
+
+
+def observable(site: Site) -> None:
+    """Raises ValueError for a weight whose inputs `rows` does not know."""
+    module = site.module
+    plain = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    kernel = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.groups == 1
+    if site.leaf != "weight" or not (plain or kernel):
+        kind = f"grouped {type(module).__name__}" if getattr(module, "groups", 1) != 1 else type(module).__name__
+        raise ValueError(
+            f"the inputs of {site.name} of a {kind} cannot be observed, only those of Linear, Conv1D and convolutions "
+            f"without groups; leave it out with select=excluding({site.name!r})"
+        )
+
+
+def rows(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """What a layer is called with, as (n, in) for a Linear, (n, in * kernel) for a convolution: a row an output."""
+    x: Tensor = args[0] if args else next(iter(kwargs.values()))
+    x = x.detach()
+    if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return x.reshape(-1, x.shape[-1])
+    dimensions = len(module.kernel_size)
+    if x.dim() == dimensions + 1:  # one example without a batch dimension
+        x = x.unsqueeze(0)
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
+    for axis, (size, step, gap) in enumerate(zip(module.kernel_size, module.stride, module.dilation, strict=True), 2):
+        x = x.unfold(axis, gap * (size - 1) + 1, step)[..., ::gap]
+    # (N, in, out..., kernel...) -> (N, out..., in, kernel...)
+    return x.movedim(1, dimensions + 1).flatten(dimensions + 1).flatten(0, dimensions)

@@ -1,0 +1,293 @@
+"""Masking: the parameters themselves hold the zeros, at all times; two optimizer hooks keep them there.
+
+    backward   grad <- grad * mask                   so that clipping, norms and optimizer state see the sparse model
+    pre-hook   where the technique asks for gradients at this step, they are dense until here: take them, then mask
+               hidden="trained" only: param <- param + hidden
+               optimizer.step()
+    post-hook  hidden="trained" only: hidden <- param * not mask
+               at an update: choose masks by the full values, hide these, clear the optimizer state under the masks
+               param <- param * mask
+
+A product that is known to change nothing is left out. Where gradients and optimizer state are zero under the mask, an
+elementwise optimizer keeps the zeros by itself; tensor version counters tell when somebody else wrote to either.
+
+Where FSDP2 shards a weight, everything here is of this process's rows alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from openwork.core.masks import state
+from openwork.core.masks.calibrate import gather
+from openwork.core.masks.counting import count_each
+from openwork.core.masks.gradients import GradientHook, add_hook, mask_gradient
+from openwork.core.masks.listening import check_calibration, listen, listens
+from openwork.core.masks.optimizer_state import clear_state, keeps_zeros
+from openwork.core.masks.update import Chosen, choose, preview
+from openwork.core.masks.weight import MaskedWeight, hide, remember, unhide
+from openwork.core.mechanism import Calibrate, Mechanism
+from openwork.core.selection import Weight
+from openwork.core.sharded import is_sharded, local, shard_like, version
+
+if TYPE_CHECKING:
+    from openwork.core.masks.technique import MaskTechnique
+
+
+class Masking(Mechanism):
+    """The masks of one model's selected weights."""
+
+    def __init__(self, technique: MaskTechnique, weights: list[Weight], *, seed: int, keep_zeros: bool) -> None:
+        self.technique = technique
+        self.seed = seed
+        self.weights = [MaskedWeight(weight, keep_zeros=keep_zeros) for weight in weights]
+        self._pruned = False  # nothing to do until a mask holds a zero
+        self._overwritten = True
+        self._hooks: list[RemovableHandle] = []
+        # Optimizers whose state came from elsewhere; cleared at their next step, so that parts may load in any order.
+        self._unmasked_state: set[torch.optim.Optimizer] = set()
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._listened: set[int] = set()  # the weights whose gradient of the coming step has been taken
+        self._listens = False
+
+    @property
+    def needs_optimizer(self) -> str:
+        """Gradients have to be taken, or hidden values moved, around the optimizer's step."""
+        if self.technique.hidden == "trained":
+            return "hidden='trained' moves masked weights inside optimizer.step()"
+        if self.technique.evidence.gradients != "never":
+            return f"{type(self.technique).__name__} reads gradients around optimizer.step()"
+        return ""
+
+    @property
+    def closure_once(self) -> bool:
+        """With hidden="trained" a closure would see the hidden values."""
+        return self.technique.hidden == "trained"
+
+    @torch.no_grad()
+    def start(self, model: nn.Module, calibrate: Calibrate | None) -> None:
+        """Gathers evidence, and computes the masks that hold before training: the schedule's, and the zeros there."""
+        technique = self.technique
+        check_calibration(technique, self.weights, calibrate)
+        for weight in self.weights:
+            weight.evidence = technique.evidence.begin(weight.parameter.detach())
+            weight.lasting = frozenset(weight.evidence)
+        preview(technique, self.weights, seed=self.seed)
+        if calibrate is not None:
+            gather(technique.evidence, self.weights, model, calibrate)
+        if technique.schedule.due(0):
+            self._take(choose(technique, self.weights, seed=self.seed, step=0))
+        elif allowed := [weight.allowed for weight in self.weights if weight.allowed is not None]:
+            kept = count_each(allowed, [weight.parameter for weight in self.weights])
+            self._take([Chosen(mask, number) for mask, number in zip(allowed, kept, strict=True)])
+        self._follow_parameters()
+        self._set_step(0)
+
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raises ValueError for an eps of 0."""
+        if any(group.get("eps") == 0 for group in optimizer.param_groups):
+            raise ValueError(
+                f"{type(optimizer).__name__} has eps=0 and would make 0 / 0 = NaN of every masked weight, whose "
+                "gradient and state are zero; pass an eps such as 1e-8"
+            )
+
+    def attached(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Hooks the parameters as they are now: FSDP2 replaces them by shards, and leaves the hooks behind."""
+        self._follow_parameters()
+        self._optimizers = list(optimizers)
+        self._unmasked_state = set(optimizers)
+
+    def detached(self) -> None:
+        """Forgets the optimizers."""
+        self._optimizers = []
+        self._unmasked_state.clear()
+
+    def state_loaded(self, optimizer: torch.optim.Optimizer) -> None:
+        """The state is masked at the optimizer's next step, so that parts may load in any order."""
+        self._unmasked_state.add(optimizer)
+
+    @torch.no_grad()
+    def before_step(self, owned: list[int], optimizer: torch.optim.Optimizer, *, counts: bool) -> None:
+        """Takes the gradients that are evidence, masks them, and readies the parameters for the optimizer."""
+        if optimizer in self._unmasked_state:
+            self._clear_state(optimizer)
+            self._unmasked_state.remove(optimizer)
+        if self._listens:
+            # The step that completes an iteration also takes what optimizers that do not step in it have gathered.
+            waiting = [i for i in (range(len(self.weights)) if counts else owned) if i not in self._listened]
+            remember(self.weights)
+            listen(self.technique, [self.weights[index] for index in waiting], optimizer)
+            self._listened.update(waiting)
+        if not self._pruned:
+            return
+        weights = [self.weights[index] for index in owned]
+        self._mask_gradients(weights)
+        for weight in weights:
+            weight.clean_gradient = None
+        self._overwritten = any(version(weight.parameter) != weight.clean_parameter for weight in weights)
+        if self.technique.hidden == "trained":
+            self._restore(weights)
+
+    @torch.no_grad()
+    def after_step(self, step: int | None, owned: list[int], optimizer: torch.optim.Optimizer | None) -> None:
+        """Puts the zeros back, under new masks where they are due."""
+        weights = [self.weights[index] for index in owned]
+        if step is not None and self.technique.schedule.due(step):
+            exchange = self.technique.exchange(step) if self.technique.regrows and self._pruned else 0.0
+            self._take(choose(self.technique, self.weights, seed=self.seed, step=step, exchange=exchange))
+            weights = self.weights
+        elif self._pruned:
+            trained = self.technique.hidden == "trained"
+            if trained:
+                hide(weights)
+            if trained or self._overwritten or not keeps_zeros(optimizer):
+                self._apply(weights)
+        for weight in weights:
+            weight.write_clean()
+        if step is not None:
+            self._set_step(step)
+
+    @torch.no_grad()
+    def mask_gradients(self) -> None:
+        """Zeroes the gradients under the masks where the backward hooks could not, or somebody wrote to them since.
+
+        Gradients that are still to be taken as evidence stay dense.
+        """
+        self._mask_gradients([w for index, w in enumerate(self.weights) if index not in self._unheard()])
+
+    def masks(self) -> dict[str, Tensor]:
+        """The masks by name: bool, True = keep; sharded like the weights."""
+        return {weight.name: shard_like(weight.mask.bool(), weight.parameter) for weight in self.weights}
+
+    def zeros(self) -> dict[str, int]:
+        """The number of zeros by name, of all shards together: masked weights, and others that happen to be 0."""
+        parameters = [weight.parameter for weight in self.weights]
+        counts = count_each([local(parameter.detach()) == 0 for parameter in parameters], parameters)
+        return {weight.name: number for weight, number in zip(self.weights, counts, strict=True)}
+
+    def expected_nonzero(self) -> dict[str, float]:
+        """The number of weights that are not zero, by name."""
+        zeros = self.zeros()
+        return {weight.name: float(weight.parameter.numel() - zeros[weight.name]) for weight in self.weights}
+
+    def penalty(self) -> Tensor:
+        """Zero: masks do not change the loss."""
+        return self.weights[0].zero()
+
+    def finalize(self, model: nn.Module, *, in_place: bool) -> nn.Module:
+        """The model, or a copy of it, with its zeros; modules are plain already."""
+        if not in_place and any(weight.sharded for weight in self.weights):
+            raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
+        with torch.no_grad():
+            self._apply(self.weights)
+        if not in_place:
+            return copy.deepcopy(model)
+        for hook in self._hooks:
+            hook.remove()
+        return model
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seed, and masks, hidden values and evidence by name."""
+        return {"seed": self.seed, **state.collect(self.weights, hidden=self.technique.hidden != "lost")}
+
+    @torch.no_grad()
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Takes over masks, hidden values and evidence, and masks the parameters."""
+        state.check(saved, self.weights)
+        self.seed = saved["seed"]
+        state.restore(saved, self.weights)
+        self._pruned = any(self._masked())
+        self._apply(self.weights)
+        self._unmasked_state.update(self._optimizers)
+        for weight in self.weights:
+            weight.clean_gradient, weight.clean_parameter = None, -1  # the model's own state may be loaded after this
+        self._set_step(saved["steps"])
+
+    def _follow_parameters(self) -> None:
+        newly = not any(w.sharded for w in self.weights) and any(is_sharded(w.source.parameter) for w in self.weights)
+        whole = [weight.zeros_as_saved() for weight in self.weights] if newly else []
+        for weight in self.weights:
+            now, then = tuple(weight.local.shape), tuple(weight.mask.shape)
+            if now != then:
+                raise ValueError(
+                    f"{weight.name} had the shape {then} in sparsify and has {now} now; sparsify after such a change, "
+                    "and shard with fully_shard, not FSDP1"
+                )
+        if newly and self._masked() != whole:
+            raise ValueError(
+                "the processes had different weights in sparsify, so their masks do not fit together; start all "
+                "processes from one seed, or call sparsify after fully_shard"
+            )
+        if any(weight.sharded for weight in self.weights):
+            preview(self.technique, self.weights, seed=self.seed)
+        for handle in self._hooks:
+            handle.remove()
+        handles = [
+            add_hook(GradientHook(weight, self._masks_now, str(self.technique), self.owner), weight.parameter)
+            for weight in self.weights
+        ]
+        self._hooks = [handle for handle in handles if handle]
+
+    def _masked(self) -> list[int]:
+        """The number of masked weights of each, of all shards together."""
+        return count_each([weight.mask == 0 for weight in self.weights], [weight.parameter for weight in self.weights])
+
+    def _masks_now(self) -> bool:
+        return self._pruned and not self._listens and not self.technique.dense_gradients
+
+    def _unheard(self) -> set[int]:
+        return set(range(len(self.weights))) - self._listened if self._listens else set()
+
+    def _set_step(self, step: int) -> None:
+        self._listens = listens(self.technique, step + 1)
+        self._listened = set()
+
+    def _mask_gradients(self, weights: Sequence[MaskedWeight]) -> None:
+        if not self._pruned or self.technique.dense_gradients:
+            return
+        for weight in weights:
+            parameter = weight.parameter
+            gradient = parameter.grad
+            if gradient is not None and weight.clean_gradient != (id(gradient), version(gradient)):
+                mask_gradient(weight, parameter)
+
+    def _take(self, chosen: Sequence[Chosen]) -> None:
+        """Puts new masks in force: hides the values under them, zeroes the parameters and optimizer state there."""
+        self._pruned = self._pruned or any(
+            one.keep < weight.parameter.numel() for weight, one in zip(self.weights, chosen, strict=True)
+        )
+        if self.technique.hidden != "lost" and self._pruned:
+            hide([weight for weight in self.weights if weight.restored or weight.hidden is None])
+            unhide(self.weights)  # `choose` has looked at all values, so the others are up to date
+        torch._foreach_copy_([weight.mask for weight in self.weights], [one.mask for one in chosen])
+        for weight, one in zip(self.weights, chosen, strict=True):
+            if one.values is not None:
+                weight.local.copy_(one.values)
+        self._apply(self.weights)
+        for weight in self.weights:
+            weight.restored, weight.clean_gradient = False, None
+            weight.forget()
+        for optimizer in self._optimizers:
+            self._clear_state(optimizer)
+
+    def _restore(self, weights: Sequence[MaskedWeight]) -> None:
+        """Puts the hidden values back into the parameters."""
+        # Without a foreign write since the last step, the trained copies agree with the parameters that are kept.
+        if self._overwritten:
+            hide([weight for weight in weights if weight.restored])  # the last step failed
+            remember(weights)
+        unhide(weights)
+
+    def _clear_state(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.technique.hidden != "trained" and self._pruned:
+            clear_state(optimizer, self.weights)
+
+    def _apply(self, weights: Sequence[MaskedWeight]) -> None:
+        if weights:
+            torch._foreach_mul_([weight.local for weight in weights], [weight.mask for weight in weights])

@@ -1,0 +1,111 @@
+"""Mask techniques: immutable values that say which weights are zero, and when."""
+
+import inspect
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from openwork.core.masks.allocations import Allocation, Uniform
+from openwork.core.masks.criterion import Criterion, Sparsity
+from openwork.core.masks.evidence import Evidence, View
+from openwork.core.masks.mechanism import Masking
+from openwork.core.masks.patterns import Pattern, Unstructured, fitting
+from openwork.core.schedules import Schedule
+from openwork.core.selection import Weight
+from openwork.core.technique import Technique, check_schedule
+
+Hidden = Literal["frozen", "trained", "lost"]
+
+
+@dataclass(frozen=True)
+class MaskTechnique(Technique, ABC):
+    """A technique that says which weights are zero: its `scores`, and for some more.
+
+    Args:
+        schedule: The sparsity in [0, 1) at each step, and the steps at which masks are recomputed.
+        criterion: What the schedule's values are: `Sparsity`, or `Threshold` on the scores.
+        allocation: How a sparsity is spread over the tensors.
+        hidden: What becomes of a value under the mask. "frozen": remembered as it was when masked; "trained": moved on
+            by leftover momentum and weight decay, as in TensorFlow's model_pruning; "lost": forgotten.
+        pattern: Where the zeros may lie.
+
+    Raises:
+        TypeError: If ``schedule`` is no schedule.
+        ValueError: For a sparsity outside [0, 1), and where criterion or pattern cannot follow schedule or allocation.
+
+    """
+
+    evidence: ClassVar[Evidence] = Evidence()
+    """What the technique gathers from gradients and inputs, for `View.evidence`."""
+    dense_gradients: ClassVar[bool] = False
+    """Whether the gradient of the masked model moves the weights under the mask, too (needs hidden="trained")."""
+    regrows: ClassVar[bool] = False
+    """Whether weights come back by `growth`, where a part of the kept ones makes room by `exchange`."""
+    solves: ClassVar[bool] = False
+    """Whether `solve` finds mask and weights together, instead of keeping the best by `scores`."""
+
+    schedule: Schedule
+    criterion: Criterion = field(default=Sparsity(), kw_only=True)
+    allocation: Allocation = field(default=Uniform(), kw_only=True)
+    hidden: Hidden = field(default="frozen", kw_only=True)
+    pattern: Pattern = field(default=Unstructured(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_schedule("schedule", self.schedule, "OneShot")
+        self.criterion.check(self.schedule, self.allocation)
+        if self.hidden not in ("frozen", "trained", "lost"):
+            raise ValueError(f"hidden must be 'frozen', 'trained' or 'lost', got {self.hidden!r}")
+        self.pattern.check(self.schedule, self.allocation, self.criterion)
+
+    @abstractmethod
+    def scores(self, view: View) -> Tensor:
+        """Scores of the weight's shape and sharding: the largest are kept, -inf never."""
+
+    def growth(self, view: View) -> Tensor:
+        """Scores by which weights come back, of the weight's shape; only for a technique that ``regrows``.
+
+        At an update the best by `scores` survive, as many as `exchange` leaves; of all others, those that have just
+        lost their place included, the best by `growth` take what is free. What comes back begins at its hidden value,
+        with hidden="lost" at 0.
+        """
+        raise NotImplementedError(f"{type(self).__name__} regrows weights; give it a method growth(view)")
+
+    def exchange(self, step: int) -> float:
+        """The fraction in [0, 1] of the kept weights that makes room for `growth` after ``step`` optimizer steps."""
+        return 0.0
+
+    def solve(self, view: View, keep: int, ties: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The mask and the weights, only for a technique that ``solves`` for both; `scores` then serve allocations.
+
+        Args:
+            view: The weight.
+            keep: How many weights to keep.
+            ties: A CPU generator, seeded, to draw between equals.
+
+        Returns:
+            A bool mask with ``keep`` True, and finite weights, both of the weight's shape.
+
+        """
+        raise NotImplementedError(f"{type(self).__name__} solves for weights; give it a method solve(view, keep, ties)")
+
+    def fitting(self, weights: list[Weight]) -> tuple[list[Weight], dict[str, str]]:
+        """The weights that can have the pattern, and why the others cannot, by name."""
+        return fitting(self.pattern, weights)
+
+    def mechanism(self, weights: list[Weight], *, seed: int, keep_zeros: bool) -> Masking:
+        """Masks for these weights."""
+        self._check_signatures()
+        return Masking(self, weights, seed=seed, keep_zeros=keep_zeros)
+
+    def _check_signatures(self) -> None:
+        """Raises TypeError for methods that take other arguments than a `View`."""
+        for name in ("scores", "growth"):
+            takes = list(inspect.signature(getattr(self, name)).parameters)
+            if len(takes) != 1:
+                raise TypeError(
+                    f"{type(self).__name__}.{name} takes ({', '.join(takes)}) and must take (view); read view.weight, "
+                    "view.mask, view.evidence, view.step and view.uniform() instead"
+                )

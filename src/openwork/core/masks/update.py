@@ -1,0 +1,173 @@
+"""A mask update: scores, how many weights each tensor keeps, and which. Nothing is changed here.
+
+Scores are DTensors where FSDP2 shards the weight, so that a technique's mean or maximum is that of the whole tensor.
+Under a pattern they have the outputs first, and a group's weights share one score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from openwork.core.layout import output_first
+from openwork.core.masks.check import check_counts, check_scores, check_solution, check_whole_groups
+from openwork.core.masks.counting import count_each
+from openwork.core.masks.evidence import View
+from openwork.core.masks.patterns import Unstructured
+from openwork.core.masks.weight import MaskedWeight, remember
+from openwork.core.seeding import seeded_generator
+from openwork.core.sharded import is_sharded, local, shard_like, shards_of
+
+if TYPE_CHECKING:
+    from openwork.core.masks.technique import MaskTechnique
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A weight's next mask, bool, of the rows here; how many weights it keeps; new values where it brings some."""
+
+    mask: Tensor
+    keep: int
+    values: Tensor | None = None
+
+
+def choose(
+    technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: int, step: int, exchange: float = 0.0
+) -> list[Chosen]:
+    """The next masks.
+
+    Args:
+        technique: Says which weights are kept.
+        weights: What it chooses from.
+        seed: Of ties and random scores.
+        step: Completed optimizer steps.
+        exchange: The fraction of the kept weights that makes room for others to come back.
+
+    Raises:
+        DivergedError: Where scores are NaN.
+        RuntimeError: Where a mask misses its count.
+        TypeError: For scores of another shape or sharding than the weight's.
+
+    """
+    remember(weights)
+    views = [weight.view(step=step, seed=seed) for weight in weights]
+    scores = [ordered(technique, *pair, technique.scores(pair[1])) for pair in zip(weights, views, strict=True)]
+    names = [weight.name for weight in weights]
+    keep = count(technique, weights, dict(zip(names, scores, strict=True)), step)
+    if technique.solves:
+        return [_solved(technique, view, keep[view.source.name]) for view in views]
+    if exchange:
+        scores = [
+            _exchanged(technique, weight, view, score, keep[weight.name], exchange)
+            for weight, view, score in zip(weights, views, scores, strict=True)
+        ]
+    wanted = list(keep.values())
+    quick = [technique.pattern.quick(*pair) for pair in zip(scores, wanted, strict=True)]
+    masks = [
+        _exact(technique, view, score, number) if mask is None else mask
+        for mask, view, score, number in zip(quick, views, scores, wanted, strict=True)
+    ]
+    kept = check_scores(names, scores, masks)
+    for place, number in enumerate(wanted):
+        if quick[place] is not None and kept[place] != number:
+            masks[place] = _exact(technique, views[place], scores[place], number)
+            kept[place] = int(masks[place].count_nonzero())
+    check_counts(names, scores, kept, wanted, list(_groups(technique, weights).values()))
+    return [
+        Chosen(local(_as_stored(technique, view, mask)), number)
+        for view, mask, number in zip(views, masks, kept, strict=True)
+    ]
+
+
+def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, found: Tensor) -> Tensor:
+    """The technique's scores as allocation and pattern rank them."""
+    if shards_of(found) != shards_of(view.weight) or found.shape != view.weight.shape:
+        raise TypeError(
+            f"{type(technique).__name__} must return scores of the shape {tuple(view.weight.shape)}, sharded like the "
+            f"weight it got, and returned a {type(found).__name__} of shape {tuple(found.shape)} for {weight.name}; "
+            "compute them from the weight itself"
+        )
+    if weight.allowed is not None:
+        found = torch.where(shard_like(weight.allowed.to(found.device), view.weight), found, -math.inf)
+    if technique.pattern != Unstructured():
+        if is_sharded(view.weight):
+            raise ValueError(
+                f"{technique.pattern} needs whole tensors, and fully_shard spreads {weight.name} over processes; "
+                "use DistributedDataParallel, or Unstructured()"
+            )
+        found = technique.pattern.group_scores(output_first(found, view.source.sites[0].module))
+    return found
+
+
+def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: int) -> None:
+    """Raises ValueError for counts that the end of the schedule cannot have."""
+    remember(weights)
+    views = [weight.view(step=0, seed=seed) for weight in weights]
+    silent = technique.evidence.gradients == "never" and not technique.evidence.inputs
+    # Magnitudes stand in for scores that need evidence, which is not there yet.
+    found = [technique.scores(view) if silent else view.weight.abs() for view in views]
+    scores = {
+        weight.name: ordered(technique, weight, view, score)
+        for weight, view, score in zip(weights, views, found, strict=True)
+    }
+    keep = count(technique, weights, scores)
+    for weight in weights if technique.regrows else ():
+        if weight.allowed is not None:
+            (room,) = count_each([weight.allowed], [weight.parameter])
+            if room <= keep[weight.name]:
+                raise ValueError(
+                    f"{type(technique).__name__} lets weights come back, and keep_zeros=True leaves {weight.name} "
+                    f"{room} weights for the {keep[weight.name]} that it keeps; leave out keep_zeros, or take a "
+                    "technique without growth"
+                )
+
+
+def count(
+    technique: MaskTechnique, weights: Sequence[MaskedWeight], scores: dict[str, Tensor], step: int | None = None
+) -> dict[str, int]:
+    """How many weights each tensor keeps after this step, or at the schedule's end; by name."""
+    schedule = technique.schedule
+    value = schedule.final if step is None else schedule(step)
+    groups = _groups(technique, weights)
+    keep = technique.criterion.keep(scores, value, schedule, technique.allocation, groups)
+    if step is None:
+        check_whole_groups(keep, groups, value)
+    return keep
+
+
+def _exact(technique: MaskTechnique, view: View, scores: Tensor, keep: int, draw: str = "ties") -> Tensor:
+    # Ties have a generator of their own: the draw does not depend on how many numbers the scores used up.
+    return technique.pattern.mask(scores, keep, seeded_generator(view.seed, view.step, f"{view.source.name}/{draw}"))
+
+
+def _exchanged(
+    technique: MaskTechnique, weight: MaskedWeight, view: View, scores: Tensor, keep: int, exchange: float
+) -> Tensor:
+    """Scores by which the best of the kept ones come first, and then the best by growth of all others."""
+    mask = view.mask if technique.pattern == Unstructured() else output_first(view.mask, view.source.sites[0].module)
+    survivors = keep - math.floor(exchange * keep + 1e-6)  # 0.29 * 100 is 28.999999999999996 in binary
+    stay = _exact(technique, view, torch.where(mask, scores, -math.inf), survivors, "survivors")
+    growth = ordered(technique, weight, view, technique.growth(view))
+    check_scores([weight.name], [scores], [stay])
+    return torch.where(stay, math.inf, growth)
+
+
+def _solved(technique: MaskTechnique, view: View, keep: int) -> Chosen:
+    ties = seeded_generator(view.seed, view.step, f"{view.source.name}/ties")
+    mask, values = technique.solve(view, keep, ties)
+    check_solution(type(technique).__name__, view.source.name, view.weight, mask, values, keep)
+    return Chosen(local(mask), keep, local(values))
+
+
+def _as_stored(technique: MaskTechnique, view: View, mask: Tensor) -> Tensor:
+    return mask if technique.pattern == Unstructured() else output_first(mask, view.source.sites[0].module)
+
+
+def _groups(technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> dict[str, int]:
+    shapes = {w.name: output_first(w.parameter, w.source.sites[0].module).shape for w in weights}
+    return {name: technique.pattern.group(shape) for name, shape in shapes.items()}

@@ -1,0 +1,1 @@
+"""Weights computed from what is learned: random variables with a penalty."""

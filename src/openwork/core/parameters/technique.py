@@ -1,0 +1,59 @@
+"""Techniques whose weights are computed from what is learned: random variables with a penalty."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from openwork.core.parameters.mechanism import Reparameterizing
+from openwork.core.parameters.weight import ReparameterizedWeight
+from openwork.core.schedules import Schedule
+from openwork.core.selection import Weight
+from openwork.core.technique import Technique, check_schedule
+
+
+@dataclass(frozen=True)
+class Reparameterization(Technique, ABC):
+    """A technique that says how the weights are computed from what is learned, such as a random variable.
+
+    Args:
+        coefficient: The factor of the penalty at each step, usually of the order 1 / (number of training examples);
+            None only for weights that are computed but not ``penalised``.
+
+    Raises:
+        TypeError: If ``coefficient`` is no schedule.
+        ValueError: For a negative coefficient.
+
+    """
+
+    penalised: ClassVar[bool] = True
+    """Whether the weights have a penalty, which needs a coefficient."""
+
+    coefficient: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        if self.coefficient is None and not self.penalised:
+            return
+        check_schedule("coefficient", self.coefficient, "Constant")
+        assert self.coefficient is not None
+        if self.coefficient.final < 0:
+            raise ValueError(f"the penalty coefficient must be >= 0, got {self.coefficient.final}")
+
+    def distributions(self, weights: list[Tensor], generators: list[torch.Generator]) -> list[ReparameterizedWeight]:
+        """The distribution of each weight; a technique whose weights share something learned overrides this."""
+        return [self.distribution(*pair) for pair in zip(weights, generators, strict=True)]
+
+    @abstractmethod
+    def distribution(self, weight: Tensor, generator: torch.Generator) -> ReparameterizedWeight:
+        """The module that holds what is learned besides ``weight``; hung on the layer as ``layer.reparam.weight``.
+
+        generator: CPU, seeded.
+        """
+
+    def mechanism(self, weights: list[Weight], *, seed: int, keep_zeros: bool) -> Reparameterizing:
+        """Random variables in the place of these weights. Raises ValueError for ``keep_zeros``, which needs masks."""
+        if keep_zeros:
+            raise ValueError(f"keep_zeros needs masks, and {type(self).__name__} has none; leave it out")
+        return Reparameterizing(self, weights, seed=seed)

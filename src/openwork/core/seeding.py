@@ -1,0 +1,19 @@
+"""Random numbers that depend on a seed, a step and a name alone."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from openwork.core.sharded import rows_like, shard_like
+
+
+def seeded_generator(seed: int, step: int, name: str) -> torch.Generator:
+    """A CPU generator that depends on (seed, step, name) alone: the same on every rank, device and after a restart."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{name}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def uniform_like(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform in [0, 1), of ``weight``'s shape and sharding: drawn as a whole on the CPU, so the same everywhere."""
+    return shard_like(rows_like(torch.rand(weight.shape, generator=generator), weight).to(weight.device), weight)

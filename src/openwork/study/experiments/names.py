@@ -1,0 +1,50 @@
+"""The names of openwork's values in a run's description: public ones, so that a file may move and no id changes."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import openwork
+
+PLACES = {
+    "Run": "openwork.study.experiments.run:Run",
+    "Pretrained": "openwork.study.experiments.origin:Pretrained",
+    "LotteryTicket": "openwork.study.experiments.origin:LotteryTicket",
+    "Scratch": "openwork.study.experiments.origin:Scratch",
+    "DigitsLeNet300100": "openwork.study.tasks.lenet:DigitsLeNet300100",
+    "MnistLeNet300100": "openwork.study.tasks.lenet:MnistLeNet300100",
+    "MnistLeNet5Caffe": "openwork.study.tasks.lenet:MnistLeNet5Caffe",
+    "ImagesLeNet300100": "openwork.study.tasks.lenet:ImagesLeNet300100",
+    "Cifar10Vgg": "openwork.study.tasks.cifar10:Cifar10Vgg",
+    "Cifar10WideResNet": "openwork.study.tasks.cifar10:Cifar10WideResNet",
+    "Cifar10ResNet": "openwork.study.tasks.cifar10:Cifar10ResNet",
+    "ImageNetResNet": "openwork.study.tasks.imagenet:ImageNetResNet",
+    "NumberWords": "openwork.study.tasks.number_words:NumberWords",
+    "TextTranslation": "openwork.study.tasks.wmt:TextTranslation",
+}
+"""Where the study's values are that a run may hold; those of the library are `openwork.__all__`."""
+
+
+def name_of(value: type | Callable[..., Any]) -> str:
+    """The public name of a class or function of openwork's, or ``module:name`` of anybody else's.
+
+    Raises ValueError for one without such a name.
+    """
+    place, name = f"{value.__module__}:{value.__qualname__}", value.__name__
+    if "<" in place:
+        raise ValueError(f"{value.__qualname__} has no importable name; define it at the top of a module")
+    if value.__module__.partition(".")[0] != "openwork":
+        return place
+    if PLACES.get(name) == place or (name in openwork.__all__ and getattr(openwork, name) is value):
+        return name
+    raise ValueError(f"{place} has no public name for a run's description; add it to PLACES in {__name__}")
+
+
+def named(name: str) -> Any:
+    """What a public name of `name_of` stands for; its module is imported. Raises ValueError for an unknown one."""
+    if name in openwork.__all__:
+        return getattr(openwork, name)
+    if name not in PLACES:
+        raise ValueError(f"the run uses {name}, which this openwork has not; use the openwork that wrote it")
+    module, _, name = PLACES[name].partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,124 @@
+"""Where a run's first weights, and the zeros that it keeps, come from: another run, which is trained before it."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from openwork.study.experiments.run import Run
+
+
+@dataclass(frozen=True)
+class Origin(ABC):
+    """What a run takes over from another one. An immutable value; each kind says itself what that is."""
+
+    run: "Run"
+
+    @property
+    @abstractmethod
+    def weights(self) -> "Run | None":
+        """The run whose finalized weights are the first ones; None where a seed draws them."""
+
+    @property
+    @abstractmethod
+    def zeros(self) -> "Run | None":
+        """The run whose finalized weights' zeros are kept from the first step to the last, by no technique."""
+
+    @property
+    def initial_seed(self) -> int | None:
+        """The seed of the initial weights where it is not that of the run that has this origin."""
+        return None
+
+    def seeded(self, seed: int) -> "Origin":
+        """The origin of a run with that seed."""
+        return self
+
+    def name(self, technique: str) -> str:
+        """What a run of this origin is called; ``technique``: the name of its technique, or "dense"."""
+        return type(self).__name__
+
+    def scale(self, kept: Tensor) -> Tensor:
+        """The factors of the first weights; ``kept``: where they are not zero, bool, of their shape."""
+        return kept
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({self.run.name}({self.run.settings}, seed={self.run.seed}))"
+
+
+@dataclass(frozen=True)
+class Pretrained(Origin):
+    """The finalized weights of another run are the first ones.
+
+    Its seed is that of the run that starts from it, whatever it says itself: another seed is a repetition of both.
+    """
+
+    @property
+    def weights(self) -> "Run":
+        """The run."""
+        return self.run
+
+    @property
+    def zeros(self) -> None:
+        """None: its zeros may change."""
+
+    def seeded(self, seed: int) -> "Pretrained":
+        """The run with that seed."""
+        return replace(self, run=replace(self.run, seed=seed))
+
+    def name(self, technique: str) -> str:
+        """The technique's."""
+        return technique
+
+    def __str__(self) -> str:
+        return f"Pretrained({self.run.name}({self.run.settings}))"
+
+
+@dataclass(frozen=True)
+class LotteryTicket(Origin):
+    """The zeros of a sparse run, and what that run began with: Frankle & Carbin 2018, arXiv 1803.03635."""
+
+    @property
+    def weights(self) -> "Run | None":
+        """Those that the sparse run itself started from."""
+        return self.run.first_weights
+
+    @property
+    def zeros(self) -> "Run":
+        """The sparse run."""
+        return self.run
+
+    @property
+    def initial_seed(self) -> int:
+        """The sparse run's."""
+        return self.run.seed
+
+
+@dataclass(frozen=True)
+class Scratch(Origin):
+    """The zeros of a sparse run, and initial weights of one's own: Liu et al. 2018, arXiv 1810.05270.
+
+    augmented: the weights of each tensor are divided by the root of the fraction that is kept, so that its outputs
+    have the scale that they would have dense.
+    """
+
+    augmented: bool = False
+
+    @property
+    def weights(self) -> None:
+        """None: they are new."""
+
+    @property
+    def zeros(self) -> "Run":
+        """The sparse run."""
+        return self.run
+
+    def scale(self, kept: Tensor) -> Tensor:
+        """1 or, if augmented, the root of the inverse density."""
+        # Glorot & Bengio's and He et al.'s variances are inverse to the connections of a unit.
+        return kept / kept.float().mean().sqrt() if self.augmented and kept.any() else kept
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text.removesuffix(')')}, augmented=True)" if self.augmented else text

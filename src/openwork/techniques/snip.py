@@ -1,0 +1,31 @@
+"""SNIP: Lee, Ajanthan & Torr 2019, arXiv 1810.02340, section 4: which connections the loss feels, before training."""
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from openwork.core.masks.allocations import Allocation, GlobalRanking
+from openwork.core.masks.evidence import Evidence, View
+from openwork.core.masks.technique import Hidden, MaskTechnique
+
+
+@dataclass(frozen=True)
+class SNIP(MaskTechnique):
+    """Keeps the weights with the largest |gradient * w|, the loss's derivative by each weight's mask.
+
+    ``SNIP(OneShot(0.9))`` prunes inside ``sparsify(..., calibrate=run)``, where ``run(model)`` calls ``backward()`` on
+    the loss of a batch with some examples of each class. ``OneShot(0.9, at=1)`` takes the first training step's.
+    With a `Cubic` each round ranks what the last one left.
+    """
+
+    evidence: ClassVar[Evidence] = Evidence(gradients="at updates")
+
+    allocation: Allocation = field(default=GlobalRanking(), kw_only=True)
+    hidden: Hidden = field(default="lost", init=False, repr=False)
+
+    def scores(self, view: View) -> Tensor:
+        """|g w|, -inf for what was removed; the paper divides by the sum over all tensors, which keeps the order."""
+        return torch.where(view.mask, (view.evidence["gradient"] * view.weight).abs(), -math.inf)

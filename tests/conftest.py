@@ -1,0 +1,13 @@
+"""One thread for each process of the tests, and for those that they start.
+
+Tensors of tests are tiny: threads would only wait for each other, on a loaded machine sixty times as long as they work.
+"""
+
+import os
+
+# Before torch is imported; subprocesses, Ray's workers and the workers of pytest-xdist inherit it.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+import torch
+
+torch.set_num_threads(1)  # where a plugin of pytest has imported torch before

@@ -1,0 +1,52 @@
+"""Techniques of one's own whose weights are computed from what is learned."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+import openwork as ow
+
+
+class Halved(ow.ReparameterizedWeight):
+    """Half of the weight times a learned scale; small ones are zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def sample(self, weight, generator=None):
+        return 0.5 * self.scale * weight
+
+    def effective(self, weight):
+        return torch.where(weight.abs() < 1, 0.0, 0.5 * self.scale * weight)
+
+
+@dataclass(frozen=True)
+class Halving(ow.Reparameterization):
+    penalised: ClassVar[bool] = False
+
+    def distribution(self, weight, generator):
+        return Halved()
+
+
+def test_weights_that_are_computed_but_not_penalised_need_no_coefficient():
+    layer = nn.Linear(2, 1, bias=False)
+    layer.weight = nn.Parameter(torch.tensor([[4.0, 0.5]]))
+    sparsifier = ow.sparsify(layer, Halving())
+    assert float(sparsifier.penalty()) == 0
+    assert layer(torch.ones(1, 2)).item() == 2.25
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    sparsifier.attach(optimizer)
+    (layer(torch.ones(1, 2)).sum() + sparsifier.penalty()).backward()
+    optimizer.step()  # the scale's gradient is 2.25, the weights' 0.5
+    assert sparsifier.masks()["weight"].tolist() == [[True, False]]
+    torch.testing.assert_close(sparsifier.finalize().weight.data, torch.tensor([[0.5 * 0.775 * 3.95, 0.0]]))
+
+
+@pytest.mark.parametrize("kind", [ow.VariationalDropout, ow.L0, ow.GroupL0, ow.SoftWeightSharing])
+def test_weights_that_are_penalised_need_a_coefficient(kind):
+    with pytest.raises(TypeError, match="coefficient must be a schedule such as Constant"):
+        kind()

@@ -1,0 +1,52 @@
+"""Runs `openwork` again and again, each time in a process forked from this one, which has imported everything once.
+
+A line of the input is a command as JSON: folder, arguments and environment. The line of the output that answers it has
+the exit code and what the command printed, to its output and to its errors.
+"""
+
+import json
+import os
+import signal
+import sys
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, NoReturn
+
+import altair as alt  # noqa: F401  commands import these three when they need them, each for itself
+import sklearn.datasets  # noqa: F401
+
+from openwork.cli import main
+
+SECONDS = 120  # after which a command is killed
+
+
+def become(order: dict[str, Any], printed: BinaryIO, errors: BinaryIO) -> NoReturn:
+    """Turns this process into the command."""
+    with open(os.devnull, "rb") as nothing:
+        for descriptor, file in enumerate((nothing, printed, errors)):
+            os.dup2(file.fileno(), descriptor)
+    os.chdir(order["folder"])
+    os.environ.clear()
+    os.environ |= order["environment"]
+    sys.argv = ["openwork", *order["arguments"]]
+    signal.alarm(SECONDS)
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # Python would look through all that was imported, for a second
+    raise AssertionError("the command line did not exit")
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        with TemporaryFile() as printed, TemporaryFile() as errors:
+            child = os.fork()
+            if child == 0:
+                become(json.loads(line), printed, errors)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            printed.seek(0)
+            errors.seek(0)
+            answer = {"code": code, "printed": printed.read().decode(), "errors": errors.read().decode()}
+        print(json.dumps(answer), flush=True)

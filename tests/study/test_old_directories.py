@@ -1,0 +1,82 @@
+"""Run directories from before format 2, whose descriptions named openwork's values by their modules."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from openwork.cli import app
+from openwork.study.experiments.execute import execute
+from openwork.study.experiments.live import restore
+from openwork.study.experiments.run import Run
+from openwork.study.experiments.sweep import Here, Options, sweep
+from openwork.study.results.store import read_results
+from tests.study.tinylab import PRUNE, Tiny
+
+RUN = Run(Tiny(), PRUNE, steps=10)
+OLD = {
+    "type": "openwork.study.experiments.run:Run",
+    "seed": 0,
+    "select": {"import": "openwork.core.selection:weight_matrices"},
+    "steps": 10,
+    "task": {"type": "tests.study.tinylab:Tiny"},
+    "technique": None,
+}
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A finished run, and an interrupted one, as they were before."""
+    execute(RUN, tmp_path, evaluations=1)
+    finished, interrupted = tmp_path / "0123456789abcdef", tmp_path / "fedcba9876543210"
+    (tmp_path / RUN.id).rename(finished)
+    result = json.loads((finished / "result.json").read_text())
+    (finished / "result.json").write_text(json.dumps({**result, "format": 1, "run": OLD}))
+    state = torch.load(finished / "checkpoint.pt", weights_only=True)
+    interrupted.mkdir()
+    for folder in (finished, interrupted):
+        (folder / "run.json").write_text(json.dumps(OLD, indent=2))
+        torch.save({**state, "run": json.dumps(OLD)}, folder / "checkpoint.pt")
+    return tmp_path
+
+
+def content(directory):
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_results_of_another_format_say_what_to_do(directory):
+    with pytest.raises(ValueError, match=r"has format 1, this openwork reads 2; use the openwork that wrote it, or "):
+        read_results(directory)
+
+
+def test_a_checkpoint_of_before_says_what_to_do(directory):
+    for folder in directory.iterdir():
+        with pytest.raises(ValueError, match=r"run:Run, a name from before format 2 .*; use the openwork that"):
+            restore(folder, trusted=["tests"])
+
+
+def test_nothing_is_trained_beside_runs_of_before(directory):
+    before = content(directory)
+    with pytest.raises(ValueError, match=r"is of a run from before format 2 .*; give another folder, or use the"):
+        sweep([RUN], directory, Here(directory, Options()))
+    (directory / "fedcba9876543210").rename(directory / RUN.id)
+    with pytest.raises(ValueError, match=rf"{RUN.id} is of a run from before format 2"):
+        execute(RUN, directory)
+    (directory / RUN.id).rename(directory / "fedcba9876543210")
+    assert content(directory) == before
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "results", "report", "eval"])
+def test_a_command_says_it_in_one_sentence_and_changes_nothing(directory, command):
+    before = content(directory)
+    arguments = {
+        "run": ["tests.study.tinylab:grid", "--out", str(directory)],
+        "sweep": ["tests.study.tinylab:grid", "--out", str(directory)],
+        "eval": [str(directory / "0123456789abcdef"), "--trust", "tests"],
+    }
+    ended = CliRunner().invoke(app, [command, *arguments.get(command, [str(directory)])])
+    assert isinstance(ended.exception, ValueError)  # which `main` prints as one sentence, with exit code 1
+    assert "use the openwork that wrote it" in str(ended.exception)
+    assert "\n" not in str(ended.exception)
+    assert content(directory) == before
