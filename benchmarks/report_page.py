@@ -14,10 +14,12 @@ import random
 import statistics
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from shutil import which
 from typing import Any
 
+from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.report.page import write_report
 
 MEGABYTES, SECONDS = 5.0, 2.0  # the bars
@@ -72,7 +74,9 @@ def result(name: str, setting: int, seed: int, sparsity: float, accuracy: float)
         "seed": seed,
         "settings": settings,
         "task": "synthetic",
-        "run": {},
+        "run": {"technique": {"type": name, "setting": setting}, "steps": 120_000, "seed": seed},
+        "metric": asdict(ACCURACY),
+        "threshold": None,
         "before": metrics,
         "after": metrics,
         "layers": layers,

@@ -26,7 +26,7 @@ from torch import nn
 
 from openwork.core.schedules import Constant, Cubic
 from openwork.core.technique import Technique
-from openwork.study.data.loader import Batch
+from openwork.study.data.loader import ImageBatch
 from openwork.study.experiments.live import prepare
 from openwork.study.experiments.run import Run
 from openwork.study.tasks.classification import channels_last
@@ -92,7 +92,7 @@ def resident(options: argparse.Namespace) -> Parts:
     device = torch.device(options.device)
     pixels = torch.randint(256, (options.batch, options.size, options.size, 3), dtype=torch.uint8, device=device)
     labels = torch.randint(1000, (options.batch,), device=device)
-    return Parts([Batch(pixels.permute(0, 3, 1, 2), labels, labels % 2 == 0)], first=0, count=1)
+    return Parts([ImageBatch(pixels.permute(0, 3, 1, 2), labels, labels % 2 == 0)], first=0, count=1)
 
 
 def training_step(name: str, options: argparse.Namespace) -> Step:

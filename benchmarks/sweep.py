@@ -21,21 +21,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.experiments.cluster import Ray
 from openwork.study.experiments.execute import execute
 from openwork.study.experiments.run import Run
 from openwork.study.experiments.sweep import Options, sweep
-from openwork.study.results.store import collect, write_csv, write_parquet
+from openwork.study.results.store import collect, flat, write_csv, write_parquet
+from openwork.study.tasks.task import Task
 
 Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Sleeping:
+class Sleeping(Task):
     """Four weights, and one step of so many seconds."""
 
     seconds: float
     title: str = "sleeping"
+
+    metric = ACCURACY
 
     def model(self) -> nn.Module:
         """Two inputs, two outputs."""
@@ -89,7 +93,8 @@ def scheduling(folder: Path, *, seconds: float, runs: int, repeats: int) -> None
 def collecting(folder: Path, *, results: int, repeats: int) -> None:
     """Prints how long it takes to read so many results and to write them as CSV and Parquet."""
     run = Run(Sleeping(0.0), None, steps=1)
-    row = execute(run, folder / "one")
+    execute(run, folder / "one")
+    row = json.loads((folder / "one" / run.id / "result.json").read_text())
     layer = {"name": "layer4.2.conv3.weight", "shape": [2048, 512, 1, 1], "weights": 1_048_576, "nonzero": 104_858}
     row["layers"] = 54 * [{**row["layers"][0], **layer}]
     for number in range(results):
@@ -98,9 +103,9 @@ def collecting(folder: Path, *, results: int, repeats: int) -> None:
         (folder / "many" / f"{number:016x}" / "result.json").write_text(text)
 
     def all_of_it() -> None:
-        rows, _ = collect([folder / "many"])
-        write_csv(rows, folder / "rows.csv")
-        write_parquet(rows, folder / "rows.parquet")
+        found, _ = collect([folder / "many"])
+        write_csv(map(flat, found), folder / "rows.csv")
+        write_parquet(map(flat, found), folder / "rows.parquet")
 
     seconds = [timed(all_of_it) for _ in range(repeats)]
     print(f"{results:,} results of {len(text):,} bytes, n = {repeats}")

@@ -118,6 +118,9 @@ def main() -> None:
             run = override(runs[trained], [f"technique.threshold={threshold}"] if threshold else [])
             row |= {"name": run.name, "settings": run.settings, "id": new_id(row["id"])}
             row |= {"run": canonical(run), "format": str(FORMAT)}
+            metric = run.task.metric
+            row |= {"metric": metric.key, "better": "higher" if metric.higher_is_better else "lower"}
+            row |= {f"{part}_value": row.get(f"{part}_{metric.key}", "") for part in ("before", "after")}
         write_csv(({column: row.get(column) for column in COLUMNS} for row in rows), ROOT / f"results/{study}/rows.csv")
         for side in SIDES:
             path = ROOT / f"results/{study}/{side}.csv"

@@ -52,4 +52,4 @@ if __name__ == "__main__":
     with group() as (rank, folder):
         for run in runs():
             result = execute(run, folder / f"process{rank}", evaluations=2)
-            print(result["status"], result["after"]["accuracy"], result["environment"]["processes"])
+            print(result.status, result.measured("accuracy"), result.environment.processes)

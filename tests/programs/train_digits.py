@@ -10,4 +10,4 @@ from openwork.study.tasks.lenet import DigitsLeNet300100
 
 if __name__ == "__main__":
     run = Run(DigitsLeNet300100(), ow.VariationalDropout(ow.Constant(1e-4)), steps=400)
-    print(execute(run, Path(sys.argv[1]), evaluations=100)["after"])
+    print(execute(run, Path(sys.argv[1]), evaluations=100).after)

@@ -55,7 +55,7 @@ def test_four_thousand_runs_survive_thirty_kills_and_none_is_done_twice(tmp_path
     for run in random.Random(SEED).sample(tinylab.thousands(), 20):
         result = execute(run, tmp_path / "undisturbed", evaluations=2)
         (row,) = [row for row in rows if row["id"] == run.id]
-        assert float(row["after_loss"]) == result["after"]["loss"]
+        assert float(row["after_loss"]) == result.after["loss"]
         weights = [load_file(tmp_path / name / run.id / "model.safetensors") for name in ("runs", "undisturbed")]
         assert all(tensor.equal(weights[1][name]) for name, tensor in weights[0].items())
     sys.stdout.write(f"{again} attempts were repeated\n")

@@ -1,8 +1,13 @@
 """Made-up studies for the tests of results and report."""
 
 import json
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from openwork.study.evaluation.metric import ACCURACY, BLEU
+from openwork.study.results.result import Result, parsed
 
 
 def row(
@@ -12,6 +17,7 @@ def row(
     sparsity: float = 0.9,
     accuracy: float = 0.97,
     bleu: float | None = None,
+    task: str = "digits",
 ) -> dict[str, Any]:
     """A finished run as its result.json says it; with a BLEU, a run of a translation."""
     metrics = {"accuracy": accuracy, "loss": 0.1, "sparsity": sparsity}
@@ -28,7 +34,8 @@ def row(
     ]
     return {
         "format": 2, "id": f"{name}-{settings}-{seed}", "status": "finished", "step": 10, "name": name, "seed": seed,
-        "settings": settings, "task": "digits", "run": {}, "before": metrics, "after": metrics,
+        "settings": settings, "task": task, "run": described(name, settings, seed, task),
+        "metric": asdict(ACCURACY if bleu is None else BLEU), "threshold": None, "before": metrics, "after": metrics,
         "sparsity": {"selected": sparsity, "all": sparsity / 2}, "layers": layers,
         "cost": {"seconds": 1.5, "step_ms": 0.5, "peak_memory_bytes": None}, "execution": "simulated",
         "environment": {"device": "cpu", "processor": "some CPU", "threads": 2, "torch": "2", "python": "3",
@@ -36,10 +43,21 @@ def row(
     }  # fmt: skip
 
 
-def diverged(name: str = "L0", settings: str = "a", seed: int = 9) -> dict[str, Any]:
-    """A run that ended in NaN."""
+def described(name: str, settings: str, seed: int, task: str) -> dict[str, Any]:
+    """A run as its run.json says it: where anything but the seed differs, so does this."""
+    technique = None if name == "dense" else {"type": name, "settings": settings}
+    return {"task": {"title": task, "settings": settings}, "technique": technique, "steps": 10, "seed": seed}
+
+
+def results(rows: Iterable[dict[str, Any]]) -> list[Result]:
+    """The rows as they are read."""
+    return [parsed(one) for one in rows]
+
+
+def diverged(name: str = "L0", settings: str = "a", seed: int = 9, **more: Any) -> dict[str, Any]:
+    """A run that ended in NaN; the rest as `row` has it."""
     return {
-        **row(name, settings, seed),
+        **row(name, settings, seed, **more),
         "status": "diverged",
         "before": None,
         "after": None,

@@ -5,7 +5,7 @@ import pytest
 
 from openwork.study.results.budget import budgets, expected_best, reaching
 from openwork.study.results.statistics import summarize, tried
-from tests.study.studies import diverged, row
+from tests.study.studies import diverged, results, row
 
 
 def test_the_expected_best_of_two_of_four_by_hand():
@@ -45,6 +45,6 @@ def test_curves_are_drawn_at_every_small_budget_and_the_whole_one():
 def test_a_diverged_seed_counts_with_accuracy_zero():
     rows = [row("A", "a", 0, 0.9, 0.6), row("A", "a", 1, 0.9, 0.8), diverged("A", "a", 2), diverged("A", "b", 0)]
     # two of three runs of `a` finished: (0.6 + 0.8 + 0) / 3; none of `b`
-    ((first, second),) = tried(summarize([*rows, row("dense", sparsity=0.0)])).values()
+    ((first, second),) = tried(summarize(results([*rows, row("dense", sparsity=0.0)]))).values()
     assert first == pytest.approx((0.9, 1.4 / 3))
     assert second is None

@@ -129,7 +129,7 @@ def test_resnet_has_imagenets_stem_and_images_of_64_pixels(small):
     assert (images.shape, labels.shape) == ((16, 3, 64, 64), (16,))
     kept = task.data(CPU)[1].images[:, :, 0, 0]  # a corner keeps its value, edges are not padded
     torch.testing.assert_close(kept, normalized(cifar10("test").images)[:, :, 0, 0])
-    accuracy = execute(Run(replace(task, depth=18), None, steps=2), small / "runs")["after"]["accuracy"]
+    accuracy = execute(Run(replace(task, depth=18), None, steps=2), small / "runs").after["accuracy"]
     assert 0 <= accuracy <= 1
 
 
@@ -186,7 +186,7 @@ def test_an_interrupted_wide_resnet_ends_with_the_same_bits(small, technique):
 
     with pytest.raises(InterruptedError):
         execute(run, small / "resumed", evaluations=3, progress=stop)
-    assert execute(run, small / "resumed", evaluations=3)["after"] == whole["after"]
+    assert execute(run, small / "resumed", evaluations=3).after == whole.after
     tensors = [load_file(small / name / run.id / "model.safetensors") for name in ("whole", "resumed")]
     assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
     if technique:
@@ -208,7 +208,7 @@ def test_sparse_vd_starts_from_the_network_with_dropout(tmp_path, monkeypatch):
     sparse_vd = ow.VariationalDropout(ow.Constant(1e-6), log_sigma2=-15.0)
     run = Run(Cifar10Vgg(**small, l2=0.0), sparse_vd, steps=2, origin=Pretrained(dropout))
     result = execute(run, tmp_path, evaluations=1)
-    assert (result["status"], result["name"]) == ("finished", "VariationalDropout")
+    assert (result.status, result.name) == ("finished", "VariationalDropout")
     before, after = (load_file(tmp_path / one.id / "model.safetensors") for one in (dropout, run))
     moved = (after["fc2.weight"] - before["fc2.weight"]).abs()
     assert 0 < float(moved.max()) < 3e-3  # two steps of Adam at 1e-3
@@ -224,7 +224,7 @@ def test_compiled_runs_work_with_cropping_and_channels_last(small, monkeypatch):
     dropout = Run(Cifar10Vgg(width=0.25, batch_size=16, dropout=True), None, steps=2)
     for run in (l0, vgg, dropout):
         result = execute(run, small / "runs", compile=True, evaluations=1)
-        assert result["status"] == "finished"
+        assert result.status == "finished"
 
 
 def test_the_experiments_are_the_published_ones(monkeypatch):

@@ -50,7 +50,7 @@ def swept(tmp_path_factory):
 def test_all_that_can_finish_does_and_the_rest_is_recorded(swept):
     ended, runs, _ = swept
     assert [ended.count(state) for state in ("finished", "diverged", "failed")] == [14, 1, 2]
-    assert {row["id"] for row in read_results(ended.directory)} == {
+    assert {result.id for result in read_results(ended.directory)} == {
         id for id, outcome in ended.outcomes.items() if outcome.state != "failed"
     }
     assert ended.outcomes[runs[-3].id].reason == "RuntimeError: the loss is wrong"
@@ -72,9 +72,9 @@ def test_results_are_those_of_this_process_and_workers_use_the_cpus_they_were_gi
     ended, runs, _ = swept
     for run in (runs[0], runs[6]):
         there, here = read_result(ended.directory / run.id / "result.json"), execute(run, tmp_path, evaluations=2)
-        for computed in ("after", "sparsity", "layers"):
-            assert there[computed] == here[computed]
-        assert there["environment"]["threads"] == 1
+        for computed in ("after", "sparsity", "sparsity_all", "layers"):
+            assert getattr(there, computed) == getattr(here, computed)
+        assert there.environment.threads == 1
 
 
 def test_what_no_worker_can_import_stops_the_sweep(swept, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from openwork.study.results.frontier import bootstrap_interval, by_seed, difference, frontier, hypervolume, score_at
-from tests.study.studies import diverged, row
+from tests.study.studies import diverged, results, row
 
 
 def test_the_frontier_holds_what_no_pair_beats():
@@ -62,4 +62,4 @@ def test_techniques_are_compared_seed_by_seed():
 
 def test_runs_are_grouped_by_technique_and_seed():
     rows = [row("A", "a", 0, 0.9, 0.5), row("A", "b", 0, 0.8, 0.6), row("dense", sparsity=0.0), diverged("A")]
-    assert by_seed(rows) == {"A": {0: [(0.9, 0.5), (0.8, 0.6)]}}
+    assert by_seed(results(rows)) == {"A": {0: [(0.9, 0.5), (0.8, 0.6)]}}

@@ -60,7 +60,7 @@ def test_snapshots_change_nothing_and_survive_an_interruption(tmp_path, techniqu
     with pytest.raises(StopError):
         execute(run, tmp_path / "stopped", evaluations=6, snapshots=3, progress=stop)
     stopped = execute(run, tmp_path / "stopped", evaluations=6, snapshots=3)
-    assert (stopped["id"], stopped["after"]) == (plain["id"], plain["after"])
+    assert (stopped.id, stopped.after) == (plain.id, plain.after)
     assert not (tmp_path / "plain" / run.id / "snapshots").exists()
     for name in ("0", "20", "40", "60"):
         files = [tmp_path / kind / run.id / "snapshots" / f"{name}.safetensors" for kind in ("whole", "stopped")]

@@ -182,7 +182,7 @@ def test_a_run_interrupted_in_an_epoch_ends_with_the_same_bits(pictures, tmp_pat
     technique = ow.VariationalDropout(ow.Constant(1e-4), log_sigma2=-4.0)
     run = Run(TINY, technique, steps=6)  # 4 batches an epoch
     whole = execute(run, tmp_path / "whole", evaluations=3)
-    assert {"accuracy", "top5", "loss", "unreadable"} <= whole["after"].keys()
+    assert {"accuracy", "top5", "loss", "unreadable"} <= whole.after.keys()
 
     class StopError(Exception):
         pass
@@ -194,15 +194,15 @@ def test_a_run_interrupted_in_an_epoch_ends_with_the_same_bits(pictures, tmp_pat
     with pytest.raises(StopError):
         execute(run, tmp_path / "parts", evaluations=3, progress=stop)
     again = execute(run, tmp_path / "parts", evaluations=3)
-    assert again["after"] == whole["after"]
+    assert again.after == whole.after
     files = [(tmp_path / folder / run.id / "model.safetensors").read_bytes() for folder in ("whole", "parts")]
     assert files[0] == files[1]
 
 
 def test_a_run_that_goes_to_nan_says_where(pictures, tmp_path):
     result = execute(Run(ImageNetResNet(**{**vars(TINY), "rate": 1e30}), None, steps=4), tmp_path, evaluations=4)
-    assert result["status"] == "diverged"
-    assert result["step"] < 4
+    assert result.status == "diverged"
+    assert result.step < 4
 
 
 @pytest.mark.parametrize("write", [write_folders, write_tars])
@@ -211,7 +211,7 @@ def test_other_forms_of_the_images_train_too(tmp_path, monkeypatch, write):
     for split, count in (("train", 16), ("val", 5)):
         write(tmp_path / "here", split, images(count))
     task = ImageNetResNet(**{**vars(TINY), "source": str(tmp_path / "here")})
-    assert execute(Run(task, None, steps=3), tmp_path / "runs", evaluations=1)["status"] == "finished"
+    assert execute(Run(task, None, steps=3), tmp_path / "runs", evaluations=1).status == "finished"
 
 
 def test_evaluation_counts_unreadable_images_as_wrong(pictures, tmp_path):
@@ -260,7 +260,7 @@ def test_eval_takes_weights_of_others_and_other_images(pictures, tmp_path):
 
     result = execute(dense(), tmp_path / "runs", evaluations=1)
     folder = tmp_path / "runs" / dense().id
-    assert answer(str(folder))[0]["top5"] == result["after"]["top5"] == 1.0  # three classes
+    assert answer(str(folder))[0]["top5"] == result.after["top5"] == 1.0  # three classes
     table = CliRunner().invoke(app, ["eval", str(folder)]).stdout
     assert {"top5", "images", "13"} <= set(table.split())
     assert "100.00%" in table

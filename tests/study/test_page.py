@@ -10,8 +10,8 @@ from openwork.study.report.layers import kind, kind_panel, layer_panels
 from openwork.study.report.page import _takeaway, write_report
 from openwork.study.report.style import left_axis, nice_ticks, theme
 from openwork.study.results.overlay import own_bands
-from openwork.study.results.statistics import longer_apart, nearest, summarize
-from tests.study.studies import diverged, row, study
+from openwork.study.results.statistics import nearest, summarize
+from tests.study.studies import diverged, results, row, study
 
 NASTY = "</script><script>alert(1)</script>"
 
@@ -32,18 +32,6 @@ def page(tmp_path_factory):
     folder = study(tmp_path_factory.mktemp("study"), rows)
     (folder / "interrupted").mkdir()
     return write_report(folder, folder / "report", command="make quickstart")
-
-
-def test_runs_of_another_length_are_a_technique_of_their_own():
-    def of(steps: int, name: str = "L0", settings: str = "a", **run: object) -> dict:
-        return {**row(name, settings), "run": {"steps": steps, **run}}
-
-    rows = [of(10), of(15), of(10, settings="b"), of(20, "dense"), of(10, "dense"), of(2000, "RandomPruning")]
-    names = ["L0", "L0, 15 steps", "L0", "dense", "dense", "RandomPruning"]
-    assert [one["name"] for one in longer_apart(rows)] == names
-    assert [one["name"] for one in longer_apart([of(2000), of(10)])] == ["L0, 2,000 steps", "L0"]  # as many: the short
-    kept = of(20, origin={"type": "Scratch", "run": {"steps": 10}})
-    assert [one["name"] for one in longer_apart([of(10), kept])] == ["L0", "L0"]
 
 
 def test_the_page_stands_alone(page):
@@ -110,8 +98,9 @@ def test_the_template_ships_with_the_package():
 
 
 def chart(rows: list[dict]) -> dict:
-    found = summarize(rows)
-    return trade_off(found, rows, names=sorted({point.name for point in found} - {"dense"})).to_dict()
+    found = results(rows)
+    points = summarize(found)
+    return trade_off(points, found, names=sorted({point.name for point in points if not point.dense})).to_dict()
 
 
 def drawn(spec: dict) -> list[dict]:
@@ -136,21 +125,25 @@ def cells(text: str, heading: str) -> list[list[str]]:
 
 def test_the_takeaway_compares_only_points_near_one_sparsity():
     # B is more accurate at half the sparsity: that does not make it the best near 90 %.
-    text = _takeaway(summarize([row("A", accuracy=0.8), row("B", sparsity=0.5)]))
+    text = _takeaway(summarize(results([row("A", accuracy=0.8), row("B", sparsity=0.5)])))
     assert "Near 90 % sparsity, A is the only technique measured: 80.0 % at 90.0 % sparsity (1 seed, " in text
 
 
 def test_the_takeaway_says_where_it_compares_if_not_near_90():
     rows = [row("A", sparsity=0.5, accuracy=0.8), row("B", sparsity=0.51, accuracy=0.9)]
-    assert "Near 51 % sparsity, B is the most accurate: 90.0 % at 51.0 % sparsity" in _takeaway(summarize(rows))
-    assert _takeaway(summarize([row("dense", sparsity=0.0)])) == "No sparse run has finished."
+    assert "Near 51 % sparsity, B is the most accurate: 90.0 % at 51.0 % sparsity" in _takeaway(
+        summarize(results(rows))
+    )
+    assert _takeaway(summarize(results([row("dense", sparsity=0.0)]))) == "No sparse run has finished."
 
 
 @pytest.mark.parametrize(("lead", "verdict"), [(0.02, "overlap"), (0.06, "do not overlap")])
 def test_the_takeaway_says_whether_the_intervals_overlap(lead, verdict):
     # s = 0.01 over 3 seeds: ± 4.303 · 0.01 / √3 = 0.0248 around each mean.
     rows = [row(n, n, s, 0.9, 0.8 + d + 0.01 * s) for n, d in (("A", 0.0), ("B", lead)) for s in range(3)]
-    assert _takeaway(summarize(rows)).endswith(f"next is A with 81.0 % at 90.0 %, and the two intervals {verdict}.")
+    assert _takeaway(summarize(results(rows))).endswith(
+        f"next is A with 81.0 % at 90.0 %, and the two intervals {verdict}."
+    )
 
 
 def test_the_tables_hold_the_frontier_and_every_point(page):
@@ -169,7 +162,7 @@ def test_the_tables_hold_the_frontier_and_every_point(page):
 
 
 def test_several_tasks_have_a_section_each(tmp_path):
-    rows = [row(accuracy=0.9), {**row(accuracy=0.6), "task": "b <b>", "id": "b"}]
+    rows = [row(accuracy=0.9), {**row(accuracy=0.6, task="b <b>"), "id": "b"}]
     text = write_report(study(tmp_path, rows), tmp_path / "out").read_text()
     assert re.findall("<h2>(.*?)</h2>", text)[:2] == ["b &lt;b&gt;", "digits"]
     assert [cells(part, "The best found")[0][3] for part in text.split("<section>")[1:]] == ["60.00 %", "90.00 %"]
@@ -180,7 +173,9 @@ def test_several_tasks_have_a_section_each(tmp_path):
 
 def test_every_finished_sparse_run_is_in_the_chart_s_data():
     rows = [row(seed=1), diverged(), row("dense", sparsity=0.0)]
-    assert run_values(rows) == [{"technique": "L0", "settings": "a", "seed": 1, "sparsity": 0.9, "accuracy": 0.97}]
+    assert run_values(results(rows)) == [
+        {"technique": "L0", "settings": "a", "seed": 1, "sparsity": 0.9, "accuracy": 0.97}
+    ]
 
 
 def test_the_page_may_fetch_nothing_and_fits_its_place(page):
@@ -225,7 +220,8 @@ def test_an_axis_keeps_a_place_for_nothing_left():
 def test_layers_are_means_over_seeds():
     rows = [row(seed=0), row(seed=1), row(settings="elsewhere", sparsity=0.5)]
     rows[1]["layers"][0] |= {"nonzero": 30, "sparsity": 0.7}  # the other seed: 10 of 100
-    (panel,) = layer_panels(nearest(summarize(rows), 0.9), rows, names=["L0"])
+    found = results(rows)
+    (panel,) = layer_panels(nearest(summarize(found), 0.9), found, names=["L0"])
     spec = panel.to_dict()
     assert (spec["title"]["text"], spec["title"]["subtitle"]) == ("L0 at 90.0 % sparsity", "a, 2 seeds")
     (layer,) = drawn(spec)
@@ -253,9 +249,11 @@ def test_layers_of_a_kind_are_counted_together():
         layer | {"name": "enc.1.q.weight", "weights": 300, "nonzero": 10},
         layer | {"name": "enc.1.k.weight", "weights": 100, "nonzero": 50},
     ]
-    values = drawn(kind_panel(nearest(summarize([one]), 0.9), [one], names=["L0"]).to_dict())
+    found = results([one])
+    values = drawn(kind_panel(nearest(summarize(found), 0.9), found, names=["L0"]).to_dict())
     assert [(v["kind"], v["layers"], v["sparsity"]) for v in values] == [("query", 2, 0.95), ("key", 1, 0.5)]
-    assert kind_panel(nearest(summarize([row()]), 0.9), [row()], names=["L0"]) is None  # one kind
+    found = results([row()])
+    assert kind_panel(nearest(summarize(found), 0.9), found, names=["L0"]) is None  # one kind
 
 
 def test_techniques_are_compared_with_the_best_at_equal_sparsity(page):
@@ -269,7 +267,7 @@ def test_techniques_are_compared_with_the_best_at_equal_sparsity(page):
 
 
 def test_published_points_lie_over_the_tasks_that_papers_measured(tmp_path):
-    text = write_report(study(tmp_path, [{**row(), "task": "LeNet-5-Caffe, MNIST"}]), tmp_path / "out").read_text()
+    text = write_report(study(tmp_path, [row(task="LeNet-5-Caffe, MNIST")]), tmp_path / "out").read_text()
     spec = json.loads(re.search(r"^const charts = (.*);$", text, re.M).group(1))["trade-off"]
     published = [value for value in drawn(spec) if "source" in value]
     assert (0.995, 0.9925) in [(value["sparsity"], value["score"]) for value in published]
@@ -280,12 +278,14 @@ def test_scratch_runs_and_tickets_are_bands_of_their_own(tmp_path):
     masked = {"technique": {"final": 0.9}, "steps": 100}
 
     def kept(seed, accuracy, steps=100, **changes):
-        origin = {"type": "LotteryTicket" if changes.pop("ticket", False) else "Scratch", "run": masked, **changes}
-        return {**row(origin["type"], "zeros", seed, accuracy=accuracy), "run": {"steps": steps, "origin": origin}}
+        kind = "LotteryTicket" if changes.pop("ticket", False) else "Scratch"
+        origin = {"type": kind, "run": masked, **changes}
+        run = {"steps": steps, "technique": None, "seed": seed, "origin": origin}
+        return {**row(kind, "zeros", seed, accuracy=accuracy), "run": run}
 
     rows = [kept(0, 0.90), kept(1, 0.92), kept(2, 0.95, ticket=True), kept(3, 0.96, 200, augmented=True)]
     failed = {**kept(4, 0.1), "status": "diverged", "after": None, "sparsity": None}
-    found = own_bands([row(), *rows, failed])
+    found = own_bands(results([row(), *rows, failed]))
     assert [(b.name, round(b.mean, 6), b.lowest, b.highest, b.n, b.failures) for b in found] == [
         ("lottery ticket", 95.0, 95.0, 95.0, 1, 0),
         ("scratch-e", 91.0, 90.0, 92.0, 2, 1),

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from openwork.cli import app
 from openwork.study.report.paper import budget_panel, figure
-from openwork.study.results.published import Result, checkpoints
+from openwork.study.results.published import Published, checkpoints
 
 
 def drawn(spec: dict) -> list[dict]:
@@ -15,7 +15,7 @@ def drawn(spec: dict) -> list[dict]:
 
 def test_figures_show_frontiers_over_all_points():
     rows = [
-        Result("resnet50", "magnitude_pruning", sparsity, score, {"begin": 0.0}, "", "")
+        Published("resnet50", "magnitude_pruning", sparsity, score, {"begin": 0.0}, "", "")
         for sparsity, score in ((0.5, 76.0), (0.5, 75.0), (0.9, 70.0))
     ]
     values = [
@@ -26,7 +26,7 @@ def test_figures_show_frontiers_over_all_points():
 
 
 def test_budget_panels_hold_both_readings():
-    rows = [Result("resnet50", "variational_dropout", 0.9, 60.0, {"coefficient": 1.0}, "", "")]
+    rows = [Published("resnet50", "variational_dropout", 0.9, 60.0, {"coefficient": 1.0}, "", "")]
     first = next(v for v in drawn(budget_panel(rows, "resnet50", 0.9).to_dict()) if v["technique"] != "L0")
     assert (first["technique"], first["n"], first["low"], first["high"]) == (
         *("variational dropout", 1), pytest.approx(60 / 161), 60.0,

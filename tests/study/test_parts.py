@@ -30,7 +30,7 @@ def test_two_processes_have_equal_bits_and_end_where_one_does(pictures):
     assert first == second
     for run, line in zip(parts.pictures(), first.splitlines(), strict=True):
         alone = execute(run, pictures / "one", evaluations=2)
-        assert line.split() == ["finished", str(alone["after"]["accuracy"]), "2"]
+        assert line.split() == ["finished", str(alone.after["accuracy"]), "2"]
         folders = [pictures / folder / run.id for folder in ("one", "process0", "process1")]
         ours, theirs, others = (load_file(folder / "model.safetensors") for folder in folders)
         assert all(torch.equal(tensor, others[name]) for name, tensor in theirs.items())
@@ -58,7 +58,7 @@ def test_two_processes_translate_as_one_does(tmp_path, monkeypatch):
         assert all(torch.equal(tensor, others[name]) for name, tensor in theirs.items())
         losses = [json.loads((folder / "result.json").read_text())["after"]["loss"] for folder in folders]
         assert losses[1] == pytest.approx(losses[0], rel=1e-3)  # a share's mean is over its own tokens
-        assert losses[0] == alone["after"]["loss"]
+        assert losses[0] == alone.after["loss"]
         for name, tensor in ours.items():
             torch.testing.assert_close(tensor, theirs[name], rtol=0.05, atol=0.02)
 

@@ -6,7 +6,7 @@ import pytest
 
 from openwork.study.results.comparison import sweep, verdict
 from openwork.study.results.findings import findings
-from openwork.study.results.published import Result, checkpoints, of, read
+from openwork.study.results.published import Published, checkpoints, of, read
 from openwork.study.results.reconcile import baseline, reconcile
 
 ROOT = Path(__file__).parents[2]
@@ -19,16 +19,16 @@ def rows():
     return read(ROWS)
 
 
-def vd(sparsity: float, score: float, **settings: float | str) -> Result:
-    return Result("resnet50", "variational_dropout", sparsity, score, settings, "", "made up")
+def vd(sparsity: float, score: float, **settings: float | str) -> Published:
+    return Published("resnet50", "variational_dropout", sparsity, score, settings, "", "made up")
 
 
-def listed(sparsity: float) -> Result:
+def listed(sparsity: float) -> Published:
     (model,) = [r for r in of(checkpoints(), "resnet50", "variational_dropout") if r.sparsity == sparsity]
     return model
 
 
-def kinds(results: list[Result], sparsity: float) -> list[str]:
+def kinds(results: list[Published], sparsity: float) -> list[str]:
     place = "resnet50", "variational_dropout", sparsity
     return [d.kind for d in reconcile(results) if (d.model, d.technique, d.sparsity) == place]
 
@@ -59,9 +59,10 @@ def test_file_names_that_say_another_sparsity_are_found_without_rows():
     assert [(d.sparsity, d.rows.split("_")[2]) for d in found] == [(0.9, "0.91"), (0.95, "0.96"), (0.965, "0.98")]
 
 
-def pruned(scores: list[float], sparsity: float = 0.9) -> list[Result]:
+def pruned(scores: list[float], sparsity: float = 0.9) -> list[Published]:
     return [
-        Result("resnet50", "magnitude_pruning", sparsity, s, {"begin": float(i)}, "", "") for i, s in enumerate(scores)
+        Published("resnet50", "magnitude_pruning", sparsity, s, {"begin": float(i)}, "", "")
+        for i, s in enumerate(scores)
     ]
 
 
@@ -97,9 +98,9 @@ def test_one_sweep_for_all_levels_spends_its_budget_on_the_others():
 
 
 def test_a_setting_counts_with_its_best_threshold():
-    def at(threshold: float, sparsity: float, score: float) -> Result:
+    def at(threshold: float, sparsity: float, score: float) -> Published:
         settings = {"coefficient": 1.0, "threshold": threshold}
-        return Result("transformer", "variational_dropout", sparsity, score, settings, "", "")
+        return Published("transformer", "variational_dropout", sparsity, score, settings, "", "")
 
     found = sweep([at(1, 0.95, 10), at(2, 0.91, 20), at(3, 0.8, 25)], "transformer", "variational_dropout", 0.9)
     assert found.high == (20,)

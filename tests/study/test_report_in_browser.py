@@ -2,13 +2,15 @@
 
 import json
 import random
+from dataclasses import asdict
 from shutil import which
 
 import pytest
 
+from openwork.study.evaluation.metric import Metric
 from openwork.study.report.page import write_report
 from openwork.study.results.statistics import pareto, summarize
-from tests.study.studies import diverged, row, study
+from tests.study.studies import diverged, results, row, study
 
 pytestmark = pytest.mark.browser
 
@@ -48,7 +50,7 @@ def report(tmp_path_factory):
     rows += [row("C", "m2", seed, 0.991, a) for seed, a in enumerate((0.893, 0.9, 0.87))]
     rows += [row("dense", "plain", seed, 0.0, 0.975 + 0.001 * seed) for seed in (0, 1)] + [diverged("B", "exploded", 1)]
     folder = study(tmp_path_factory.mktemp("study"), [{**one, "task": "LeNet-300-100, MNIST"} for one in rows])
-    return write_report(folder, folder / "report"), rows
+    return write_report(folder, folder / "report"), results(rows)
 
 
 class Visit:
@@ -146,10 +148,32 @@ def test_what_is_not_ticked_leaves_charts_and_tables(visit):
     assert {value["technique"] for value in visit.values("interval")} == {"A", "B", "C"}
 
 
+def test_a_point_is_ringed_once_nothing_that_is_drawn_beats_it(visit, report):
+    def ringed():
+        return {(value["technique"], value["settings"]) for value in visit.values("interval") if value["pareto"]}
+
+    for hidden, names in (("A", "BC"), ("B", "C")):
+        visit.tick(hidden, False)
+        left = [point for point in summarize(report[1]) if point.name in names]
+        assert ringed() == {(point.name, point.settings) for point in pareto(left)}
+
+
+def test_frontiers_are_those_of_the_seeds_that_are_ticked(visit, report):
+    visit.tick("2", False)
+    visit.tick("0", False)
+    alone = [p for p in summarize(r for r in report[1] if r.seed == 1) if p.n and not p.dense]
+    values = visit.values("interval")
+    for name in "ABC":
+        own = {p.settings for p in pareto(p for p in alone if p.name == name)}
+        assert {value["settings"] for value in values if value["technique"] == name} == own
+    ringed = {(value["technique"], value["settings"]) for value in values if value["pareto"]}
+    assert ringed == {(point.name, point.settings) for point in pareto(alone)}
+
+
 def test_means_are_those_of_the_seeds_that_are_ticked(visit, report):
     visit.tick("1", False)
     visit.tick("2", False)
-    alone = {(r["name"], r["settings"]): r["after"]["accuracy"] for r in report[1] if r["seed"] == 0}
+    alone = {(r.name, r.settings): r.after["accuracy"] for r in report[1] if r.seed == 0}
     values = visit.values("interval")
     assert values
     for value in values:
@@ -214,7 +238,7 @@ def test_thousands_of_runs_are_all_drawn_and_answer(browser, tmp_path):
 
 
 def test_bleu_is_written_without_a_percent_sign(browser, tmp_path):
-    rows = [{**row("A", f"n={s}", 0, s, 0.6, bleu=b), "task": "words"} for s, b in ((0.5, 26.5), (0.9, 17.44))]
+    rows = [row("A", f"n={s}", 0, s, 0.6, bleu=b, task="words") for s, b in ((0.5, 26.5), (0.9, 17.44))]
     visit = Visit(browser, write_report(study(tmp_path, rows), tmp_path / "report"))
     assert {(value["shown"], value["score"]) for value in visit.values("interval")} == {
         ("26.50", 0.265),
@@ -222,5 +246,36 @@ def test_bleu_is_written_without_a_percent_sign(browser, tmp_path):
     }
     assert [visit.cells("runs", column) for column in (7, 8)] == [["26.50", "17.44"], ["60.00 %", "60.00 %"]]
     assert visit.cells("points", 4) == ["26.50", "17.44"]
+    assert visit.said == []
+    visit.page.close()
+
+
+def test_of_many_seeds_all_or_one_are_drawn(browser, tmp_path):
+    rows = [row("A", f"n={s}", seed, s, 0.9 + 0.01 * seed) for s in (0.5, 0.9) for seed in range(8)]
+    visit = Visit(browser, write_report(study(tmp_path, rows), tmp_path / "report"))
+    assert [value["n"] for value in visit.values("interval")] == [8]
+    assert visit.page.get_by_label("all", exact=True).is_checked()
+    visit.tick("3", True)
+    (value,) = visit.values("interval")
+    assert (value["n"], value["settings"], value["score"]) == (1, "n=0.9", 0.93)
+    assert set(visit.cells("runs", 2)) == {"3"}
+    visit.tick("all", True)
+    assert [value["n"] for value in visit.values("interval")] == [8]
+    assert visit.said == []
+    visit.page.close()
+
+
+def test_a_metric_without_bounds_has_an_axis_of_its_values(browser, tmp_path):
+    metric = asdict(Metric("mse", name="squared error", higher_is_better=False))
+    rows = [row("A", f"n={s}", 0, s) for s in (0.5, 0.9)]
+    for one, error in zip(rows, (6.0, 22.0), strict=True):
+        one |= {"metric": metric, "before": {"mse": error}, "after": {"mse": error}}
+    visit = Visit(browser, write_report(study(tmp_path, rows), tmp_path / "report"))
+    assert [(value["y"], value["shown"], value["pareto"]) for value in visit.values("interval")] == [
+        (6, "6", True),
+        (22, "22", True),
+    ]
+    assert visit.page.evaluate("drawn['trade-off'].then(({view}) => view.scale('y')(6) > view.scale('y')(22))")
+    assert visit.cells("points", 4) == ["6", "22"]
     assert visit.said == []
     visit.page.close()

@@ -21,13 +21,13 @@ from openwork.study.results.store import (
     write_csv,
     write_parquet,
 )
-from tests.study.studies import diverged, row, study
+from tests.study.studies import diverged, results, row, study
 
 
 def test_rows_come_sorted_and_unfinished_folders_are_named(tmp_path):
     study(tmp_path, [row("B", seed=1), row("B", seed=0), row("A"), diverged("C")])
     (tmp_path / "interrupted").mkdir()
-    assert [(r["name"], r["seed"]) for r in read_results(tmp_path)] == [("A", 0), ("B", 0), ("B", 1), ("C", 9)]
+    assert [(r.name, r.seed) for r in read_results(tmp_path)] == [("A", 0), ("B", 0), ("B", 1), ("C", 9)]
     assert unfinished(tmp_path) == ["interrupted"]
     with pytest.raises(FileNotFoundError, match="no study directory"):
         read_results(tmp_path / "nothing")
@@ -64,7 +64,7 @@ def test_a_copied_run_is_not_one_more_seed(tmp_path):
 
 
 def test_csv_has_a_line_for_each_run_and_empty_cells_for_nothing(tmp_path):
-    write_csv([flat(row(accuracy=0.5)), flat(diverged())], tmp_path / "results.csv")
+    write_csv(map(flat, results([row(accuracy=0.5), diverged()])), tmp_path / "results.csv")
     with (tmp_path / "results.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert tuple(first) == COLUMNS
@@ -73,10 +73,12 @@ def test_csv_has_a_line_for_each_run_and_empty_cells_for_nothing(tmp_path):
 
 
 def test_each_metric_of_a_task_has_its_column():
-    assert [flat(row(bleu=17.4))[f"after_{name}"] for name in ("top5", "bleu", "tokenized_bleu")] == [None, 17.4, 17.9]
+    (one,) = results([row(bleu=17.4)])
+    assert [flat(one)[f"after_{name}"] for name in ("top5", "bleu", "tokenized_bleu")] == [None, 17.4, 17.9]
     image = row()
     image["after"] = {**image["after"], "top5": 0.99}
-    assert [flat(image)[f"after_{name}"] for name in ("top5", "bleu", "tokenized_bleu")] == [0.99, None, None]
+    (one,) = results([image])
+    assert [flat(one)[f"after_{name}"] for name in ("top5", "bleu", "tokenized_bleu")] == [0.99, None, None]
 
 
 def test_student_interval_by_hand():
@@ -89,18 +91,18 @@ def test_student_interval_by_hand():
 
 def test_points_are_means_over_seeds_without_the_diverged():
     rows = [row(seed=s, accuracy=a) for s, a in enumerate((0.90, 0.92, 0.94))] + [diverged()]
-    (point,) = summarize(rows)
+    (point,) = summarize(results(rows))
     assert (point.n, point.diverged) == (3, 1)
     assert (point.score, point.lowest, point.highest) == pytest.approx((0.92, 0.90, 0.94))
     assert point.interval == pytest.approx((0.92 - 0.0496828, 0.92 + 0.0496828), abs=1e-5)
-    (lost,) = summarize([diverged()])
+    (lost,) = summarize(results([diverged()]))
     assert lost.n == 0
     assert math.isnan(lost.score)
 
 
 def test_two_runs_of_one_seed_at_one_point_are_an_error():
     with pytest.raises(ValueError, match="say in the settings how they differ"):
-        summarize([row(), {**row(), "id": "other"}])
+        summarize(results([row(), {**row(), "id": "other"}]))
 
 
 def names(points):
@@ -108,7 +110,7 @@ def names(points):
 
 
 def test_pareto_keeps_what_nothing_beats():
-    points = summarize([
+    points = summarize(results([
         row(settings="a", sparsity=0.5, accuracy=0.98),
         row(settings="b", sparsity=0.9, accuracy=0.97),
         row(settings="c", sparsity=0.9, accuracy=0.96),  # b is as sparse and better
@@ -116,30 +118,30 @@ def test_pareto_keeps_what_nothing_beats():
         row(settings="e", sparsity=0.99, accuracy=0.5),
         row(settings="f", sparsity=0.9, accuracy=0.97),  # equal to b: both stay
         diverged(settings="g"),
-    ])  # fmt: skip
+    ]))  # fmt: skip
     assert names(pareto(points)) == ["a", "b", "f", "e"]
     assert pareto([]) == []
 
 
 def test_points_of_two_tasks_are_not_compared():
-    points = summarize([row(), {**row(settings="b"), "task": "other"}])
+    points = summarize(results([row(), row(settings="b", task="other")]))
     with pytest.raises(ValueError, match="points of one task can be compared"):
         pareto(points)
 
 
 def test_the_nearest_point_of_each_technique():
-    points = summarize([
+    points = summarize(results([
         row("A", "x", sparsity=0.85, accuracy=0.9),
         row("A", "y", sparsity=0.95, accuracy=0.8),
         row("B", "z", sparsity=0.5),
         row("dense", "", sparsity=0.0),
-    ])  # fmt: skip
+    ]))  # fmt: skip
     assert {name: point.settings for name, point in nearest(points, 0.9).items()} == {"A": "x", "B": "z"}
 
 
 def test_a_csv_that_fails_leaves_the_old_one_and_no_other_file(tmp_path):
     path = tmp_path / "results.csv"
-    write_csv([flat(row())], path)
+    write_csv(map(flat, results([row()])), path)
     before = path.read_bytes()
     with pytest.raises(KeyError):
         write_csv([{"task": "half a row"}], path)
@@ -149,7 +151,7 @@ def test_a_csv_that_fails_leaves_the_old_one_and_no_other_file(tmp_path):
 
 def test_the_summary_has_a_line_for_each_point(tmp_path):
     rows = [row(seed=0, accuracy=0.8), row(seed=1, accuracy=0.8), diverged("Z")]
-    write_points(summarize(rows), tmp_path / "summary.csv")
+    write_points(summarize(results(rows)), tmp_path / "summary.csv")
     with (tmp_path / "summary.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     # Two equal accuracies: s = 0, so the interval is the mean.
@@ -158,8 +160,8 @@ def test_the_summary_has_a_line_for_each_point(tmp_path):
 
 
 def test_task_name_and_settings_make_a_point():
-    rows = [row("B"), row("B", seed=1), row("B", "b", sparsity=0.5), row("A"), {**row("B"), "task": "other", "id": "o"}]
-    assert [(p.task, p.name, p.settings, p.n) for p in summarize(rows)] == [
+    rows = [row("B"), row("B", seed=1), row("B", "b", sparsity=0.5), row("A"), {**row("B", task="other"), "id": "o"}]
+    assert [(p.task, p.name, p.settings, p.n) for p in summarize(results(rows))] == [
         ("digits", "A", "a", 1),
         ("digits", "B", "b", 1),  # less sparse
         ("digits", "B", "a", 2),
@@ -171,15 +173,15 @@ def test_task_name_and_settings_make_a_point():
 def test_pareto_takes_sparsities_within_rounding_as_equal():
     # 0.90002 comes of rounding to whole weights: it is no reason to keep a less accurate point.
     worse, better = row(settings="a", sparsity=0.90002, accuracy=0.8), row(settings="b", sparsity=0.9, accuracy=0.9)
-    assert names(pareto(summarize([worse, better]))) == ["b"]
+    assert names(pareto(summarize(results([worse, better])))) == ["b"]
     sparser = row(settings="a", sparsity=0.9002, accuracy=0.8)
-    assert names(pareto(summarize([sparser, better]))) == ["b", "a"]
+    assert names(pareto(summarize(results([sparser, better])))) == ["b", "a"]
 
 
 def test_the_document_has_every_column_with_its_type(tmp_path):
     text = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
     documented = re.findall(r"^\| `(\w+)` \| (text|integer|number)\b", text, re.M)
-    write_parquet([flat(diverged())], tmp_path / "rows.parquet")
+    write_parquet(map(flat, results([diverged()])), tmp_path / "rows.parquet")
     types = {"string": "text", "int64": "integer", "double": "number"}
     schema = pq.read_schema(tmp_path / "rows.parquet")
     assert documented == [(name, types[str(schema.field(name).type)]) for name in COLUMNS]
@@ -190,11 +192,11 @@ def test_folders_are_merged_and_what_disagrees_is_said(tmp_path):
     study(tmp_path / "a", [row(), shared])
     study(tmp_path / "b", [cheaper, other])
     rows, differences = collect([tmp_path / "a", tmp_path / "b"])
-    assert rows == [flat(one) for one in (row(), shared, other)]
+    assert [flat(one) for one in rows] == [flat(one) for one in results([row(), shared, other])]
     assert not differences  # another machine took another time
     study(tmp_path / "c", [row(seed=2, accuracy=0.5)])
     rows, differences = collect([tmp_path / name for name in "abc"])
-    assert rows == [flat(one) for one in (row(), shared, other)]
+    assert [flat(one) for one in rows] == [flat(one) for one in results([row(), shared, other])]
     assert differences == [
         f"run L0-a-2 has another before_accuracy, after_accuracy in {tmp_path}/c than in {tmp_path}/b; "
         f"the row is that of {tmp_path}/b"
@@ -204,7 +206,7 @@ def test_folders_are_merged_and_what_disagrees_is_said(tmp_path):
 def test_ten_thousand_runs_are_ten_thousand_rows(tmp_path):
     study(tmp_path, [row(seed=seed) for seed in range(10_000)])
     rows, _ = collect([tmp_path])
-    assert [r["seed"] for r in rows] == [*range(10_000)]
+    assert [r.seed for r in rows] == [*range(10_000)]
 
 
 def test_two_writers_of_one_row_leave_one_of_the_two(tmp_path):
@@ -222,7 +224,7 @@ def test_two_writers_of_one_row_leave_one_of_the_two(tmp_path):
     try:
         read: list[float] = []
         while len(read) < 500 or len(set(read)) == 1:
-            read.append(read_result(path)["after"]["accuracy"])
+            read.append(read_result(path).after["accuracy"])
     finally:
         stop.set()
         for writer in writers:
@@ -246,3 +248,20 @@ def test_a_damaged_failure_is_named_with_its_cure(tmp_path, content):
     (tmp_path / "run" / "failed.json").write_text(content)
     with pytest.raises(ValueError, match=r"failed.json .*; delete it, and the run is tried again"):
         failures(tmp_path)
+
+
+def test_results_that_differ_in_their_seeds_alone_are_one_group():
+    def group(seed, origin=None, **technique):
+        run = {"technique": {"type": "L0", **technique}, "steps": 10, "seed": seed}
+        run |= {"origin": {"type": origin, "run": {"steps": 5, "seed": 10 + seed}}} if origin else {}
+        (one,) = results([{**row(seed=seed), "run": run}])
+        return one.group
+
+    assert group(0) == group(1) != group(1, dropout=0.5)
+    assert group(0, "Pretrained") == group(1, "Pretrained")  # whose seed follows the run's
+    assert group(0, "LotteryTicket") != group(1, "LotteryTicket")  # the zeros of two runs
+    # A default is left out of a description and another threshold is in it: the value counts.
+    (said,) = results([{**row(), "run": {"technique": {"threshold": 3.0}, "seed": 0}, "threshold": 3.0}])
+    (left_out,) = results([{**row(), "run": {"technique": {}, "seed": 1}, "threshold": 3.0}])
+    (other,) = results([{**row(), "run": {"technique": {"threshold": 2.0}, "seed": 1}, "threshold": 2.0}])
+    assert said.group == left_out.group != other.group

@@ -22,7 +22,7 @@ from openwork.study.experiments.execute import execute
 from openwork.study.experiments.live import prepare, restore
 from openwork.study.experiments.quickstart import runs as quickstart_runs
 from openwork.study.experiments.run import Run
-from openwork.study.results.store import collect
+from openwork.study.results.store import collect, read_result
 from openwork.study.tasks.lenet import DigitsLeNet300100, ImagesLeNet300100, MnistLeNet5Caffe, MnistLeNet300100
 from tests.processes import output_of, start
 
@@ -75,12 +75,12 @@ def test_magnitude_pruning_learns_the_digits_and_records_everything(tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == [
         "checkpoint.pt", "metrics.jsonl", "model.safetensors", "result.json", "run.json",
     ]  # fmt: skip
-    assert result == json.loads((folder / "result.json").read_text())
-    assert result["after"]["accuracy"] > 0.9
-    assert result["before"] == result["after"]
-    assert result["after"]["sparsity"] == result["sparsity"]["selected"] == 0.9
-    assert result["sparsity"]["all"] == (50_200 * 0.9 + 0) / 50_610
-    assert [layer["nonzero"] for layer in result["layers"]] == [1920, 3000, 100]
+    assert result == read_result(folder / "result.json")
+    assert result.after["accuracy"] > 0.9
+    assert result.before == result.after
+    assert result.after["sparsity"] == result.sparsity == 0.9
+    assert result.sparsity_all == (50_200 * 0.9 + 0) / 50_610
+    assert [layer.nonzero for layer in result.layers] == [1920, 3000, 100]
     assert steps == list(range(1, 201))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [50, 100, 150, 200]
@@ -91,15 +91,15 @@ def test_magnitude_pruning_learns_the_digits_and_records_everything(tmp_path):
     ]
     tensors = load_file(folder / "model.safetensors")
     assert sum(int((t == 0).sum()) for name, t in tensors.items() if name.endswith("weight")) == 45_180
-    assert (result["execution"], result["environment"]["openwork"]) == ("simulated", ow.__version__)
+    assert (result.execution, result.environment.openwork) == ("simulated", ow.__version__)
 
 
 def test_a_finished_run_is_not_repeated(tmp_path):
     run = Run(TASK, None, steps=5)
-    first = execute(run, tmp_path)
+    execute(run, tmp_path)
     path = tmp_path / run.id / "result.json"
-    path.write_text(json.dumps({**first, "marker": 1}))
-    assert execute(run, tmp_path)["marker"] == 1
+    path.write_text(json.dumps({**json.loads(path.read_text()), "settings": "marked"}))
+    assert execute(run, tmp_path).settings == "marked"
 
 
 class TiedNetwork(nn.Module):
@@ -131,8 +131,8 @@ def test_a_model_with_tied_weights_is_saved_with_all_its_keys(tmp_path, techniqu
     tensors = load_file(tmp_path / run.id / "model.safetensors")
     assert tensors.keys() == TiedNetwork().state_dict().keys()
     assert torch.equal(tensors["forth.weight"], tensors["back.weight"])
-    assert [layer["name"] for layer in result["layers"]] == ["forth.weight", "head.weight"]
-    assert ow.report(tmp_path / run.id / "model.safetensors").parameters == 64 * 64 + 64 * 10 + 64 + 64 + 10
+    assert [layer.name for layer in result.layers] == ["forth.weight", "head.weight"]
+    assert ow.audit(tmp_path / run.id / "model.safetensors").parameters == 64 * 64 + 64 * 10 + 64 + 64 + 10
 
 
 def test_a_damaged_result_is_named_with_its_cure(tmp_path):
@@ -160,7 +160,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, technique):
         execute(run, tmp_path / "resumed", evaluations=5, progress=stop)
     torch.manual_seed(99)
     result = execute(run, tmp_path / "resumed", evaluations=5)
-    assert result["after"] == whole["after"]
+    assert result.after == whole.after
     tensors = [load_file(tmp_path / name / run.id / "model.safetensors") for name in ("whole", "resumed")]
     assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
     rows = [(tmp_path / name / run.id / "metrics.jsonl").read_text().splitlines() for name in ("whole", "resumed")]
@@ -185,7 +185,7 @@ def test_kill_9_loses_no_finished_work(tmp_path):
 def test_a_diverged_run_is_recorded_with_its_step(tmp_path):
     run = Run(Exploding(), None, steps=40)
     result = execute(run, tmp_path, evaluations=8)
-    assert (result["status"], result["step"], result["after"]) == ("diverged", 10, None)
+    assert (result.status, result.step, result.after) == ("diverged", 10, None)
     assert execute(run, tmp_path) == result
 
 
@@ -194,12 +194,12 @@ def test_a_diverged_run_is_recorded_with_its_step(tmp_path):
 def test_nan_after_the_last_loss_is_no_finished_run(tmp_path, task, technique):
     run = Run(task, technique, steps=7)
     result = execute(run, tmp_path, evaluations=1)
-    assert (result["status"], result["step"], result["after"]) == ("diverged", 7, None)
+    assert (result.status, result.step, result.after) == ("diverged", 7, None)
     assert not (tmp_path / run.id / "model.safetensors").exists()
     for path in (tmp_path / run.id).glob("*.json*"):
         assert "NaN" not in path.read_text()
     (first,), differences = collect([tmp_path, tmp_path])
-    assert (first["status"], differences) == ("diverged", [])
+    assert (first.status, differences) == ("diverged", [])
 
 
 def test_restore_rethresholds_variational_dropout(tmp_path):
@@ -212,7 +212,7 @@ def test_restore_rethresholds_variational_dropout(tmp_path):
         sparsities.append(live.sparsity())
     assert sparsities == sorted(sparsities, reverse=True)
     assert (sparsities[0], sparsities[3]) == (1.0, 0.0)
-    assert sparsities[2] == result["after"]["sparsity"]
+    assert sparsities[2] == result.after["sparsity"]
     assert is_checkpoint(folder / "checkpoint.pt")
     assert not is_checkpoint(folder / "model.safetensors")
 
@@ -267,10 +267,10 @@ def test_a_folder_of_parquet_images_is_a_task(tmp_path):
         pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / f"{split}.parquet")
     task = ImagesLeNet300100(source=str(tmp_path), batch_size=20)
     result = execute(Run(task, PRUNE, steps=100), tmp_path / "runs")
-    assert result["task"] == f"LeNet-300-100, {tmp_path.name}"
-    assert result["layers"][0]["shape"] == [300, 20]
-    assert result["layers"][2]["shape"] == [3, 100]
-    assert result["after"]["accuracy"] == 1.0
+    assert result.task == f"LeNet-300-100, {tmp_path.name}"
+    assert result.layers[0].shape == (300, 20)
+    assert result.layers[2].shape == (3, 100)
+    assert result.after["accuracy"] == 1.0
 
 
 def test_a_run_needs_steps():
@@ -303,7 +303,7 @@ MNIST = Path(__file__).parents[2].parent / "shared" / "data" / "mnist"
 def test_magnitude_pruning_of_mnist_to_ninety_percent_costs_little(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENWORK_DATA", str(MNIST.parent))
     prune = ow.GradualMagnitude(ow.Cubic(0.9, begin=600, end=3600, every=60))
-    dense, sparse = (execute(Run(MnistLeNet300100(), t, steps=6000), tmp_path)["after"] for t in (None, prune))
+    dense, sparse = (execute(Run(MnistLeNet300100(), t, steps=6000), tmp_path).after for t in (None, prune))
     assert sparse["sparsity"] == 0.9
     assert dense["accuracy"] > 0.975
     assert sparse["accuracy"] > dense["accuracy"] - 0.003
@@ -313,8 +313,8 @@ def test_magnitude_pruning_of_mnist_to_ninety_percent_costs_little(tmp_path, mon
 @pytest.mark.parametrize("technique", [PRUNE, ow.VariationalDropout(ow.Constant(1e-4))], ids=lambda t: type(t).__name__)
 def test_a_compiled_run_learns_as_well(tmp_path, technique):
     run = Run(TASK, technique, steps=150)
-    plain = execute(run, tmp_path / "eager")["after"]
-    compiled = execute(run, tmp_path / "compiled", compile=True)["after"]
+    plain = execute(run, tmp_path / "eager").after
+    compiled = execute(run, tmp_path / "compiled", compile=True).after
     assert abs(compiled["accuracy"] - plain["accuracy"]) < 0.03
     assert abs(compiled["sparsity"] - plain["sparsity"]) < 0.03
 
@@ -323,6 +323,6 @@ def test_a_mask_update_that_meets_nan_ends_the_run_as_diverged(tmp_path):
     pruning = ow.GradualMagnitude(ow.Cubic(0.5, end=20, every=1))
     run = Run(DigitsLeNet300100(peak_learning_rate=1e30), pruning, steps=40)
     result = execute(run, tmp_path)
-    assert result["status"] == "diverged"
-    assert 1 <= result["step"] < 20  # not the next evaluation, at which a dense run would notice
+    assert result.status == "diverged"
+    assert 1 <= result.step < 20  # not the next evaluation, at which a dense run would notice
     assert execute(run, tmp_path) == result

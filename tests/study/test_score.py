@@ -7,6 +7,7 @@ import re
 import pytest
 
 from openwork.cli.training import _print_results
+from openwork.study.evaluation.metric import ACCURACY, BLEU
 from openwork.study.experiments.sweep import Outcome, Sweep
 from openwork.study.report.against import against
 from openwork.study.report.charts import run_values
@@ -14,9 +15,9 @@ from openwork.study.report.page import _takeaway, write_report
 from openwork.study.report.style import score_axis
 from openwork.study.results.frontier import by_seed
 from openwork.study.results.overlay import own_bands
-from openwork.study.results.score import ACCURACY, BLEU, metric_of
+from openwork.study.results.score import metric_of
 from openwork.study.results.statistics import summarize, write_points
-from tests.study.studies import diverged, row, study
+from tests.study.studies import diverged, results, row, study
 
 TASK = "Transformer, WMT14 En-De"
 
@@ -25,9 +26,8 @@ def translated(name, sparsity, bleu, seed=0):
     # The worse its BLEU, the better its accuracy: whoever takes the wrong one is found out.
     settings = f"{name} {sparsity}"
     return {
-        **row(name, settings, seed, sparsity, accuracy=0.9 - bleu / 1000, bleu=bleu),
+        **row(name, settings, seed, sparsity, accuracy=0.9 - bleu / 1000, bleu=bleu, task=TASK),
         "id": f"{settings} {seed}",
-        "task": TASK,
     }
 
 
@@ -40,15 +40,16 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    folder = study(tmp_path_factory.mktemp("study"), [*ROWS, diverged("L0")])
+    folder = study(tmp_path_factory.mktemp("study"), [*ROWS, diverged("L0", task=TASK, bleu=0.0)])
     return write_report(folder, folder / "report").read_text()
 
 
-def test_a_task_is_judged_by_bleu_where_all_finished_runs_have_it():
-    assert metric_of([row(bleu=0.0), diverged()]) is BLEU
-    assert metric_of([row(bleu=20.0), row()]) is ACCURACY
-    assert metric_of([diverged()]) is ACCURACY
-    assert BLEU.score(row(bleu=100.00000000000004)) == 1.0  # as sacrebleu rounds
+def test_results_are_judged_by_what_their_task_declared():
+    assert metric_of(results([row(bleu=0.0), diverged(bleu=0.0)])) == BLEU
+    assert metric_of(results([diverged()])) == ACCURACY
+    with pytest.raises(ValueError, match="run L0-a-0 of digits is judged by bleu and run L0-a-0 by accuracy; keep"):
+        metric_of(results([row(bleu=20.0), row()]))
+    assert BLEU.score(100.00000000000004) == 1.0  # as sacrebleu rounds
 
 
 def test_each_metric_is_written_in_its_own_unit():
@@ -58,19 +59,17 @@ def test_each_metric_is_written_in_its_own_unit():
 
 
 def test_every_statistic_is_of_the_score():
-    (point,) = (p for p in summarize(ROWS) if p.name == "GradualMagnitude" and p.sparsity == 0.9)
+    (point,) = (p for p in summarize(results(ROWS)) if p.name == "GradualMagnitude" and p.sparsity == 0.9)
     assert (point.metric, point.score, point.highest) == (BLEU, pytest.approx(0.1744), pytest.approx(0.1744))
-    assert by_seed(ROWS)["RandomPruning"][0] == [(0.5, 0.2), (0.9, pytest.approx(0.094))]
-    assert run_values(ROWS[:3])[0]["bleu"] == 0.265
-    kept = {
-        **translated("Scratch", 0.9, 12.0),
-        "run": {"steps": 9, "origin": {"type": "Scratch", "run": {"technique": {}, "steps": 9}}},
-    }
-    assert [band.mean for band in own_bands([*ROWS, kept])] == [12.0]
+    assert by_seed(results(ROWS))["RandomPruning"][0] == [(0.5, 0.2), (0.9, pytest.approx(0.094))]
+    assert run_values(results(ROWS[:3]))[0]["bleu"] == 0.265
+    origin = {"type": "Scratch", "run": {"technique": {}, "steps": 9}}
+    kept = {**translated("Scratch", 0.9, 12.0), "run": {"steps": 9, "technique": None, "origin": origin}}
+    assert [band.mean for band in own_bands(results([*ROWS, kept]))] == [12.0]
 
 
 def test_the_summary_says_what_its_scores_are(tmp_path):
-    write_points(summarize([*ROWS[:2], row()]), tmp_path / "summary.csv")
+    write_points(summarize(results([*ROWS[:2], row()])), tmp_path / "summary.csv")
     with (tmp_path / "summary.csv").open(newline="") as file:
         bleu, accuracy = csv.DictReader(file)
     assert (bleu["metric"], float(bleu["score"]), bleu["lowest"]) == ("bleu", pytest.approx(27.5), "27.0")
@@ -78,12 +77,12 @@ def test_the_summary_says_what_its_scores_are(tmp_path):
 
 
 def test_the_takeaway_is_by_bleu():
-    assert _takeaway(summarize(ROWS)) == (
+    assert _takeaway(summarize(results(ROWS))) == (
         "Near 90 % sparsity, GradualMagnitude is the best by BLEU: 17.4 at 90.0 % sparsity "
         "(1 seed, 95 % interval none with one seed), against 27.5 for the dense model; "
         "next is RandomPruning with 9.4 at 90.0 %."
     )
-    assert "is the only technique measured: BLEU 17.4 at 90.0 %" in _takeaway(summarize(ROWS[:4]))
+    assert "is the only technique measured: BLEU 17.4 at 90.0 %" in _takeaway(summarize(results(ROWS[:4])))
 
 
 def test_the_page_of_translations_is_about_bleu(text):
@@ -132,21 +131,21 @@ def test_a_study_of_both_has_each_task_by_its_own(tmp_path):
 
 
 def test_a_setting_is_drawn_against_bleu():
-    spec = against([{**one, "run": {"width": 64}} for one in ROWS], "width").to_dict()
+    spec = against(results({**one, "run": {**one["run"], "width": 64}} for one in ROWS), "width").to_dict()
     assert spec["vconcat"][0]["layer"][0]["encoding"]["y"]["axis"]["title"] == "BLEU"
     assert {20.0, 26.5} <= {value["y"] for value in drawn(spec)}
 
 
 def test_the_command_line_prints_bleu(capsys):
-    _print_results([*ROWS, diverged()])
+    _print_results(results([*ROWS, diverged()]))
     printed = capsys.readouterr().out
     assert "BLEU" in printed
     assert " 17.44 " in printed
-    _print_results([row()])
+    _print_results(results([row()]))
     assert "97.00%" in capsys.readouterr().out
 
 
 def test_the_best_run_of_a_sweep_is_by_bleu(tmp_path):
-    outcomes = {one["id"]: Outcome("finished", one) for one in ROWS}
-    result, metric = Sweep(tmp_path, {}, outcomes).best()
-    assert (result["id"], metric) == ("GradualMagnitude 0.5 0", BLEU)
+    outcomes = {one.id: Outcome("finished", one) for one in results(ROWS)}
+    best = Sweep(tmp_path, {}, outcomes).best()
+    assert (best.id, best.metric) == ("GradualMagnitude 0.5 0", BLEU)

@@ -65,7 +65,7 @@ def test_the_zeros_stay_to_the_end_and_in_the_checkpoint(masked):
     final = load_file(directory / run.id / "model.safetensors")
     for layer in ("fc1.weight", "fc2.weight", "fc3.weight"):
         assert torch.equal(final[layer] != 0, weights[layer] != 0)
-    assert (result["name"], result["step"]) == ("Scratch", 60)
+    assert (result.name, result.step) == ("Scratch", 60)
     assert torch.equal(restore(directory / run.id).finalized_copy().fc1.weight, final["fc1.weight"])
 
 

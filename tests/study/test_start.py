@@ -17,6 +17,7 @@ from openwork.study.experiments.live import prepare, restore
 from openwork.study.experiments.mnist import variational_dropout
 from openwork.study.experiments.origin import Pretrained
 from openwork.study.experiments.run import Run, with_prerequisites
+from openwork.study.results.result import parsed
 from openwork.study.tasks.lenet import DigitsLeNet300100, MnistLeNet300100
 
 TASK = DigitsLeNet300100(peak_learning_rate=5e-3)
@@ -48,7 +49,7 @@ def test_a_start_is_trained_once_and_shared(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {SPARSE.id, DENSE.id}
     path = tmp_path / DENSE.id / "result.json"
     dense = json.loads(path.read_text())
-    assert dense == execute(DENSE, tmp_path)
+    assert parsed(dense) == execute(DENSE, tmp_path)
     path.write_text(json.dumps({**dense, "marker": 1}))
     execute(other, tmp_path)
     assert json.loads(path.read_text())["marker"] == 1
@@ -57,7 +58,7 @@ def test_a_start_is_trained_once_and_shared(tmp_path):
 def test_a_pretrained_start_helps(tmp_path):
     short = dataclasses.replace(SPARSE, steps=5)
     scratch = dataclasses.replace(short, origin=None)
-    helped, alone = (execute(run, tmp_path)["after"]["accuracy"] for run in (short, scratch))
+    helped, alone = (execute(run, tmp_path).after["accuracy"] for run in (short, scratch))
     assert helped > alone + 0.1
 
 
@@ -76,7 +77,7 @@ def test_an_interrupted_run_with_a_start_ends_with_the_same_bits(tmp_path):
         execute(SPARSE, tmp_path / "resumed", evaluations=4, progress=stop)
     torch.manual_seed(99)
     result = execute(SPARSE, tmp_path / "resumed", evaluations=4)
-    assert result["after"] == whole["after"]
+    assert result.after == whole.after
     tensors = [load_file(tmp_path / name / SPARSE.id / "model.safetensors") for name in ("whole", "resumed")]
     assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
 
@@ -86,7 +87,7 @@ def test_a_checkpoint_needs_its_start_no_more(tmp_path):
     shutil.rmtree(tmp_path / DENSE.id)
     live = restore(tmp_path / SPARSE.id)
     assert live.run == SPARSE
-    assert live.sparsity() == result["after"]["sparsity"]
+    assert live.sparsity() == result.after["sparsity"]
     assert execute(SPARSE, tmp_path) == result
     assert not (tmp_path / DENSE.id).exists()
 

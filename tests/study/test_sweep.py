@@ -38,7 +38,7 @@ def test_each_run_is_trained_once_and_a_second_sweep_trains_nothing(tmp_path, jo
     again = sweep([*grid(), *grid()], tmp_path / "runs", Here(tmp_path / "runs", OPTIONS))
     assert again.outcomes == first.outcomes
     assert len(journal()) == 12
-    assert {row["id"] for row in read_results(tmp_path / "runs")} == {run.id for run in grid()}
+    assert {result.id for result in read_results(tmp_path / "runs")} == {run.id for run in grid()}
 
 
 def test_failures_and_divergence_end_a_run_and_what_starts_from_it_but_not_the_sweep(tmp_path):
@@ -79,7 +79,7 @@ def test_the_best_run_and_the_steps_are_known_on_the_way(tmp_path):
         runs,
         tmp_path,
         Here(tmp_path, OPTIONS),
-        watch=lambda s: seen.append((*s.steps(), s.best() and s.best()[0]["name"])),
+        watch=lambda s: seen.append((*s.steps(), s.best() and s.best().name)),
     )
     # A diverged run has done the 5 steps to its first evaluation.
     assert seen == [(0, 50, None), (20, 30, "dense"), (40, 10, "GradualMagnitude"), (45, 0, "GradualMagnitude")]
@@ -142,10 +142,10 @@ def test_a_full_disk_stops_the_sweep_and_a_later_one_goes_on(tmp_path):
     assert len(read_results(tmp_path)) == 2
     assert not failures(tmp_path)  # it is not the run's fault
     assert not list(tmp_path.glob("*/.*"))
-    before = {row["id"]: row for row in read_results(tmp_path)}
+    before = {result.id: result for result in read_results(tmp_path)}
     ended = sweep(grid(), tmp_path, Here(tmp_path, OPTIONS))
     assert ended.count("finished") == 12
-    assert {row["id"]: row for row in read_results(tmp_path) if row["id"] in before} == before
+    assert {result.id: result for result in read_results(tmp_path) if result.id in before} == before
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):

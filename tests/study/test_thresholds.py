@@ -4,21 +4,28 @@ import json
 
 import pytest
 
-from openwork.cli.checkpoints import _keep
+from openwork.cli.checkpoints import Evaluated, _keep
 from openwork.core.schedules import Constant
 from openwork.study.experiments.execute import execute
 from openwork.study.experiments.price import prices
 from openwork.study.experiments.run import Run
 from openwork.study.report.page import write_report
 from openwork.study.results.statistics import summarize, tried
-from openwork.study.results.store import collect, read_results
-from openwork.study.results.thresholds import is_trained, keep_thresholds, read_thresholds
+from openwork.study.results.store import collect, flat, read_results
+from openwork.study.results.thresholds import AtThreshold, keep_thresholds, read_thresholds
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.techniques.variational_dropout import VariationalDropout
 from tests.study.studies import diverged, row, study
 
 
 def found(threshold, sparsity, accuracy):
+    after = {"accuracy": accuracy, "loss": 0.2, "sparsity": sparsity}
+    run = {"technique": {"threshold": threshold}}
+    return AtThreshold(threshold, run, f"threshold={threshold:g}", after, sparsity, sparsity / 2)
+
+
+def entry(threshold, sparsity, accuracy):
+    """The same as thresholds.json says it."""
     return {
         "threshold": threshold,
         "run": {"technique": {"threshold": threshold}},
@@ -33,7 +40,8 @@ def directory(tmp_path):
     """Two seeds of a run whose own threshold is 3, each kept at 0.5 and 3 as well."""
     rows = [row("VariationalDropout", "", seed, 0.8, 0.97) for seed in (0, 1)]
     for one in rows:
-        one["run"] = {"technique": {"threshold": 3.0}}
+        one["run"] = {"technique": {"threshold": 3.0}, "seed": one["seed"]}
+        one["threshold"] = 3.0
     study(tmp_path, rows)
     for one in rows:
         keep_thresholds(tmp_path / one["id"], [found(3.0, 0.8, 0.97), found(0.5, 0.9, 0.95 + 0.01 * one["seed"])])
@@ -42,22 +50,24 @@ def directory(tmp_path):
 
 def test_a_kept_threshold_is_a_row_beside_the_run_s_own(directory):
     rows = read_results(directory)
-    assert [(r["id"], r["seed"], r["after"]["sparsity"]) for r in rows if r["seed"] == 0] == [
+    assert [(r.id, r.seed, r.after["sparsity"]) for r in rows if r.seed == 0] == [
         ("VariationalDropout--0", 0, 0.8),
         ("VariationalDropout--0@0.5", 0, 0.9),
     ]  # its own threshold is there once
     other = rows[-1]
-    assert (other["run"]["technique"]["threshold"], other["layers"], other["before"]) == (0.5, [], None)
-    assert [is_trained(r) for r in rows] == [True, True, False, False]
-    flat, differences = collect([directory])
-    assert ([r["after_accuracy"] for r in flat], differences) == ([0.97, 0.97, 0.95, 0.96], [])
-    assert [r["seconds"] for r in flat] == [1.5, 1.5, 0.0, 0.0]
+    assert (other.run["technique"]["threshold"], other.layers, other.before) == (0.5, (), None)
+    assert [r.trained for r in rows] == [True, True, False, False]
+    collected, differences = collect([directory])
+    rows = [flat(one) for one in collected]
+    assert ([r["after_accuracy"] for r in rows], differences) == ([0.97, 0.97, 0.95, 0.96], [])
+    assert [r["seconds"] for r in rows] == [1.5, 1.5, 0.0, 0.0]
 
 
 def test_a_run_trained_with_a_threshold_stands_for_those_that_are_kept_at_it(directory):
-    trained = {**row("VariationalDropout", "threshold=0.5", 0, 0.9, 0.96), "id": "other"}
+    trained = {**row("VariationalDropout", "threshold=0.5", 0, 0.9, 0.96), "id": "other", "threshold": 0.5}
+    trained["run"] = {"technique": {"threshold": 0.5}, "seed": 0}
     study(directory, [trained])
-    assert [r["id"] for r in read_results(directory) if r["settings"]] == ["other", "VariationalDropout--1@0.5"]
+    assert [r.id for r in read_results(directory) if r.settings] == ["other", "VariationalDropout--1@0.5"]
     assert [(p.settings, p.n) for p in summarize(read_results(directory))] == [("", 2), ("threshold=0.5", 2)]
 
 
@@ -80,7 +90,7 @@ def test_the_report_counts_runs_and_thresholds_apart(directory):
 def test_what_is_found_again_replaces_what_was_kept(tmp_path):
     keep_thresholds(tmp_path, [found(2.0, 0.5, 0.9), found(-1.0, 0.99, 0.1)])
     keep_thresholds(tmp_path, [found(2.0, 0.5, 0.8), found(0.5, 0.9, 0.7)])
-    assert [(one["threshold"], one["after"]["accuracy"]) for one in read_thresholds(tmp_path)] == [
+    assert [(one.threshold, one.after["accuracy"]) for one in read_thresholds(tmp_path)] == [
         (-1.0, 0.1), (0.5, 0.7), (2.0, 0.8),
     ]  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["thresholds.json"]
@@ -93,9 +103,9 @@ def test_what_is_found_again_replaces_what_was_kept(tmp_path):
         ("[]", r"\(no list of thresholds\); delete it"),
         (json.dumps({"format": 7, "thresholds": []}), "has format 7, this openwork reads 2"),
         (json.dumps({"format": 2, "thresholds": [{"threshold": 1}]}), "one has no threshold, settings, after"),
-        (json.dumps({"format": 2, "thresholds": [found(True, 0.5, 0.9)]}), "one has no threshold"),
-        (json.dumps({"format": 2, "thresholds": [found(1.0, 0.5, 90)]}), r"after.accuracy must be in \[0, 1\], got 90"),
-        (json.dumps({"format": 2, "thresholds": [{**found(1, 1, 1), "settings": 3}]}), "settings is not text"),
+        (json.dumps({"format": 2, "thresholds": [entry(True, 0.5, 0.9)]}), "one has no threshold"),
+        (json.dumps({"format": 2, "thresholds": [entry(1.0, 0.5, 90)]}), r"after.accuracy must be in \[0, 1\], got 90"),
+        (json.dumps({"format": 2, "thresholds": [{**entry(1, 1, 1), "settings": 3}]}), "settings is not text"),
     ],
 )
 def test_a_damaged_file_is_named_with_its_cure(directory, content, message):
@@ -117,7 +127,7 @@ def test_only_what_belongs_to_a_finished_run_is_kept(tmp_path, capsys, kind, sam
     if kind != "begun":
         made = row() if kind == "finished" else diverged()
         (tmp_path / "result.json").write_text(json.dumps(made))
-    _keep([found(1.0, 0.5, 0.9)], tmp_path, same=same)
+    _keep([Evaluated(1.0, {}, "threshold=1", {"accuracy": 0.9}, 0.5, 0.25)], tmp_path, same=same)
     assert capsys.readouterr().err.startswith(reason)
     assert (tmp_path / "thresholds.json").exists() == (reason == "kept in ")
 
@@ -128,4 +138,4 @@ def test_thresholds_do_not_price_a_sweep(tmp_path):
     result = execute(done, tmp_path, evaluations=1)
     keep_thresholds(tmp_path / done.id, [found(0.5, 0.9, 0.5)])
     (price,) = prices([Run(task, technique, steps=2, seed=1)], tmp_path)
-    assert (price.step_ms, price.source) == (result["cost"]["step_ms"], "1 finished runs")
+    assert (price.step_ms, price.source) == (result.cost.step_ms, "1 finished runs")

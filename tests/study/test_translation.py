@@ -73,15 +73,15 @@ def test_the_smoothed_loss_by_hand():
 
 def test_a_short_training_translates_number_words(trained):
     _, result = trained
-    assert result["after"]["bleu"] > 25  # 66 on one CPU; an untrained model has 0
-    assert result["after"]["tokenized_bleu"] == pytest.approx(result["after"]["bleu"])  # no compound, no odd token
-    assert result["after"]["accuracy"] > 0.8
+    assert result.after["bleu"] > 25  # 66 on one CPU; an untrained model has 0
+    assert result.after["tokenized_bleu"] == pytest.approx(result.after["bleu"])  # no compound, no odd token
+    assert result.after["accuracy"] > 0.8
 
 
 @pytest.mark.slow
 def test_number_words_are_learned(tmp_path):
     result = execute(experiments.dense(), tmp_path, evaluations=1)
-    assert result["after"]["bleu"] > 90
+    assert result.after["bleu"] > 90
 
 
 @pytest.fixture

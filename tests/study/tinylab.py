@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import openwork as ow
+from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.experiments.origin import Pretrained
 from openwork.study.experiments.run import Run
+from openwork.study.tasks.task import Task
 
 Batch = tuple[Tensor, Tensor]
 TEST = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 1.0]])
@@ -22,13 +24,15 @@ PRUNE = ow.GradualMagnitude(ow.OneShot(0.5, at=5))
 
 
 @dataclass(frozen=True)
-class Tiny:
+class Tiny(Task):
     """Whether the first of two numbers is positive: four weights.
 
     Where the environment names a JOURNAL, each attempt at a run adds a line to it: seed, first step, process, time.
     """
 
     title: str = "tiny"
+
+    metric = ACCURACY
 
     def model(self) -> nn.Module:
         return nn.Linear(2, 2, bias=False)

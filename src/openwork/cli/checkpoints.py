@@ -1,7 +1,7 @@
 """Commands that read a checkpoint: eval, inspect."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from openwork.study.experiments.run import Run
+    from openwork.study.tasks.task import Task
 
 
 def evaluate(
@@ -54,47 +55,68 @@ def evaluate(
         live = restore(checkpoint, settings=settings, trusted=(*TRUSTED, *(trust or ())))
         return replace(live, run=_with_images(live.run, data))
 
-    rows: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []  # what can be kept
+    found: list[Evaluated] = []
     with error_console.status("evaluating"):
         if task:
             if threshold:
                 raise ValueError("--threshold is for a run of variational dropout, and --task for weights alone")
             run, model = _with_weights(task, data, checkpoint)
-            rows.append(_evaluated(run, model, None, device, recalibrate))
+            found.append(_evaluated(run, model, None, device, recalibrate))
         else:
             trained = restored()
             run = trained.run
-            own = getattr(run.technique, "threshold", None)
+            own = run.technique.threshold if run.technique else None
             if threshold and own is None:
                 raise ValueError(f"--threshold is for variational dropout; this run trained {run.name}")
             wanted: list[float | None] = [*threshold] if threshold else [own]
             for value in wanted:
                 live = trained if value == own else restored(f"technique.threshold={value}")
-                rows.append(_evaluated(live.run, live.finalized_copy(), value, device, recalibrate))
-                if threshold:
-                    found.append(_point(live.run, rows[-1]))
+                found.append(_evaluated(live.run, live.finalized_copy(), value, device, recalibrate))
     if as_json:
-        print_json(rows)
+        print_json([one.to_dict() for one in found])
     else:
-        _print_evaluated(rows, checkpoint, getattr(run.task, "metrics_note", ""))
-    if found:
+        _print_evaluated(found, checkpoint, run.task)
+    if threshold:
         _keep(found, checkpoint, same=data is None and not recalibrate)
 
 
-def _print_evaluated(rows: list[dict[str, Any]], checkpoint: Path, note: str) -> None:
-    others = [name for name in rows[0] if name not in ("threshold", "accuracy", "loss", "sparsity", "sparsity_all")]
-    names = ("threshold", "accuracy", "error", *others, "loss", "sparsity", "of all parameters")
+@dataclass(frozen=True)
+class Evaluated:
+    """What a checkpoint gave at one threshold, or at none, with the run there as JSON and its settings."""
+
+    threshold: float | None
+    run: Any
+    settings: str
+    metrics: dict[str, float]
+    sparsity: float
+    sparsity_all: float
+
+    def to_dict(self) -> dict[str, float | None]:
+        """For JSON, with the metrics beside the rest."""
+        counts = {"sparsity": self.sparsity, "sparsity_all": self.sparsity_all}
+        return {"threshold": self.threshold, **self.metrics, **counts}
+
+
+def _print_evaluated(found: list[Evaluated], checkpoint: Path, task: "Task") -> None:
+    metric, first = task.metric, found[0].metrics
+    accuracy = ("accuracy", "error") if "accuracy" in first else ()
+    others = [name for name in first if name not in ("accuracy", "loss")]
+    loss = ("loss",) if "loss" in first else ()
+    names = ("threshold", *accuracy, *others, *loss, "sparsity", "of all parameters")
     table = Table(*names, title=str(checkpoint), box=SIMPLE)
-    for row in rows:
-        shown_threshold = "-" if row["threshold"] is None else f"{row['threshold']:g}"
-        accuracy = row["accuracy"]
-        table.add_row(shown_threshold, f"{accuracy:.2%}", f"{1 - accuracy:.2%}",
-                      *(_shown(name, row[name]) for name in others),
-                      f"{row['loss']:.4f}", f"{row['sparsity']:.2%}", f"{row['sparsity_all']:.2%}")  # fmt: skip
+    for one in found:
+        values = dict(one.metrics)
+        cells = ["-" if one.threshold is None else f"{one.threshold:g}"]
+        if accuracy:
+            cells += [f"{values['accuracy']:.2%}", f"{1 - values['accuracy']:.2%}"]
+        for name in others:
+            judged = name == metric.key and metric.full is None
+            cells.append(metric.text(metric.score(values[name]), digits=2) if judged else _shown(name, values[name]))
+        cells += [f"{values['loss']:.4f}"] if loss else []
+        table.add_row(*cells, f"{one.sparsity:.2%}", f"{one.sparsity_all:.2%}")
     out_console.print(table)
-    if note:
-        out_console.print(note, highlight=False, soft_wrap=True)
+    if task.metrics_note:
+        out_console.print(task.metrics_note, highlight=False, soft_wrap=True)
 
 
 def _shown(name: str, value: float) -> str:
@@ -103,62 +125,46 @@ def _shown(name: str, value: float) -> str:
     return f"{value:.2%}" if name.startswith("top") else f"{value:.2f}"
 
 
-def _point(run: "Run", row: dict[str, Any]) -> dict[str, Any]:
-    """A row of `_evaluated` as thresholds.json keeps it."""
-    from openwork.study.experiments.config import to_plain
-
-    counts = ("threshold", "sparsity_all")
-    after = {name: value for name, value in row.items() if name not in counts}
-    sparsity = {"selected": row["sparsity"], "all": row["sparsity_all"]}
-    described = {"run": to_plain(run), "settings": run.settings}
-    return {"threshold": row["threshold"], **described, "after": after, "sparsity": sparsity}
-
-
-def _keep(found: list[dict[str, Any]], folder: Path, *, same: bool) -> None:
+def _keep(found: list[Evaluated], folder: Path, *, same: bool) -> None:
     """Keeps what thresholds gave in the run's directory, or says why it does not."""
     from openwork.study.results.store import read_result
-    from openwork.study.results.thresholds import keep_thresholds
+    from openwork.study.results.thresholds import AtThreshold, keep_thresholds
 
     result = folder / "result.json"
     if not same:
         text = "not kept in the run's directory: --data and --recalibrate make another evaluation of it"
     elif not folder.is_dir():
         text = "not kept: give the run's directory instead of a file to have them in its report"
-    elif not result.exists() or read_result(result)["status"] != "finished":
+    elif not result.exists() or not read_result(result).finished:
         text = "not kept: the run is not finished"
     else:
-        keep_thresholds(folder, found)
+        kept = []
+        for one in found:
+            assert one.threshold is not None
+            after = {**one.metrics, "sparsity": one.sparsity}
+            kept.append(AtThreshold(one.threshold, one.run, one.settings, after, one.sparsity, one.sparsity_all))
+        keep_thresholds(folder, kept)
         text = f"kept in {folder / 'thresholds.json'}: `openwork report` shows them as points"
     error_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: str, batches: int) -> dict[str, Any]:
-    from openwork.inspect.report import report
+def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: str, batches: int) -> Evaluated:
+    from openwork.inspect.report import audit
+    from openwork.study.experiments.config import to_plain
     from openwork.study.experiments.recalibration import recalibrate
     from openwork.study.tasks.task import final_metrics
 
     plain = plain.to(checked_device(device))
     if batches:
         recalibrate(run, plain, checked_device(device), batches)
-    counts = report(plain, select=run.select)
+    counts = audit(plain, select=run.select)
     metrics = final_metrics(run.task, plain, checked_device(device))
-    return {"threshold": threshold, **metrics, "sparsity": counts.sparsity, "sparsity_all": counts.sparsity_all}
+    return Evaluated(threshold, to_plain(run), run.settings, metrics, counts.sparsity, counts.sparsity_all)
 
 
 def _with_images(run: "Run", source: str | None) -> "Run":
-    """The run with other images, where a source is given.
-
-    Raises ValueError where its task has only its own, and where it can tell that they are of other classes.
-    """
-    if source is None:
-        return run
-    task: Any = run.task
-    if not hasattr(task, "source"):
-        raise ValueError(f"--data is for tasks with a source, and {task.title} has no other images; leave --data out")
-    other = replace(task, source=source)
-    if hasattr(task, "check_same_classes"):
-        task.check_same_classes(other)
-    return replace(run, task=other)
+    """The run with other images, where a source is given. Raises ValueError as `Task.with_images` does."""
+    return run if source is None else replace(run, task=run.task.with_images(source))
 
 
 def _with_weights(experiment: str, data: str | None, path: Path) -> tuple["Run", "nn.Module"]:
@@ -174,9 +180,8 @@ def _with_weights(experiment: str, data: str | None, path: Path) -> tuple["Run",
     run = _with_images(made, data)
     state = read_checkpoint(path).tensors
     model = run.task.model()
-    rename = getattr(run.task, "weights_from", dict)  # of a task whose model others have under other names
     try:
-        model.load_state_dict(rename(state))
+        model.load_state_dict(run.task.weights_from(state))
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
         raise ValueError(f"{path} does not fit the model of {run.task.title}: {reason[:300]}") from error
@@ -192,7 +197,7 @@ def inspect(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown with a row for every weight.")] = False,
 ) -> None:
     """Audit any checkpoint: zeros, their patterns, dead units and bytes, per weight and in total."""
-    from openwork.inspect.report import report
+    from openwork.inspect.report import audit
     from openwork.study.experiments.checkpoint import is_checkpoint
     from openwork.study.experiments.config import TRUSTED
     from openwork.study.experiments.live import restore
@@ -205,9 +210,9 @@ def inspect(
     with error_console.status("counting"):
         if is_checkpoint(checkpoint):
             live = restore(checkpoint, trusted=(*TRUSTED, *(trust or ())))
-            counts = report(live.finalized_copy(), select=live.run.select)
+            counts = audit(live.finalized_copy(), select=live.run.select)
         else:
-            counts = report(checkpoint)
+            counts = audit(checkpoint)
     if as_json:
         print_json(counts.to_dict())
     else:

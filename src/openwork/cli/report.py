@@ -21,34 +21,33 @@ def results(
 
     The thresholds that `openwork eval --threshold` has kept are rows, too.
     """
-    from openwork.study.results.store import collect, failures, unfinished, write_csv, write_parquet
-    from openwork.study.results.thresholds import is_trained
+    from openwork.study.results.store import collect, failures, flat, unfinished, write_csv, write_parquet
 
     with error_console.status("reading"):
-        rows, differences = collect(directories)
-        done = {row["id"] for row in rows}
+        found, differences = collect(directories)
+        done = {result.id for result in found}
         failed = {id for directory in directories for id in failures(directory)} - done
         pending = {id for directory in directories for id in unfinished(directory)} - done - failed
     if csv:
-        write_csv(rows, csv)
+        write_csv(map(flat, found), csv)
     if parquet:
-        write_parquet(rows, parquet)
+        write_parquet(map(flat, found), parquet)
     for sentence in differences:
         error_console.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
     if failed or pending:
         text = f"without a result: {len(failed)} failed, {len(pending)} other folders (interrupted runs, or no runs)"
         error_console.print(text, highlight=False, soft_wrap=True)
     if as_json:
-        print_json(rows)
+        print_json([flat(result) for result in found])
         return
     states = ("finished", "diverged", "other thresholds")
-    counts = Counter((row["task"], row["name"], row["status"] if is_trained(row) else states[2]) for row in rows)
+    counts = Counter((result.task, result.name, result.status if result.trained else states[2]) for result in found)
     table = Table("task", "technique", *states, box=SIMPLE)
     for task, name in dict.fromkeys((task, name) for task, name, _ in counts):
         table.add_row(task, name, *(str(counts[task, name, state]) for state in states))
     out_console.print(table)
     written = ", ".join(str(path.resolve()) for path in (csv, parquet) if path)
-    out_console.print(f"{len(rows)} rows" + (f" in {written}" if written else ""), highlight=False, soft_wrap=True)
+    out_console.print(f"{len(found)} rows" + (f" in {written}" if written else ""), highlight=False, soft_wrap=True)
 
 
 def report(

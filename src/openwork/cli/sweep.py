@@ -159,16 +159,15 @@ class _Watch:
             self(self._sweep)
 
     def _line(self, sweep: "Sweep", seconds: float) -> str:
-        from openwork.study.results.score import ACCURACY
+        from openwork.study.evaluation.metric import ACCURACY
 
         done, left = sweep.steps()
         parts = [f"{len(sweep.outcomes)} of {len(sweep.runs)} runs done", f"{len(sweep.running())} running"]
         parts += [f"{n} {state}" for state in ("failed", "diverged") if (n := sweep.count(state))]
         if best := sweep.best():
-            result, metric = best
-            score = metric.text(metric.score(result), digits=2, space="")
-            name = "" if metric is ACCURACY else f"{metric.name} "
-            parts.append(f"best {name}{score} at {result['after']['sparsity']:.2%} sparsity ({result['name']})")
+            score = best.metric.text(best.score, digits=2, space="")
+            name = "" if best.metric == ACCURACY else f"{best.metric.name} "
+            parts.append(f"best {name}{score} at {best.sparsity:.2%} sparsity ({best.name})")
         if done > self._before:
             parts.append(f"{_duration(seconds * left / (done - self._before))} left")
         return ", ".join(parts)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
@@ -28,6 +28,7 @@ from openwork.cli.report import written_report
 
 if TYPE_CHECKING:
     from openwork.study.experiments.run import Run
+    from openwork.study.results.result import Result
 
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="Repeat to the last bit, compiled and on a GPU, too; may be slower.")
@@ -67,6 +68,7 @@ def run(
     train each run together, where the task divides its batches.
     """
     from openwork.study.processes import processes, rank
+    from openwork.study.results.store import read_content
 
     if deterministic:
         _repeat_exactly()
@@ -76,11 +78,11 @@ def run(
         if rank():
             return
     if as_json:
-        print_json(results)
+        print_json([read_content(out / result.id / "result.json") for result in results])
     else:
         _print_results(results)
         out_console.print(f"\nRun directories in {out.resolve()}", highlight=False, soft_wrap=True)
-    if any(result["status"] == "diverged" for result in results):
+    if not all(result.finished for result in results):
         raise typer.Exit(3)
 
 
@@ -93,7 +95,7 @@ def _repeat_exactly() -> None:
 
 def _execute(
     runs: Sequence["Run"], out: Path, *, device: str, compile: bool, evaluations: int, snapshots: int = 0
-) -> list[dict[str, Any]]:
+) -> list["Result"]:
     from openwork.study.experiments.execute import execute, refuse_old
     from openwork.study.experiments.run import with_prerequisites
     from openwork.study.processes import rank
@@ -129,32 +131,26 @@ def _execute(
     return results
 
 
-def _print_results(results: list[dict[str, Any]]) -> None:
-    from openwork.study.results.score import metric_of
-
-    metric = metric_of(results)
-    table = Table("technique", "seed", "sparsity", metric.name, "loss", "ms/step", "seconds", "run", box=SIMPLE)
+def _print_results(results: list["Result"]) -> None:
+    scores = " or ".join(sorted({result.metric.name for result in results}, key=str.lower))
+    table = Table("technique", "seed", "sparsity", scores, "loss", "ms/step", "seconds", "run", box=SIMPLE)
     for r in results:
-        after, cost = r["after"], r["cost"]
-        metrics = ["diverged", f"step {r['step']}", "-"]
-        if after:
-            metrics = [
-                f"{after['sparsity']:.2%}",
-                metric.text(metric.score(r), digits=2, space=""),
-                f"{after['loss']:.4f}",
-            ]
-        table.add_row(r["name"], str(r["seed"]), *metrics, f"{cost['step_ms']:.2f}", f"{cost['seconds']:.1f}", r["id"])
+        metrics = ["diverged", f"step {r.step}", "-"]
+        if r.finished:
+            score, loss = r.metric.text(r.score, digits=2, space=""), r.measured("loss")
+            metrics = [f"{r.sparsity:.2%}", score, "-" if loss is None else f"{loss:.4f}"]
+        table.add_row(r.name, str(r.seed), *metrics, f"{r.cost.step_ms:.2f}", f"{r.cost.seconds:.1f}", r.id)
     out_console.print(table)
 
 
-def _print_summary(results: list[dict[str, Any]]) -> None:
+def _print_summary(results: list["Result"]) -> None:
     from openwork.study.results.statistics import summarize
 
     points = sorted(summarize(results), key=lambda p: (p.name, p.sparsity))
-    scores = " or ".join(sorted({point.metric.name for point in points}))
+    scores = " or ".join(sorted({point.metric.name for point in points}, key=str.lower))
     table = Table("technique", "runs", "sparsity", scores, "95 % interval", title="Means over seeds", box=SIMPLE)
     for point in points:
-        ends = (point.score, *(point.interval or (point.score, point.score)))
-        score, low, high = (point.metric.text(end, digits=2, space="") for end in ends)
+        ends = sorted(point.interval or (point.score, point.score), key=point.metric.value)
+        score, low, high = (point.metric.text(end, digits=2, space="") for end in (point.score, *ends))
         table.add_row(point.name, str(point.n), f"{point.sparsity:.2%}", score, f"{low} to {high}")
     out_console.print(table)

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -25,27 +26,22 @@ def translate(
     trust: Trust = None,
 ) -> None:
     """Translate standard input, a sentence a line, to standard output with the model of a run."""
-    from openwork.study.experiments.config import TRUSTED
+    from openwork.study.experiments.config import TRUSTED, override
     from openwork.study.experiments.live import read_run, restore
-    from openwork.study.tasks.translation import Translation
 
     trusted = (*TRUSTED, *(trust or ()))
     run, place = read_run(checkpoint, trusted=trusted), checked_device(device)
-    task = run.task
-    if not isinstance(task, Translation):
-        raise ValueError(f"{checkpoint} is a run of {task.title}, which does not translate; give one that does")
-    if threshold is not None and not hasattr(run.technique, "threshold"):
-        raise ValueError(f"--threshold is for variational dropout; this run trained {run.name}")
-    if vocabulary and not hasattr(task, "vocabulary_file"):
-        raise ValueError(f"--vocabulary is for a run on text files; {task.title} always makes its own, so leave it out")
+    run.task.translator()
+    if threshold is not None:
+        if not run.technique or run.technique.threshold is None:
+            raise ValueError(f"--threshold is for variational dropout; this run trained {run.name}")
+        run = override(run, [f"technique.threshold={threshold}"])
+    if vocabulary:
+        run = replace(run, task=run.task.with_vocabulary(str(vocabulary.absolute())))
     if not 0 <= alpha < math.inf:  # below 0 the search would stop too early
         raise ValueError(f"--alpha must be a finite number from 0 on, got {alpha}")
-    settings = [f"technique.threshold={threshold}"] if threshold is not None else []
-    settings += [f"task.vocabulary_file={vocabulary.absolute()}"] if vocabulary else []
-    live = restore(checkpoint, settings=settings, trusted=trusted)
-    task = live.run.task
-    assert isinstance(task, Translation)
-    model = live.finalized_copy().to(place)
+    task = run.task.translator()
+    model = restore(checkpoint, run=run, trusted=trusted).finalized_copy().to(place)
     known = task.vocabulary()
     lines, empty, long, unknown = _lines(sys.stdin.buffer, "standard input"), 0, 0, 0
     while sentences := list(islice(lines, _CHUNK)):

@@ -12,6 +12,11 @@ from openwork.core.selection import Weight
 class Technique(ABC):
     """A paper's method with its settings: hashable, printable, equal when the settings are equal."""
 
+    @property
+    def threshold(self) -> float | None:
+        """At what evaluation makes weights zero, where it can be set again after training; None where it cannot."""
+        return None
+
     def fitting(self, weights: list[Weight]) -> tuple[list[Weight], dict[str, str]]:
         """The weights that the technique can make sparse, and why the others stay dense, by name; by default all."""
         return weights, {}

@@ -1,4 +1,4 @@
-"""The audited report: what a model or a checkpoint really holds, counted in the tensors themselves."""
+"""The audit: what a model or a checkpoint really holds, counted in the tensors themselves."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +21,12 @@ from openwork.inspect.structure import count_nonzero, count_structure
 from openwork.inspect.table import markdown_table, text_table
 
 T = TypeVar("T")
-NO_FLOPS = "not counted: pass report(model, example=...) an input; a file has no module to run"
+NO_FLOPS = "not counted: pass audit(model, example=...) an input; a file has no module to run"
 _ACCIDENTAL = 0.01  # no one prunes less than 1 % of a tensor; initialisation and padding rows leave less
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerCounts:
     """One weight tensor: its name, shape, number of weights and of non-zero ones, and what pattern the zeros form."""
 
     name: str
@@ -63,8 +63,8 @@ class Layer:
             return ""
         if not self.nonzero:
             return "all zero"
-        whole = [name for name, share in self.blocks.items() if share == 1.0]
-        return whole[-1] if whole else next((name for name, share in self.groups.items() if share == 1.0), "")
+        whole = [name for name, fraction in self.blocks.items() if fraction == 1.0]
+        return whole[-1] if whole else next((name for name, fraction in self.groups.items() if fraction == 1.0), "")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -87,10 +87,10 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What `report` counted; prints as a table."""
+class Audit:
+    """What `audit` counted; prints as a table."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerCounts, ...]
     parameters: int
     """All parameters of the model, biases and norms included."""
     zeros: int
@@ -152,12 +152,12 @@ class Report:
         return markdown_table(self)
 
 
-def report(
+def audit(
     source: "nn.Module | Sparsifier | Mapping[str, Any] | str | Path",
     *,
     select: Select | None = None,
     example: Any = None,
-) -> Report:
+) -> Audit:
     """What a model or a checkpoint holds, per weight and in total: zeros, their patterns, bytes and FLOPs.
 
     source: a module; a `Sparsifier`, for its model as `finalize` would return it; a state dict; a checkpoint file or
@@ -172,7 +172,7 @@ def report(
     masks: dict[str, Tensor] = {}
     if isinstance(source, Sparsifier):
         if select is not None:
-            raise ValueError("a sparsifier has its own selection; leave select out, or report on its model")
+            raise ValueError("a sparsifier has its own selection; leave select out, or audit its model")
         masks = source.state_dict().get("masks", {})
         names = {weight.name for weight in source.weights}
         return _of_model(source.finalized_copy(), lambda name, parameter, module: name in names, example, masks)
@@ -186,13 +186,13 @@ def report(
     return _of_tensors(checkpoint.tensors, dict.fromkeys(checkpoint.left_out, "not part of the model's state"))
 
 
-def _of_model(model: nn.Module, select: Select, example: Any, masks: Mapping[str, Tensor]) -> Report:
+def _of_model(model: nn.Module, select: Select, example: Any, masks: Mapping[str, Tensor]) -> Audit:
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise ValueError(f"{name} has no values yet; run the model on one batch first")
     if any(isinstance(module, ReparameterizedWeight) for module in model.modules()):
         raise ValueError(
-            f"the weights of {type(model).__name__} are random variables; report on its sparsifier, or on what "
+            f"the weights of {type(model).__name__} are random variables; audit its sparsifier, or on what "
             "finalize() returns"
         )
     weights, _ = find_weights(model, select)
@@ -209,7 +209,7 @@ def _of_model(model: nn.Module, select: Select, example: Any, masks: Mapping[str
     return _total(layers, others, flops, {})
 
 
-def _of_tensors(tensors: Mapping[str, Tensor], skipped: dict[str, str]) -> Report:
+def _of_tensors(tensors: Mapping[str, Tensor], skipped: dict[str, str]) -> Audit:
     first: dict[tuple[Any, ...], str] = {}
     names: dict[str, list[str]] = {}
     for name, tensor in tensors.items():
@@ -227,8 +227,8 @@ def _of_tensors(tensors: Mapping[str, Tensor], skipped: dict[str, str]) -> Repor
 
 
 def _total(
-    layers: list[Layer], others: Sequence[tuple[str, Tensor]], flops: Flops | None, skipped: dict[str, str]
-) -> Report:
+    layers: list[LayerCounts], others: Sequence[tuple[str, Tensor]], flops: Flops | None, skipped: dict[str, str]
+) -> Audit:
     parameters = sum(layer.weights for layer in layers)
     nonzero = sum(layer.nonzero for layer in layers)
     size = sum((layer.size for layer in layers), Size())
@@ -236,7 +236,7 @@ def _total(
         count = _counted(name, tensor, count_nonzero)
         parameters, nonzero = parameters + tensor.numel(), nonzero + count
         size += size_of(tensor, count)
-    return Report(tuple(layers), parameters, parameters - nonzero, size, flops, skipped)
+    return Audit(tuple(layers), parameters, parameters - nonzero, size, flops, skipped)
 
 
 def _layer(
@@ -246,7 +246,7 @@ def _layer(
     mask: Tensor | None,
     flops: tuple[int, int] | None,
     also: tuple[str, ...],
-) -> Layer:
+) -> LayerCounts:
     """stored: the tensor as it is; weight: the same with the outputs first."""
     whole = weight.dim() > 1 and not weight.is_meta and not is_sharded(weight)
     found = _counted(name, weight, count_structure) if whole else None
@@ -255,7 +255,7 @@ def _layer(
     accidental = zeros if zeros < _ACCIDENTAL * stored.numel() else 0
     if mask is not None:
         accidental = int((mask.bool() & (stored.detach() == 0)).count_nonzero())
-    return Layer(
+    return LayerCounts(
         name,
         tuple(stored.shape),
         stored.numel(),

@@ -32,7 +32,7 @@ def random_box(height: int, width: int, random: np.random.Generator) -> Box:
     """
     for _ in range(ATTEMPTS):
         ratio = random.uniform(*ASPECT)
-        low, high = (round(math.sqrt(share * height * width / ratio)) for share in AREA)
+        low, high = (round(math.sqrt(area * height * width / ratio)) for area in AREA)
         high = min(high, height, math.floor((width + 0.5 - 1e-7) / ratio))
         rows = int(random.integers(low, high + 1)) if low < high else high
         columns = round(rows * ratio)

@@ -30,7 +30,7 @@ _PREFETCH = 3  # chunks that each worker is ahead
 
 
 @dataclass
-class Batch:
+class ImageBatch:
     """Images uint8 (n, 3, size, size) in channels_last, labels int64 (n,), and which are to be mirrored, bool (n,)."""
 
     images: Tensor
@@ -40,10 +40,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def parts(self, count: int) -> "list[Batch]":
+    def parts(self, count: int) -> "list[ImageBatch]":
         """The batch in ``count`` equal parts."""
         tensors = (self.images.chunk(count), self.labels.chunk(count), self.mirrored.chunk(count))
-        return [Batch(*part) for part in zip(*tensors, strict=True)]
+        return [ImageBatch(*part) for part in zip(*tensors, strict=True)]
 
 
 class Unreadable:
@@ -78,7 +78,7 @@ def training_batches(
     device: torch.device,
     rank: int = 0,
     processes: int = 1,
-) -> Iterator[Batch]:
+) -> Iterator[ImageBatch]:
     """Endless shares of process ``rank`` in the batches of ``batch_size`` images, from batch ``start`` on.
 
     All processes' shares of a step, one after the other, are the same batch whatever their number. An image that cannot
@@ -111,7 +111,7 @@ def training_batches(
 
 def evaluation_batches(
     records: Records, numbers: range, batch_size: int, *, size: int, classes: int, device: torch.device
-) -> Iterator[Batch]:
+) -> Iterator[ImageBatch]:
     """Centre crops of the images ``numbers``, each once and in order; the last batch is what is left.
 
     An image that cannot be decoded has the label `IGNORED`. Raises ValueError as `training_batches` does.
@@ -133,7 +133,7 @@ def _batches(
     pieces: int,
     workers: int,
     device: torch.device,
-) -> Iterator[Batch]:
+) -> Iterator[ImageBatch]:
     """The images that ``contents`` names by epoch and numbers; the workers take the ``pieces`` of a batch in turn."""
     shared = reader.shared
 
@@ -156,7 +156,7 @@ def _batches(
             _copied(array[slot, :count], device) for array in (shared.images, shared.labels, shared.mirrored)
         )
         counter.add(count, [reason for answer in batch for reason in answer.unreadable])
-        yield Batch(images.permute(0, 3, 1, 2), labels, mirrored)
+        yield ImageBatch(images.permute(0, 3, 1, 2), labels, mirrored)
 
 
 def _slots(workers: int, pieces: int) -> int:

@@ -9,6 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from openwork.core.masks.check import DivergedError
 from openwork.inspect.flops import count_flops
-from openwork.inspect.report import report
+from openwork.inspect.report import audit
 from openwork.study.experiments.checkpoint import (
     load_model,
     load_training,
@@ -31,12 +32,13 @@ from openwork.study.experiments.config import canonical, to_plain
 from openwork.study.experiments.environment import environment
 from openwork.study.experiments.expected_flops import expected_flops
 from openwork.study.experiments.live import Live, compiled, prepare
-from openwork.study.experiments.run import Run
+from openwork.study.experiments.run import Run, with_prerequisites
 from openwork.study.files import remove_leftovers, write_atomically, write_text, writing
 from openwork.study.processes import barrier
 from openwork.study.results.history import snapshot_steps, write_snapshot
-from openwork.study.results.store import FORMAT, read_result
-from openwork.study.tasks.task import final_metrics
+from openwork.study.results.result import FORMAT, Result, parsed
+from openwork.study.results.store import read_result
+from openwork.study.tasks.task import check_metric, final_metrics
 from openwork.study.training.loop import train
 
 
@@ -49,20 +51,19 @@ def execute(
     evaluations: int = 20,
     snapshots: int = 0,
     progress: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """The run's result, from ``directory/<run.id>`` where it is done, otherwise after training it there.
 
     An interrupted run goes on from its checkpoint with the same batches, weights and random numbers as without the
     interruption, to the last bit, but for compiled kernels on a GPU. ``evaluations`` says how often to evaluate and
     checkpoint; ``progress`` is called with the number of completed steps after each, but not for the run that this one
-    starts from, which is executed first where it is not done. The result's fields are those of
-    `openwork.study.results.store`. Of several processes (see `openwork.study.processes`) all call it, with a directory
-    that all of them see; the first one writes.
+    starts from, which is executed first where it is not done. Of several processes (see `openwork.study.processes`) all
+    call it, with a directory that all of them see; the first one writes.
     ``snapshots``: how many finalized copies of the selected weights to keep besides the initial one, at the evaluations
     nearest to evenly spread; not part of the run's identity, so a run that is done gets none.
-    Raises ValueError for more snapshots than evaluations, where the run that this one starts from has diverged, and for
-    a directory from before format 2; ClaimedError where another process is training the run; WriteError where the disk
-    is full.
+    Raises ValueError for more snapshots than evaluations, for a task whose metric is not declared or not returned,
+    where the run that this one starts from has diverged, and for a directory from before format 2; ClaimedError where
+    another process is training the run; WriteError where the disk is full.
     """
     folder = directory / run.id
     if (folder / "result.json").exists():
@@ -70,6 +71,8 @@ def execute(
     refuse_old([folder])
     every = max(run.steps // evaluations, 1)
     kept = snapshot_steps(run.steps, every, snapshots)
+    for each in with_prerequisites([run]):
+        check_metric(each.task, torch.device(device))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with claim(folder):
@@ -110,7 +113,7 @@ def _train(
     every: int,
     kept: Collection[int],
     progress: Callable[[int], None] | None,
-) -> dict[str, Any]:
+) -> Result:
     """The result of the run after training it from where its checkpoint is, or from the beginning."""
     run = live.run
     # Of the plain model: random weights are computed anew in each forward pass, and no parameter owns their product.
@@ -178,8 +181,8 @@ def _finalized_weights(
     if not other:
         return None
     result = execute(other, directory, device=device, compile=compile, evaluations=evaluations)
-    if result["status"] != "finished":
-        raise ValueError(f"run {run.id} needs {other.id}, which diverged at step {result['step']}; give it another one")
+    if not result.finished:
+        raise ValueError(f"run {run.id} needs {other.id}, which diverged at step {result.step}; give it another one")
     return load_file(directory / other.id / "model.safetensors")
 
 
@@ -203,7 +206,7 @@ def _save(live: Live, optimizer: torch.optim.Optimizer, folder: Path, rows: list
     write_text(folder / "metrics.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
-def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bool) -> dict[str, Any]:
+def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bool) -> Result:
     """The result, which it writes; a run that is ``finished`` has diverged where its final metrics are not finite."""
     run = live.run
     result: dict[str, Any] = {
@@ -216,6 +219,8 @@ def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bo
         "settings": run.settings,
         "task": run.task.title,
         "run": to_plain(run),
+        "metric": asdict(run.task.metric),
+        "threshold": run.technique.threshold if run.technique else None,
         "before": None,
         "after": None,
         "sparsity": None,
@@ -230,7 +235,7 @@ def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bo
     }
     if finished:
         plain = live.finalized_copy()
-        counts = report(plain, select=run.select)
+        counts = audit(plain, select=run.select)
         before = {**final_metrics(run.task, live.model, live.device), "sparsity": live.sparsity()}
         after = {**final_metrics(run.task, plain, live.device), "sparsity": counts.sparsity}
         finished = _finite(before) and _finite(after)
@@ -241,4 +246,4 @@ def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bo
     if finished:  # only now is what resuming needs of no use any more
         write_atomically(folder / "checkpoint.pt", lambda path: torch.save(live.state(), path))
     barrier()  # no process goes on before the first one has written
-    return result
+    return parsed(result)

@@ -119,15 +119,18 @@ def read_run(path: Path, *, trusted: Collection[str] = TRUSTED) -> Run:
     return run
 
 
-def restore(path: Path, *, settings: Sequence[str] = (), trusted: Collection[str] = TRUSTED) -> Live:
+def restore(
+    path: Path, *, run: Run | None = None, settings: Sequence[str] = (), trusted: Collection[str] = TRUSTED
+) -> Live:
     """The run of a checkpoint.pt (or of the run directory that holds one), with its weights, on the CPU.
 
+    run: what `read_run` gave, changed; by default as it was.
     settings: ``field=value`` changes to the run, such as "technique.threshold=2.0".
     Raises FileNotFoundError, and ValueError for a truncated or foreign file or one that uses untrusted code.
     """
     path = _file(path)
     state = read_checkpoint(path)
-    run = override(from_plain(json.loads(state["run"]), trusted), settings)
+    run = override(run or from_plain(json.loads(state["run"]), trusted), settings)
     live = prepare(run, torch.device("cpu"))
     load_model(state, live.model, live.sparsifier, path)
     return live

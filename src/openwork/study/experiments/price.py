@@ -14,7 +14,6 @@ from openwork.study.experiments.live import prepare
 from openwork.study.experiments.run import Run, with_prerequisites
 from openwork.study.experiments.sweep import completed_steps, known_outcome
 from openwork.study.results.store import read_results
-from openwork.study.results.thresholds import is_trained
 from openwork.study.training.loop import train
 
 WARM_UP, MEASURED = 3, 20  # steps
@@ -57,9 +56,9 @@ def prices(
     for run in with_prerequisites(runs):
         groups.setdefault((run.task.title, run.name), []).append(run)
     times: dict[tuple[str, str], list[float]] = {}
-    for row in read_results(directory) if directory.is_dir() else []:
-        if row["status"] == "finished" and is_trained(row):
-            times.setdefault((row["task"], row["name"]), []).append(row["cost"]["step_ms"])
+    for result in read_results(directory, layers=False) if directory.is_dir() else []:
+        if result.finished and result.trained and result.cost.step_ms is not None:
+            times.setdefault((result.task, result.name), []).append(result.cost.step_ms)
     found = []
     for (task, name), members in groups.items():
         states: Counter[str] = Counter()

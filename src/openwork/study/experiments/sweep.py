@@ -11,18 +11,18 @@ import time
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from openwork.study.experiments.claim import ClaimedError
 from openwork.study.experiments.execute import execute, refuse_old
 from openwork.study.experiments.run import Run, with_prerequisites
 from openwork.study.files import no_space, write_text, writing
 from openwork.study.results.history import read_metrics
-from openwork.study.results.score import Metric, metric_of
-from openwork.study.results.store import FORMAT, read_failure, read_result
+from openwork.study.results.result import FORMAT, Result
+from openwork.study.results.store import read_failure, read_result
 
 CRASHES = 3  # deaths of its process, without a further checkpoint, after which a run has failed
 CLAIMED_SECONDS = 2.0  # until a run that another process trains is looked at again
@@ -35,11 +35,11 @@ class Outcome:
     """How an attempt to execute a run ended.
 
     claimed: another process is training it. crashed: the process died in it. result: of a finished or diverged run,
-    its name, step and "after". reason: of the other states, one sentence.
+    without layers. reason: of the other states, one sentence.
     """
 
     state: State
-    result: dict[str, Any] | None = None
+    result: Result | None = None
     reason: str = ""
 
 
@@ -108,16 +108,19 @@ class Sweep:
     def steps(self) -> tuple[int, int]:
         """The optimizer steps that have been done, those of failed runs left out, and those that are to be done."""
         partial = {id: completed_steps(self.directory / id) for id in self.submitted}
-        done = sum(o.result["step"] for o in self.outcomes.values() if o.result) + sum(partial.values())
+        done = sum(o.result.step for o in self.outcomes.values() if o.result) + sum(partial.values())
         left = sum(run.steps - partial.get(id, 0) for id, run in self.runs.items() if id not in self.outcomes)
         return done, left
 
-    def best(self) -> tuple[dict[str, Any], Metric] | None:
-        """The result of the sparse run with the highest score, and what that is; of the dense runs if all are dense."""
+    def best(self) -> Result | None:
+        """The result of the sparse run with the highest score; of the dense runs if all are dense.
+
+        None where nothing has finished, or the runs are judged by different metrics.
+        """
         results = [o.result for o in self.outcomes.values() if o.state == "finished" and o.result]
-        metric = metric_of(results)
-        best = max(results, key=lambda r: (r["name"] != "dense", metric.score(r)), default=None)
-        return (best, metric) if best else None
+        if len({result.metric for result in results}) != 1:
+            return None
+        return max(results, key=lambda r: (not r.dense, r.score))
 
 
 def sweep(
@@ -221,7 +224,7 @@ def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int
 def known_outcome(folder: Path) -> Outcome | None:
     """What a run's directory says: finished, diverged or failed; None for a run that is still to be trained."""
     if (folder / "result.json").exists():
-        return _ended(read_result(folder / "result.json"))
+        return _ended(read_result(folder / "result.json", layers=False))
     failure = read_failure(folder)
     return Outcome("failed", reason=failure["error"]) if failure else None
 
@@ -232,9 +235,9 @@ def completed_steps(folder: Path) -> int:
     return int(rows[-1]["step"]) if rows else 0
 
 
-def _ended(result: dict[str, Any]) -> Outcome:
+def _ended(result: Result) -> Outcome:
     # A sweep remembers thousands of them, of which the layers would be nearly all.
-    return Outcome(result["status"], {key: result[key] for key in ("name", "step", "after")})
+    return Outcome(result.status, replace(result, layers=()))
 
 
 def _failure(folder: Path, reason: str, details: str = "") -> Outcome:

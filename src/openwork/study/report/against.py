@@ -6,40 +6,39 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from openwork.study.results.result import Result
 from openwork.study.results.score import metric_of
-from openwork.study.results.statistics import DENSE
-from openwork.study.results.store import Row
 
 if TYPE_CHECKING:
     import altair as alt
 
 
-def against(rows: Sequence[Row], field: str) -> alt.VConcatChart:
+def against(results: Sequence[Result], field: str) -> alt.VConcatChart:
     """Two panels, score and sparsity, with a line for each technique: means over seeds, single runs as dots.
 
     field: where the number stands in a run's description, such as ``task.width`` or ``technique.schedule.final``.
-    Rows that have no such number, as dense runs have no ``technique``, are drawn in no panel.
+    Results that have no such number, as dense runs have no ``technique``, are drawn in no panel.
     Raises ValueError where no finished row has it.
     """
     import altair as alt
 
-    finished = [(row, value) for row in rows if row["after"] and (value := _number(row["run"], field)) is not None]
+    finished = [(r, value) for r in results if r.finished and (value := _number(r.run, field)) is not None]
     if not finished:
         raise ValueError(f"no finished run has a number at {field}; give a field of run.json, such as task.width")
-    metric = metric_of([row for row, _ in finished])
+    metric = metric_of([result for result, _ in finished])
     measures = {"score": metric.axis(metric.title), "sparsity": "sparsity, %"}
-    singles = [
-        {"x": value, "technique": row["name"], "measure": measure, "y": 100 * y}
-        for row, value in finished
-        for measure, y in (("score", metric.score(row)), ("sparsity", row["after"]["sparsity"]))
-        if measure != "sparsity" or row["name"] != DENSE
+    singles: list[dict[str, Any]] = [
+        {"x": value, "technique": result.name, "measure": measure, "y": y}
+        for result, value in finished
+        for measure, y in (("score", metric.points(result.score)), ("sparsity", 100 * (result.sparsity or 0.0)))
+        if measure != "sparsity" or not result.dense
     ]
     groups: dict[tuple[float, str, str], list[float]] = {}
     for one in singles:
         groups.setdefault((one["x"], one["technique"], one["measure"]), []).append(one["y"])
     means = [{"x": x, "technique": t, "measure": m, "y": fmean(ys)} for (x, t, m), ys in groups.items()]
     panels = [_panel(singles, means, measure, title, field) for measure, title in measures.items()]
-    tasks = sorted({row["task"] for row, _ in finished})
+    tasks = sorted({result.task for result, _ in finished})
     return alt.vconcat(*panels).properties(title=alt.TitleParams(f"Against {field}", subtitle=tasks))
 
 

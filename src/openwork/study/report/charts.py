@@ -1,7 +1,7 @@
 """The chart of a study: the score of its task against sparsity.
 
-It draws a data set named ``runs`` that page and pictures supply (`run_values`), and compute
-means, intervals and frontiers from it with Vega-Lite's transforms, so that the page can leave out techniques and seeds.
+It draws two data sets that page and pictures supply: ``runs`` (`run_values`) and ``front`` (`front_values`), so that
+the page can leave out techniques and seeds.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from openwork.study.report.style import Axis, interval_text, left_axis, require_study_extra, score_axis
+from openwork.study.evaluation.metric import BLEU, Metric
+from openwork.study.report.style import Axis, ValueAxis, interval_text, left_axis, require_study_extra, score_axis
+from openwork.study.report.tables import drawn
+from openwork.study.results.fronts import fronts
 from openwork.study.results.overlay import Overlay
-from openwork.study.results.score import BLEU, Metric, metric_of
-from openwork.study.results.statistics import DENSE, Point, student_factor
-from openwork.study.results.store import Row
+from openwork.study.results.result import Result
+from openwork.study.results.score import metric_of
+from openwork.study.results.statistics import Point
 
 if TYPE_CHECKING:
     import altair as alt
@@ -26,32 +29,56 @@ Values = list[dict[str, Any]]
 _HIDDEN = {"hiddenTechniques": "technique", "hiddenSeeds": "seed"}
 
 
-def run_values(rows: Sequence[Row]) -> Values:
-    """The data set ``runs`` of one task's trade-off chart: one value for each finished sparse run, its score 0-1."""
-    metric = metric_of(rows)
+def run_values(results: Sequence[Result]) -> Values:
+    """The data set ``runs`` of one task's trade-off chart: one value for each finished sparse run, its score drawn."""
     return [
         {
-            "technique": r["name"],
-            "settings": r["settings"],
-            "seed": r["seed"],
-            "sparsity": r["sparsity"]["selected"],
-            metric.key: metric.score(r),
+            "technique": r.name,
+            "settings": r.settings,
+            "seed": r.seed,
+            "sparsity": r.sparsity,
+            r.metric.key: drawn(r, r.metric),
         }
-        for r in rows
-        if r["status"] == "finished" and r["name"] != DENSE
+        for r in results
+        if r.finished and not r.dense
     ]
 
 
+def front_values(results: Sequence[Result]) -> dict[tuple[int, ...], Values]:
+    """The data set ``front`` of one task's trade-off chart, for each choice of seeds: each technique's frontier.
+
+    ``beaten`` names the techniques that beat the point: it is ringed (``pareto``) where none of them is drawn.
+    """
+    values = {}
+    for seeds, points in fronts(results).items():
+        metric = metric_of(results)
+        values[seeds] = [
+            {
+                "technique": p.technique,
+                "settings": p.settings,
+                "n": p.n,
+                "sparsity": p.sparsity,
+                "score": metric.drawn(p.score),
+                "half": (p.interval[1] - p.interval[0]) / 2 if p.interval else 0.0,
+                "interval": metric.range(*p.interval) if p.interval else "none with one seed",
+                "beaten": list(p.beaten_by),
+                "pareto": not p.beaten_by,
+            }
+            for p in points
+        ]
+    return values
+
+
 def trade_off(
-    points: Sequence[Point], rows: Sequence[Row], *, names: Sequence[str], published: Sequence[Overlay] = ()
+    points: Sequence[Point], results: Sequence[Result], *, names: Sequence[str], published: Sequence[Overlay] = ()
 ) -> Chart:
-    """The score against sparsity on one task; give it a width, a height and the data set ``runs``.
+    """The score against sparsity on one task; give it a width, a height and the data sets ``runs`` and ``front``.
 
     On top the frontier of each technique, means over seeds with 95 % intervals; behind it every run; the dense
     baseline is a dashed line in its interval; hollow markers are published points. Points that no other point beats
     are ringed.
 
-    ``points, rows: of one task; names: every technique of the study``, in whose order colours and
+    ``points, results: of one task; names: every technique of the study``, in whose order colours and
     markers are dealt out, so that a technique looks the same on every task. Raises ValueError if no point has a
     finished run.
     """
@@ -62,78 +89,57 @@ def trade_off(
     if not measured:
         raise ValueError("no point has a finished run; there is nothing to draw")
     metric = measured[0].metric
-    single = run_values(rows)
+    single = run_values(results)
     x = left_axis([p["sparsity"] for p in single] + [p.sparsity for p in published])
-    scores = [metric.score(r) for r in rows if r["status"] == "finished"] + [p.score for p in published]
-    # Two seeds that differ give an interval far beyond 0 or 1: show at most a factor 2 of it.
-    least, most = (1 - max(scores)) / 2, 2 * (1 - min(scores))
-    ends = [end for p in measured for end in p.interval or ()]
-    y = score_axis(metric, [*scores, *(1 - min(max(1 - end, least), most) for end in ends)])
+    scores = [metric.drawn(r.score) for r in results if r.finished] + [p.score for p in published]
+    y = score_axis(metric, scores, [metric.drawn(end) for p in measured for end in p.interval or ()])
     x_channel = alt.X("x:Q").scale(x.scale()).axis(x.marks("sparsity, %", grid=False))
     y_channel = alt.Y("y:Q").scale(y.scale()).axis(y.marks(metric.axis(metric.title), grid=True))
 
     domain = [*names, *sorted({p.technique for p in published} - set(names))]
-    drawn = {p["technique"] for p in single} | {p.technique for p in published}
-    legend = alt.Legend(orient="top", title=None, values=[name for name in domain if name in drawn])
+    present = {p["technique"] for p in single} | {p.technique for p in published}
+    legend = alt.Legend(orient="top", title=None, values=[name for name in domain if name in present])
     color = alt.Color("technique:N").scale(domain=domain).legend(legend)
     shape = alt.Shape("technique:N").scale(domain=domain).legend(legend)
 
-    def left(field: str, floor: float) -> str:
-        return f"max(1 - {field}, {floor})"
-
     about = [alt.Tooltip("technique:N"), alt.Tooltip("settings:N")]
     score = alt.Tooltip("shown:N", title=metric.name)
-    shown = f"format(100 * datum.score, '.2f') + '{metric.unit('')}'"
+    shown = "format(datum.score, '.4~g')"
+    if metric.full is not None:
+        shown = f"format(100 * datum.score, '.2f') + '{metric.unit('')}'"
+    placed = {"x": x.formula("datum.sparsity"), "y": y.formula("datum.score"), "shown": shown}
     sparsity = alt.Tooltip("sparsity:Q", title="sparsity", format=".2%")
     seeds = alt.Tooltip("n:Q", title="seeds")
     interval = alt.Tooltip("interval:N", title="95 % interval")
 
     every = (
         alt.Chart()
-        .transform_calculate(x=left("datum.sparsity", x.floor), y=left("datum.score", y.floor), shown=shown)
+        .transform_calculate(**placed)
         .mark_point(filled=True, size=16, clip=True, opacity=0.35)
         .encode(x_channel, y_channel, color=color, tooltip=[*about, alt.Tooltip("seed:Q"), sparsity, score])
     )
     means = alt.Chart().encode(x_channel, y_channel)
-    front = (
-        alt.layer(
-            means.mark_line(strokeWidth=1.8, clip=True, opacity=0.9).encode(color=color),
-            means.mark_rule(strokeWidth=1.6, clip=True, opacity=0.7).encode(
-                y=alt.Y("low:Q").scale(y.scale()), y2="high:Q", color=color
-            ),
-            means.mark_point(style="ring", clip=True).transform_filter("datum.pareto"),
-            means.mark_point(filled=True, size=80, clip=True, opacity=1).encode(
-                color=color, shape=shape, tooltip=[*about, sparsity, score, interval, seeds]
-            ),
-        )
-        .transform_aggregate(
-            n="count()",
-            sparsity="mean(sparsity)",
-            score="mean(score)",
-            deviation="stdev(score)",
-            groupby=["technique", "settings"],
-        )
-        .transform_calculate(key="round(10000 * datum.sparsity)", rank="round(1e7 * datum.score)", shown=shown)
-    )
-    front = _unbeaten(front, ["technique"], keep=True)
-    front = _unbeaten(front, [], keep=False)
-    factors = [student_factor(n) for n in range(2, 1 + max(2, *(p.n for p in measured)))]
-    half = f"datum.n > 1 ? {factors}[datum.n - 2] * datum.deviation / sqrt(datum.n) : 0"
-    text = "format(100 * (datum.score - datum.half), '.1f') + '–' + format(100 * (datum.score + datum.half), '.1f')"
-    front = front.transform_calculate(half=half).transform_calculate(
-        x=left("datum.sparsity", x.floor),
-        y=left("datum.score", y.floor),
-        low=left("(datum.score - datum.half)", y.floor),
-        high=left("(datum.score + datum.half)", y.floor),
-        interval=f"datum.n > 1 ? {text} + '{metric.unit()}' : 'none with one seed'",
+    front = alt.layer(
+        means.mark_line(strokeWidth=1.8, clip=True, opacity=0.9).encode(color=color),
+        means.mark_rule(strokeWidth=1.6, clip=True, opacity=0.7).encode(
+            y=alt.Y("low:Q").scale(y.scale()), y2="high:Q", color=color
+        ),
+        means.mark_point(style="ring", clip=True).transform_filter("datum.pareto"),
+        means.mark_point(filled=True, size=80, clip=True, opacity=1).encode(
+            color=color, shape=shape, tooltip=[*about, sparsity, score, interval, seeds]
+        ),
+        data=alt.NamedData("front"),
+    ).transform_calculate(
+        **placed, low=y.formula("(datum.score - datum.half)"), high=y.formula("(datum.score + datum.half)")
     )
     layers = [
-        *_dense([p for p in measured if p.name == DENSE], y, y_channel, [score, interval, seeds]),
-        *([_runs(alt.layer(every, front, data=alt.NamedData("runs")), metric)] if single else []),
+        *_dense([p for p in measured if p.dense], y, y_channel, [score, interval, seeds]),
+        *([_runs(every, metric), front] if single else []),
     ]
     if published:
         values = [
-            vars(p) | {"x": x.left(p.sparsity), "y": y.left(p.score), "shown": metric.text(p.score, digits=2, space="")}
+            {**vars(p), "x": x.place(p.sparsity), "y": y.place(metric.drawn(p.score))}
+            | {"shown": metric.text(p.score, digits=2, space="")}
             for p in published
         ]
         layers.append(
@@ -148,18 +154,17 @@ def trade_off(
                 tooltip=[*about, sparsity, score, alt.Tooltip("source:N")],
             )
         )
-    hollow = " Hollow: published points" + (", by tokenized BLEU." if metric is BLEU else ".")
+    hollow = " Hollow: published points" + (", by tokenized BLEU." if metric == BLEU else ".")
     subtitle = [
         "Lines: each technique's frontier, means over seeds with 95 % intervals; faint dots: every run; ringed: no"
         f" other point is sparser and as {metric.good[0]}.",
-        f"Both axes are logarithmic in what is left: non-zero weights, and {metric.missing}."
-        + (hollow if published else ""),
+        f"{_left(metric)}{hollow if published else ''}",
     ]
     title = alt.TitleParams(f"{measured[0].task}: {metric.title} against sparsity", subtitle=subtitle)
     return alt.layer(*layers).add_params(*(hiding(name) for name in _HIDDEN)).properties(title=title)
 
 
-def _dense(baselines: Sequence[Point], y: Axis, channel: alt.Y, tooltip: list[alt.Tooltip]) -> list[Any]:
+def _dense(baselines: Sequence[Point], y: Axis | ValueAxis, channel: alt.Y, tooltip: list[alt.Tooltip]) -> list[Any]:
     """The dense model: a dashed line in the band of its interval."""
     import altair as alt
 
@@ -170,9 +175,9 @@ def _dense(baselines: Sequence[Point], y: Axis, channel: alt.Y, tooltip: list[al
             "shown": p.metric.text(p.score, digits=2, space=""),
             "interval": interval_text(p),
             "label": f"dense {p.metric.text(p.score)}",
-            "y": y.left(p.score),
-            "low": y.left((p.interval or (p.score,))[0]),
-            "high": y.left((p.interval or (p.score,))[-1]),
+            "y": y.place(p.metric.drawn(p.score)),
+            "low": y.place(p.metric.drawn((p.interval or (p.score,))[0])),
+            "high": y.place(p.metric.drawn((p.interval or (p.score,))[-1])),
         }
         for p in baselines
     ]
@@ -190,22 +195,6 @@ def _dense(baselines: Sequence[Point], y: Axis, channel: alt.Y, tooltip: list[al
     ]
 
 
-def _unbeaten(chart: Any, groupby: list[str], *, keep: bool) -> Any:
-    """The rule of `statistics.pareto` as transforms: within each group, no point is as sparse and as good, and
-    more of one.
-
-    With `keep` beaten points go; otherwise the field ``pareto`` says which are not beaten.
-    """
-    # The rank is a rounded score: equal means differ in their last bits.
-    # A window without ignorePeers takes in all points that are equally sparse.
-    chart = chart.transform_window(
-        best="max(rank)", sort=[{"field": "key", "order": "descending"}], groupby=groupby, frame=[None, 0]
-    ).transform_calculate(top="datum.rank >= datum.best")
-    chart = chart.transform_joinaggregate(sparsest="max(key)", groupby=[*groupby, "rank", "top"])
-    unbeaten = "datum.top && datum.key == datum.sparsest"
-    return chart.transform_filter(unbeaten) if keep else chart.transform_calculate(pareto=unbeaten)
-
-
 def hiding(name: str = "hiddenTechniques") -> Any:
     """The parameter of a chart that the page's filter of that name sets: what is not to be drawn."""
     import altair as alt
@@ -213,11 +202,17 @@ def hiding(name: str = "hiddenTechniques") -> Any:
     return alt.param(name=name, value=[])
 
 
+def _left(metric: Metric) -> str:
+    if metric.full is None:
+        return "The horizontal axis is logarithmic in what is left: non-zero weights."
+    return f"Both axes are logarithmic in what is left: non-zero weights, and {metric.missing or 'the rest'}."
+
+
 def _runs(chart: Any, metric: Metric) -> Any:
     """The chart of the runs that are not hidden, with their scores."""
+    import altair as alt
+
     conditions = [f"indexof({name}, datum.{field}) < 0" for name, field in _HIDDEN.items()]
-    chart.transform = [
-        {"filter": " && ".join(conditions)},
-        {"calculate": f"datum.{metric.key}", "as": "score"},
-    ]
+    first = [{"filter": " && ".join(conditions)}, {"calculate": f"datum.{metric.key}", "as": "score"}]
+    chart.data, chart.transform = alt.NamedData("runs"), [*first, *chart.transform]
     return chart

@@ -5,36 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from openwork.study.evaluation.metric import Metric
 from openwork.study.report.charts import hiding
 from openwork.study.report.style import left_axis, percent, require_study_extra, score_axis
 from openwork.study.results.budget import budgets, expected_best, reaching
 from openwork.study.results.overlay import BANDS, Band, bands
-from openwork.study.results.score import Metric
 
 if TYPE_CHECKING:
     from openwork.study.report.style import Chart
 
 
 def budget_curves(
-    settings: Mapping[str, Sequence[tuple[float, float] | None]], level: float, metric: Metric, *, names: Sequence[str]
+    settings: Mapping[str, Sequence[tuple[float, float] | None]],
+    level: float,
+    metric: Metric,
+    *,
+    names: Sequence[str],
+    worst: float = 0.0,
 ) -> Chart | None:
     """The expected best score of n random settings at one sparsity level or above; None if no technique reaches it.
 
-    ``settings: technique -> (sparsity, score) of each setting, None for a diverged one; names: every technique``.
+    ``settings: technique -> (sparsity, score) of each setting, None for a diverged one; names: every technique; worst:
+    the score of a setting that stays below the level``.
     """
     require_study_extra()
     import altair as alt
 
     curves: dict[str, list[tuple[int, float]]] = {}
     for name, pairs in settings.items():
-        scores = reaching(pairs, level)
-        if any(scores):
+        scores = reaching(pairs, level, worst=worst)
+        if any(score > worst for score in scores):
             curves[name] = [(n, expected_best(scores, n)) for n in budgets(len(scores))]
     if not any(len(curve) > 1 for curve in curves.values()):
         return None
-    y = score_axis(metric, [expected for curve in curves.values() for _, expected in curve])
+    y = score_axis(metric, [metric.drawn(expected) for curve in curves.values() for _, expected in curve])
     values = [
-        {"technique": name, "n": n, "of": len(settings[name]), "y": y.left(expected)}
+        {"technique": name, "n": n, "of": len(settings[name]), "y": y.place(metric.drawn(expected))}
         | {"best": metric.text(expected, digits=2, space="")}
         for name, curve in curves.items()
         for n, expected in curve

@@ -94,13 +94,13 @@ def columns(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return packed
 
 
-def draw(chart: Any, path: Path, pictures: list[str], runs: Values | None = None) -> None:
-    """Writes path.png and path.svg on white, for documents; ``runs`` is the data set of that name."""
+def draw(chart: Any, path: Path, pictures: list[str], data: Mapping[str, Values] | None = None) -> None:
+    """Writes path.png and path.svg on white, for documents; ``data``: the chart's data sets by name."""
     import vl_convert
 
     spec = {**chart.to_dict(), "config": {**theme(dark=False), "background": "#ffffff", "padding": 16}}
-    if runs is not None:
-        spec["datasets"] = {**spec.get("datasets", {}), "runs": list(runs)}
+    if data:
+        spec["datasets"] = {**spec.get("datasets", {}), **{name: list(values) for name, values in data.items()}}
     png = vl_convert.vegalite_to_png(spec, scale=2)
     write_atomically(path.with_suffix(".png"), lambda temporary: temporary.write_bytes(png))
     write_text(path.with_suffix(".svg"), vl_convert.vegalite_to_svg(spec))

@@ -9,8 +9,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from openwork.study.report.style import count, left_axis, percent, require_study_extra
+from openwork.study.results.result import LayerZeros, Result
 from openwork.study.results.statistics import Point
-from openwork.study.results.store import Row
 
 if TYPE_CHECKING:
     from openwork.study.report.style import Chart
@@ -34,19 +34,19 @@ def kind(name: str, shape: Sequence[int]) -> str:
     return next((kind for kind, pattern in _KINDS if re.search(pattern, name.lower())), "linear")
 
 
-def kind_panel(points: Mapping[str, Point], rows: Sequence[Row], *, names: Sequence[str]) -> Chart | None:
+def kind_panel(points: Mapping[str, Point], results: Sequence[Result], *, names: Sequence[str]) -> Chart | None:
     """The sparsity of each kind of layer, all layers of the kind together, a marker for each technique; give it a
     width.
 
-    ``points, rows, names``: as for `layer_panels`. None where every layer is a kind of its own, or there is one kind.
+    ``points, results, names``: as for `layer_panels`. None where every layer is a kind of its own, or all are one.
     """
     require_study_extra()
     import altair as alt
 
     found: list[dict[str, Any]] = []
-    layers = {name: _mean_layers(point, rows) for name, point in points.items()}
+    layers = {name: _mean_layers(point, results) for name, point in points.items()}
     for name, group in layers.items():
-        kinds: dict[str, list[Layer]] = {}
+        kinds: dict[str, list[MeanLayer]] = {}
         for layer in group:
             kinds.setdefault(kind(layer.name, layer.shape), []).append(layer)
         found += [
@@ -75,20 +75,20 @@ def kind_panel(points: Mapping[str, Point], rows: Sequence[Row], *, names: Seque
     return alt.layer(marks).properties(title=title, height=26 * len(different))
 
 
-def layer_panels(points: Mapping[str, Point], rows: Sequence[Row], *, names: Sequence[str]) -> list[Chart]:
+def layer_panels(points: Mapping[str, Point], results: Sequence[Result], *, names: Sequence[str]) -> list[Chart]:
     """One panel per technique with the sparsity of every layer; give each a width.
 
     A dot is a layer's mean over seeds; its line starts at the sparsity of all those layers
     together, so that it points right where the layer is sparser than the whole and left where it is
     denser. All panels share one logarithmic axis.
 
-    ``points: technique -> its operating point, of one task; rows: of that task; names: every
+    ``points: technique -> its operating point, of one task; results: of that task; names: every
     technique of the study``. Techniques whose runs list no layers get no panel.
     """
     require_study_extra()
     import altair as alt
 
-    layers = {name: _mean_layers(point, rows) for name, point in points.items()}
+    layers = {name: _mean_layers(point, results) for name, point in points.items()}
     layers = {name: found for name, found in layers.items() if found}
     x = left_axis([layer.sparsity for found in layers.values() for layer in found])
     panels = []
@@ -138,7 +138,7 @@ def layer_panels(points: Mapping[str, Point], rows: Sequence[Row], *, names: Seq
 
 
 @dataclass(frozen=True)
-class Layer:
+class MeanLayer:
     """One layer at one operating point: `nonzero` and `sparsity` are means over seeds."""
 
     name: str
@@ -148,21 +148,20 @@ class Layer:
     sparsity: float
 
 
-def _mean_layers(point: Point, rows: Iterable[Row]) -> list[Layer]:
+def _mean_layers(point: Point, results: Iterable[Result]) -> list[MeanLayer]:
     """The layers of the finished runs of `point`, in the order of the model."""
-    seeds: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        key = (row["task"], row["name"], row["settings"])
-        if key == (point.task, point.name, point.settings) and row["status"] == "finished":
-            for layer in row["layers"]:
-                seeds.setdefault(layer["name"], []).append(layer)
+    seeds: dict[str, list[LayerZeros]] = {}
+    for result in results:
+        if result.group == point.group and result.finished:
+            for layer in result.layers:
+                seeds.setdefault(layer.name, []).append(layer)
     return [
-        Layer(
+        MeanLayer(
             name=name,
-            shape=tuple(group[0]["shape"]),
-            weights=group[0]["weights"],
-            nonzero=fmean(layer["nonzero"] for layer in group),
-            sparsity=fmean(layer["sparsity"] for layer in group),
+            shape=group[0].shape,
+            weights=group[0].weights,
+            nonzero=fmean(layer.nonzero for layer in group),
+            sparsity=fmean(layer.sparsity for layer in group),
         )
         for name, group in seeds.items()
     ]

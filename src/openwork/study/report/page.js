@@ -23,6 +23,9 @@ const legend = (width, found) => {
   const longest = Math.max(...found.values.map((label) => label.length));
   return { ...found, columns: Math.max(1, Math.floor((width - 60) / (8 * longest + 30))) };
 };
+// The seeds of runs that are not hidden, as the names of the data sets have them.
+const seeds = (runs) =>
+  [...new Set(runs.map((r) => r.seed))].filter((s) => !hidden.hiddenSeeds.includes(s)).sort((a, b) => a - b).join();
 function show(id) {
   const mode = dark.matches ? "dark" : "light";
   const place = document.getElementById(id);
@@ -33,9 +36,12 @@ function show(id) {
   spec.params = (spec.params || []).map((p) => ({ ...p, value: hidden[p.name] ?? p.value }));
   const task = spec.usermeta?.task;
   if (task !== undefined) {
-    const own = (r) => r.task === task && r.status === "finished" && r.technique !== "dense";
-    // Copies: Vega writes its own marks into the values.
-    spec.datasets = { ...spec.datasets, runs: data.runs.filter(own).map((r) => ({ ...r })) };
+    const runs = data.runs.filter((r) => r.task === task && r.status === "finished" && !r.dense);
+    const gone = (name) => hidden.hiddenTechniques.includes(name);
+    const front = (data[`front ${task} ${seeds(runs)}`] || []).filter((p) => !gone(p.technique));
+    // Copies: Vega writes its own marks into the values. A point is ringed unless one that is drawn beats it.
+    const ringed = front.map((p) => ({ ...p, pareto: p.beaten.every(gone) }));
+    spec.datasets = { ...spec.datasets, runs: runs.map((r) => ({ ...r })), front: ringed };
   }
   const values = Object.values(spec.datasets || {}).reduce((sum, rows) => sum + rows.length, 0);
   const renderer = values > 500 ? "canvas" : "svg";
@@ -124,20 +130,29 @@ async function filter() {
   for (const figure of document.querySelectorAll("figure[data-technique]")) {
     figure.hidden = hidden.hiddenTechniques.includes(figure.dataset.technique);
   }
-  // Drawn anew: a new value of a parameter alone would update Vega's frontier to a wrong one.
+  // Drawn anew: the frontier is another data set.
   const concerned = Object.keys(charts).filter((id) => charts[id].params?.some(({ name }) => name in hidden));
   concerned.forEach(show);
   await Promise.all(concerned.map((id) => drawn[id]));
 }
-for (const [name, { title, choices }] of Object.entries(filters)) {
-  const labels = choices.map((choice) => {
-    const box = element("input", { type: "checkbox", checked: true });
-    box.addEventListener("change", () => {
-      hidden[name] = box.checked ? hidden[name].filter((other) => other !== choice) : [...hidden[name], choice];
+for (const [name, { title, choices, one }] of Object.entries(filters)) {
+  const option = (text, input, hide) => {
+    input.addEventListener("change", () => {
+      hidden[name] = hide();
       filtered = filter();
     });
-    return element("label", {}, [box, ` ${choice}`]);
-  });
+    return element("label", {}, [input, ` ${text}`]);
+  };
+  const radio = (text, checked, hide) => option(text, element("input", { type: "radio", name, checked }), hide);
+  const box = (choice) => {
+    const input = element("input", { type: "checkbox", checked: true });
+    const others = () => hidden[name].filter((other) => other !== choice);
+    return option(choice, input, () => (input.checked ? others() : [...others(), choice]));
+  };
+  // One of many seeds, or all: there is no frontier for every choice among them.
+  const labels = one
+    ? [radio("all", true, () => []), ...choices.map((c) => radio(c, false, () => choices.filter((o) => o !== c)))]
+    : choices.map(box);
   document.getElementById("filters").append(
     element("fieldset", {}, [element("legend", { textContent: title }), ...labels]));
 }

@@ -1,10 +1,11 @@
 """The report of a study: one self-contained page, its pictures and its tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from html import escape
 from pathlib import Path
 
-from openwork.study.report.charts import run_values, trade_off
+from openwork.study.evaluation.metric import BLEU, Metric
+from openwork.study.report.charts import front_values, run_values, trade_off
 from openwork.study.report.curves import band_lines, budget_curves, scratch_chart
 from openwork.study.report.html import Page, columns, draw
 from openwork.study.report.layers import kind_panel, layer_panels
@@ -16,23 +17,23 @@ from openwork.study.report.tables import (
     point_lines,
     run_columns,
     run_lines,
+    run_metrics,
     static_table,
 )
 from openwork.study.results.frontier import by_seed, hypervolume
+from openwork.study.results.fronts import FEW
 from openwork.study.results.overlay import overlay, own_bands, paper_model
-from openwork.study.results.score import ACCURACY, BLEU
+from openwork.study.results.result import Environment, Result
 from openwork.study.results.statistics import (
-    DENSE,
     Point,
-    longer_apart,
     nearest,
     pareto,
     summarize,
     tried,
+    worst_of,
     write_points,
 )
-from openwork.study.results.store import Row, flat, read_results, unfinished, write_csv
-from openwork.study.results.thresholds import is_trained
+from openwork.study.results.store import flat, read_results, unfinished, write_csv
 
 _REFERENCE = 0.9  # the sparsity at which techniques are compared in words and by layer
 _NEAR = 0.02  # points this close in sparsity are compared in words
@@ -46,43 +47,43 @@ def write_report(directory: Path, out: Path, *, command: str | None = None) -> P
     ValueError where no run has finished, and OSError where ``out`` cannot be written.
     """
     require_study_extra()
-    rows = read_results(directory)
-    points = summarize(rows)
+    results = read_results(directory)
+    points = summarize(results)
     if not any(point.n for point in points):
         raise ValueError(f"no finished run in {directory}; train some with `openwork run` or give another folder")
     out.mkdir(parents=True, exist_ok=True)
-    write_csv(map(flat, rows), out / "results.csv")
+    write_csv(map(flat, results), out / "results.csv")
     write_points(points, out / "summary.csv")
-    rows = longer_apart(rows)
-    points = summarize(rows)
 
     tasks = sorted({point.task for point in points if point.n})
-    names = sorted({point.name for point in points} - {DENSE})
-    metrics = [metric for metric in (ACCURACY, BLEU) if any(point.metric is metric and point.n for point in points)]
-    named, bleu = " or ".join(metric.name for metric in metrics), BLEU in metrics
+    names = sorted({point.name for point in points if not point.dense})
+    judged = {point.metric for point in points if point.n}
+    named = " or ".join(sorted({metric.name for metric in judged}, key=str.lower))
     page = Page(f"Sparsity and {named}: {', '.join(tasks)}")
-    page.data = {"runs": columns(run_lines(rows, tasks, bleu=bleu)), "points": columns(point_lines(points, tasks))}
+    metrics = run_metrics(results)
+    page.data = {"runs": columns(run_lines(results, tasks, metrics)), "points": columns(point_lines(points, tasks))}
     sections = ""
     for number, task in enumerate(tasks):
         suffix = "" if len(tasks) == 1 else f"-{number + 1}"
-        sections += _section(page, out, points, rows, names, task=task, number=number, suffix=suffix)
+        sections += _section(page, out, points, results, names, task=task, number=number, suffix=suffix)
     missing = [name for name in unfinished(directory) if (directory / name).resolve() != out.resolve()]
-    every = f"<h2>All runs</h2>\n{page.table('runs', 'runs', run_columns(bleu=bleu))}\n"
+    every = f"<h2>All runs</h2>\n{page.table('runs', 'runs', run_columns(metrics))}\n"
     files = ", ".join(f'<a href="{name}">{name}</a>' for name in page.pictures)
-    method = f"""{_method(rows, named, command)}
+    method = f"""{_method(results, named, judged, command)}
 <p class="quiet">Downloads beside this page: <a href="results.csv">results.csv</a> (every run),
 <a href="summary.csv">summary.csv</a> (every operating point), {files}.</p>"""
+    seeds = sorted({result.seed for result in results})
     filters = {
         "hiddenTechniques": {"title": "Techniques", "choices": names},
-        "hiddenSeeds": {"title": "Seeds", "choices": sorted({row["seed"] for row in rows})},
+        "hiddenSeeds": {"title": "Seeds", "choices": seeds, "one": len(seeds) > FEW},
     }
-    body = sections + every + _problems(page, rows, missing)
+    body = sections + every + _problems(page, results, missing)
     page.write(out / "index.html", body=body, method=method, filters=filters)
     return out / "index.html"
 
 
 def _section(
-    page: Page, out: Path, points: Sequence[Point], rows: Sequence[Row], names: Sequence[str], *,
+    page: Page, out: Path, points: Sequence[Point], results: Sequence[Result], names: Sequence[str], *,
     task: str, number: int, suffix: str,
 ) -> str:  # fmt: skip
     """The part of the page about one task; its pictures are written to ``out``."""
@@ -90,10 +91,15 @@ def _section(
 
     mine = [point for point in points if point.task == task]
     metric = mine[0].metric
-    good, better, _ = metric.good
-    of_task = [row for row in rows if row["task"] == task]
+    good, better, name = (escape(word) for word in (*metric.good[:2], metric.name))
+    worst = worst_of(mine)
+    zero = "0" if metric.full else f"{metric.text(worst)}, that of the worst run"
+    of_task = [result for result in results if result.task == task]
     chart = trade_off(mine, of_task, names=names, published=overlay(task))
-    draw(chart.properties(width=760, height=430), out / f"trade-off{suffix}", page.pictures, run_values(of_task))
+    front = front_values(of_task)
+    page.data |= {f"front {number} {','.join(map(str, seeds))}": columns(values) for seeds, values in front.items()}
+    data = {"runs": run_values(of_task), "front": front[max(front, key=len)] if front else []}
+    draw(chart.properties(width=760, height=430), out / f"trade-off{suffix}", page.pictures, data)
     figure = page.figure(chart.properties(height=420), f"trade-off{suffix}", runs=number)
     text = f"""<section>
 <h2>{escape(task)}</h2>
@@ -106,14 +112,14 @@ as {good}. Means over seeds.</p>
 """
     if compared := compared_table(of_task, _LEVELS):
         volumes = {
-            name: hypervolume(pair for pairs in runs.values() for pair in pairs)
-            for name, runs in by_seed(of_task).items()
+            technique: hypervolume((pair for pairs in runs.values() for pair in pairs), (0.0, worst))
+            for technique, runs in by_seed(of_task).items()
         }
-        listed = ", ".join(f"{escape(name)} {metric.full * volume:.3f}" for name, volume in volumes.items())
+        listed = ", ".join(f"{escape(technique)} {_area(volume, metric)}" for technique, volume in volumes.items())
         text += f"""<h3>At equal sparsity</h3>
 <p class="quiet">Each seed's frontier, read between its points and not beyond them. Differences in points of
-{metric.name}, seed by seed, with a 95 % bootstrap interval of their mean, which is too narrow for a few seeds. Area
-below the frontier of all runs (reference: sparsity 0, {metric.name} 0): {listed}.</p>
+{name}, seed by seed, with a 95 % bootstrap interval of their mean, which is too narrow for a few seeds. Area
+below the frontier of all runs (reference: sparsity 0, {name} {zero}): {listed}.</p>
 {compared}
 """
     if (model := paper_model(task)) is not None:
@@ -125,15 +131,15 @@ below the frontier of all runs (reference: sparsity 0, {metric.name} 0): {listed
         draw(bands.properties(width=480, height=320), out / f"kept{suffix}", page.pictures)
         lines = page.figure(bands.properties(height=360), f"kept{suffix}")
         text += f"<h3>Trained from scratch, and lottery tickets</h3>\n{lines}\n"
-    with_layers = {(row["name"], row["settings"]) for row in of_task if row["layers"]}  # other thresholds list none
-    near = nearest([point for point in mine if (point.name, point.settings) in with_layers], _REFERENCE)
+    with_layers = {result.group for result in of_task if result.layers}  # other thresholds list none
+    near = nearest([point for point in mine if point.group in with_layers], _REFERENCE)
     panels = layer_panels(near, of_task, names=names)
     if panels:
         together = alt.concat(*(panel.properties(width=320) for panel in panels), columns=2, spacing=40)
         draw(together, out / f"layers{suffix}", page.pictures)
         layers = "".join(
-            page.figure(panel, f"layers{suffix}-{i}", technique=name)
-            for i, (name, panel) in enumerate(zip(near, panels, strict=True))
+            page.figure(panel, f"layers{suffix}-{i}", technique=technique)
+            for i, (technique, panel) in enumerate(zip(near, panels, strict=True))
         )
         text += f"""<h3>Where the zeros are</h3>
 <p class="quiet">Each technique at its operating point nearest to {100 * _REFERENCE:.0f} % sparsity. A dot is a layer,
@@ -144,15 +150,15 @@ the dashed line all of them together.</p>
             text += page.figure(kinds, f"kinds{suffix}")
         text += f'<div class="panels">{layers}</div>\n'
     settings = tried(mine)
-    curves = [(level, budget_curves(settings, level, metric, names=names)) for level in _LEVELS]
+    curves = [(level, budget_curves(settings, level, metric, names=names, worst=worst)) for level in _LEVELS]
     if drawn := [(level, curve) for level, curve in curves if curve is not None]:
         figures = "".join(page.figure(curve, f"budget{suffix}-{100 * level:.0f}") for level, curve in drawn)
         together = alt.concat(*(curve.properties(width=320) for _, curve in drawn), columns=2, spacing=40)
         draw(together, out / f"budget{suffix}", page.pictures)
         text += f"""<h3>What a tuning budget buys</h3>
-<p class="quiet">The expected best {metric.name} of n settings drawn at random from those that were run, without
-replacement. A setting that stayed below the sparsity, or diverged, counts as {metric.name} 0. The share of settings
-aimed at a sparsity is part of this: only sweeps of like design compare.</p>
+<p class="quiet">The expected best {name} of n settings drawn at random from those that were run, without
+replacement. A setting that stayed below the sparsity, or diverged, counts as {name} {zero}. How many settings
+were aimed at a sparsity is part of this: only sweeps of like design compare.</p>
 <div class="panels">{figures}</div>
 """
     table = page.table(f"points{suffix}", "points", point_columns(metric), task=number)
@@ -175,13 +181,14 @@ def _takeaway(points: Sequence[Point]) -> str:
     best, *others = rivals
     seeds = f"{count(best.n, 'seed')}, 95 % interval {interval_text(best)}"
     text = best.metric.text
-    value = text(best.score) if others or best.metric.percent else f"{best.metric.name} {text(best.score)}"
+    plain = best.metric.full is not None and (others or best.metric.percent)
+    value = text(best.score) if plain else f"{best.metric.name} {text(best.score)}"
     verb = f"is {best.metric.good[2]}" if others else "is the only technique measured"
     said = (
         f"Near {100 * target:.3g} % sparsity, {best.name} {verb}: {value} at "
         f"{percent(best.sparsity)} sparsity ({seeds})"
     )
-    if dense := [p.score for p in points if p.name == DENSE and p.n]:
+    if dense := [p.score for p in points if p.dense and p.n]:
         said += f", against {text(max(dense))} for the dense model"
     if others:
         said += f"; next is {others[0].name} with {text(others[0].score)} at {percent(others[0].sparsity)}"
@@ -198,8 +205,12 @@ def _overlap(a: Point, b: Point) -> bool | None:
     return a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1]
 
 
-def _problems(page: Page, rows: Sequence[Row], missing: Sequence[str]) -> str:
-    diverged = [row for row in rows if row["status"] == "diverged"]
+def _area(volume: float, metric: Metric) -> str:
+    return f"{metric.full * volume:.3f}" if metric.full else f"{volume:.3g}"
+
+
+def _problems(page: Page, results: Sequence[Result], missing: Sequence[str]) -> str:
+    diverged = [result for result in results if not result.finished]
     text = ""
     if diverged:
         table = page.table("diverged", "runs", DIVERGED_COLUMNS, status="diverged")
@@ -211,36 +222,37 @@ def _problems(page: Page, rows: Sequence[Row], missing: Sequence[str]) -> str:
     return text
 
 
-def _method(rows: Sequence[Row], metrics: str, command: str | None) -> str:
-    def distinct(key: str) -> str:
-        values = {str(row["environment"][key]) for row in rows if row["environment"].get(key) is not None}
+def _method(results: Sequence[Result], named: str, judged: Collection[Metric], command: str | None) -> str:
+    def distinct(part: Callable[[Environment], object]) -> str:
+        values = {str(value) for result in results if (value := part(result.environment)) is not None}
         return ", ".join(sorted(values)) or "unknown"
 
-    finished = [row for row in rows if row["status"] == "finished"]
-    seeds = ", ".join(map(str, sorted({row["seed"] for row in finished})))
-    steps = ", ".join(f"{step:,}" for step in sorted({row["step"] for row in finished}))
-    seconds = sum(row["cost"].get("seconds") or 0 for row in rows)
+    finished = [result for result in results if result.finished]
+    seeds = ", ".join(map(str, sorted({result.seed for result in finished})))
+    steps = ", ".join(f"{step:,}" for step in sorted({result.step for result in finished}))
+    seconds = sum(result.cost.seconds or 0 for result in results)
     duration = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
     zeros = {
         "simulated": "zeros are simulated, that is stored and multiplied like any other number (dense arithmetic)",
         "executed": "zeros are executed, that is left out of the arithmetic",
     }
-    how = "; ".join(zeros.get(kind, kind) for kind in sorted({row["execution"] for row in finished}))
-    runs = count(sum(map(is_trained, finished)), "finished run")
-    others = sum(not is_trained(row) for row in finished)
+    how = "; ".join(zeros.get(kind, kind) for kind in sorted({result.execution for result in finished}))
+    runs = count(sum(result.trained for result in finished), "finished run")
+    others = sum(not result.trained for result in finished)
     sentences = [
         f"{runs} of {steps} steps with seeds {seeds}; {duration} of training.",
         *([f"{others} more points are those runs at other thresholds, which cost no training."] if others else []),
-        f"{metrics[0].upper()}{metrics[1:]} and sparsity are those of the finalized model: plain modules with real "
+        f"{named[0].upper()}{named[1:]} and sparsity are those of the finalized model: plain modules with real "
         "zeros, on the test set.",
-        *(["BLEU is sacrebleu's, from 0 to 100, of translations by beam search."] if BLEU.name in metrics else []),
+        *(["BLEU is sacrebleu's, from 0 to 100, of translations by beam search."] if BLEU in judged else []),
         "Sparsity is the fraction of zeros among the weights that the technique was given; "
         "“of all” is among all parameters.",
         "Intervals are Student's t over seeds, 95 %, of the mean.",
         f"In these runs {how}.",
-        f"Hardware: {distinct('processor')} ({distinct('device')}, threads: {distinct('threads')}). "
-        f"torch {distinct('torch')}, Python {distinct('python')}, openwork {distinct('openwork')}, "
-        f"commit {distinct('commit')}.",
+        f"Hardware: {distinct(lambda e: e.processor)} ({distinct(lambda e: e.device)}, "
+        f"threads: {distinct(lambda e: e.threads)}). torch {distinct(lambda e: e.torch)}, "
+        f"Python {distinct(lambda e: e.python)}, openwork {distinct(lambda e: e.openwork)}, "
+        f"commit {distinct(lambda e: e.commit)}.",
     ]
     if command:
         sentences.append(f"Command: {command}")

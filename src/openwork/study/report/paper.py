@@ -15,7 +15,7 @@ from openwork.study.results.budget import budgets
 from openwork.study.results.comparison import sweep
 from openwork.study.results.findings import findings
 from openwork.study.results.frontier import frontier
-from openwork.study.results.published import Result, checkpoints, read
+from openwork.study.results.published import Published, checkpoints, read
 from openwork.study.results.reconcile import baseline
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def write_published(rows: Path | None, out: Path) -> list[str]:
     return ["index.html", *page.pictures]
 
 
-def figure(results: Sequence[Result], model: str, number: str, techniques: Sequence[str]) -> Chart:
+def figure(results: Sequence[Published], model: str, number: str, techniques: Sequence[str]) -> Chart:
     """Score against sparsity of one model: each technique's frontier on top, all runs behind."""
     import altair as alt
 
@@ -131,7 +131,7 @@ def figure(results: Sequence[Result], model: str, number: str, techniques: Seque
     return alt.layer(*layers).add_params(hiding()).properties(title=alt.TitleParams(title, subtitle=subtitle))
 
 
-def budget_panel(results: Sequence[Result], model: str, level: float) -> Chart:
+def budget_panel(results: Sequence[Published], model: str, level: float) -> Chart:
     """The expected best score of n random settings at one level; a band where settings have no row."""
     import altair as alt
 

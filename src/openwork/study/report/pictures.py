@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from openwork.study.report.html import draw
 from openwork.study.report.style import left_axis, require_study_extra
 from openwork.study.report.weights import frames, panels, strip
 from openwork.study.results.history import read_metrics, read_snapshots
-from openwork.study.results.store import Row, read_result
+from openwork.study.results.result import Result
+from openwork.study.results.store import read_result
 
 if TYPE_CHECKING:
     import altair as alt
@@ -71,14 +72,14 @@ def write_pictures(folders: Sequence[Path], out: Path, *, field: str | None = No
     return written, missing
 
 
-def _described(folder: Path) -> Row:
+def _described(folder: Path) -> Result:
     """The result of a run, with the description that has its defaults, too."""
     path = folder / "run.json"
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}); give another run, or run this one again") from error
-    return {**read_result(folder / "result.json"), "run": description}
+    return replace(read_result(folder / "result.json"), run=description)
 
 
 def layer_curves(runs: Sequence[Curves]) -> list[Chart]:
@@ -182,10 +183,9 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     """
     results = [read_result(path) if (path := folder / "result.json").exists() else None for folder in folders]
     short = [
-        f"{r['name']} on {r['task']}, seed {r['seed']}" if r else folder.name
-        for r, folder in zip(results, folders, strict=True)
+        f"{r.name} on {r.task}, seed {r.seed}" if r else folder.name for r, folder in zip(results, folders, strict=True)
     ]
     return [
-        f"{text}, {result['settings']}" if result and short.count(text) > 1 else text
+        f"{text}, {result.settings}" if result and short.count(text) > 1 else text
         for text, result in zip(short, results, strict=True)
     ]

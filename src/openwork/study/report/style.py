@@ -12,12 +12,12 @@ each technique has its own marker besides, so that no reading depends on colour.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from openwork.study.results.score import ACCURACY, Metric
+from openwork.study.evaluation.metric import Metric
 from openwork.study.results.statistics import Point
 
 if TYPE_CHECKING:
@@ -125,6 +125,12 @@ class Axis:
         """Where `fraction` (of zeros, of the highest score) lies: 1 - fraction, at least the floor."""
         return max(1 - fraction, self.floor)
 
+    place = left
+
+    def formula(self, field: str) -> str:
+        """`place` of a field, as an expression of Vega."""
+        return f"max(1 - {field}, {self.floor})"
+
     def scale(self) -> alt.Scale:
         """The scale of Vega-Lite."""
         import altair as alt
@@ -139,10 +145,60 @@ class Axis:
         return alt.Axis(title=title, grid=grid, values=list(self.ticks), labelExpr=label, labelOverlap="greedy")
 
 
-def score_axis(metric: Metric, scores: Iterable[float]) -> Axis:
-    """The axis that shows all of `scores` (0–1)."""
+@dataclass(frozen=True)
+class ValueAxis:
+    """An axis over the values of a metric without bounds."""
+
+    low: float
+    high: float
+    logarithmic: bool
+
+    def place(self, value: float) -> float:
+        """Where `value` lies: at itself, or at the end of a logarithmic axis that has no place for it."""
+        return max(value, self.low) if self.logarithmic else value
+
+    def formula(self, field: str) -> str:
+        """`place` of a field, as an expression of Vega."""
+        return f"max({field}, {self.low})" if self.logarithmic else f"({field})"
+
+    def scale(self) -> alt.Scale:
+        """The scale of Vega-Lite."""
+        import altair as alt
+
+        return alt.Scale(type="log" if self.logarithmic else "linear", domain=[self.low, self.high], nice=False)
+
+    def marks(self, title: str, *, grid: bool) -> alt.Axis:
+        """The axis of Vega-Lite."""
+        import altair as alt
+
+        label = "format(datum.value, '.6~g')"  # Vega's own format would write 50 as 5e+1
+        return alt.Axis(title=title, grid=grid, tickCount=6, labelExpr=label, labelOverlap="greedy")
+
+
+def score_axis(metric: Metric, drawn: Iterable[float], ends: Iterable[float] = ()) -> Axis | ValueAxis:
+    """The axis that shows all of `drawn`, scores as `Metric.drawn` has them, and of the ends of intervals what fits.
+
+    Two seeds that differ give an interval far beyond all scores: at most a factor 2 of what is left is shown of it.
+    """
+    drawn, ends = list(drawn), list(ends)
+    if metric.full is None:
+        return _value_axis(drawn, ends)
+    least, most = ((1 - max(drawn)) / 2, 2 * (1 - min(drawn))) if drawn else (0.0, 1.0)
     # A tenth of what a BLEU of 27 lacks of 100 is 7: more than lies between the techniques.
-    return left_axis(scores, margin=1.1 if metric is ACCURACY else 1.02)
+    shown = [*drawn, *(1 - min(max(1 - end, least), most) for end in ends)]
+    return left_axis(shown, margin=1.1 if metric.percent else 1.02)
+
+
+def _value_axis(values: Sequence[float], ends: Iterable[float]) -> ValueAxis:
+    """Logarithmic where all values are positive and one is ten times another: else one failure flattens the others."""
+    low, high = min(values), max(values)
+    if low > 0 and high >= 10 * low:
+        shown = [low, high, *(min(max(end, low / 2), 2 * high) for end in ends)]
+        return ValueAxis(min(shown) / 1.1, max(shown) * 1.1, logarithmic=True)
+    length = high - low or abs(high) or 1.0
+    shown = [low, high, *(min(max(end, low - length / 2), high + length / 2) for end in ends)]
+    margin = 0.05 * (max(shown) - min(shown)) or 0.05 * length
+    return ValueAxis(min(shown) - margin, max(shown) + margin, logarithmic=False)
 
 
 def left_axis(fractions: Iterable[float], *, margin: float = 1.1) -> Axis:

@@ -6,39 +6,61 @@ from math import isnan
 from statistics import fmean
 from typing import Any
 
+from openwork.study.evaluation.metric import ACCURACY, Metric
 from openwork.study.report.style import interval_text, percent
 from openwork.study.results.frontier import Pairs, by_seed, difference, score_at
-from openwork.study.results.score import BLEU, Metric, metric_of
+from openwork.study.results.result import Result
+from openwork.study.results.score import metric_of
 from openwork.study.results.statistics import Point
-from openwork.study.results.store import Row
 
-_COST = [("seconds", "hours", "hours"), ("memory", "peak MB", "MB"), ("execution", "zeros", "text")]
-RUN_COLUMNS = [
+Columns = list[tuple[str, str, str]]
+"""Field, heading and how to write it, as `Page.table` takes them."""
+
+_COST: Columns = [("seconds", "hours", "hours"), ("memory", "peak MB", "MB"), ("execution", "zeros", "text")]
+DIVERGED_COLUMNS: Columns = [
     ("technique", "technique", "text"),
     ("seed", "seed", "number"),
-    ("status", "status", "text"),
     ("step", "steps", "number"),
-    ("sparsity", "sparsity", "percent"),
-    ("all", "of all", "percent"),
-    ("accuracy", "accuracy", "percent"),
-    ("loss", "loss", "number"),
-    *_COST,
+    ("seconds", "hours", "hours"),
     ("settings", "settings", "text"),
 ]
-DIVERGED_COLUMNS = [c for c in RUN_COLUMNS if c[0] in ("technique", "seed", "step", "seconds", "settings")]
 
 
-def run_columns(*, bleu: bool) -> list[tuple[str, str, str]]:
-    """The columns of a table of runs, with BLEU or without."""
-    if not bleu:
-        return RUN_COLUMNS
-    before = RUN_COLUMNS.index(("accuracy", "accuracy", "percent"))
-    return [*RUN_COLUMNS[:before], (BLEU.key, BLEU.name, "hundred"), *RUN_COLUMNS[before:]]
+def run_columns(metrics: Sequence[Metric]) -> Columns:
+    """The columns of a table of runs, with those of `metrics`."""
+    columns = [
+        ("technique", "technique", "text"),
+        ("seed", "seed", "number"),
+        ("status", "status", "text"),
+        ("step", "steps", "number"),
+        ("sparsity", "sparsity", "percent"),
+        ("all", "of all", "percent"),
+        *((metric.key, metric.name, _how(metric)) for metric in metrics),
+        ("loss", "loss", "number"),
+        *_COST,
+        ("settings", "settings", "text"),
+    ]
+    return [column for number, column in enumerate(columns) if column[0] not in {c[0] for c in columns[:number]}]
 
 
-def point_columns(metric: Metric) -> list[tuple[str, str, str]]:
+def run_metrics(results: Sequence[Result]) -> list[Metric]:
+    """What the runs are judged by, and the accuracy beside it where it was measured."""
+    found = dict.fromkeys(sorted({result.metric for result in results if result.finished}, key=_by_name, reverse=True))
+    measured = any(result.measured(ACCURACY.key) is not None for result in results)
+    return [*found, *([ACCURACY] if measured and not any(metric.key == ACCURACY.key for metric in found) else [])]
+
+
+def _by_name(metric: Metric) -> str:
+    return metric.name.lower()
+
+
+def _how(metric: Metric) -> str:
+    return "number" if metric.full is None else "percent" if metric.percent else "hundred"
+
+
+def point_columns(metric: Metric) -> Columns:
     """The columns of a table of one task's operating points."""
-    how = "percent" if metric.percent else "hundred"
+    how = _how(metric)
     return [
         ("technique", "technique", "text"),
         ("sparsity", "sparsity", "percent"),
@@ -55,28 +77,37 @@ def point_columns(metric: Metric) -> list[tuple[str, str, str]]:
     ]
 
 
-def run_lines(rows: Sequence[Row], tasks: Sequence[str], *, bleu: bool) -> list[dict[str, Any]]:
-    """The runs as the page knows them, with BLEU (0-1) or without; a task without a finished run has the number -1."""
+def run_lines(results: Sequence[Result], tasks: Sequence[str], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+    """The runs as the page knows them, with `metrics` as charts draw them.
+
+    A task without a finished run has the number -1.
+    """
     numbers = {task: number for number, task in enumerate(tasks)}
     return [
         {
-            "task": numbers.get(row["task"], -1),
-            "technique": row["name"],
-            "settings": row["settings"],
-            "seed": row["seed"],
-            "status": row["status"],
-            "step": row["step"],
-            "sparsity": (row["sparsity"] or {}).get("selected"),
-            "all": (row["sparsity"] or {}).get("all"),
-            "accuracy": (row["after"] or {}).get("accuracy"),
-            "loss": (row["after"] or {}).get("loss"),
-            "seconds": (row["cost"] or {}).get("seconds"),
-            "memory": (row["cost"] or {}).get("peak_memory_bytes"),
-            "execution": row["execution"],
+            "task": numbers.get(result.task, -1),
+            "technique": result.name,
+            "dense": result.dense,
+            "settings": result.settings,
+            "seed": result.seed,
+            "status": result.status,
+            "step": result.step,
+            "sparsity": result.sparsity,
+            "all": result.sparsity_all,
+            "loss": result.measured("loss"),
+            **{metric.key: drawn(result, metric) for metric in metrics},
+            "seconds": result.cost.seconds,
+            "memory": result.cost.peak_memory_bytes,
+            "execution": result.execution,
         }
-        | ({BLEU.key: BLEU.score(row) if BLEU.key in (row["after"] or {}) else None} if bleu else {})
-        for row in rows
+        for result in results
     ]
+
+
+def drawn(result: Result, metric: Metric) -> float | None:
+    """A metric of a result as charts draw it; None where it was not measured."""
+    value = result.measured(metric.key)
+    return None if value is None else metric.drawn(metric.score(value))
 
 
 def point_lines(points: Sequence[Point], tasks: Sequence[str]) -> list[dict[str, Any]]:
@@ -91,10 +122,9 @@ def point_lines(points: Sequence[Point], tasks: Sequence[str]) -> list[dict[str,
             "diverged": p.diverged,
             "sparsity": p.sparsity,
             "all": p.sparsity_all,
-            "score": p.score,
+            "score": p.metric.drawn(p.score),
             "interval": interval_text(p, digits=2),
-            "lowest": p.lowest,
-            "highest": p.highest,
+            **dict(zip(("lowest", "highest"), sorted(map(p.metric.drawn, (p.lowest, p.highest))), strict=True)),
             "loss": p.loss,
             "seconds": p.seconds,
             "memory": p.peak_memory,
@@ -105,12 +135,12 @@ def point_lines(points: Sequence[Point], tasks: Sequence[str]) -> list[dict[str,
     ]
 
 
-def compared_table(rows: Sequence[Row], levels: Sequence[float]) -> str:
+def compared_table(results: Sequence[Result], levels: Sequence[float]) -> str:
     """Each technique beside the best one at equal sparsity, as HTML; empty where no two reach a level.
 
-    ``rows: of one task``. Each seed's frontiers are read at the level and subtracted (`frontier.difference`).
+    ``results: of one task``. Each seed's frontiers are read at the level and subtracted (`frontier.difference`).
     """
-    seeds, metric = by_seed(rows), metric_of(rows)
+    seeds, metric = by_seed(results), metric_of(results)
     body = ""
     for level in levels:
         means = {name: mean for name, runs in seeds.items() if (mean := _at(runs, level)) is not None}
@@ -121,16 +151,15 @@ def compared_table(rows: Sequence[Row], levels: Sequence[float]) -> str:
             cells = ["–", "–", "–"]
             if name != best and (found := difference(seeds[name], seeds[best], level)) is not None:
                 mean, interval, n = found
-                text = (
-                    "none with one seed" if interval is None else " to ".join(f"{100 * end:+.2f}" for end in interval)
-                )
-                cells = [cell.replace("-", "−") for cell in (f"{100 * mean:+.2f}", text, str(n))]
+                ends = sorted(interval, key=metric.value) if interval else ()
+                text = " to ".join(map(metric.difference, ends)) or "none with one seed"
+                cells = [cell.replace("-", "−") for cell in (metric.difference(mean), text, str(n))]
             values = "".join(f"<td>{cell}</td>" for cell in (metric.text(means[name], digits=2), *cells))
             level_text = percent(level, digits=0)
             body += f'<tr><th scope="row">{level_text}</th><td class="text">{escape(name)}</td>{values}</tr>\n'
     if not body:
         return ""
-    heads = ("sparsity", "technique", metric.name, "against the best", "95 % interval", "seeds")
+    heads = ("sparsity", "technique", escape(metric.name), "against the best", "95 % interval", "seeds")
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     table = f'<table class="compared"><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>'
     return f'<div class="scroll" role="region" aria-label="table" tabindex="0">{table}</div>'
@@ -165,7 +194,7 @@ def static_table(points: Iterable[Point], metric: Metric) -> str:
             metric.text(point.score, digits=2),
             interval_text(point, digits=2),
             metric.range(point.lowest, point.highest, digits=2),
-            f"{point.loss:.3f}",
+            "–" if isnan(point.loss) else f"{point.loss:.3f}",
             f"{point.n} ({point.diverged} diverged)" if point.diverged else str(point.n),
             f"{point.seconds / 3600:.2g}",
             "–" if isnan(point.peak_memory) else f"{point.peak_memory / 1e6:.0f}",
@@ -173,6 +202,6 @@ def static_table(points: Iterable[Point], metric: Metric) -> str:
         )
         cells = "".join(f"<td>{escape(number)}</td>" for number in numbers)
         body += f'<tr><th scope="row">{escape(point.name)}</th>{cells}<td>{escape(point.settings)}</td></tr>\n'
-    head = "".join(f'<th scope="col">{name}</th>' for name in (*header, "settings"))
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (*header, "settings"))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
     return f'<div class="scroll" role="region" aria-label="table" tabindex="0">{table}</div>'

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from openwork.study.results.budget import expected_best, reaching
-from openwork.study.results.published import Result, of, table, written
+from openwork.study.results.published import Published, of, table, written
 
 LEVELS = {"transformer": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98), "resnet50": (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)}
 RANKED = ("magnitude_pruning", "variational_dropout", "l0_regularization")
@@ -38,7 +38,9 @@ class Sweep:
         return expected_best(self.low, n), expected_best(self.high, min(n, len(self.high)))
 
 
-def sweep(results: Sequence[Result], model: str, technique: str, level: float, *, aimed: bool = True) -> Sweep | None:
+def sweep(
+    results: Sequence[Published], model: str, technique: str, level: float, *, aimed: bool = True
+) -> Sweep | None:
     """The scores of one technique at one sparsity level; None without rows.
 
     Pruning is told its sparsity, so its settings are those aimed at the level. The sparsity of variational dropout
@@ -55,7 +57,7 @@ def sweep(results: Sequence[Result], model: str, technique: str, level: float, *
         return Sweep(every, every) if found else None
     if not found and (model, technique) == ("resnet50", "l0_regularization"):
         return _bound(level, trained)
-    settings: dict[str, list[Result]] = {}
+    settings: dict[str, list[Published]] = {}
     for r in found:
         settings.setdefault(written({k: v for k, v in r.settings.items() if k != "threshold"}), []).append(r)
     scores = [max(reaching([(r.sparsity, r.score) for r in group], level)) for group in settings.values()]
@@ -71,7 +73,7 @@ def _bound(level: float, trained: int) -> Sweep:
 
 
 def verdict(
-    results: Sequence[Result], model: str, better: str, worse: str, level: float, n: int, *, aimed: bool = True
+    results: Sequence[Published], model: str, better: str, worse: str, level: float, n: int, *, aimed: bool = True
 ) -> str:
     """Whether `better` is expected to reach at least what `worse` does, with n settings each; ``aimed`` as for `sweep`.
 

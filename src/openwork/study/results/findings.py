@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from openwork.study.results.comparison import LEVELS, RANKED, sweep, verdict
 from openwork.study.results.frontier import hypervolume, score_at
-from openwork.study.results.published import Result, of
+from openwork.study.results.published import Published, of
 from openwork.study.results.reconcile import Disagreement, reconcile
 
 _MODELS = {"transformer": "Transformer, BLEU", "resnet50": "ResNet-50, top-1 in %"}
@@ -27,7 +27,7 @@ _KINDS = {
 }
 
 
-def findings(results: Sequence[Result]) -> str:
+def findings(results: Sequence[Published]) -> str:
     """Markdown: figures, the answer at equal tuning budget, hypervolumes, and the reconciliation."""
     found = reconcile(results)
     parts = [
@@ -82,7 +82,7 @@ technique. Of L0 on ResNet-50 only the best of each group may be at hand; its fi
 and `no` hold in both readings, `open` depends on them. VD is variational dropout."""
 
 
-def _in_short(results: Sequence[Result], *, aimed: bool, n: int = 20) -> str:
+def _in_short(results: Sequence[Published], *, aimed: bool, n: int = 20) -> str:
     parts = []
     for model, title in _MODELS.items():
         said = []
@@ -95,7 +95,7 @@ def _in_short(results: Sequence[Result], *, aimed: bool, n: int = 20) -> str:
     return f"* With {n} random settings {reading}: {'. '.join(parts)}."
 
 
-def _answers(results: Sequence[Result]) -> str:
+def _answers(results: Sequence[Published]) -> str:
     lines = []
     for model, title in _MODELS.items():
         for better, worse in ((RANKED[0], RANKED[1]), (RANKED[1], RANKED[2]), (RANKED[0], RANKED[2])):
@@ -110,7 +110,7 @@ def _answers(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def _table(results: Sequence[Result], model: str, n: int) -> str:
+def _table(results: Sequence[Published], model: str, n: int) -> str:
     names = [*RANKED, "random_pruning"]
     heads = ["sparsity", "magnitude", "magnitude, all levels", *(_SHORT[name] for name in names[1:])]
     heads += ["magnitude ≥ VD", "VD ≥ L0"]
@@ -123,7 +123,7 @@ def _table(results: Sequence[Result], model: str, n: int) -> str:
     return "\n".join(lines)
 
 
-def _expected(results: Sequence[Result], model: str, name: str, level: float, n: int, *, aimed: bool = True) -> str:
+def _expected(results: Sequence[Published], model: str, name: str, level: float, n: int, *, aimed: bool = True) -> str:
     found = sweep(results, model, name, level, aimed=aimed)
     expected = found.expected(n) if found else None
     if expected is None:
@@ -132,7 +132,7 @@ def _expected(results: Sequence[Result], model: str, name: str, level: float, n:
     return low if low == high else f"{low} … {high}"
 
 
-def _fronts(results: Sequence[Result]) -> str:
+def _fronts(results: Sequence[Published]) -> str:
     lines = [_line(["", "sparsity", *_SHORT.values()]), _line(["---"] * (2 + len(_SHORT)))]
     for model, title in _MODELS.items():
         groups = [[(r.sparsity, r.score) for r in of(results, model, name)] for name in _SHORT]
@@ -143,7 +143,7 @@ def _fronts(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def _volumes(results: Sequence[Result]) -> str:
+def _volumes(results: Sequence[Published]) -> str:
     lines = [_line(["", *_SHORT.values()]), _line(["---"] * (1 + len(_SHORT)))]
     for model, title in _MODELS.items():
         groups = [of(results, model, name) for name in _SHORT]
@@ -152,7 +152,7 @@ def _volumes(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def _counted(results: Sequence[Result]) -> str:
+def _counted(results: Sequence[Published]) -> str:
     counts = Counter(r.file for r in results)
     return "; ".join(f"`{name}` {count}" for name, count in counts.items())
 
@@ -170,7 +170,7 @@ def _disagreements(found: Sequence[Disagreement]) -> str:
     return "\n".join(lines)
 
 
-def _repairs(results: Sequence[Result]) -> str:
+def _repairs(results: Sequence[Published]) -> str:
     repaired = Counter(r.file for r in results if r.printed)
     what = "; ".join(f"`{name}` {count}" for name, count in repaired.items()) or "none"
     return (

@@ -7,24 +7,37 @@ from typing import Any
 
 import numpy as np
 
-from openwork.study.results.score import metric_of
-from openwork.study.results.statistics import DENSE
-from openwork.study.results.store import Row
+from openwork.study.results.result import Result
 
-Pairs = list[tuple[float, float]]
+Pair = tuple[float, float]
+"""(sparsity, score)."""
+Pairs = list[Pair]
 
 
-def frontier(pairs: Iterable[tuple[float, float]]) -> Pairs:
-    """The (sparsity, score) pairs that no other pair beats, sparsest last; equal pairs once.
+def beats(one: Pair, other: Pair) -> bool:
+    """Whether the first (sparsity, score) pair has at least the other's sparsity and score, and more of one of them."""
+    return one[0] >= other[0] and one[1] >= other[1] and one != other
 
-    A pair is beaten by one with at least its sparsity and its score, and more of one of them: along the result sparsity
-    rises and the score falls. NaN is an error, ValueError.
+
+def place(sparsity: float, score: float) -> Pair:
+    """The pair by which means over seeds are compared: sparsities to 0.01 %.
+
+    Below that lies the rounding of whole weights per layer.
+    """
+    return round(sparsity, 4), score
+
+
+def frontier(pairs: Iterable[Pair]) -> Pairs:
+    """The pairs that no other pair `beats`, sparsest last; equal pairs once.
+
+    Along the result sparsity rises and the score falls. NaN is an error, ValueError.
     """
     front: Pairs = []
     for sparsity, score in sorted(set(pairs), reverse=True):
         if sparsity != sparsity or score != score:
             raise ValueError(f"a frontier needs numbers, got ({sparsity}, {score}); give diverged runs the worst score")
-        if not front or score > front[-1][1]:
+        # Of those that are at least as sparse the last one kept has the highest score.
+        if not (front and beats(front[-1], (sparsity, score))):
             front.append((sparsity, score))
     return front[::-1]
 
@@ -73,14 +86,12 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float
     return float(found.low), float(found.high)
 
 
-def by_seed(rows: Sequence[Row]) -> dict[str, dict[int, Pairs]]:
+def by_seed(results: Iterable[Result]) -> dict[str, dict[int, Pairs]]:
     """Technique -> seed -> (sparsity, score) of the finished sparse runs of one task."""
-    metric = metric_of(rows)
     found: dict[str, dict[int, Pairs]] = {}
-    for row in rows:
-        if row["status"] == "finished" and row["name"] != DENSE:
-            pair = row["sparsity"]["selected"], metric.score(row)
-            found.setdefault(row["name"], {}).setdefault(row["seed"], []).append(pair)
+    for result in results:
+        if result.sparsity is not None and not result.dense:
+            found.setdefault(result.name, {}).setdefault(result.seed, []).append((result.sparsity, result.score))
     return found
 
 

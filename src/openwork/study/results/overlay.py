@@ -1,13 +1,11 @@
 """Published points beside our own runs: those of the tasks that the papers measured, in our names and units."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from openwork.study.results.published import table
-from openwork.study.results.score import metric_of
-from openwork.study.results.store import Row, kept_zeros
+from openwork.study.results.result import Result
 
 # Our names for the techniques of the tables.
 TECHNIQUES = {
@@ -92,28 +90,26 @@ def bands(model: str) -> list[Band]:
     ]  # fmt: skip
 
 
-def own_bands(rows: Sequence[Row]) -> list[Band]:
-    """The same lines of our own runs that keep another run's zeros, of one task; scores to 100.
+def own_bands(results: Sequence[Result]) -> list[Band]:
+    """The same lines of our own runs that keep another run's zeros, of one task; scores as `Metric.points` has them.
 
     Runs that keep the zeros of runs with one technique are one point. Those with more steps than the run whose zeros
     they keep are called scratch-b. Diverged runs are the failures.
     """
-    metric = metric_of(rows)
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        if zeros := kept_zeros(row):
-            origin = row["run"]["origin"]
-            longer = "b" if row["run"]["steps"] > zeros["steps"] else "e"
-            augmented = ", augmented" if origin.get("augmented") else ""
-            name = "lottery ticket" if origin["type"] == "LotteryTicket" else f"scratch-{longer}{augmented}"
-            groups.setdefault((name, json.dumps(zeros["technique"], sort_keys=True)), []).append(row)
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        if kept := result.kept_zeros:
+            longer = "b" if result.budget > kept.budget else "e"
+            augmented = ", augmented" if kept.augmented else ""
+            name = "lottery ticket" if kept.ticket else f"scratch-{longer}{augmented}"
+            groups.setdefault((name, kept.technique), []).append(result)
     found = []
     for (name, _), group in groups.items():
-        if finished := [row for row in group if row["status"] == "finished"]:
-            scores = [100 * metric.score(row) for row in finished]
-            sparsity = fmean(row["sparsity"]["selected"] for row in finished)
+        if finished := [result for result in group if result.finished]:
+            points = [result.metric.points(result.score) for result in finished]
+            sparsity = fmean(result.sparsity for result in finished if result.sparsity is not None)
             failures = len(group) - len(finished)
-            found.append(Band(name, sparsity, fmean(scores), min(scores), max(scores), len(scores), failures))
+            found.append(Band(name, sparsity, fmean(points), min(points), max(points), len(points), failures))
     return sorted(found, key=lambda band: (BANDS.index(band.name), band.sparsity))
 
 

@@ -45,7 +45,7 @@ _STEPS = 500_000
 
 
 @dataclass(frozen=True)
-class Result:
+class Published:
     """One published run of one technique; for variational dropout, at one threshold."""
 
     model: str
@@ -81,12 +81,12 @@ def table(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
-def checkpoints() -> list[Result]:
+def checkpoints() -> list[Published]:
     """The README's models as results, their settings named as those of the rows; `sparsity` is the listed one."""
     return [_checkpoint(line) for line in table("checkpoints")]
 
 
-def read(folder: Path) -> list[Result]:
+def read(folder: Path) -> list[Published]:
     """The rows of the release's CSV files anywhere under ``folder``, in the order of the files' names.
 
     Columns that nothing here compares (the name of Tensor2Tensor's settings, threshold decay) are left out.
@@ -97,7 +97,7 @@ def read(folder: Path) -> list[Result]:
 
     Raises FileNotFoundError without such files, and ValueError, naming file and line, for one that cannot be read.
     """
-    found: list[Result] = []
+    found: list[Published] = []
     for path in sorted(folder.rglob("*.csv"), key=lambda p: p.name):
         if (kind := _kind(path.stem)) is not None:
             found += _read(path, *kind)
@@ -152,13 +152,13 @@ def _kind(stem: str) -> tuple[str, str] | None:
     return model, "" if rest == "scratch_lotto_runs" else rest
 
 
-def _read(path: Path, model: str, technique: str) -> list[Result]:
+def _read(path: Path, model: str, technique: str) -> list[Published]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines = list(csv.reader(file))
     if not lines:
         raise ValueError(f"{path} is empty; get it again")
     header = [re.sub(r"[^a-z0-9.]+", "_", name.strip().lower()).strip("_") for name in lines[0]]
-    results: list[Result] = []
+    results: list[Published] = []
     for number, cells in enumerate(lines[1:], start=2):
         if not any(cells):
             continue
@@ -169,25 +169,25 @@ def _read(path: Path, model: str, technique: str) -> list[Result]:
     return _repaired(results, model, technique)
 
 
-def _results(line: dict[str, str], model: str, technique: str, file: str) -> Iterator[Result]:
+def _results(line: dict[str, str], model: str, technique: str, file: str) -> Iterator[Published]:
     """The results of one line: one, or one for each threshold or repetition that has columns of its own."""
     cells = {_NAMES[name]: _value(text) for name, text in line.items() if name in _NAMES and text.strip()}
     technique = str(cells.pop("experiment", technique))
     settings = {k: v for k, v in cells.items() if k not in ("sparsity", "score")}
     wide = [name for name in line if re.fullmatch(r"(moses_bleu_\d.*|run_\d+)", name) and line[name].strip()]
     if not wide:
-        yield Result(model, technique, float(cells["sparsity"]), float(cells["score"]), settings, "", file)
+        yield Published(model, technique, float(cells["sparsity"]), float(cells["score"]), settings, "", file)
     for name in wide:
         value = name.rpartition("_")[2]
         if name.startswith("run"):
-            yield Result(model, technique, float(cells["sparsity"]), float(line[name]), settings, "", file)
+            yield Published(model, technique, float(cells["sparsity"]), float(line[name]), settings, "", file)
         else:
             sparsity = float(line[f"sparsity_{value}"])
             threshold = {**settings, "threshold": float(value)}
-            yield Result(model, technique, sparsity, float(line[name]), threshold, "", file)
+            yield Published(model, technique, sparsity, float(line[name]), threshold, "", file)
 
 
-def _repaired(results: list[Result], model: str, technique: str) -> list[Result]:
+def _repaired(results: list[Published], model: str, technique: str) -> list[Published]:
     if model == "resnet50" and results and max(r.score for r in results) <= 1:
         results = [replace(r, score=100 * r.score, printed=f"accuracy={r.score:g}") for r in results]
     if technique != "l0_regularization":
@@ -207,7 +207,7 @@ def _repaired(results: list[Result], model: str, technique: str) -> list[Result]
     return results
 
 
-def _checkpoint(line: dict[str, str]) -> Result:
+def _checkpoint(line: dict[str, str]) -> Published:
     technique, model = line["technique"], line["model"]
     names = {"begin": "begin_step", "end": "end_step_or_diff", "frequency": "frequency"}
     if technique in ("variational_dropout", "l0_regularization"):
@@ -224,7 +224,7 @@ def _checkpoint(line: dict[str, str]) -> Result:
         settings["regularization"] = "+".join(parts) or "none"
     if settings.get("duration") == 1.0:
         settings["schedule"] = "constant"  # a ramp of one step, which the rows call by its effect
-    return Result(model, technique, float(line["listed_sparsity"]), float(line["value"]), settings, "", "README.md")
+    return Published(model, technique, float(line["listed_sparsity"]), float(line["value"]), settings, "", "README.md")
 
 
 def _value(text: str) -> float | str:
@@ -234,6 +234,6 @@ def _value(text: str) -> float | str:
         return text.strip().lower().replace(" ", "_")
 
 
-def of(results: Sequence[Result], model: str, technique: str) -> list[Result]:
+def of(results: Sequence[Published], model: str, technique: str) -> list[Published]:
     """The results of one technique on one model."""
     return [r for r in results if (r.model, r.technique) == (model, technique)]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from openwork.study.results.published import Result, checkpoints, of, table
+from openwork.study.results.published import Published, checkpoints, of, table
 
 _ROUNDING = 0.005 + 1e-9  # the README prints two decimals
 _WINDOW = 0.0034  # the widest window of sparsity that fits every model the README lists
@@ -24,7 +24,7 @@ class Disagreement:
     rows: str
 
 
-def reconcile(results: Sequence[Result]) -> list[Disagreement]:
+def reconcile(results: Sequence[Published]) -> list[Disagreement]:
     """Every disagreement between the 49 models of the README and ``results``, in the README's order.
 
     A model's row is the one with its settings; where none fits, the one with its score, if there is one alone near its
@@ -38,7 +38,7 @@ def reconcile(results: Sequence[Result]) -> list[Disagreement]:
     return found
 
 
-def _one(model: Result, name: str, named: float, results: Sequence[Result]) -> list[Disagreement]:
+def _one(model: Published, name: str, named: float, results: Sequence[Published]) -> list[Disagreement]:
     def says(kind: str, readme: str, rows: str) -> Disagreement:
         return Disagreement(model.model, model.technique, model.sparsity, kind, readme, rows)
 
@@ -69,7 +69,7 @@ def _one(model: Result, name: str, named: float, results: Sequence[Result]) -> l
     return found
 
 
-def _row(row: Result) -> str:
+def _row(row: Published) -> str:
     return f"{row.score:g} at {row.sparsity:g} with {row.text}"
 
 

@@ -1,71 +1,31 @@
-"""What the models of a task are judged by, and how that is written: BLEU where its runs have it, otherwise accuracy."""
+"""The metric that results have in common, and the score that stands for those that came to nothing."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric of ``row["after"]`` as a score from 0 to 1, the higher the better, and its words."""
-
-    key: str
-    """Its name in a row."""
-    full: float
-    """Its value of a perfect model, which is a score of 1."""
-    name: str
-    title: str
-    """Its name on an axis or above a chart."""
-    percent: bool
-    """Whether a score is written in percent; otherwise on a scale to 100 without a sign."""
-    good: tuple[str, str, str]
-    """What a model with a high score is: positive, comparative, superlative."""
-    missing: str
-    """What keeps a model from a score of 1."""
-
-    def score(self, row: Mapping[str, Any]) -> float:
-        """Of a finished row, 0-1."""
-        # A perfect BLEU of sacrebleu's is 100.00000000000004.
-        return min(float(row["after"][self.key]) / self.full, 1.0)
-
-    def text(self, score: float, *, digits: int = 1, space: str = " ") -> str:
-        """A score as text: ``91.2 %`` of accuracy, ``17.4`` of BLEU."""
-        return f"{100 * score:.{digits}f}{self.unit(space)}"
-
-    def range(self, low: float, high: float, *, digits: int = 1) -> str:
-        """Two scores as text: ``95.5–96.3 %``, or ``17.1–17.8`` of BLEU."""
-        return f"{100 * low:.{digits}f}–{self.text(high, digits=digits)}"
-
-    def unit(self, space: str = " ") -> str:
-        """What follows a number."""
-        return f"{space}%" if self.percent else ""
-
-    def axis(self, words: str) -> str:
-        """The title of an axis of these words, with the unit."""
-        return f"{words}, %" if self.percent else words
+from openwork.study.evaluation.metric import Metric
+from openwork.study.results.result import Result
 
 
-ACCURACY = Metric(
-    key="accuracy",
-    full=1.0,
-    name="accuracy",
-    title="test accuracy",
-    percent=True,
-    good=("accurate", "more accurate", "the most accurate"),
-    missing="errors",
-)
-BLEU = Metric(
-    key="bleu",
-    full=100.0,
-    name="BLEU",
-    title="BLEU",
-    percent=False,
-    good=("good", "better", "the best by BLEU"),
-    missing="what BLEU lacks of 100",
-)
+def metric_of(results: Iterable[Result]) -> Metric:
+    """What the results of one task, at least one, are judged by.
+
+    Raises:
+        ValueError: Where they are judged by different metrics, whose scores cannot be compared.
+    """
+    first, *others = results
+    for other in others:
+        if other.metric != first.metric:
+            raise ValueError(
+                f"run {first.id} of {first.task} is judged by {first.metric.key} and run {other.id} by "
+                f"{other.metric.key}; keep them in two studies"
+            )
+    return first.metric
 
 
-def metric_of(rows: Iterable[Mapping[str, Any]]) -> Metric:
-    """What the rows of one task are judged by: BLEU where all finished ones have it, otherwise the accuracy."""
-    finished = [row["after"] for row in rows if row["after"]]
-    return BLEU if finished and all(BLEU.key in after for after in finished) else ACCURACY
+def worst_score(metric: Metric, scores: Iterable[float]) -> float:
+    """What a run counts as that diverged or found nothing, given the scores of a task's finished runs.
+
+    It is the metric's own worst score. Where that has none, as a squared error can be any number, it is the worst that
+    was found: infinity would make every mean infinite.
+    """
+    return min(scores) if metric.worst_score is None else metric.worst_score

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 
-from openwork.study.results.score import Metric, metric_of
-from openwork.study.results.store import Row, kept_zeros, write_table
-
-DENSE = "dense"
-"""The name of the runs that nothing made sparse."""
+from openwork.study.evaluation.metric import Metric
+from openwork.study.results.frontier import frontier, place
+from openwork.study.results.result import Result
+from openwork.study.results.score import metric_of, worst_score
+from openwork.study.results.store import write_table
 
 
 @dataclass(frozen=True)
 class Point:
     """One operating point of one technique on one task, over its seeds.
 
-    All scores and sparsities are fractions 0–1; a BLEU of 17 is 0.17. Where no run finished, `n` is 0, the means and
-    extremes are NaN, and the point is only there to say how many runs diverged.
+    Sparsities are fractions 0–1, and so are scores where the metric has bounds: a BLEU of 17 is 0.17. Where no run
+    finished, `n` is 0, the means and extremes are NaN, and the point is only there to say how many runs diverged.
     """
 
     task: str
     name: str
     settings: str
+    group: str
+    """What its results have in common: see `Result.group`."""
+    dense: bool
+    """Whether nothing made the models sparse."""
     n: int
     """Finished runs, one per seed."""
     diverged: int
@@ -47,7 +50,7 @@ class Point:
     highest: float
     """Highest score of a seed."""
     loss: float
-    """Mean test loss."""
+    """Mean test loss; NaN where the task measures none."""
     seconds: float
     """Mean duration of a run."""
     peak_memory: float
@@ -56,42 +59,21 @@ class Point:
     """``simulated`` or ``executed``, or both where runs differ: what the zeros were in the arithmetic."""
 
 
-def longer_apart(rows: Sequence[Row]) -> list[Row]:
-    """The rows, where runs of a technique that have other numbers of steps than most of it are a technique by name.
+def summarize(results: Iterable[Result]) -> list[Point]:
+    """One point for each group of results that differ in their seeds alone, sorted by task, name and sparsity.
 
-    A longer training is another budget: in one line with the others it would make the technique look better than it
-    is. Rows of the dense model and of runs that keep another run's zeros stay as they are.
+    Raises ValueError if two results of a group have the same seed, since a mean over them would be a mean over nothing,
+    and if those of a task are judged by different metrics.
     """
-    lengths: dict[tuple[str, str], Counter[int]] = {}
-    for row in rows:
-        lengths.setdefault((row["task"], row["name"]), Counter())[_steps(row)] += 1
-    usual = {key: max(counts, key=lambda steps: (counts[steps], -steps)) for key, counts in lengths.items()}
-    return [
-        row
-        if _steps(row) == usual[row["task"], row["name"]] or row["name"] == DENSE or kept_zeros(row)
-        else {**row, "name": f"{row['name']}, {_steps(row):,} steps"}
-        for row in rows
-    ]
-
-
-def _steps(row: Row) -> int:
-    return int(row["run"].get("steps", row["step"]))
-
-
-def summarize(rows: Iterable[Row]) -> list[Point]:
-    """One point per (task, name, settings), sorted by task, name, sparsity and settings.
-
-    Raises ValueError if two runs of a point have the same seed: they differ in something that the
-    settings do not say, and a mean over them would be a mean over nothing.
-    """
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    tasks: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["task"], row["name"], row["settings"]), []).append(row)
-        tasks.setdefault(row["task"], []).append(row)
-    metrics = {task: metric_of(members) for task, members in tasks.items()}
-    points = [_point(metrics[task], task, name, settings, group) for (task, name, settings), group in groups.items()]
-    return sorted(points, key=lambda p: (p.task, p.name, p.n == 0, p.sparsity if p.n else 0, p.settings))
+    groups: dict[str, list[Result]] = {}
+    tasks: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.group, []).append(result)
+        tasks.setdefault(result.task, []).append(result)
+    for members in tasks.values():
+        metric_of(members)
+    points = [_point(group) for group in groups.values()]
+    return sorted(points, key=lambda p: (p.task, p.name, p.n == 0, p.sparsity if p.n else 0, p.settings, p.group))
 
 
 def student_interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -118,33 +100,40 @@ def student_factor(n: int) -> float:
 
 
 def tried(points: Iterable[Point]) -> dict[str, list[tuple[float, float] | None]]:
-    """For each technique, (sparsity, score) of every setting that was tried, as a tuning budget sees them.
+    """For each technique, (sparsity, score) of every setting of one task that was tried, as a tuning budget sees them.
 
-    A diverged seed counts with score 0, so that the score is what one run of the setting can be expected to
-    give; a setting whose runs all diverged is None. The dense runs are left out.
+    A diverged seed counts with the worst score (`worst_of`), so that the score is what one run of the setting can be
+    expected to give; a setting whose runs all diverged is None. The dense runs are left out.
     """
+    points = list(points)
+    worst = worst_of(points)
     found: dict[str, list[tuple[float, float] | None]] = {}
     for p in points:
-        if p.name != DENSE:
-            pair = (p.sparsity, p.score * p.n / (p.n + p.diverged)) if p.n else None
+        if not p.dense:
+            pair = (p.sparsity, (p.score * p.n + worst * p.diverged) / (p.n + p.diverged)) if p.n else None
             found.setdefault(p.name, []).append(pair)
     return found
 
 
-def pareto(points: Iterable[Point]) -> list[Point]:
-    """The points that no other point beats, in order of sparsity.
+def worst_of(points: Iterable[Point]) -> float:
+    """What a diverged run counts as beside these points of one task; 0 where none of them has a finished run."""
+    measured = [point for point in points if point.n]
+    return worst_score(measured[0].metric, [point.lowest for point in measured]) if measured else 0.0
 
-    A point is beaten by one with at least its sparsity and at least its mean score, and more of
-    one of the two; equal points are both kept. Sparsities are compared to 0.01 %: below that lies
-    the rounding of whole weights per layer. Points without a finished run never count.
+
+def pareto(points: Iterable[Point]) -> list[Point]:
+    """The points that no other point beats (`frontier.beats`, `frontier.place`), in order of sparsity.
+
+    Equal points are all kept. Points without a finished run never count.
 
     Raises ValueError for points of more than one task: their scores cannot be compared.
     """
     measured = [point for point in points if point.n]
     if len(tasks := {point.task for point in measured}) > 1:
         raise ValueError(f"points of one task can be compared, got {sorted(tasks)}; split them")
-    front = [p for p in measured if not any(_beats(other, p) for other in measured)]
-    return sorted(front, key=lambda p: (p.sparsity, p.name, p.settings))
+    front = set(frontier(place(p.sparsity, p.score) for p in measured))
+    unbeaten = [p for p in measured if place(p.sparsity, p.score) in front]
+    return sorted(unbeaten, key=lambda p: (p.sparsity, p.name, p.settings))
 
 
 def nearest(points: Iterable[Point], sparsity: float) -> dict[str, Point]:
@@ -154,7 +143,7 @@ def nearest(points: Iterable[Point], sparsity: float) -> dict[str, Point]:
     """
     best: dict[str, Point] = {}
     for point in points:
-        if point.n == 0 or point.name == DENSE:
+        if point.n == 0 or point.dense:
             continue
         held = best.get(point.name)
         if held is None or _distance(point, sparsity) < _distance(held, sparsity):
@@ -166,7 +155,7 @@ def write_points(points: Iterable[Point], path: Path) -> None:
     """Writes one line per point to `path`, replacing it in one step.
 
     The columns are the fields of `Point`, with ``interval_low, interval_high`` for the interval; cells are empty where
-    there is no interval or no finished run. Scores are in the unit of ``metric``, as in a row: a BLEU goes to 100.
+    there is no interval or no finished run. ``score`` and what follows are values of ``metric``: a BLEU goes to 100.
     """
     header = (
         *("task", "name", "settings", "n", "diverged", "sparsity", "sparsity_all", "metric", "score"),
@@ -175,10 +164,9 @@ def write_points(points: Iterable[Point], path: Path) -> None:
     lines = (
         (
             *(p.task, p.name, p.settings, p.n, p.diverged, p.sparsity, p.sparsity_all, p.metric.key),
-            *(
-                None if score is None else p.metric.full * score
-                for score in (p.score, *(p.interval or (None, None)), p.lowest, p.highest)
-            ),
+            p.metric.value(p.score),
+            *(p.metric.ends(*p.interval) if p.interval else (None, None)),
+            *p.metric.ends(p.lowest, p.highest),
             *(p.loss, p.seconds, p.peak_memory, p.execution),
         )
         for p in points
@@ -186,45 +174,42 @@ def write_points(points: Iterable[Point], path: Path) -> None:
     write_table(header, lines, path)
 
 
-def _point(metric: Metric, task: str, name: str, settings: str, group: Sequence[Row]) -> Point:
-    by_seed: dict[int, Row] = {}
-    for row in group:
-        twin = by_seed.setdefault(row["seed"], row)
-        if twin is not row:
+def _point(group: Sequence[Result]) -> Point:
+    by_seed: dict[int, Result] = {}
+    for result in group:
+        twin = by_seed.setdefault(result.seed, result)
+        if twin is not result:
             raise ValueError(
-                f"runs {twin['id']} and {row['id']} are both {name} {settings} on {task} with seed "
-                f"{row['seed']}; say in the settings how they differ, or keep them in two studies"
+                f"runs {twin.id} and {result.id} are both {result.name} {result.settings} on {result.task} with seed "
+                f"{result.seed}; say in the settings how they differ, or keep them in two studies"
             )
-    finished = [row for row in group if row["status"] == "finished"]
-    scores = [metric.score(row) for row in finished]
+    first, finished = group[0], [result for result in group if result.finished]
+    scores = [result.score for result in finished]
     return Point(
-        task=task,
-        name=name,
-        settings=settings,
+        task=first.task,
+        name=first.name,
+        settings=first.settings,
+        group=first.group,
+        dense=first.dense,
         n=len(finished),
         diverged=len(group) - len(finished),
-        sparsity=_mean([row["sparsity"]["selected"] for row in finished]),
-        sparsity_all=_mean([row["sparsity"]["all"] for row in finished]),
-        metric=metric,
+        sparsity=_mean(result.sparsity for result in finished),
+        sparsity_all=_mean(result.sparsity_all for result in finished),
+        metric=first.metric,
         score=_mean(scores),
         interval=student_interval(scores),
         lowest=min(scores, default=math.nan),
         highest=max(scores, default=math.nan),
-        loss=_mean([row["after"]["loss"] for row in finished]),
-        seconds=_mean([row["cost"]["seconds"] for row in finished]),
-        peak_memory=_mean([b for row in finished if (b := row["cost"].get("peak_memory_bytes")) is not None]),
-        execution=", ".join(sorted({row["execution"] for row in finished})),
+        loss=_mean(result.measured("loss") for result in finished),
+        seconds=_mean(result.cost.seconds for result in finished),
+        peak_memory=_mean(result.cost.peak_memory_bytes for result in finished),
+        execution=", ".join(sorted({result.execution for result in finished})),
     )
 
 
-def _mean(values: Sequence[float]) -> float:
-    return fmean(values) if values else math.nan
-
-
-def _beats(a: Point, b: Point) -> bool:
-    ours, theirs = round(a.sparsity, 4), round(b.sparsity, 4)
-    no_worse = ours >= theirs and a.score >= b.score
-    return no_worse and (ours > theirs or a.score > b.score)
+def _mean(values: Iterable[float | None]) -> float:
+    measured = [value for value in values if value is not None]
+    return fmean(measured) if measured else math.nan
 
 
 def _distance(point: Point, sparsity: float) -> tuple[float, float]:

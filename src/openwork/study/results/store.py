@@ -7,23 +7,17 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from openwork.study.files import write_atomically, write_text
-from openwork.study.results.score import BLEU
-from openwork.study.results.thresholds import damaged, threshold_rows
+from openwork.study.results.result import FORMAT, Result, canonical, parsed
+from openwork.study.results.thresholds import threshold_results
 
-FORMAT = 2
-"""Of run directories and rows. 1 named openwork's values by their modules, so that ids were others."""
-
-Row = dict[str, Any]
-
-_TEXT = ("id", "status", "name", "settings", "task", "execution")
-_KEYS = (*_TEXT, "step", "seed", "before", "after", "sparsity", "layers", "cost", "environment")
-_MEASURED = ("accuracy", "loss", "sparsity")
+_MEASURED = ("accuracy", "loss", "sparsity", "value")
 _ENVIRONMENT = ("device", "processor", "threads", "torch", "python", "openwork", "commit")
+_COST = ("seconds", "step_ms", "peak_memory_bytes")
 
 COLUMNS = (
     "task",
@@ -32,13 +26,13 @@ COLUMNS = (
     "seed",
     "status",
     "step",
+    "metric",
+    "better",
     "sparsity_selected",
     "sparsity_all",
     *(f"before_{key}" for key in _MEASURED),
     *(f"after_{key}" for key in (*_MEASURED, "top5", "bleu", "tokenized_bleu")),
-    "seconds",
-    "step_ms",
-    "peak_memory_bytes",
+    *_COST,
     "execution",
     *_ENVIRONMENT,
     "id",
@@ -51,79 +45,70 @@ _REAL = {"sparsity_selected", "sparsity_all", "seconds", "step_ms"}
 _COMPUTED = [c for c in COLUMNS if c in ("status", "step") or c.startswith(("sparsity_", "before_", "after_"))]
 
 
-def read_results(directory: Path) -> list[Row]:
-    """Every finished or diverged run under `directory`, sorted by name, settings and seed.
+def read_results(directory: Path, *, layers: bool = True) -> list[Result]:
+    """Every finished or diverged run under `directory`, sorted by name, settings and seed; ``layers``: with theirs.
 
     A run is a folder `directory/<run id>/` that holds a `result.json` of this format; folders without
     one are interrupted or foreign and are left to `unfinished`. One whose folder keeps other
-    thresholds has a row for each of them, too (`thresholds.threshold_rows`).
+    thresholds has a result for each of them, too (`thresholds.threshold_results`).
 
     Raises FileNotFoundError if there is no such directory, and ValueError, naming the file and the
     cure, if a `result.json` or `thresholds.json` cannot be read or two of them are the same run.
     """
-    rows = list(_results(directory))
-    return sorted(rows, key=lambda r: (r["name"], r["settings"], r["seed"], r["task"], r["id"]))
+    found = list(_results(directory, layers))
+    return sorted(found, key=lambda r: (r.name, r.settings, r.seed, r.task, r.id))
 
 
-def _results(directory: Path) -> Iterator[Row]:
+def _results(directory: Path, layers: bool) -> Iterator[Result]:
     origin: dict[str, Path] = {}
     points, others = set(), []
     for folder in _folders(directory):
         path = folder / "result.json"
         if not path.exists():
             continue
-        row = read_result(path)
+        result = read_result(path, layers=layers)
         # A run copied under a second name would count as one more seed and narrow the interval.
-        if row["id"] in origin:
-            raise ValueError(f"{path} is the same run as {origin[row['id']]}; delete one of the two folders")
-        origin[row["id"]] = path
-        points.add(_point(row))
-        yield row
-        for other in threshold_rows(row, folder) if row["status"] == "finished" else []:
-            if problem := _problem(other):
-                raise ValueError(damaged(folder, problem))
-            others.append(other)
+        if result.id in origin:
+            raise ValueError(f"{path} is the same run as {origin[result.id]}; delete one of the two folders")
+        origin[result.id] = path
+        points.add((result.group, result.seed))
+        yield result
+        if result.finished:
+            others += threshold_results(result, folder)
     for other in others:
         # Runs that differ in their threshold alone have the same weights: at one threshold they are one point.
-        if _point(other) not in points:
-            points.add(_point(other))
+        if (point := (other.group, other.seed)) not in points:
+            points.add(point)
             yield other
 
 
-def _point(row: Row) -> tuple[str, str, str, int]:
-    return row["task"], row["name"], row["settings"], row["seed"]
+def collect(directories: Sequence[Path]) -> tuple[list[Result], list[str]]:
+    """The results of several study directories, each run and threshold once, and a sentence for each that differs.
 
-
-def collect(directories: Sequence[Path]) -> tuple[list[Row], list[str]]:
-    """The `flat` rows of several study directories, each run and threshold once, and a sentence for each that differs.
-
-    The row is that of the first directory that has the run. Cost and environment may differ; status, step, metrics
-    and sparsity may not. Raises as `read_results` does.
+    The result is that of the first directory that has the run, without layers. Cost and environment may differ;
+    status, step, metrics and sparsity may not. Raises as `read_results` does.
     """
-    rows: dict[str, tuple[Row, Path]] = {}
+    found: dict[str, tuple[Result, Path]] = {}
     differences = []
     for directory in directories:
-        # Flat at once: the garbage collector would walk through the layers of all results again and again.
-        for row in map(flat, _results(directory)):
-            first, place = rows.setdefault(row["id"], (row, directory))
-            if differing := [column for column in _COMPUTED if first[column] != row[column]]:
+        for result in _results(directory, layers=False):
+            first, place = found.setdefault(result.id, (result, directory))
+            if first is result:
+                continue
+            named = {f"{part}_value" for part in ("before", "after") if f"{part}_{result.metric.key}" in COLUMNS}
+            compared = [column for column in _COMPUTED if column not in named]  # each value by one name
+            if differing := [column for column in compared if _cell(first, column) != _cell(result, column)]:
                 differences.append(
-                    f"run {row['id']} has another {', '.join(differing)} in {directory} than in {place}; "
+                    f"run {result.id} has another {', '.join(differing)} in {directory} than in {place}; "
                     f"the row is that of {place}"
                 )
-    found = [row for row, _ in rows.values()]
-    return sorted(found, key=lambda r: (r["task"], r["name"], r["settings"], r["seed"], r["id"])), differences
+    results = [result for result, _ in found.values()]
+    return sorted(results, key=lambda r: (r.task, r.name, r.settings, r.seed, r.id)), differences
 
 
-def flat(row: Row) -> Row:
-    """The row's value of each of `COLUMNS`, None where a diverged run measured nothing. See `docs/results.md`."""
-    return {column: _cell(row, column) for column in COLUMNS}
-
-
-def kept_zeros(row: Row) -> dict[str, Any] | None:
-    """The description of the run whose zeros the row's run keeps; None where it keeps none."""
-    origin: dict[str, Any] = row["run"].get("origin") or {}
-    return origin["run"] if origin.get("type") in ("LotteryTicket", "Scratch") else None
+def flat(result: Result) -> dict[str, object]:
+    """The result's value of each of `COLUMNS`, None where a diverged run measured nothing. See `docs/results.md`."""
+    return {column: _cell(result, column) for column in COLUMNS}
 
 
 def unfinished(directory: Path) -> list[str]:
@@ -160,12 +145,12 @@ def read_failure(folder: Path) -> dict[str, Any] | None:
     return failure
 
 
-def write_csv(rows: Iterable[Row], path: Path) -> None:
+def write_csv(rows: Iterable[Mapping[str, object]], path: Path) -> None:
     """Writes a line for each `flat` row to `path`, replacing it in one step. None becomes an empty cell."""
     write_table(COLUMNS, ([row[column] for column in COLUMNS] for row in rows), path)
 
 
-def write_parquet(rows: Iterable[Row], path: Path) -> None:
+def write_parquet(rows: Iterable[Mapping[str, object]], path: Path) -> None:
     """Writes `flat` rows to `path` as Parquet, replacing it in one step.
 
     Counts are int64, other numbers float64, everything else text.
@@ -201,63 +186,48 @@ def _folders(directory: Path) -> list[Path]:
         return sorted(Path(entry) for entry in entries if entry.is_dir())
 
 
-def read_result(path: Path) -> Row:
+def read_result(path: Path, *, layers: bool = True) -> Result:
     """One checked `result.json`. Raises ValueError, naming the file and the cure, where it is damaged or foreign."""
     cure = "delete that folder and run the study again: only this run is repeated"
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: broken JSON and broken UTF-8 alike
-        raise ValueError(f"{path} cannot be read ({error}); {cure}") from error
-    if isinstance(row, dict) and row.get("format", FORMAT) != FORMAT:
+    content = read_content(path)
+    if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
         raise ValueError(
-            f"{path} has format {row['format']!r}, this openwork reads {FORMAT}; use the openwork that wrote it, or "
-            "train the run again in another folder"
+            f"{path} has format {content['format']!r}, this openwork reads {FORMAT}; use the openwork that wrote it, "
+            "or train the run again in another folder"
         )
-    if problem := _problem(row):
-        raise ValueError(f"{path} is not the result of a run: {problem}; {cure}")
-    assert isinstance(row, dict)
-    return row
+    try:
+        return parsed(content, layers=layers)
+    except ValueError as error:
+        raise ValueError(f"{path} is not the result of a run: {error}; {cure}") from error
 
 
-def _problem(row: object) -> str | None:
-    """What makes `row` unusable, or None."""
-    if not isinstance(row, dict):
-        return f"expected an object, got {type(row).__name__}"
-    if missing := [key for key in ("format", *_KEYS) if key not in row]:
-        return f"no {', '.join(missing)}"
-    if wrong := [key for key in _TEXT if not isinstance(row[key], str)]:
-        return f"{wrong[0]} is not text"
-    if not isinstance(row["seed"], int):
-        return "seed is not an integer"
-    if row["status"] == "diverged":
-        return None
-    if row["status"] != "finished":
-        return f"status is {row['status']!r}, neither 'finished' nor 'diverged'"
-    fractions = [("after", "accuracy"), ("sparsity", "selected"), ("sparsity", "all")]
-    for part, key in [*fractions, ("after", "loss"), ("cost", "seconds")]:
-        value = row[part].get(key) if isinstance(row[part], dict) else None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return f"{part}.{key} is not a number"
-        if (part, key) in fractions and not 0 <= value <= 1:
-            return f"{part}.{key} must be in [0, 1], got {value}"
-    bleu = row["after"].get(BLEU.key, 0.0)
-    if isinstance(bleu, bool) or not isinstance(bleu, int | float) or not 0 <= bleu <= 100.001:
-        return f"after.{BLEU.key} must be in [0, 100], got {bleu}"
-    return None
+def read_content(path: Path) -> Any:
+    """The JSON value of a `result.json`, unchecked. Raises ValueError, naming the file, where it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: broken JSON and broken UTF-8 alike
+        raise ValueError(
+            f"{path} cannot be read ({error}); delete that folder and run the study again: only this run is repeated"
+        ) from error
 
 
-def _cell(row: Row, column: str) -> object:
-    if column.startswith(("before_", "after_", "sparsity_")):
+def _cell(result: Result, column: str) -> object:
+    if column == "metric":
+        return result.metric.key
+    if column == "better":
+        return "higher" if result.metric.higher_is_better else "lower"
+    if column == "sparsity_selected":
+        return result.sparsity
+    if column.startswith(("before_", "after_")):
         part, key = column.split("_", 1)
-        return (row[part] or {}).get(key)
-    if column in ("seconds", "step_ms", "peak_memory_bytes"):
-        return (row["cost"] or {}).get(column)
+        measured = result.before if part == "before" else result.after
+        return (measured or {}).get(result.metric.key if key == "value" else key)
     if column == "run":
-        # As `config.canonical`: its hash is the id.
-        return json.dumps(row["run"], sort_keys=True, separators=(",", ":"))
-    if column in _ENVIRONMENT:
-        return (row["environment"] or {}).get(column)
-    return row[column]
+        return canonical(result.run)  # its hash is the id
+    if column == "format":
+        return FORMAT
+    place = result.cost if column in _COST else result.environment if column in _ENVIRONMENT else result
+    return getattr(place, column)
 
 
 def _is_missing(value: object) -> bool:

@@ -11,23 +11,18 @@ from torch.nn import functional as F
 
 from openwork.study.data.batches import ordered_batches, shuffled_batches
 from openwork.study.data.images import Images
+from openwork.study.evaluation.metric import ACCURACY
+from openwork.study.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class ImageClassification(ABC):
+class ImageClassification(Task, ABC):
     """Adam (beta 0.9, 0.999); the learning rate stays for half of the steps, then falls to 0 on a straight line."""
 
     batch_size: int = 100
     peak_learning_rate: float = 1e-3
 
-    @property
-    @abstractmethod
-    def title(self) -> str:
-        """A short name for tables and pictures."""
-
-    @abstractmethod
-    def model(self) -> nn.Module:
-        """A freshly initialised model; draws from torch's global generator."""
+    metric = ACCURACY
 
     @abstractmethod
     def data(self, device: torch.device) -> tuple[Images, Images]:

@@ -2,28 +2,30 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openwork.study.data import imagenet
-from openwork.study.data.loader import Batch, evaluation_batches, training_batches
+from openwork.study.data.loader import ImageBatch, evaluation_batches, training_batches
 from openwork.study.data.order import share
 from openwork.study.data.reader import IGNORED
 from openwork.study.data.records import Records, open_records
+from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.models.resnet import ResNet, from_hugging_face
 from openwork.study.processes import rank, sum_over_processes, world_size
 from openwork.study.tasks.classification import channels_last, kernels_decayed
-from openwork.study.tasks.task import Parts
+from openwork.study.tasks.task import Parts, Task
 
 BATCH, STEPS = 1024, 128_000
 EPOCHS = STEPS * BATCH / imagenet.IMAGES  # 102.3
 
 
 @dataclass(frozen=True)
-class ImageNetResNet:
+class ImageNetResNet(Task):
     """SGD with Nesterov momentum 0.9, on one device or many; on a GPU layers compute in bfloat16, else in float32.
 
     source: a folder, relative to OPENWORK_DATA, or a name on the hub; see `image_records`.
@@ -51,6 +53,8 @@ class ImageNetResNet:
     weight_decay: float = field(default=1e-4, kw_only=True)
     decay_random: bool = field(default=False, kw_only=True)
     label_smoothing: float = field(default=0.1, kw_only=True)
+
+    metric = ACCURACY
 
     def __post_init__(self) -> None:
         if self.part_size < 1 or self.batch_size < 1 or self.batch_size % self.part_size:
@@ -118,7 +122,7 @@ class ImageNetResNet:
         ):
             yield Parts(batch.parts(count // processes), count // processes * rank(), count)
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: ImageBatch) -> Tensor:
         """Mean cross-entropy in nats with smoothed labels, of the images that could be decoded."""
         logits = self._logits(model, batch)
         losses = F.cross_entropy(
@@ -162,6 +166,12 @@ class ImageNetResNet:
             "images": size,
         }
 
+    def with_images(self, source: str) -> Self:
+        """The task with the images of another source. Raises ValueError as `check_same_classes` does."""
+        other = replace(self, source=source)
+        self.check_same_classes(other)
+        return other
+
     def check_same_classes(self, other: "ImageNetResNet") -> None:
         """Raises ValueError where the other task's validation images name other classes than this one's.
 
@@ -182,7 +192,7 @@ class ImageNetResNet:
                     "the model knows; both must have the same classes in the same order"
                 )
 
-    def _counts(self, model: nn.Module, batch: Batch) -> Tensor:
+    def _counts(self, model: nn.Module, batch: ImageBatch) -> Tensor:
         """Images, first right, among the first five, sum of losses and unreadable images of a batch, (5,) float64."""
         logits = self._logits(model, batch)
         loss = F.cross_entropy(logits, batch.labels, ignore_index=IGNORED, reduction="sum")
@@ -190,7 +200,7 @@ class ImageNetResNet:
         found = [batch.labels.numel(), best[:, 0].sum(), best.any(1).sum(), loss, (batch.labels == IGNORED).sum()]
         return torch.stack([torch.as_tensor(value, dtype=torch.float64, device=loss.device) for value in found])
 
-    def _logits(self, model: nn.Module, batch: Batch) -> Tensor:
+    def _logits(self, model: nn.Module, batch: ImageBatch) -> Tensor:
         images = imagenet.normalized(batch.images, batch.mirrored)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
             logits: Tensor = model(images)

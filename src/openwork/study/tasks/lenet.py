@@ -1,8 +1,9 @@
 """LeNets on handwritten digits, trained as by Molchanov, Ashukha & Vetrov 2017 (arXiv 1701.05369; their code)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import nn
@@ -80,6 +81,10 @@ class ImagesLeNet300100(ImageClassification):
     def data(self, device: torch.device) -> tuple[Images, Images]:
         """8-bit pixels, scaled by 256."""
         return _images(self.source, device)
+
+    def with_images(self, source: str) -> Self:
+        """The task with the images of another source."""
+        return replace(self, source=source)
 
 
 @cache

@@ -1,11 +1,18 @@
 """What a benchmark has to provide."""
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
+
+from openwork.study.evaluation.metric import Metric
+
+if TYPE_CHECKING:
+    from openwork.study.tasks.translation import Translation
 
 
 @dataclass(frozen=True)
@@ -21,45 +28,145 @@ class Parts:
     count: int
 
 
-class Task(Protocol):
-    """A benchmark as a frozen dataclass: its fields are part of a run's identity."""
+class Task(ABC):
+    """A benchmark as a frozen dataclass: its fields are part of a run's identity.
+
+    A subclass provides the abstract methods and `metric`. The other methods are abilities that a task may have; where
+    it has not, they refuse with the reason.
+    """
 
     @property
+    @abstractmethod
     def title(self) -> str:
         """A short name for tables and pictures."""
 
+    @property
+    def metric(self) -> Metric:
+        """What its models are judged by: a value that `evaluate` returns, or `test` where the task has one.
+
+        Raises:
+            ValueError: Where the task does not declare it.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not declare what its models are judged by; set `metric = ACCURACY`, or a "
+            "Metric of your own, in the class"
+        )
+
+    @abstractmethod
     def model(self) -> nn.Module:
         """A freshly initialised model; draws from torch's global generator."""
 
+    @abstractmethod
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimizer of all the model's parameters, made after what is sparse has been added to the model."""
 
+    @abstractmethod
     def learning_rate(self, progress: float) -> float:
         """The learning rate when the fraction ``progress`` in [0, 1) of the steps is done."""
 
+    @abstractmethod
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Any]:
         """Endless training batches from step ``start`` on; the same ones for the same seed, whatever ``start``.
 
         Each is what `loss` takes, or `Parts` of it.
         """
 
+    @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """The mean loss of a batch, shape ()."""
 
+    @abstractmethod
     def example(self, device: torch.device) -> Any:
         """One example as the model's input, to count FLOPs with; a tuple is several arguments."""
 
+    @abstractmethod
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        """Metrics of the model, while it trains; at least "accuracy" (0-1) and "loss" (mean).
+        """Metrics of the model while it trains, by name: `metric`'s, and what else is worth a look, such as "loss"."""
 
-        They are those of the test set, unless the task has a method ``test`` with the same arguments.
+    def test(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Metrics of a trained model; by default those of `evaluate`.
+
+        A task has its own where the full measure takes too long while training, or training is to be watched on other
+        data.
         """
+        return self.evaluate(model, device)
+
+    @property
+    def metrics_note(self) -> str:
+        """What the figures of `test` are, in a line to print below them; empty where their names say it."""
+        return ""
+
+    def weights_from(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict of others under the names of `model`'s; by default as it is."""
+        return state
+
+    def with_images(self, source: str) -> Self:
+        """The task with the images of another source.
+
+        Raises:
+            ValueError: Where the task has only its own, or can tell that the others are of other classes.
+        """
+        raise ValueError(f"--data is for tasks with a source, and {self.title} has no other images; leave --data out")
+
+    def with_vocabulary(self, file: str) -> Self:
+        """The task with the vocabulary of a file.
+
+        Raises:
+            ValueError: Where the task has none, or makes its own.
+        """
+        raise ValueError(f"--vocabulary is for a run on text files; {self.title} always makes its own, so leave it out")
+
+    def translator(self) -> "Translation":
+        """The task as one that translates sentences.
+
+        Raises:
+            ValueError: Where it does not translate.
+        """
+        raise ValueError(f"{self.title} does not translate; give a run of a task that does")
+
+
+_CHECKED: set[type[Task]] = set()
+
+
+def check_metric(task: Task, device: torch.device) -> None:
+    """Raises ValueError unless the task declares its metric and `Task.evaluate` returns it.
+
+    Evaluates a new model, once for each class of tasks in a process; random numbers stay as they were. Where a task has
+    a `Task.test` of its own, that is too slow for it, and `final_metrics` checks at the end.
+    """
+    metric = task.metric
+    if not isinstance(metric, Metric):
+        raise ValueError(f"the metric of {type(task).__name__} must be a Metric such as ACCURACY, got {metric!r}")
+    if type(task) in _CHECKED or type(task).test is not Task.test:
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        _check(task, task.evaluate(task.model().to(device), device), "evaluate")
+    _CHECKED.add(type(task))
 
 
 def final_metrics(task: Task, model: nn.Module, device: torch.device) -> dict[str, float]:
-    """Metrics of a trained model on the test set: what the task's ``test`` gives where it has one, else `evaluate`.
+    """Metrics of a trained model, as `Task.test` measures them.
 
-    A task has it where the full measure is too dear to take while training, or training is to be watched on other data.
+    Raises:
+        ValueError: Where the task's metric is not among them.
     """
-    found: dict[str, float] = getattr(task, "test", task.evaluate)(model, device)
+    found = task.test(model, device)
+    _check(task, found, "test")
     return found
+
+
+def _check(task: Task, found: dict[str, float], method: str) -> None:
+    key = task.metric.key
+    if key not in found:
+        raise ValueError(
+            f"{task.title} is judged by {key!r}, but its {method} returns {', '.join(found) or 'nothing'}; return it "
+            f"there, or declare another metric in {type(task).__name__}"
+        )
+    value = found[key]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{key!r} of {task.title} must be a float, got {value!r} from its {method}; convert it there")
+    # A model that diverged is another matter: its run is recorded as such.
+    if math.isfinite(value) and (problem := task.metric.misfit(value)):
+        raise ValueError(
+            f"{key!r} of {task.title} {problem} from its {method}; return it so, or declare another metric"
+        )

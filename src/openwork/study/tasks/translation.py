@@ -16,18 +16,19 @@ from openwork.study.data.packing import Packed, batch_of, by_length, packed_batc
 from openwork.study.data.vocabulary import EOS, PADDING, Vocabulary
 from openwork.study.evaluation.beam import ALPHA, BEAM, EXTRA_LENGTH, beam_search
 from openwork.study.evaluation.bleu import sacre_bleu, signature, tokenized_bleu
+from openwork.study.evaluation.metric import BLEU
 from openwork.study.models.incremental import Incremental
 from openwork.study.models.transformer import Transformer, padded
 from openwork.study.processes import rank, world_size
-from openwork.study.tasks.task import Parts
+from openwork.study.tasks.task import Parts, Task
 
 _EVALUATED_TOKENS = 8_192  # of a batch without gradients, padding included
-Batch = tuple[Tensor, Tensor]
+TokenBatch = tuple[Tensor, Tensor]
 """Source and target, each (3, N, L): ids, segments and positions."""
 
 
 @dataclass(frozen=True)
-class Translation(ABC):
+class Translation(Task, ABC):
     """A Transformer that translates; Adam (beta 0.9, 0.997, epsilon 1e-9).
 
     The learning rate rises on a straight line during the fraction ``warmup`` of the steps and falls with the square
@@ -50,10 +51,7 @@ class Translation(ABC):
     label_smoothing: float = 0.1
     split_heads: bool = field(default=False, kw_only=True)
 
-    @property
-    @abstractmethod
-    def title(self) -> str:
-        """A short name for tables and pictures."""
+    metric = BLEU
 
     @property
     def metrics_note(self) -> str:
@@ -105,20 +103,20 @@ class Translation(ABC):
             return self.peak_learning_rate * progress / self.warmup
         return self.peak_learning_rate * math.sqrt(self.warmup / progress) if progress else self.peak_learning_rate
 
-    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Batch | Parts]:
+    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[TokenBatch | Parts]:
         """Endless packed rows; of several processes each has its share of them, a part of the batch."""
         own, count = rank(), world_size()
         shares = packed_batches(self.packed(), self.rows, seed=seed, start=start, device=device, rank=own, ranks=count)
         return shares if count == 1 else (Parts([share], own, count) for share in shares)
 
-    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+    def logits(self, model: nn.Module, batch: TokenBatch) -> Tensor:
         """The model's output (tokens, vocabulary) as float32; on a GPU computed in bfloat16."""
         source, target = batch
         with torch.autocast(source.device.type, torch.bfloat16, enabled=source.is_cuda):
             logits: Tensor = model(source, target)
         return logits.float()
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
         """The mean over target tokens of the cross-entropy with the smoothed label, less that label's entropy; nats."""
         logits, labels = self.logits(model, batch), batch[1][0].flatten()
         others = logits.shape[-1] - 1
@@ -127,7 +125,7 @@ class Translation(ABC):
         loss = F.cross_entropy(logits, labels, ignore_index=PADDING, label_smoothing=smoothing)
         return loss - smoothed_entropy(self.label_smoothing, others)
 
-    def example(self, device: torch.device) -> Batch:
+    def example(self, device: torch.device) -> TokenBatch:
         """The first row of the training data."""
         packed = self.packed()
         return batch_of(packed.ids[:1], packed.segments[:1], device)
@@ -146,6 +144,10 @@ class Translation(ABC):
             "bleu": sacre_bleu(translations, references)[0],
             "tokenized_bleu": tokenized_bleu(translations, references, self.target_language),
         }
+
+    def translator(self) -> "Translation":
+        """The task itself."""
+        return self
 
     @torch.no_grad()
     def translate(

@@ -2,8 +2,9 @@
 
 import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Self
 
 from openwork.study.data.corpus import Languages, Sources, packed_corpus, trained_vocabulary
 from openwork.study.data.packing import Packed
@@ -62,6 +63,10 @@ class TextTranslation(Translation):
     def vocabulary(self) -> Vocabulary:
         """Of the file, or made from the training data."""
         return _vocabulary(self.training, self.languages, self.vocabulary_size, self.vocabulary_file)
+
+    def with_vocabulary(self, file: str) -> Self:
+        """The task with the vocabulary of a file, relative to the folder of data sets."""
+        return replace(self, vocabulary_file=file)
 
     def packed(self) -> Packed:
         """Memory-mapped rows. Raises ValueError where there is no pair to judge the model by, before it is trained."""

@@ -1,0 +1,76 @@
+"""Each technique's frontier for any choice of seeds, and who beats its points: what a page needs for its filters."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
+
+from openwork.study.results.frontier import Pair, beats, frontier, place
+from openwork.study.results.result import Result
+from openwork.study.results.statistics import student_interval
+
+FEW = 6
+"""So many seeds can be chosen freely, 2^6 - 1 ways; of more, all or one."""
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """A point on the frontier of its technique, over the chosen seeds.
+
+    interval: as `Point.interval`. beaten_by: the techniques with a point that beats it.
+    """
+
+    technique: str
+    settings: str
+    n: int
+    sparsity: float
+    score: float
+    interval: tuple[float, float] | None
+    beaten_by: tuple[str, ...]
+
+
+def choices(seeds: Iterable[int]) -> list[tuple[int, ...]]:
+    """The choices among seeds, each in rising order: all that there are of `FEW` seeds; of more, all seeds or one."""
+    ordered = sorted(set(seeds))
+    if len(ordered) > FEW:
+        return [tuple(ordered), *((seed,) for seed in ordered)]
+    return [chosen for size in range(1, len(ordered) + 1) for chosen in combinations(ordered, size)]
+
+
+def fronts(results: Iterable[Result]) -> dict[tuple[int, ...], list[FrontPoint]]:
+    """The frontiers of the sparse techniques on one task, for each of the `choices` among the seeds that finished."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        if result.finished and not result.dense:
+            groups.setdefault(result.group, []).append(result)
+    measured = {
+        (group[0].name, group[0].settings, key): {r.seed: (r.sparsity or 0.0, r.score) for r in group}
+        for key, group in groups.items()
+    }
+    seeds = {seed for group in measured.values() for seed in group}
+    return {chosen: _fronts(measured, chosen) for chosen in choices(seeds)}
+
+
+def _fronts(measured: dict[tuple[str, str, str], dict[int, Pair]], chosen: Sequence[int]) -> list[FrontPoint]:
+    points: dict[str, list[tuple[Pair, Pair, str, list[float]]]] = {}
+    for (name, settings, _), by_seed in measured.items():
+        if pairs := [by_seed[seed] for seed in chosen if seed in by_seed]:
+            scores = [score for _, score in pairs]
+            mean = fmean(sparsity for sparsity, _ in pairs), fmean(scores)
+            points.setdefault(name, []).append((place(*mean), mean, settings, scores))
+    lines = {name: frontier(compared for compared, *_ in found) for name, found in points.items()}
+    return [
+        FrontPoint(
+            technique=name,
+            settings=settings,
+            n=len(scores),
+            sparsity=mean[0],
+            score=mean[1],
+            interval=student_interval(scores),
+            beaten_by=tuple(other for other, line in lines.items() if any(beats(pair, compared) for pair in line)),
+        )
+        for name, found in sorted(points.items())
+        for line in [set(lines[name])]
+        for compared, mean, settings, scores in sorted(found)
+        if compared in line
+    ]

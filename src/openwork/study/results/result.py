@@ -1,0 +1,236 @@
+"""The result of a run as a value; its JSON is read and checked here alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
+from typing import Any, Literal, NamedTuple, TypeGuard
+
+from openwork.study.evaluation.metric import Metric
+
+FORMAT = 2
+"""Of run directories and rows. 1 named openwork's values by their modules, so that ids were others."""
+
+_TEXT = ("id", "status", "name", "settings", "task", "execution")
+_KEYS = (
+    *("format", *_TEXT, "step", "seed", "run", "metric", "threshold"),
+    *("before", "after", "sparsity", "layers", "cost", "environment"),
+)
+
+
+class LayerZeros(NamedTuple):
+    """The zeros of one selected weight of the finished model."""
+
+    name: str
+    shape: tuple[int, ...]
+    weights: int
+    nonzero: int
+    sparsity: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training cost, without evaluation; None where it was not measured."""
+
+    seconds: float | None = None
+    step_ms: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a run was trained on; None where that is unknown."""
+
+    device: str | None = None
+    processor: str | None = None
+    threads: int | None = None
+    processes: int | None = None
+    torch: str | None = None
+    python: str | None = None
+    openwork: str | None = None
+    commit: str | None = None
+
+
+class KeptZeros(NamedTuple):
+    """The zeros of another run that a run keeps.
+
+    technique: the canonical JSON of what found them. budget: the steps of that run. ticket: whether the initial weights
+    are its, too. augmented: whether they were scaled for the density.
+    """
+
+    technique: str
+    budget: int
+    ticket: bool
+    augmented: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run, or of its checkpoint at another threshold.
+
+    before, after: metrics by name, before and after the model was made plain; None of a run that diverged, and of
+    another threshold there is no ``before``. sparsity: zeros among the selected weights of the plain model, 0-1;
+    sparsity_all: among all parameters. run: the description, as in run.json. threshold: at which zeros were made, where
+    that can be set after training. layers: none where nobody asked for them. trained: False of another threshold.
+    """
+
+    id: str
+    task: str
+    name: str
+    settings: str
+    seed: int
+    status: Literal["finished", "diverged"]
+    step: int
+    run: Mapping[str, Any]
+    metric: Metric
+    threshold: float | None
+    before: Mapping[str, float] | None
+    after: Mapping[str, float] | None
+    sparsity: float | None
+    sparsity_all: float | None
+    layers: tuple[LayerZeros, ...]
+    cost: Cost
+    execution: str
+    environment: Environment
+    trained: bool = True
+
+    @property
+    def finished(self) -> bool:
+        """Whether it did not diverge."""
+        return self.status == "finished"
+
+    @property
+    def score(self) -> float:
+        """The score of the finished plain model by the task's metric; NaN of a run that diverged."""
+        return self.metric.score(self.after[self.metric.key]) if self.after else float("nan")
+
+    def measured(self, name: str) -> float | None:
+        """A metric of the finished plain model; None where it was not measured."""
+        return self.after.get(name) if self.after else None
+
+    @property
+    def budget(self) -> int:
+        """The optimizer steps that the run was given."""
+        return int(self.run.get("steps", self.step))
+
+    @property
+    def dense(self) -> bool:
+        """Whether nothing made the model sparse."""
+        return self.run.get("technique") is None and self.kept_zeros is None
+
+    @property
+    def kept_zeros(self) -> KeptZeros | None:
+        """The zeros of another run that this one keeps from its first step on; None where there are none."""
+        origin = self.run.get("origin") or {}
+        if (kind := origin.get("type")) not in ("LotteryTicket", "Scratch"):
+            return None
+        zeros = origin["run"]
+        ticket, augmented = kind == "LotteryTicket", origin.get("augmented", False)
+        return KeptZeros(canonical(zeros["technique"]), zeros["steps"], ticket, augmented)
+
+    @cached_property
+    def group(self) -> str:
+        """What results have in common that differ in their seeds alone: the description without them, and threshold."""
+        run = _without_seeds(self.run)
+        if self.threshold is not None and isinstance(technique := run.get("technique"), dict):
+            run["technique"] = {key: value for key, value in technique.items() if key != "threshold"}
+        return f"{canonical(run)}@{self.threshold:g}" if self.threshold is not None else canonical(run)
+
+
+def parsed(content: object, *, layers: bool = True) -> Result:
+    """The result that the JSON value of a result.json describes; without ``layers`` it lists none.
+
+    Raises:
+        ValueError: Where it is none; says what is wrong.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"expected an object, got {type(content).__name__}")
+    if missing := [key for key in _KEYS if key not in content]:
+        raise ValueError(f"no {', '.join(missing)}")
+    if wrong := [key for key in _TEXT if not isinstance(content[key], str)]:
+        raise ValueError(f"{wrong[0]} is not text")
+    if not isinstance(content["seed"], int):
+        raise ValueError("seed is not an integer")
+    if content["threshold"] is not None and not _is_number(content["threshold"]):
+        raise ValueError("threshold is not a number")
+    if content["status"] not in ("finished", "diverged"):
+        raise ValueError(f"status is {content['status']!r}, neither 'finished' nor 'diverged'")
+    parts = {key: content[key] or {} for key in ("run", "metric", "sparsity", "cost", "environment")}
+    if wrong := [key for key, part in parts.items() if not isinstance(part, dict)]:
+        raise ValueError(f"{wrong[0]} is not an object")
+    try:
+        metric = _metric(json.dumps(parts["metric"]))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metric cannot be read ({error})") from error
+    try:
+        found = tuple(map(_layer, content["layers"])) if layers else ()
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"layers cannot be read ({error!r})") from error
+    sparsity = parts["sparsity"]
+    if content["status"] == "finished":
+        check_measured(metric, content["after"], sparsity)
+        if not _is_number(parts["cost"].get("seconds")):
+            raise ValueError("cost.seconds is not a number")
+    return Result(
+        **{key: content[key] for key in (*_TEXT, "seed", "step", "threshold", "before", "after")},
+        run=parts["run"],
+        metric=metric,
+        sparsity=sparsity.get("selected"),
+        sparsity_all=sparsity.get("all"),
+        layers=found,
+        cost=Cost(**_known(Cost, parts["cost"])),
+        environment=Environment(**_known(Environment, parts["environment"])),
+    )
+
+
+def check_measured(metric: Metric, after: object, sparsity: Mapping[str, Any]) -> None:
+    """Raises ValueError, which names the field, unless these are the metrics and sparsities of a finished model."""
+    if not isinstance(after, dict):
+        raise ValueError("after is not an object")
+    if problem := metric.misfit(after.get(metric.key)):
+        raise ValueError(f"after.{metric.key} {problem}")
+    for key, value in after.items():
+        if not _is_number(value):
+            raise ValueError(f"after.{key} is not a number")
+    for key in ("selected", "all"):
+        value = sparsity.get(key)
+        if not _is_number(value):
+            raise ValueError(f"sparsity.{key} is not a number")
+        if not 0 <= value <= 1:
+            raise ValueError(f"sparsity.{key} must be in [0, 1], got {value}")
+
+
+def _without_seeds(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a run without its seed and, as it follows that, its pre-training's."""
+    plain = {key: value for key, value in run.items() if key != "seed"}
+    origin = plain.get("origin") or {}
+    if origin.get("type") == "Pretrained":
+        plain["origin"] = {**origin, "run": _without_seeds(origin["run"])}
+    return plain
+
+
+def canonical(plain: Any) -> str:
+    """The one JSON text of equal descriptions, as that of a run whose hash is its id."""
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+@cache
+def _metric(text: str) -> Metric:
+    words: dict[str, Any] = json.loads(text)
+    if "good" in words:
+        words["good"] = tuple(words["good"])
+    return Metric(**words)
+
+
+def _layer(layer: Mapping[str, Any]) -> LayerZeros:
+    return LayerZeros(layer["name"], tuple(layer["shape"]), layer["weights"], layer["nonzero"], layer["sparsity"])
+
+
+def _known(kind: type[Cost] | type[Environment], part: Mapping[str, Any]) -> dict[str, Any]:
+    return {field.name: part[field.name] for field in fields(kind) if field.name in part}
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

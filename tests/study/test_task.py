@@ -1,0 +1,131 @@
+"""What a task declares, and what it may leave out."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from openwork.study.evaluation.metric import ACCURACY, Metric
+from openwork.study.experiments.execute import execute
+from openwork.study.experiments.origin import Pretrained
+from openwork.study.experiments.run import Run
+from openwork.study.tasks.task import Task, check_metric, final_metrics
+from tests.helpers import raises
+from tests.study.tinylab import PRUNE, Tiny
+
+CPU = torch.device("cpu")
+ERROR = Metric("error", higher_is_better=False)
+
+
+@dataclass(frozen=True)
+class Undeclared(Tiny):
+    """Says nothing about its metric."""
+
+    metric = Task.metric
+
+
+@dataclass(frozen=True)
+class Misnamed(Tiny):
+    """Is judged by what it does not measure."""
+
+    metric = ERROR
+
+
+@dataclass(frozen=True)
+class Worded(Tiny):
+    """Takes a word for a metric."""
+
+    metric = "accuracy"
+
+
+@dataclass(frozen=True)
+class Unconverted(Tiny):
+    """Returns a tensor."""
+
+    def evaluate(self, model, device):
+        return {"accuracy": torch.tensor(0.5)}
+
+
+@dataclass(frozen=True)
+class Percent(Tiny):
+    """Counts to 100."""
+
+    def evaluate(self, model, device):
+        return {"accuracy": 50.0}
+
+
+@dataclass(frozen=True)
+class Final(Tiny):
+    """Measures at the end what takes too long before."""
+
+    metric = ERROR
+    key: str = "error"
+
+    def test(self, model, device):
+        return {self.key: 0.25, "loss": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("task", "parts"),
+    [
+        (Undeclared(), ("Undeclared does not declare", "set `metric = ACCURACY`, or a Metric of your own")),
+        (Misnamed(), ("tiny is judged by 'error', but its evaluate returns accuracy, loss; return it there",)),
+        (Worded(), ("the metric of Worded must be a Metric such as ACCURACY, got 'accuracy'",)),
+        (Unconverted(), ("'accuracy' of tiny must be a float, got tensor(0.5000) from its evaluate; convert it",)),
+        (Percent(), ("'accuracy' of tiny must be in [0, 1], got 50.0 from its evaluate; return it so",)),
+    ],
+)
+def test_a_task_without_a_usable_metric_is_refused_before_there_is_a_directory(tmp_path, task, parts):
+    for run in (Run(task, None, steps=5), Run(Tiny(), PRUNE, steps=5, origin=Pretrained(Run(task, None, steps=5)))):
+        with raises(ValueError, *parts):
+            execute(run, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@dataclass(frozen=True)
+class Unseen(Tiny):
+    """Not checked yet."""
+
+
+def test_checking_the_metric_draws_no_random_number():
+    before = torch.get_rng_state()
+    check_metric(Unseen(), CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_task_with_a_test_of_its_own_is_checked_at_the_end():
+    check_metric(Final(), CPU)  # its evaluate returns no error
+    assert final_metrics(Final(), Final().model(), CPU) == {"error": 0.25, "loss": 0.5}
+    with raises(ValueError, "tiny is judged by 'error', but its test returns mistakes, loss; return it there"):
+        final_metrics(Final(key="mistakes"), Final().model(), CPU)
+
+
+def test_what_a_task_cannot_do_it_refuses():
+    task = Tiny()
+    for ability in (lambda: task.with_images("x"), lambda: task.with_vocabulary("x"), task.translator):
+        with raises(ValueError, "tiny"):
+            ability()
+    assert (task.metrics_note, task.weights_from({})) == ("", {})
+    assert task.test(task.model(), CPU).keys() == {"accuracy", "loss"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"key": "top 5"}, ("a metric's key must be an identifier", "got 'top 5'")),
+        ({"key": "sparsity"}, ("that a result does not use otherwise, got 'sparsity'; return the metric under",)),
+        ({"full": 0.0}, ("full must be a positive value", "got 0.0 for mse; leave it out")),
+        ({"full": 1.0, "higher_is_better": False}, ("full must be a positive value", "got 1.0 for mse")),
+        ({"percent": True}, ("percent needs full",)),
+    ],
+)
+def test_a_metric_that_contradicts_itself_is_refused(changes, parts):
+    with raises(ValueError, *parts):
+        Metric(**{"key": "mse", **changes})
+
+
+def test_a_metric_without_bounds_is_a_score_by_its_sign():
+    assert (ERROR.score(0.25), ERROR.value(-0.25), ERROR.worst_score) == (-0.25, 0.25, None)
+    assert (ERROR.text(-0.01234), ERROR.range(-0.5, -0.25), ERROR.difference(0.01)) == ("0.0123", "0.25–0.5", "-0.01")
+    assert ERROR.axis("error") == "error (lower is better)"
+    assert (ACCURACY.worst_score, Metric("mse", higher_is_better=False, worst=2.0).worst_score) == (0.0, -2.0)
