@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from openwork.core.masks.weight import MaskedWeight
-from openwork.core.sharded import local, rows_like, shard_like
+from openwork.core.sharded import is_sharded, local, rows_like, shard_like
 
 Named = dict[str, Tensor]
 
@@ -43,6 +43,12 @@ def check(state: Mapping[str, Any], weights: Sequence[MaskedWeight], *, hidden: 
             )
         if shapes != expected and (shapes or kind != "hidden"):
             _refuse(kind, shapes, expected)
+    whole = [weight.name for weight in weights if not is_sharded(weight.parameter)]
+    if name := next((name for name in whole if is_sharded(state["masks"][name])), None):
+        raise ValueError(
+            f"the state has shards of {name}, which is whole here; load it after fully_shard, or call full_tensor() on "
+            "each of its tensors"
+        )
     for kind in ("masks", "allowed"):
         for name, tensor in state[kind].items():
             if tensor.dtype != torch.bool:
