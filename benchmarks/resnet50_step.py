@@ -27,8 +27,8 @@ from torch import nn
 from openwork.core.schedules import Constant, Cubic
 from openwork.core.technique import Technique
 from openwork.study.data.loader import ImageBatch
-from openwork.study.experiments.live import prepare
-from openwork.study.experiments.run import Run
+from openwork.study.runs.live import prepare
+from openwork.study.runs.run import Run
 from openwork.study.tasks.classification import channels_last
 from openwork.study.tasks.imagenet import ImageNetResNet
 from openwork.study.tasks.task import Parts

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import openwork as ow
-from openwork.inspect.checkpoint import model_tensors, read_checkpoint
+from openwork.formats.checkpoint import model_tensors, read_checkpoint
 from tests.helpers import conv_net
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import openwork as ow
 from openwork.study.evaluation.metric import Metric
-from openwork.study.experiments.run import Run
+from openwork.study.runs.run import Run
 from openwork.study.tasks.task import Task
 
 Batch = tuple[Tensor, Tensor]

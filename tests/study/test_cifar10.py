@@ -18,9 +18,9 @@ from openwork.study.data import cifar10 as module
 from openwork.study.data.cifar10 import cifar10, normalized, only_jpeg
 from openwork.study.data.images import Images
 from openwork.study.experiments import cifar10 as experiments
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.origin import Pretrained
-from openwork.study.experiments.run import Run
+from openwork.study.runs.execute import execute
+from openwork.study.runs.origin import Pretrained
+from openwork.study.runs.run import Run
 from openwork.study.tasks import cifar10 as tasks
 from openwork.study.tasks.cifar10 import Cifar10ResNet, Cifar10Vgg, Cifar10WideResNet
 from openwork.study.tasks.classification import decayed

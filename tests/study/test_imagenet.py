@@ -15,9 +15,9 @@ import openwork as ow
 from openwork.cli import app
 from openwork.study.data.imagenet import IMAGES
 from openwork.study.experiments import cifar10_resnet, resnet50
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.run import Run
 from openwork.study.models.resnet import to_hugging_face
+from openwork.study.runs.execute import execute
+from openwork.study.runs.run import Run
 from openwork.study.tasks.cifar10 import Cifar10ResNet
 from openwork.study.tasks.imagenet import EPOCHS, STEPS, ImageNetResNet
 from openwork.techniques.l0 import L0

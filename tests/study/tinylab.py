@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 import openwork as ow
 from openwork.study.evaluation.metric import ACCURACY
-from openwork.study.experiments.origin import Pretrained
-from openwork.study.experiments.run import Run
+from openwork.study.runs.origin import Pretrained
+from openwork.study.runs.run import Run
 from openwork.study.tasks.task import Task
 
 Batch = tuple[Tensor, Tensor]

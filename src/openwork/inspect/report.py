@@ -14,7 +14,7 @@ from openwork.core.parameters.weight import ReparameterizedWeight
 from openwork.core.selection import Select, find_weights, weight_matrices
 from openwork.core.sharded import is_sharded
 from openwork.core.sparsifier import Sparsifier
-from openwork.inspect.checkpoint import model_tensors, read_checkpoint
+from openwork.formats.checkpoint import model_tensors, read_checkpoint
 from openwork.inspect.flops import CONVENTION, Flops, count_flops
 from openwork.inspect.size import Size, size_of
 from openwork.inspect.structure import count_nonzero, count_structure
