@@ -132,7 +132,7 @@ def test_a_model_with_tied_weights_is_saved_with_all_its_keys(tmp_path, techniqu
     assert tensors.keys() == TiedNetwork().state_dict().keys()
     assert torch.equal(tensors["forth.weight"], tensors["back.weight"])
     assert [layer.name for layer in result.layers] == ["forth.weight", "head.weight"]
-    assert ow.audit(tmp_path / run.id / "model.safetensors").parameters == 64 * 64 + 64 * 10 + 64 + 64 + 10
+    assert ow.report(tmp_path / run.id / "model.safetensors").parameters == 64 * 64 + 64 * 10 + 64 + 64 + 10
 
 
 def test_a_damaged_result_is_named_with_its_cure(tmp_path):

@@ -149,7 +149,7 @@ def _keep(found: list[Evaluated], folder: Path, *, same: bool) -> None:
 
 
 def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: str, batches: int) -> Evaluated:
-    from openwork.inspect.report import audit
+    from openwork.inspect.report import report
     from openwork.study.runs.config import to_plain
     from openwork.study.runs.recalibration import recalibrate
     from openwork.study.tasks.task import final_metrics
@@ -157,7 +157,7 @@ def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: 
     plain = plain.to(checked_device(device))
     if batches:
         recalibrate(run, plain, checked_device(device), batches)
-    counts = audit(plain, select=run.select)
+    counts = report(plain, select=run.select)
     metrics = final_metrics(run.task, plain, checked_device(device))
     return Evaluated(threshold, to_plain(run), run.settings, metrics, counts.sparsity, counts.sparsity_all)
 
@@ -197,7 +197,7 @@ def inspect(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown with a row for every weight.")] = False,
 ) -> None:
     """Audit any checkpoint: zeros, their patterns, dead units and bytes, per weight and in total."""
-    from openwork.inspect.report import audit
+    from openwork.inspect.report import report
     from openwork.study.runs.checkpoint import is_checkpoint
     from openwork.study.runs.config import TRUSTED
     from openwork.study.runs.live import restore
@@ -210,9 +210,9 @@ def inspect(
     with error_console.status("counting"):
         if is_checkpoint(checkpoint):
             live = restore(checkpoint, trusted=(*TRUSTED, *(trust or ())))
-            counts = audit(live.finalized_copy(), select=live.run.select)
+            counts = report(live.finalized_copy(), select=live.run.select)
         else:
-            counts = audit(checkpoint)
+            counts = report(checkpoint)
     if as_json:
         print_json(counts.to_dict())
     else:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from openwork.core.masks.check import DivergedError
 from openwork.inspect.flops import count_flops
-from openwork.inspect.report import audit
+from openwork.inspect.report import report
 from openwork.study.files import remove_leftovers, write_atomically, write_text, writing
 from openwork.study.processes import barrier
 from openwork.study.results.history import snapshot_steps, write_snapshot
@@ -235,7 +235,7 @@ def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bo
     }
     if finished:
         plain = live.finalized_copy()
-        counts = audit(plain, select=run.select)
+        counts = report(plain, select=run.select)
         before = {**final_metrics(run.task, live.model, live.device), "sparsity": live.sparsity()}
         after = {**final_metrics(run.task, plain, live.device), "sparsity": counts.sparsity}
         finished = _finite(before) and _finite(after)
