@@ -60,7 +60,7 @@ def loops(technique: Technique | None, device: torch.device) -> tuple[Callable[[
 
     def parts() -> tuple[Any, torch.optim.Optimizer, Callable[[Any], tuple[Tensor, Tensor]]]:
         live = prepare(run, device)
-        optimizer = run.task.optimizer(live.model)
+        optimizer = run.task.optimizer(live.model, live.sparsifier)
         if live.sparsifier:
             live.sparsifier.attach(optimizer)
         return live, optimizer, compiled(live)

@@ -70,7 +70,7 @@ def trainer(name: str, options: argparse.Namespace) -> Callable[[Parts], None]:
     task = kind(depth=options.depth, size=options.size, batch_size=options.batch, part_size=options.batch, rate=1e-6)
     run = Run(task, TECHNIQUES[name], steps=1)
     live = prepare(run, device)
-    optimizer = task.optimizer(live.model)
+    optimizer = task.optimizer(live.model, live.sparsifier)
     for group in optimizer.param_groups:
         group["lr"] = 1e-6
     if live.sparsifier:

@@ -27,7 +27,7 @@ class Line(Task):
     def model(self) -> nn.Module:
         return nn.Linear(4, 1, bias=False)
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, model: nn.Module, sparsifier: ow.Sparsifier | None = None) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), lr=0.2)
 
     def learning_rate(self, progress: float) -> float:

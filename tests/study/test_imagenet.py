@@ -74,9 +74,9 @@ def test_the_extended_schedule_has_half_as_many_epochs_more_in_its_third_stretch
 def test_weight_decay_reaches_kernels_alone(random):
     model = TINY.model()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    ow.sparsify(model, ow.VariationalDropout(ow.Constant(0.0)), select=ow.matching("layer*"))
+    sparsifier = ow.sparsify(model, ow.VariationalDropout(ow.Constant(0.0)), select=ow.matching("layer*"))
     task = ImageNetResNet(decay_random=random)
-    decayed, rest = task.optimizer(model).param_groups
+    decayed, rest = task.optimizer(model, sparsifier).param_groups
     assert (decayed["weight_decay"], rest["weight_decay"], decayed["nesterov"]) == (1e-4, 0.0, True)
     found = {names[id(parameter)] for parameter in decayed["params"]}
     kernels = {name for name, p in TINY.model().named_parameters() if p.dim() > 1}

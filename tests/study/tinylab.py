@@ -37,7 +37,7 @@ class Tiny(Task):
     def model(self) -> nn.Module:
         return nn.Linear(2, 2, bias=False)
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, model: nn.Module, sparsifier: ow.Sparsifier | None = None) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
     def learning_rate(self, progress: float) -> float:

@@ -120,7 +120,7 @@ def _train(
     dense = count_flops(live.finalized_copy(), run.task.example(live.device)) if live.sparsifier else None
     if 0 in kept:
         write_snapshot(folder, 0, live.finalized_weights())
-    optimizer = run.task.optimizer(live.model)
+    optimizer = run.task.optimizer(live.model, live.sparsifier)
     if live.sparsifier:
         live.sparsifier.attach(optimizer)
     step, seconds, rows = _resume(live, optimizer, folder)

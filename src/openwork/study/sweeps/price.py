@@ -80,7 +80,7 @@ def prices(
 def measured_step_ms(run: Run, device: torch.device) -> float:
     """The median time of the run's first steps after a warm-up, in milliseconds, on this machine."""
     live = prepare(run, device)
-    optimizer = run.task.optimizer(live.model)
+    optimizer = run.task.optimizer(live.model, live.sparsifier)
     if live.sparsifier:
         live.sparsifier.attach(optimizer)
     ends: list[float] = []
