@@ -22,8 +22,8 @@ from torch import Tensor
 import openwork as ow
 from openwork.core.technique import Technique
 from openwork.study.data.images import Images
-from openwork.study.experiments.live import compiled, prepare
-from openwork.study.experiments.run import Run
+from openwork.study.runs.live import compiled, prepare
+from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import MnistLeNet300100
 from openwork.study.training.loop import train
 
@@ -60,7 +60,7 @@ def loops(technique: Technique | None, device: torch.device) -> tuple[Callable[[
 
     def parts() -> tuple[Any, torch.optim.Optimizer, Callable[[Any], tuple[Tensor, Tensor]]]:
         live = prepare(run, device)
-        optimizer = run.task.optimizer(live.model)
+        optimizer = run.task.optimizer(live.model, live.sparsifier)
         if live.sparsifier:
             live.sparsifier.attach(optimizer)
         return live, optimizer, compiled(live)

@@ -27,8 +27,8 @@ from torch import nn
 from openwork.core.schedules import Constant, Cubic
 from openwork.core.technique import Technique
 from openwork.study.data.loader import ImageBatch
-from openwork.study.experiments.live import prepare
-from openwork.study.experiments.run import Run
+from openwork.study.runs.live import prepare
+from openwork.study.runs.run import Run
 from openwork.study.tasks.classification import channels_last
 from openwork.study.tasks.imagenet import ImageNetResNet
 from openwork.study.tasks.task import Parts
@@ -70,7 +70,7 @@ def trainer(name: str, options: argparse.Namespace) -> Callable[[Parts], None]:
     task = kind(depth=options.depth, size=options.size, batch_size=options.batch, part_size=options.batch, rate=1e-6)
     run = Run(task, TECHNIQUES[name], steps=1)
     live = prepare(run, device)
-    optimizer = task.optimizer(live.model)
+    optimizer = task.optimizer(live.model, live.sparsifier)
     for group in optimizer.param_groups:
         group["lr"] = 1e-6
     if live.sparsifier:

@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from openwork.core.sparsifier import Sparsifier
 from openwork.study.evaluation.metric import ACCURACY
-from openwork.study.experiments.cluster import Ray
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.run import Run
-from openwork.study.experiments.sweep import Options, sweep
 from openwork.study.results.store import collect, flat, write_csv, write_parquet
+from openwork.study.runs.execute import execute
+from openwork.study.runs.run import Run
+from openwork.study.sweeps.cluster import Ray
+from openwork.study.sweeps.sweep import Options, sweep
 from openwork.study.tasks.task import Task
 
 Batch = tuple[Tensor, Tensor]
@@ -45,7 +46,7 @@ class Sleeping(Task):
         """Two inputs, two outputs."""
         return nn.Linear(2, 2, bias=False)
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
         """SGD."""
         return torch.optim.SGD(model.parameters(), lr=0.1)
 

@@ -4,7 +4,7 @@
 
 An old row says what a run was in words. The experiments of the old commit make all its runs again; where one has the
 row's id, task, name, settings and seed, its description is known. Written by today's names it is compared with
-today's experiments, which also say what variant it is. Every file with ids is then written anew.
+today's experiments, which also say what variant it is. It then writes every file with ids again.
 """
 
 import csv
@@ -52,8 +52,8 @@ def experiments() -> Iterator[Any]:
 
 
 def describe() -> None:
-    """Prints a JSON line for each of the experiments."""
-    from openwork.study.experiments.config import to_plain
+    """Prints a JSON line for each of the experiments; runs with the old commit's code."""
+    from openwork.study.experiments.config import to_plain  # where it was then
 
     for run in experiments():
         words = (run.task.title, run.name, run.settings, run.seed)
@@ -96,9 +96,9 @@ def table(path: str) -> list[dict[str, str]]:
 
 
 def main() -> None:
-    """Writes every file with ids anew. Raises KeyError or AssertionError where a row is of no known run."""
-    from openwork.study.experiments.config import canonical, from_plain, override
+    """Writes every file with ids again. Raises KeyError or AssertionError where a row is of no known run."""
     from openwork.study.results.store import COLUMNS, FORMAT, write_csv, write_table
+    from openwork.study.runs.config import canonical, from_plain, override
 
     old = old_experiments()
     today = {replace(run, variant=""): run for run in experiments()}

@@ -175,9 +175,9 @@ def test_the_target_is_reached_exactly(technique):
 def test_sparsity_is_what_the_report_counts(technique):
     _model, sparsifier, _ = started(technique, steps=12)
     sparsity, layers = sparsifier.sparsity(), sparsifier.layer_sparsity()
-    audit = ow.audit(sparsifier.finalize())
-    assert audit.sparsity == pytest.approx(sparsity, abs=1e-12)
-    assert {layer.name: layer.sparsity for layer in audit.layers} == pytest.approx(layers, abs=1e-12)
+    report = ow.report(sparsifier.finalize())
+    assert report.sparsity == pytest.approx(sparsity, abs=1e-12)
+    assert {layer.name: layer.sparsity for layer in report.layers} == pytest.approx(layers, abs=1e-12)
     assert 0.1 < sparsity < 1
 
 

@@ -23,7 +23,7 @@ from openwork.core.selection import (
     weights_of,
 )
 from openwork.core.sparsifier import Sparsifier, sparsify
-from openwork.inspect.report import Audit, audit
+from openwork.inspect.report import Report, report
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0
 from openwork.techniques.l0 import L0
@@ -46,7 +46,6 @@ __all__ = [
     "SET",
     "SNIP",
     "Allocation",
-    "Audit",
     "AveragedCubic",
     "Block",
     "Columns",
@@ -71,6 +70,7 @@ __all__ = [
     "RandomPruning",
     "Reparameterization",
     "ReparameterizedWeight",
+    "Report",
     "RigL",
     "Rows",
     "Schedule",
@@ -86,11 +86,11 @@ __all__ = [
     "Wanda",
     "WeightsOf",
     "all_parameters",
-    "audit",
     "excluding",
     "matching",
     "prune",
     "recalibrate_batchnorm",
+    "report",
     "sparsify",
     "weight_matrices",
     "weights_of",

@@ -44,7 +44,7 @@ def shards_get_the_masks_and_weights_of_one_process(folder):
             sparsifier, chosen = start(model, technique, optimizer, sharded)
             train(model, sparsifier, chosen, 10)
             masks, sparsities = sparsifier.masks(), (sparsifier.sparsity(), sparsifier.layer_sparsity())
-            assert ow.audit(model).sparsity == sparsities[0], what
+            assert ow.report(model).sparsity == sparsities[0], what
             results.append((masks, sparsities, sparsifier.finalize().state_dict()))
         plain, parallel = results
         assert_equal(plain[0], parallel[0], what + " masks")

@@ -51,7 +51,7 @@ def test_accuracy_is_measured_before_after_and_with_new_statistics():
     assert result.before == accuracy(trained()) > 0.95
     assert result.after < result.recalibrated <= result.before
     assert result.recalibrated == accuracy(model)
-    assert ow.audit(model).sparsity == result.sparsity
+    assert ow.report(model).sparsity == result.sparsity
     assert str(result).startswith(f"80.0{round(1e4 * result.sparsity) % 10}% sparsity: {result.before:.4f} before, ")
 
 

@@ -114,11 +114,11 @@ def test_what_has_no_formula_is_named():
 def test_the_report_shows_both_figures():
     model = conv_net()
     ow.sparsify(model, ow.GradualMagnitude(ow.OneShot(0.5))).finalize()
-    audit = ow.audit(model, example=torch.randn(1, 2, 6, 6))
-    assert [layer.flops for layer in audit.layers] == [(2 * 16 * 72, 16 * 72), (1280, 640), (100, 50)]
-    plain = audit.to_dict()["flops"]
+    report = ow.report(model, example=torch.randn(1, 2, 6, 6))
+    assert [layer.flops for layer in report.layers] == [(2 * 16 * 72, 16 * 72), (1280, 640), (100, 50)]
+    plain = report.to_dict()["flops"]
     assert (plain["dense"], plain["sparse"]) == (3684, 1842)
     assert "multiply-add = 2 FLOPs" in plain["convention"]
-    assert "3,684 FLOPs for the example, 1,842 without zero weights (simulated; a multiply-add is 2)" in str(audit)
-    assert ow.audit(model).to_dict()["flops"]["reason"].startswith("not counted: pass audit(model, example=")
-    assert ow.audit(model, example={"input": torch.randn(1, 2, 6, 6)}).flops == audit.flops
+    assert "3,684 FLOPs for the example, 1,842 without zero weights (simulated; a multiply-add is 2)" in str(report)
+    assert ow.report(model).to_dict()["flops"]["reason"].startswith("not counted: pass report(model, example=")
+    assert ow.report(model, example={"input": torch.randn(1, 2, 6, 6)}).flops == report.flops

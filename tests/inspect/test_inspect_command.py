@@ -28,13 +28,13 @@ def folder(tmp_path):
 
 
 def test_it_prints_what_the_report_prints(monkeypatch, capsys, folder):
-    audit = ow.audit(folder)
+    report = ow.report(folder)
     assert inspect(monkeypatch, folder) == 0
-    assert capsys.readouterr().out == f"{folder}\n{audit}\n"
+    assert capsys.readouterr().out == f"{folder}\n{report}\n"
     assert inspect(monkeypatch, folder, "--markdown") == 0
-    assert capsys.readouterr().out == audit.to_markdown() + "\n"
+    assert capsys.readouterr().out == report.to_markdown() + "\n"
     assert inspect(monkeypatch, folder, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == audit.to_dict()
+    assert json.loads(capsys.readouterr().out) == report.to_dict()
 
 
 def test_one_format_at_a_time(monkeypatch, capsys, folder):

@@ -20,16 +20,16 @@ def pruned() -> nn.Module:
 
 
 def test_both_denominators_by_hand():
-    audit = ow.audit(pruned())
-    assert [(la.name, la.shape, la.weights, la.nonzero, la.sparsity) for la in audit.layers] == [
+    report = ow.report(pruned())
+    assert [(la.name, la.shape, la.weights, la.nonzero, la.sparsity) for la in report.layers] == [
         ("0.weight", (4, 2, 3, 3), 72, 36, 0.5),
         ("3.weight", (10, 64), 640, 320, 0.5),
         ("5.weight", (5, 10), 50, 25, 0.5),
     ]
-    assert audit.parameters == 72 + 4 + 640 + 10 + 50 + 5
-    assert audit.sparsity == 381 / 762
-    assert audit.sparsity_all == (381 + 4) / 781
-    assert audit.accidental == 4  # the biases, which nobody selected
+    assert report.parameters == 72 + 4 + 640 + 10 + 50 + 5
+    assert report.sparsity == 381 / 762
+    assert report.sparsity_all == (381 + 4) / 781
+    assert report.accidental == 4  # the biases, which nobody selected
 
 
 def test_sizes_by_hand():
@@ -37,23 +37,23 @@ def test_sizes_by_hand():
     with torch.no_grad():
         model.weight.fill_(1)[:4] = 0
         model.bias.fill_(1)
-    (layer,) = ow.audit(model).layers
+    (layer,) = ow.report(model).layers
     # 64 weights of 2 bytes; 64 bits and 32 values; half zeros are 1 bit of entropy each
     assert layer.size == Size(dense=128, bitmask=8 + 64, entropy=8 + 64)
-    assert ow.audit(model).size == Size(128 + 16, 72 + 16, 72 + 16)  # a bit mask would only enlarge the bias
+    assert ow.report(model).size == Size(128 + 16, 72 + 16, 72 + 16)  # a bit mask would only enlarge the bias
     with torch.no_grad():
         model.weight.zero_()[0, 0] = 1
     # 64 · H(1/64) = 64 · 0.11612 bits = 7.4 bits
-    assert ow.audit(model).layers[0].size == Size(128, 8 + 2, 1 + 2)
+    assert ow.report(model).layers[0].size == Size(128, 8 + 2, 1 + 2)
 
 
 def test_a_tensor_with_less_than_one_percent_of_zeros_was_not_pruned():
     model = nn.Embedding(200, 8, padding_idx=0)
-    (layer,) = ow.audit(model).layers
+    (layer,) = ow.report(model).layers
     assert (layer.accidental, layer.dead_outputs, layer.pattern) == (8, 1, "")  # 0.5 %
     with torch.no_grad():
         model.weight[:2] = 0  # exactly 1 %
-    (layer,) = ow.audit(model).layers
+    (layer,) = ow.report(model).layers
     assert (layer.accidental, layer.dead_outputs, layer.pattern) == (0, 2, "1x4")
 
 
@@ -63,20 +63,20 @@ def test_a_sparsifier_tells_zeros_of_its_mask_from_others():
     with torch.no_grad():
         model[5].bias.fill_(1)
         model[5].weight.view(-1)[sparsifier.state_dict()["masks"]["5.weight"].view(-1)] = 0  # all that is kept
-    audit = ow.audit(sparsifier)
-    assert [(layer.nonzero, layer.accidental) for layer in audit.layers] == [(36, 0), (320, 0), (0, 25)]
-    assert audit.accidental == 25
-    assert sparsifier.sparsity() == 0.5  # of the masks
-    assert audit.sparsity == (36 + 320 + 50) / 762  # of the values
+    report = ow.report(sparsifier)
+    assert [(layer.nonzero, layer.accidental) for layer in report.layers] == [(36, 0), (320, 0), (0, 25)]
+    assert report.accidental == 25
+    assert sparsifier.sparsity() == report.sparsity == (381 + 25) / 762  # the zeros that are there, masked or not
+    assert report.sparsity == (36 + 320 + 50) / 762  # of the values
     with pytest.raises(ValueError, match="a sparsifier has its own selection; leave select out"):
-        ow.audit(sparsifier, select=ow.weight_matrices)
+        ow.report(sparsifier, select=ow.weight_matrices)
 
 
 def test_a_sparsifier_reports_what_finalize_would_give():
     model = conv_net()
     sparsifier = ow.sparsify(model, ow.L0(ow.Constant(1e-4)), select=ow.weights_of(nn.Linear))
-    live = ow.audit(sparsifier, example=torch.randn(1, 2, 6, 6))
-    assert live == ow.audit(
+    live = ow.report(sparsifier, example=torch.randn(1, 2, 6, 6))
+    assert live == ow.report(
         sparsifier.finalize(), select=ow.weights_of(nn.Linear), example=torch.randn(1, 2, 6, 6)
     )  # fmt: skip
 
@@ -87,14 +87,14 @@ def test_the_filters_of_a_transposed_convolution_lie_along_its_second_axis(group
     with torch.no_grad():
         model.weight[:, 1] = 0  # output 1 of each group
         model.weight[0] = 0  # what input 0 feeds: an input of the first group alone
-    (layer,) = ow.audit(model, select=ow.weights_of(nn.ConvTranspose2d)).layers
+    (layer,) = ow.report(model, select=ow.weights_of(nn.ConvTranspose2d)).layers
     assert (layer.shape, layer.dead_outputs) == ((4, 6 // groups, 3, 3), groups)
     assert layer.dead_inputs == (1 if groups == 1 else 0)
 
 
 def test_the_table_and_the_dictionary_say_the_same():
-    audit = ow.audit(pruned())
-    table, plain = str(audit).splitlines(), audit.to_dict()
+    report = ow.report(pruned())
+    table, plain = str(report).splitlines(), report.to_dict()
     assert table[0] == "781 parameters, 385 zeros, 4 of them accidental"
     first = next(line for line in table if line.startswith("0.weight"))
     assert first.split()[:5] == ["0.weight", "4x2x3x3", "72", "36", "50.00%"]
@@ -106,7 +106,7 @@ def test_the_table_and_the_dictionary_say_the_same():
         "name": "5.weight", "shape": [5, 10], "weights": 50, "nonzero": 25, "sparsity": 0.5, "dtype": "float32"
     }  # fmt: skip
     assert layer["bytes"]["dense"] == 200
-    rows = [line for line in audit.to_markdown().splitlines() if line.startswith("|")]
+    rows = [line for line in report.to_markdown().splitlines() if line.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1
     assert rows[2].startswith("| 0.weight | 4x2x3x3 | 72 | 36 | 50.00% |")
 
@@ -121,15 +121,15 @@ def test_a_deep_model_stays_readable():
         for parameter in model.parameters():
             parameter.fill_(1)
         model.a_name_of_considerable_length[7][0].weight[:1500] = 0
-    audit = ow.audit(model)
-    lines = str(audit).splitlines()
+    report = ow.report(model)
+    lines = str(report).splitlines()
     assert max(map(len, lines)) <= 120
     assert len(lines) < 15
     (up,) = [line for line in lines if "3000x1000" in line]
     assert "x30" in up
     assert "1.67%" in up  # 50 % of one of thirty
     assert "0.0-50.0%" in up
-    assert sum(line.startswith("| a_name") for line in audit.to_markdown().splitlines()) == 60
+    assert sum(line.startswith("| a_name") for line in report.to_markdown().splitlines()) == 60
 
 
 def test_short_counts_have_three_digits():
@@ -140,12 +140,12 @@ def test_short_counts_have_three_digits():
 
 
 def test_tied_weights_count_once():
-    audit = ow.audit(Tied())
-    assert [(layer.name, layer.also) for layer in audit.layers] == [
+    report = ow.report(Tied())
+    assert [(layer.name, layer.also) for layer in report.layers] == [
         ("embedding.weight", ("output.weight",)),
         ("hidden.weight", ()),
     ]
-    assert audit.parameters == 66 + 36 + 6
+    assert report.parameters == 66 + 36 + 6
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pt", "nested.pt", "lightning.pt", "legacy.pt"])
@@ -159,34 +159,34 @@ def test_files_are_counted_without_their_model(tmp_path, name):
         torch.save(nested.get(name, state), path, _use_new_zipfile_serialization=name != "legacy.pt")
     model = conv_net()
     model.load_state_dict(state)
-    assert ow.audit(path).to_dict() == ow.audit(state).to_dict() == ow.audit(model).to_dict()
+    assert ow.report(path).to_dict() == ow.report(state).to_dict() == ow.report(model).to_dict()
 
 
 def test_a_file_has_no_modules_to_select_from_or_to_run(tmp_path):
     for arguments in ({"select": ow.weight_matrices}, {"example": torch.ones(1)}):
         with pytest.raises(ValueError, match="a checkpoint knows no modules, which select and example need; load it"):
-            ow.audit(tmp_path / "x.pt", **arguments)
+            ow.report(tmp_path / "x.pt", **arguments)
 
 
 def test_missing_and_foreign_files_give_a_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint file .*nothing.pt; give a"):
-        ow.audit(tmp_path / "nothing.pt")
+        ow.report(tmp_path / "nothing.pt")
     text = tmp_path / "text.pt"
     text.write_text("hello")
     with pytest.raises(ValueError, match=r"text.pt is not a readable torch checkpoint \("):
-        ow.audit(text)
+        ow.report(text)
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(ValueError, match=r"is not a readable safetensors file \("):
-        ow.audit(tmp_path / "text.safetensors")
+        ow.report(tmp_path / "text.safetensors")
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="holds no tensors by name; save a state_dict"):
-        ow.audit(tmp_path / "list.pt")
+        ow.report(tmp_path / "list.pt")
 
 
 @pytest.mark.parametrize("technique", [ow.VariationalDropout(ow.Constant(1.0)), ow.L0(ow.Constant(1.0))], ids=repr)
 def test_random_variables_are_not_counted_as_weights(technique):
     model = nn.Linear(4, 4)
     sparsifier = ow.sparsify(model, technique)
-    with pytest.raises(ValueError, match="Linear are random variables; audit its sparsifier"):
-        ow.audit(model)
-    assert ow.audit(sparsifier).parameters == 20
+    with pytest.raises(ValueError, match="Linear are random variables; report on its sparsifier"):
+        ow.report(model)
+    assert ow.report(sparsifier).parameters == 20

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from openwork.study.experiments.claim import claim
+from openwork.study.runs.claim import claim
 
 if __name__ == "__main__":
     with claim(Path(sys.argv[1])):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 import openwork as ow
-from openwork.study.experiments.origin import Pretrained
-from openwork.study.experiments.run import Run
+from openwork.study.runs.origin import Pretrained
+from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100
 
 Batch = tuple[Tensor, Tensor]

@@ -6,8 +6,8 @@ from unittest import mock
 
 from openwork.core.schedules import Constant, Cubic
 from openwork.study.data.number_words import number_words
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.run import Run
+from openwork.study.runs.execute import execute
+from openwork.study.runs.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
 from openwork.study.tasks.number_words import NumberWords
 from openwork.techniques.l0 import L0

@@ -12,7 +12,7 @@ if __name__ == "__main__":
     for path in sys.argv[1:]:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
-            print("report", ow.audit(path).zeros)
+            print("report", ow.report(path).zeros)
         except ValueError as error:
             print(error)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, path  # kilobytes

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from openwork.study.experiments.sweep import Here, Options, sweep
 from openwork.study.files import WriteError
+from openwork.study.sweeps.sweep import Here, Options, sweep
 from tests.programs.full_disk import fill
 from tests.study.tinylab import grid
 

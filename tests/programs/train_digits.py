@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import openwork as ow
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.run import Run
+from openwork.study.runs.execute import execute
+from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100
 
 if __name__ == "__main__":

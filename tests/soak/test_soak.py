@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from openwork.study.experiments.execute import execute
+from openwork.study.runs.execute import execute
 from tests.processes import OPENWORK, ROOT
 from tests.study import tinylab
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from openwork.study.experiments.config import from_plain, to_plain
+from openwork.study.runs.config import from_plain, to_plain
 
 PLAIN = {
     "type": "Run",

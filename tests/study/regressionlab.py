@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import openwork as ow
 from openwork.study.evaluation.metric import Metric
-from openwork.study.experiments.run import Run
+from openwork.study.runs.run import Run
 from openwork.study.tasks.task import Task
 
 Batch = tuple[Tensor, Tensor]
@@ -27,7 +27,7 @@ class Line(Task):
     def model(self) -> nn.Module:
         return nn.Linear(4, 1, bias=False)
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, model: nn.Module, sparsifier: ow.Sparsifier | None = None) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), lr=0.2)
 
     def learning_rate(self, progress: float) -> float:

@@ -18,9 +18,9 @@ from openwork.study.data import cifar10 as module
 from openwork.study.data.cifar10 import cifar10, normalized, only_jpeg
 from openwork.study.data.images import Images
 from openwork.study.experiments import cifar10 as experiments
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.origin import Pretrained
-from openwork.study.experiments.run import Run
+from openwork.study.runs.execute import execute
+from openwork.study.runs.origin import Pretrained
+from openwork.study.runs.run import Run
 from openwork.study.tasks import cifar10 as tasks
 from openwork.study.tasks.cifar10 import Cifar10ResNet, Cifar10Vgg, Cifar10WideResNet
 from openwork.study.tasks.classification import decayed
@@ -138,10 +138,11 @@ def test_all_is_decayed_but_random_weights_and_what_is_learned_with_them(techniq
     model = TINY.model()
     names = {name for name, _ in model.named_parameters()}
     first = {name for name in names if name.endswith("conv1.weight")}
-    if technique:
-        ow.sparsify(model, technique, select=FIRST)
+    sparsifier = ow.sparsify(model, technique, select=FIRST) if technique else None
     by_id = {id(parameter): name for name, parameter in model.named_parameters()}
-    groups = {group["weight_decay"]: {by_id[id(p)] for p in group["params"]} for group in decayed(model, 5e-4)}
+    groups = {
+        group["weight_decay"]: {by_id[id(p)] for p in group["params"]} for group in decayed(model, sparsifier, 5e-4)
+    }
     assert groups[5e-4] == (names - first if technique else names)
     if technique:
         assert len(groups[0.0]) == 2 * len(first) == 6
@@ -151,8 +152,8 @@ def test_all_is_decayed_but_random_weights_and_what_is_learned_with_them(techniq
 def test_a_tied_random_weight_is_not_decayed_either():
     model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
     model[1].weight = model[0].weight
-    ow.sparsify(model, ow.L0(ow.Constant(0.0)))
-    assert [group["weight_decay"] for group in decayed(model, 0.1)] == [0.0]
+    sparsifier = ow.sparsify(model, ow.L0(ow.Constant(0.0)))
+    assert [group["weight_decay"] for group in decayed(model, sparsifier, 0.1)] == [0.0]
 
 
 def test_l2_is_the_gradient_of_the_sum_of_squares():

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from openwork.study.experiments.claim import ClaimedError, claim
 from openwork.study.files import WriteError
+from openwork.study.runs.claim import ClaimedError, claim
 from tests.processes import start
 
 

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from openwork.study.experiments.config import to_plain
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.origin import Pretrained
-from openwork.study.experiments.run import Run
-from openwork.study.experiments.sweep import CRASHES, Options, sweep
 from openwork.study.files import WriteError
 from openwork.study.results.store import failures, read_result, read_results
+from openwork.study.runs.config import to_plain
+from openwork.study.runs.execute import execute
+from openwork.study.runs.origin import Pretrained
+from openwork.study.runs.run import Run
+from openwork.study.sweeps.sweep import CRASHES, Options, sweep
 from tests.processes import ROOT
 from tests.study import tinylab
 from tests.study.tinylab import PRUNE, Diverging, Dying, Failing, Tiny, grid
 
 pytest.importorskip("ray", reason='ray is not installed: pip install "openwork[cluster]"')
 
-from openwork.study.experiments.cluster import Ray, _attempt
+from openwork.study.sweeps.cluster import Ray, _attempt
 
 OPTIONS = Options(evaluations=2)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from openwork.study.experiments.config import canonical, from_plain, override
 from openwork.study.results.store import COLUMNS, FORMAT
+from openwork.study.runs.config import canonical, from_plain, override
 
 RESULTS = Path(__file__).parents[2] / "results"
 STUDIES = sorted(path.parent.name for path in RESULTS.glob("*/rows.csv"))

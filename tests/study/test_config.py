@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import openwork as ow
-from openwork.study.experiments.config import canonical, describe, find, from_plain, inside, override, to_plain
-from openwork.study.experiments.run import Run
+from openwork.study.runs.config import canonical, describe, find, from_plain, inside, override, to_plain
+from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100
 
 RUN = Run(

@@ -6,9 +6,9 @@ import torch
 
 import openwork as ow
 from openwork.inspect.flops import count_flops
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.expected_flops import expected_flops
-from openwork.study.experiments.run import Run
+from openwork.study.runs.execute import execute
+from openwork.study.runs.expected_flops import expected_flops
+from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from tests.helpers import conv_net
 

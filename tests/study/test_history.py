@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file
 
 import openwork as ow
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.run import Run
 from openwork.study.results.history import read_metrics, read_snapshots, snapshot_steps
+from openwork.study.runs.execute import execute
+from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100
 
 PRUNE = ow.GradualMagnitude(ow.Cubic(0.9, begin=10, end=50, every=10))

@@ -15,9 +15,9 @@ import openwork as ow
 from openwork.cli import app
 from openwork.study.data.imagenet import IMAGES
 from openwork.study.experiments import cifar10_resnet, resnet50
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.run import Run
 from openwork.study.models.resnet import to_hugging_face
+from openwork.study.runs.execute import execute
+from openwork.study.runs.run import Run
 from openwork.study.tasks.cifar10 import Cifar10ResNet
 from openwork.study.tasks.imagenet import EPOCHS, STEPS, ImageNetResNet
 from openwork.techniques.l0 import L0
@@ -74,9 +74,9 @@ def test_the_extended_schedule_has_half_as_many_epochs_more_in_its_third_stretch
 def test_weight_decay_reaches_kernels_alone(random):
     model = TINY.model()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    ow.sparsify(model, ow.VariationalDropout(ow.Constant(0.0)), select=ow.matching("layer*"))
+    sparsifier = ow.sparsify(model, ow.VariationalDropout(ow.Constant(0.0)), select=ow.matching("layer*"))
     task = ImageNetResNet(decay_random=random)
-    decayed, rest = task.optimizer(model).param_groups
+    decayed, rest = task.optimizer(model, sparsifier).param_groups
     assert (decayed["weight_decay"], rest["weight_decay"], decayed["nesterov"]) == (1e-4, 0.0, True)
     found = {names[id(parameter)] for parameter in decayed["params"]}
     kernels = {name for name, p in TINY.model().named_parameters() if p.dim() > 1}

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from openwork.cli import app
 from openwork.cli.checkpoints import _with_images
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.run import Run
+from openwork.study.runs.execute import execute
+from openwork.study.runs.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
 from tests.study.pictures_on_disk import images, write_folders, write_parquet
 from tests.study.tinylab import Tiny

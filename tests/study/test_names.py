@@ -18,9 +18,9 @@ from openwork.core.mechanism import Mechanism
 from openwork.core.schedules import Schedule
 from openwork.core.technique import Technique
 from openwork.study import tasks
-from openwork.study.experiments.config import canonical, from_plain, to_plain
-from openwork.study.experiments.names import PLACES, name_of, named
-from openwork.study.experiments.run import Run
+from openwork.study.runs.config import canonical, from_plain, to_plain
+from openwork.study.runs.names import PLACES, name_of, named
+from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100
 
 DEFAULTS = Path(__file__).with_name("defaults.json")
@@ -93,7 +93,7 @@ def test_a_value_of_openwork_without_a_public_name_is_refused():
 
 
 def test_a_description_from_before_public_names_says_what_to_do():
-    old = {"type": "openwork.study.experiments.run:Run", "steps": 3}
+    old = {"type": "openwork.study.runs.run:Run", "steps": 3}
     with pytest.raises(ValueError, match="from before format 2 of run directories; use the openwork that wrote it, or"):
         from_plain(old, ["openwork"])
     with pytest.raises(ValueError, match="3 is not the name of a value; the run's description is damaged"):

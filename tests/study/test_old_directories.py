@@ -7,16 +7,16 @@ import torch
 from typer.testing import CliRunner
 
 from openwork.cli import app
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.live import restore
-from openwork.study.experiments.run import Run
-from openwork.study.experiments.sweep import Here, Options, sweep
 from openwork.study.results.store import read_results
+from openwork.study.runs.execute import execute
+from openwork.study.runs.live import restore
+from openwork.study.runs.run import Run
+from openwork.study.sweeps.sweep import Here, Options, sweep
 from tests.study.tinylab import PRUNE, Tiny
 
 RUN = Run(Tiny(), PRUNE, steps=10)
 OLD = {
-    "type": "openwork.study.experiments.run:Run",
+    "type": "openwork.study.runs.run:Run",
     "seed": 0,
     "select": {"import": "openwork.core.selection:weight_matrices"},
     "steps": 10,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from openwork.study.published.overlay import own_bands
 from openwork.study.report.charts import run_values, trade_off
 from openwork.study.report.layers import kind, kind_panel, layer_panels
 from openwork.study.report.page import _takeaway, write_report
 from openwork.study.report.style import left_axis, nice_ticks, theme
-from openwork.study.results.overlay import own_bands
 from openwork.study.results.statistics import nearest, summarize
 from tests.study.studies import diverged, results, row, study
 

@@ -5,8 +5,8 @@ import pytest
 from typer.testing import CliRunner
 
 from openwork.cli import app
+from openwork.study.published.rows import Published, checkpoints
 from openwork.study.report.paper import budget_panel, figure
-from openwork.study.results.published import Published, checkpoints
 
 
 def drawn(spec: dict) -> list[dict]:

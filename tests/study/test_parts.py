@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.run import Run
+from openwork.study.runs.execute import execute
+from openwork.study.runs.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.study.tasks.number_words import NumberWords

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 import openwork as ow
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.run import Run
 from openwork.study.report.pictures import write_pictures
 from openwork.study.report.weights import ZERO, colours, panels
 from openwork.study.results.history import read_snapshots, write_snapshot
+from openwork.study.runs.execute import execute
+from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100
 
 PRUNE = ow.GradualMagnitude(ow.Cubic(0.9, begin=10, end=50, every=10))

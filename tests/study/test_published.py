@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from openwork.study.results.overlay import BANDS, bands, overlay
-from openwork.study.results.published import TABLES, checkpoints, of, read, relabelled, table
+from openwork.study.published.overlay import BANDS, bands, overlay
+from openwork.study.published.rows import TABLES, checkpoints, of, read, relabelled, table
 
 ROWS = Path(__file__).parents[3] / "shared" / "published"
 needs_rows = pytest.mark.skipif(not ROWS.is_dir(), reason="the published rows are not beside the project")

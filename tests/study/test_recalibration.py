@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from openwork.cli import app
 from openwork.core.schedules import Constant
 from openwork.study.data.imagenet import normalized
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.recalibration import recalibrate
-from openwork.study.experiments.run import Run
+from openwork.study.runs.execute import execute
+from openwork.study.runs.recalibration import recalibrate
+from openwork.study.runs.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.techniques.l0 import L0

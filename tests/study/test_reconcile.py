@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from openwork.study.results.comparison import sweep, verdict
-from openwork.study.results.findings import findings
-from openwork.study.results.published import Published, checkpoints, of, read
-from openwork.study.results.reconcile import baseline, reconcile
+from openwork.study.published.comparison import sweep, verdict
+from openwork.study.published.findings import findings
+from openwork.study.published.reconcile import baseline, reconcile
+from openwork.study.published.rows import Published, checkpoints, of, read
 
 ROOT = Path(__file__).parents[2]
 ROWS = ROOT.parent / "shared" / "published"

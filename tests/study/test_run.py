@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 import openwork as ow
-from openwork.study.experiments.checkpoint import is_checkpoint
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.live import prepare, restore
 from openwork.study.experiments.quickstart import runs as quickstart_runs
-from openwork.study.experiments.run import Run
 from openwork.study.results.store import collect, read_result
+from openwork.study.runs.checkpoint import is_checkpoint
+from openwork.study.runs.execute import execute
+from openwork.study.runs.live import prepare, restore
+from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100, ImagesLeNet300100, MnistLeNet5Caffe, MnistLeNet300100
 from tests.processes import output_of, start
 
@@ -132,7 +132,7 @@ def test_a_model_with_tied_weights_is_saved_with_all_its_keys(tmp_path, techniqu
     assert tensors.keys() == TiedNetwork().state_dict().keys()
     assert torch.equal(tensors["forth.weight"], tensors["back.weight"])
     assert [layer.name for layer in result.layers] == ["forth.weight", "head.weight"]
-    assert ow.audit(tmp_path / run.id / "model.safetensors").parameters == 64 * 64 + 64 * 10 + 64 + 64 + 10
+    assert ow.report(tmp_path / run.id / "model.safetensors").parameters == 64 * 64 + 64 * 10 + 64 + 64 + 10
 
 
 def test_a_damaged_result_is_named_with_its_cure(tmp_path):

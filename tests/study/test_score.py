@@ -8,15 +8,15 @@ import pytest
 
 from openwork.cli.training import _print_results
 from openwork.study.evaluation.metric import ACCURACY, BLEU
-from openwork.study.experiments.sweep import Outcome, Sweep
+from openwork.study.published.overlay import own_bands
 from openwork.study.report.against import against
 from openwork.study.report.charts import run_values
 from openwork.study.report.page import _takeaway, write_report
 from openwork.study.report.style import score_axis
 from openwork.study.results.frontier import by_seed
-from openwork.study.results.overlay import own_bands
 from openwork.study.results.score import metric_of
 from openwork.study.results.statistics import summarize, write_points
+from openwork.study.sweeps.sweep import Outcome, Sweep
 from tests.study.studies import diverged, results, row, study
 
 TASK = "Transformer, WMT14 En-De"

@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 import openwork as ow
-from openwork.study.experiments.config import from_plain, override, to_plain
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.live import prepare, restore
-from openwork.study.experiments.origin import Pretrained, Scratch
-from openwork.study.experiments.run import Run, with_prerequisites
 from openwork.study.experiments.scratch import lottery_tickets, scratch
-from openwork.study.experiments.sweep import Here, Options, sweep
+from openwork.study.runs.config import from_plain, override, to_plain
+from openwork.study.runs.execute import execute
+from openwork.study.runs.live import prepare, restore
+from openwork.study.runs.origin import Pretrained, Scratch
+from openwork.study.runs.run import Run, with_prerequisites
+from openwork.study.sweeps.sweep import Here, Options, sweep
 from openwork.study.tasks.lenet import DigitsLeNet300100
 
 TASK = DigitsLeNet300100(peak_learning_rate=5e-3)

@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 import openwork as ow
-from openwork.study.experiments.config import canonical, from_plain, override, to_plain
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.live import prepare, restore
 from openwork.study.experiments.mnist import variational_dropout
-from openwork.study.experiments.origin import Pretrained
-from openwork.study.experiments.run import Run, with_prerequisites
 from openwork.study.results.result import parsed
+from openwork.study.runs.config import canonical, from_plain, override, to_plain
+from openwork.study.runs.execute import execute
+from openwork.study.runs.live import prepare, restore
+from openwork.study.runs.origin import Pretrained
+from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.tasks.lenet import DigitsLeNet300100, MnistLeNet300100
 
 TASK = DigitsLeNet300100(peak_learning_rate=5e-3)

@@ -8,15 +8,15 @@ import sys
 import pytest
 import torch
 
-from openwork.study.experiments import sweep as module
-from openwork.study.experiments.config import from_plain, packages, to_plain
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.origin import Pretrained
-from openwork.study.experiments.price import measured_step_ms, prices
-from openwork.study.experiments.run import Run
-from openwork.study.experiments.sweep import Here, Options, Outcome, sweep
 from openwork.study.files import WriteError
 from openwork.study.results.store import failures, read_results
+from openwork.study.runs.config import from_plain, packages, to_plain
+from openwork.study.runs.execute import execute
+from openwork.study.runs.origin import Pretrained
+from openwork.study.runs.run import Run
+from openwork.study.sweeps import sweep as module
+from openwork.study.sweeps.price import measured_step_ms, prices
+from openwork.study.sweeps.sweep import Here, Options, Outcome, sweep
 from tests.processes import run as run_program
 from tests.study.tinylab import PRUNE, Diverging, Failing, Tiny, grid, mixed
 
@@ -207,6 +207,6 @@ def test_a_write_error_says_the_file_and_what_the_system_said(tmp_path):
 
 def test_a_missing_ray_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)  # importing it raises ImportError
-    monkeypatch.delitem(sys.modules, "openwork.study.experiments.cluster", raising=False)
+    monkeypatch.delitem(sys.modules, "openwork.study.sweeps.cluster", raising=False)
     with pytest.raises(ImportError, match=r'pip install "openwork\[cluster\]"'):
-        importlib.import_module("openwork.study.experiments.cluster")
+        importlib.import_module("openwork.study.sweeps.cluster")

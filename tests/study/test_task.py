@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from openwork.study.evaluation.metric import ACCURACY, Metric
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.origin import Pretrained
-from openwork.study.experiments.run import Run
+from openwork.study.runs.execute import execute
+from openwork.study.runs.origin import Pretrained
+from openwork.study.runs.run import Run
 from openwork.study.tasks.task import Task, check_metric, final_metrics
 from tests.helpers import raises
 from tests.study.tinylab import PRUNE, Tiny

@@ -6,13 +6,13 @@ import pytest
 
 from openwork.cli.checkpoints import Evaluated, _keep
 from openwork.core.schedules import Constant
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.price import prices
-from openwork.study.experiments.run import Run
 from openwork.study.report.page import write_report
 from openwork.study.results.statistics import summarize, tried
 from openwork.study.results.store import collect, flat, read_results
 from openwork.study.results.thresholds import AtThreshold, keep_thresholds, read_thresholds
+from openwork.study.runs.execute import execute
+from openwork.study.runs.run import Run
+from openwork.study.sweeps.price import prices
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.techniques.variational_dropout import VariationalDropout
 from tests.study.studies import diverged, row, study

@@ -15,11 +15,11 @@ from openwork.study.data.number_words import number_words
 from openwork.study.data.vocabulary import train_vocabulary
 from openwork.study.experiments import number_words as experiments
 from openwork.study.experiments import transformer as grids
-from openwork.study.experiments.config import canonical
-from openwork.study.experiments.execute import execute
-from openwork.study.experiments.live import prepare, restore
-from openwork.study.experiments.run import Run
 from openwork.study.models.transformer import padded
+from openwork.study.runs.config import canonical
+from openwork.study.runs.execute import execute
+from openwork.study.runs.live import prepare, restore
+from openwork.study.runs.run import Run
 from openwork.study.tasks.number_words import NumberWords
 from openwork.study.tasks.translation import check_vocabulary, smoothed_entropy
 from openwork.study.tasks.wmt import TextTranslation

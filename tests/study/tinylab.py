@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 import openwork as ow
 from openwork.study.evaluation.metric import ACCURACY
-from openwork.study.experiments.origin import Pretrained
-from openwork.study.experiments.run import Run
+from openwork.study.runs.origin import Pretrained
+from openwork.study.runs.run import Run
 from openwork.study.tasks.task import Task
 
 Batch = tuple[Tensor, Tensor]
@@ -37,7 +37,7 @@ class Tiny(Task):
     def model(self) -> nn.Module:
         return nn.Linear(2, 2, bias=False)
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, model: nn.Module, sparsifier: ow.Sparsifier | None = None) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
     def learning_rate(self, progress: float) -> float:

@@ -23,7 +23,7 @@ from openwork.cli.common import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from openwork.study.experiments.run import Run
+    from openwork.study.runs.run import Run
     from openwork.study.tasks.task import Task
 
 
@@ -48,8 +48,8 @@ def evaluate(
 
     With --task the checkpoint is any file of weights that fits the task's model, such as torchvision's ResNet-50.
     """
-    from openwork.study.experiments.config import TRUSTED
-    from openwork.study.experiments.live import Live, restore
+    from openwork.study.runs.config import TRUSTED
+    from openwork.study.runs.live import Live, restore
 
     def restored(*settings: str) -> Live:
         live = restore(checkpoint, settings=settings, trusted=(*TRUSTED, *(trust or ())))
@@ -149,15 +149,15 @@ def _keep(found: list[Evaluated], folder: Path, *, same: bool) -> None:
 
 
 def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: str, batches: int) -> Evaluated:
-    from openwork.inspect.report import audit
-    from openwork.study.experiments.config import to_plain
-    from openwork.study.experiments.recalibration import recalibrate
+    from openwork.inspect.report import report
+    from openwork.study.runs.config import to_plain
+    from openwork.study.runs.recalibration import recalibrate
     from openwork.study.tasks.task import final_metrics
 
     plain = plain.to(checked_device(device))
     if batches:
         recalibrate(run, plain, checked_device(device), batches)
-    counts = audit(plain, select=run.select)
+    counts = report(plain, select=run.select)
     metrics = final_metrics(run.task, plain, checked_device(device))
     return Evaluated(threshold, to_plain(run), run.settings, metrics, counts.sparsity, counts.sparsity_all)
 
@@ -169,9 +169,9 @@ def _with_images(run: "Run", source: str | None) -> "Run":
 
 def _with_weights(experiment: str, data: str | None, path: Path) -> tuple["Run", "nn.Module"]:
     """The run that ``experiment`` names, and its task's model with the weights of a file."""
-    from openwork.inspect.checkpoint import read_checkpoint
-    from openwork.study.experiments.config import find
-    from openwork.study.experiments.run import Run
+    from openwork.formats.checkpoint import read_checkpoint
+    from openwork.study.runs.config import find
+    from openwork.study.runs.run import Run
 
     made = find(experiment)
     made = made() if callable(made) else made
@@ -197,10 +197,10 @@ def inspect(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown with a row for every weight.")] = False,
 ) -> None:
     """Audit any checkpoint: zeros, their patterns, dead units and bytes, per weight and in total."""
-    from openwork.inspect.report import audit
-    from openwork.study.experiments.checkpoint import is_checkpoint
-    from openwork.study.experiments.config import TRUSTED
-    from openwork.study.experiments.live import restore
+    from openwork.inspect.report import report
+    from openwork.study.runs.checkpoint import is_checkpoint
+    from openwork.study.runs.config import TRUSTED
+    from openwork.study.runs.live import restore
 
     if as_json and markdown:
         raise typer.BadParameter("choose one of --json and --markdown")
@@ -210,9 +210,9 @@ def inspect(
     with error_console.status("counting"):
         if is_checkpoint(checkpoint):
             live = restore(checkpoint, trusted=(*TRUSTED, *(trust or ())))
-            counts = audit(live.finalized_copy(), select=live.run.select)
+            counts = report(live.finalized_copy(), select=live.run.select)
         else:
-            counts = audit(checkpoint)
+            counts = report(checkpoint)
     if as_json:
         print_json(counts.to_dict())
     else:

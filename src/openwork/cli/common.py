@@ -13,7 +13,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     import torch
 
-    from openwork.study.experiments.run import Run
+    from openwork.study.runs.run import Run
 
 out_console = Console(width=None if sys.stdout.isatty() else 120)
 error_console = Console(stderr=True)
@@ -33,8 +33,8 @@ Snapshots = Annotated[int, typer.Option(min=0, help="How many copies of the weig
 
 def runs_of(experiment: str, settings: Sequence[str] | None) -> list["Run"]:
     """What ``module:function`` returns, a Run or several, with the settings. Raises ValueError for anything else."""
-    from openwork.study.experiments.config import find, override
-    from openwork.study.experiments.run import Run
+    from openwork.study.runs.config import find, override
+    from openwork.study.runs.run import Run
 
     found = find(experiment)
     made = _called(found, experiment) if callable(found) else found

@@ -28,9 +28,9 @@ from openwork.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from openwork.study.experiments.price import Price
-    from openwork.study.experiments.run import Run
-    from openwork.study.experiments.sweep import Engine, Options, Sweep
+    from openwork.study.runs.run import Run
+    from openwork.study.sweeps.price import Price
+    from openwork.study.sweeps.sweep import Engine, Options, Sweep
 
 LINE_SECONDS = 30  # between two lines of progress where the output is not a terminal
 
@@ -62,7 +62,7 @@ def sweep(
 
     Finished runs are not repeated, interrupted ones go on, and a failed one is recorded and passed over.
     """
-    from openwork.study.experiments.sweep import Options
+    from openwork.study.sweeps.sweep import Options
 
     runs = runs_of(experiment, settings)
     if measure and not dry_run:
@@ -86,8 +86,8 @@ def sweep(
 
 
 def _swept(runs: list["Run"], out: Path, engine: "Engine", retry_failed: bool, watch: "_Watch") -> "Sweep":
-    from openwork.study.experiments.sweep import sweep
     from openwork.study.files import no_space
+    from openwork.study.sweeps.sweep import sweep
 
     try:
         return sweep(runs, out, engine, retry_failed=retry_failed, watch=watch)
@@ -103,7 +103,7 @@ def _swept(runs: list["Run"], out: Path, engine: "Engine", retry_failed: bool, w
 def _engine(
     ray: str | None, out: Path, options: "Options", cpus: float, gpus: float | None, watch: "_Watch"
 ) -> Iterator["Engine"]:
-    from openwork.study.experiments.sweep import Here
+    from openwork.study.sweeps.sweep import Here
 
     if ray is None:
         if gpus is not None or cpus != 1:
@@ -115,7 +115,7 @@ def _engine(
     gpus = float(on_gpu) if gpus is None else gpus
     if on_gpu != (gpus > 0) or ":" in options.device:
         raise ValueError(f"--device {options.device} with --gpus {gpus:g}: Ray chooses the GPU; give --device cuda")
-    from openwork.study.experiments.cluster import Ray
+    from openwork.study.sweeps.cluster import Ray
 
     with ExitStack() as stack:
         with error_console.status("starting Ray" if ray == "local" else f"joining Ray at {ray}"):
@@ -190,7 +190,7 @@ def _print_summary(sweep: "Sweep") -> None:
 
 
 def _price(runs: list["Run"], out: Path, device: str | None, *, retry_failed: bool, as_json: bool) -> None:
-    from openwork.study.experiments.price import measured_step_ms, prices
+    from openwork.study.sweeps.price import measured_step_ms, prices
 
     where = checked_device(device) if device else None
     with error_console.status("counting"):

@@ -27,8 +27,8 @@ from openwork.cli.common import (
 from openwork.cli.report import written_report
 
 if TYPE_CHECKING:
-    from openwork.study.experiments.run import Run
     from openwork.study.results.result import Result
+    from openwork.study.runs.run import Run
 
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="Repeat to the last bit, compiled and on a GPU, too; may be slower.")
@@ -96,9 +96,9 @@ def _repeat_exactly() -> None:
 def _execute(
     runs: Sequence["Run"], out: Path, *, device: str, compile: bool, evaluations: int, snapshots: int = 0
 ) -> list["Result"]:
-    from openwork.study.experiments.execute import execute, refuse_old
-    from openwork.study.experiments.run import with_prerequisites
     from openwork.study.processes import rank
+    from openwork.study.runs.execute import execute, refuse_old
+    from openwork.study.runs.run import with_prerequisites
 
     checked_device(device)
     refuse_old(out.glob("*"))

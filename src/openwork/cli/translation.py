@@ -26,8 +26,8 @@ def translate(
     trust: Trust = None,
 ) -> None:
     """Translate standard input, a sentence a line, to standard output with the model of a run."""
-    from openwork.study.experiments.config import TRUSTED, override
-    from openwork.study.experiments.live import read_run, restore
+    from openwork.study.runs.config import TRUSTED, override
+    from openwork.study.runs.live import read_run, restore
 
     trusted = (*TRUSTED, *(trust or ()))
     run, place = read_run(checkpoint, trusted=trusted), checked_device(device)

@@ -1,9 +1,9 @@
-"""The audit: what a model or a checkpoint really holds, counted in the tensors themselves."""
+"""What a model or a checkpoint really holds, counted in the tensors themselves."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,112 +12,21 @@ from torch.nn.parameter import is_lazy
 from openwork.core.layout import output_first
 from openwork.core.parameters.weight import ReparameterizedWeight
 from openwork.core.selection import Select, find_weights, weight_matrices
-from openwork.core.sharded import is_sharded
 from openwork.core.sparsifier import Sparsifier
-from openwork.inspect.checkpoint import model_tensors, read_checkpoint
+from openwork.formats.checkpoint import model_tensors, read_checkpoint
+from openwork.inspect.counts import Counts, LayerCounts
 from openwork.inspect.flops import CONVENTION, Flops, count_flops
+from openwork.inspect.layer import count_layer, counted
 from openwork.inspect.size import Size, size_of
-from openwork.inspect.structure import count_nonzero, count_structure
+from openwork.inspect.structure import count_nonzero
 from openwork.inspect.table import markdown_table, text_table
 
-T = TypeVar("T")
-NO_FLOPS = "not counted: pass audit(model, example=...) an input; a file has no module to run"
-_ACCIDENTAL = 0.01  # no one prunes less than 1 % of a tensor; initialisation and padding rows leave less
+NO_FLOPS = "not counted: pass report(model, example=...) an input; a file has no module to run"
 
 
 @dataclass(frozen=True)
-class LayerCounts:
-    """One weight tensor: its name, shape, number of weights and of non-zero ones, and what pattern the zeros form."""
-
-    name: str
-    shape: tuple[int, ...]
-    weights: int
-    nonzero: int
-    dtype: str
-    size: Size
-    accidental: int
-    """Zeros that no pruning asks for: those outside the mask where a sparsifier knows it, otherwise all zeros of a
-    tensor that has fewer than 1 % of them."""
-    dead_outputs: int | None
-    """Slices along the first axis without a non-zero: units, filters, embeddings. None for a tensor too large."""
-    dead_inputs: int | None
-    """The same along the second axis."""
-    groups: dict[str, float] = field(default_factory=dict, hash=False)
-    """"2:4" -> the fraction of groups of 4 weights along the input with at most 2 non-zeros; also 1:4 and 4:8."""
-    blocks: dict[str, float] = field(default_factory=dict, hash=False)
-    """"4x4" -> the fraction of zeros in aligned all-zero blocks of 4 rows and 4 columns; also other sizes."""
-    flops: tuple[int, int] | None = None
-    """(dense, sparse) for the example, None without one."""
-    also: tuple[str, ...] = ()
-    """Other names of the same memory (tied weights)."""
-
-    @property
-    def sparsity(self) -> float:
-        """The fraction of zeros, 0-1."""
-        return (self.weights - self.nonzero) / self.weights if self.weights else 0.0
-
-    @property
-    def pattern(self) -> str:
-        """The strictest pattern of all zeros: the largest block, else n:m; "" for none, or only accidental zeros."""
-        if self.accidental == self.weights - self.nonzero:
-            return ""
-        if not self.nonzero:
-            return "all zero"
-        whole = [name for name, fraction in self.blocks.items() if fraction == 1.0]
-        return whole[-1] if whole else next((name for name, fraction in self.groups.items() if fraction == 1.0), "")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return {
-            "name": self.name,
-            "also": list(self.also),
-            "shape": list(self.shape),
-            "dtype": self.dtype,
-            "weights": self.weights,
-            "nonzero": self.nonzero,
-            "sparsity": self.sparsity,
-            "accidental": self.accidental,
-            "dead": {"outputs": self.dead_outputs, "inputs": self.dead_inputs},
-            "pattern": self.pattern,
-            "groups": self.groups,
-            "blocks": self.blocks,
-            "bytes": vars(self.size),
-            "flops": {"dense": self.flops[0], "sparse": self.flops[1]} if self.flops else None,
-        }
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What `audit` counted; prints as a table."""
-
-    layers: tuple[LayerCounts, ...]
-    parameters: int
-    """All parameters of the model, biases and norms included."""
-    zeros: int
-    """Zeros among all parameters."""
-    size: Size
-    """Of all parameters."""
-    flops: Flops | None = None
-    """Of the example's forward pass, None without one."""
-    skipped: dict[str, str] = field(default_factory=dict, hash=False)
-    """What a file holds beside parameters, by name, and why it does not count."""
-
-    @property
-    def sparsity(self) -> float:
-        """The fraction of zeros, 0-1, among the weights of `layers`."""
-        weights = sum(layer.weights for layer in self.layers)
-        return sum(layer.weights - layer.nonzero for layer in self.layers) / weights if weights else 0.0
-
-    @property
-    def sparsity_all(self) -> float:
-        """The fraction of zeros, 0-1, among all parameters."""
-        return self.zeros / self.parameters if self.parameters else 0.0
-
-    @property
-    def accidental(self) -> int:
-        """Accidental zeros of the layers, and all zeros of other parameters, which nobody selected."""
-        selected = sum(layer.weights - layer.nonzero for layer in self.layers)
-        return sum(layer.accidental for layer in self.layers) + self.zeros - selected
+class Report(Counts):
+    """What `report` counted; prints as a table."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -152,12 +61,12 @@ class Audit:
         return markdown_table(self)
 
 
-def audit(
+def report(
     source: "nn.Module | Sparsifier | Mapping[str, Any] | str | Path",
     *,
     select: Select | None = None,
     example: Any = None,
-) -> Audit:
+) -> Report:
     """What a model or a checkpoint holds, per weight and in total: zeros, their patterns, bytes and FLOPs.
 
     source: a module; a `Sparsifier`, for its model as `finalize` would return it; a state dict; a checkpoint file or
@@ -172,7 +81,7 @@ def audit(
     masks: dict[str, Tensor] = {}
     if isinstance(source, Sparsifier):
         if select is not None:
-            raise ValueError("a sparsifier has its own selection; leave select out, or audit its model")
+            raise ValueError("a sparsifier has its own selection; leave select out, or report on its model")
         masks = source.state_dict().get("masks", {})
         names = {weight.name for weight in source.weights}
         return _of_model(source.finalized_copy(), lambda name, parameter, module: name in names, example, masks)
@@ -186,13 +95,13 @@ def audit(
     return _of_tensors(checkpoint.tensors, dict.fromkeys(checkpoint.left_out, "not part of the model's state"))
 
 
-def _of_model(model: nn.Module, select: Select, example: Any, masks: Mapping[str, Tensor]) -> Audit:
+def _of_model(model: nn.Module, select: Select, example: Any, masks: Mapping[str, Tensor]) -> Report:
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise ValueError(f"{name} has no values yet; run the model on one batch first")
     if any(isinstance(module, ReparameterizedWeight) for module in model.modules()):
         raise ValueError(
-            f"the weights of {type(model).__name__} are random variables; audit its sparsifier, or on what "
+            f"the weights of {type(model).__name__} are random variables; report on its sparsifier, or on what "
             "finalize() returns"
         )
     weights, _ = find_weights(model, select)
@@ -202,14 +111,14 @@ def _of_model(model: nn.Module, select: Select, example: Any, masks: Mapping[str
         uses = flops.weights.get(weight.name, (0, 0)) if flops else None
         also = tuple(site.name for site in weight.sites[1:])
         tensor = _by_output(weight.parameter, weight.sites[0].module)
-        layer = _layer(weight.name, weight.parameter, tensor, masks.get(weight.name), uses, also)
+        layer = count_layer(weight.name, weight.parameter, tensor, masks.get(weight.name), uses, also)
         layers.append(layer)
         inside[id(weight.parameter)] = layer
     others = [(name, p) for name, p in model.named_parameters() if id(p) not in inside]
     return _total(layers, others, flops, {})
 
 
-def _of_tensors(tensors: Mapping[str, Tensor], skipped: dict[str, str]) -> Audit:
+def _of_tensors(tensors: Mapping[str, Tensor], skipped: dict[str, str]) -> Report:
     first: dict[tuple[Any, ...], str] = {}
     names: dict[str, list[str]] = {}
     for name, tensor in tensors.items():
@@ -219,7 +128,7 @@ def _of_tensors(tensors: Mapping[str, Tensor], skipped: dict[str, str]) -> Audit
         else:
             names.setdefault(first.setdefault(_memory(name, tensor), name), []).append(name)
     layers = [
-        _layer(name, tensors[name], tensors[name], None, None, tuple(names[name][1:]))
+        count_layer(name, tensors[name], tensors[name], None, None, tuple(names[name][1:]))
         for name in names
         if tensors[name].dim() > 1
     ]
@@ -228,55 +137,15 @@ def _of_tensors(tensors: Mapping[str, Tensor], skipped: dict[str, str]) -> Audit
 
 def _total(
     layers: list[LayerCounts], others: Sequence[tuple[str, Tensor]], flops: Flops | None, skipped: dict[str, str]
-) -> Audit:
+) -> Report:
     parameters = sum(layer.weights for layer in layers)
     nonzero = sum(layer.nonzero for layer in layers)
     size = sum((layer.size for layer in layers), Size())
     for name, tensor in others:
-        count = _counted(name, tensor, count_nonzero)
+        count = counted(name, tensor, count_nonzero)
         parameters, nonzero = parameters + tensor.numel(), nonzero + count
         size += size_of(tensor, count)
-    return Audit(tuple(layers), parameters, parameters - nonzero, size, flops, skipped)
-
-
-def _layer(
-    name: str,
-    stored: Tensor,
-    weight: Tensor,
-    mask: Tensor | None,
-    flops: tuple[int, int] | None,
-    also: tuple[str, ...],
-) -> LayerCounts:
-    """stored: the tensor as it is; weight: the same with the outputs first."""
-    whole = weight.dim() > 1 and not weight.is_meta and not is_sharded(weight)
-    found = _counted(name, weight, count_structure) if whole else None
-    nonzero = found.nonzero if found else _counted(name, stored, count_nonzero)
-    zeros = stored.numel() - nonzero
-    accidental = zeros if zeros < _ACCIDENTAL * stored.numel() else 0
-    if mask is not None:
-        accidental = int((mask.bool() & (stored.detach() == 0)).count_nonzero())
-    return LayerCounts(
-        name,
-        tuple(stored.shape),
-        stored.numel(),
-        nonzero,
-        str(stored.dtype).removeprefix("torch."),
-        size_of(stored, nonzero),
-        accidental,
-        found.dead_outputs if found else None,
-        found.dead_inputs if found else None,
-        found.groups if found else {},
-        found.blocks if found else {},
-        flops,
-        also,
-    )
-
-
-def _counted(name: str, tensor: Tensor, count: Callable[[Tensor], T]) -> T:
-    try:
-        return count(tensor.detach())
-    except (ValueError, RuntimeError) as error:  # torch's, for a layout or type that it cannot compare with zero
-        raise ValueError(f"cannot count the zeros of {name}: {str(error).splitlines()[0]}") from error
+    return Report(tuple(layers), parameters, parameters - nonzero, size, flops, skipped)
 
 
 def _by_output(weight: Tensor, module: nn.Module) -> Tensor:

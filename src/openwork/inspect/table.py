@@ -1,13 +1,10 @@
-"""An audit as text for a terminal and as Markdown."""
+"""A report as text for a terminal and as Markdown."""
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from openwork.inspect.counts import Counts, LayerCounts
 from openwork.inspect.size import Size
-
-if TYPE_CHECKING:
-    from openwork.inspect.report import Audit, LayerCounts
 
 WIDTH = 120
 _FOLDED = 40  # more layers than this are shown by kind: names that differ in numbers alone share a row
@@ -23,20 +20,20 @@ def short(count: float, unit: str = "") -> str:
     return f"{text} {_PREFIXES[power]}{unit}".strip()
 
 
-def text_table(audit: "Audit") -> str:
+def text_table(report: Counts) -> str:
     """At most 120 characters wide, if the numbers allow; like layers of a deep model share a row."""
-    fold = len(audit.layers) > _FOLDED
-    groups = _by_kind(audit.layers) if fold else [(layer.name, [layer]) for layer in audit.layers]
+    fold = len(report.layers) > _FOLDED
+    groups = _by_kind(report.layers) if fold else [(layer.name, [layer]) for layer in report.layers]
     for exact, details in ((True, True), (False, True), (False, False)):
-        header, rows = _cells(audit, groups, exact=exact, details=details)
+        header, rows = _cells(report, groups, exact=exact, details=details)
         widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
         room = WIDTH - sum(widths[1:]) - 2 * len(widths[1:])
         if widths[0] <= room:
             break
     widths[0] = min(widths[0], max(room, 24))
-    lines = [*_summary(audit)]
+    lines = [*_summary(report)]
     if fold:
-        lines.append(f"{len(audit.layers)} weights in {len(rows) - 2} kinds; to_markdown() and to_dict() have each")
+        lines.append(f"{len(report.layers)} weights in {len(rows) - 2} kinds; to_markdown() and to_dict() have each")
     rule = "-" * (sum(widths) + 2 * len(widths[1:]))
     for number, row in enumerate((header, *rows)):
         if number in (1, len(rows) - 1):
@@ -46,10 +43,10 @@ def text_table(audit: "Audit") -> str:
     return "\n".join(lines)
 
 
-def markdown_table(audit: "Audit") -> str:
+def markdown_table(report: Counts) -> str:
     """A row for each layer."""
-    header, rows = _cells(audit, [(layer.name, [layer]) for layer in audit.layers], exact=True, details=True)
-    lines = [f"* {line}" for line in _summary(audit)]
+    header, rows = _cells(report, [(layer.name, [layer]) for layer in report.layers], exact=True, details=True)
+    lines = [f"* {line}" for line in _summary(report)]
     lines += ["", _markdown_row(header), "|---|" + "---:|" * (len(header) - 1)]
     return "\n".join(lines + [_markdown_row(row) for row in rows])
 
@@ -58,38 +55,38 @@ def _markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _summary(audit: "Audit") -> list[str]:
-    size = audit.size
+def _summary(report: Counts) -> list[str]:
+    size = report.size
     lines = [
-        f"{audit.parameters:,} parameters, {audit.zeros:,} zeros, {audit.accidental:,} of them accidental",
+        f"{report.parameters:,} parameters, {report.zeros:,} zeros, {report.accidental:,} of them accidental",
         f"{short(size.dense, 'B')} dense, {short(size.bitmask, 'B')} as bit masks and non-zero values, "
         f"{short(size.entropy, 'B')} at the entropy bound",
     ]
-    if audit.flops:
+    if report.flops:
         lines.append(
-            f"{audit.flops.dense:,} FLOPs for the example, {audit.flops.sparse:,} without zero weights (simulated; a "
+            f"{report.flops.dense:,} FLOPs for the example, {report.flops.sparse:,} without zero weights (simulated; a "
             "multiply-add is 2)"
         )
-        if audit.flops.other:
-            others = ", ".join(f"{name} {short(count)}" for name, count in audit.flops.other.items())
+        if report.flops.other:
+            others = ", ".join(f"{name} {short(count)}" for name, count in report.flops.other.items())
             lines.append(f"of these without a weight: {others}")
-        if audit.flops.uncounted:
-            lines.append(f"NOT in these FLOPs: {', '.join(f'{n} ({o})' for n, o in audit.flops.uncounted.items())}")
-    if audit.skipped:
-        for reason in dict.fromkeys(audit.skipped.values()):
-            names = [name for name, why in audit.skipped.items() if why == reason]
+        if report.flops.uncounted:
+            lines.append(f"NOT in these FLOPs: {', '.join(f'{n} ({o})' for n, o in report.flops.uncounted.items())}")
+    if report.skipped:
+        for reason in dict.fromkeys(report.skipped.values()):
+            names = [name for name, why in report.skipped.items() if why == reason]
             lines.append(f"not counted ({reason}): {', '.join(names) if len(names) < 4 else f'{len(names)} tensors'}")
     return lines
 
 
 def _cells(
-    audit: "Audit", groups: Sequence[tuple[str, Sequence["LayerCounts"]]], *, exact: bool, details: bool
+    report: Counts, groups: Sequence[tuple[str, Sequence[LayerCounts]]], *, exact: bool, details: bool
 ) -> tuple[list[str], list[list[str]]]:
     """The header and the rows: one for each group, then both totals.
 
     exact: counts with all digits. details: with a column of accidental zeros, where there are any.
     """
-    layers = audit.layers
+    layers = report.layers
     wide = any(len(group) > 1 for _, group in groups)
     dead = any(layer.dead_outputs or layer.dead_inputs for layer in layers)
     patterns = any(layer.pattern for layer in layers)
@@ -98,7 +95,7 @@ def _cells(
     def number(count: int) -> str:
         return f"{count:,}" if exact else short(count)
 
-    def row(name: str, group: Sequence["LayerCounts"], shape: str) -> list[str]:
+    def row(name: str, group: Sequence[LayerCounts], shape: str) -> list[str]:
         weights, nonzero = sum(la.weights for la in group), sum(la.nonzero for la in group)
         sparsity = (weights - nonzero) / weights if weights else 0.0
         size = sum((la.size for la in group), Size())
@@ -115,7 +112,7 @@ def _cells(
             found = {la.pattern for la in group}
             cells.append("/".join(sorted(found)) if len(found) == 1 else "mixed")
         cells += _sizes(size)
-        if audit.flops:
+        if report.flops:
             cells += [short(sum(la.flops[i] for la in group if la.flops)) for i in (0, 1)]
         return cells
 
@@ -125,17 +122,17 @@ def _cells(
     header += ["dead out/in"] if dead else []
     header += ["pattern"] if patterns else []
     header += ["dense", "bit mask"]
-    header += ["FLOPs", "sparse"] if audit.flops else []
+    header += ["FLOPs", "sparse"] if report.flops else []
     rows = [row(name, group, "x".join(map(str, group[0].shape))) for name, group in groups]
     selected = row("selected weights", layers, "") if layers else ["selected weights", "", *[""] * (len(header) - 2)]
-    everything = ["all parameters", "", number(audit.parameters), number(audit.parameters - audit.zeros)]
-    everything.append(f"{audit.sparsity_all:.2%}")
+    everything = ["all parameters", "", number(report.parameters), number(report.parameters - report.zeros)]
+    everything.append(f"{report.sparsity_all:.2%}")
     everything += [""] * (wide + dead + patterns)
     if accidental:
-        everything.insert(5 + wide, number(audit.accidental))
-    everything += _sizes(audit.size)
-    if audit.flops:
-        everything += [short(audit.flops.dense), short(audit.flops.sparse)]
+        everything.insert(5 + wide, number(report.accidental))
+    everything += _sizes(report.size)
+    if report.flops:
+        everything += [short(report.flops.dense), short(report.flops.sparse)]
     if patterns and layers:
         selected[header.index("pattern")] = ""
     return header, [*rows, selected, everything]
@@ -145,7 +142,7 @@ def _sizes(size: Size) -> list[str]:
     return [short(size.dense, "B"), short(size.bitmask, "B")]
 
 
-def _by_kind(layers: Sequence["LayerCounts"]) -> list[tuple[str, list["LayerCounts"]]]:
+def _by_kind(layers: Sequence[LayerCounts]) -> list[tuple[str, list[LayerCounts]]]:
     """Layers of one shape whose names differ in numbers alone, under a name with * for the numbers."""
     kinds: dict[tuple[str, tuple[int, ...]], list[LayerCounts]] = {}
     for layer in layers:

@@ -7,8 +7,8 @@ all it has; a run's title says which. ``seed=1`` and so on give the other seeds,
 from openwork.core.schedules import Constant, Linear
 from openwork.core.selection import matching
 from openwork.study.data.cifar10 import only_jpeg
-from openwork.study.experiments.origin import Pretrained
-from openwork.study.experiments.run import Run
+from openwork.study.runs.origin import Pretrained
+from openwork.study.runs.run import Run
 from openwork.study.tasks.cifar10 import Cifar10Vgg, Cifar10WideResNet
 from openwork.techniques.l0 import L0
 from openwork.techniques.variational_dropout import VariationalDropout

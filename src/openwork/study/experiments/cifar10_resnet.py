@@ -11,7 +11,7 @@ from openwork.core.masks.allocations import PerLayer
 from openwork.core.schedules import Constant, Cubic, Linear
 from openwork.core.selection import excluding
 from openwork.study.data.cifar10 import only_jpeg
-from openwork.study.experiments.run import Run
+from openwork.study.runs.run import Run
 from openwork.study.tasks.cifar10 import Cifar10ResNet
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude

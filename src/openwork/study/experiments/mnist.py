@@ -6,8 +6,8 @@
 from openwork.core.masks.allocations import ERK, GlobalRanking
 from openwork.core.schedules import Constant, Cubic, Linear
 from openwork.core.technique import Technique
-from openwork.study.experiments.origin import Pretrained
-from openwork.study.experiments.run import Run
+from openwork.study.runs.origin import Pretrained
+from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import MnistLeNet5Caffe, MnistLeNet300100
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0

@@ -1,7 +1,7 @@
 """A tiny Transformer learns to translate number words, dense and sparse, in a minute or two on one core each."""
 
 from openwork.core.schedules import Cubic, Linear
-from openwork.study.experiments.run import Run
+from openwork.study.runs.run import Run
 from openwork.study.tasks.number_words import NumberWords
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude

@@ -2,7 +2,7 @@
 
 from openwork.core.schedules import Cubic, Linear
 from openwork.core.technique import Technique
-from openwork.study.experiments.run import Run
+from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude

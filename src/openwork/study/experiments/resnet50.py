@@ -12,8 +12,8 @@ from openwork.core.schedules import Constant, Cubic, Linear
 from openwork.core.selection import excluding
 from openwork.core.technique import Technique
 from openwork.study.data.imagenet import IMAGES
-from openwork.study.experiments.run import Run
 from openwork.study.experiments.scratch import lottery_tickets, scratch
+from openwork.study.runs.run import Run
 from openwork.study.tasks.imagenet import BATCH, EPOCHS, STEPS, ImageNetResNet
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude

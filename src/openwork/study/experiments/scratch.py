@@ -5,8 +5,8 @@ Each function returns runs that keep a sparse run's zeros from the first step to
 
 from dataclasses import replace
 
-from openwork.study.experiments.origin import LotteryTicket, Origin, Scratch
-from openwork.study.experiments.run import Run
+from openwork.study.runs.origin import LotteryTicket, Origin, Scratch
+from openwork.study.runs.run import Run
 
 
 def lottery_tickets(run: Run, replicas: int = 5) -> list[Run]:

@@ -12,8 +12,8 @@ from openwork.core.masks.allocations import PerLayer
 from openwork.core.schedules import AveragedCubic, Cubic, Linear, Schedule
 from openwork.core.selection import excluding
 from openwork.core.technique import Technique
-from openwork.study.experiments.run import Run
 from openwork.study.experiments.scratch import lottery_tickets, scratch
+from openwork.study.runs.run import Run
 from openwork.study.tasks.wmt import TextTranslation
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude

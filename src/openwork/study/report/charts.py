@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from openwork.study.evaluation.metric import BLEU, Metric
+from openwork.study.published.overlay import Overlay
 from openwork.study.report.style import Axis, ValueAxis, interval_text, left_axis, require_study_extra, score_axis
 from openwork.study.report.tables import drawn
 from openwork.study.results.fronts import fronts
-from openwork.study.results.overlay import Overlay
 from openwork.study.results.result import Result
 from openwork.study.results.score import metric_of
 from openwork.study.results.statistics import Point

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from openwork.study.evaluation.metric import Metric
+from openwork.study.published.overlay import BANDS, Band, bands
 from openwork.study.report.charts import hiding
 from openwork.study.report.style import left_axis, percent, require_study_extra, score_axis
 from openwork.study.results.budget import budgets, expected_best, reaching
-from openwork.study.results.overlay import BANDS, Band, bands
 
 if TYPE_CHECKING:
     from openwork.study.report.style import Chart

@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 
 from openwork.study.evaluation.metric import BLEU, Metric
+from openwork.study.published.overlay import overlay, own_bands, paper_model
 from openwork.study.report.charts import front_values, run_values, trade_off
 from openwork.study.report.curves import band_lines, budget_curves, scratch_chart
 from openwork.study.report.html import Page, columns, draw
@@ -22,7 +23,6 @@ from openwork.study.report.tables import (
 )
 from openwork.study.results.frontier import by_seed, hypervolume
 from openwork.study.results.fronts import FEW
-from openwork.study.results.overlay import overlay, own_bands, paper_model
 from openwork.study.results.result import Environment, Result
 from openwork.study.results.statistics import (
     Point,

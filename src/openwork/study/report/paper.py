@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openwork.study.files import write_text
+from openwork.study.published.comparison import sweep
+from openwork.study.published.findings import findings
+from openwork.study.published.reconcile import baseline
+from openwork.study.published.rows import Published, checkpoints, read
 from openwork.study.report.charts import hiding
 from openwork.study.report.curves import scratch_chart
 from openwork.study.report.html import Page, draw
 from openwork.study.report.style import left_axis, require_study_extra
 from openwork.study.results.budget import budgets
-from openwork.study.results.comparison import sweep
-from openwork.study.results.findings import findings
 from openwork.study.results.frontier import frontier
-from openwork.study.results.published import Published, checkpoints, read
-from openwork.study.results.reconcile import baseline
 
 if TYPE_CHECKING:
     from openwork.study.report.style import Chart

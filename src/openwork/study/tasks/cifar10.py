@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from openwork.core.sparsifier import Sparsifier
 from openwork.study.data import cifar10
 from openwork.study.data.batches import cropped_batches
 from openwork.study.data.images import Images, on_device
@@ -21,7 +22,7 @@ from openwork.study.data.whitening import whitened
 from openwork.study.models.resnet import ResNet
 from openwork.study.models.vgg import VggLike
 from openwork.study.models.wide_resnet import WideResNet
-from openwork.study.tasks.classification import ImageClassification, channels_last, decayed, kernels_decayed
+from openwork.study.tasks.classification import ImageClassification, channels_last, decayed, kernels
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class Cifar10Vgg(Cifar10):
         """Pixels of 0-255, ZCA-whitened."""
         return _whitened(device, self.jpeg)
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
         """Adam; its weight decay is the gradient of ``l2`` times the sum of squares."""
-        return torch.optim.Adam(decayed(model, 2 * self.l2), lr=self.peak_learning_rate, fused=True)
+        return torch.optim.Adam(decayed(model, sparsifier, 2 * self.l2), lr=self.peak_learning_rate, fused=True)
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,9 @@ class Cifar10WideResNet(Cifar10):
         """Images cropped from 40x40, padded with black, mirrored every other time, then normalised."""
         return _augmented(self.data(device)[0], self.batch_size, seed, start)
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
         """SGD with Nesterov momentum."""
-        groups = decayed(model, self.weight_decay)
+        groups = decayed(model, sparsifier, self.weight_decay)
         return torch.optim.SGD(groups, lr=self.peak_learning_rate, momentum=0.9, nesterov=True, fused=True)
 
     def learning_rate(self, progress: float) -> float:
@@ -152,9 +153,9 @@ class Cifar10ResNet(Cifar10):
         augmented = _augmented(_normalized(device, self.jpeg)[0], self.batch_size, seed, start)
         return ((_twice_as_large(images), labels) for images, labels in augmented)
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
         """SGD with Nesterov momentum."""
-        groups = kernels_decayed(model, self.weight_decay, random=self.decay_random)
+        groups = decayed(model, sparsifier, self.weight_decay, among=kernels, means=self.decay_random)
         return torch.optim.SGD(groups, lr=self.peak_learning_rate, momentum=0.9, nesterov=True, fused=True)
 
     def learning_rate(self, progress: float) -> float:

@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from openwork.core.optimizers import Groups, parameter_groups
+from openwork.core.selection import Select, all_parameters
+from openwork.core.sparsifier import Sparsifier
 from openwork.study.data.batches import ordered_batches, shuffled_batches
 from openwork.study.data.images import Images
 from openwork.study.evaluation.metric import ACCURACY
@@ -28,7 +30,7 @@ class ImageClassification(Task, ABC):
     def data(self, device: torch.device) -> tuple[Images, Images]:
         """Training and test images on the device, as `batches` and `logits` take them."""
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
         """Adam over all parameters."""
         return torch.optim.Adam(model.parameters(), lr=self.peak_learning_rate, fused=True)
 
@@ -75,39 +77,28 @@ def channels_last(model: nn.Module) -> nn.Module:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def decayed(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer that decays all parameters but those of random variables.
+def decayed(
+    model: nn.Module,
+    sparsifier: Sparsifier | None,
+    weight_decay: float,
+    *,
+    among: Select = all_parameters,
+    means: bool = False,
+) -> Groups:
+    """Parameter groups for an optimizer that decays all parameters ``among`` the model's but random weights.
 
-    Weight decay is a prior. A weight that is a random variable has that of its technique, and what is learned besides,
-    on the submodule ``reparam``, is no weight: the optimizer decays neither.
+    Args:
+        model: The model.
+        sparsifier: What makes it sparse, None for a dense one.
+        weight_decay: That of the decayed parameters.
+        among: Which parameters are decayed.
+        means: Also the means of random weights, which otherwise have the decay of their technique alone.
     """
-    means, learned = _random(model)
-    return _groups(model, weight_decay, [p for p in model.parameters() if id(p) not in means | learned])
+    if sparsifier is None:
+        return parameter_groups(model, weight_decay, decayed=among, spared=())
+    return sparsifier.parameter_groups(weight_decay, decayed=among, means=means)
 
 
-def kernels_decayed(model: nn.Module, weight_decay: float, *, random: bool) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer that decays matrices and kernels alone, not norms and biases.
-
-    random: also the means of random variables, which otherwise have the decay of their technique alone.
-    """
-    means, learned = _random(model)
-    spared = learned if random else means | learned
-    return _groups(model, weight_decay, [p for p in model.parameters() if p.dim() > 1 and id(p) not in spared])
-
-
-def _random(model: nn.Module) -> tuple[set[int], set[int]]:
-    """The ids of the parameters that are means of random variables, and of what is learned besides."""
-    means: set[int] = set()
-    others: set[int] = set()
-    for module in model.modules():
-        if isinstance(learned := module._modules.get("reparam"), nn.ModuleDict):
-            others |= {id(parameter) for parameter in learned.parameters()}
-            means |= {id(module._parameters[leaf]) for leaf in learned}
-    return means, others
-
-
-def _groups(model: nn.Module, weight_decay: float, chosen: list[nn.Parameter]) -> list[dict[str, Any]]:
-    ids = {id(parameter) for parameter in chosen}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in ids]
-    decays = ((chosen, weight_decay), (rest, 0.0))
-    return [{"params": parameters, "weight_decay": decay} for parameters, decay in decays if parameters]
+def kernels(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
+    """True for matrices and kernels, not for norms and biases."""
+    return parameter.dim() > 1

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from openwork.core.sparsifier import Sparsifier
 from openwork.study.data import imagenet
 from openwork.study.data.loader import ImageBatch, evaluation_batches, training_batches
 from openwork.study.data.order import share
@@ -17,7 +18,7 @@ from openwork.study.data.records import Records, open_records
 from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.models.resnet import ResNet, from_hugging_face
 from openwork.study.processes import rank, sum_over_processes, world_size
-from openwork.study.tasks.classification import channels_last, kernels_decayed
+from openwork.study.tasks.classification import channels_last, decayed, kernels
 from openwork.study.tasks.task import Parts, Task
 
 BATCH, STEPS = 1024, 128_000
@@ -83,9 +84,9 @@ class ImageNetResNet(Task):
         """A state dict of torchvision's or Hugging Face's ResNet under the names of `model`'s."""
         return from_hugging_face(state)
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
         """SGD with Nesterov momentum."""
-        groups = kernels_decayed(model, self.weight_decay, random=self.decay_random)
+        groups = decayed(model, sparsifier, self.weight_decay, among=kernels, means=self.decay_random)
         return torch.optim.SGD(groups, lr=self.learning_rate(0), momentum=0.9, nesterov=True, fused=True)
 
     def learning_rate(self, progress: float) -> float:

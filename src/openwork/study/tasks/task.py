@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from openwork.core.sparsifier import Sparsifier
 from openwork.study.evaluation.metric import Metric
 
 if TYPE_CHECKING:
@@ -57,8 +58,14 @@ class Task(ABC):
         """A freshly initialised model; draws from torch's global generator."""
 
     @abstractmethod
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer of all the model's parameters, made after what is sparse has been added to the model."""
+    def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
+        """The optimizer of all the model's parameters.
+
+        Args:
+            model: The model, with what a technique has added to it.
+            sparsifier: What makes it sparse, None for a dense one; its `Sparsifier.parameter_groups` are for an
+                optimizer with weight decay.
+        """
 
     @abstractmethod
     def learning_rate(self, progress: float) -> float:

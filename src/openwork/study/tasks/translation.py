@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from openwork.core.sparsifier import Sparsifier
 from openwork.study.data.packing import Packed, batch_of, by_length, packed_batches
 from openwork.study.data.vocabulary import EOS, PADDING, Vocabulary
 from openwork.study.evaluation.beam import ALPHA, BEAM, EXTRA_LENGTH, beam_search
@@ -91,7 +92,7 @@ class Translation(Task, ABC):
             fingerprint=vocabulary.fingerprint,
         )
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
         """Adam over all parameters."""
         return torch.optim.Adam(
             model.parameters(), lr=self.peak_learning_rate, betas=(0.9, 0.997), eps=1e-9, fused=True

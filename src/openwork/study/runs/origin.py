@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from openwork.study.experiments.run import Run
+    from openwork.study.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from openwork.core.selection import Select, weight_matrices
 from openwork.core.technique import Technique
-from openwork.study.experiments.config import canonical, describe, inside
-from openwork.study.experiments.origin import Origin
+from openwork.study.runs.config import canonical, describe, inside
+from openwork.study.runs.origin import Origin
 from openwork.study.tasks.task import Task
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from openwork.inspect.torch_file import load_torch
+from openwork.formats.torch_file import load_torch
 
 # Under which key training programs put the model: the first that is there is taken.
 _MODEL_KEYS = ("model", "state_dict", "model_state_dict", "module", "net", "network", "params", "weights")

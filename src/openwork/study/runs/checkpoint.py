@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from openwork.core.sparsifier import Sparsifier
-from openwork.inspect.torch_file import load_torch
+from openwork.formats.torch_file import load_torch
 from openwork.study.files import write_atomically
 from openwork.study.models.transformer import Transformer
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.batchnorm import recalibrate_batchnorm
-from openwork.study.experiments.run import Run
+from openwork.study.runs.run import Run
 from openwork.study.tasks.task import Parts, Task
 
 

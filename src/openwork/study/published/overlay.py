@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from openwork.study.results.published import table
+from openwork.study.published.rows import table
 from openwork.study.results.result import Result
 
 # Our names for the techniques of the tables.

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from openwork.study.experiments.config import from_plain, packages, to_plain
-from openwork.study.experiments.run import Run
-from openwork.study.experiments.sweep import Options, Outcome, attempt
+from openwork.study.runs.config import from_plain, packages, to_plain
+from openwork.study.runs.run import Run
+from openwork.study.sweeps.sweep import Options, Outcome, attempt
 
 try:
     import ray

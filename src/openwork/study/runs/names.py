@@ -7,10 +7,10 @@ from typing import Any
 import openwork
 
 PLACES = {
-    "Run": "openwork.study.experiments.run:Run",
-    "Pretrained": "openwork.study.experiments.origin:Pretrained",
-    "LotteryTicket": "openwork.study.experiments.origin:LotteryTicket",
-    "Scratch": "openwork.study.experiments.origin:Scratch",
+    "Run": "openwork.study.runs.run:Run",
+    "Pretrained": "openwork.study.runs.origin:Pretrained",
+    "LotteryTicket": "openwork.study.runs.origin:LotteryTicket",
+    "Scratch": "openwork.study.runs.origin:Scratch",
     "DigitsLeNet300100": "openwork.study.tasks.lenet:DigitsLeNet300100",
     "MnistLeNet300100": "openwork.study.tasks.lenet:MnistLeNet300100",
     "MnistLeNet5Caffe": "openwork.study.tasks.lenet:MnistLeNet5Caffe",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from openwork.study.results.published import Published, checkpoints, of, table
+from openwork.study.published.rows import Published, checkpoints, of, table
 
 _ROUNDING = 0.005 + 1e-9  # the README prints two decimals
 _WINDOW = 0.0034  # the widest window of sparsity that fits every model the README lists

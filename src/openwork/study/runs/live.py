@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from openwork.core.schedules import Constant
 from openwork.core.selection import Select, find_weights
 from openwork.core.sparsifier import Sparsifier, sparsify
-from openwork.study.experiments.checkpoint import load_model, mismatch, model_state, read_checkpoint
-from openwork.study.experiments.config import TRUSTED, canonical, from_plain, override
-from openwork.study.experiments.origin import Origin
-from openwork.study.experiments.run import Run
+from openwork.study.runs.checkpoint import load_model, mismatch, model_state, read_checkpoint
+from openwork.study.runs.config import TRUSTED, canonical, from_plain, override
+from openwork.study.runs.origin import Origin
+from openwork.study.runs.run import Run
 from openwork.study.training.loop import Objective
 from openwork.techniques.magnitude import GradualMagnitude
 

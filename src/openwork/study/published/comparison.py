@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from openwork.study.published.rows import Published, of, table, written
 from openwork.study.results.budget import expected_best, reaching
-from openwork.study.results.published import Published, of, table, written
 
 LEVELS = {"transformer": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98), "resnet50": (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)}
 RANKED = ("magnitude_pruning", "variational_dropout", "l0_regularization")

@@ -26,9 +26,9 @@ STATE = {"a.weight": torch.arange(12.0).view(3, 4), "a.bias": torch.zeros(3)}
 def counted(path: Path) -> None:
     """A report or a ValueError; any other exception fails the test."""
     with contextlib.suppress(ValueError):
-        audit = ow.audit(path)
-        assert 0 <= audit.zeros <= audit.parameters
-        assert str(audit)
+        report = ow.report(path)
+        assert 0 <= report.zeros <= report.parameters
+        assert str(report)
 
 
 def saved(path: Path) -> bytes:
@@ -151,7 +151,7 @@ def test_small_files_do_not_take_much_memory(tmp_path):
 
 def test_an_expanded_tensor_in_a_small_file_has_a_right_answer(tmp_path):
     torch.save({"w": torch.zeros(1).expand(1 << 20, 1 << 20)}, tmp_path / "x.pt")
-    assert ow.audit(tmp_path / "x.pt").zeros == 1 << 40
+    assert ow.report(tmp_path / "x.pt").zeros == 1 << 40
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -165,9 +165,9 @@ def test_sparse_indices_out_of_range_are_refused(tmp_path, compressed):
             content = old.read(entry)
             far = struct.pack("<q", 1 << 28) * (len(content) // 8)
             new.writestr(entry.filename, far if entry.filename.endswith("data/0") else content)
-    assert ow.audit(tmp_path / "sound.pt").zeros == 12
+    assert ow.report(tmp_path / "sound.pt").zeros == 12
     with pytest.raises(ValueError, match="is not a readable torch checkpoint"):
-        ow.audit(tmp_path / "x.pt")
+        ow.report(tmp_path / "x.pt")
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path):
@@ -180,10 +180,10 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
     for new in (True, False):
         torch.save({"model": Attack()}, tmp_path / "attack.pt", _use_new_zipfile_serialization=new)
         with pytest.raises(ValueError, match=r"it would import \S*open; save model.state_dict\(\)"):
-            ow.audit(tmp_path / "attack.pt")
+            ow.report(tmp_path / "attack.pt")
     torch.save(nn.Linear(2, 2), tmp_path / "module.pt")
     with pytest.raises(ValueError, match=r"it would import torch\S*Linear; save model.state_dict\(\) instead"):
-        ow.audit(tmp_path / "module.pt")
+        ow.report(tmp_path / "module.pt")
     assert not marker.exists()
 
 
@@ -193,4 +193,4 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
 def test_an_index_stays_in_its_folder(tmp_path, shard):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
     with pytest.raises(ValueError, match="which is no file of its own folder; copy the folder again"):
-        ow.audit(tmp_path)
+        ow.report(tmp_path)

@@ -16,13 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
-from openwork.study.experiments.claim import ClaimedError
-from openwork.study.experiments.execute import execute, refuse_old
-from openwork.study.experiments.run import Run, with_prerequisites
 from openwork.study.files import no_space, write_text, writing
 from openwork.study.results.history import read_metrics
 from openwork.study.results.result import FORMAT, Result
 from openwork.study.results.store import read_failure, read_result
+from openwork.study.runs.claim import ClaimedError
+from openwork.study.runs.execute import execute, refuse_old
+from openwork.study.runs.run import Run, with_prerequisites
 
 CRASHES = 3  # deaths of its process, without a further checkpoint, after which a run has failed
 CLAIMED_SECONDS = 2.0  # until a run that another process trains is looked at again

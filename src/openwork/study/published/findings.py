@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-from openwork.study.results.comparison import LEVELS, RANKED, sweep, verdict
+from openwork.study.published.comparison import LEVELS, RANKED, sweep, verdict
+from openwork.study.published.reconcile import Disagreement, reconcile
+from openwork.study.published.rows import Published, of
 from openwork.study.results.frontier import hypervolume, score_at
-from openwork.study.results.published import Published, of
-from openwork.study.results.reconcile import Disagreement, reconcile
 
 _MODELS = {"transformer": "Transformer, BLEU", "resnet50": "ResNet-50, top-1 in %"}
 _SHORT = {

@@ -19,25 +19,25 @@ from torch import Tensor
 
 from openwork.core.masks.check import DivergedError
 from openwork.inspect.flops import count_flops
-from openwork.inspect.report import audit
-from openwork.study.experiments.checkpoint import (
+from openwork.inspect.report import report
+from openwork.study.files import remove_leftovers, write_atomically, write_text, writing
+from openwork.study.processes import barrier
+from openwork.study.results.history import snapshot_steps, write_snapshot
+from openwork.study.results.result import FORMAT, Result, parsed
+from openwork.study.results.store import read_result
+from openwork.study.runs.checkpoint import (
     load_model,
     load_training,
     read_checkpoint,
     training_state,
     write_weights,
 )
-from openwork.study.experiments.claim import claim
-from openwork.study.experiments.config import canonical, to_plain
-from openwork.study.experiments.environment import environment
-from openwork.study.experiments.expected_flops import expected_flops
-from openwork.study.experiments.live import Live, compiled, prepare
-from openwork.study.experiments.run import Run, with_prerequisites
-from openwork.study.files import remove_leftovers, write_atomically, write_text, writing
-from openwork.study.processes import barrier
-from openwork.study.results.history import snapshot_steps, write_snapshot
-from openwork.study.results.result import FORMAT, Result, parsed
-from openwork.study.results.store import read_result
+from openwork.study.runs.claim import claim
+from openwork.study.runs.config import canonical, to_plain
+from openwork.study.runs.environment import environment
+from openwork.study.runs.expected_flops import expected_flops
+from openwork.study.runs.live import Live, compiled, prepare
+from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.tasks.task import check_metric, final_metrics
 from openwork.study.training.loop import train
 
@@ -120,7 +120,7 @@ def _train(
     dense = count_flops(live.finalized_copy(), run.task.example(live.device)) if live.sparsifier else None
     if 0 in kept:
         write_snapshot(folder, 0, live.finalized_weights())
-    optimizer = run.task.optimizer(live.model)
+    optimizer = run.task.optimizer(live.model, live.sparsifier)
     if live.sparsifier:
         live.sparsifier.attach(optimizer)
     step, seconds, rows = _resume(live, optimizer, folder)
@@ -235,7 +235,7 @@ def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bo
     }
     if finished:
         plain = live.finalized_copy()
-        counts = audit(plain, select=run.select)
+        counts = report(plain, select=run.select)
         before = {**final_metrics(run.task, live.model, live.device), "sparsity": live.sparsity()}
         after = {**final_metrics(run.task, plain, live.device), "sparsity": counts.sparsity}
         finished = _finite(before) and _finite(after)

@@ -10,10 +10,10 @@ from statistics import median
 
 import torch
 
-from openwork.study.experiments.live import prepare
-from openwork.study.experiments.run import Run, with_prerequisites
-from openwork.study.experiments.sweep import completed_steps, known_outcome
 from openwork.study.results.store import read_results
+from openwork.study.runs.live import prepare
+from openwork.study.runs.run import Run, with_prerequisites
+from openwork.study.sweeps.sweep import completed_steps, known_outcome
 from openwork.study.training.loop import train
 
 WARM_UP, MEASURED = 3, 20  # steps
@@ -80,7 +80,7 @@ def prices(
 def measured_step_ms(run: Run, device: torch.device) -> float:
     """The median time of the run's first steps after a warm-up, in milliseconds, on this machine."""
     live = prepare(run, device)
-    optimizer = run.task.optimizer(live.model)
+    optimizer = run.task.optimizer(live.model, live.sparsifier)
     if live.sparsifier:
         live.sparsifier.attach(optimizer)
     ends: list[float] = []

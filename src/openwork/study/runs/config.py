@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from types import FunctionType
 from typing import Any
 
-from openwork.study.experiments.names import name_of, named
+from openwork.study.runs.names import name_of, named
 
 TRUSTED = ("torch",)
 """The packages beside openwork itself that a description may always name."""

@@ -1,0 +1,1 @@
+"""Reading files of others, without executing anything in them."""

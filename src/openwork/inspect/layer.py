@@ -1,0 +1,64 @@
+"""Counting one weight tensor."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import Tensor
+
+from openwork.core.sharded import is_sharded
+from openwork.inspect.counts import LayerCounts
+from openwork.inspect.size import size_of
+from openwork.inspect.structure import count_nonzero, count_structure
+
+T = TypeVar("T")
+_ACCIDENTAL = 0.01  # no one prunes less than 1 % of a tensor; initialisation and padding rows leave less
+
+
+def count_layer(
+    name: str,
+    stored: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    flops: tuple[int, int] | None,
+    also: tuple[str, ...],
+) -> LayerCounts:
+    """The counts of one weight tensor.
+
+    Args:
+        name: Its first name.
+        stored: The tensor as it is.
+        weight: The same with the outputs first.
+        mask: True where a sparsifier keeps a weight, where it is known.
+        flops: (dense, sparse) for an example, where there is one.
+        also: Other names of the same memory.
+    """
+    whole = weight.dim() > 1 and not weight.is_meta and not is_sharded(weight)
+    found = counted(name, weight, count_structure) if whole else None
+    nonzero = found.nonzero if found else counted(name, stored, count_nonzero)
+    zeros = stored.numel() - nonzero
+    accidental = zeros if zeros < _ACCIDENTAL * stored.numel() else 0
+    if mask is not None:
+        accidental = int((mask.bool() & (stored.detach() == 0)).count_nonzero())
+    return LayerCounts(
+        name,
+        tuple(stored.shape),
+        stored.numel(),
+        nonzero,
+        str(stored.dtype).removeprefix("torch."),
+        size_of(stored, nonzero),
+        accidental,
+        found.dead_outputs if found else None,
+        found.dead_inputs if found else None,
+        found.groups if found else {},
+        found.blocks if found else {},
+        flops,
+        also,
+    )
+
+
+def counted(name: str, tensor: Tensor, count: Callable[[Tensor], T]) -> T:
+    """What ``count`` makes of the tensor. Raises ValueError, with the name, where torch cannot."""
+    try:
+        return count(tensor.detach())
+    except (ValueError, RuntimeError) as error:  # torch's, for a layout or type that it cannot compare with zero
+        raise ValueError(f"cannot count the zeros of {name}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,1 @@
+"""The published results, and ours beside them."""

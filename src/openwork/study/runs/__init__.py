@@ -1,0 +1,1 @@
+"""One training: what identifies it, and how it is executed, resumed and claimed."""
