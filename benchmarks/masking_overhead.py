@@ -61,6 +61,12 @@ def masked(hidden: Hidden) -> Variant:
     return prepare
 
 
+def regrown(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.Module, Attach]:
+    """RigL between two of its updates: its gradients are evidence in no measured step."""
+    technique = ow.RigL(ow.Constant(SPARSITY, every=100_000, stop=100_000))
+    return model, ow.sparsify(model, technique, select=ow.matching(*prunable(model))).attach
+
+
 def torch_prune(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.Module, Attach]:
     """Masks in the forward, by torch.nn.utils.prune."""
     for name in prunable(model):
@@ -89,6 +95,7 @@ VARIANTS: dict[str, Variant] = {
     "openwork hidden=frozen": masked("frozen"),
     "openwork hidden=trained": masked("trained"),
     "openwork hidden=lost": masked("lost"),
+    "openwork RigL": regrown,
     "torch.nn.utils.prune": torch_prune,
     "torch.ao.pruning": ao_pruning,
     "NNCF": nncf_magnitude,
