@@ -1,8 +1,8 @@
-"""A trained Transformer's decoder, one token at a time: what it computed for earlier tokens is kept.
+"""A trained Transformer's decoder, one token at a time: it keeps what it computed for earlier tokens.
 
-Weights are read once, so that one which has to be computed is not computed anew for every token, and query, key and
-value are one product. All prefixes of a sentence lie in one cache that is never reordered: a prefix that goes on from
-another takes over its mask, which says whose tokens it sees.
+Weights are read once, so that a reparametrized one is not computed again for every token, and query, key and value are
+one product. All prefixes of a sentence lie in one cache that is never reordered: a prefix that continues another takes
+over its mask, which says whose tokens it sees.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,15 @@ class _Layer:
 
 
 class Incremental:
-    """The decoder's weights in ``dtype``; `begin` starts a batch. The model has to be in evaluation mode."""
+    """The decoder's weights in ``dtype``; `begin` starts a batch.
+
+    Args:
+        model: A Transformer in evaluation mode.
+        dtype: Of the weights and of the computation.
+
+    Raises:
+        ValueError: For a model in training mode.
+    """
 
     def __init__(self, model: Transformer, dtype: torch.dtype = torch.float32) -> None:
         if model.training:
@@ -59,7 +67,12 @@ class Incremental:
         self.memory = torch.cat(memory).to(dtype)  # keys and values of all layers at once
 
     def begin(self, source: Tensor, beam: int) -> "Prefixes":
-        """Empty translations, ``beam`` of each row of ``source`` (3, N, S), one sentence a row."""
+        """Empty translations of the sentences of a batch.
+
+        Args:
+            source: (3, N, S), one sentence a row.
+            beam: How many translations of each sentence.
+        """
         with torch.autocast(source.device.type, self.dtype, enabled=self.dtype != torch.float32):
             encoded = self.model.encode(source)
         return Prefixes(self, F.linear(encoded.to(self.dtype), self.memory), source[0], beam)
@@ -82,8 +95,9 @@ class Prefixes:
     def step(self, tokens: Tensor | None = None, parents: Tensor | None = None) -> Tensor:
         """Logits (N, beam, vocabulary) of what follows; float32.
 
-        tokens: (N, beam), appended to the prefixes ``parents`` (N, beam) of their sentence, 0 to beam - 1; without
-        them, what follows the empty prefix.
+        Args:
+            tokens: (N, beam), appended to the prefixes ``parents``; without them, what follows the empty prefix.
+            parents: (N, beam), numbers of prefixes of the same sentence, 0 to beam - 1.
         """
         decoder, model = self.decoder, self.decoder.model
         sentences = self.mask.shape[0]
@@ -104,7 +118,7 @@ class Prefixes:
         return F.linear(_norm(model.decoder_norm, x), decoder.embedding).float()
 
     def keep(self, sentences: Tensor) -> None:
-        """Goes on with the sentences of these indices only."""
+        """Goes on with only the sentences of these indices."""
         self.memory, self.mask = self.memory.index_select(1, sentences), self.mask.index_select(0, sentences)
         self.cache, self.seen = self.cache.index_select(1, sentences), self.seen.index_select(0, sentences)
 
