@@ -1,8 +1,8 @@
 """A trained Transformer's decoder, one token at a time: it keeps what it computed for earlier tokens.
 
-Weights are read once, so that a reparametrized one is not computed again for every token, and query, key and value are
-one product. All prefixes of a sentence lie in one cache that is never reordered: a prefix that continues another takes
-over its mask, which says whose tokens it sees.
+Weights are read once, so that a weight that must be computed is not computed again for every token, and query, key and
+value are one product. All prefixes of a sentence lie in one cache that is never reordered: a prefix that continues
+another takes over its mask, which says whose tokens it sees.
 """
 
 from dataclasses import dataclass
