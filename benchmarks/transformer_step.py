@@ -2,8 +2,8 @@ r"""A training step of Transformer-base on packed rows: beside PyTorch's nn.Tran
 other ways to keep the sentences of a row apart.
 
 Every variant is measured against the dense model, compiled alike, in blocks of steps that take turns: rows of 256
-tokens of several sentences, dropout 0.1, bfloat16 autocast on a GPU, Adam. Each variant is the loss, the backward pass, the
-optimizer's step and the technique's own work. A variant that does not run is named on stderr with its error.
+tokens of several sentences, dropout 0.1, bfloat16 autocast on a GPU, Adam. Each variant is the loss, the backward pass,
+the optimizer's step and the technique's own work. A variant that does not run is named on stderr with its error.
 
     python benchmarks/transformer_step.py --device cuda [--tokens 2048] [--variants NAME ...]
     python benchmarks/transformer_step.py --tokens 64 --length 16 --width 32 --layers 1 --vocabulary 50 \

@@ -29,7 +29,7 @@ _Row = tuple[list[int], list[int], list[int], list[int]]  # source ids and segme
 
 @dataclass
 class Counts:
-    """What became of the pairs of a corpus."""
+    """How many pairs of a corpus were read, and how many were left out and why."""
 
     pairs: int = 0
     empty: int = 0

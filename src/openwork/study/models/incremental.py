@@ -79,7 +79,14 @@ class Incremental:
 
 
 class Prefixes:
-    """Beginnings of translations, ``beam`` of each sentence, that grow together."""
+    """Beginnings of translations that grow together.
+
+    Args:
+        decoder: The weights.
+        memory: Keys and values of the source for all layers, (N, S, 2 * layers * width).
+        source: Ids of the source, (N, S).
+        beam: How many beginnings of each sentence.
+    """
 
     def __init__(self, decoder: Incremental, memory: Tensor, source: Tensor, beam: int) -> None:
         self.decoder, self.beam = decoder, beam
@@ -136,7 +143,7 @@ class Prefixes:
         seen = self.seen[..., :places]
         mixed = F.scaled_dot_product_attention(q, keys[:, :, :places], values[:, :, :places], attn_mask=seen)
         x = x + F.linear(mixed.transpose(1, 2).flatten(2), layer.own_output)
-        # The prefixes of a sentence look at one copy of it, as if they were the positions of one row.
+        # The prefixes of a sentence share one copy of it, as if they were the positions of one row.
         q = split(F.linear(_norm(layer.norms[1], x), layer.query), heads)
         keys, values = self.memory[2 * number], self.memory[2 * number + 1]
         mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=self.mask)

@@ -126,7 +126,10 @@ class Transformer(nn.Module):
 
 
 class Layer(nn.Module):
-    """Self-attention, in a decoder attention to the source, too, and a feed-forward network, each after a norm."""
+    """Self-attention, in a decoder attention to the source, too, and a feed-forward network, each after a norm.
+
+    The arguments are those of `Transformer`; ``decoder`` adds the attention to the source.
+    """
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ _WINDOW = 0.0034  # the widest window of sparsity that fits every model the READ
 
 @dataclass(frozen=True)
 class Disagreement:
-    """One statement of the README that the rows do not bear out, or one that they surpass."""
+    """One statement of the README that the rows do not support, or one that they surpass."""
 
     model: str
     technique: str

@@ -203,7 +203,7 @@ def _repaired(results: list[Published], model: str, technique: str) -> list[Publ
     if model == "transformer":
         pairs = [(r, relabelled(r.settings)) for r in results]
         return [r if new == r.settings else replace(r, settings=new, printed=r.text) for r, new in pairs]
-    # Label smoothing is 0 or 0.1; any other number says that its heading stands over the weight decay.
+    # Label smoothing is 0 or 0.1; any other number shows that its heading stands over the weight decay.
     if any(r.settings["label_smoothing"] not in (0.0, 0.1) for r in results):
         swap = {"label_smoothing": "weight_decay", "weight_decay": "label_smoothing"}
         return [

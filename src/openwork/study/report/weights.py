@@ -119,7 +119,13 @@ def strip(panels: Sequence[Panel], steps: Mapping[int, int], title: str) -> Imag
 
 
 def frames(panels: Sequence[Panel], steps: Sequence[int], title: str) -> list[Image]:
-    """The pictures of an animation of the same: one for each step, its panels side by side."""
+    """The pictures of an animation of the same: one for each step, its panels side by side.
+
+    Args:
+        panels: The pieces to show.
+        steps: Those of all snapshots.
+        title: Of every picture.
+    """
     from PIL import Image, ImageDraw
 
     sheets = []

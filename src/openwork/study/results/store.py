@@ -183,7 +183,7 @@ def _kind(column: str) -> str:
 
 
 def write_table(header: Sequence[str], lines: Iterable[Sequence[object]], path: Path) -> None:
-    """Writes a CSV to `path`, replacing it in one step. None and NaN become empty cells."""
+    """Writes a CSV to `path`, replacing it in one step; None and NaN become empty cells."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
