@@ -1,4 +1,4 @@
-"""One checkpoint at many thresholds: rows and points of their own, which cost no training."""
+"""One checkpoint at many thresholds: separate rows and points, which cost no training."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What the published rows say, as Markdown: the README beside its CSV files, and the order at equal tuning budget."""
+"""The findings from the published rows, as Markdown, with the order of the techniques at equal tuning budget."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -42,14 +42,15 @@ def findings(results: Sequence[Published]) -> str:
         "In short (at how many levels; `open` where it depends on rows that are missing):",
         "\n".join(_in_short(results, aimed=aimed) for aimed in (True, False)),
         "The difference: pruning is told its sparsity, variational dropout and L0 are not. A budget for one level "
-        "favours pruning; where one sweep is to serve every level, pruning spends most of it on the other ones.",
+        "favours pruning; where one sweep serves every level, pruning spends most of it on the other ones.",
         "In full, with the budget for each level:",
         _answers(results),
         _METHOD,
         "![Expected best score of n random settings, by model and sparsity](budget.png)",
         *(_table(results, model, n) for model in LEVELS for n in _BUDGETS),
         "## The best of all settings",
-        "Each frontier at equal sparsity, read between its points and not beyond them. Who tried more is favoured.",
+        "Each frontier at equal sparsity, read between its points and not beyond them. This favours whoever tried "
+        "more.",
         _fronts(results),
         "One number for a frontier, its hypervolume: the area below it. Reference point: sparsity 0, score 0.",
         _volumes(results),
@@ -72,14 +73,14 @@ _METHOD = """\
 How it is counted: n settings are drawn at random, without replacement, and the best one is kept; the tables
 give the expectation. Pruning draws from its settings at that sparsity, whose diverged runs (the rows that are
 missing) count as 0. The sparsity of variational dropout and L0 is an outcome, so they draw from all of their
-settings, and one that stays denser (by more than 0.003) counts as 0: a sweep of theirs serves all levels at once.
+settings, and one that stays denser (by more than 0.003) counts as 0: one sweep serves all levels at once.
 “Magnitude, all levels” is drawn in that way, too. A setting of variational dropout on the Transformer counts with
 its best threshold, which needs no training.
 
 Where rows are missing there are two figures, `low … high`. Low counts a trained setting without a row as 0; high
-draws from the settings with a row alone. Where the rows are hand-picked good ones, high flatters and low slights the
-technique. Of L0 on ResNet-50 only the best of each group may be at hand; its figures are then 0 and that best. `yes`
-and `no` hold in both readings, `open` depends on them. VD is variational dropout."""
+draws from the settings with a row alone. Where the rows are hand-picked good ones, high overstates and low understates
+the technique. Of L0 on ResNet-50 only the best of each group may be at hand; its figures are then 0 and that best.
+`yes` and `no` hold in both readings, `open` depends on them. VD is variational dropout."""
 
 
 def _in_short(results: Sequence[Published], *, aimed: bool, n: int = 20) -> str:
