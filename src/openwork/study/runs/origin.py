@@ -28,7 +28,7 @@ class Origin(ABC):
     @property
     @abstractmethod
     def zeros(self) -> "Run | None":
-        """The run whose zeros, when finalized, are kept from the first step to the last; None where no zeros are kept."""
+        """The run whose zeros, when finalized, are kept from the first step to the last; None keeps no zeros."""
 
     @property
     def initial_seed(self) -> int | None:
