@@ -1,4 +1,4 @@
-"""Batch norms' statistics, measured again on a run's training batches."""
+"""Batch norms' statistics, computed again from a run's training batches."""
 
 import json
 from dataclasses import replace
