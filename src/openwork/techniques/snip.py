@@ -19,6 +19,9 @@ class SNIP(MaskTechnique):
     ``SNIP(OneShot(0.9))`` prunes inside ``sparsify(..., calibrate=run)``, where ``run(model)`` calls ``backward()`` on
     the loss of a batch with some examples of each class. ``OneShot(0.9, at=1)`` takes the gradient of the first
     training step. With a `Cubic` each update ranks the weights that the last one left.
+
+    Args:
+        allocation: How the sparsity is spread over the tensors, by default by one ranking over all of them.
     """
 
     evidence: ClassVar[Evidence] = Evidence(gradients="at updates")
