@@ -47,7 +47,7 @@ def pickled(library: type[Library]) -> None:
     training.check_same(training.model, torch.load(file, weights_only=False))
 
 
-@habit(ROWS, "moving average", "an EMA `AveragedModel` of the sparse model is as sparse as it after three updates")
+@habit(ROWS, "moving average", "after three updates an EMA `AveragedModel` is as sparse as the model")
 def averaged(library: type[Library]) -> None:
     """Raises what is wrong."""
     training = Training(library).run(REACHED)
@@ -139,7 +139,7 @@ class Recomputed(nn.Module):
         return y
 
 
-@habit(ROWS, "activation checkpointing", "training with recomputed activations ends where training without ends")
+@habit(ROWS, "activation checkpointing", "training ends at the same weights as without recomputed activations")
 def checkpointed(library: type[Library]) -> None:
     """Raises what is wrong."""
     plain, recomputed = Training(library).run(), Training(library, wrap=Recomputed).run()

@@ -17,12 +17,12 @@ INTRODUCTION = """\
 Every cell is a program that was run: a few training steps with the library at hand, then a check of the claim. None is
 typed by hand; `benchmarks/compatibility.py` writes this page.
 
-✓ the claim holds · ⊘ the library itself refuses and says why · ✗ the claim does not hold, or an error · – without
-meaning here. The number leads to the first line of the error.
+✓ the claim holds · ⊘ the library itself refuses and says why · ✗ the claim does not hold, or there is an error · – does
+not apply. The number is that of the first line of the error below.
 
 Each library is used as its documentation says. openwork ramps to the target sparsity in the middle of training, the
-peers reach it in one step there. Unless a row says otherwise: AdamW, 75 % of each tensor to within one
-weight. Variational dropout and L0 have no target; there every tensor must have zeros in evaluation and in the end.
+peers reach it there in one step. Unless a row says otherwise: AdamW, 75 % of each tensor to within one weight.
+Variational dropout and L0 have no target; with them every tensor must have zeros in evaluation and at the end.
 """
 
 
