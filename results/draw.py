@@ -1,6 +1,6 @@
 """Draws the picture of accuracy or BLEU against sparsity of a folder of results again, from its committed rows.
 
-    python results/draw.py results/cifar10-resnet50 results/translation
+Run: python results/draw.py results/cifar10-resnet50 results/translation
 """
 
 import csv
