@@ -1,10 +1,10 @@
-"""What works with what: layers and habits of training, for openwork and its peers, computed and written to a page.
+"""Layers and habits of training that openwork and its peers work with, computed and written to a page.
 
     python benchmarks/compatibility.py                                   the whole matrix, into docs/compatibility.md
     python benchmarks/compatibility.py --library openwork --row lstm     one cell, printed
     python benchmarks/compatibility.py --library openwork openwork-vd openwork-l0 --check    exit 1 if one is red
 
-The peers need an environment of their own (NNCF patches torch when it is imported): see benchmarks/README.md.
+The peers need a separate environment (NNCF patches torch when it is imported): see benchmarks/README.md.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     OPENWORK_DATA=shared/data python benchmarks/imagenet_pipeline.py --source imagenet-sample
 
-"Pillow" is what one writes first: Image.open(...).convert("RGB").resize((224, 224)), in a loop, and in a DataLoader
-with as many workers as ours. --enlarge rewrites the images so that the shorter side has that many pixels, since those
-of a sample may be smaller than ImageNet's (500 x 375 is typical there). Rounds of all variants take turns. The last
-column is the processor time of the main process alone: with workers it is what a training step loses.
+"Pillow" is the obvious code: Image.open(...).convert("RGB").resize((224, 224)), in a loop, and in a DataLoader
+with as many workers as openwork's loader. --enlarge rewrites the images so that the shorter side has that many pixels,
+since those of a sample may be smaller than ImageNet's (500 x 375 is typical there). Rounds of all variants take turns.
+The last column is the processor time of the main process alone: with workers, a training step loses that time.
 """
 
 import argparse

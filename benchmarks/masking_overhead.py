@@ -1,11 +1,11 @@
 r"""What masking costs a training step: dense, openwork, torch.nn.utils.prune, torch.ao.pruning, NNCF in one process.
 
 On a CPU: MLP 784-1024-1024-10, batch 128, SGD with momentum and weight decay, 90 % sparsity, one thread. One round
-takes one step of every variant, so that a disturbance meets all of them; the CPU time is taken, which leaves out what
+takes one step of every variant, so that a disturbance affects all of them; times are CPU times, which leave out what
 other processes do in between.
 On a GPU: a Transformer of 61 million weights (transformer_model.py), 24,576 source and as many target tokens, bfloat16
-autocast over float32 weights, fused AdamW, torch.compile. Each variant is measured against a dense model of its own, in
-blocks of ten steps by turns. A variant that does not run, or for which no time is left, is named on stderr.
+autocast over float32 weights, fused AdamW, torch.compile. Each variant is measured against a separate dense model, in
+blocks of ten steps that take turns. A variant that does not run, or for which no time is left, is named on stderr.
 
     python benchmarks/masking_overhead.py [--rounds 80]
     python benchmarks/masking_overhead.py --device cuda
@@ -37,7 +37,7 @@ SPARSITY = 0.9
 prune: Any = _prune  # its functions are untyped
 Attach = Callable[[torch.optim.Optimizer], object]
 Variant = Callable[[nn.Module, tuple[Tensor, ...]], tuple[nn.Module, Attach]]
-"""(model, inputs) -> the model to train, and what is to be told of its optimizer."""
+"""(model, inputs) -> the model to train, and a function to call with its optimizer."""
 
 
 def prunable(model: nn.Module) -> list[str]:
@@ -59,6 +59,12 @@ def masked(hidden: Hidden) -> Variant:
         return model, sparsifier.attach
 
     return prepare
+
+
+def regrown(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.Module, Attach]:
+    """RigL between two of its updates: its gradients are evidence in no measured step."""
+    technique = ow.RigL(ow.Constant(SPARSITY, every=100_000, stop=100_000))
+    return model, ow.sparsify(model, technique, select=ow.matching(*prunable(model))).attach
 
 
 def torch_prune(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.Module, Attach]:
@@ -89,6 +95,7 @@ VARIANTS: dict[str, Variant] = {
     "openwork hidden=frozen": masked("frozen"),
     "openwork hidden=trained": masked("trained"),
     "openwork hidden=lost": masked("lost"),
+    "openwork RigL": regrown,
     "torch.nn.utils.prune": torch_prune,
     "torch.ao.pruning": ao_pruning,
     "NNCF": nncf_magnitude,
@@ -130,7 +137,7 @@ def transformer_step(variant: Variant, options: argparse.Namespace) -> Step:
     source, target = torch.randint(options.vocabulary, (2, rows, options.length), device=device)
     plain = Transformer(options.vocabulary, options.width, options.layers).to(device)
     model, attach = variant(plain, (source, target))
-    # As good as no learning: on a GPU a batch known by heart is faster, since gradients near zero draw less power.
+    # Practically no learning: on a GPU a memorised batch is faster, since gradients near zero draw less power.
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-8, fused=True)
     attach(optimizer)
     compiled = torch.compile(model, dynamic=False, backend=options.backend)
@@ -165,7 +172,7 @@ def by_turns(options: argparse.Namespace) -> dict[str, tuple[list[float], list[f
         if time.monotonic() - began > options.seconds:
             print(f"{name}: left out, {options.seconds} seconds are over", file=sys.stderr)
             continue
-        torch._dynamo.reset()  # one library's graph breaks must not meet another's
+        torch._dynamo.reset()  # one library's graph breaks must not affect another's
         try:
             pair = [transformer_step(VARIANTS[key], options) for key in (name, "dense")]
             for step in pair:

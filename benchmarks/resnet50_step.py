@@ -66,7 +66,7 @@ def trainer(name: str, options: argparse.Namespace) -> Callable[[Parts], None]:
     """One optimizer step on a batch."""
     device = torch.device(options.device)
     kind = Torchvision if name == "torchvision" else ImageNetResNet
-    # Next to no learning: a batch known by heart has gradients near zero, and a GPU is faster on zeros.
+    # Practically no learning: a memorised batch has gradients near zero, and a GPU is faster on zeros.
     task = kind(depth=options.depth, size=options.size, batch_size=options.batch, part_size=options.batch, rate=1e-6)
     run = Run(task, TECHNIQUES[name], steps=1)
     live = prepare(run, device)

@@ -35,7 +35,7 @@ def loaded(records: Records, options: argparse.Namespace) -> Iterator[Parts]:
 
 
 def seconds(step: Callable[[Parts], None], batches: Iterator[Parts], options: argparse.Namespace) -> float:
-    """Of each of ``options.steps`` steps, after those that live on what was read ahead."""
+    """Of each of ``options.steps`` steps, after the first ones, whose images were read ahead."""
     began = 0.0
     for number in range(options.skip + options.steps):
         if number == options.skip:

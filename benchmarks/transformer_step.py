@@ -1,9 +1,9 @@
 r"""A training step of Transformer-base on packed rows: beside PyTorch's nn.Transformer, with every technique, and with
 other ways to keep the sentences of a row apart.
 
-Every variant is measured against the dense model, compiled alike, in blocks of steps by turns: rows of 256 tokens of
-several sentences, dropout 0.1, bfloat16 autocast on a GPU, Adam. Each variant is the loss, the backward pass, the
-optimizer's step and the technique's own work. A variant that does not run is named on stderr with its error.
+Every variant is measured against the dense model, compiled alike, in blocks of steps that take turns: rows of 256
+tokens of several sentences, dropout 0.1, bfloat16 autocast on a GPU, Adam. Each variant is the loss, the backward pass,
+the optimizer's step and the technique's own work. A variant that does not run is named on stderr with its error.
 
     python benchmarks/transformer_step.py --device cuda [--tokens 2048] [--variants NAME ...]
     python benchmarks/transformer_step.py --tokens 64 --length 16 --width 32 --layers 1 --vocabulary 50 \
@@ -12,7 +12,7 @@ optimizer's step and the technique's own work. A variant that does not run is na
 Variants: nn.Transformer: PyTorch's, with the same masks. magnitude, variational dropout, l0: openwork's techniques.
 nn.Dropout: torch's noise instead of a hash. flex attention: block masks instead of dense ones, which knows no dropout
 of attention weights. dense without attention dropout: its fair twin. cuDNN attention: asks for cuDNN's kernels. no
-segments: sentences of a row see each other; not what is wanted, but what masks cost.
+segments: sentences of a row see each other; wrong as training, but it shows what masks cost.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def stepper(model: nn.Module, technique: Technique | None, options: argparse.Nam
     model = model.to(device)
     source, target = packed(options, device)
     sparsifier = ow.sparsify(model, technique) if technique else None
-    # As good as no learning: on a GPU a batch known by heart is faster, since gradients near zero draw less power.
+    # Practically no learning: on a GPU a memorised batch is faster, since gradients near zero draw less power.
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-8, betas=(0.9, 0.997), eps=1e-9, fused=True)
     if sparsifier:
         sparsifier.attach(optimizer)
@@ -214,7 +214,7 @@ VARIANTS = (
 def measured(name: str, step: Step, count: int, device: torch.device) -> list[float]:
     """Milliseconds of each of ``count`` steps."""
     for part, function in ATTENTION.get(name, PLAIN).items():
-        setattr(transformer, part, function)  # each time: what is compiled is chosen by it
+        setattr(transformer, part, function)  # each time: it decides what is compiled
     return milliseconds(step, count, device)
 
 

@@ -1,4 +1,4 @@
-r"""Sentences a second by beam search: openwork's Transformer-base beside a Marian model of the same size, by turns.
+r"""Sentences a second by beam search: openwork's Transformer-base beside a Marian model of the same size, taking turns.
 
 Both have random weights of equal shapes (width 512, 6 + 6 layers, 33,288 ids), bfloat16 on a GPU, beam 4, and translate
 the same sentences, sorted by length, in the same batches. A random model does not end its sentences, and when it ends
@@ -77,7 +77,7 @@ def marian(options: argparse.Namespace, device: torch.device, dtype: torch.dtype
         decoder_start_token_id=0,
         forced_eos_token_id=None,
     )
-    model: Any = MarianMTModel(config)  # its methods are wrapped in ways that types do not follow
+    model: Any = MarianMTModel(config)  # types do not follow how its methods are wrapped
     model = model.to(device=device, dtype=dtype).eval()
 
     def translate(ids: torch.Tensor) -> int:

@@ -1,4 +1,4 @@
-"""Starts what tests run in processes of its own: the programs of `tests/programs`, and the command `openwork`."""
+"""Starts the separate processes that tests run: the programs of `tests/programs`, and the command `openwork`."""
 
 import atexit
 import json

@@ -70,12 +70,26 @@ def test_the_waits_of_an_update_do_not_grow_with_the_number_of_tensors(allocatio
     assert few == many <= 3
 
 
+def test_a_calibration_gives_the_masks_of_the_cpu():
+    found = {}
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        model, x = conv_net().to(device), next(image_batches())[0].to(device)
+        sparsifier = ow.sparsify(model, ow.Wanda(ow.OneShot(0.5)), calibrate=lambda model, x=x: model(x))
+        found[device] = {name: mask.cpu() for name, mask in sparsifier.masks().items()}
+    assert all(torch.equal(found["cuda"][name], mask) for name, mask in found["cpu"].items())
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize(
     "technique",
     [
         ow.GradualMagnitude(PRUNE, hidden="trained"),
         ow.RandomPruning(PRUNE),
+        ow.RigL(ow.Constant(0.8, every=2, stop=10)),
+        ow.SET(ow.Constant(0.8, every=2, stop=10), pattern=ow.Block(1, 2)),
+        ow.Movement(PRUNE),
+        ow.SNIP(PRUNE),
         ow.VariationalDropout(ow.Constant(1e-3), log_sigma2=-4.0),
         ow.L0(ow.Constant(1e-3), dropout=0.925),
     ],

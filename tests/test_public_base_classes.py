@@ -45,6 +45,18 @@ class Stairs(ow.Schedule):
 
 
 @dataclass(frozen=True)
+class AtLeastTheMean(ow.Criterion):
+    """Every tensor keeps the scores that reach the schedule's value times their mean."""
+
+    def check(self, schedule, allocation):
+        if schedule.final < 0:
+            raise ValueError(f"a factor of the mean must be >= 0, got {schedule.final}; give final >= 0")
+
+    def keep(self, scores, value, schedule, allocation, groups):
+        return {name: int((score >= value * score.mean()).sum()) for name, score in scores.items()}
+
+
+@dataclass(frozen=True)
 class FirstTensorsMore(ow.Allocation):
     """The first tensor stays dense, the others are pruned."""
 
@@ -131,6 +143,15 @@ def test_evidence_of_ones_own_is_saved_with_the_state():
     saved = [sparsifier.state_dict()["evidence"]["2.weight"]["signs"] for sparsifier in (one, two)]
     assert torch.equal(*saved)
     assert saved[0].abs().max() > 1
+
+
+def test_a_criterion_of_ones_own():
+    model = nn.Linear(4, 1, bias=False)
+    model.weight.data = torch.tensor([[1.0, -2.0, 3.0, 6.0]])
+    ow.sparsify(model, ow.GradualMagnitude(ow.OneShot(1.0), criterion=AtLeastTheMean())).finalize()
+    assert model.weight.tolist() == [[0.0, 0.0, 3.0, 6.0]]
+    with pytest.raises(ValueError, match="must be >= 0, got -1"):
+        ow.GradualMagnitude(ow.OneShot(-1.0), criterion=AtLeastTheMean())
 
 
 def test_an_allocation_of_ones_own():

@@ -1,1 +1,1 @@
-"""The compatibility matrix: libraries, what they are put to, and how a cell is computed."""
+"""The compatibility matrix: libraries, the checks they go through, and how a cell is computed."""

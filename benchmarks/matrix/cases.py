@@ -1,4 +1,4 @@
-"""The small models that every library is put to, with what it is to make sparse in them."""
+"""The small models that every library is tried on, with the weights that it must make sparse in them."""
 
 import importlib
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class Case:
 
 
 class Net(nn.Module):
-    """(N, 16) -> (N, 8): two Linear layers in a model of one's own, the model of every habit."""
+    """(N, 16) -> (N, 8): two Linear layers in a user's model, the model of every habit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Separate(nn.Module):
 
 
 class Bare(nn.Module):
-    """A parameter of one's own, outside of any layer of torch."""
+    """A user's parameter, outside any layer of torch."""
 
     def __init__(self) -> None:
         super().__init__()

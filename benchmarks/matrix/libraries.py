@@ -43,7 +43,7 @@ class Library:
         return [(name, model.get_submodule(prefix), leaf) for name, prefix, leaf in parts]
 
     def attach(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Tells the library of the optimizers, where it wants to know."""
+        """Tells the library about the optimizers, if it needs to know."""
 
     def penalty(self) -> Tensor | float:
         """What the library adds to the loss."""
@@ -53,7 +53,7 @@ class Library:
         """What the training loop does for the library after optimizer step ``step`` (from 1)."""
 
     def weights(self, model: nn.Module) -> dict[str, Tensor]:
-        """The weights by name, as evaluation of ``model``, the training model or a copy of it, is to use them."""
+        """The weights by name, as evaluation of ``model``, the training model or a copy of it, must use them."""
         raise NotImplementedError
 
     def finish(self) -> nn.Module:

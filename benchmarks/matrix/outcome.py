@@ -1,4 +1,4 @@
-"""What a check ended in: passed, refused by the library itself, failed, or without meaning for the library."""
+"""The outcome of a check: passed, refused by the library itself, failed, or without meaning for the library."""
 
 import re
 import traceback
@@ -39,7 +39,7 @@ def outcome(library: type[Library], check: Callable[[type[Library]], None]) -> O
 
 def _deliberate(error: Exception, library: type[Library]) -> bool:
     kinds = ValueError | TypeError | NotImplementedError
-    own = type(error).__module__.partition(".")[0] == library.package  # an exception class of its own
+    own = type(error).__module__.partition(".")[0] == library.package  # one of the library's exception classes
     if not str(error) or not (isinstance(error, kinds) or own):
         return False
     last = traceback.extract_tb(error.__traceback__)[-1]

@@ -1,4 +1,4 @@
-"""Runs each library's checks in processes of its own: no crash, hang or patched torch reaches another cell."""
+"""Runs each library's checks in separate processes: no crash, hang or patched torch reaches another cell."""
 
 import json
 import os
@@ -26,7 +26,7 @@ Table = dict[tuple[str, str], Outcome]  # (row's title, library's key)
 
 
 def run(libraries: Sequence[str], rows: Sequence[Row], jobs: int, report: Callable[[str, Row, Outcome], None]) -> Table:
-    """The cells of these libraries and rows, ``jobs`` processes at a time; ``report`` hears of each as it comes."""
+    """The cells of these libraries and rows, ``jobs`` processes at a time; each goes to ``report`` as it comes."""
     table: Table = {}
 
     def column(key: str) -> None:
@@ -40,7 +40,7 @@ def run(libraries: Sequence[str], rows: Sequence[Row], jobs: int, report: Callab
 
 
 def _column(key: str, rows: Sequence[Row]) -> Iterator[tuple[Row, Outcome]]:
-    """Cells one after another from one process; where it dies or hangs, that row has failed and a new one goes on."""
+    """Cells one after another from one process; if it dies or hangs, that row has failed and a new one takes over."""
     left = list(rows)
     while left:
         process = _start(["--worker", key, "--row", *[row.title for row in left]])
@@ -97,7 +97,7 @@ def work(key: str, titles: Sequence[str]) -> None:
     for row in (by_title(title) for title in titles):
         cell = absent or (outcome(library, row.check) if row.processes == 1 else _together(key, row))
         print(json.dumps(vars(cell)), file=answers, flush=True)
-    os._exit(0)  # some libraries' threads do not let go
+    os._exit(0)  # some libraries' threads never end
 
 
 def _together(key: str, row: Row) -> Outcome:

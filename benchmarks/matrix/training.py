@@ -52,7 +52,7 @@ def adamw(model: nn.Module) -> list[torch.optim.Optimizer]:
 
 
 class Training:
-    """A model, a library and optimizers on their way; every batch and noise is drawn from (seed, step)."""
+    """A model, a library and optimizers in training; every batch and noise is drawn from (seed, step)."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Training:
         self.after_update()
 
     def after_update(self) -> None:
-        """What belongs to a training step behind the optimizers' steps."""
+        """The part of a training step that follows the optimizers' steps."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         self.steps += 1
@@ -116,13 +116,13 @@ class Training:
         return self
 
     def check_zeros(self, weights: dict[str, Tensor] | None = None) -> None:
-        """Raises ClaimError unless every weight is as sparse as it was to be."""
+        """Raises ClaimError unless every weight is as sparse as it should be."""
         weights = self.library.weights(self.library.model) if weights is None else weights
         for name, weight in weights.items():
             check_count(name, weight, None if self.library.learned else self.library.sparsity, self.steps)
 
     def output(self, model: nn.Module, inputs: tuple[Tensor, ...] | None = None) -> Tensor:
-        """What ``model`` answers in evaluation."""
+        """The output of ``model`` in evaluation."""
         training = model.training
         with torch.no_grad():
             output: Tensor = model.eval()(*(self.batch() if inputs is None else inputs))

@@ -3,7 +3,7 @@
 from openwork.core.batchnorm import recalibrate_batchnorm
 from openwork.core.masks.allocations import ERK, LAMP, Allocation, GlobalRanking, PerLayer, Uniform
 from openwork.core.masks.blocks import Block, Columns, Rows
-from openwork.core.masks.criterion import Sparsity, Threshold
+from openwork.core.masks.criterion import Criterion, Sparsity, Threshold
 from openwork.core.masks.evidence import Evidence, View
 from openwork.core.masks.patterns import Pattern, Unstructured
 from openwork.core.masks.rows import NM, PerOutput
@@ -50,6 +50,7 @@ __all__ = [
     "Block",
     "Columns",
     "Constant",
+    "Criterion",
     "Cubic",
     "DynamicSurgery",
     "Evidence",

@@ -248,7 +248,7 @@ def zeros_stay_in_mixed_precision_under_any_optimizer(folder):
         adam,
         lambda parameters: torch.optim.Adam(parameters, lr=0.01, foreach=False),
         lambda parameters: torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.1, fused=True),
-        lambda parameters: torch.optim.ASGD(parameters, lr=0.01),  # not among those that keep zeros by themselves
+        lambda parameters: torch.optim.ASGD(parameters, lr=0.01),  # not one of those that keep zeros without help
     ):
         model = net()
         model[1].register_forward_hook(lambda module, args, output: seen.add(output.dtype))

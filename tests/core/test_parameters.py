@@ -1,4 +1,4 @@
-"""Techniques of one's own whose weights are computed from what is learned."""
+"""A user's techniques whose weights are computed from learned parameters."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""What is read from which file, and what is said of the others."""
+"""Which tensors are read from which file, and the errors for other files."""
 
 import json
 

@@ -192,5 +192,5 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
 )
 def test_an_index_stays_in_its_folder(tmp_path, shard):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
-    with pytest.raises(ValueError, match="which is no file of its own folder; copy the folder again"):
+    with pytest.raises(ValueError, match="which is not a file in the same folder; copy the folder again"):
         ow.report(tmp_path)

@@ -105,7 +105,7 @@ def test_what_has_no_formula_is_named():
     flops = count_flops(nn.Bilinear(3, 4, 5), (torch.randn(2, 3), torch.randn(2, 4)))
     assert (flops.dense, flops.uncounted) == (0, {"weight": "aten._trilinear"})
     normed = torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 4))
-    flops = count_flops(normed, torch.randn(1, 3))  # its weight is computed anew: no parameter owns the product
+    flops = count_flops(normed, torch.randn(1, 3))  # its weight is computed each time: no parameter owns the product
     assert (flops.other, flops.uncounted) == ({"aten.addmm": 24}, {})
     looked_up = count_flops(nn.EmbeddingBag(10, 3), torch.tensor([[1, 2]]))
     assert (looked_up.dense, looked_up.uncounted) == (0, {})

@@ -11,7 +11,7 @@ import sys
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, NoReturn
 
-import altair as alt  # noqa: F401  commands import these three when they need them, each for itself
+import altair as alt  # noqa: F401  commands import these three each when it needs them
 import sklearn.datasets  # noqa: F401
 
 from openwork.cli import main

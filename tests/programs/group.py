@@ -13,7 +13,7 @@ from torch import distributed as dist
 def group() -> Iterator[tuple[int, Path]]:
     """This process's rank and the folder that both share, which are the program's first arguments; ends the process."""
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
-    # A file instead of a port: no other process can take it, and no launcher has to agree with anybody first.
+    # A file instead of a port: no other process can take it, and processes need not agree on one first.
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
     yield rank, folder
     dist.barrier()

@@ -32,7 +32,7 @@ def pictures() -> list[Run]:
 
 
 def translations() -> list[Run]:
-    """Translation with as good as no noise."""
+    """Translation with practically no noise."""
     task = NumberWords(
         width=16, hidden=16, heads=2, layers=1, rows=4, residual_dropout=0.0, attention_dropout=0.0, hidden_dropout=0.0
     )

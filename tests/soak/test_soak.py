@@ -49,7 +49,7 @@ def test_four_thousand_runs_survive_thirty_kills_and_none_is_done_twice(tmp_path
     assert len(rows) == RUNS
     assert {row["id"] for row in rows} == {run.id for run in tinylab.thousands()}
     assert {row["status"] for row in rows} == {"finished"}
-    # Only what a kill can have interrupted was begun again.
+    # Only runs that a kill can have interrupted began again.
     again = len(attempts(tmp_path)) - RUNS
     assert again <= DRIVER_KILLS * PARALLEL + WORKER_KILLS
     for run in random.Random(SEED).sample(tinylab.thousands(), 20):
@@ -77,7 +77,7 @@ def attempts(folder: Path) -> list[tuple[int, int]]:
 
 
 def alive(pids: list[int]) -> int:
-    """The last of the processes that still is there."""
+    """The last of the processes that still exists."""
     return next(pid for pid in reversed(pids) if Path(f"/proc/{pid}").exists())
 
 

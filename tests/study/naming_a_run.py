@@ -1,4 +1,4 @@
-"""Names a run both ways, and prints the modules that this imports; run by test_names.py in a process of its own."""
+"""Names a run both ways, and prints the modules that this imports; test_names.py runs it in a separate process."""
 
 import sys
 

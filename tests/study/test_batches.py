@@ -1,4 +1,4 @@
-"""Images in memory: what they may be, how they are centred, and the order in which batches take them."""
+"""Images in memory: their dtypes and shapes, how they are centred, and the order in which batches take them."""
 
 from itertools import islice
 

@@ -48,7 +48,7 @@ def write(folder: Path, *, column: str = "image", grey: int = 0) -> None:
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """A made-up data set in the place of CIFAR-10."""
+    """A made-up data set in place of CIFAR-10."""
     monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
     write(tmp_path / "cifar10")
     tasks._normalized.cache_clear()

@@ -17,7 +17,7 @@ def test_a_claim_excludes_other_processes_until_its_own_is_killed(tmp_path):
             pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    assert (tmp_path / "lock").exists()  # its file is left, and holds nobody up
+    assert (tmp_path / "lock").exists()  # its file is left, and blocks nobody
     with claim(tmp_path):
         assert f"process {os.getpid()} " in (tmp_path / "lock").read_text()
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The one rule of the frontier, and what a page is given of it."""
+"""The one rule of the frontier, and its data on a page."""
 
 import random
 from itertools import pairwise

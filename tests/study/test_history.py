@@ -1,4 +1,4 @@
-"""What a run keeps of its training: metrics and snapshots."""
+"""The history that a run keeps of its training: metrics and snapshots."""
 
 import pytest
 import torch

@@ -288,7 +288,7 @@ def test_eval_says_what_does_not_fit(pictures, tmp_path):
             "does not fit the model of ResNet-18 x 0.125, pictures: Missing",
         ),
         ([str(path), "--task", "tests.study.test_imagenet:TINY"], "tests.study.test_imagenet:TINY must return one Run"),
-        ([str(path), "--task", "tests.study.test_imagenet:dense", "--threshold", "1"], "--task for weights alone"),
+        ([str(path), "--task", "tests.study.test_imagenet:dense", "--threshold", "1"], "--task a file of weights"),
     ):
         error = CliRunner().invoke(app, ["eval", *arguments]).exception
         assert isinstance(error, ValueError)

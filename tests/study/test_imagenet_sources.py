@@ -1,4 +1,4 @@
-"""Which of its images the ImageNet task needs, and what it says of settings that cannot be."""
+"""Which of its images the ImageNet task needs, and its errors for impossible settings."""
 
 import json
 

@@ -211,7 +211,7 @@ def test_a_worker_that_is_killed_is_said_in_one_sentence_where_its_images_are_mi
     worker, _ = multiprocessing.active_children()
     worker.kill()
     time.sleep(0.3)  # a training step; torch's handler of signals would raise here
-    with pytest.raises(OSError, match=r"^a process that reads images died, perhaps for want of memory; start fewer"):
+    with pytest.raises(OSError, match=r"^a process that reads images died, perhaps for lack of memory; start fewer"):
         list(islice(found, 10))
     assert not multiprocessing.active_children()
 

@@ -88,7 +88,7 @@ def test_what_equals_its_default_is_left_out_also_where_it_is_made():
 def test_a_value_of_openwork_without_a_public_name_is_refused():
     with pytest.raises(ValueError, match=r"openwork\.core\.mechanism:Mechanism has no public name .*; add it to"):
         name_of(Mechanism)
-    with pytest.raises(ValueError, match="the run uses Cubicle, which this openwork has not; use the openwork that"):
+    with pytest.raises(ValueError, match="the run uses Cubicle, which this openwork lacks; use the openwork that"):
         from_plain({"type": "Cubicle"})
 
 

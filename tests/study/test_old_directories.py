@@ -1,4 +1,4 @@
-"""Run directories from before format 2, whose descriptions named openwork's values by their modules."""
+"""Run directories from before format 2, in which descriptions named openwork's values by their modules."""
 
 import json
 

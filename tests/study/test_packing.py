@@ -78,7 +78,7 @@ def test_rows_on_disk_are_those_in_memory(tmp_path):
     assert (packed.ids == rows[:, :, 0]).all()
     assert (packed.segments == rows[:, :, 1]).all()
     assert isinstance(packed.ids, np.memmap)
-    again = pack(iter([]), Counts(), 12, 50_000, tmp_path / "cache" / "packed")  # nothing is encoded anew
+    again = pack(iter([]), Counts(), 12, 50_000, tmp_path / "cache" / "packed")  # nothing is encoded again
     assert (again.ids == packed.ids).all()
     assert again.counts == Counts(pairs=8)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["packed"]

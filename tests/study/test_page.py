@@ -52,7 +52,7 @@ def test_the_page_says_what_was_found(page):
     assert "against 98.1 % for the dense model" in text
     assert "zeros are simulated" in text
     assert "Command: make quickstart" in text
-    assert "<p>1 run in no mean above.</p>" in text
+    assert "<p>1 run, in none of the means above.</p>" in text
     (lost,) = (run for run in lines(text, "runs") if run["status"] == "diverged")
     assert (lost["technique"], lost["seed"], lost["step"], lost["settings"]) == ("L0", 9, 10, "exploded")
     assert lost["accuracy"] is None

@@ -1,4 +1,4 @@
-"""Batch norms' statistics, taken anew from a run's training batches."""
+"""Batch norms' statistics, computed again from a run's training batches."""
 
 import json
 from dataclasses import replace

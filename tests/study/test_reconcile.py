@@ -1,4 +1,4 @@
-"""What the README says beside what the rows say, and the order of techniques at equal tuning budget."""
+"""The README compared with the rows, and the order of techniques at equal tuning budget."""
 
 from pathlib import Path
 

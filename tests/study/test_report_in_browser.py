@@ -116,7 +116,7 @@ def test_intervals_are_student_s(visit, report):
         point = points[value["technique"], value["settings"]]
         assert value["n"] == point.n
         if point.n > 1:
-            # The page's data have nine digits.
+            # The page's numbers have nine digits.
             assert value["score"] - value["half"] == pytest.approx(point.interval[0], abs=1e-7)
 
 

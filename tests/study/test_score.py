@@ -1,4 +1,4 @@
-"""What a task is judged by, wherever people read it: BLEU of translations, accuracy of everything else."""
+"""The metric of a task, wherever people read it: BLEU of translations, accuracy of everything else."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""One checkpoint at many thresholds: rows and points of their own, which cost no training."""
+"""One checkpoint at many thresholds: separate rows and points, which cost no training."""
 
 import json
 
@@ -117,7 +117,7 @@ def test_a_damaged_file_is_named_with_its_cure(directory, content, message):
 @pytest.mark.parametrize(
     ("kind", "same", "reason"),
     [
-        ("finished", False, "not kept in the run's directory: --data and --recalibrate make another"),
+        ("finished", False, "not kept in the run's directory, as --data and --recalibrate change"),
         ("finished", True, "kept in "),
         ("diverged", True, "not kept: the run is not finished"),
         ("begun", True, "not kept: the run is not finished"),

@@ -302,9 +302,9 @@ def test_the_command_names_a_vocabulary_of_another_size(text, monkeypatch):
             ["--vocabulary", "x"],
             "--vocabulary is for a run on text files; Transformer, number words always makes its own",
         ),
-        (["--alpha", "nan"], "--alpha must be a finite number from 0 on, got nan"),
-        (["--alpha", "inf"], "--alpha must be a finite number from 0 on, got inf"),
-        (["--alpha", "-0.5"], "--alpha must be a finite number from 0 on, got -0.5"),
+        (["--alpha", "nan"], "--alpha must be a finite number of at least 0, got nan"),
+        (["--alpha", "inf"], "--alpha must be a finite number of at least 0, got inf"),
+        (["--alpha", "-0.5"], "--alpha must be a finite number of at least 0, got -0.5"),
     ],
 )
 def test_options_that_do_not_fit_the_run_are_named(trained, options, sentence, monkeypatch):

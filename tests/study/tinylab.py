@@ -129,5 +129,5 @@ def slow() -> list[Run]:
 
 
 def thousands() -> list[Run]:
-    """4,000 runs, each with a seed of its own."""
+    """4,000 runs, each with another seed."""
     return [Run(Tiny(), (None, PRUNE)[seed % 2], steps=30, seed=seed) for seed in range(4_000)]

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 def evaluate(
     checkpoint: Checkpoint,
     threshold: Annotated[list[float] | None, typer.Option(help="Another threshold on log alpha; repeatable.")] = None,
-    data: Annotated[str | None, typer.Option(help="Other images than the run's: its task.source.")] = None,
+    data: Annotated[str | None, typer.Option(help="A task.source, whose images replace those of the run.")] = None,
     task: Annotated[
-        str | None, typer.Option(metavar="MODULE:FUNCTION", help="For a file of weights alone: a Run with its model.")
+        str | None, typer.Option(metavar="MODULE:FUNCTION", help="For a file of weights alone, a Run with its model.")
     ] = None,
     recalibrate: Annotated[
-        int, typer.Option(min=0, help="Training batches to take the statistics of batch norms from anew.")
+        int, typer.Option(min=0, help="Compute batch norms' statistics again, from this many training batches.")
     ] = 0,
     device: Device = "cpu",
     trust: Trust = None,
@@ -43,8 +43,8 @@ def evaluate(
 ) -> None:
     """Evaluate a run's checkpoint on its test set, as finalized; re-threshold variational dropout.
 
-    What --threshold finds of a finished run's directory is kept there, in thresholds.json, as points for report and
-    results; not with --data or --recalibrate, nor of a checkpoint file.
+    The directory of a finished run keeps what --threshold finds, in thresholds.json, as points for report and results;
+    but not with --data or --recalibrate, nor for a checkpoint file.
 
     With --task the checkpoint is any file of weights that fits the task's model, such as torchvision's ResNet-50.
     """
@@ -59,7 +59,9 @@ def evaluate(
     with error_console.status("evaluating"):
         if task:
             if threshold:
-                raise ValueError("--threshold is for a run of variational dropout, and --task for weights alone")
+                raise ValueError(
+                    "--threshold needs a run of variational dropout, --task a file of weights alone; leave one out"
+                )
             run, model = _with_weights(task, data, checkpoint)
             found.append(_evaluated(run, model, None, device, recalibrate))
         else:
@@ -82,7 +84,16 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What a checkpoint gave at one threshold, or at none, with the run there as JSON and its settings."""
+    """What a checkpoint gave at one threshold.
+
+    Args:
+        threshold: The threshold on log alpha, None for a run that has none.
+        run: The run with that threshold, as JSON.
+        settings: The run's settings in one line.
+        metrics: The task's metrics of the finalized model, by name.
+        sparsity: The fraction of zeros among the selected weights, 0-1.
+        sparsity_all: The fraction of zeros among all parameters, 0-1.
+    """
 
     threshold: float | None
     run: Any
@@ -92,7 +103,7 @@ class Evaluated:
     sparsity_all: float
 
     def to_dict(self) -> dict[str, float | None]:
-        """For JSON, with the metrics beside the rest."""
+        """Plain values, ready for JSON, with the metrics beside the rest."""
         counts = {"sparsity": self.sparsity, "sparsity_all": self.sparsity_all}
         return {"threshold": self.threshold, **self.metrics, **counts}
 
@@ -132,7 +143,7 @@ def _keep(found: list[Evaluated], folder: Path, *, same: bool) -> None:
 
     result = folder / "result.json"
     if not same:
-        text = "not kept in the run's directory: --data and --recalibrate make another evaluation of it"
+        text = "not kept in the run's directory, as --data and --recalibrate change what is evaluated"
     elif not folder.is_dir():
         text = "not kept: give the run's directory instead of a file to have them in its report"
     elif not result.exists() or not read_result(result).finished:
@@ -163,7 +174,7 @@ def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: 
 
 
 def _with_images(run: "Run", source: str | None) -> "Run":
-    """The run with other images, where a source is given. Raises ValueError as `Task.with_images` does."""
+    """The run, with the images of ``source`` where it is given. Raises ValueError as `Task.with_images` does."""
     return run if source is None else replace(run, task=run.task.with_images(source))
 
 

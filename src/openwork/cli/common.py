@@ -22,7 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines inst
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Checkpoint = Annotated[Path, typer.Argument(help="A run's directory or a checkpoint file.")]
 Trust = Annotated[list[str] | None, typer.Option(help="A package of yours that the checkpoint's run may import.")]
-Experiment = Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="What returns a Run or several.")]
+Experiment = Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="A function that returns a Run or several.")]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Changes, such as seed=1 task.batch_size=64.")
 ]
@@ -32,7 +32,15 @@ Snapshots = Annotated[int, typer.Option(min=0, help="How many copies of the weig
 
 
 def runs_of(experiment: str, settings: Sequence[str] | None) -> list["Run"]:
-    """What ``module:function`` returns, a Run or several, with the settings. Raises ValueError for anything else."""
+    """The runs that ``module:function`` returns, each with the settings.
+
+    Args:
+        experiment: ``module:function`` of a function that returns a Run or several, or the name of such a value.
+        settings: ``field=value`` changes to every run.
+
+    Raises:
+        ValueError: If there are no runs, the function needs arguments, or a setting does not fit.
+    """
     from openwork.study.runs.config import find, override
     from openwork.study.runs.run import Run
 
@@ -53,7 +61,11 @@ def _called(function: Callable[..., Any], path: str) -> Any:
 
 
 def checked_device(name: str) -> "torch.device":
-    """The device of that name. Raises ValueError where it is unknown or not there."""
+    """The device of that name.
+
+    Raises:
+        ValueError: If the name is unknown, or this machine has no such device.
+    """
     import torch
 
     try:
@@ -66,5 +78,5 @@ def checked_device(name: str) -> "torch.device":
 
 
 def print_json(value: Any) -> None:
-    """Prints ``value`` to standard output."""
+    """Prints ``value`` as JSON to standard output."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")

@@ -9,7 +9,7 @@ from openwork.cli.common import Json, error_console, out_console, print_json
 
 
 def published(
-    rows: Annotated[Path | None, typer.Option(help="The release's folder of CSV files; else its README alone.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="The release's folder of CSV files; else only its README.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the figures, the page and the findings.")] = Path(
         "openwork-published"
     ),
@@ -24,6 +24,6 @@ def published(
         print_json({"published": [str((out / name).resolve()) for name in written]})
         return
     if rows is None:
-        text = "The README's models alone; with --rows also all runs, the budget curves and the reconciliation."
+        text = "Only the README's models; --rows adds all runs, the budget curves and the reconciliation."
         error_console.print(text, markup=False, highlight=False, soft_wrap=True)
     out_console.print(f"Page: {(out / 'index.html').resolve()}", highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from openwork.cli.common import Json, error_console, out_console, print_json
 def results(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of run directories.")],
     csv: Annotated[Path | None, typer.Option(help="Write a line for each run to this file.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="The same as Parquet.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write the same to this Parquet file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Collect the results of finished and diverged runs: the columns are those of docs/results.md.
@@ -67,7 +67,7 @@ def pictures(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("openwork-pictures"),
     against: Annotated[
-        str | None, typer.Option(metavar="FIELD", help="Draw score and sparsity against it instead: task.width.")
+        str | None, typer.Option(metavar="FIELD", help="Draw score and sparsity against this instead: task.width.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -85,7 +85,13 @@ def pictures(
 
 
 def written_report(directory: Path, out: Path, *, command: str | None) -> Path:
-    """The report page of a folder of runs, after writing it to ``out``; ``command`` is what the page says made it."""
+    """Writes the report of a folder of runs; returns its page.
+
+    Args:
+        directory: The folder of run directories.
+        out: The folder to write the page and pictures to.
+        command: What produced the runs, for a sentence on the page; None for no sentence.
+    """
     from openwork.study.report.page import write_report
 
     with error_console.status("writing the report"):

@@ -50,7 +50,7 @@ def sweep(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and price the runs; train nothing.")] = False,
     measure: Annotated[
-        bool, typer.Option("--measure", help="With --dry-run, time some steps on --device where no run tells.")
+        bool, typer.Option("--measure", help="With --dry-run, time some steps on --device where no finished run has.")
     ] = False,
     device: Device = "cpu",
     compile: Compile = False,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from openwork.study.runs.run import Run
 
 Deterministic = Annotated[
-    bool, typer.Option("--deterministic", help="Repeat to the last bit, compiled and on a GPU, too; may be slower.")
+    bool, typer.Option("--deterministic", help="Repeat to the last bit, also compiled and on a GPU; may be slower.")
 ]
 
 
@@ -64,8 +64,8 @@ def run(
 ) -> None:
     """Train the few runs that MODULE:FUNCTION returns and print their results; `sweep` is for many.
 
-    Finished runs are not repeated, interrupted ones go on; the first error stops it. Under torchrun, its processes
-    train each run together, where the task divides its batches.
+    Finished runs are not repeated, interrupted ones go on; the first error stops the command. The processes of torchrun
+    train each run together, if the task divides its batches.
     """
     from openwork.study.processes import processes, rank
     from openwork.study.results.store import read_content

@@ -17,11 +17,11 @@ _CHUNK = 10_000  # lines that are sorted by length together
 
 def translate(
     checkpoint: Checkpoint,
-    beam: Annotated[int, typer.Option(min=1, help="Beginnings that are followed at the same time.")] = 4,
-    alpha: Annotated[float, typer.Option(help="Strength of the length penalty, from 0 on.")] = 0.6,
-    batch: Annotated[int, typer.Option(min=1, help="Sentences at the same time.")] = 128,
+    beam: Annotated[int, typer.Option(min=1, help="How many partial translations to follow at once.")] = 4,
+    alpha: Annotated[float, typer.Option(help="Strength of the length penalty, at least 0.")] = 0.6,
+    batch: Annotated[int, typer.Option(min=1, help="How many sentences to translate at once.")] = 128,
     threshold: Annotated[float | None, typer.Option(help="Another threshold on log alpha.")] = None,
-    vocabulary: Annotated[Path | None, typer.Option(help="The model's vocabulary, where it is not to be made.")] = None,
+    vocabulary: Annotated[Path | None, typer.Option(help="The model's vocabulary file, if not the run's.")] = None,
     device: Device = "cpu",
     trust: Trust = None,
 ) -> None:
@@ -39,7 +39,7 @@ def translate(
     if vocabulary:
         run = replace(run, task=run.task.with_vocabulary(str(vocabulary.absolute())))
     if not 0 <= alpha < math.inf:  # below 0 the search would stop too early
-        raise ValueError(f"--alpha must be a finite number from 0 on, got {alpha}")
+        raise ValueError(f"--alpha must be a finite number of at least 0, got {alpha}")
     task = run.task.translator()
     model = restore(checkpoint, run=run, trusted=trusted).finalized_copy().to(place)
     known = task.vocabulary()
@@ -50,7 +50,7 @@ def translate(
         long += sum(len(ids) >= task.length for ids in encoded)
         unknown += sum(ids.count(known.unknown) for ids in encoded) if known.unknown is not None else 0
         found = task.translate(model, sentences, place, beam=beam, alpha=alpha, batch_size=batch)
-        # A line stays a line, whatever the model says.
+        # One line in, one line out, whatever the model says.
         sys.stdout.buffer.writelines(" ".join(text.split()).encode() + b"\n" for text in found)
         sys.stdout.buffer.flush()
     if empty or long or unknown:
@@ -63,8 +63,8 @@ def translate(
 
 def bleu(
     translations: Annotated[Path, typer.Argument(help="Plain text, a translation a line.")],
-    references: Annotated[Path, typer.Argument(help="Plain text, its reference in the same line.")],
-    language: Annotated[str, typer.Option(help="Of the text, for the rules of the tokens.")] = "de",
+    references: Annotated[Path, typer.Argument(help="Plain text, the reference of each on the same line.")],
+    language: Annotated[str, typer.Option(help="The language, whose rules split the text into tokens.")] = "de",
     as_json: Json = False,
 ) -> None:
     """Count BLEU of a file as sacrebleu does, with its signature, and as the paper did."""
@@ -76,8 +76,8 @@ def bleu(
             texts.append(list(_lines(file, str(path))))
     if len(texts[0]) != len(texts[1]):
         raise ValueError(
-            f"{translations} has {len(texts[0])} lines and {references} {len(texts[1])}; line i of one must be that of "
-            "the other"
+            f"{translations} has {len(texts[0])} lines and {references} {len(texts[1])}; line i of one must belong "
+            "to line i of the other"
         )
     ours, theirs = texts
     score, signature = sacre_bleu(ours, theirs)

@@ -11,11 +11,20 @@ from openwork.core.snapshot import snapshot
 
 @torch.no_grad()
 def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> int:
-    """The number of batches used to replace the running statistics of every BatchNorm in ``model``.
+    """Replaces the running statistics of every BatchNorm in ``model`` by the plain means over the batches.
 
-    Each batch is passed as ``model(batch)``; the new statistics are the plain means over the batches. Weights, momenta
-    and training flags stay; dropout and other layers act as in evaluation. Raises ValueError where the model has no
-    BatchNorm that keeps statistics or there is no batch. Whatever raises, the model is as it was.
+    Weights, momenta and training flags stay. Dropout and other layers act as in evaluation.
+
+    Args:
+        model: The pruned model.
+        batches: Inputs, each of which is passed as ``model(batch)``.
+
+    Returns:
+        The number of batches.
+
+    Raises:
+        ValueError: If the model has no BatchNorm that keeps statistics, or there is no batch. Whatever raises leaves
+            the model as it was.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:

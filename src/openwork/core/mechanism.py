@@ -1,4 +1,4 @@
-"""What makes the weights of one model sparse: made by its technique, asked by the `Sparsifier`."""
+"""Mechanisms: what makes the weights of one model sparse. A technique makes one, and the `Sparsifier` asks it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,16 @@ Calibrate = Callable[[nn.Module], object]
 
 
 def whole_number(state: Mapping[str, Any], name: str, *, least: int | None = None) -> int:
-    """What a saved state has by this name. Raises ValueError unless it is a whole number, at least ``least``."""
+    """The whole number that a saved state has by this name.
+
+    Args:
+        state: The state.
+        name: The entry's name.
+        least: The smallest number that is valid; None where any is.
+
+    Raises:
+        ValueError: If the entry is missing, no whole number or too small.
+    """
     number = state.get(name)
     if not isinstance(number, int) or (least is not None and number < least):
         kind = "a whole number" if least is None else f"a whole number >= {least}"
@@ -26,11 +35,11 @@ class Mechanism(ABC):
     """Holds the state of one technique on one model; ``owned`` are indices of the selected weights."""
 
     random: bool = False
-    """Whether the weights are random variables, so that their decay is the technique's affair."""
+    """Whether the weights are random variables, whose weight decay the technique decides."""
 
     @property
     def needs_optimizer(self) -> str:
-        """Why steps have to be those of an attached optimizer; "" where `Sparsifier.step` will do."""
+        """Why steps must be those of an attached optimizer; "" where `Sparsifier.step` will do."""
         return ""
 
     @property
@@ -40,7 +49,15 @@ class Mechanism(ABC):
 
     @abstractmethod
     def start(self, model: nn.Module, calibrate: Calibrate | None) -> None:
-        """Changes the model as the technique has it before training. Raises ValueError before it changes anything."""
+        """Makes the model sparse, as far as the technique does so before training.
+
+        Args:
+            model: The model that owns the weights.
+            calibrate: What the user passed to `sparsify`.
+
+        Raises:
+            ValueError: If the technique cannot begin; nothing has changed.
+        """
 
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Raises ValueError for an optimizer that the mechanism cannot work with; by default, never."""
@@ -48,18 +65,28 @@ class Mechanism(ABC):
 
     @abstractmethod
     def attached(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Follows the parameters as they are now: wrappers may have replaced them. Raises where it cannot."""
+        """Follows the parameters as they are now, since wrappers may have replaced them.
+
+        Raises:
+            ValueError: If it cannot follow them.
+        """
 
     def detached(self) -> None:
-        """Forgets the optimizers; by default none are known."""
+        """Forgets the optimizers; by default it knows none."""
         return
 
     def state_loaded(self, optimizer: torch.optim.Optimizer) -> None:
-        """Hears that an attached optimizer's state came from elsewhere; by default it does not matter."""
+        """Takes note that an attached optimizer has loaded a state; by default that does not matter."""
         return
 
     def before_step(self, owned: list[int], optimizer: torch.optim.Optimizer, *, counts: bool) -> None:
-        """Readies the owned weights and their gradients for an optimizer's step; counts: it completes an iteration."""
+        """Prepares the owned weights and their gradients for an optimizer's step; by default there is nothing to do.
+
+        Args:
+            owned: The indices of the weights that the optimizer moves.
+            optimizer: The optimizer.
+            counts: Whether the step completes an iteration.
+        """
         return
 
     @abstractmethod
@@ -67,10 +94,9 @@ class Mechanism(ABC):
         """Does what is due after an optimizer's step.
 
         Args:
-            step: The number of completed steps, None where other optimizers' steps are needed to complete one.
+            step: The number of completed steps; None where this step did not complete one.
             owned: The indices of the weights that the optimizer moved.
-            optimizer: The optimizer, None where nobody is attached.
-
+            optimizer: The optimizer; None where none is attached.
         """
 
     @abstractmethod
@@ -78,12 +104,17 @@ class Mechanism(ABC):
         """What the technique adds to the loss at this step, shape ()."""
 
     def add_penalty_gradient(self, parameters: list[nn.Parameter], scale: Tensor | None) -> None:
-        """Adds the penalty's gradient, times ``scale``, to those of ``parameters``; by default there is none."""
+        """Adds the penalty's gradient to those of ``parameters``; by default there is no penalty.
+
+        Args:
+            parameters: Those that the stepping optimizer owns.
+            scale: A factor of the gradients, which the optimizer divides by; None for 1.
+        """
         return
 
     @abstractmethod
     def zeros(self) -> dict[str, int]:
-        """The number of zeros of each weight in evaluation, by name; of all shards together."""
+        """The number of zeros of each weight in evaluation, by name, in all its shards together."""
 
     @abstractmethod
     def expected_nonzero(self) -> dict[str, float]:
@@ -103,12 +134,16 @@ class Mechanism(ABC):
 
     @abstractmethod
     def finalize(self, model: nn.Module, *, in_place: bool) -> nn.Module:
-        """The model, or a copy of it, as plain modules with zeros."""
+        """The model, or with ``in_place=False`` a copy of it, as plain modules with zeros."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values, all there from the start."""
+        """Tensors and plain values; every entry is there from the start."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over a state that also has ``steps``. Raises ValueError for another model's, and changes nothing."""
+        """Takes over a saved ``state``, which also has ``steps``.
+
+        Raises:
+            ValueError: If the state is another model's; nothing changes.
+        """

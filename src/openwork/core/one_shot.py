@@ -1,4 +1,4 @@
-"""One-shot pruning of a trained model, with what it costs measured before and after."""
+"""One-shot pruning of a trained model, whose metric is measured before and after."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,13 +16,19 @@ from openwork.core.sparsifier import sparsify
 
 @dataclass(frozen=True)
 class Pruned:
-    """What `prune` did to a model: the sparsity of the selected weights, 0-1, and the metric around it."""
+    """What `prune` did to a model.
+
+    Args:
+        sparsity: The fraction of zeros among the selected weights, 0-1.
+        before: The metric of the model as it was.
+        after: The metric of the pruned model.
+        recalibrated: The metric with the batch-norm statistics of the pruned model; None where `prune` got no batches.
+    """
 
     sparsity: float
     before: float
     after: float
     recalibrated: float | None
-    """The metric once the batch-norm statistics are those of the pruned model; None where that was not asked for."""
 
     def __str__(self) -> str:
         last = "" if self.recalibrated is None else f", {self.recalibrated:.4f} with recalibrated batch norms"
@@ -55,9 +61,8 @@ def prune(
 
     Raises:
         TypeError: If ``technique`` is no mask technique.
-        ValueError: For a schedule that prunes later. Whatever raises, also in ``evaluate`` or ``batches``, selected
-            weights, buffers and training flags are as they were.
-
+        ValueError: If the schedule prunes later. Whatever raises, even ``evaluate`` or ``batches``, leaves selected
+            weights, buffers and training flags as they were.
     """
     if not isinstance(technique, MaskTechnique):
         raise TypeError(f"prune takes a technique with masks such as GradualMagnitude(OneShot(0.8)), got {technique!r}")

@@ -1,4 +1,4 @@
-"""What a sparsifier asks of the optimizers: to own every weight once, and to be followed around their steps."""
+"""Following optimizers: checks that they own every weight once, and hooks around their steps."""
 
 import weakref
 from collections.abc import Callable, Collection, Iterable
@@ -11,11 +11,16 @@ from torch.utils.hooks import RemovableHandle
 from openwork.core.selection import Select
 
 Groups = list[dict[str, Any]]
-"""What an optimizer takes in the place of parameters."""
+"""Parameter groups, which an optimizer takes instead of parameters."""
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Raises, with the reason, for an optimizer that cannot be followed: TypeError for a wrapper, else ValueError."""
+    """Checks that a sparsifier can follow the optimizer.
+
+    Raises:
+        TypeError: If it is a wrapper that runs no step hooks.
+        ValueError: If it is LBFGS.
+    """
     name = type(optimizer).__name__
     if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
         raise TypeError(f"{name} runs no step hooks; attach the torch optimizer, such as the one inside: .optimizer")
@@ -27,7 +32,11 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
 
 
 def check_ownership(needed: dict[str, nn.Parameter], optimizers: list[torch.optim.Optimizer]) -> None:
-    """Raises ValueError for a parameter that none of the optimizers owns, or two of them."""
+    """Checks that each parameter in ``needed``, by name, has one optimizer.
+
+    Raises:
+        ValueError: If none of the optimizers owns a parameter, or two of them do.
+    """
     owners: dict[int, int] = {}
     for optimizer in optimizers:
         for number in parameter_ids(optimizer):
@@ -55,7 +64,14 @@ class _Call(dict[str, Any]):
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, *, decayed: Select, spared: Collection[int]) -> Groups:
-    """Parameter groups of all parameters: those that ``decayed`` selects but for the ``id``s spared, and the others."""
+    """Parameter groups of all parameters: the decayed ones, and the others, whose weight decay is 0.
+
+    Args:
+        model: The model.
+        weight_decay: That of the decayed parameters.
+        decayed: Which parameters decay.
+        spared: The ``id`` of each parameter that does not decay, even if ``decayed`` selects it.
+    """
     chosen: dict[int, nn.Parameter] = {}
     for prefix, module in model.named_modules():
         for leaf, parameter in module._parameters.items():
@@ -70,14 +86,16 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, decayed: Select, 
 def follow(
     optimizer: torch.optim.Optimizer, prepare: Callable[[], None], finish: Callable[[bool], None], *, once: bool
 ) -> list[RemovableHandle]:
-    """The hooks that call ``prepare`` before each update of the weights and ``finish`` after each step.
+    """Hooks the optimizer: calls ``prepare`` before each update of the weights and ``finish`` after each step.
 
     Args:
         optimizer: The optimizer.
         prepare: Called when the gradients are there: before the step, or after the closure of ``step(closure)``.
-        finish: Called with whether the weights were moved; a GradScaler may tell a fused optimizer not to.
+        finish: Called with whether the weights were moved; a GradScaler may keep a fused optimizer from moving them.
         once: Refuse to evaluate a closure a second time after ``prepare``.
 
+    Returns:
+        The hooks' handles.
     """
     prepared = 0  # times within the running step
     depth = 0  # of steps within steps
@@ -90,9 +108,9 @@ def follow(
 
     def before(_: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         nonlocal prepared, depth, running
-        # A step of a base class, which the optimizer's own calls, runs the hooks as well: then the outer call is alive.
-        # A call that has failed may be alive, too, in a traceback that somebody keeps, but then steps are deeper within
-        # each other than there are classes whose step has hooks.
+        # A step that calls its base class's step runs the hooks twice: then the outer call is alive. A call that has
+        # failed may be alive as well, in a traceback that is kept, but then steps are deeper within each other than
+        # there are classes whose step has hooks.
         if running is not None and running() is not None and 0 < depth < _steps_with_hooks(optimizer):
             depth += 1
             return None
@@ -137,19 +155,19 @@ def follow(
             )
         finish(not overflowed(optimizer))
 
-    # Who compiles a whole training step compiles around them: a mask update is no graph.
+    # A compiled training step leaves the hooks out: a mask update is no graph.
     pre, post = (torch.compiler.disable(hook) for hook in (before, after))  # type: ignore[no-untyped-call]
     return [optimizer.register_step_pre_hook(pre), optimizer.register_step_post_hook(post)]
 
 
 def overflowed(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a GradScaler tells a fused optimizer not to move the weights in the step that is running."""
-    found = getattr(optimizer, "found_inf", None)  # a tensor, set for the time of the step
+    """Whether a GradScaler keeps a fused optimizer from moving the weights in the step that is running."""
+    found = getattr(optimizer, "found_inf", None)  # a tensor, set only during the step
     return found is not None and bool(found)
 
 
 def _steps_with_hooks(optimizer: torch.optim.Optimizer) -> int:
-    """How many of the optimizer's classes have a step of their own that torch has given hooks."""
+    """How many of the optimizer's classes define a step that torch has given hooks."""
     steps = (vars(kind).get("step") for kind in type(optimizer).__mro__)
     return sum(getattr(step, "hooked", False) for step in steps)
 

@@ -16,10 +16,13 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """A function of the step. An immutable value: equal when its fields are equal."""
+    """The base of schedules, functions of the step. An immutable value: equal when its fields are equal.
+
+    Args:
+        final: The value that the schedule ends with.
+    """
 
     final: float
-    """The value that the schedule ends with."""
 
     @abstractmethod
     def __call__(self, step: int) -> float:
@@ -77,11 +80,18 @@ class Cubic(_Ramp):
 
     value(t) = final + (initial - final) * (1 - p)^3,  p = clip((t - begin) / (end - begin), 0, 1)
 
-    ``begin``, ``end`` and ``every`` (between mask updates) are optimizer steps.
-    Raises ValueError unless 0 <= begin < end.
-
     >>> Cubic(0.9, begin=0, end=100)(50)
     0.7875
+
+    Args:
+        final: The value at ``end`` and later.
+        end: The optimizer step at which the value is final, and the last at which masks are recomputed.
+        begin: The optimizer step up to which the value is initial.
+        every: The number of optimizer steps between mask updates.
+        initial: The value at first.
+
+    Raises:
+        ValueError: Unless 0 <= begin < end and every >= 1.
     """
 
     exponent: ClassVar[int] = 3
@@ -92,8 +102,13 @@ class AveragedCubic(Cubic):
     """`Cubic` followed by a moving average, as Gale et al. 2019 (their code) raised the coefficient of a penalty.
 
     average(t) = (1 - decay) * value(t) + decay * average(t - 1), beginning with ``initial`` before step 0: about nine
-    steps behind for decay 0.9. Computed from the schedule alone, so that a resumed run needs no memory of it.
-    Raises ValueError unless 0 <= begin < end and 0 <= decay < 1.
+    steps behind for decay 0.9. It is computed from the schedule alone, so that a resumed run needs no memory of it.
+
+    Args:
+        decay: How much of the average of the step before stays, in [0, 1).
+
+    Raises:
+        ValueError: Unless 0 <= begin < end, every >= 1 and 0 <= decay < 1.
     """
 
     decay: float = field(default=0.9, kw_only=True)
@@ -121,12 +136,20 @@ def _decaying(decay: float) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Linear(_Ramp):
-    """A straight line from ``initial`` at ``begin`` to ``final`` at ``end``, in optimizer steps; constant outside.
-
-    Raises ValueError unless 0 <= begin < end.
+    """A straight line from ``initial`` at ``begin`` to ``final`` at ``end``; constant outside.
 
     >>> Linear(0.9, begin=0, end=100)(50)
     0.45
+
+    Args:
+        final: The value at ``end`` and later.
+        end: The optimizer step at which the value is final, and the last at which masks are recomputed.
+        begin: The optimizer step up to which the value is initial.
+        every: The number of optimizer steps between mask updates.
+        initial: The value at first.
+
+    Raises:
+        ValueError: Unless 0 <= begin < end and every >= 1.
     """
 
     exponent: ClassVar[int] = 1
@@ -134,9 +157,14 @@ class Linear(_Ramp):
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """``final`` at every step. Masks are computed once, before training, or also each ``every`` steps until ``stop``.
+    """``final`` at every step. Masks are computed before training, and each ``every`` steps until ``stop`` where given.
 
-    Raises ValueError unless every >= 1, and for a ``stop`` before the first of these steps or without them.
+    Args:
+        every: The number of optimizer steps between mask updates; None for no update in training.
+        stop: The last optimizer step at which masks may be recomputed; None for no end.
+
+    Raises:
+        ValueError: If ``every`` is below 1, or ``stop`` comes before the first of these steps or without ``every``.
     """
 
     every: int | None = field(default=None, kw_only=True)
@@ -169,7 +197,14 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class OneShot(Schedule):
-    """0 until step ``at``, then ``final``: masks are computed once. ``at=0`` prunes inside `sparsify`."""
+    """0 until step ``at``, then ``final``: masks are computed once.
+
+    Args:
+        at: The optimizer step at which masks are computed; 0 prunes inside `sparsify`.
+
+    Raises:
+        ValueError: If ``at`` is negative.
+    """
 
     at: int = field(default=0, kw_only=True)
 

@@ -15,5 +15,5 @@ def seeded_generator(seed: int, step: int, name: str) -> torch.Generator:
 
 
 def uniform_like(weight: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform in [0, 1), of ``weight``'s shape and sharding: drawn as a whole on the CPU, so the same everywhere."""
+    """Uniform in [0, 1), of ``weight``'s shape and sharding; drawn as a whole on the CPU, so the same everywhere."""
     return shard_like(rows_like(torch.rand(weight.shape, generator=generator), weight).to(weight.device), weight)

@@ -15,7 +15,13 @@ _NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase
 
 @dataclass(frozen=True)
 class Site:
-    """One place where a parameter hangs: ``getattr(module, leaf)``."""
+    """One place where a parameter hangs: ``getattr(module, leaf)``.
+
+    Args:
+        name: The parameter's full name there.
+        module: The module that owns it.
+        leaf: The last part of the name.
+    """
 
     name: str
     module: nn.Module
@@ -24,14 +30,23 @@ class Site:
 
 @dataclass(frozen=True)
 class Weight:
-    """One selected weight tensor, under its first name, with every place that shares it (tied weights)."""
+    """One selected weight tensor.
+
+    Args:
+        name: The parameter's first name in the model.
+        sites: Every place where the parameter hangs; several for tied weights.
+    """
 
     name: str
     sites: tuple[Site, ...]
 
     @property
     def parameter(self) -> nn.Parameter:
-        """The parameter as the module holds it now; looked up each time, since wrappers may replace it."""
+        """The parameter as the module holds it now; looked up each time, since wrappers may replace it.
+
+        Raises:
+            ValueError: If the module no longer holds it.
+        """
         parameter = self.sites[0].module._parameters.get(self.sites[0].leaf)
         if parameter is None:
             raise ValueError(
@@ -44,9 +59,14 @@ class Weight:
 def weight_matrices(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
     """True for the matrices and kernels of layers: the default selection.
 
-    They are the parameters of two or more dimensions, but for those of norms, that are called ``weight``, as in Linear,
+    These are parameters of two or more dimensions, not of norms, that are called ``weight``, as in Linear,
     convolutions, embeddings and most modules of other libraries, ``..._weight``, as in MultiheadAttention, or
-    ``weight_ih...`` and ``weight_hh...``, as in recurrent layers. Other matrices are for a selection by name.
+    ``weight_ih...``, ``weight_hh...`` and ``weight_hr...``, as in recurrent layers. Select other matrices by name.
+
+    Args:
+        name: The parameter's full name in the model; its last part decides.
+        parameter: The parameter.
+        module: The module that owns it.
     """
     leaf = name.rpartition(".")[2]
     matrix = leaf == "weight" or leaf.endswith("_weight") or leaf.startswith(("weight_ih", "weight_hh", "weight_hr"))
@@ -54,18 +74,28 @@ def weight_matrices(name: str, parameter: nn.Parameter, module: nn.Module) -> bo
 
 
 def all_parameters(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
-    """True for every parameter, biases and norms included; narrow it with `matching` or `excluding`."""
+    """True for every parameter, biases and norms included; narrow it with `matching` or `excluding`.
+
+    Args:
+        name: The parameter's full name in the model.
+        parameter: The parameter.
+        module: The module that owns it.
+    """
     return True
 
 
 @dataclass(frozen=True, repr=False)
 class WeightsOf:
-    """What `weights_of` returns."""
+    """The selection that `weights_of` returns.
+
+    Args:
+        types: The types of modules whose weight is selected.
+    """
 
     types: tuple[type[nn.Module], ...]
 
     def __call__(self, name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
-        """Whether it is such a weight."""
+        """Whether this is the ``weight`` of such a module."""
         return isinstance(module, self.types) and name.rpartition(".")[2] == "weight"
 
     def __repr__(self) -> str:
@@ -76,7 +106,12 @@ class WeightsOf:
 
 @dataclass(frozen=True, repr=False)
 class Matching:
-    """What `matching` returns."""
+    """The selection that `matching` returns.
+
+    Args:
+        patterns: Shell patterns, one of which a parameter's name must fit.
+        among: The selection to choose from.
+    """
 
     patterns: tuple[str, ...]
     among: Select = weight_matrices
@@ -93,7 +128,12 @@ class Matching:
 
 @dataclass(frozen=True, repr=False)
 class Excluding:
-    """What `excluding` returns."""
+    """The selection that `excluding` returns.
+
+    Args:
+        patterns: Shell patterns, none of which a parameter's name may fit.
+        among: The selection to choose from.
+    """
 
     patterns: tuple[str, ...]
     among: Select = weight_matrices
@@ -109,17 +149,27 @@ class Excluding:
 
 
 def weights_of(*types: type[nn.Module]) -> WeightsOf:
-    """Selects ``weight`` of every module of these types: ``weights_of(nn.Linear, nn.Conv2d)``."""
+    """Selects ``weight`` of every module of these ``types``: ``weights_of(nn.Linear, nn.Conv2d)``."""
     return WeightsOf(types)
 
 
 def matching(*patterns: str, among: Select = weight_matrices) -> Matching:
-    """Selects, among others' choice, the parameters whose name fits a shell pattern: ``matching("encoder.*")``."""
+    """Selects the parameters whose name fits a shell pattern: ``matching("encoder.*")``.
+
+    Args:
+        patterns: Shell patterns for a parameter's full name; one must fit.
+        among: The selection to choose from.
+    """
     return Matching(patterns, among)
 
 
 def excluding(*patterns: str, among: Select = weight_matrices) -> Excluding:
-    """Selects, among others' choice, the parameters whose name fits no pattern: ``excluding("head.*")``."""
+    """Selects the parameters whose name fits no shell pattern: ``excluding("head.*")``.
+
+    Args:
+        patterns: Shell patterns for a parameter's full name; none may fit.
+        among: The selection to choose from.
+    """
     return Excluding(patterns, among)
 
 
@@ -135,7 +185,12 @@ def _arguments(patterns: tuple[str, ...], among: Select) -> str:
 def find_weights(model: nn.Module, select: Select) -> tuple[list[Weight], dict[str, str]]:
     """The selected weights in the model's order, tied ones once, and why matrices were left out, by name.
 
-    Raises ValueError, naming what the model has, where nothing is selected.
+    Args:
+        model: The model.
+        select: Which parameters are selected; a tied one is where it is selected at any of its places.
+
+    Raises:
+        ValueError: If nothing is selected; names what the model has.
     """
     tensors = _sites(model)
     chosen = [

@@ -1,4 +1,4 @@
-"""Weights that FSDP2 spreads over processes by rows: which part is here, and sums and order over all of them.
+"""Weights that FSDP2 spreads over processes by rows: which part is here, and sums and ranks over all processes.
 
 A weight that is not sharded is the case of one process, `ALONE`, in which nothing is communicated.
 """
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shards:
-    """The processes that hold the rows of one tensor, in the order of the rows; ``index`` is this one's place."""
+    """The processes that hold the rows of one tensor, in the order of the rows.
+
+    Args:
+        index: This process's place among them.
+        size: How many they are.
+        device: The type of device on which they communicate.
+        group: Their process group; None for one process alone.
+    """
 
     index: int = 0
     size: int = 1
@@ -33,7 +40,7 @@ class Shards:
         return total.tolist()
 
     def number(self, count: int) -> tuple[int, int]:
-        """The place of the first of this process's ``count`` items among everybody's in row order, and how many."""
+        """Where this process's ``count`` items begin among those of all in row order, and how many all have."""
         counts = self.sum([count if place == self.index else 0 for place in range(self.size)])
         return sum(counts[: self.index]), sum(counts)
 
@@ -48,15 +55,16 @@ _PLAIN = (nn.Parameter, Tensor)
 
 
 def is_sharded(tensor: Tensor) -> TypeGuard["DTensor"]:
-    """Whether the tensor is a DTensor, found without the half second that importing them takes where nobody did."""
+    """Whether the tensor is a DTensor."""
     if type(tensor) in _PLAIN:  # asked several times for each weight and step
         return False
+    # Importing DTensor takes half a second; where no module has imported it, there is none.
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 
 
 def reshard(model: nn.Module) -> None:
-    """Gives the modules their shards back where an FSDP2 forward without a backward left whole weights in them."""
+    """Puts the shards back into modules in which an FSDP2 forward without a backward has left whole weights."""
     module = sys.modules.get("torch.distributed.fsdp")
     if module is not None:
         for part in model.modules():
@@ -73,7 +81,11 @@ def is_offloaded(tensor: Tensor) -> bool:
 
 
 def shards_of(*tensors: Tensor) -> Shards:
-    """Who holds the rows of these tensors: all in the same way, or ValueError; also for anything but whole rows."""
+    """The processes that hold the rows of these tensors.
+
+    Raises:
+        ValueError: If the tensors are not all sharded over the same processes, or one is not sharded by whole rows.
+    """
     found = {_shards(tensor) for tensor in tensors}
     if len(found) != 1:
         raise ValueError(
@@ -97,14 +109,19 @@ def version(tensor: Tensor) -> int:
 
 
 def rows_like(values: Tensor, like: Tensor) -> Tensor:
-    """The part of ``values`` that is here, a whole tensor or one sharded as ``like``, on their own device."""
+    """The part of ``values`` that is here, on the device of ``values``.
+
+    Args:
+        values: A whole tensor, or one sharded as ``like``.
+        like: A tensor of the same shape; where it is not sharded, all rows are here.
+    """
     if is_sharded(values) or not is_sharded(like):
         return local(values)
-    return values[shards_of(like).own_rows(like.shape[0])].clone()  # a view would keep the whole alive
+    return values[shards_of(like).own_rows(like.shape[0])].clone()  # a view would keep the whole tensor in memory
 
 
 def shard_like(part: Tensor, like: Tensor) -> Tensor:
-    """The tensor of which each process gives its part, sharded as ``like``; ``part`` itself where that is not."""
+    """The tensor whose parts the processes give, sharded as ``like``; ``part`` itself where ``like`` is not sharded."""
     if not is_sharded(like):
         return part
     from torch.distributed.tensor import DTensor
@@ -115,10 +132,15 @@ def shard_like(part: Tensor, like: Tensor) -> Tensor:
 
 
 def kth_largest_over(shards: Shards, values: Tensor, k: int) -> Tensor:
-    """The k-th largest of all processes' ``values`` (1-D float, no NaN; 1 <= k <= their number), shape (); exact.
+    """The k-th largest of all processes' ``values``, shape (); exact.
 
-    A radix selection: the values as integers of the same order, whose bytes are settled from the highest down. Each
-    byte takes one sum of 256 counts, and no value leaves its process.
+    A radix selection: it reads the values as integers of the same order, and settles their bytes from the highest down.
+    Each byte takes one sum of 256 counts, and no value leaves its process.
+
+    Args:
+        shards: The processes, which must all call this.
+        values: This process's, 1-D float, no NaN.
+        k: From 1 to the number of all processes' values.
     """
     integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
     sign = torch.iinfo(integer).min

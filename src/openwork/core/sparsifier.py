@@ -19,10 +19,14 @@ _FORMAT = 3
 
 
 class Sparsifier:
-    """Makes one model sparse; `sparsify` makes it. Holds all state of the technique.
+    """Makes one model sparse, and holds all state of the technique. `sparsify` returns it.
 
-    model: the sparsified module; technique: the settings; weights: the selected tensors, tied ones once;
-    skipped: why matrices were left out, by name; steps: completed optimizer steps.
+    Attributes:
+        model: The sparsified module.
+        technique: The settings.
+        weights: The selected tensors, tied ones once.
+        skipped: Why matrices were left out, by name.
+        steps: Completed optimizer steps.
     """
 
     def __init__(
@@ -62,14 +66,19 @@ class Sparsifier:
     def attach(
         self, optimizer: torch.optim.Optimizer, *more: torch.optim.Optimizer, penalty_gradient: bool = False
     ) -> "Sparsifier":
-        """The same sparsifier, which from now on follows the optimizer's steps.
+        """Follows the optimizer's steps from now on, and returns the same sparsifier.
 
-        more: further optimizers, where each owns a part of the weights. Weights are sparse after every step of theirs,
-        and the steps of the last one are counted: pass last the one whose step ends an iteration.
-        penalty_gradient: add the penalty's gradient inside ``optimizer.step()``, for hosts that own the loss; leave
-        `penalty` out of the loss then. Each optimizer adds that of its own parameters.
-        Raises ValueError where a weight is owned by none or by two of the optimizers, where one is attached already,
-        for LBFGS, and for masks with an optimizer whose eps is 0; TypeError for a wrapper that runs no step hooks.
+        Args:
+            optimizer: The optimizer of the model's parameters.
+            more: Further optimizers, where each owns a part of the weights. Weights are sparse after every step of
+                each. The steps of the last optimizer count: pass last the one whose step ends an iteration.
+            penalty_gradient: Add the penalty's gradient inside ``optimizer.step()``, for hosts that own the loss; then
+                leave `penalty` out of the loss. Each optimizer adds that of the parameters that it owns.
+
+        Raises:
+            TypeError: If an optimizer is a wrapper that runs no step hooks.
+            ValueError: If none or two of the optimizers own a weight, an optimizer is attached already, one is LBFGS,
+                or its eps is 0 under masks.
         """
         self._check_live()
         if self._optimizers:
@@ -101,12 +110,12 @@ class Sparsifier:
         self._mechanism.detached()
 
     def penalty(self) -> Tensor:
-        """What to add to the mean loss of a batch, shape (): zero for masks, coefficient * KL or L0 otherwise."""
+        """What to add to the mean loss of a batch, shape (): zero for masks, otherwise coefficient * KL or L0."""
         self._check_live()
         return self._mechanism.penalty()
 
     def step(self) -> None:
-        """Counts one optimizer step; only for loops without a torch optimizer to attach to, right after its update."""
+        """Counts one step; only for loops without a torch optimizer to attach to, right after they update weights."""
         self._check_live()
         if self._optimizers:
             raise ValueError("the attached optimizer's steps are counted already; leave step() out")
@@ -118,7 +127,7 @@ class Sparsifier:
     def masks(self) -> dict[str, Tensor]:
         """The mask of each selected weight, by name: bool, True where evaluation computes with the weight.
 
-        Of random variables, where their deterministic weights are not zero. Under FSDP2 they are DTensors.
+        The mask of a random variable is True where its deterministic weight is not zero. Under FSDP2 all are DTensors.
         """
         self._check_live()
         return self._mechanism.masks()
@@ -126,17 +135,16 @@ class Sparsifier:
     def parameter_groups(self, weight_decay: float, *, decayed: Select = all_parameters, means: bool = False) -> Groups:
         """Parameter groups for an optimizer: decayed parameters and others, each with its ``weight_decay``.
 
-        Weight decay is a prior. A weight that is a random variable has that of its technique, and what is learned
-        besides is no weight: neither is decayed.
+        Weight decay is a prior. A weight that is a random variable has the prior of its technique, and what the
+        technique learns besides is no weight: neither decays.
 
         Args:
             weight_decay: That of the decayed parameters, >= 0; the others have 0.
-            decayed: Which of the other parameters are decayed, by default all.
+            decayed: Which of the other parameters decay, by default all.
             means: Whether the means of random variables count among the other parameters.
 
         Returns:
             One or two groups with all parameters of the model, each parameter once.
-
         """
         self._check_live()
         spared = {id(parameter) for parameter in self._mechanism.parameters().values()}
@@ -147,7 +155,7 @@ class Sparsifier:
     def sparsity(self) -> float:
         """The fraction of zeros, 0-1, among the selected weights as evaluation uses them.
 
-        Under FSDP2 that of all processes, which must all call this, `layer_sparsity` and `attach`.
+        Under FSDP2 it is that of all processes, which must all call this, `layer_sparsity` and `attach`.
         """
         self._check_live()
         total = sum(weight.parameter.numel() for weight in self.weights)
@@ -168,7 +176,7 @@ class Sparsifier:
         return self._mechanism.expected_nonzero()
 
     def mask_gradients(self) -> None:
-        """Masks gradients now, for those who read or clip gradients that the backward hooks did not see.
+        """Masks gradients now, for code that reads or clips gradients that the backward hooks did not see.
 
         These are gradients written by hand, and those that FSDP2 offloads to the CPU.
         """
@@ -176,7 +184,7 @@ class Sparsifier:
         self._mechanism.mask_gradients()
 
     def finalize(self) -> nn.Module:
-        """The model itself with plain modules, dense keys and real zeros; the sparsifier's work is over."""
+        """Ends the sparsifier's work, and returns the model itself with plain modules, dense keys and real zeros."""
         self._check_live()
         self.detach()
         model = self._mechanism.finalize(self.model, in_place=True)
@@ -191,8 +199,8 @@ class Sparsifier:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values: with the model's and the optimizer's state, training resumes bit-exactly.
 
-        Under FSDP2 the tensors are DTensors, for torch.distributed.checkpoint.
-        Variational dropout and L0 also draw from torch's global generator, whose state is the training loop's to keep.
+        Under FSDP2 the tensors are DTensors, for torch.distributed.checkpoint. Variational dropout and L0 also draw
+        from torch's global generator, whose state the training loop must save.
         """
         self._check_live()
         return {
@@ -203,7 +211,11 @@ class Sparsifier:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over a `state_dict`. Raises ValueError for another technique's, another model's or a foreign one."""
+        """Takes over a saved ``state``, which `state_dict` returned.
+
+        Raises:
+            ValueError: If the state is another technique's, another model's or no sparsifier's; nothing changes.
+        """
         self._check_live()
         if not isinstance(state, dict) or not {"format", "technique", "steps"} <= state.keys():
             raise ValueError("this is not a sparsifier's state_dict; pass what Sparsifier.state_dict() returned")
@@ -221,7 +233,7 @@ class Sparsifier:
         self.steps = steps
 
     def _trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Everything that the optimizers have to own, by name."""
+        """Everything that the optimizers must own, by name."""
         needed = {weight.name: weight.parameter for weight in self.weights} | self._mechanism.parameters()
         return {name: parameter for name, parameter in needed.items() if parameter.requires_grad}
 
@@ -231,7 +243,7 @@ class Sparsifier:
         if penalty_gradient:
             ids = parameter_ids(optimizer)
             own = [p for p in self._trained_parameters().values() if id(p) in ids]
-            # Set by GradScaler for the time of the step where it leaves it to a fused optimizer to unscale gradients.
+            # GradScaler sets this during the step of a fused optimizer, which unscales gradients instead of it.
             self._mechanism.add_penalty_gradient(own, getattr(optimizer, "grad_scale", None))
 
     def _after_step(self, optimizer: torch.optim.Optimizer, moved: bool) -> None:
@@ -257,24 +269,23 @@ def sparsify(
 
     Args:
         model: The model. Masks leave its modules alone; a technique with random variables switches their classes.
-        technique: What is sparsified, and when.
+        technique: Says which weights become zero, and when.
         select: Which parameters become sparse, by default the matrices and kernels of all layers (`weight_matrices`).
-        seed: Of random masks, ties and initial gates; they do not depend on torch's global generator.
+        seed: The seed of random masks, ties and initial gates, which do not depend on torch's global generator.
         keep_zeros: Whether the zeros that the weights hold now stay zero for good, whatever the schedule says: to prune
             a sparse model further, or with ``Constant(0.0)`` to fine-tune it as it is. Masks only.
         calibrate: For a technique that looks at inputs, or at gradients before training: a function that runs batches
-            through the model it is given, and ``backward()`` on a loss for gradients. It leaves gradients, buffers,
-            training flags and torch's generators as they were. Where several processes run, all must sparsify;
+            through the model it is given, and ``backward()`` on a loss for gradients. Gradients, buffers, training
+            flags and torch's generators are afterwards as they were. Where several processes run, all must sparsify;
             gradients and inputs are averaged over them.
 
     Returns:
         The sparsifier, which holds the state.
 
     Raises:
-        TypeError: If ``technique`` is no instance of a technique, or its methods take other arguments than theirs.
+        TypeError: If ``technique`` is no instance of a technique, or its methods take the wrong arguments.
         ValueError: If nothing is selected or fits the pattern, another sparsifier holds one of the weights, or the
             technique cannot have its evidence. The model is then as it was.
-
     """
     return Sparsifier(model, technique, select=select, seed=seed, keep_zeros=keep_zeros, calibrate=calibrate)
 
@@ -295,7 +306,7 @@ def _refuse_held(weights: list[Weight]) -> None:
 
 
 def _shares(weights: list[Weight], optimizers: list[torch.optim.Optimizer]) -> dict[torch.optim.Optimizer, list[int]]:
-    """The indices of the weights that each optimizer moves; the last one also takes those that nobody moves."""
+    """The indices of the weights that each optimizer moves; the last one also gets those that none moves."""
     *others, last = optimizers
     shares = {}
     rest = list(range(len(weights)))

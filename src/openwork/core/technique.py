@@ -14,11 +14,15 @@ class Technique(ABC):
 
     @property
     def threshold(self) -> float | None:
-        """At what evaluation makes weights zero, where it can be set again after training; None where it cannot."""
+        """The threshold at which evaluation makes weights zero; None where it cannot be changed after training."""
         return None
 
     def fitting(self, weights: list[Weight]) -> tuple[list[Weight], dict[str, str]]:
-        """The weights that the technique can make sparse, and why the others stay dense, by name; by default all."""
+        """The weights that the technique can make sparse, by default all, and why the others stay dense, by name.
+
+        Raises:
+            ValueError: If it can make none of them sparse.
+        """
         return weights, {}
 
     @abstractmethod
@@ -27,23 +31,26 @@ class Technique(ABC):
 
         Args:
             weights: The selected weights, tied ones once.
-            seed: Of everything random.
+            seed: The seed of all that is random.
             keep_zeros: Whether the zeros that the weights hold stay zero.
 
         Raises:
-            ValueError: If the technique cannot work with these weights; nothing has been changed.
-
+            ValueError: If the technique cannot work with these weights; nothing has changed.
         """
 
 
 def check_technique(technique: object) -> Technique:
-    """``technique``, if it is one. Raises TypeError otherwise, for a class too."""
+    """``technique`` itself.
+
+    Raises:
+        TypeError: If it is no instance of a technique.
+    """
     if not isinstance(technique, Technique):
         raise TypeError(f"expected a technique such as GradualMagnitude(...), got {technique!r}; is it an instance?")
     return technique
 
 
 def check_schedule(name: str, value: object, example: str) -> None:
-    """Raises TypeError, with an example, where the field ``name`` is no schedule."""
+    """Raises TypeError, which names a field and an ``example`` of a schedule, if its ``value`` is no schedule."""
     if not isinstance(value, Schedule):
         raise TypeError(f"{name} must be a schedule such as {example}({value!r}), got {value!r}")

@@ -1,1 +1,1 @@
-"""Reading files of others, without executing anything in them."""
+"""Reading files from elsewhere without executing anything in them."""

@@ -1,7 +1,7 @@
 """Reading the tensors of any checkpoint, file or folder, without executing code from it.
 
-Tensors stay in the file until they are looked at (memory-mapped), so that a checkpoint may be larger than the memory;
-only torch's format from before version 1.6 is read whole.
+Tensors stay in the file until somebody reads them (memory-mapped), so that a checkpoint may be larger than the memory;
+only a file in torch's format from before version 1.6 is read whole.
 """
 
 import json
@@ -49,7 +49,12 @@ _FOREIGN_SUFFIXES = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The model's tensors by name, and the names of what else with tensors the file holds (an optimizer's state)."""
+    """What `read_checkpoint` found.
+
+    Args:
+        tensors: The model's tensors by name.
+        left_out: The names of what else the file holds with tensors, such as an optimizer's state.
+    """
 
     tensors: dict[str, Tensor]
     left_out: tuple[str, ...] = ()
@@ -58,8 +63,13 @@ class Checkpoint:
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """The tensors of a ``.safetensors`` or torch (``.pt``, ``.pth``, ``.bin``) file, or of a Hugging Face folder.
 
-    Of a nested torch checkpoint, the tensors under "model", "state_dict" or another usual key. Raises
-    FileNotFoundError, and ValueError for a file that is truncated, foreign, without tensors, or would execute code.
+    Args:
+        path: The file or folder. From a nested torch checkpoint come the tensors under "model", "state_dict" or another
+            usual key.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or a folder does not say which file to read.
+        ValueError: If the file is truncated or foreign, has no tensors, or would execute code.
     """
     path = Path(path)
     if path.is_dir():
@@ -87,7 +97,14 @@ def model_tensors(content: Any, source: str) -> Checkpoint:
     """The model's tensors in what a torch file held: a state dict, or one nested under a usual key.
 
     Without a usual key, all named tensors of nested dictionaries count, with dotted names; optimizers, known by their
-    "param_groups", do not. Raises ValueError, naming ``source``, where there are none.
+    "param_groups", do not.
+
+    Args:
+        content: What the file held.
+        source: The file's name, for the error.
+
+    Raises:
+        ValueError: If there are no named tensors.
     """
     chosen, left_out = content, []
     for _ in range(4):  # Lightning inside DeepSpeed, and no endless loop in a dictionary that holds itself
@@ -195,7 +212,7 @@ def _read_shards(index: Path) -> Checkpoint:
     shards: dict[str, dict[str, Tensor]] = {}
     for shard in dict.fromkeys(places.values()):
         if shard in ("", ".", "..") or "/" in shard or "\\" in shard or shard.endswith(".json"):
-            raise ValueError(f"{index} names {shard!r}, which is no file of its own folder; {cure}")
+            raise ValueError(f"{index} names {shard!r}, which is not a file in the same folder; {cure}")
         if not (index.parent / shard).is_file():
             raise FileNotFoundError(f"{index} names {shard!r}, which is not there; {cure}")
         shards[shard] = read_checkpoint(index.parent / shard).tensors

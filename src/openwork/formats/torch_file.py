@@ -1,4 +1,4 @@
-"""Loading files of `torch.save` that come from somebody else: no code runs, no memory beyond the file's own size."""
+"""Loading files of `torch.save` from elsewhere: no code runs, and no memory is taken beyond the file's size."""
 
 import mmap
 import warnings
@@ -16,8 +16,13 @@ _FILLS_MEMORY = b"bytearray\n"
 def load_torch(path: Path, *, mapped: bool = False) -> Any:
     """The content of a torch file of tensors and plain values, on the CPU.
 
-    mapped: leave the tensors in the file until they are read, where its format allows; not for a file that will be
-    overwritten. Raises ValueError for any other file, and for one that would execute code or outgrow itself in memory.
+    Args:
+        path: The file.
+        mapped: Leave the tensors in the file until they are read, where its format allows; not for a file that will be
+            overwritten.
+
+    Raises:
+        ValueError: If it is any other file, or one that would execute code or take more memory than its own size.
     """
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"

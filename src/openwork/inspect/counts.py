@@ -1,4 +1,4 @@
-"""What is counted of a model or a checkpoint: of each weight tensor, and in total."""
+"""The counts of a model or a checkpoint: for each weight tensor, and in total."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from openwork.inspect.size import Size
 
 @dataclass(frozen=True)
 class LayerCounts:
-    """One weight tensor: its name, shape, number of weights and of non-zero ones, and what pattern the zeros form."""
+    """One weight tensor: its name, shape, number of weights and of non-zero ones, and the pattern of its zeros."""
 
     name: str
     shape: tuple[int, ...]
@@ -21,15 +21,15 @@ class LayerCounts:
     """Zeros that no pruning asks for: those outside the mask where a sparsifier knows it, otherwise all zeros of a
     tensor that has fewer than 1 % of them."""
     dead_outputs: int | None
-    """Slices along the first axis without a non-zero: units, filters, embeddings. None for a tensor too large."""
+    """Slices along the first axis without a non-zero: units, filters, embeddings. None if the tensor is too large."""
     dead_inputs: int | None
     """The same along the second axis."""
     groups: dict[str, float] = field(default_factory=dict, hash=False)
-    """"2:4" -> the fraction of groups of 4 weights along the input with at most 2 non-zeros; also 1:4 and 4:8."""
+    """"2:4" -> the fraction of groups of 4 weights along the input with at most 2 non-zeros; 1:4 and 4:8 likewise."""
     blocks: dict[str, float] = field(default_factory=dict, hash=False)
-    """"4x4" -> the fraction of zeros in aligned all-zero blocks of 4 rows and 4 columns; also other sizes."""
+    """"4x4" -> the fraction of zeros in aligned all-zero blocks of 4 rows and 4 columns; other sizes likewise."""
     flops: tuple[int, int] | None = None
-    """(dense, sparse) for the example, None without one."""
+    """(dense, sparse) for the example, None without an example."""
     also: tuple[str, ...] = ()
     """Other names of the same memory (tied weights)."""
 
@@ -70,7 +70,7 @@ class LayerCounts:
 
 @dataclass(frozen=True)
 class Counts:
-    """What is counted of a model or a checkpoint."""
+    """The counts of a model or a checkpoint."""
 
     layers: tuple[LayerCounts, ...]
     parameters: int
@@ -78,11 +78,11 @@ class Counts:
     zeros: int
     """Zeros among all parameters."""
     size: Size
-    """Of all parameters."""
+    """The size of all parameters."""
     flops: Flops | None = None
-    """Of the example's forward pass, None without one."""
+    """The FLOPs of the example's forward pass, None without an example."""
     skipped: dict[str, str] = field(default_factory=dict, hash=False)
-    """What a file holds beside parameters, by name, and why it does not count."""
+    """Name -> why it does not count, for what a file holds beside parameters."""
 
     @property
     def sparsity(self) -> float:

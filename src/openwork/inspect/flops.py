@@ -42,11 +42,11 @@ class Flops:
     """What `count_flops` counted, for the whole example."""
 
     weights: dict[str, tuple[int, int]]
-    """(dense, sparse) by the parameter's first name; as often as it is used."""
+    """First name of a parameter -> (dense, sparse), summed over all its uses."""
     other: dict[str, int]
     """Products without a weight, by operator: attention scores. They are dense in both totals."""
     uncounted: dict[str, str]
-    """Weights used by an operator without a formula, and that operator: the totals are too small by these."""
+    """Weight -> the operator without a formula that uses it: its FLOPs are missing from the totals."""
 
     @property
     def dense(self) -> int:
@@ -60,10 +60,14 @@ class Flops:
 
 
 def count_flops(model: nn.Module, example: Any) -> Flops:
-    """The FLOPs of ``model(example)`` in evaluation mode; a tuple is the arguments, a mapping the keyword arguments.
+    """The FLOPs of ``model(example)`` in evaluation mode.
 
-    Fused attention and LSTM kernels, which the counter does not see, are replaced by plain ones meanwhile. The model
-    is afterwards as it was. What the model raises for the example is passed on.
+    Plain kernels replace fused attention and LSTM kernels meanwhile, as the counter does not see those. What the model
+    raises for the example is passed on.
+
+    Args:
+        model: Any module; it is afterwards as it was.
+        example: Its input: a tuple holds several arguments, a mapping keyword arguments.
     """
     training = [module for module in model.modules() if module.training]
     counter = FlopCounterMode(display=False)

@@ -11,7 +11,7 @@ from openwork.inspect.size import size_of
 from openwork.inspect.structure import count_nonzero, count_structure
 
 T = TypeVar("T")
-_ACCIDENTAL = 0.01  # no one prunes less than 1 % of a tensor; initialisation and padding rows leave less
+_ACCIDENTAL = 0.01  # nobody prunes less than 1 % of a tensor; initialisation and padding rows leave fewer zeros
 
 
 def count_layer(
@@ -28,9 +28,12 @@ def count_layer(
         name: Its first name.
         stored: The tensor as it is.
         weight: The same with the outputs first.
-        mask: True where a sparsifier keeps a weight, where it is known.
-        flops: (dense, sparse) for an example, where there is one.
+        mask: True where a sparsifier keeps a weight; None where no sparsifier is known.
+        flops: (dense, sparse) for an example; None without one.
         also: Other names of the same memory.
+
+    Raises:
+        ValueError: If the zeros cannot be counted.
     """
     whole = weight.dim() > 1 and not weight.is_meta and not is_sharded(weight)
     found = counted(name, weight, count_structure) if whole else None
@@ -57,7 +60,16 @@ def count_layer(
 
 
 def counted(name: str, tensor: Tensor, count: Callable[[Tensor], T]) -> T:
-    """What ``count`` makes of the tensor. Raises ValueError, with the name, where torch cannot."""
+    """What ``count`` returns for the tensor.
+
+    Args:
+        name: The tensor's name, for the error.
+        tensor: The tensor, which may need a gradient.
+        count: The function to call.
+
+    Raises:
+        ValueError: If ``count`` refuses the tensor, or torch cannot compare its layout or type with zero.
+    """
     try:
         return count(tensor.detach())
     except (ValueError, RuntimeError) as error:  # torch's, for a layout or type that it cannot compare with zero

@@ -1,4 +1,4 @@
-"""What a model or a checkpoint really holds, counted in the tensors themselves."""
+"""Counting what a model or a checkpoint really holds, in the tensors themselves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,14 +69,21 @@ def report(
 ) -> Report:
     """What a model or a checkpoint holds, per weight and in total: zeros, their patterns, bytes and FLOPs.
 
-    source: a module; a `Sparsifier`, for its model as `finalize` would return it; a state dict; a checkpoint file or
-    Hugging Face folder. Of a module, ``layers`` are the weights that ``select`` picks (by default `weight_matrices`),
-    tied ones once. A file or state dict knows no modules: there they are the floating-point and int8 tensors of two or
-    more dimensions, tied ones once where they share memory, and every floating-point tensor but batch-norm statistics
-    is a parameter; ``skipped`` names the others.
-    example: an input of the module, a tuple of arguments or a mapping of keyword arguments, for which to count FLOPs.
-    Raises FileNotFoundError and ValueError for files that cannot be read, ValueError for tensors without values and for
-    a model in which variational dropout or L0 is at work. For a model that FSDP2 shards, all processes must call this.
+    The ``layers`` of a module are the weights that ``select`` picks, tied ones once. A file or state dict knows no
+    modules: its layers are the floating-point and int8 tensors of two or more dimensions, tied ones once where they
+    share memory; every floating-point tensor but batch-norm statistics is a parameter, and ``skipped`` names the rest.
+    All processes must call this for a model that FSDP2 shards.
+
+    Args:
+        source: A module; a `Sparsifier`, for its model as `finalize` would return it; a state dict; a checkpoint file
+            or Hugging Face folder.
+        select: Picks the weights of a module; by default `weight_matrices`.
+        example: An input of the module, a tuple of arguments or a mapping of keyword arguments, to count FLOPs for.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be read, a tensor has no values, or variational dropout or L0 computes the
+            model's weights.
     """
     masks: dict[str, Tensor] = {}
     if isinstance(source, Sparsifier):

@@ -8,11 +8,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Size:
-    """Bytes of a tensor's values, names and file headers left out.
+    """Bytes of a tensor's values, without names and file headers; a tensor that is smaller dense counts dense.
 
-    dense: every value; bitmask: one bit for each weight and the non-zero values; entropy: n·H(sparsity) bits and the
-    non-zero values, below which no code gets that knows only how many zeros there are. A tensor that is smaller dense
-    counts dense.
+    Args:
+        dense: Every value.
+        bitmask: One bit for each weight, and the non-zero values.
+        entropy: n·H(sparsity) bits, and the non-zero values: no code that knows only the number of zeros takes less.
     """
 
     dense: int = 0
@@ -24,7 +25,7 @@ class Size:
 
 
 def size_of(tensor: Tensor, nonzero: int) -> Size:
-    """The size of a tensor with so many non-zero values."""
+    """The size of a tensor of which ``nonzero`` values are not zero."""
     n, itemsize = tensor.numel(), tensor.dtype.itemsize
     dense, values = n * itemsize, nonzero * itemsize
     p = nonzero / n if n else 0.0

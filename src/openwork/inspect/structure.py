@@ -26,7 +26,15 @@ _BYTE_SUM_8 = 0x0101010101010101
 
 @dataclass(frozen=True)
 class Structure:
-    """What `count_structure` found; ``groups`` and ``blocks`` leave out what does not divide the shape."""
+    """What `count_structure` found; the module's text defines each pattern.
+
+    Args:
+        nonzero: The number of non-zero weights.
+        dead_outputs: The number of dead outputs.
+        dead_inputs: The number of dead inputs.
+        groups: "2:4" -> the fraction of groups that comply; sizes that do not divide the shape are left out.
+        blocks: "4x4" -> the fraction of zeros in whole blocks; sizes that do not divide the shape are left out.
+    """
 
     nonzero: int
     dead_outputs: int
@@ -36,9 +44,13 @@ class Structure:
 
 
 def count_nonzero(tensor: Tensor) -> int:
-    """The number of non-zero elements; -0.0 is zero, NaN is not. Any layout and any type that compares with zero.
+    """The number of non-zero elements; -0.0 is zero, NaN is not.
 
-    Raises ValueError for a tensor without values (meta), or one that shows the same memory again and again.
+    Args:
+        tensor: Of any layout, and of any type that compares with zero.
+
+    Raises:
+        ValueError: If the tensor has no values (meta), or its elements overlap in memory.
     """
     if tensor.is_meta:
         raise ValueError("it is on the meta device and has no values; load the weights first")

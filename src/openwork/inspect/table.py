@@ -7,12 +7,12 @@ from openwork.inspect.counts import Counts, LayerCounts
 from openwork.inspect.size import Size
 
 WIDTH = 120
-_FOLDED = 40  # more layers than this are shown by kind: names that differ in numbers alone share a row
+_FOLDED = 40  # more layers than this are shown by kind: names that differ only in numbers share a row
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
 def short(count: float, unit: str = "") -> str:
-    """A count with three digits: 1,234,567 is "1.23 M"."""
+    """A count with three digits, before its prefix and ``unit``: 1,234,567 is "1.23 M"."""
     power = 0
     while count >= 999.5 and power < len(_PREFIXES) - 1:
         count, power = count / 1000, power + 1
@@ -21,7 +21,10 @@ def short(count: float, unit: str = "") -> str:
 
 
 def text_table(report: Counts) -> str:
-    """At most 120 characters wide, if the numbers allow; like layers of a deep model share a row."""
+    """The counts as text, at most 120 characters wide if the numbers allow.
+
+    In a deep model, layers of one shape whose names differ only in numbers share a row.
+    """
     fold = len(report.layers) > _FOLDED
     groups = _by_kind(report.layers) if fold else [(layer.name, [layer]) for layer in report.layers]
     for exact, details in ((True, True), (False, True), (False, False)):
@@ -44,7 +47,7 @@ def text_table(report: Counts) -> str:
 
 
 def markdown_table(report: Counts) -> str:
-    """A row for each layer."""
+    """The counts in Markdown, with a row for each layer."""
     header, rows = _cells(report, [(layer.name, [layer]) for layer in report.layers], exact=True, details=True)
     lines = [f"* {line}" for line in _summary(report)]
     lines += ["", _markdown_row(header), "|---|" + "---:|" * (len(header) - 1)]

@@ -1,1 +1,1 @@
-"""Callbacks for training loops that belong to somebody else; each needs its own extra."""
+"""Callbacks for the training loops of other libraries; each callback needs its extra."""

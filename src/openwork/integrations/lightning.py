@@ -11,23 +11,25 @@ except ImportError as error:
 
 
 class SparsifyCallback(lightning.Callback):
-    """Follows what the module's ``configure_optimizers`` returns while ``trainer.fit`` runs.
+    """Follows the optimizers of the module's ``configure_optimizers`` while ``trainer.fit`` runs.
 
-    sparsifier: of the LightningModule or a part of it, made before ``fit``. The callback adds its penalty's gradient,
-    so leave ``sparsifier.penalty()`` out of ``training_step``, and logs the metric ``sparsity`` after each epoch. It
-    does not finalize: call ``sparsifier.finalize()`` when training is over.
+    The callback adds the penalty's gradient, so leave ``sparsifier.penalty()`` out of ``training_step``. It logs the
+    metric ``sparsity`` after each epoch. It does not finalize: call ``sparsifier.finalize()`` when training is over.
+
+    Args:
+        sparsifier: The sparsifier of the LightningModule or a part of it, made before ``fit``.
     """
 
     def __init__(self, sparsifier: Sparsifier) -> None:
         self.sparsifier = sparsifier
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Follows the optimizers; those of an earlier fit, which may have failed, are let go."""
-        self.sparsifier.detach()
+        """Follows the optimizers."""
+        self.sparsifier.detach()  # from those of an earlier fit, which may have failed
         self.sparsifier.attach(*trainer.optimizers, penalty_gradient=True)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Lets go of the optimizers."""
+        """Stops following the optimizers."""
         self.sparsifier.detach()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -19,10 +19,13 @@ _FILE = "sparsifier.pt"
 class SparsifyCallback(transformers.TrainerCallback):
     """Follows the Trainer's optimizer while ``trainer.train()`` runs.
 
-    sparsifier: of the Trainer's model, made before the Trainer. The callback adds its penalty's gradient, writes its
-    state into each checkpoint folder, reads it when training resumes, and adds ``sparsity`` to the logs. With
-    ``load_best_model_at_end`` the state is that of the best checkpoint as well. It does not finalize: call
-    ``sparsifier.finalize()`` when training is over, before ``save_pretrained``.
+    The callback adds the penalty's gradient, writes the sparsifier's state into each checkpoint folder, reads it when
+    training resumes, and adds ``sparsity`` to the logs. With ``load_best_model_at_end`` the state at the end is that of
+    the best checkpoint, too. It does not finalize: call ``sparsifier.finalize()`` when training is over, before
+    ``save_pretrained``.
+
+    Args:
+        sparsifier: The sparsifier of the Trainer's model, made before the Trainer.
     """
 
     def __init__(self, sparsifier: Sparsifier) -> None:
@@ -41,7 +44,7 @@ class SparsifyCallback(transformers.TrainerCallback):
             if not isinstance(folder, str) or not Path(folder).is_dir():
                 folder = _folder(args, state)
             self._load(Path(folder))
-        self.sparsifier.detach()  # of an earlier training, which may have failed
+        self.sparsifier.detach()  # from the optimizer of an earlier training, which may have failed
         optimizer = kwargs["optimizer"]
         # Accelerate wraps the optimizer, and its wrapper runs no step hooks.
         self.sparsifier.attach(getattr(optimizer, "optimizer", optimizer), penalty_gradient=True)
@@ -77,7 +80,7 @@ class SparsifyCallback(transformers.TrainerCallback):
         control: transformers.TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Lets go of the optimizer; the best model's state belongs to the best model's weights."""
+        """Stops following the optimizer, and takes over the best model's state where its weights are loaded."""
         self.sparsifier.detach()
         if args.load_best_model_at_end and state.best_model_checkpoint:
             self._load(Path(state.best_model_checkpoint))

@@ -1,6 +1,6 @@
 """Writing files so that a crash leaves the old content or the new, never a half.
 
-Of several processes that train one model the first alone writes.
+Of several processes that train one model, only the first writes.
 """
 
 import errno
@@ -16,12 +16,12 @@ from openwork.study.processes import rank
 
 
 class WriteError(OSError):
-    """A file could not be written: a full disk, most often. It is the fault of the place, not of what was written."""
+    """A file could not be written: the disk is full, most often. The place is at fault, not what was written."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what goes wrong while ``path`` is written into a WriteError."""
+    """Raises a WriteError for whatever goes wrong while the context writes ``path``."""
     try:
         yield
     except OSError as error:
@@ -31,14 +31,21 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def no_space(error: OSError) -> bool:
-    """Whether the error says that nothing can be written, now, by anybody like us: no reason to try the next file."""
+    """Whether the error says that no file can be written now, so that trying the next one is of no use."""
     return isinstance(error, WriteError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Lets ``write`` fill a temporary file beside ``path``, flushes it to disk and renames it to ``path``.
 
-    Does nothing in any process but the first. Raises WriteError where that fails; ``path`` is then what it was before.
+    Does nothing in any process but the first.
+
+    Args:
+        path: The file to replace or create.
+        write: Called with the path of the temporary file, which it fills.
+
+    Raises:
+        WriteError: If that fails; ``path`` is then what it was before.
     """
     if rank():
         return

@@ -11,9 +11,10 @@ from torch import Tensor
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[torch.device]:
-    """Joins the processes that torchrun started, for the time of the context; this process's device.
+    """Joins the processes that torchrun started, until the context ends; yields this process's device.
 
-    That is GPU number LOCAL_RANK for "cuda". Without torchrun nothing happens.
+    Args:
+        device: "cuda" becomes GPU number LOCAL_RANK. Without torchrun, the device is yielded as it is.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
@@ -41,7 +42,7 @@ def world_size() -> int:
 
 
 def barrier() -> None:
-    """Waits for the other processes: what the first one wrote is there."""
+    """Waits for the other processes, after which what the first one wrote is there."""
     if world_size() > 1:
         dist.barrier()
 

@@ -1,7 +1,7 @@
 """Dynamic network surgery: Guo, Yao & Chen 2016, arXiv 1608.04493, section 3: pruning and splicing while training.
 
-The loss is that of the masked weights, and its gradient moves all weights, masked ones too (straight-through). A weight
-goes when it falls below a threshold, and comes back when it has grown beyond a little more than it.
+The loss is that of the masked weights, and its gradient also moves masked weights (straight-through). A weight goes
+when it falls below a threshold, and comes back when it grows beyond a slightly larger one.
 """
 
 from dataclasses import dataclass, field
@@ -25,6 +25,11 @@ class Splicing(Schedule):
     """Masks are recomputed at random steps before ``stop``, with the probability (1 + gamma * step) ^ -power.
 
     The steps depend on these numbers alone, so that a run can be resumed.
+
+    Args:
+        stop: The optimizer step from which on masks stay as they are.
+        gamma: How fast the probability falls with the steps.
+        power: The exponent of its fall.
     """
 
     stop: int
@@ -62,8 +67,11 @@ class Beginning(Evidence):
 class DynamicSurgery(MaskTechnique):
     """Removes and restores weights around the threshold mean(|w|) + rate * std(|w|), taken when training begins.
 
-    schedule: when masks are recomputed, `Splicing` in the paper. rate: c in the authors' code. Start from a trained
-    model.
+    Start from a trained model.
+
+    Args:
+        schedule: When masks are recomputed, `Splicing` in the paper.
+        rate: The factor of the standard deviation, c in the authors' code.
     """
 
     evidence: ClassVar[Evidence] = Beginning()
@@ -75,6 +83,6 @@ class DynamicSurgery(MaskTechnique):
     hidden: Hidden = field(default="trained", init=False, repr=False)
 
     def scores(self, view: View) -> Tensor:
-        """|w| over the threshold that it has to pass now: at least 1 means kept."""
+        """|w| over the threshold that it must reach now: at least 1 means kept."""
         threshold = (view.evidence["mean"] + self.rate * view.evidence["std"]).clamp(min=0)
         return view.weight.abs() / (threshold * torch.where(view.mask, LOWER, UPPER).to(view.weight))

@@ -21,11 +21,16 @@ LIMIT = math.log(100)  # of |log alpha|, as in the authors' code
 class GroupL0(Reparameterization):
     """Learns log alpha for each input unit of a Linear and each output map of a convolution.
 
-    coefficient: of the expected count of non-zero weights, of the order 1 / (number of training examples).
-    dropout: the initial probability that a gate is closed, in (0, 1): log alpha ~ N(log((1 - p) / p), 0.01).
-    weight_decay: adds weight_decay * sum P(z != 0) theta^2 / 2, as the authors' code does.
-
     For matrices (out, in) and kernels (out, in, ...); embeddings have no input units to close.
+
+    Args:
+        coefficient: The factor of the expected count of non-zero weights, of the order 1 / (number of training
+            examples).
+        dropout: The initial probability that a gate is closed, in (0, 1): log alpha ~ N(log((1 - p) / p), 0.01).
+        weight_decay: Adds weight_decay * sum P(z != 0) theta^2 / 2 to the loss, as the authors' code does.
+
+    Raises:
+        ValueError: If ``dropout`` is outside (0, 1), or ``weight_decay`` is negative.
     """
 
     dropout: float = field(default=0.5, kw_only=True)

@@ -25,12 +25,18 @@ GAMMA, ZETA = -0.1, 1.1  # the interval that the concrete variable is stretched 
 class L0(Reparameterization):
     """Learns log alpha beside every weight; evaluation multiplies weights by the gate's deterministic value.
 
-    coefficient: of the expected count of non-zero weights, of the order 1 / (number of training examples).
-    dropout: the initial probability that a gate is closed, in (0, 1): log alpha ~ N(log((1 - p) / p), 0.01).
-    weight_decay: adds weight_decay / (1 - dropout) * sum P(z != 0) theta^2 / 2, the expected L2 norm with the length
-        scale kept (appendix of the paper, Gale et al. section 4). Leave theta and log alpha out of the optimizer's own.
-
     A gate that is sometimes open in training is exactly 0 in evaluation only where log alpha <= log(1/11) = -2.398.
+
+    Args:
+        coefficient: The factor of the expected count of non-zero weights, of the order 1 / (number of training
+            examples).
+        dropout: The initial probability that a gate is closed, in (0, 1): log alpha ~ N(log((1 - p) / p), 0.01).
+        weight_decay: Adds weight_decay / (1 - dropout) * sum P(z != 0) theta^2 / 2 to the loss, the expected L2 norm
+            with the length scale kept (appendix of the paper, Gale et al. section 4). Leave theta and log alpha out of
+            the optimizer's own weight decay.
+
+    Raises:
+        ValueError: If ``dropout`` is outside (0, 1), or ``weight_decay`` is negative.
     """
 
     dropout: float = field(default=0.1, kw_only=True)
@@ -99,14 +105,20 @@ def check_gates(dropout: float, weight_decay: float) -> None:
 
 
 def initial_log_alpha(shape: Sequence[int], dropout: float, generator: torch.Generator) -> Tensor:
-    """N(log((1 - dropout) / dropout), 0.01) of this shape, on the CPU."""
+    """N(log((1 - dropout) / dropout), 0.01) of this shape, on the CPU.
+
+    Args:
+        shape: The shape of log alpha.
+        dropout: The initial probability that a gate is closed, in (0, 1).
+        generator: A CPU generator.
+    """
     return math.log((1 - dropout) / dropout) + 0.01 * torch.randn(shape, generator=generator)
 
 
 def hard_concrete(log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Gates in [0, 1] drawn from HardConcrete(log alpha), of log_alpha's shape; equations 10-11."""
+    """Gates in [0, 1] drawn from HardConcrete(log alpha), of ``log_alpha``'s shape; equations 10-11."""
     u = uniform(log_alpha.shape, log_alpha, generator)
-    # One logarithm for log u - log(1 - u): 1 - u is exact, and logarithms are what this costs.
+    # One logarithm for log u - log(1 - u): 1 - u is exact, and logarithms take most of the time here.
     return stretch(torch.sigmoid((torch.log((u + EPS) / (1 - u)) + log_alpha) / BETA))
 
 

@@ -12,8 +12,8 @@ from openwork.core.masks.technique import MaskTechnique
 class GradualMagnitude(MaskTechnique):
     """Keeps the weights of largest magnitude, more and more strictly while training goes on.
 
-    A masked weight receives no gradient, keeps its hidden value, and comes back at a later update when that value is
-    among the largest again, since kept weights may have shrunk. Gale et al. 2019 compare by this method with a `Cubic`
+    A masked weight receives no gradient and keeps its hidden value. It comes back at a later update where that value is
+    among the largest again, since kept weights may have shrunk. Gale et al. 2019 use this method with a `Cubic`
     schedule, the same sparsity in every tensor and ``hidden="trained"``.
     """
 

@@ -1,4 +1,4 @@
-"""Movement pruning: Sanh, Wolf & Rush 2020, arXiv 2005.07683, section 4: weights stay that move away from zero.
+"""Movement pruning: Sanh, Wolf & Rush 2020, arXiv 2005.07683, section 4: weights that move away from zero stay.
 
 Each weight has a score S in a straight-through mask: the gradient of the loss by S is that by the masked weight times
 the weight, also where the mask is zero. Gradient descent on S from 0 sums -learning rate * w * gradient.
@@ -29,10 +29,10 @@ class Movements(Evidence):
 
 @dataclass(frozen=True)
 class Movement(MaskTechnique):
-    """Keeps the weights whose training has increased them most, hard top-k; for fine-tuning a trained model.
+    """Keeps the weights that training has moved most away from zero, hard top-k; for fine-tuning a trained model.
 
-    The paper recomputes masks in every forward, ``every=1`` of a `Cubic`, which begins after the learning rate's
-    warm-up. A masked weight keeps its value, and goes on collecting movement.
+    The paper recomputes masks in every forward: ``every=1`` of a `Cubic`, which begins after the learning rate's
+    warm-up. A masked weight keeps its value, and its movement is summed further.
     """
 
     evidence: ClassVar[Evidence] = Movements(gradients="every step")

@@ -1,7 +1,7 @@
 """Learning both weights and connections: Han, Pool, Tran & Dally 2015, arXiv 1506.02626, section 3.
 
-Train, remove every weight below a quality parameter times the standard deviation of its layer's weights, retrain what
-is left, and again with a larger parameter. Removed weights stay removed.
+Train, remove every weight below a quality parameter times the standard deviation of its layer's weights, retrain the
+others, and repeat this with a larger parameter. Removed weights stay removed.
 """
 
 import math
@@ -29,5 +29,5 @@ class PruneRetrain(MaskTechnique):
     hidden: Hidden = field(default="lost", init=False, repr=False)
 
     def scores(self, view: View) -> Tensor:
-        """|w| in standard deviations of the tensor as it is, zeros included; -inf for what was removed."""
+        """|w| in standard deviations of the tensor as it is, zeros included; -inf for removed weights."""
         return torch.where(view.mask, view.weight.abs() / view.weight.std(), -math.inf)

@@ -27,7 +27,6 @@ class RigL(MaskTechnique):
 
     Raises:
         ValueError: If the schedule has no last update, or the fraction is outside [0, 1].
-
     """
 
     evidence: ClassVar[Evidence] = Evidence(gradients="at updates")

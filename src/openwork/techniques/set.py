@@ -25,7 +25,6 @@ class SET(MaskTechnique):
 
     Raises:
         ValueError: If the fraction is outside [0, 1].
-
     """
 
     regrows: ClassVar[bool] = True

@@ -17,8 +17,11 @@ class SNIP(MaskTechnique):
     """Keeps the weights with the largest |gradient * w|, the loss's derivative by each weight's mask.
 
     ``SNIP(OneShot(0.9))`` prunes inside ``sparsify(..., calibrate=run)``, where ``run(model)`` calls ``backward()`` on
-    the loss of a batch with some examples of each class. ``OneShot(0.9, at=1)`` takes the first training step's.
-    With a `Cubic` each round ranks what the last one left.
+    the loss of a batch with some examples of each class. ``OneShot(0.9, at=1)`` takes the gradient of the first
+    training step. With a `Cubic` each update ranks the weights that the last one left.
+
+    Args:
+        allocation: How the sparsity is spread over the tensors, by default by one ranking over all of them.
     """
 
     evidence: ClassVar[Evidence] = Evidence(gradients="at updates")
@@ -27,5 +30,5 @@ class SNIP(MaskTechnique):
     hidden: Hidden = field(default="lost", init=False, repr=False)
 
     def scores(self, view: View) -> Tensor:
-        """|g w|, -inf for what was removed; the paper divides by the sum over all tensors, which keeps the order."""
+        """|g w|, -inf for removed weights; the paper divides by the sum over all tensors, which keeps the order."""
         return torch.where(view.mask, (view.evidence["gradient"] * view.weight).abs(), -math.inf)

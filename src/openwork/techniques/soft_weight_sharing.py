@@ -17,7 +17,7 @@ from openwork.core.parameters.weight import ReparameterizedWeight
 SPREAD, STD = 0.6, 0.25  # of the initial means, and of the initial components
 ZERO_PRIOR, OTHER_PRIOR = (5e3, 2.0), (250.0, 0.1)  # Gamma(a, b) on the precisions
 # Learning rates relative to the weights': 1e-4, 3e-3 and 3e-3 against 5e-4. Adam moves a parameter by its rate whatever
-# the gradient's scale, so a factor in front of the parameter is a factor on its rate.
+# the gradient's scale, so a factor in front of the parameter multiplies its rate.
 MEAN_RATE, PRECISION_RATE, PROPORTION_RATE = 0.2, 6.0, 6.0
 
 
@@ -25,9 +25,16 @@ MEAN_RATE, PRECISION_RATE, PROPORTION_RATE = 0.2, 6.0, 6.0
 class SoftWeightSharing(Reparameterization):
     """Learns a mixture of Gaussians as the prior of all selected weights together.
 
-    coefficient: of the negative log prior (nats): tau / (number of training examples), tau = 0.003 in the authors'
-    tutorial. components: how many values there are, zero included. zero_proportion: the fixed proportion of the
-    component at zero. Start from a trained model, with Adam at 5e-4.
+    Start from a trained model, with Adam at 5e-4.
+
+    Args:
+        coefficient: The factor of the negative log prior (nats): tau / (number of training examples), tau = 0.003 in
+            the authors' tutorial.
+        components: How many values there are, zero included; at least 2.
+        zero_proportion: The fixed proportion of the component at zero, in (0, 1).
+
+    Raises:
+        ValueError: If ``components`` is below 2, or ``zero_proportion`` is outside (0, 1).
     """
 
     components: int = field(default=16, kw_only=True)
@@ -51,7 +58,7 @@ class SoftWeightSharing(Reparameterization):
 
 
 class Mixture(nn.Module):
-    """A mixture of Gaussians with one mean at zero; what is learned is in units of its learning rate."""
+    """A mixture of Gaussians with one mean at zero; its parameters are in units of their learning rates."""
 
     def __init__(self, technique: SoftWeightSharing) -> None:
         super().__init__()
@@ -93,7 +100,7 @@ class Mixture(nn.Module):
 
 
 class SharedWeight(ReparameterizedWeight):
-    """A weight that is what it is in training, and the mean of its component in evaluation."""
+    """A weight that stays itself in training, and is the mean of its component in evaluation."""
 
     def __init__(self, mixture: Mixture, *, first: bool) -> None:
         super().__init__()
@@ -109,6 +116,6 @@ class SharedWeight(ReparameterizedWeight):
         return self.mixture.means()[self.mixture.log_joint(weight).argmax(0)]
 
     def penalty(self, weight: Tensor) -> Tensor:
-        """The negative log prior of the weights in nats, and of the mixture itself where it is the first weight's."""
+        """The negative log prior of the weights in nats; the first weight adds that of the mixture itself."""
         prior = -torch.logsumexp(self.mixture.log_joint(weight), 0).sum()
         return prior + self.mixture.hyper_penalty() if self.first else prior

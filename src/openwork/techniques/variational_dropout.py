@@ -1,7 +1,7 @@
 """Sparse variational dropout: Molchanov, Ashukha & Vetrov 2017, arXiv 1701.05369, sections 3-4.
 
 Each weight has a Gaussian posterior w ~ N(theta, sigma^2) with sigma^2 = alpha * theta^2 and a log-uniform prior. Where
-the data do not need a weight its dropout rate alpha grows without bound, and it can be removed.
+the data do not need a weight, its dropout rate alpha grows without bound, and it can be removed.
 """
 
 from dataclasses import dataclass, field
@@ -22,13 +22,17 @@ K1, K2, K3 = 0.63576, 1.87320, 1.48695  # the fit of section 4.2
 class VariationalDropout(Reparameterization):
     """Learns log sigma^2 beside every weight; evaluation removes weights with log alpha >= ``threshold``.
 
-    coefficient: of the KL term (nats, summed over all weights), of the order 1 / (number of training examples).
-    log_sigma2: its initial value. threshold: on log alpha, 3 means a dropout rate of 95 %.
-    clip: log alpha is clipped to [-clip, clip] in training, never in evaluation.
-    train_clip: weights that evaluation would remove have no mean in training either, only their noise, as in the
-        authors' LeNets; a mean can come back, since its gradient is zero but that of log sigma^2 and of the KL is not.
-    share_noise: for a Linear on inputs (batch, ..., in), one draw per example and output unit for all positions in
-    between, as the Transformer of Gale et al. 2019 has it; otherwise a draw for each output.
+    Args:
+        coefficient: The factor of the KL term (nats, summed over all weights), of the order 1 / (number of training
+            examples).
+        threshold: The threshold on log alpha; 3 means a dropout rate of 95 %.
+        log_sigma2: The initial value of log sigma^2.
+        clip: In training log alpha is clipped to [-clip, clip], in evaluation never.
+        train_clip: Whether weights that evaluation would remove have no mean in training either, only their noise, as
+            in the authors' LeNets. A mean can come back: its gradient is zero, but that of log sigma^2 and of the KL is
+            not.
+        share_noise: For a Linear on inputs (batch, ..., in): whether all positions of an example share one draw for
+            each output unit, as in the Transformer of Gale et al. 2019; otherwise there is a draw for each output.
     """
 
     threshold: float = field(default=3.0, kw_only=True)
@@ -94,7 +98,7 @@ class GaussianWeight(ReparameterizedWeight):
 
 
 def kl(log_alpha: Tensor) -> Tensor:
-    """KL(q || log-uniform) of each weight in nats, the approximation of equation 14, of log_alpha's shape.
+    """KL(q || log-uniform) of each weight in nats, the approximation of equation 14, of ``log_alpha``'s shape.
 
     k1 - k1 * sigmoid(k2 + k3 * log alpha) + 0.5 * log(1 + 1 / alpha), which tends to 0 for alpha to infinity.
     """

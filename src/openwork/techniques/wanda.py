@@ -16,7 +16,7 @@ class InputSquares(Evidence):
     """The sum of the squares of each input of a layer, float32, (in,) or (in * kernel,)."""
 
     def input(self, kept: Kept, rows: Tensor) -> None:
-        """Adds those of these rows."""
+        """Adds the squares of these rows."""
         squares = rows.float().square().sum(0)
         kept["squares"] = kept["squares"] + squares if "squares" in kept else squares
 
@@ -25,8 +25,11 @@ class InputSquares(Evidence):
 class Wanda(MaskTechnique):
     """Keeps, for every output, the weights with the largest |w| * ||input||; prunes a trained model once.
 
-    ``sparsify(model, Wanda(OneShot(0.5)), calibrate=lambda model: model(batch))``; with ``pattern=NM(2, 4)`` the best 2
-    of each 4. No weight changes its value.
+    ``sparsify(model, Wanda(OneShot(0.5)), calibrate=lambda model: model(batch))``. No kept weight changes its value.
+
+    Args:
+        pattern: Where the zeros may lie: by default every output keeps as many weights; with ``NM(2, 4)`` the best 2 of
+            each 4 stay.
     """
 
     evidence: ClassVar[Evidence] = InputSquares(inputs=True)

@@ -15,15 +15,24 @@ from openwork.core.sharded import is_sharded, local, shards_of
 
 @dataclass(frozen=True)
 class Allocation(ABC):
-    """Counts rather than fractions, so that totals are exact. An immutable value."""
+    """The base of allocations, which say how many weights each tensor keeps. An immutable value.
+
+    Counts rather than fractions, so that totals are exact.
+    """
 
     @abstractmethod
     def __call__(
         self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
     ) -> dict[str, int]:
-        """How many weights to keep, by name, at ``sparsity`` in [0, 1) of a schedule that ends at ``final``.
+        """How many weights each tensor keeps, by name.
 
-        groups: how many weights of a tensor are kept or removed together, by name, and share one score; by default 1.
+        Args:
+            scores: The scores of each tensor, by name; -inf is never kept. Those of weights that FSDP2 shards are
+                DTensors.
+            sparsity: The schedule's value, in [0, 1).
+            final: The value that the schedule ends with.
+            groups: How many weights of a tensor are kept or removed together, by name, and share one score; by default
+                1.
         """
 
 
@@ -40,13 +49,15 @@ class Uniform(Allocation):
 
 @dataclass(frozen=True, init=False)
 class PerLayer(Allocation):
-    """Uniform, but for the weights or layers named by a pattern, which end at a sparsity of their own.
+    """Uniform, except for weights or layers that have a target: ``PerLayer({"fc3": 0.5, "conv1*": 0.0})``.
 
-    ``PerLayer({"fc3": 0.5, "conv1*": 0.0})``: a key is a shell pattern for a weight's name (``fc3.weight``) or its
-    module's (``fc3``). An entry follows the schedule's shape, scaled: s(t) * entry / final, as TensorFlow's
-    weight_sparsity_map does.
+    Args:
+        targets: The final sparsity of a weight, in [0, 1), by a shell pattern for its name (``fc3.weight``) or its
+            module's (``fc3``). On the way a target follows the schedule's shape, scaled: s(t) * target / final, as
+            TensorFlow's weight_sparsity_map does.
 
-    Raises ValueError for an entry outside [0, 1), one that matches nothing, and a weight that matches two.
+    Raises:
+        ValueError: If a target is outside [0, 1); in `sparsify`, if one matches nothing or a weight matches two.
     """
 
     targets: tuple[tuple[str, float], ...]
@@ -63,7 +74,7 @@ class PerLayer(Allocation):
     def __call__(
         self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
     ) -> dict[str, int]:
-        """floor(n * (1 - own target scaled)) of each."""
+        """floor(n * (1 - scaled target)) of each."""
         unused = {pattern for pattern, _ in self.targets}
         keep = {}
         for name, score in scores.items():
@@ -102,8 +113,8 @@ class GlobalRanking(Allocation):
 class ERK(Allocation):
     """Small and thin tensors keep more: the fraction kept is proportional to sum(shape) / prod(shape).
 
-    Evci et al. 2020, "Rigging the Lottery", arXiv 1911.11134. Tensors that would keep more than all stay
-    dense and the others share the rest. The total is exact: floor(n * (1 - sparsity)) of all n weights.
+    Evci et al. 2020, "Rigging the Lottery", arXiv 1911.11134. Tensors that would keep more weights than they have stay
+    dense, and the others share the rest. The total is exact: floor(n * (1 - sparsity)) of all n weights.
     """
 
     def __call__(
@@ -136,8 +147,10 @@ class LAMP(Allocation):
 
     Lee et al. 2021, "Layer-adaptive sparsity for the magnitude-based pruning", arXiv 2010.07611: the score of a weight
     is its square over the sum of the squares that are not smaller in its tensor; under a pattern, that of a group. The
-    total is exact, and a tensor's largest weight goes last. For scores >= 0, such as magnitudes. Raises ValueError for
-    weights sharded by FSDP2.
+    total is exact, and a tensor's largest weight goes last. For scores >= 0, such as magnitudes.
+
+    Raises:
+        ValueError: In `sparsify` or `attach`, if FSDP2 shards the weights.
     """
 
     def __call__(

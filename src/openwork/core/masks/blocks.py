@@ -56,7 +56,7 @@ class _Blocks(Pattern):
         group = blocks.shape[1] * blocks.shape[3]
         if bool(((counts == 0) | (counts == group)).all()):
             kept = keep_largest(best, keep // group, generator)
-        else:  # blocks with weights that are never kept: sorted, to see how many fit
+        else:  # some blocks hold weights that are never kept: sort the blocks, to see how many fit
             shuffled = torch.randperm(best.numel(), generator=generator).to(best.device)
             order = shuffled[best.flatten()[shuffled].argsort(descending=True, stable=True)]
             kept = torch.zeros_like(best, dtype=torch.bool)
@@ -71,11 +71,18 @@ class _Blocks(Pattern):
 
 @dataclass(frozen=True)
 class Block(_Blocks):
-    """Blocks of ``height`` outputs by ``width`` inputs are kept or removed whole; -1 means the whole dimension.
+    """Blocks that are kept or removed whole, ranked by the mean of their scores.
 
     The matrix is (out, in * kernel): a row is one output unit or filter, and for a convolution the kernel positions of
-    one input channel lie side by side, as `Tensor.flatten(1)` has them. A block's score is the mean of its scores.
-    A tensor that blocks do not divide is skipped. Raises ValueError for a size that is neither -1 nor at least 1.
+    one input channel lie side by side, as `Tensor.flatten(1)` arranges them. A tensor that blocks do not divide is
+    skipped.
+
+    Args:
+        height: The number of outputs, rows of the matrix; -1 is all of them.
+        width: The number of columns of the matrix; -1 is all of them.
+
+    Raises:
+        ValueError: If a side is neither -1 nor at least 1.
     """
 
     height: int

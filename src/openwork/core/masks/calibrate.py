@@ -19,15 +19,20 @@ from openwork.core.snapshot import snapshot
 
 
 def gather(evidence: Evidence, weights: Sequence[MaskedWeight], model: nn.Module, calibrate: Calibrate) -> None:
-    """Shows inputs and gradients of the calibration to the evidence of every weight.
+    """Runs the calibration, and shows its inputs and gradients to the evidence of every weight.
 
-    Gradients, buffers, training flags and torch's generators are afterwards as they were, also where this raises. Where
-    several processes run, all must call this: gradients, and what inputs left behind, are averaged over them.
+    Gradients, buffers, training flags and torch's generators are afterwards as they were, even if this raises. Where
+    several processes run, all must call this: it averages gradients, and what inputs left behind, over them.
+
+    Args:
+        evidence: The technique's.
+        weights: The weights, in whose ``evidence`` the findings are kept.
+        model: The model that owns them.
+        calibrate: Runs batches through the model, and backward where gradients are needed.
 
     Raises:
-        ValueError: Where an input or a gradient that is asked for never came, before an optimizer moves a weight, and
-            where something else has moved one.
-
+        ValueError: If an input or a gradient that the evidence needs never came, if an optimizer is about to move a
+            weight, or if something else has moved one.
     """
     seen: set[str] = set()
     versions = [version(weight.parameter) for weight in weights]

@@ -1,4 +1,4 @@
-"""What a mask update must satisfy before anything is changed."""
+"""What a mask update must satisfy before anything changes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,20 @@ from openwork.core.sharded import local
 
 
 class DivergedError(RuntimeError):
-    """A mask cannot be computed since training has diverged."""
+    """No mask can be computed, since training has diverged."""
 
 
 def check_whole_groups(keep: Mapping[str, int], groups: Mapping[str, int], sparsity: float) -> None:
-    """Raises ValueError for a weight that is to keep some of its weights, but less than one group."""
+    """Refuses counts that leave a tensor some weights, but less than one group.
+
+    Args:
+        keep: How many weights each tensor keeps, by name.
+        groups: How many weights are kept or removed together, by name.
+        sparsity: The schedule's value, for the error.
+
+    Raises:
+        ValueError: If a tensor would keep more than 0 weights, and fewer than a group has.
+    """
     for name, count in keep.items():
         if 0 < count < groups[name]:
             raise ValueError(
@@ -26,7 +35,7 @@ def check_whole_groups(keep: Mapping[str, int], groups: Mapping[str, int], spars
 
 
 def check_masks(names: Sequence[str], scores: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
-    """Raises RuntimeError for what is no mask of its scores' shape."""
+    """Raises RuntimeError for a mask that is not bool, or not of its scores' shape."""
     for name, score, mask in zip(names, scores, masks, strict=True):
         if mask.shape != score.shape or mask.dtype != torch.bool:
             raise RuntimeError(
@@ -36,9 +45,15 @@ def check_masks(names: Sequence[str], scores: Sequence[Tensor], masks: Sequence[
 
 
 def check_scores(names: Sequence[str], scores: Sequence[Tensor], masks: Sequence[Tensor]) -> list[int]:
-    """How many weights each mask keeps, of all shards. Raises DivergedError where a score is NaN.
+    """How many weights each mask keeps, of all shards; read back from the device once for all tensors.
 
-    The numbers of all tensors are read back from the device at once.
+    Args:
+        names: The tensors' names, for the error.
+        scores: Their scores.
+        masks: Their masks, bool.
+
+    Raises:
+        DivergedError: If a score is NaN.
     """
     # The cheapest pass that NaN survives; inf - inf makes one too, hence the closer look.
     numbers = read_back([*sums([local(s) for s in scores]), *(number_of_true(local(mask)) for mask in masks)])
@@ -58,7 +73,19 @@ def check_scores(names: Sequence[str], scores: Sequence[Tensor], masks: Sequence
 def check_counts(
     names: Sequence[str], scores: Sequence[Tensor], kept: Sequence[int], keep: Sequence[int], groups: Sequence[int]
 ) -> None:
-    """Raises RuntimeError unless each mask keeps its number, down to whole groups, less what may never be kept."""
+    """Checks that each mask keeps its number of weights, down to whole groups.
+
+    Args:
+        names: The tensors' names, for the error.
+        scores: Their scores; -inf where a weight may never be kept.
+        kept: How many weights each mask keeps.
+        keep: How many it was to keep.
+        groups: How many weights of each tensor are kept or removed together.
+
+    Raises:
+        RuntimeError: If a mask keeps too many, or too few by a whole group or more, besides those that may never be
+            kept.
+    """
     missing = [place for place, group in enumerate(groups) if not 0 <= keep[place] - kept[place] < group]
     some = [scores[place] for place in missing]
     never = count_each([local(score) == -math.inf for score in some], some)
@@ -73,7 +100,20 @@ def check_counts(
 def check_solution(
     technique: str, masked: MaskedWeight, weight: Tensor, mask: Tensor, values: Tensor, keep: int
 ) -> None:
-    """Raises RuntimeError for a mask and weights that a technique found together and that do not fit the weight."""
+    """Checks what a technique's ``solve`` returned.
+
+    Args:
+        technique: The technique's name, for the errors.
+        masked: The weight with its mask.
+        weight: Its values, sharded like the parameter.
+        mask: The mask that ``solve`` returned.
+        values: The weights that it returned.
+        keep: How many weights it was to keep.
+
+    Raises:
+        RuntimeError: If mask or weights have another shape, the mask is not bool, keeps another number or a weight that
+            is zero for good, or a weight is NaN or infinite.
+    """
     name = masked.name
     for what, found in (("a mask", mask), ("weights", values)):
         if found.shape != weight.shape:

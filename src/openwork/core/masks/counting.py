@@ -10,7 +10,7 @@ from openwork.core.sharded import Shards, shards_of
 
 
 def read_back(values: Sequence[Tensor]) -> list[float]:
-    """Numbers of shape () as Python's, with one wait for each device that they are on."""
+    """Numbers of shape () as Python floats, with one wait for each device that they are on."""
     found = [0.0] * len(values)
     kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for place, value in enumerate(values):
@@ -36,13 +36,23 @@ def sums(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def count_each(parts: Sequence[Tensor], like: Iterable[Tensor]) -> list[int]:
-    """The number of True in each bool part, summed over the processes that hold the shards of its ``like``."""
+    """The number of True in each bool part, summed over the processes that hold the rest of its tensor.
+
+    Args:
+        parts: What is here of each bool tensor.
+        like: For each part a tensor that is sharded in the same way.
+    """
     counts = [int(number) for number in read_back([number_of_true(part) for part in parts])]
     return sum_each(counts, like)
 
 
 def sum_each(counts: Sequence[int], like: Iterable[Tensor]) -> list[int]:
-    """Each count, summed over the processes that hold the shards of its ``like``: one sum for those in common."""
+    """Each count, summed over the processes that hold the shards of its tensor.
+
+    Args:
+        counts: The numbers of this process.
+        like: For each count the tensor; those with the same processes share one communication.
+    """
     found = list(counts)
     places: dict[Shards, list[int]] = {}
     for place, tensor in enumerate(like):

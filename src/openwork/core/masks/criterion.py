@@ -14,11 +14,22 @@ from openwork.core.sharded import local
 
 @dataclass(frozen=True)
 class Criterion(ABC):
-    """An immutable value that turns a schedule's value into the number of weights that each tensor keeps."""
+    """The base of criteria, which turn a schedule's value into the number of weights that each tensor keeps.
+
+    An immutable value.
+    """
 
     @abstractmethod
     def check(self, schedule: Schedule, allocation: Allocation) -> None:
-        """Raises ValueError for a schedule or an allocation that does not go with it."""
+        """Checks that schedule and allocation go with the criterion, when the technique is made.
+
+        Args:
+            schedule: The technique's schedule.
+            allocation: Its allocation.
+
+        Raises:
+            ValueError: If one of them does not.
+        """
 
     @abstractmethod
     def keep(
@@ -29,12 +40,21 @@ class Criterion(ABC):
         allocation: Allocation,
         groups: Mapping[str, int],
     ) -> dict[str, int]:
-        """How many weights each tensor keeps, by name, where the schedule has reached ``value``."""
+        """How many weights each tensor keeps, by name, when the schedule has reached ``value``.
+
+        Args:
+            scores: The scores of each tensor, by name, which share one score within a group; -inf is never kept. Those
+                of weights that FSDP2 shards are DTensors.
+            value: The schedule's value.
+            schedule: The schedule itself, for its ``final`` value.
+            allocation: How a sparsity is spread over the tensors.
+            groups: How many weights are kept or removed together, by name.
+        """
 
 
 @dataclass(frozen=True)
 class Sparsity(Criterion):
-    """The schedule says the fraction of zeros, in [0, 1), and the allocation spreads it over the tensors."""
+    """The schedule's value is the fraction of zeros, in [0, 1), and the allocation spreads it over the tensors."""
 
     def check(self, schedule: Schedule, allocation: Allocation) -> None:
         """Raises ValueError for a sparsity outside [0, 1)."""
@@ -58,7 +78,7 @@ class Sparsity(Criterion):
 
 @dataclass(frozen=True)
 class Threshold(Criterion):
-    """Every tensor keeps the scores that are at least the schedule's value; how many those are, the scores say."""
+    """Every tensor keeps the weights whose scores are at least the schedule's value, however many those are."""
 
     def check(self, schedule: Schedule, allocation: Allocation) -> None:
         """Raises ValueError for an allocation: there is no sparsity to spread."""

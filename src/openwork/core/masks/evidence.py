@@ -12,21 +12,25 @@ from openwork.core.seeding import seeded_generator, uniform_like
 from openwork.core.selection import Weight
 
 Kept = dict[str, Tensor]
-"""What was gathered for one weight, by a name of the technique's own."""
+"""What was gathered for one weight, by a name that the technique chooses."""
 
 
 @dataclass(frozen=True)
 class View:
-    """All that a technique sees of one weight when its mask is computed.
+    """All that a technique sees of one weight when its mask is computed. All tensors are sharded like the weight.
 
-    weight: the values, with those under the mask as ``hidden`` remembers them, not to be changed; evidence: what
-    `Evidence` kept; step: completed optimizer steps. All tensors are sharded like the weight.
+    Args:
+        source: The weight's name, and the modules that own it.
+        weight: The values, with those under the mask as ``hidden`` remembers them. Do not change them.
+        kept: 1 for the weights kept until now, 0 for the others, of the weight's dtype.
+        evidence: What `Evidence` kept, by name.
+        step: Completed optimizer steps.
+        seed: The sparsifier's seed.
     """
 
     source: Weight
     weight: Tensor
     kept: Tensor
-    """1 for the weights kept until now, 0 for the others, of the weight's dtype."""
     evidence: Mapping[str, Tensor]
     step: int
     seed: int
@@ -45,7 +49,6 @@ class View:
 
         Args:
             values: (in,) for a Linear, (in * kernel,) for a convolution, in the order of the rows of `Evidence.input`.
-
         """
         module = self.source.sites[0].module
         shape = output_first(self.weight, module).shape
@@ -54,50 +57,47 @@ class View:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a technique gathers from gradients and inputs: a value, whose findings are kept beside each weight.
+    """What a technique gathers from gradients and inputs. An immutable value: its findings are kept beside each weight.
 
-    As it is, it keeps the gradient of the last step under the name "gradient" where gradients are asked for.
+    This class itself keeps the last gradient that it is shown, under the name "gradient".
 
     Args:
         gradients: When `gradient` is called: "never", "at updates" (at the steps after which masks are recomputed, and
-            in calibration where those before training are), or "every step". On these steps gradients stay dense until
-            ``optimizer.step()``, so that whoever clips or reads them before sees dense ones.
+            in calibration where masks are computed before training), or "every step". On these steps gradients stay
+            dense until ``optimizer.step()``: code that clips or reads them earlier sees dense ones.
         inputs: Whether `input` is called with the inputs of the calibration.
-
     """
 
     gradients: Literal["never", "at updates", "every step"] = "never"
     inputs: bool = False
 
     def begin(self, weight: Tensor) -> Kept:
-        """What is kept from the beginning, part of the sparsifier's state; by default nothing.
+        """What is kept from the beginning, by name, as part of the sparsifier's state; by default nothing.
 
         Args:
-            weight: As it is in `sparsify`. What has its shape is sharded with it.
-
+            weight: The weight as it is in `sparsify`. A kept tensor of its shape is sharded with it.
         """
         return {}
 
     def gradient(self, kept: Kept, weight: Tensor, gradient: Tensor) -> None:
-        """Takes a step's gradient into ``kept``. What it adds by a new name lasts until the next update only.
+        """Takes a step's gradient into ``kept``.
 
         Args:
-            kept: What is kept for this weight, to be changed.
-            weight: The values, with the hidden ones.
-            gradient: That of the masked weights, also where they are masked: accumulated over the step's batches,
-                averaged over the processes and unscaled, of the weight's shape. Zero where there was none.
-
+            kept: What is kept for this weight; change it in place. A new name lasts only until the next update.
+            weight: The values, including the hidden ones.
+            gradient: The gradient of the loss of the masked model, of the weight's shape, dense also under the mask:
+                accumulated over the step's batches, averaged over the processes and unscaled. Zero where there was
+                none.
         """
         kept["gradient"] = gradient.clone()
 
     def input(self, kept: Kept, rows: Tensor) -> None:
-        """Takes inputs of the layer into ``kept``; they are part of the state. Nothing by default.
+        """Takes inputs of the layer into ``kept``; by default nothing.
 
-        Over several processes the mean of what they kept is taken.
+        What is kept becomes part of the state. Where several processes run, it is averaged over them.
 
         Args:
-            kept: What is kept for this weight, to be changed.
+            kept: What is kept for this weight; change it in place.
             rows: (n, in) for a Linear, (n, in * kernel) for a convolution: one row for each output position.
-
         """
         return

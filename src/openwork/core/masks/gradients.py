@@ -1,4 +1,4 @@
-"""The hooks on parameters that mask their gradients in the backward pass, and tell whose weight it is."""
+"""The hooks on parameters that mask their gradients in the backward pass, and show which technique holds them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ class GradientHook:
 
 
 def add_hook(hook: GradientHook, parameter: Tensor) -> RemovableHandle | None:
-    """Hooks the parameter; not where FSDP2 may still be moving the gradient to the CPU when the hook runs.
+    """Adds the hook to the parameter, also to a frozen one, which may be trained later.
 
-    A frozen parameter is hooked, too: it may be trained later.
+    Returns:
+        The hook's handle. None, without a hook, where FSDP2 may still be moving the gradient to the CPU when the hook
+        would run, and for a frozen parameter that cannot have gradients.
     """
     if is_offloaded(parameter):
         return None
@@ -47,9 +49,9 @@ def add_hook(hook: GradientHook, parameter: Tensor) -> RemovableHandle | None:
 
 
 def holder(parameter: nn.Parameter) -> str | None:
-    """The technique whose masks the parameter has; None without, or where nobody has that sparsifier any more.
+    """The technique whose masks the parameter has; None where it has none, or its sparsifier no longer exists.
 
-    Removes the hooks of a sparsifier that is gone.
+    Removes the hooks of sparsifiers that no longer exist.
     """
     hooks = getattr(parameter, "_post_accumulate_grad_hooks", None) or {}
     for key, hook in list(hooks.items()):

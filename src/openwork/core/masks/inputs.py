@@ -9,7 +9,7 @@ from openwork.core.selection import Site
 
 
 def observable(site: Site) -> None:
-    """Raises ValueError for a weight whose inputs `rows` does not know."""
+    """Raises ValueError for a weight whose inputs `rows` cannot arrange."""
     module = site.module
     plain = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
     kernel = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.groups == 1
@@ -22,7 +22,13 @@ def observable(site: Site) -> None:
 
 
 def rows(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """What a layer is called with, as (n, in) for a Linear, (n, in * kernel) for a convolution: a row an output."""
+    """A layer's input as one row for each output position: (n, in) for a Linear, (n, in * kernel) for a convolution.
+
+    Args:
+        module: The layer; see `observable` for those that this function knows.
+        args: The positional arguments that it is called with.
+        kwargs: The keyword arguments; the first one is the input where ``args`` is empty.
+    """
     x: Tensor = args[0] if args else next(iter(kwargs.values()))
     x = x.detach()
     if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Listening:
-    """Which gradients of the coming step are evidence, and of which weights they have been taken already."""
+    """Which gradients of the coming step are evidence, and which of them have been taken already."""
 
     def __init__(self, technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> None:
         self.technique = technique
@@ -35,10 +35,13 @@ class Listening:
         self._taken.clear()
 
     def take(self, owned: Sequence[int], optimizer: torch.optim.Optimizer, *, counts: bool) -> None:
-        """Shows the owned weights' gradients, as the optimizer is about to take them, to the technique's evidence.
+        """Shows gradients to the technique's evidence, as the optimizer is about to use them.
 
-        Where the step completes an iteration after which masks change, those of weights whose optimizers did not step
-        in it follow, as far as they have been gathered.
+        Args:
+            owned: The indices of the weights that the optimizer moves.
+            optimizer: The optimizer whose step begins.
+            counts: Whether the step completes an iteration. Where masks change after it, the gradients of weights whose
+                optimizers did not step in this iteration are also shown, as far as they have been accumulated.
         """
         if not self.now or overflowed(optimizer):
             return
@@ -54,7 +57,7 @@ class Listening:
                 self._taken.add(index)
 
     def stepped(self, owned: Sequence[int]) -> None:
-        """Where each step is evidence, the optimizer's next one is so too, even within this iteration."""
+        """Awaits the owned weights' next gradients, even within this iteration, where every step is evidence."""
         if self.technique.evidence.gradients == "every step":
             self._taken.difference_update(owned)
 
@@ -78,7 +81,16 @@ def dense(parameter: Tensor) -> Tensor:
 
 
 def check_calibration(technique: MaskTechnique, weights: Sequence[MaskedWeight], calibrate: Calibrate | None) -> None:
-    """Raises ValueError for evidence that this host cannot give, and for a calibration that nobody asks for."""
+    """Checks that the technique can have its evidence.
+
+    Args:
+        technique: The technique.
+        weights: The selected weights.
+        calibrate: What the user passed to `sparsify`.
+
+    Raises:
+        ValueError: If a calibration is missing, is not used, or cannot show the inputs or gradients of a weight.
+    """
     evidence, name = technique.evidence, type(technique).__name__
     gradients = evidence.gradients != "never"
     if calibrate is None:

@@ -8,10 +8,10 @@
                at an update: choose masks by the full values, hide these, clear the optimizer state under the masks
                param <- param * mask
 
-A product that is known to change nothing is left out. Where gradients and optimizer state are zero under the mask, an
-elementwise optimizer keeps the zeros by itself; tensor version counters tell when somebody else wrote to either.
+A product that would change nothing is left out. Where gradients and optimizer state are zero under the mask, an
+elementwise optimizer keeps the zeros without help; tensor version counters show when other code wrote to either.
 
-Where FSDP2 shards a weight, everything here is of this process's rows alone.
+Where FSDP2 shards a weight, everything here concerns only the rows of this process.
 """
 
 from __future__ import annotations
@@ -41,7 +41,14 @@ if TYPE_CHECKING:
 
 
 class Masking(Mechanism):
-    """The masks of one model's selected weights."""
+    """The masks of one model's selected weights.
+
+    Args:
+        technique: The technique.
+        weights: The selected weights, tied ones once.
+        seed: The seed of ties and random scores.
+        keep_zeros: Whether the zeros that the weights hold stay zero.
+    """
 
     def __init__(self, technique: MaskTechnique, weights: list[Weight], *, seed: int, keep_zeros: bool) -> None:
         self.technique = technique
@@ -57,7 +64,7 @@ class Masking(Mechanism):
 
     @property
     def needs_optimizer(self) -> str:
-        """Gradients have to be taken, or hidden values moved, around the optimizer's step."""
+        """Why gradients or hidden values need an attached optimizer's step; "" where they do not."""
         if self.technique.hidden == "trained":
             return "hidden='trained' moves masked weights inside optimizer.step()"
         if self.technique.evidence.gradients != "never":
@@ -71,7 +78,7 @@ class Masking(Mechanism):
 
     @torch.no_grad()
     def start(self, model: nn.Module, calibrate: Calibrate | None) -> None:
-        """Gathers evidence, and computes the masks that hold before training: the schedule's, and the zeros there."""
+        """Gathers evidence, and puts the first masks in force: the schedule's, and the zeros that stay."""
         technique = self.technique
         check_calibration(technique, self.weights, calibrate)
         for weight in self.weights:
@@ -96,7 +103,7 @@ class Masking(Mechanism):
             )
 
     def attached(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Hooks the parameters as they are now: FSDP2 replaces them by shards, and leaves the hooks behind."""
+        """Hooks the parameters as they are now: FSDP2 replaces them by shards that have no hooks."""
         self._follow_parameters()
         self._optimizers = list(optimizers)
         self._unmasked_state = set(optimizers)
@@ -107,7 +114,7 @@ class Masking(Mechanism):
         self._unmasked_state.clear()
 
     def state_loaded(self, optimizer: torch.optim.Optimizer) -> None:
-        """The state is masked at the optimizer's next step, so that parts may load in any order."""
+        """Masks the optimizer's state at its next step, so that parts may load in any order."""
         self._unmasked_state.add(optimizer)
 
     @torch.no_grad()
@@ -149,7 +156,7 @@ class Masking(Mechanism):
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
-        """Zeroes the gradients under the masks where the backward hooks could not, or somebody wrote to them since.
+        """Zeroes the gradients under the masks where the backward hooks could not, or other code wrote to them since.
 
         Gradients that are still to be taken as evidence stay dense.
         """
@@ -176,7 +183,7 @@ class Masking(Mechanism):
         return self.weights[0].zero()
 
     def finalize(self, model: nn.Module, *, in_place: bool) -> nn.Module:
-        """The model, or a copy of it, with its zeros; modules are plain already."""
+        """The model, or a copy of it, with its zeros; its modules have been plain all the time."""
         if not in_place and any(weight.sharded for weight in self.weights):
             raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
         with torch.no_grad():
@@ -278,7 +285,7 @@ class Masking(Mechanism):
 
     def _restore(self, weights: Sequence[MaskedWeight]) -> None:
         """Puts the hidden values back into the parameters."""
-        # Without a foreign write since the last step, the trained copies agree with the parameters that are kept.
+        # Unless other code wrote since the last step, the trained copies agree with the parameters that are kept.
         if self._overwritten:
             hide([weight for weight in weights if weight.restored])  # the last step failed
             remember(weights)

@@ -1,4 +1,4 @@
-"""What an optimizer keeps of masked weights."""
+"""What an optimizer keeps for masked weights."""
 
 from collections.abc import Iterable
 
@@ -25,7 +25,7 @@ _ELEMENTWISE = frozenset(
 
 
 def keeps_zeros(optimizer: torch.optim.Optimizer | None) -> bool:
-    """Whether the optimizer's step leaves a zero weight zero whose gradient and state are zero."""
+    """Whether the optimizer's step leaves a weight at zero if its gradient and state are zero."""
     return type(optimizer) in _ELEMENTWISE
 
 

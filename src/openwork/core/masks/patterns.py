@@ -1,4 +1,4 @@
-"""Patterns: where zeros may lie. Single weights here; blocks, rows and columns; n of m, or as many for each output.
+"""Patterns: where zeros may lie. The base class, and single weights; `blocks.py` and `rows.py` have the others.
 
 A pattern sees a weight with its output dimension first, as `core/layout.py` has it.
 """
@@ -20,23 +20,32 @@ from openwork.core.selection import Weight
 
 @dataclass(frozen=True)
 class Pattern(ABC):
-    """Which zeros may go together. An immutable value; shapes are (out, in, kernel...)."""
+    """The base of patterns, which say where zeros may lie. An immutable value; shapes are (out, in, kernel...)."""
 
     def check(self, schedule: Schedule, allocation: Allocation, criterion: Criterion) -> None:
-        """Raises ValueError where the pattern cannot follow these three; by default, never."""
+        """Checks that the pattern can follow these three, when the technique is made; by default it can.
+
+        Args:
+            schedule: The technique's schedule.
+            allocation: Its allocation.
+            criterion: Its criterion.
+
+        Raises:
+            ValueError: If the pattern cannot follow one of them.
+        """
         return
 
     @abstractmethod
     def misfit(self, shape: Sequence[int]) -> str:
-        """Why a weight of this shape cannot have the pattern; "" where it can."""
+        """Why a weight of this ``shape`` cannot have the pattern; "" where it can."""
 
     @abstractmethod
     def group(self, shape: Sequence[int]) -> int:
-        """How many weights are kept or removed together."""
+        """How many weights of a tensor of this ``shape`` are kept or removed together."""
 
     @abstractmethod
     def group_scores(self, scores: Tensor) -> Tensor:
-        """The scores to rank by, of the same shape: a group's weights have one in common, and -inf stays -inf."""
+        """The ``scores`` to rank by, of the same shape: one for all weights of a group; -inf stays -inf."""
 
     @abstractmethod
     def mask(self, scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:
@@ -46,13 +55,15 @@ class Pattern(ABC):
             scores: What `group_scores` gave.
             keep: How many weights to keep.
             generator: A CPU generator, seeded, to draw between equals.
-
         """
 
     def quick(self, scores: Tensor, keep: int) -> Tensor | None:
-        """What `mask` gives where no draw is needed, without waiting for the device; None where that gains nothing.
+        """What `mask` returns where no draw is needed, without waiting for the device; None where that gains nothing.
 
-        Where a draw is needed the mask keeps another number of weights, which tells.
+        Args:
+            scores: What `group_scores` gave.
+            keep: How many weights to keep. A mask that keeps another number shows that a draw is needed, and `mask` is
+                called.
         """
         return None
 
@@ -83,7 +94,11 @@ class Unstructured(Pattern):
 
 
 def fitting(pattern: Pattern, weights: list[Weight]) -> tuple[list[Weight], dict[str, str]]:
-    """The weights that can have the pattern, and why the others cannot, by name. Raises ValueError where none can."""
+    """The weights that can have the pattern, and why the others cannot, by name.
+
+    Raises:
+        ValueError: If no weight can.
+    """
     reasons = {
         weight.name: pattern.misfit(output_first(weight.parameter, weight.sites[0].module).shape) for weight in weights
     }

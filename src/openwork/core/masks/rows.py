@@ -1,4 +1,4 @@
-"""Patterns that count along the inputs of each output: n of m neighbours, or as many for every output."""
+"""Patterns that count along the inputs of each output: n of m neighbours, or the same number for every output."""
 
 import math
 from collections.abc import Sequence
@@ -16,14 +16,21 @@ from openwork.core.schedules import Schedule
 
 @dataclass(frozen=True)
 class NM(Pattern):
-    """At most ``n`` non-zeros in every group of ``m`` consecutive inputs, in the end; 2:4 is what hardware runs.
+    """At most ``n`` non-zeros in every group of ``m`` consecutive inputs, in the end; hardware runs 2:4.
 
     A group is m consecutive input features of one output of a Linear, m consecutive input channels at one kernel
-    position of one filter, m consecutive features of one token. The n best of a group stay, the others go: in the
-    order of their scores while the schedule rises, so that counts are exact all the way, and all of them at its end.
-    The final sparsity is therefore 1 - n/m, the same in every tensor, and the schedule has to say so.
+    position of one filter, or m consecutive features of one token. The n best of a group stay. The others go in the
+    order of their scores while the schedule rises, so that counts are exact all the way; at its end all have gone. The
+    final sparsity is therefore 1 - n/m, the same in every tensor, and the schedule must end there.
 
-    A tensor with a number of inputs that m does not divide is skipped. Raises ValueError unless 1 <= n < m.
+    A tensor whose number of inputs m does not divide is skipped.
+
+    Args:
+        n: How many weights of a group stay.
+        m: The size of a group.
+
+    Raises:
+        ValueError: Unless 1 <= n < m.
     """
 
     n: int
@@ -64,7 +71,7 @@ class NM(Pattern):
         split = scores.reshape(scores.shape[0], -1, self.m, *scores.shape[2:])
         places = split.movedim(2, 0).contiguous()  # (m, out, in / m, kernel...)
         first = self._first(places.flatten(1), generator).view_as(places)
-        # Where a group has fewer than n weights to keep, nobody takes their place: its zeros come on top of the target.
+        # Where a group has fewer than n weights to keep, no other takes their place: its zeros add to the target.
         room = keep - places[0].numel() * self.n
         if room < 0:
             mask = keep_largest(torch.where(first, places, -math.inf), keep, generator)
@@ -94,12 +101,12 @@ class NM(Pattern):
 class PerOutput(Pattern):
     """The same number of weights for every output: its best ones, as Wanda compares them (arXiv 2306.11695).
 
-    An output is a row of a Linear, a filter of a convolution. What the count leaves over after equal shares goes one
-    each to the outputs whose next weight scores best, so that the sparsity is exact.
+    An output is a row of a Linear or a filter of a convolution. Where the count does not divide by the outputs, those
+    whose next weight scores best keep one weight more, so that the sparsity is exact.
     """
 
     def check(self, schedule: Schedule, allocation: Allocation, criterion: Criterion) -> None:
-        """Raises ValueError for a criterion or an allocation that gives tensors a sparsity of their own."""
+        """Raises ValueError for a criterion or an allocation under which tensors differ in their sparsity."""
         check_same_sparsity(self, allocation, criterion)
 
     def misfit(self, shape: Sequence[int]) -> str:

@@ -15,7 +15,11 @@ Named = dict[str, Tensor]
 def collect(weights: Sequence[MaskedWeight], *, hidden: bool) -> dict[str, Any]:
     """Masks, hidden values, where weights may be kept, and evidence, by name; sharded like the weights.
 
-    All is there from the start: torch.distributed.checkpoint reads only what a fresh sparsifier's state has too.
+    Every entry is there from the start: torch.distributed.checkpoint reads only what a fresh sparsifier's state has.
+
+    Args:
+        weights: The weights.
+        hidden: Whether the technique remembers hidden values.
     """
 
     def whole(weight: MaskedWeight, part: Tensor | None, start: Tensor) -> Tensor:
@@ -30,7 +34,16 @@ def collect(weights: Sequence[MaskedWeight], *, hidden: bool) -> dict[str, Any]:
 
 
 def check(state: Mapping[str, Any], weights: Sequence[MaskedWeight], *, hidden: bool) -> None:
-    """Raises ValueError, naming the first weight that does not fit, for another model's state or a damaged one."""
+    """Checks that a state fits the weights.
+
+    Args:
+        state: What `collect` returned, perhaps elsewhere.
+        weights: The weights.
+        hidden: Whether the technique remembers hidden values.
+
+    Raises:
+        ValueError: If the state is another model's or damaged; names the first weight that does not fit.
+    """
     if not {"masks", "hidden", "allowed", "evidence"} <= state.keys():
         raise ValueError("the state holds no masks; pass what Sparsifier.state_dict() returned")
     expected = {w.name: tuple(w.parameter.shape) for w in weights}

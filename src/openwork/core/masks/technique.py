@@ -22,7 +22,7 @@ Hidden = Literal["frozen", "trained", "lost"]
 
 @dataclass(frozen=True)
 class MaskTechnique(Technique, ABC):
-    """A technique that says which weights are zero: its `scores`, and for some more.
+    """The base of techniques that say which weights are zero, by their `scores`; some need further methods.
 
     Args:
         schedule: The sparsity in [0, 1) at each step, and the steps at which masks are recomputed.
@@ -34,18 +34,17 @@ class MaskTechnique(Technique, ABC):
 
     Raises:
         TypeError: If ``schedule`` is no schedule.
-        ValueError: For a sparsity outside [0, 1), and where criterion or pattern cannot follow schedule or allocation.
-
+        ValueError: If the sparsity is outside [0, 1), or criterion or pattern cannot follow schedule or allocation.
     """
 
     evidence: ClassVar[Evidence] = Evidence()
     """What the technique gathers from gradients and inputs, for `View.evidence`."""
     dense_gradients: ClassVar[bool] = False
-    """Whether the gradient of the masked model moves the weights under the mask, too (needs hidden="trained")."""
+    """Whether the gradient of the masked model also moves the weights under the mask (needs hidden="trained")."""
     regrows: ClassVar[bool] = False
-    """Whether weights come back by `growth`, where a part of the kept ones makes room by `exchange`."""
+    """Whether weights come back by `growth`, in the places that `exchange` frees."""
     solves: ClassVar[bool] = False
-    """Whether `solve` finds mask and weights together, instead of keeping the best by `scores`."""
+    """Whether `solve` finds mask and weights together, instead of `scores` choosing the weights to keep."""
 
     schedule: Schedule
     criterion: Criterion = field(default=Sparsity(), kw_only=True)
@@ -62,14 +61,21 @@ class MaskTechnique(Technique, ABC):
 
     @abstractmethod
     def scores(self, view: View) -> Tensor:
-        """Scores of the weight's shape and sharding: the largest are kept, -inf never."""
+        """Scores of the weight's shape and sharding: the largest are kept, -inf never.
+
+        Args:
+            view: The weight as it is now, and what the technique's ``evidence`` has kept.
+        """
 
     def growth(self, view: View) -> Tensor:
         """Scores by which weights come back, of the weight's shape; only for a technique that ``regrows``.
 
-        At an update the best by `scores` survive, as many as `exchange` leaves; of all others, those that have just
-        lost their place included, the best by `growth` take what is free. What comes back begins at its hidden value,
-        with hidden="lost" at 0.
+        At an update the best by `scores` survive, as many as `exchange` leaves. Of all others, including those that
+        have just lost their place, the best by `growth` take the free places. A weight that comes back begins at its
+        hidden value; with hidden="lost" it begins at 0.
+
+        Args:
+            view: The weight before the update, and what the technique's ``evidence`` has kept.
         """
         raise NotImplementedError
 
@@ -78,16 +84,15 @@ class MaskTechnique(Technique, ABC):
         return 0.0
 
     def solve(self, view: View, keep: int, ties: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The mask and the weights, only for a technique that ``solves`` for both; `scores` then serve allocations.
+        """The mask and the weights; only for a technique that ``solves`` for both. Its `scores` serve allocations only.
 
         Args:
-            view: The weight.
+            view: The weight, and what the technique's ``evidence`` has kept.
             keep: How many weights to keep.
             ties: A CPU generator, seeded, to draw between equals.
 
         Returns:
             A bool mask with ``keep`` True, and finite weights, both of the weight's shape.
-
         """
         raise NotImplementedError
 

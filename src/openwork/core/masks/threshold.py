@@ -10,19 +10,25 @@ from openwork.core.sharded import ALONE, Shards, kth_largest_over, local, shard_
 
 
 def keep_count(n: int, sparsity: float) -> int:
-    """How many of ``n`` weights stay at ``sparsity`` in [0, 1): floor(n * (1 - sparsity)), as the paper counts."""
+    """How many of ``n`` weights stay at ``sparsity`` in [0, 1): floor(n * (1 - sparsity)), as Gale et al. count."""
     # 100 * (1 - 0.9) is 9.999999999999998 in binary; the user means 10.
     return math.floor(n * (1.0 - sparsity) + 1e-6)
 
 
 def kth_largest(values: Tensor, k: int, shards: Shards = ALONE) -> Tensor:
-    """The k-th largest of ``values`` (1-D float, no NaN; 1 <= k <= n), of all shards' together, shape (); exact."""
+    """The k-th largest of ``values``, shape (); exact.
+
+    Args:
+        values: 1-D float, no NaN.
+        k: From 1 to the number of values.
+        shards: The processes among whose values, taken together, it is the k-th largest.
+    """
     if shards is not ALONE:
         return kth_largest_over(shards, values, k)
     if values.device.type == "cpu":
         positive = values > 0
         if k <= positive.count_nonzero() < 0.9 * values.numel():
-            values = values[positive]  # a crowd of equal zeros, as masked weights are, makes quickselect slow
+            values = values[positive]  # many equal zeros, as masked weights are, make quickselect slow
         # numpy's vectorised quickselect takes a fifth of the time of torch's topk (benchmarks/mask_update.py).
         array = values.float().numpy() if values.dtype in (torch.float16, torch.bfloat16) else values.numpy()
         index = values.numel() - k
@@ -39,9 +45,17 @@ def kth_largest_plain(values: Tensor, k: int) -> Tensor:
 def keep_largest(scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:
     """A bool mask of ``scores``' shape that is True at the ``keep`` largest scores: exactly that many.
 
-    Ties at the threshold are drawn by ``generator`` (CPU), so that equal scores do not empty the last rows. Scores of
-    -inf and NaN are never kept, also where fewer than ``keep`` others exist. Raises ValueError unless 0 <= keep <= n.
-    Sharded scores give a mask sharded alike, equal to that of the whole; all their processes must call this.
+    Scores of -inf and NaN are never kept, even where fewer than ``keep`` others exist.
+
+    Args:
+        scores: Of any shape. Sharded scores give a mask sharded alike, equal to that of the whole; all their processes
+            must call this.
+        keep: How many to keep.
+        generator: A CPU generator that draws between ties at the threshold, so that equal scores do not empty the last
+            rows.
+
+    Raises:
+        ValueError: Unless 0 <= keep <= the number of scores.
     """
     if not 0 <= keep <= scores.numel():
         raise ValueError(f"cannot keep {keep} of {scores.numel()} scores")
@@ -71,9 +85,13 @@ def keep_largest(scores: Tensor, keep: int, generator: torch.Generator) -> Tenso
 
 
 def above_threshold(scores: Tensor, keep: int) -> Tensor | None:
-    """`keep_largest` but for ties, which are all kept, without waiting for the device; None where that gains nothing.
+    """`keep_largest` without a draw between ties, which are all kept, and without waiting for the device.
 
-    Where scores are NaN, or where fewer than ``keep`` are above -inf, the number of True is wrong as well.
+    The number of True is wrong where there are ties at the threshold, where scores are NaN, and where fewer than
+    ``keep`` are above -inf.
+
+    Returns:
+        The mask; None where this gains nothing: on the CPU, and for sharded scores.
     """
     if scores.device.type == "cpu" or shards_of(scores) is not ALONE:
         return None

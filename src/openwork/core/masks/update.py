@@ -1,4 +1,4 @@
-"""A mask update: scores, how many weights each tensor keeps, and which. Nothing is changed here.
+"""A mask update: scores, how many weights each tensor keeps, and which. Nothing changes here.
 
 Scores are DTensors where FSDP2 shards the weight, so that a technique's mean or maximum is that of the whole tensor.
 Under a pattern they have the outputs first, and a group's weights share one score.
@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A weight's next mask, bool, of the rows here; how many weights it keeps; new values where it brings some."""
+    """A weight's next mask.
+
+    Args:
+        mask: Bool, True = keep; of the rows here.
+        keep: How many weights it keeps, of all shards.
+        values: New values of the rows here, where the technique solved for them; otherwise None.
+    """
 
     mask: Tensor
     keep: int
@@ -39,22 +45,21 @@ class Chosen:
 def choose(
     technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: int, step: int, exchange: float | None = None
 ) -> list[Chosen]:
-    """The next masks.
+    """The next masks, in the order of the weights.
 
     Args:
         technique: Says which weights are kept.
-        weights: What it chooses from.
-        seed: Of ties and random scores.
+        weights: The weights that it chooses from.
+        seed: The seed of ties and random scores.
         step: Completed optimizer steps.
         exchange: The fraction of the kept weights that makes room for others to come back; None where scores alone
             decide.
 
     Raises:
-        DivergedError: Where scores are NaN.
-        RuntimeError: Where a mask misses its count.
-        TypeError: For scores of another shape or sharding than the weight's.
-        ValueError: For an exchange outside [0, 1].
-
+        DivergedError: If scores are NaN.
+        RuntimeError: If a mask misses its count.
+        TypeError: If scores have another shape or sharding than the weight.
+        ValueError: If ``exchange`` is outside [0, 1].
     """
     if exchange is not None and not 0 <= exchange <= 1:
         raise ValueError(f"{type(technique).__name__}.exchange must return a fraction in [0, 1], got {exchange}")
@@ -90,7 +95,18 @@ def choose(
 
 
 def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, found: Tensor) -> Tensor:
-    """The technique's scores as allocation and pattern rank them."""
+    """The technique's scores as allocation and pattern rank them.
+
+    Args:
+        technique: The technique, with its pattern.
+        weight: The weight; where it may never be kept, the scores become -inf.
+        view: What the technique saw.
+        found: The scores that the technique returned.
+
+    Raises:
+        TypeError: If the scores have another shape or sharding than the weight.
+        ValueError: If the pattern needs whole tensors, and the weight is sharded.
+    """
     if shards_of(found) != shards_of(view.weight) or found.shape != view.weight.shape:
         raise TypeError(
             f"{type(technique).__name__} must return scores of the shape {tuple(view.weight.shape)}, sharded like the "
@@ -110,7 +126,11 @@ def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, found: T
 
 
 def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: int) -> None:
-    """Raises ValueError for counts that the end of the schedule cannot have."""
+    """Checks the counts of the schedule's end before training begins.
+
+    Raises:
+        ValueError: If a tensor would keep less than one group, or ``keep_zeros`` leaves no room for growth.
+    """
     remember(weights)
     views = [weight.view(step=0, seed=seed) for weight in weights]
     silent = technique.evidence.gradients == "never" and not technique.evidence.inputs
@@ -135,7 +155,14 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
 def count(
     technique: MaskTechnique, weights: Sequence[MaskedWeight], scores: dict[str, Tensor], step: int | None = None
 ) -> dict[str, int]:
-    """How many weights each tensor keeps after this step, or at the schedule's end; by name."""
+    """How many weights each tensor keeps, by name.
+
+    Args:
+        technique: The technique, with its schedule and criterion.
+        weights: The weights.
+        scores: Their scores by name, as `ordered` returns them.
+        step: Completed optimizer steps; None for the schedule's end, whose counts must be whole groups.
+    """
     schedule = technique.schedule
     value = schedule.final if step is None else schedule(step)
     groups = _groups(technique, weights)

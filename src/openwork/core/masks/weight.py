@@ -1,4 +1,4 @@
-"""One selected weight under its mask."""
+"""One selected weight with its mask."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from openwork.core.sharded import is_sharded, local, rows_like, shard_like, vers
 
 
 class MaskedWeight:
-    """A weight with its mask, the values hidden under it, and what evidence keeps; where sharded, of the rows here."""
+    """A weight with its mask, the values hidden under it, and what evidence keeps; if sharded, of the rows here."""
 
     def __init__(self, source: Weight, *, keep_zeros: bool) -> None:
         self.source = source
@@ -38,7 +38,7 @@ class MaskedWeight:
 
     @property
     def name(self) -> str:
-        """The weight's."""
+        """The weight's name."""
         return self.source.name
 
     @property
@@ -56,23 +56,23 @@ class MaskedWeight:
 
     @property
     def sharded(self) -> bool:
-        """Whether FSDP2 has ever been seen to shard it."""
+        """Whether FSDP2 was seen to shard it at any time."""
         return self._shard is not None
 
     @property
     def mask(self) -> Tensor:
-        """The mask, 1 = keep, as the parameter is now: `fully_shard`, `model.half()` and `.to()` may come any time."""
+        """The mask, 1 = keep, in the parameter's present dtype, device and sharding, any of which may change."""
         self._refit()
         return self._mask
 
     @property
     def hidden(self) -> Tensor | None:
-        """The hidden values, None until there are some."""
+        """The hidden values; None before there are any."""
         self._refit()
         return self._hidden
 
     def begin_hiding(self) -> None:
-        """Makes room for hidden values, where there is none yet: they are the parameter's."""
+        """Makes room for hidden values where there is none yet; they start as the parameter's."""
         if self.hidden is None:
             self._hidden = self.local.detach().clone()
 
@@ -83,29 +83,34 @@ class MaskedWeight:
         return hidden
 
     def values(self) -> Tensor:
-        """The values with the hidden ones, sharded like the parameter, whose memory or the hidden values' they share.
+        """All values, including the hidden ones, sharded like the parameter; right only after `remember`.
 
-        They are right after `remember`.
+        They share the memory of the parameter or of the hidden values.
         """
         whole = self.parameter.detach()
         hidden = self.hidden
         return whole if hidden is None or self.restored else shard_like(hidden, whole)
 
     def view(self, *, step: int, seed: int) -> View:
-        """What a technique sees, after `remember`."""
+        """What a technique sees; right only after `remember`."""
         kept = shard_like(self.mask, self.parameter)
         return View(self.source, self.values(), kept, self.evidence, step, seed)
 
     def zero(self) -> Tensor:
-        """0, of shape (), where the weight is."""
+        """0, of shape (), on the weight's device."""
         return self._mask.new_zeros(())
 
     def zeros_as_saved(self) -> int:
-        """The zeros of the mask as it was before the parameter was perhaps sharded."""
+        """The number of zeros of the mask as it was last used, perhaps before the parameter was sharded."""
         return self._mask.numel() - int(self._mask.count_nonzero())
 
     def solve(self, values: Tensor, *, remembers: bool) -> None:
-        """Takes over values that came with the mask; the hidden ones stay."""
+        """Takes over values that a technique found together with the mask; the hidden ones stay.
+
+        Args:
+            values: The new values of the rows here.
+            remembers: Whether the technique remembers hidden values.
+        """
         if remembers and self._hidden is not None:
             torch.where(self._mask.bool(), values, self._hidden, out=self._hidden)
         self.local.copy_(values)
@@ -116,11 +121,11 @@ class MaskedWeight:
         self.restored = False
 
     def write_clean(self) -> None:
-        """Notes that the parameter is as the masks want it."""
+        """Notes that the parameter has its zeros now."""
         self.clean_parameter = version(self.parameter)
 
     def forget(self) -> None:
-        """Drops the evidence that lasts until an update only."""
+        """Drops the evidence that lasts only until an update."""
         for name in self.evidence.keys() - self.lasting:
             del self.evidence[name]
 
@@ -168,7 +173,7 @@ def hide(weights: Sequence[MaskedWeight]) -> None:
 
 
 def unhide(weights: Sequence[MaskedWeight]) -> None:
-    """Puts the hidden values into the parameters, where there are any; they are right after `remember`."""
+    """Puts the hidden values, where there are any, into the parameters; right only after `remember`."""
     hiding = [weight for weight in weights if weight.hidden is not None]
     if hiding:
         torch._foreach_copy_([weight.local for weight in hiding], [weight.hidden_values() for weight in hiding])

@@ -1,8 +1,8 @@
-"""torch's own layers with random weights: forwards that take the place of theirs.
+"""torch's own layers with random weights: forwards that replace theirs.
 
-A layer that is linear in its weight gives its distribution the operation, ``op(x, weight, bias)``. Recurrent layers are
-those of Gale et al. 2019 (after arXiv 1708.00077): from input to hidden an operation, like a Linear on the sequence;
-from hidden to hidden one sample of the weights for all time steps.
+A layer that is linear in its weight passes its operation, ``op(x, weight, bias)``, to the distribution. Recurrent
+layers are those of Gale et al. 2019 (after arXiv 1708.00077): from input to hidden an operation, like a Linear on the
+sequence; from hidden to hidden one sample of the weights for all time steps.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,13 @@ def distribution(module: nn.Module, leaf: str) -> ReparameterizedWeight | None:
 
 
 def draw(module: nn.Module, leaf: str, generator: torch.Generator | None = None) -> Tensor:
-    """The parameter ``leaf``: a sample in training, deterministic in evaluation; itself where it is not random."""
+    """The weight by the name ``leaf``: a sample in training, deterministic in evaluation.
+
+    Args:
+        module: The layer.
+        leaf: The name of its parameter, which is returned itself where it is not random.
+        generator: On the parameter's device; by default torch's.
+    """
     parameter = module._parameters[leaf]
     assert parameter is not None
     random = distribution(module, leaf)
@@ -43,7 +49,16 @@ def operate(
     bias: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """``op(x, weight, bias)`` with the random weight ``leaf``, as its distribution would have it in training."""
+    """``op(x, weight, bias)`` with a random weight; in training its distribution computes it.
+
+    Args:
+        module: The layer.
+        leaf: The name of the weight.
+        op: The layer's operation, linear in the weight.
+        x: The layer's input.
+        bias: The layer's bias, if there is one.
+        generator: On the weight's device; by default torch's.
+    """
     random = distribution(module, leaf)
     if random is None or not module.training:
         return op(x, draw(module, leaf), bias)
@@ -132,7 +147,7 @@ def _one_layer(
     suffixes = [f"_l{depth}", f"_l{depth}_reverse"][: 2 if layer.bidirectional else 1]
     inputs: list[Tensor] = []
     if any(distribution(layer, f"weight_ih{suffix}") for suffix in suffixes):
-        # The operation has happened when torch's kernel begins: it gets an identity for the input weights.
+        # The operation happens before torch's kernel begins, which gets an identity in place of the input weights.
         padded = x if sizes is None else pad_packed_sequence(PackedSequence(x, sizes))[0]
         projected = [operate(layer, f"weight_ih{suffix}", F.linear, padded.transpose(0, 1)) for suffix in suffixes]
         x = torch.cat(projected, dim=-1).transpose(0, 1)
@@ -206,4 +221,4 @@ FORWARDS: dict[Callable[..., Any], Callable[..., Any]] = {
     nn.LSTMCell.forward: recurrent_cell,
     nn.GRUCell.forward: recurrent_cell,
 }
-"""What takes the place of a forward; for a subclass too, where it inherits that forward."""
+"""A layer's forward -> the forward that replaces it, also in a subclass that inherits it."""

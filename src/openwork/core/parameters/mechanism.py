@@ -1,10 +1,10 @@
 """Reparameterising: weights that are random variables; the dense parameter stays and is the mean.
 
-The class of the module that owns a weight is switched in place. The module object and its ``state_dict`` keys stay, and
-what is learned besides hangs on one submodule, ``module.reparam``, by the parameter's name there; of a tied weight, on
-the first module that has it. Layers that torch itself defines get a forward of `layers.py`; any other module keeps its
-own, in which the weight reads as a sample, drawn once. Whoever else reads it, as MultiheadAttention reads
-``out_proj.weight``, gets a sample too; in evaluation everybody gets the deterministic weight.
+The module that owns a weight switches its class in place. The module object and its ``state_dict`` keys stay. What is
+learned besides hangs on one submodule, ``module.reparam``, by the parameter's name there; for a tied weight, on the
+first module that has it. Layers that torch itself defines get a forward of `layers.py`. Any other module keeps its own
+forward, in which the weight reads as a sample, drawn once. Other code that reads the weight, as MultiheadAttention
+reads ``out_proj.weight``, also gets a sample; in evaluation all get the deterministic weight.
 """
 
 from __future__ import annotations
@@ -30,7 +30,16 @@ _PLAIN: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 class Reparameterizing(Mechanism):
-    """The distributions of one model's selected weights, and the coefficient of their penalty."""
+    """The distributions of one model's selected weights, and the coefficient of their penalty.
+
+    Args:
+        technique: The technique.
+        weights: The selected weights, tied ones once.
+        seed: The seed of what the technique draws at first, and of the noise of recurrent cells.
+
+    Raises:
+        ValueError: If the technique cannot work with one of the weights.
+    """
 
     random = True
 
@@ -68,7 +77,7 @@ class Reparameterizing(Mechanism):
             module.__class__ = _switched(type(module), tuple(module.__dict__[DISTRIBUTIONS]))
 
     def attached(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Refuses weights that FSDP2 has sharded since."""
+        """Raises ValueError for weights that FSDP2 has sharded since `sparsify`."""
         self._refuse_shards()
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -117,7 +126,7 @@ class Reparameterizing(Mechanism):
                 torch.autograd.backward(penalty, inputs=parameters)
 
     def after_step(self, step: int | None, owned: list[int], optimizer: torch.optim.Optimizer | None) -> None:
-        """Moves on with the step that is completed."""
+        """Takes the next step's coefficient and noise, once a step is completed."""
         if step is not None:
             self._move_on(step)
 
@@ -155,7 +164,7 @@ class Reparameterizing(Mechanism):
         return model
 
     def state_dict(self) -> dict[str, Any]:
-        """The seed; what is learned is in the model's own state."""
+        """The seed; the model's own state has what is learned."""
         return {"seed": self.seed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -183,7 +192,7 @@ def _switched(plain: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.Module
         return _SWITCHED[plain, leaves]
 
     def reduce(module: nn.Module, protocol: int) -> tuple[Any, ...]:
-        # pickle does not find classes that were made here
+        # pickle does not find classes that are made here
         return _blank, (plain, leaves), object.__reduce_ex__(module, 2)[2]
 
     recurrent = issubclass(plain, nn.RNNBase | nn.RNNCellBase)

@@ -16,7 +16,7 @@ from openwork.core.technique import Technique, check_schedule
 
 @dataclass(frozen=True)
 class Reparameterization(Technique, ABC):
-    """A technique that says how the weights are computed from what is learned, such as a random variable.
+    """The base of techniques that say how the weights are computed from what is learned.
 
     Args:
         coefficient: The factor of the penalty at each step, usually of the order 1 / (number of training examples);
@@ -24,8 +24,7 @@ class Reparameterization(Technique, ABC):
 
     Raises:
         TypeError: If ``coefficient`` is no schedule.
-        ValueError: For a negative coefficient.
-
+        ValueError: If the coefficient is negative.
     """
 
     penalised: ClassVar[bool] = True
@@ -42,18 +41,29 @@ class Reparameterization(Technique, ABC):
             raise ValueError(f"the penalty coefficient must be >= 0, got {self.coefficient.final}")
 
     def distributions(self, weights: list[Tensor], generators: list[torch.Generator]) -> list[ReparameterizedWeight]:
-        """The distribution of each weight; a technique whose weights share something learned overrides this."""
+        """The distribution of each weight; override it where weights share something that is learned.
+
+        Args:
+            weights: The values of the selected weights as they are in `sparsify`.
+            generators: For each weight a CPU generator, seeded.
+        """
         return [self.distribution(*pair) for pair in zip(weights, generators, strict=True)]
 
     @abstractmethod
     def distribution(self, weight: Tensor, generator: torch.Generator) -> ReparameterizedWeight:
-        """The module that holds what is learned besides ``weight``; hung on the layer as ``layer.reparam.weight``.
+        """The module that holds what is learned besides ``weight``; it hangs on the layer as ``layer.reparam.weight``.
 
-        generator: CPU, seeded.
+        Args:
+            weight: The values of the weight as they are in `sparsify`.
+            generator: A CPU generator, seeded.
         """
 
     def mechanism(self, weights: list[Weight], *, seed: int, keep_zeros: bool) -> Reparameterizing:
-        """Random variables in the place of these weights. Raises ValueError for ``keep_zeros``, which needs masks."""
+        """Random variables in the place of these weights.
+
+        Raises:
+            ValueError: If ``keep_zeros`` is set, which needs masks, or one of the weights cannot be a random variable.
+        """
         if keep_zeros:
             raise ValueError(f"keep_zeros needs masks, and {type(self).__name__} has none; leave it out")
         return Reparameterizing(self, weights, seed=seed)

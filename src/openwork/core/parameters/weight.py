@@ -7,36 +7,57 @@ import torch
 from torch import Tensor, nn
 
 Op = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(x, weight, bias or None) -> output; linear in the weight."""
+"""(x, weight, bias or None) -> the layer's output; linear in the weight."""
 
 
 class ReparameterizedWeight(nn.Module, ABC):
-    """The distribution of one weight tensor: a paper's mathematics, written once for every kind of layer."""
+    """The base of distributions of one weight tensor: a paper's mathematics, written once for every kind of layer.
+
+    Each method gets the ``weight``, which is the layer's parameter; what is learned besides belongs to this module.
+    """
 
     def forward(
         self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """The layer's output in training, by default that of one sample of the weights."""
+        """The layer's output in training, by default that of one sample of the weights.
+
+        Args:
+            op: The layer's operation, ``op(x, weight, bias)``; linear in the weight.
+            x: The layer's input.
+            weight: The layer's parameter.
+            bias: The layer's bias, if there is one.
+            generator: On the weight's device; by default torch's.
+        """
         return op(x, self.sample(weight, generator), bias)
 
     @abstractmethod
     def sample(self, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Weights drawn from the distribution, of ``weight``'s shape; generator: on its device, by default torch's."""
+        """Weights drawn from the distribution, of ``weight``'s shape.
+
+        Args:
+            weight: The layer's parameter.
+            generator: On the weight's device; by default torch's.
+        """
 
     @abstractmethod
     def effective(self, weight: Tensor) -> Tensor:
         """The deterministic weights of evaluation, with exact zeros, of ``weight``'s shape."""
 
     def penalty(self, weight: Tensor) -> Tensor:
-        """What the technique adds to the loss before its coefficient, shape (); by default nothing."""
+        """What the technique adds to the loss for this ``weight``, before its coefficient, shape (); by default 0."""
         return weight.new_zeros(())
 
     def cost(self, weight: Tensor, coefficient: Tensor) -> Tensor:
-        """What the technique adds to the loss, shape (): coefficient * penalty, and what has a factor of its own."""
+        """What the technique adds to the loss, shape (): coefficient * penalty, and any terms that have another factor.
+
+        Args:
+            weight: The layer's parameter.
+            coefficient: The coefficient at this step, shape ().
+        """
         return coefficient * self.penalty(weight)
 
     def expected_nonzero(self, weight: Tensor) -> Tensor:
-        """The expected number of non-zero weights in training, shape (); by default all of them."""
+        """The expected number of non-zero elements of this ``weight`` in training, shape (); by default all."""
         return torch.full((), weight.numel(), device=weight.device)
 
     def constrain(self) -> None:

@@ -1,1 +1,1 @@
-"""Data sets for image classification, whole in memory as tensors."""
+"""Data sets for image classification and translation."""

@@ -14,9 +14,17 @@ def shuffled_batches(data: Images, batch_size: int, *, seed: int, start: int = 0
     """Endless batches (images (batch_size, C, H, W), labels (batch_size,)), a new permutation in every epoch.
 
     The permutation depends on (seed, epoch) alone and is drawn on the CPU, so it is the same for data on any device.
-    An epoch has N // batch_size batches; what is left over is dropped. The first batch is number ``start`` of the
-    endless sequence, found without drawing those before it: a run resumed there sees what it would have seen.
-    Raises ValueError unless 1 ≤ batch_size ≤ N, seed ≥ 0 and start ≥ 0.
+    An epoch has N // batch_size batches; the rest is dropped.
+
+    Args:
+        data: N images.
+        batch_size: From 1 to N.
+        seed: At least 0.
+        start: Number of the first batch in the endless sequence, at least 0, found without drawing those before it: a
+            run resumed there sees what it would have seen.
+
+    Raises:
+        ValueError: Unless 1 ≤ batch_size ≤ N, seed ≥ 0 and start ≥ 0.
     """
     _check(data, batch_size, seed, start)
     return _shuffled(data, batch_size, seed, start)
@@ -27,10 +35,19 @@ def cropped_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of `shuffled_batches` with every image shifted at random, and mirrored with probability 1/2.
 
-    An image is padded with ``padding`` zeros on all four sides (black for images as read) and cropped to its old size
-    at a place drawn for it in each epoch, then perhaps flipped left to right. Computed for a whole batch on the
-    data's device, from draws on the CPU that depend on (seed, epoch) alone. Images come in the channels_last layout.
-    Raises ValueError as `shuffled_batches`, and for padding < 0.
+    An image is padded with zeros on all four sides (black for images as read) and cropped to its old size at a place
+    drawn for it in each epoch, then perhaps flipped left to right. Computed for a whole batch on the data's device,
+    from draws on the CPU that depend on (seed, epoch) alone. Images come in the channels_last layout.
+
+    Args:
+        data: N images.
+        batch_size: From 1 to N.
+        seed: At least 0.
+        start: As for `shuffled_batches`.
+        padding: Pixels on each side, at least 0.
+
+    Raises:
+        ValueError: As `shuffled_batches`, and for padding < 0.
     """
     _check(data, batch_size, seed, start)
     if padding < 0:
@@ -64,7 +81,7 @@ def _cropped(data: Images, batch_size: int, seed: int, start: int, padding: int)
         generator = _generator(seed, epoch, 1)
         top, left = torch.randint(2 * padding + 1, (2, size, 1), generator=generator)
         flipped = torch.rand(size, 1, generator=generator) < 0.5
-        # What each place of each image of the epoch shows, at once, so that a batch is one look-up.
+        # Computed at once for each place of each image of the epoch, so that a batch is one look-up.
         rows = (top + torch.arange(height)).to(device)
         columns = torch.arange(width).expand(size, width)
         columns = (left + torch.where(flipped, columns.flip(1), columns)).to(device)
@@ -95,9 +112,12 @@ def _generator(seed: int, *key: int) -> torch.Generator:
 
 
 def ordered_batches(data: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every image once, in order: batches (images, labels) of ``batch_size``, the last one of what is left.
+    """Every image once, in order: batches (images, labels) of ``batch_size``; the last one holds the rest.
 
-    The batches are views of ``data``. Raises ValueError if batch_size < 1.
+    The batches are views of ``data``.
+
+    Raises:
+        ValueError: If batch_size < 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}; try 1000")

@@ -10,19 +10,25 @@ from torch import Tensor
 from openwork.study.data.images import Images, read_hub, read_parquet
 
 _HUB_NAME = "uoft-cs/cifar10"
-# Of pixels in [0, 255], red, green and blue: the numbers that code for wide residual networks hands down.
+# Of pixels in [0, 255], red, green and blue: the usual numbers in code for wide residual networks.
 _MEAN, _STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 
 
 def cifar10(split: str, *, jpeg: bool = False) -> Images:
-    """The split "train" (50,000 images) or "test" (10,000), images uint8 (N, 3, 32, 32), in the order of the files.
+    """The images of a split, uint8 (N, 3, 32, 32), and their labels, in the order of the files.
 
     Read from the folder ``cifar10`` in the folder that the environment variable OPENWORK_DATA names (``data`` in the
     current directory if unset), as `read_parquet` reads it; where there is no such folder, from the hub as
-    uoft-cs/cifar10. jpeg: a copy that was compressed as JPEG, with loss, from the folder ``cifar10-jpeg`` alone:
-    another data set, whose accuracies are not comparable with published ones. Decoded once in a process and shared by
-    all callers, so do not write into it. Raises ValueError for another split, FileNotFoundError if the copy is
-    nowhere, and as `read_parquet` for a damaged folder.
+    uoft-cs/cifar10. Decoded once in a process and shared by all callers, so do not write into it.
+
+    Args:
+        split: "train" (50,000 images) or "test" (10,000).
+        jpeg: Read a copy that was compressed as JPEG, with loss, from the folder ``cifar10-jpeg`` alone. It is another
+            data set, whose accuracies are not comparable with published ones.
+
+    Raises:
+        ValueError: For another split, and as `read_parquet` for a damaged folder.
+        FileNotFoundError: If the copy is nowhere.
     """
     if split not in ("train", "test"):
         raise ValueError(f"CIFAR-10 has the splits 'train' and 'test', got {split!r}; choose one")

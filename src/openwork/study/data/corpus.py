@@ -1,7 +1,7 @@
 """Corpora of text files, made ready once: a vocabulary of them, and their sentences packed into rows.
 
-What is made lies in a cache, the folder that the environment variable OPENWORK_CACHE names (``~/.cache/openwork`` if
-unset), under a name that is a hash of what it was made from: the files' contents, the vocabulary and the settings.
+Both lie in a cache, the folder that the environment variable OPENWORK_CACHE names (``~/.cache/openwork`` if unset),
+under a name that is a hash of what they were made from: the files' contents, the vocabulary and the settings.
 """
 
 import hashlib
@@ -38,7 +38,18 @@ def packed_corpus(
     """The sources' pairs in rows of ``length`` ids, encoded unless the cache has them.
 
     A pair is left out, and counted, where a side is empty, longer than a row, or a sentence of the sources held out.
-    workers: how many threads of sentencepiece encode; all processors' by default. The rows are the same for any number.
+
+    Args:
+        sources: Names of sources, as `read_pairs` takes them.
+        languages: Those of the two sides: ("en", "de").
+        vocabulary: Encodes both sides.
+        length: Ids of a row.
+        held_out: Sources whose sentences must not be trained on.
+        workers: How many threads of sentencepiece encode; by default one for each processor. The rows are the same for
+            any number.
+
+    Raises:
+        FileNotFoundError, ValueError: As for `read_pairs`; ValueError also if no pair is left.
     """
     key = _key(sources, languages, vocabulary.fingerprint, length, _key(held_out, languages))
     kept_away = frozenset(text for pair in _pairs(held_out, languages) for text in pair if text)

@@ -27,8 +27,9 @@ class UnreadableImageError(ValueError):
 def random_box(height: int, width: int, random: np.random.Generator) -> Box:
     """A crop of 10 % to 100 % of the area with an aspect ratio (width / height) of 3/4 to 4/3, anywhere in the image.
 
-    The ratio is uniform, then the height uniform among those that fit and give at least 8 %, then the place; what
-    covers less than 10 % is drawn again. Where ten attempts give no such crop, as for a panorama, it is `center_box`.
+    First the ratio is drawn uniformly, then the height uniformly among those that fit and give at least 8 %, then the
+    place; a crop that covers less than 10 % is drawn again. Where ten attempts give no such crop, as for a panorama, it
+    is `center_box`.
     """
     for _ in range(ATTEMPTS):
         ratio = random.uniform(*ASPECT)
@@ -53,8 +54,11 @@ def center_box(height: int, width: int) -> Box:
 def decoded(encoded: bytes) -> Pixels:
     """The RGB pixels (height, width, 3) of a JPEG, PNG or other image file.
 
-    JPEGs are decoded by simplejpeg, what it does not take (CMYK, files with small faults) and other formats by Pillow.
-    Raises UnreadableImageError where Pillow cannot decode it either, and ImportError without the two.
+    simplejpeg decodes JPEGs; Pillow decodes what simplejpeg refuses (CMYK, files with small faults) and other formats.
+
+    Raises:
+        UnreadableImageError: Where Pillow cannot decode it either.
+        ImportError: Without the two libraries.
     """
     try:
         import simplejpeg
@@ -63,7 +67,7 @@ def decoded(encoded: bytes) -> Pixels:
         raise ImportError(f'decoding images needs {error.name}: pip install "openwork[study]"') from error
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(encoded)
-        if height * width <= (Image.MAX_IMAGE_PIXELS or math.inf):  # beyond it, Pillow has the say
+        if height * width <= (Image.MAX_IMAGE_PIXELS or math.inf):  # beyond it, Pillow decides
             pixels: Pixels = simplejpeg.decode_jpeg(encoded, "RGB")
             return pixels
     except ValueError:
@@ -76,10 +80,16 @@ def decoded(encoded: bytes) -> Pixels:
 
 
 def resized(pixels: Pixels, box: Box, size: int) -> Pixels:
-    """The box of (height, width, 3) pixels as (size, size, 3): bicubic with a = -0.5, filtered where it shrinks."""
+    """A box of an image as (size, size, 3) pixels: bicubic with a = -0.5, filtered where it shrinks.
+
+    Args:
+        pixels: (height, width, 3).
+        box: The part to take.
+        size: Height and width of the result.
+    """
     left, top, right, bottom = box
     crop = torch.from_numpy(pixels[top:bottom, left:right]).permute(2, 0, 1)[None]
-    crop = crop.contiguous(memory_format=torch.channels_last)  # what torch has a fast kernel for
+    crop = crop.contiguous(memory_format=torch.channels_last)  # for this layout torch has a fast kernel
     small = F.interpolate(crop, (size, size), mode="bicubic", antialias=True)
     result: Pixels = small[0].permute(1, 2, 0).contiguous().numpy()
     return result

@@ -16,11 +16,18 @@ _TEST_PER_CLASS = 36
 
 
 def digits(split: str) -> Images:
-    """The split "train" (1,437 images) or "test" (360, of each class 36), images uint8 (N, 1, 8, 8) in [0, 16].
+    """The images of a split, uint8 (N, 1, 8, 8) in [0, 16], and their labels.
 
     The split is fixed: in the order of one permutation of all images, drawn by a CPU generator with seed 1797, the
     first 36 of each class are the test set; both sets keep scikit-learn's order. All callers in a process share one
-    copy, so do not write into it. Raises ValueError for another split; ImportError without scikit-learn.
+    copy, so do not write into it.
+
+    Args:
+        split: "train" (1,437 images) or "test" (360, 36 of each class).
+
+    Raises:
+        ValueError: For another split.
+        ImportError: Without scikit-learn.
     """
     if split not in ("train", "test"):
         raise ValueError(f"the digits have the splits 'train' and 'test', got {split!r}; choose one")

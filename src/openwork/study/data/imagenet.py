@@ -24,10 +24,15 @@ def local_folder(source: str) -> Path:
 def image_records(source: str, split: str) -> Records:
     """A split of the images in the folder ``source``, read as `open_records` does, or of a data set on the hub.
 
-    A relative ``source`` is looked for in the folder that the environment variable OPENWORK_DATA names (``data`` if
-    unset). Where there is no such folder, a name of the form "owner/name" is that of a data set on
-    huggingface.co, whose parquet files are downloaded once by `huggingface_hub`.
-    Raises FileNotFoundError where there is neither, and ValueError where `HUB_NAME` has not all of its images.
+    Args:
+        source: A folder; a relative one lies in the folder that the environment variable OPENWORK_DATA names
+            (``data`` if unset). Where there is no such folder, a name of the form "owner/name" is that of a data set
+            on huggingface.co, whose parquet files `huggingface_hub` downloads once.
+        split: "train" or "validation".
+
+    Raises:
+        FileNotFoundError: If there is neither.
+        ValueError: If `HUB_NAME` has not all of its images, and as `open_records` does.
     """
     folder = local_folder(source)
     if not folder.is_dir():
@@ -70,14 +75,27 @@ def _downloaded(name: str, split: str, folder: Path) -> Path:
 
 
 def check_class_count(records: Records, split: str, classes: int) -> None:
-    """Raises ValueError where the files name another number of classes than ``classes``."""
+    """Checks that the files name as many classes as ``classes``, if they name any.
+
+    Args:
+        records: The images.
+        split: What the error calls them.
+        classes: The model's number of classes.
+
+    Raises:
+        ValueError: Where they name another number.
+    """
     if records.classes is not None and len(records.classes) != classes:
         raise ValueError(f"the {split} images have {len(records.classes)} classes, and the model {classes}; is a "
                          "folder missing, or is it task.classes?")  # fmt: skip
 
 
 def check_same_classes(train: Records, validation: Records) -> None:
-    """Raises ValueError where two splits name different classes; they must be as many."""
+    """Checks that two splits, which must name as many classes, name the same ones.
+
+    Raises:
+        ValueError: Where they differ; names the first class that does.
+    """
     if train.classes is not None and validation.classes is not None and train.classes != validation.classes:
         first = next(
             n for n, pair in enumerate(zip(train.classes, validation.classes, strict=True)) if len({*pair}) > 1
@@ -89,9 +107,11 @@ def check_same_classes(train: Records, validation: Records) -> None:
 
 
 def normalized(images: Tensor, mirrored: Tensor) -> Tensor:
-    """(x / 255 - mean) / std of each channel as float32, flipped left to right where ``mirrored`` (N,) says so.
+    """(x / 255 - mean) / std of each channel as float32, flipped left to right where ``mirrored`` says so.
 
-    images: (N, 3, H, W) uint8, RGB, on any device; the layout stays.
+    Args:
+        images: (N, 3, H, W) uint8, RGB, on any device; the layout stays.
+        mirrored: (N,) bool.
     """
     # Not torch.tensor: compiled, that is a constant in the host's memory, which no CUDA graph takes.
     mean, std = (

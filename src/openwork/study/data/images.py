@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 class Images:
     """N labelled images of one size.
 
-    ``images``: (N, C, H, W), uint8 as read or float32 once `centered`; ``labels``: (N,) int64, on the same device.
-    Raises ValueError for any other dtype or shape, and for unequal N.
+    Args:
+        images: (N, C, H, W), uint8 as read or float32 once `centered`.
+        labels: (N,) int64, on the same device.
+
+    Raises:
+        ValueError: For any other dtype or shape, and for unequal N.
     """
 
     images: Tensor
@@ -50,9 +54,16 @@ class Images:
 def centered(train: Images, test: Images, scale: float) -> tuple[Images, Images]:
     """Both sets as float32 ``x / scale − mean``, where ``mean`` (C, H, W) is the mean of ``train.images / scale``.
 
-    The preprocessing of Molchanov, Ashukha & Vetrov 2017 (arXiv:1701.05369; their code): scale 256 for MNIST. The
-    result is the same on CPU and GPU, to the last bit. Raises ValueError if either set is not uint8, if train is
-    empty, if the image sizes differ, or unless scale > 0.
+    The preprocessing of Molchanov, Ashukha & Vetrov 2017 (arXiv:1701.05369; their code). The result is the same on CPU
+    and GPU, to the last bit.
+
+    Args:
+        train: The training set, uint8.
+        test: The test set, uint8.
+        scale: What values are divided by; above 0, 256 for MNIST.
+
+    Raises:
+        ValueError: If either set is not uint8, if train is empty, if the image sizes differ, or unless scale > 0.
     """
     if train.images.dtype != torch.uint8 or test.images.dtype != torch.uint8:
         raise ValueError(
@@ -73,7 +84,7 @@ def centered(train: Images, test: Images, scale: float) -> tuple[Images, Images]
 
 
 def _minus(data: Images, mean: Tensor, scale: float) -> Images:
-    # CUDA multiplies by the reciprocal of a Python number, and divides by a tensor of its own, as the CPU does.
+    # CUDA multiplies by the reciprocal of a Python number, but divides by a tensor on its device, as the CPU does.
     divisor = torch.tensor(scale, dtype=torch.float32, device=data.images.device)
     return Images((data.images / divisor).sub_(mean.to(data.images.device)), data.labels)
 
@@ -87,14 +98,19 @@ def on_device(device: torch.device, splits: tuple[Images, Images]) -> tuple[Imag
 def read_parquet(folder: Path, split: str) -> Images:
     """The images of one split of a local data set, uint8 (N, C, H, W), in the order of the files.
 
-    ``folder`` holds, directly or one level down (``data/`` or a configuration's name, as on the hub),
-    ``{split}.parquet`` or ``{split}-00000-of-00003.parquet`` and so on, with the columns ``image`` (or ``img``):
-    struct<bytes, path>, PNG or JPEG, grey (C = 1) or RGB (C = 3), and ``label``: an integer in [0, classes), where
-    classes is the number of class names in the file's metadata, if it has any.
+    The files have two columns: ``image`` (or ``img``), struct<bytes, path>, PNG or JPEG, grey (C = 1) or RGB (C = 3);
+    and ``label``, an integer in [0, classes), where classes is the number of class names in the file's metadata, if it
+    has any.
 
-    Raises FileNotFoundError if the folder or the split is missing; ValueError if shards are missing or stored twice,
-    a file is not parquet, a column is missing, an image or label is missing or invalid, image sizes differ, or there
-    is no image at all.
+    Args:
+        folder: Holds ``{split}.parquet`` or ``{split}-00000-of-00003.parquet`` and so on, directly or one level down
+            (``data/`` or a configuration's name, as on the hub).
+        split: The name of the split.
+
+    Raises:
+        FileNotFoundError: If the folder or the split is missing.
+        ValueError: If shards are missing or stored twice, a file is not parquet, a column is missing, an image or label
+            is missing or invalid, image sizes differ, or there is no image at all.
     """
     return _decode((str(path), _table(path)) for path in find_shards(folder, split))
 
@@ -102,9 +118,15 @@ def read_parquet(folder: Path, split: str) -> Images:
 def read_hub(name: str, split: str) -> Images:
     """The images of one split of a data set on huggingface.co, uint8 (N, C, H, W), downloaded once by `datasets`.
 
-    ``name``: "owner/name". Columns as for `read_parquet`. Raises ImportError without `datasets`; FileNotFoundError
-    if the hub cannot be reached or has no such set; ValueError for another form of name, for a name that `datasets`
-    would take for a local path, and for the contents as `read_parquet` does.
+    Args:
+        name: "owner/name" on the hub. The columns are as for `read_parquet`.
+        split: The name of the split.
+
+    Raises:
+        ImportError: Without `datasets`.
+        FileNotFoundError: If the hub cannot be reached or has no such set.
+        ValueError: For another form of name, for a name that `datasets` would take for a local path, and for the
+            contents as `read_parquet` does.
     """
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         raise ValueError(
@@ -138,7 +160,13 @@ _FILE = re.compile(
 def find_shards(folder: Path, split: str) -> list[Path]:
     """The parquet files of the split by shard number, each shard exactly once.
 
-    Raises FileNotFoundError and ValueError as `read_parquet` does.
+    Args:
+        folder: As for `read_parquet`.
+        split: The name of the split.
+
+    Raises:
+        FileNotFoundError: If the folder or the split is missing.
+        ValueError: If shards are missing or stored twice.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; pass the one that holds {split}.parquet")

@@ -1,8 +1,8 @@
 """Large image sets on their way to the device: decoded and cropped by worker processes, in an order fixed beforehand.
 
-What is in a batch depends on (seed, step) and on how the files form blocks (see `order`), never on the number of
-workers or processes. Images travel as bytes; mirroring and normalising are left to the device. Workers write into a
-few batches in shared memory by turns, and tell the main process when they are done; it copies a whole batch at once.
+The contents of a batch depend on (seed, step) and on how the files form blocks (see `order`), never on the number of
+workers or processes. Images travel as bytes; the device mirrors and normalises them. Workers take turns to write into a
+few batches in shared memory, and tell the main process when they are done; it copies a whole batch at once.
 """
 
 import itertools
@@ -31,7 +31,13 @@ _PREFETCH = 3  # chunks that each worker is ahead
 
 @dataclass
 class ImageBatch:
-    """Images uint8 (n, 3, size, size) in channels_last, labels int64 (n,), and which are to be mirrored, bool (n,)."""
+    """A batch of n images.
+
+    Args:
+        images: uint8 (n, 3, size, size) in channels_last.
+        labels: int64 (n,).
+        mirrored: bool (n,): which images the device should mirror.
+    """
 
     images: Tensor
     labels: Tensor
@@ -49,14 +55,25 @@ class ImageBatch:
 class Unreadable:
     """Counts the images that cannot be decoded and reports them as warnings; too many end the run.
 
-    Warned of are the first 10, and then the 100th, the 1,000th and so on. fate: what becomes of such an image.
+    It warns of the first 10, and then of the 100th, the 1,000th and so on.
+
+    Args:
+        fate: What becomes of such an image, for the warning: "counts as wrong".
     """
 
     def __init__(self, fate: str) -> None:
         self.fate, self.seen, self.count = fate, 0, 0
 
     def add(self, images: int, reasons: Sequence[str]) -> None:
-        """Raises ValueError once more than 10 images and 1 % of those seen cannot be decoded."""
+        """Counts ``images`` that were read, and warns of those that cannot be decoded.
+
+        Args:
+            images: How many were read, with those that cannot be decoded.
+            reasons: A sentence for each that cannot be decoded.
+
+        Raises:
+            ValueError: Once more than 10 images and 1 % of those seen cannot be decoded.
+        """
         self.seen += images
         for reason in reasons:
             self.count += 1
@@ -82,9 +99,23 @@ def training_batches(
     """Endless shares of process ``rank`` in the batches of ``batch_size`` images, from batch ``start`` on.
 
     All processes' shares of a step, one after the other, are the same batch whatever their number. An image that cannot
-    be decoded is grey, has the label `IGNORED`, and is warned of as `Unreadable` does. Raises ValueError where
-    batch_size is more than there are images or does not divide by ``processes``, and as `Records.read` and
-    `Unreadable.add` do; OSError where a worker dies.
+    be decoded is grey and has the label `IGNORED`; `Unreadable` warns of it.
+
+    Args:
+        records: The training split.
+        batch_size: Images of a step, over all processes.
+        size: Height and width of a crop in pixels.
+        classes: Labels must be below it.
+        seed: Determines order, crops and mirroring, together with the epoch.
+        start: Number of the first batch.
+        device: Where the batches go.
+        rank: Number of this process.
+        processes: How many processes share each batch.
+
+    Raises:
+        ValueError: If batch_size is more than there are images or does not divide by ``processes``, and as
+            `Records.read` and `Unreadable.add` do.
+        OSError: If a worker dies.
     """
     steps = batch_count(int(records.blocks.sum()), batch_size)
     if batch_size % processes:
@@ -112,9 +143,20 @@ def training_batches(
 def evaluation_batches(
     records: Records, numbers: range, batch_size: int, *, size: int, classes: int, device: torch.device
 ) -> Iterator[ImageBatch]:
-    """Centre crops of the images ``numbers``, each once and in order; the last batch is what is left.
+    """Centre crops of the images ``numbers``, each once and in order; the last batch holds the rest.
 
-    An image that cannot be decoded has the label `IGNORED`. Raises ValueError as `training_batches` does.
+    An image that cannot be decoded has the label `IGNORED`.
+
+    Args:
+        records: The split to evaluate on.
+        numbers: The images' numbers in it.
+        batch_size: Images of a batch.
+        size: Height and width of a crop in pixels.
+        classes: Labels must be below it.
+        device: Where the batches go.
+
+    Raises:
+        ValueError: As for `training_batches`.
     """
     firsts = range(numbers.start, numbers.stop, batch_size)
     contents = [(-1, np.arange(first, min(first + batch_size, numbers.stop))) for first in firsts]
@@ -167,12 +209,12 @@ def _slots(workers: int, pieces: int) -> int:
 
 def _copied(shared: npt.NDArray[Any], device: torch.device) -> Tensor:
     """A copy on the device; ``shared`` may be written to again at once."""
-    # By numpy, in one thread: torch would use as many as there are cores, and those decode.
+    # By numpy, in one thread: torch would use all cores, which are busy decoding.
     if device.type != "cuda":
         return torch.from_numpy(shared.copy()).to(device)
     pinned = torch.empty_like(torch.from_numpy(shared), pin_memory=True)
     pinned.numpy()[:] = shared
-    return pinned.to(device, non_blocking=True)  # torch gives pinned memory to nobody else before that is done
+    return pinned.to(device, non_blocking=True)  # torch reuses pinned memory only when the copy is done
 
 
 def _workers() -> int:
@@ -185,8 +227,8 @@ def _workers() -> int:
 
 
 def _read(reader: ImageReader, chunks: Iterator[Chunk], *, workers: int) -> Iterator[Answer]:
-    # The sampler is read on, and its items given to the workers in turn, so that each keeps its streams. With a
-    # generator of its own the loader does not draw from torch's, on which resuming depends.
+    # The loader reads the sampler and gives its items to the workers in turn, so that each keeps its streams. With a
+    # separate generator it does not draw from torch's, on which resuming depends.
     loader: DataLoader[Answer] = DataLoader(
         reader,
         batch_size=None,
@@ -199,7 +241,7 @@ def _read(reader: ImageReader, chunks: Iterator[Chunk], *, workers: int) -> Iter
     handler = signal.getsignal(signal.SIGCHLD)
     answers = iter(loader)
     if threading.current_thread() is threading.main_thread() and handler is not None:
-        # Torch's handler would tell of a worker's death in the midst of a training step; the iterator looks itself.
+        # Torch's handler would raise in the middle of a training step; the iterator notices a dead worker anyway.
         signal.signal(signal.SIGCHLD, handler)
     try:
         yield from answers
@@ -207,13 +249,13 @@ def _read(reader: ImageReader, chunks: Iterator[Chunk], *, workers: int) -> Iter
         if "DataLoader worker" not in str(error):
             raise
         raise OSError(
-            "a process that reads images died, perhaps for want of memory; start fewer with the environment variable "
+            "a process that reads images died, perhaps for lack of memory; start fewer with the environment variable "
             "OPENWORK_WORKERS, or give the container more memory"
         ) from error
 
 
 class _Once:
-    """An iterator as the sampler that DataLoader wants: something to iterate over."""
+    """Makes an iterator the sampler that DataLoader wants: something to iterate over."""
 
     def __init__(self, chunks: Iterator[Chunk]) -> None:
         self.chunks = chunks

@@ -12,12 +12,18 @@ _HUB_NAME = "ylecun/mnist"
 
 
 def mnist(split: str) -> Images:
-    """The split "train" (60,000 images) or "test" (10,000), images uint8 (N, 1, 28, 28), in the canonical order.
+    """The images of a split, uint8 (N, 1, 28, 28), and their labels, in the canonical order.
 
     Read from the folder ``mnist`` in the folder that the environment variable OPENWORK_DATA names (``data`` in the
     current directory if unset), as `read_parquet` reads it; where there is no such folder, from the hub as
-    ylecun/mnist. Decoded once in a process and shared by all callers, so do not write into it. Raises ValueError
-    for another split, FileNotFoundError if neither place has MNIST, and as `read_parquet` for a damaged folder.
+    ylecun/mnist. Decoded once in a process and shared by all callers, so do not write into it.
+
+    Args:
+        split: "train" (60,000 images) or "test" (10,000).
+
+    Raises:
+        ValueError: For another split, and as `read_parquet` for a damaged folder.
+        FileNotFoundError: If neither place has MNIST.
     """
     if split not in ("train", "test"):
         raise ValueError(f"MNIST has the splits 'train' and 'test', got {split!r}; choose one")

@@ -10,14 +10,19 @@ from typing import Any
 import numpy as np
 
 _SENTENCES = {"train": 6_000, "dev": 200, "test": 200}
-_LENGTHS = (1, 7)  # some of four and more: BLEU wants four words
+_LENGTHS = (1, 7)  # some of four and more: BLEU needs four words
 _BELOW = 1_000
 
 
 def number_words(split: str) -> list[tuple[str, str]]:
-    """(English, German) of the split "train" (6,000 sentences), "dev" or "test" (200 each): always the same ones.
+    """The (English, German) pairs of a split, always the same ones; no sentence of one split is in another.
 
-    No sentence of one split is in another. Raises ValueError for another split and ImportError without num2words.
+    Args:
+        split: "train" (6,000 sentences), "dev" or "test" (200 each).
+
+    Raises:
+        ValueError: For another split.
+        ImportError: Without num2words.
     """
     if split not in _SENTENCES:
         raise ValueError(f"the number words have the splits {', '.join(_SENTENCES)}, got {split!r}; choose one")

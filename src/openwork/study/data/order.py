@@ -1,9 +1,9 @@
-"""In which order a large data set is read: shuffled, yet in long runs, and known without reading it.
+"""The order in which a large data set is read: shuffled, yet in long runs, and known without reading it.
 
 Images that are cheap to read together (a row group of a parquet file, neighbours in a tar file) are a block. An epoch
-puts the blocks into a random order, and the images of each block into a random order of their own; this sequence is cut
-into equal streams, from which a batch takes equal runs. So each stream reads one block after the other, all images
-meet others in every epoch, and the images of any batch are found by arithmetic.
+puts the blocks into a random order, and the images within each block, too; this sequence is cut into equal streams,
+from which a batch takes equal runs. So each stream reads one block after the other, all images meet others in every
+epoch, and arithmetic finds the images of any batch.
 """
 
 import math
@@ -17,7 +17,11 @@ Numbers = npt.NDArray[np.int64]
 
 
 def batch_count(size: int, batch_size: int) -> int:
-    """How many whole batches an epoch of ``size`` images has. Raises ValueError where there is none."""
+    """How many whole batches an epoch of ``size`` images has.
+
+    Raises:
+        ValueError: If there is none.
+    """
     if not 1 <= batch_size <= size:
         raise ValueError(f"batch_size must be in [1, {size}], the number of images, got {batch_size}")
     return size // batch_size
@@ -31,8 +35,16 @@ def streams(batch_size: int) -> int:
 def epoch_order(blocks: Numbers, batch_size: int, *, seed: int, epoch: int) -> Numbers:
     """The numbers of the images of each batch of an epoch, (batches, batch_size), from (seed, epoch) alone.
 
-    blocks: how many images each block has; images are numbered through them. What fills no batch is left out,
-    other images in each epoch. Neighbours in a batch come from one stream.
+    Images that fill no batch are left out, other ones in each epoch. Neighbours in a batch come from one stream.
+
+    Args:
+        blocks: How many images each block has; images are numbered through them.
+        batch_size: Images of a batch.
+        seed: Together with the epoch, determines the order.
+        epoch: From 0.
+
+    Raises:
+        ValueError: If the images fill no batch.
     """
     steps = batch_count(int(blocks.sum()), batch_size)
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, 0)))
@@ -45,7 +57,7 @@ def epoch_order(blocks: Numbers, batch_size: int, *, seed: int, epoch: int) -> N
 
 
 def image_random(seed: int, epoch: int, number: int) -> np.random.Generator:
-    """The random numbers of one image in one epoch, whoever reads it."""
+    """The generator of one image in one epoch; the same whichever process reads it."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch, 1, number))))
 
 

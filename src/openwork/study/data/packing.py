@@ -1,8 +1,8 @@
 """Sentence pairs packed into rows of one length, on disk: what a Transformer trains on.
 
 Several pairs share a row, as in tensor2tensor's packed problems (Gale et al. 2019 trained on rows of 256). Rows are
-packed once, in the order of the text, and shuffled in every epoch. They stay in two memory-mapped files, so what memory
-needs does not grow with the corpus, but for eight bytes a row while an epoch's order is drawn.
+packed once, in the order of the text, and shuffled in every epoch. They stay in two memory-mapped files, so the memory
+needed does not grow with the corpus, except for eight bytes a row while an epoch's order is drawn.
 """
 
 import json
@@ -29,7 +29,7 @@ _Row = tuple[list[int], list[int], list[int], list[int]]  # source ids and segme
 
 @dataclass
 class Counts:
-    """What became of the pairs of a corpus."""
+    """How many pairs of a corpus were read, and how many were left out and why."""
 
     pairs: int = 0
     empty: int = 0
@@ -51,7 +51,13 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """R rows: ids and segments, both (R, 2, L); of side 0, the source, and 1. Segments count from 1, 0 is padding."""
+    """R rows of packed sentence pairs.
+
+    Args:
+        ids: (R, 2, L): of side 0, the source, and of side 1, the target.
+        segments: (R, 2, L): numbers of the pairs in a row, from 1; 0 is padding.
+        counts: What became of the pairs.
+    """
 
     ids: npt.NDArray[Any]
     segments: npt.NDArray[np.uint16]
@@ -67,7 +73,16 @@ def encoded(
     held_out: frozenset[str] = frozenset(),
     workers: int = 1,
 ) -> Iterator[tuple[Ids, Ids]]:
-    """The ids of both sides of each pair, each with the end, in order; ``counts`` says what was left out."""
+    """The ids of both sides of each pair, each with the end, in order.
+
+    Args:
+        pairs: Sentences and their translations.
+        vocabulary: Encodes both sides.
+        counts: Counts what was read and left out, as the pairs are read.
+        longest: The most ids of a side, with the end.
+        held_out: Sentences whose pairs are left out.
+        workers: Threads that encode.
+    """
     chunk: list[tuple[str, str]] = []
     for pair in pairs:
         counts.pairs += 1
@@ -99,7 +114,8 @@ def _encoded(
 def packed_rows(pairs: Iterable[tuple[Ids, Ids]], length: int) -> Iterator[npt.NDArray[np.int64]]:
     """Rows (2, 2, length): source and target, of each the ids and the segments.
 
-    A pair goes into the first of ten open rows that has room for both sides; the oldest is closed for a new one.
+    A pair goes into the first of ten open rows that has room for both sides; where none has, the oldest is closed and a
+    new one opened.
     """
     rows: list[_Row] = []
     for source, target in pairs:
@@ -123,7 +139,18 @@ def _filled(row: _Row, length: int) -> npt.NDArray[np.int64]:
 
 
 def pack(pairs: Iterable[tuple[Ids, Ids]], counts: Counts, length: int, vocabulary_size: int, folder: Path) -> Packed:
-    """The packed pairs, from ``folder`` where it exists, else after writing it there in one step."""
+    """The packed pairs, from ``folder`` where it exists, else after writing it there in one step.
+
+    Args:
+        pairs: Ids of both sides, as `encoded` gives them; not read where the folder exists.
+        counts: What became of the pairs; written beside the rows.
+        length: Ids of a row.
+        vocabulary_size: Up to 65,536, an id takes two bytes; above, four.
+        folder: Where the rows lie.
+
+    Raises:
+        ValueError: If there is no pair.
+    """
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -145,7 +172,16 @@ def pack(pairs: Iterable[tuple[Ids, Ids]], counts: Counts, length: int, vocabula
 
 
 def read_packed(folder: Path, length: int, vocabulary_size: int) -> Packed:
-    """What `pack` wrote. Raises ValueError where it holds no pair."""
+    """What `pack` wrote to ``folder``, mapped into memory.
+
+    Args:
+        folder: Where the rows lie.
+        length: As `pack` was given it.
+        vocabulary_size: As `pack` was given it.
+
+    Raises:
+        ValueError: If it holds no pair.
+    """
     counts = Counts(**json.loads((folder / "counts.json").read_text()))
     if os.path.getsize(folder / "ids") == 0:
         raise ValueError(f"there is no sentence pair to train on ({counts}); is it the right text?")
@@ -163,10 +199,19 @@ def packed_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless (source, target), each (3, N, L): ids, segments and positions; a new order of the rows in every epoch.
 
-    The order depends on (seed, epoch) alone. The first batch is number ``start`` of the sequence, found without
-    reading those before it. What is left over of an epoch, less than a batch, is dropped. Of each batch of
-    ``batch_size`` rows process ``rank`` of ``ranks`` gets every ``ranks``-th.
-    Raises ValueError unless batch_size is a multiple of ranks and at most the number of rows.
+    The order depends on (seed, epoch) alone. The rest of an epoch, less than a batch, is dropped.
+
+    Args:
+        packed: The rows.
+        batch_size: Rows of a batch, over all processes.
+        seed: Together with the epoch, determines the order.
+        start: Number of the first batch in the endless sequence, found without reading those before it.
+        device: Where the batches go.
+        rank: Number of this process.
+        ranks: How many processes share each batch; each gets every ``ranks``-th row.
+
+    Raises:
+        ValueError: Unless batch_size is a multiple of ranks and at most the number of rows.
     """
     size = len(packed.ids)
     if not 1 <= batch_size <= size or batch_size % ranks:
@@ -196,7 +241,7 @@ def batch_of(ids: npt.NDArray[Any], segments: npt.NDArray[Any], device: torch.de
     whole = np.stack([ids.astype(np.int32), segments.astype(np.int32), _positions(segments)])
     batch = torch.from_numpy(whole)
     if device.type == "cuda":
-        batch = batch.pin_memory().to(device, non_blocking=True)  # the copy does not wait for what is computed
+        batch = batch.pin_memory().to(device, non_blocking=True)  # the host does not wait for the device
     source, target = batch.long().unbind(2)
     return source, target
 
@@ -211,7 +256,12 @@ def _positions(segments: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
 
 
 def by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Batches of indices of similar lengths, the longest first, each at most ``tokens`` with its padding, or one."""
+    """Batches of indices of similar lengths, the longest first.
+
+    Args:
+        lengths: Of each sentence.
+        tokens: The most tokens of a batch with its padding; a longer sentence is a batch alone.
+    """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:

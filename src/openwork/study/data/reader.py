@@ -19,9 +19,13 @@ _GREY = 128
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a worker reads at once: images by number, with the epoch's random crops, or centre crops where it is -1.
+    """The images that a worker reads at once, and where in the shared batches they go.
 
-    They go into the shared batch ``slot``, from its image ``first`` on.
+    Args:
+        epoch: The epoch whose random crops are taken; -1 for centre crops.
+        numbers: The images' numbers.
+        slot: The shared batch they go into.
+        first: The place in it of the first one.
     """
 
     epoch: int
@@ -32,7 +36,13 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Answer:
-    """How many images were read, which of them could not be decoded and why, and the error that ends it all or ""."""
+    """What became of a chunk.
+
+    Args:
+        images: How many were read.
+        unreadable: A sentence for each image that could not be decoded, with the reason.
+        error: The error that ends the run, or "".
+    """
 
     images: int
     unreadable: list[str]
@@ -40,9 +50,15 @@ class Answer:
 
 
 class SharedBatches:
-    """Memory for ``slots`` batches, which a process shares with those that it forks.
+    """Memory for batches, which a process shares with those that it forks.
 
-    images: uint8 (slots, batch_size, size, size, 3); labels int64 and mirrored bool: (slots, batch_size).
+    It has three arrays: ``images`` uint8 (slots, batch_size, size, size, 3); ``labels`` int64 and ``mirrored`` bool,
+    both (slots, batch_size).
+
+    Args:
+        slots: How many batches there is room for.
+        batch_size: Images of a batch.
+        size: Height and width of an image in pixels.
     """
 
     def __init__(self, slots: int, batch_size: int, size: int) -> None:
@@ -53,7 +69,8 @@ class SharedBatches:
 
 
 def _shared(shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:
-    # No file in /dev/shm, which is small in containers and has to be removed; it goes with the last who has the array.
+    # Not a file in /dev/shm, which is small in containers and where files must be removed: this memory is freed with
+    # the last process that has the array.
     memory = mmap.mmap(-1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
     return np.frombuffer(memory, dtype).reshape(shape)
 
@@ -61,7 +78,12 @@ def _shared(shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]
 class ImageReader(Dataset[Answer]):
     """Decodes and crops the images of a chunk; runs in the workers.
 
-    A block is kept until all of its images have been asked for; ``open_blocks`` is how many are kept at most.
+    Args:
+        records: The images.
+        shared: Where the decoded images go.
+        seed: Together with epoch and number, determines an image's crop and whether it is mirrored.
+        classes: Labels must be below it.
+        open_blocks: How many blocks are kept at most; a block is kept until all of its images have been asked for.
     """
 
     def __init__(self, records: Records, shared: SharedBatches, *, seed: int, classes: int, open_blocks: int) -> None:
@@ -84,7 +106,7 @@ class ImageReader(Dataset[Answer]):
                 except UnreadableImageError as reason:
                     images[place], mirrored[place], labels[place] = _GREY, False, IGNORED
                     unreadable.append(f"{record.name} cannot be decoded ({reason})")
-        except (ValueError, OSError, ImportError) as reason:  # DataLoader would wrap it into a traceback
+        except (ValueError, OSError, ImportError) as reason:  # DataLoader would wrap it in a traceback
             return Answer(len(labels), unreadable, str(reason))
         return Answer(len(labels), unreadable, "")
 

@@ -17,13 +17,19 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
-_TAR_BLOCK = 100  # images that are read together; as many as a row group of the hub's image sets
-_TAR_END = 1024  # bytes: two empty records, with which POSIX has every tar file end
+_TAR_BLOCK = 100  # images that are read together; a row group of the hub's image sets has as many
+_TAR_END = 1024  # bytes: the two empty records that end every tar file of POSIX
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image as its file has it: encoded bytes (None where the file has none), its class and where it lies."""
+    """One image as its file has it.
+
+    Args:
+        encoded: The bytes of the encoded image; None where the file has none.
+        label: The class.
+        name: Where the image lies, for messages.
+    """
 
     encoded: bytes | None
     label: int
@@ -42,20 +48,29 @@ class Records(Protocol):
         """The names of the classes by label, where the files tell."""
 
     def read(self, block: int) -> list[Record]:
-        """The images of a block. Raises ValueError or OSError, naming the file, where it cannot be read."""
+        """The images of a block.
+
+        Raises:
+            ValueError, OSError: Where the block cannot be read; names the file.
+        """
 
 
 def open_records(folder: Path, split: str) -> Records:
-    """The images of a split, in whichever of three forms ``folder`` holds it; only lists of contents are read.
+    """The images of a split, in whichever of three forms ``folder`` holds it; reads only lists of contents.
 
     * parquet, as `read_parquet` takes it: ``train-00000-of-00294.parquet``, also in ``data/``;
     * tar shards as WebDataset writes them: ``*train*.tar`` or ``train/*.tar``, numbered from 0, each image followed or
       preceded by a ``.cls`` file of its label;
     * a folder of images for each class: ``train/n01440764/*.JPEG``; labels count the sorted names.
 
-    "validation" may also be called "val". Raises FileNotFoundError where there is no such split, and ValueError for
-    two forms at once, a shard that is missing, truncated or of another format, columns of other types, a class without
-    images, and a split without any.
+    Args:
+        folder: The folder that holds the split.
+        split: Its name; "validation" may also be called "val".
+
+    Raises:
+        FileNotFoundError: If there is no such split.
+        ValueError: For two forms at once, a shard that is missing, truncated or of another format, columns of other
+            types, a class without images, and a split without any.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; give the one that holds the split {split!r}")
@@ -163,7 +178,7 @@ def _class_names(file: "pq.ParquetFile", path: Path) -> tuple[str, ...] | None:
 
 
 class FolderRecords:
-    """A folder for each class, with a file for each image, which is a block of its own."""
+    """A folder for each class, with a file for each image; each image is a block."""
 
     def __init__(self, folder: Path) -> None:
         self.classes: tuple[str, ...] | None = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
@@ -256,10 +271,10 @@ def _tar_samples(path: Path) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _check_tar_end(path: Path, at: int) -> None:
-    """Raises ValueError unless the file ends where its members do: to tarfile, whatever is no header is the end."""
+    """Raises ValueError unless the file ends where its members do: tarfile takes anything but a header for the end."""
     with path.open("rb") as file:
         file.seek(at)
-        end = file.read(1 << 20)  # writers pad by up to 10 kB, and what another tar would add comes soon after
+        end = file.read(1 << 20)  # writers pad by up to 10 kB, and a tar that was appended would come soon after
     if len(end) < _TAR_END:
         raise ValueError(f"{path} is cut off at byte {at + len(end)}: the empty end of a tar file is missing; fetch it "
                          "again")  # fmt: skip

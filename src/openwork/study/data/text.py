@@ -1,10 +1,13 @@
 """Sentences and their translations, from text files, parquet files or the Hugging Face hub, one pair after another.
 
-A source is named by a string: ``folder/name`` stands for the files ``name.en`` and ``name.de`` (perhaps with
-``.gz``), or for ``name.parquet`` and its shards, in the folder that the environment variable OPENWORK_DATA names; a
-name that ends in ``.tok`` for text tokenised by Moses, which is made plain again; a name such as
-``hub:owner/name/configuration/split`` for a data set of the hub. Line i of one file is the translation of line i of the
-other: nothing is left out or shifted here.
+A string names a source:
+
+* ``folder/name`` stands for the files ``name.en`` and ``name.de`` (perhaps with ``.gz``), or for ``name.parquet`` and
+  its shards, in the folder that the environment variable OPENWORK_DATA names;
+* a name that ends in ``.tok`` stands for text tokenised by Moses; it is made plain again;
+* a name like ``hub:owner/name/configuration/split`` stands for a data set of the hub.
+
+Line i of one file is the translation of line i of the other: nothing is left out or shifted here.
 """
 
 import functools
@@ -24,10 +27,17 @@ HUB = "hub:"
 def read_pairs(source: str, languages: tuple[str, str]) -> Iterator[tuple[str, str]]:
     """All pairs of a source in the order of its files, without white space at their ends; sentences may be empty.
 
-    languages: of the first and the second sentence, as in the files' names, columns or struct fields: ("en", "de").
     A null of parquet or the hub is an empty sentence.
-    Raises FileNotFoundError where nothing has that name, and ValueError, naming file and line or row, for files of
-    different numbers of lines, damaged files, invalid UTF-8, and rows without these languages.
+
+    Args:
+        source: Its name, as described at the top of this module.
+        languages: Those of the first and the second sentence, as in the files' names, columns or struct fields:
+            ("en", "de").
+
+    Raises:
+        FileNotFoundError: Where nothing has that name.
+        ValueError: For files of different numbers of lines, damaged files, invalid UTF-8, and rows without these
+            languages; names file and line or row.
     """
     pairs: Iterator[tuple[str, str]]
     if source.startswith(HUB):
@@ -44,7 +54,7 @@ def read_pairs(source: str, languages: tuple[str, str]) -> Iterator[tuple[str, s
 
 
 def content_key(source: str, languages: tuple[str, str]) -> str:
-    """A hash of what the source holds: of its files, or of what the hub says of its."""
+    """A hash of what the source holds: of its files, or of the checksums that the hub gives for its files."""
     digest = hashlib.sha256()
     if source.startswith(HUB):
         found = _hub(source)
@@ -63,7 +73,16 @@ def data_folder() -> Path:
 
 
 def decoded(line: bytes, name: str, number: int) -> str:
-    """The line as text. Raises ValueError, naming where it is from, unless it is UTF-8."""
+    """The line as text.
+
+    Args:
+        line: Its bytes.
+        name: The file it comes from, for the error.
+        number: Its number in the file, for the error.
+
+    Raises:
+        ValueError: Unless it is UTF-8.
+    """
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -85,7 +104,7 @@ def _aligned(first: Path, second: Path) -> Iterator[tuple[str, str]]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    # Binary: only "\n" ends a line, whatever else Unicode takes for a line's end.
+    # Binary: only "\n" ends a line, not the other line ends of Unicode.
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:

@@ -1,6 +1,6 @@
 """Subword vocabularies: sentencepiece's, and the ``.subwords`` files of tensor2tensor, which published models need.
 
-Id 0 is padding and id 1 the end of a sentence in all of them; sentences come and go without them.
+Id 0 is padding and id 1 the end of a sentence in all of them. `encode` does not add them, and `decode` drops them.
 """
 
 import hashlib
@@ -29,7 +29,12 @@ class Vocabulary(Protocol):
     """The id of what the vocabulary cannot spell, None where it can spell everything."""
 
     def encode(self, sentences: Sequence[str], workers: int = 1) -> list[list[int]]:
-        """Ids of each sentence. workers: threads, where it has a use for them; the ids are the same for any number."""
+        """Ids of each sentence.
+
+        Args:
+            sentences: Plain text.
+            workers: Threads, where it has a use for them; the ids are the same for any number.
+        """
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; padding and end are left out."""
@@ -38,7 +43,9 @@ class Vocabulary(Protocol):
 def read_vocabulary(path: Path) -> Vocabulary:
     """A ``.subwords`` file of tensor2tensor, or else a sentencepiece model.
 
-    Raises FileNotFoundError, and ValueError for another kind of file and where ids 0 and 1 are not padding and end.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: For another kind of file, and where ids 0 and 1 are not padding and end.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no vocabulary {path}; give a sentencepiece model or a .subwords file")
@@ -53,15 +60,23 @@ def train_vocabulary(
 ) -> bytes:
     """A joint sentencepiece model of ``size`` ids of both sides, the same bytes for the same sentences.
 
-    Unigram pieces; text is taken as it is. byte_fallback: 256 of the pieces are bytes, to spell rare characters with;
-    otherwise all characters are pieces. Of more than ``most`` pairs every second, third and so on counts.
-    Raises ValueError where there is no text, has not so many pieces, or has more characters than pieces.
+    Its pieces are unigrams; text is taken as it is.
+
+    Args:
+        pairs: Gives the sentence pairs; called twice.
+        size: The number of ids.
+        byte_fallback: Whether 256 of the pieces are bytes, to spell rare characters with; otherwise all characters are
+            pieces.
+        most: Of more pairs than this, every second, third and so on counts.
+
+    Raises:
+        ValueError: If there is no text, or it has not so many pieces, or more characters than pieces.
     """
     spm = _sentencepiece()
     step = math.ceil(max(sum(1 for _ in pairs()), 1) / most)
     chosen = (text for number, pair in enumerate(pairs()) if number % step == 0 for text in pair if text)
     if (first := next(chosen, None)) is None:
-        raise ValueError("there is no text to make a vocabulary of, no sentence or empty ones; is it the right text?")
+        raise ValueError("there is no text to make a vocabulary of, no sentence with words; is it the right text?")
     model = io.BytesIO()
     try:
         spm.SentencePieceTrainer.train(
@@ -75,7 +90,7 @@ def train_vocabulary(
             byte_fallback=byte_fallback,
             character_coverage=0.9995 if byte_fallback else 1.0,
             normalization_rule_name="identity",
-            num_threads=4,  # fixed: the sums' order, and so the pieces, depend on it
+            num_threads=4,  # fixed: the order of the sums, and so the pieces, depend on it
             minloglevel=2,
         )
     except (RuntimeError, OSError) as error:
@@ -95,7 +110,15 @@ def _why_not(size: int, reason: str) -> str:
 
 
 class SentencePiece:
-    """A sentencepiece model. Raises ValueError for bytes that are none, or one with other ids for padding and end."""
+    """A sentencepiece model.
+
+    Args:
+        model: The bytes of its file.
+        name: What errors call it.
+
+    Raises:
+        ValueError: For bytes that are no model, or one with other ids for padding and end.
+    """
 
     def __init__(self, model: bytes, name: str = "the sentencepiece model") -> None:
         try:
@@ -125,8 +148,13 @@ class SentencePiece:
 class Subwords:
     """The vocabulary of tensor2tensor's SubwordTextEncoder: a subword a line, in quotes; a word's last ends in "_".
 
-    Raises ValueError for a file that does not begin with <pad>_ and <EOS>_, naming the line where it is not UTF-8 or
-    not in quotes.
+    Args:
+        content: The bytes of its file.
+        name: What errors call it.
+
+    Raises:
+        ValueError: For a file that does not begin with <pad>_ and <EOS>_; and, naming the line, where it is not UTF-8
+            or not in quotes.
     """
 
     unknown: int | None = None

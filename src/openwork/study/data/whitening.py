@@ -12,9 +12,17 @@ def whitened(train: Images, test: Images, *, scale: float, regularization: float
     """Both sets as float32 ``(x − mean) / scale`` times (C + regularization)^(-1/2), with ``train``'s mean and C.
 
     C is the covariance of the pixels / scale. The training set's covariance becomes S / (S + regularization) along
-    each eigenvector of C with the eigenvalue S: 1 but where the images hardly vary. C is computed without rounding and
-    its eigenvectors on the CPU, the products in float64 on the device of the images. Raises ValueError if
-    either set is not uint8, if their sizes differ, or unless scale > 0 and regularization > 0.
+    each eigenvector of C with the eigenvalue S: 1 except where the images hardly vary. C is computed without rounding
+    and its eigenvectors on the CPU, the products in float64 on the device of the images.
+
+    Args:
+        train: The training set, uint8.
+        test: The test set, uint8, of the same size of images.
+        scale: What pixels are divided by; above 0.
+        regularization: Added to the eigenvalues of C; above 0.
+
+    Raises:
+        ValueError: If either set is not uint8, if their sizes differ, or unless scale > 0 and regularization > 0.
     """
     if train.images.dtype != torch.uint8 or test.images.dtype != torch.uint8:
         raise ValueError(

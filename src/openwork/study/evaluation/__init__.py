@@ -1,1 +1,1 @@
-"""What translations are judged by: beam search and BLEU; imports none of ours."""
+"""How translations are found and judged: beam search, BLEU and a task's metric; imports nothing else of openwork."""

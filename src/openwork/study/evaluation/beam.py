@@ -1,9 +1,9 @@
 """Beam search with tensor2tensor's score and stopping rule, as Gale et al. 2019 (arXiv 1902.09574) decoded.
 
-A translation of n tokens, the end included, scores log P / ((5 + n) / 6)^alpha (Wu et al. 2016, arXiv 1609.08144). In
-each step the 2 * beam best continuations are looked at: those that end may become the best translation, and the
-``beam`` best of the others live on. A sentence is done when its best translation beats what the best living prefix
-could still score: its log P with the length penalty of the longest translation. So no later step could change it.
+A translation of n tokens, the end included, scores log P / ((5 + n) / 6)^alpha (Wu et al. 2016, arXiv 1609.08144). Each
+step looks at the 2 * beam best continuations: those that end may become the best translation, and the ``beam`` best of
+the others live on. A sentence is done when its best translation beats what the best living prefix could still score:
+its log P with the length penalty of the longest translation. So no later step could change it.
 """
 
 from typing import Protocol
@@ -12,17 +12,22 @@ import torch
 from torch import Tensor
 
 ALPHA, BEAM, EXTRA_LENGTH = 0.6, 4, 100
-_CHECK = 8  # steps between looks at what is done: each waits for the device
+_CHECK = 8  # steps between checks of what is done: each waits for the device
 
 
 class Prefixes(Protocol):
     """Beginnings of translations, ``beam`` of each sentence."""
 
     def step(self, tokens: Tensor | None = None, parents: Tensor | None = None) -> Tensor:
-        """Logits (N, beam, V) after ``tokens`` (N, beam) were appended to the prefixes ``parents`` of the sentence."""
+        """Logits (N, beam, V) of what follows.
+
+        Args:
+            tokens: (N, beam), appended to the prefixes ``parents``; without them, what follows the empty prefix.
+            parents: (N, beam), numbers of prefixes of the same sentence.
+        """
 
     def keep(self, sentences: Tensor) -> None:
-        """Goes on with the sentences of these indices only."""
+        """Goes on with only the sentences of these indices."""
 
 
 @torch.inference_mode()
@@ -31,8 +36,17 @@ def beam_search(
 ) -> tuple[list[list[int]], list[float]]:
     """For each sentence the ids of its best translation, without the end, and its score.
 
-    limits: (N,) the most tokens of each translation, the end included, all >= 1, on the decoder's device. Where nothing
-    ended within the limit, the best unfinished translation. Raises ValueError for beam < 1.
+    Where nothing ended within the limit, that is the best unfinished translation.
+
+    Args:
+        prefixes: Empty translations of N sentences.
+        limits: (N,) the most tokens of each translation, the end included, all >= 1, on the decoder's device.
+        beam: How many prefixes of a sentence live on, at least 1.
+        alpha: Exponent of the length penalty.
+        eos: The id that ends a translation.
+
+    Raises:
+        ValueError: For beam < 1.
     """
     if beam < 1:
         raise ValueError(f"beam must be at least 1, got {beam}")

@@ -1,7 +1,7 @@
 """BLEU twice: as sacrebleu counts it today, and as Gale et al. 2019 (arXiv 1902.09574) did.
 
-Papineni et al. 2002; Post 2018, arXiv 1804.08771. Theirs is tensor2tensor's script: Moses' tokens, the parts of
-compounds with a hyphen as words of their own, then multi-bleu.perl: no smoothing, one reference, case matters.
+Papineni et al. 2002; Post 2018, arXiv 1804.08771. Gale et al. ran tensor2tensor's script: Moses' tokens, the parts of
+compounds with a hyphen as separate words, then multi-bleu.perl: no smoothing, one reference, case matters.
 """
 
 import re
@@ -12,7 +12,12 @@ from typing import Any
 def sacre_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
     """(BLEU, 0-100, sacrebleu's signature) of plain text.
 
-    Raises ValueError unless there are as many hypotheses as references, and at least one.
+    Args:
+        hypotheses: The translations.
+        references: One for each of them.
+
+    Raises:
+        ValueError: Unless there are as many hypotheses as references, and at least one.
     """
     metric = _metric(hypotheses, references)
     score = metric.corpus_score(list(hypotheses), [list(references)]).score
@@ -22,7 +27,15 @@ def sacre_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[fl
 def tokenized_bleu(hypotheses: Sequence[str], references: Sequence[str], language: str = "de") -> float:
     """BLEU, 0-100, of plain text, tokenised by Moses' rules and with compounds split, without smoothing.
 
-    Unicode punctuation becomes ASCII in the hypotheses alone, as in the original. Raises as `sacre_bleu`.
+    Unicode punctuation becomes ASCII in the hypotheses alone, as in the original.
+
+    Args:
+        hypotheses: The translations.
+        references: One for each of them.
+        language: Whose rules of tokenisation apply.
+
+    Raises:
+        ValueError: As for `sacre_bleu`.
     """
     metric = _metric(hypotheses, references, tokenize="none", smooth_method="none", force=True)
     try:
@@ -39,7 +52,7 @@ def tokenized_bleu(hypotheses: Sequence[str], references: Sequence[str], languag
 
 
 def signature() -> str:
-    """sacrebleu's, of the settings of `sacre_bleu`."""
+    """The signature that sacrebleu gives the settings of `sacre_bleu`."""
     return sacre_bleu([""], [""])[1]
 
 

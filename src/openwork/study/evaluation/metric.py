@@ -1,8 +1,8 @@
-"""What the models of a task are judged by, and how that is written."""
+"""The metric by which a task judges its models, and how it is written."""
 
 from dataclasses import dataclass
 
-# What else an evaluation's row, a result or a line of a page has under these names.
+# Names under which an evaluation's row, a result or a line of a page has something else.
 _TAKEN = {
     *("step", "seconds", "layers", "expected_density", "expected_flops", "train_loss", "penalty", "sparsity"),
     *("task", "technique", "settings", "seed", "status", "all", "memory", "execution"),
@@ -15,13 +15,13 @@ class Metric:
 
     Args:
         key: Its name in what the task returns.
-        full: Its value of a perfect model, where no value is higher and none below 0: the score is the fraction of it.
-            None where it has no such bounds, as a squared error: the score is then the value, negative where lower
-            values are better.
+        full: Its value for a perfect model, if no value is higher and none below 0: the score is the fraction of it.
+            None if it has no such bounds, for example a squared error: the score is then the value, negative where
+            lower values are better.
         name: Its name in a sentence; by default the key.
         title: Its name on an axis or above a chart; by default the name.
         percent: Whether a fraction of ``full`` is written in percent; otherwise on a scale to 100 without a sign.
-        good: What a model with a high score is: positive, comparative, superlative.
+        good: What a model with a high score is called: positive, comparative, superlative.
         missing: What keeps a model from a score of 1.
         higher_is_better: Whether a higher value is a better one.
         worst: The value that a run which diverged counts as. None is 0 where ``full`` is given, otherwise the worst of
@@ -101,7 +101,13 @@ class Metric:
         return self.value(score) if self.full is None else score
 
     def text(self, score: float, *, digits: int = 1, space: str = " ") -> str:
-        """A score as text: ``91.2 %`` of accuracy, ``17.4`` of BLEU, ``0.0123`` of a metric without bounds."""
+        """A score as text: ``91.2 %`` of accuracy, ``17.4`` of BLEU, ``0.0123`` of a metric without bounds.
+
+        Args:
+            score: What `score` returns.
+            digits: Digits after the decimal point; a metric without bounds has two more significant digits than this.
+            space: What stands before the unit.
+        """
         if self.full is None:
             return f"{self.value(score):.{digits + 2}g}"
         return f"{self.points(score):.{digits}f}{self.unit(space)}"
@@ -122,7 +128,7 @@ class Metric:
         return f"{space}%" if self.percent else ""
 
     def axis(self, words: str) -> str:
-        """The title of an axis of these words, with the unit or, where lower values are better, with that."""
+        """The title of an axis: ``words`` and the unit, or, where lower values are better, a note of that."""
         if not self.higher_is_better:
             return f"{words} (lower is better)"
         return f"{words}, %" if self.percent else words

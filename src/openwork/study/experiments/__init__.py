@@ -1,1 +1,1 @@
-"""Runs, what identifies them, and lists of them."""
+"""Functions that return runs."""

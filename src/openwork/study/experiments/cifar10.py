@@ -1,7 +1,7 @@
 """CIFAR-10: SparseVD against width (Molchanov et al. 2017, figure 3), and L0 on WRN-28-10 (Gale et al. 2019, App. C).
 
-All runs read the lossless images where the folder of data sets has them or nothing, and the JPEG copy where that is
-all it has; a run's title says which. ``seed=1`` and so on give the other seeds, each with a pre-training of its own.
+All runs read the lossless images, or the JPEG copy where the folder of data sets has only that; a run's title says
+which. ``seed=1`` and so on give the other seeds, each with its own pre-training.
 """
 
 from openwork.core.schedules import Constant, Linear
@@ -23,6 +23,9 @@ def vgg(epochs: int = EPOCHS) -> list[Run]:
     SparseVD's own settings: log sigma^2 starts at -15, the KL term is off for the first 2.5 % of the steps and full
     from 10 %. Its code trains 200 epochs at a rate of 1e-5. Here the rate times the number of steps is the same: Adam
     moves log sigma^2 by at most the rate in a step, so their product decides how far it gets from where it starts.
+
+    Args:
+        epochs: How long each run trains; another length than 40 epochs makes a variant of SparseVD.
     """
     steps, rate, jpeg = epochs * IMAGES // 100, 1e-5 * 200 / epochs, only_jpeg()
     ramp = Linear(1 / IMAGES, begin=steps // 40, end=steps // 10)

@@ -1,8 +1,9 @@
 """ResNet-50 on CIFAR-10: the paper's comparison of techniques on a network of its kind, in hours instead of months.
 
 Gale, Elsen & Hooker 2019, arXiv 1902.09574, sections 4-5: magnitude and random pruning, variational dropout, L0, and
-magnitude pruning with the first convolution dense, ``fc`` at 80 % and half as many steps more. Intervals are among the
-paper's, in fractions of the training; the coefficients of variational dropout and L0 are scaled to the shorter one.
+magnitude pruning with the first convolution dense, ``fc`` at 80 % and half as many steps more. The intervals are among
+the paper's, in fractions of the training; the coefficients of variational dropout and L0 are scaled to the shorter
+training. ``epochs`` is the length of each run, 20 by default; another length makes a variant of each technique.
 """
 
 from dataclasses import replace
@@ -28,7 +29,7 @@ L0_WEIGHTS = (1_000.0, 1_300.0, 1_450.0, 1_550.0, 1_700.0)
 
 
 def dense(epochs: int = EPOCHS) -> list[Run]:
-    """Without sparsity."""
+    """The network without sparsity."""
     return _seeds([Run(_task(), None, _steps(epochs))])
 
 
@@ -63,14 +64,14 @@ def variational_dropout(epochs: int = EPOCHS) -> list[Run]:
 
 
 def l0(epochs: int = EPOCHS) -> list[Run]:
-    """L0 with an initial dropout rate of 10 %, and its own form of weight decay."""
+    """L0 with an initial dropout rate of 10 % and the weight decay of L0."""
     coefficients = [Constant(weight * EPOCHS / epochs / IMAGES) for weight in L0_WEIGHTS]
     techniques = [L0(coefficient, weight_decay=_task().weight_decay) for coefficient in coefficients]
     return _seeds([Run(_task(), technique, _steps(epochs), variant=_length(epochs)) for technique in techniques])
 
 
 def comparison(epochs: int = EPOCHS) -> list[Run]:
-    """All of them: 78 runs, those of one seed after the other."""
+    """All the runs above: 78, ordered by seed."""
     functions = (dense, magnitude, extended, random_pruning, variational_dropout, l0)
     runs = [run for function in functions for run in function(epochs)]
     return sorted(runs, key=lambda run: run.seed)
@@ -85,7 +86,7 @@ def _steps(epochs: float) -> int:
 
 
 def _length(epochs: float) -> str:
-    """The variant of a technique that trains for another time: one line with the others would compare two budgets."""
+    """The variant's name for another length of training, as one line for both would compare two budgets."""
     return "" if epochs == EPOCHS else f"{epochs:g} epochs"
 
 

@@ -1,6 +1,6 @@
 """LeNets on MNIST: the runs behind ``results/mnist``, and those of SparseVD's table (Molchanov et al. 2017, table 2).
 
-``seed=1`` and so on give the other seeds; what starts from a dense run starts from that of its own seed.
+``seed=1`` and so on give the other seeds; what starts from a dense run starts from the one of the same seed.
 """
 
 from openwork.core.masks.allocations import ERK, GlobalRanking
@@ -40,7 +40,9 @@ def best_variational_dropout(factor: float = 0.9) -> Run:
 
     They differ from `variational_dropout` in train_clip, which SparseVD's code has for its LeNets and which did most,
     in the ramp (0 to full over 50 epochs), the learning rate (2e-3), the initial log sigma^2 (-8) and the KL's factor.
-    factor: of the KL, in 1/N. 0.7, 0.8 and 0.9 are in results/mnist; the last one did best on the test set.
+
+    Args:
+        factor: The factor of the KL, in 1/N. 0.7, 0.8 and 0.9 are in results/mnist; 0.9 did best on the test set.
     """
     ramp = Linear(factor / IMAGES, end=50 * EPOCH)
     technique = VariationalDropout(ramp, log_sigma2=-8.0, train_clip=True)
@@ -50,7 +52,9 @@ def best_variational_dropout(factor: float = 0.9) -> Run:
 def best_variational_dropout_lenet5(factor: float = 1.0, rate: float = 1e-3) -> Run:
     """LeNet-5-Caffe with what helped LeNet-300-100: train_clip, the ramp and the initial log sigma^2.
 
-    factor: of the KL, in 1/N. rate: the peak learning rate.
+    Args:
+        factor: The factor of the KL, in 1/N.
+        rate: The peak learning rate.
     """
     ramp = Linear(factor / IMAGES, end=50 * EPOCH)
     technique = VariationalDropout(ramp, log_sigma2=-8.0, train_clip=True)

@@ -14,17 +14,17 @@ SENTENCES = 6_000
 
 
 def dense() -> Run:
-    """Without sparsity."""
+    """The model without sparsity."""
     return Run(TASK, None, STEPS)
 
 
 def magnitude() -> Run:
-    """Pruned to 80 %, the same in every matrix."""
+    """Magnitude pruning to 80 %, the same in every matrix."""
     return Run(TASK, GradualMagnitude(_pruning()), STEPS)
 
 
 def random_pruning() -> Run:
-    """Pruned at random to 80 %."""
+    """Random pruning to 80 %."""
     return Run(TASK, RandomPruning(_pruning()), STEPS)
 
 
@@ -39,7 +39,7 @@ def l0() -> Run:
 
 
 def runs() -> list[Run]:
-    """All of them."""
+    """All the runs above."""
     return [dense(), magnitude(), random_pruning(), variational_dropout(), l0()]
 
 

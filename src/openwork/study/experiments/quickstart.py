@@ -14,7 +14,7 @@ TASK = DigitsLeNet300100(peak_learning_rate=1e-2)
 STEPS = 800
 IMAGES = 1_437
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
-# These techniques reach a sparsity by the weight of their penalty; the factors of 1/N were chosen to spread over it.
+# The weight of a penalty decides the sparsity; these factors of 1/N were chosen to spread over its range.
 KL_WEIGHTS = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
 L0_WEIGHTS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)
 SEEDS = (0, 1, 2)
@@ -37,5 +37,5 @@ def runs() -> list[Run]:
 
 
 def variational_dropout() -> Run:
-    """One of them, with 0.1 of the KL term: the run of ``docs/pruning.png``."""
+    """One of the runs, with 0.1 of the KL term: that of ``docs/pruning.png``."""
     return Run(TASK, VariationalDropout(Linear(0.1 / IMAGES, end=270)), steps=STEPS)

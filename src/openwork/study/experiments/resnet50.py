@@ -124,7 +124,7 @@ def scratch_and_lottery() -> list[Run]:
     """228 runs: three masks of magnitude pruning at each sparsity, each trained in five ways, three times.
 
     At 98 % the paper has three lottery tickets of one mask. With twice the steps (scratch-b) each stretch of the rate
-    is twice as long, the better of its two ways. Its mask at 95 % is not the best run's.
+    is twice as long, the better of the paper's two ways. Its mask at 95 % is not the best run's.
     """
     settings = (*_BEST[:4], (0.95, 20_000, 100_000, 4_000, 0.0))
     runs = lottery_tickets(_magnitude(*_BEST[-1]), 3)

@@ -2,7 +2,7 @@
 
 The grids are those of the paper's appendix and published results: 500,000 steps of 64 rows of 256 tokens each. They
 need the training data as text files or parquet under OPENWORK_DATA, or the hub (see docs/translation.md). `small` is
-the same comparison on some 230,000 pairs.
+the same comparison on about 230,000 pairs.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ STEPS = 500_000
 PAIRS = 4_500_000  # the N of the paper's coefficients
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 THRESHOLDS = tuple(index / 2 for index in range(11))
-"""On log alpha: each trained model of variational dropout was evaluated at all of them."""
+"""Thresholds on log alpha, at all of which the paper evaluated each trained model of variational dropout."""
 KL_WEIGHTS = (0.1, 0.4, 0.7, 1.0)
 L0_WEIGHTS = (0.1, 0.4, 0.7, 1.0, 1.3, 1.6, 1.9, 2.5, 3.5, 10.0)
 # What the appendix calls them, as (dropout everywhere but in the residual stream, there, label smoothing).
@@ -51,7 +51,12 @@ SMALL = TextTranslation(training=SMALL_DATA, vocabulary_size=16_000)
 
 
 def regularized(task: TextTranslation, preset: str) -> TextTranslation:
-    """The task with one of `REGULARIZATION`."""
+    """The task with a regularisation of the appendix.
+
+    Args:
+        task: The task.
+        preset: A key of `REGULARIZATION`.
+    """
     dropout, residual, smoothing = REGULARIZATION[preset]
     return replace(
         task,
@@ -126,7 +131,7 @@ def other_embedding() -> Run:
 
 
 def split_heads() -> Run:
-    """Magnitude pruning to 90 % where each head's query, key and value are matrices of their own."""
+    """Magnitude pruning to 90 %, with separate query, key and value matrices for each head."""
     return Run(replace(WMT14, split_heads=True), _pruned(0.9), STEPS, variant="split heads")
 
 
@@ -134,8 +139,8 @@ def small() -> list[Run]:
     """36 runs on `SMALL_DATA`, tested on newstest2014: dense, and four techniques at seven points each.
 
     Half the width and four layers, so that 10,000 steps of 8,192 tokens, 22 epochs, take minutes on a GPU. Pruning
-    reaches the paper's sparsities; the weights of variational dropout and L0 spread over a range instead. Both have
-    noise of their own and no binary dropout, L0 also with it.
+    reaches the paper's sparsities; the weights of variational dropout and L0 spread over a range instead. Both bring
+    their noise and train without binary dropout, L0 also with it.
     """
     steps = 10_000
     half = replace(SMALL, width=256, hidden=1024, heads=4, layers=4, rows=32, warmup=0.2)
@@ -155,7 +160,7 @@ def small() -> list[Run]:
 
 
 def small_base() -> Run:
-    """The dense base model on `SMALL_DATA`: 5,000 steps of 24,576 tokens, some 20 epochs."""
+    """The dense base model on `SMALL_DATA`: 5,000 steps of 24,576 tokens, about 20 epochs."""
     task = regularized(replace(SMALL, rows=96, warmup=0.2), "more dropout")
     return Run(replace(task, peak_learning_rate=2 * 512**-0.5 * 4_000**-0.5), None, 5_000)
 

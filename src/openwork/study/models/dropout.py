@@ -7,19 +7,23 @@ _BITS = 24  # of a hash; the probability is exact to 2**-25
 
 
 class Dropout(nn.Dropout):
-    """As nn.Dropout; compiled, a unit's fate is a hash of its index and of two numbers from torch's generator.
+    """As nn.Dropout; compiled, a hash of a unit's index and of two numbers from torch's generator decides its fate.
 
     A compiled nn.Dropout draws a number of Philox for every unit, some ninety integer operations, and keeps the mask
-    for the backward pass. A fifth of them make a hash that is as good for this, cheap enough to be computed again.
+    for the backward pass. A fifth of these operations make a hash that is as good for this purpose, and cheap enough to
+    be computed again.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Zeroes each unit with probability ``p`` and divides the others by 1 - p; in evaluation the input."""
+        """The input with units zeroed at random, each with probability ``p``, and the others divided by 1 - p.
+
+        In evaluation, the input itself.
+        """
         if not (self.training and 0 < self.p < 1 and torch.compiler.is_compiling()):
             return super().forward(input)
         seeds = torch.randint(-(2**31), 2**31 - 1, (2,), dtype=torch.int32, device=input.device)
         units = torch.arange(input.numel(), dtype=torch.int32, device=input.device).view(input.shape)
-        # An odd factor as well as an offset: with an offset alone, two masks would often be shifts of each other.
+        # An odd factor as well as an offset: with the offset alone, two masks would often be shifts of each other.
         hashed = mixed(units * (seeds[0] | 1) + seeds[1])
         keep = _shifted(hashed, 32 - _BITS) >= round(self.p * 2**_BITS)
         return torch.where(keep, input / (1 - self.p), 0.0)

@@ -1,7 +1,7 @@
-"""A trained Transformer's decoder, one token at a time: what it computed for earlier tokens is kept.
+"""A trained Transformer's decoder, one token at a time: it keeps what it computed for earlier tokens.
 
-Weights are read once, so that one which has to be computed is not computed anew for every token, and query, key and
-value are one product. All prefixes of a sentence lie in one cache that is never reordered: a prefix that goes on from
+Weights are read once, so that a weight that must be computed is not computed again for every token, and query, key and
+value are one product. All prefixes of a sentence lie in one cache that is never reordered: a prefix that continues
 another takes over its mask, which says whose tokens it sees.
 """
 
@@ -29,7 +29,15 @@ class _Layer:
 
 
 class Incremental:
-    """The decoder's weights in ``dtype``; `begin` starts a batch. The model has to be in evaluation mode."""
+    """The decoder's weights in ``dtype``; `begin` starts a batch.
+
+    Args:
+        model: A Transformer in evaluation mode.
+        dtype: Of the weights and of the computation.
+
+    Raises:
+        ValueError: For a model in training mode.
+    """
 
     def __init__(self, model: Transformer, dtype: torch.dtype = torch.float32) -> None:
         if model.training:
@@ -59,14 +67,26 @@ class Incremental:
         self.memory = torch.cat(memory).to(dtype)  # keys and values of all layers at once
 
     def begin(self, source: Tensor, beam: int) -> "Prefixes":
-        """Empty translations, ``beam`` of each row of ``source`` (3, N, S), one sentence a row."""
+        """Empty translations of the sentences of a batch.
+
+        Args:
+            source: (3, N, S), one sentence a row.
+            beam: How many translations of each sentence.
+        """
         with torch.autocast(source.device.type, self.dtype, enabled=self.dtype != torch.float32):
             encoded = self.model.encode(source)
         return Prefixes(self, F.linear(encoded.to(self.dtype), self.memory), source[0], beam)
 
 
 class Prefixes:
-    """Beginnings of translations, ``beam`` of each sentence, that grow together."""
+    """Beginnings of translations that grow together.
+
+    Args:
+        decoder: The weights.
+        memory: Keys and values of the source for all layers, (N, S, 2 * layers * width).
+        source: Ids of the source, (N, S).
+        beam: How many beginnings of each sentence.
+    """
 
     def __init__(self, decoder: Incremental, memory: Tensor, source: Tensor, beam: int) -> None:
         self.decoder, self.beam = decoder, beam
@@ -82,8 +102,9 @@ class Prefixes:
     def step(self, tokens: Tensor | None = None, parents: Tensor | None = None) -> Tensor:
         """Logits (N, beam, vocabulary) of what follows; float32.
 
-        tokens: (N, beam), appended to the prefixes ``parents`` (N, beam) of their sentence, 0 to beam - 1; without
-        them, what follows the empty prefix.
+        Args:
+            tokens: (N, beam), appended to the prefixes ``parents``; without them, what follows the empty prefix.
+            parents: (N, beam), numbers of prefixes of the same sentence, 0 to beam - 1.
         """
         decoder, model = self.decoder, self.decoder.model
         sentences = self.mask.shape[0]
@@ -104,7 +125,7 @@ class Prefixes:
         return F.linear(_norm(model.decoder_norm, x), decoder.embedding).float()
 
     def keep(self, sentences: Tensor) -> None:
-        """Goes on with the sentences of these indices only."""
+        """Goes on with only the sentences of these indices."""
         self.memory, self.mask = self.memory.index_select(1, sentences), self.mask.index_select(0, sentences)
         self.cache, self.seen = self.cache.index_select(1, sentences), self.seen.index_select(0, sentences)
 
@@ -122,7 +143,7 @@ class Prefixes:
         seen = self.seen[..., :places]
         mixed = F.scaled_dot_product_attention(q, keys[:, :, :places], values[:, :, :places], attn_mask=seen)
         x = x + F.linear(mixed.transpose(1, 2).flatten(2), layer.own_output)
-        # The prefixes of a sentence look at one copy of it, as if they were the positions of one row.
+        # The prefixes of a sentence share one copy of it, as if they were the positions of one row.
         q = split(F.linear(_norm(layer.norms[1], x), layer.query), heads)
         keys, values = self.memory[2 * number], self.memory[2 * number + 1]
         mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=self.mask)

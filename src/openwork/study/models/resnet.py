@@ -25,10 +25,17 @@ class ResNet(nn.Module):
     """Stem, four stages of basic (depth 18, 34) or bottleneck blocks, average over places, ``fc``.
 
     25,557,032 parameters for depth 50, width 1 and 1,000 classes; 25,502,912 of them are weights of the 53
-    convolutions and of ``fc``. ``width`` multiplies the channels, 64 in the stem.
+    convolutions and of ``fc``.
     Convolutions, which have no bias, start as normal, truncated at two deviations, with variance 1 / (inputs of a
     unit); ``fc`` as N(0, 0.01^2) with bias 0; the scale of each block's last norm as 0.
-    Raises ValueError for another depth, and where the stem has no channel.
+
+    Args:
+        depth: 18, 34, 50, 101, 152 or 200.
+        width: Multiplies the channels, 64 in the stem.
+        classes: The number of logits.
+
+    Raises:
+        ValueError: For another depth, and if the stem has no channel.
     """
 
     def __init__(self, depth: int = 50, width: float = 1.0, classes: int = 1000) -> None:
@@ -133,7 +140,7 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     return nn.Sequential(_convolution(inputs, outputs, 1, stride=stride), nn.BatchNorm2d(outputs))
 
 
-# Ours (torchvision's) on the left, those of Hugging Face's ResNetForImageClassification on the right.
+# On the left `ResNet`'s names (torchvision's), on the right those of Hugging Face's ResNetForImageClassification.
 _OUTER = {
     "conv1.": "resnet.embedder.embedder.convolution.",
     "bn1.": "resnet.embedder.embedder.normalization.",
@@ -148,9 +155,9 @@ def to_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict under torchvision's names, which are ours; one that has them already is returned as it is.
+    """A state dict under torchvision's names, as `ResNet` has them; one that has them already is returned as it is.
 
-    Wrappers' prefixes (``module.`` of DistributedDataParallel, ``_orig_mod.`` of torch.compile) go.
+    Prefixes of wrappers (``module.`` of DistributedDataParallel, ``_orig_mod.`` of torch.compile) are removed.
     """
     return {_our_name(re.sub(r"^((module|_orig_mod)\.)+", "", name)): tensor for name, tensor in state.items()}
 

@@ -1,6 +1,6 @@
 """The Transformer of Vaswani et al. 2017 (arXiv 1706.03762) as Gale et al. 2019 (arXiv 1902.09574) trained it.
 
-Theirs is tensor2tensor's: norms come before each part, sines and cosines of positions are concatenated, attention has
+They took tensor2tensor's: norms come before each part, sines and cosines of positions are concatenated, attention has
 no biases, one matrix embeds source and target and is the softmax weight, a learned vector says what the target is.
 """
 
@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from openwork.study.models.dropout import Dropout
 
 PADDING, EOS = 0, 1
-"""Ids in every vocabulary: what fills up a row, and what ends a sentence."""
+"""Ids in every vocabulary: the one that fills up a row, and the one that ends a sentence."""
 
 _TARGET_SPACES, _GERMAN = 32, 8
-NEVER = -1e9  # finite: a row that may look nowhere gives numbers, not NaN
+NEVER = -1e9  # finite: a row that sees no token gives numbers, not NaN
 
 
 class Transformer(nn.Module):
@@ -25,10 +25,20 @@ class Transformer(nn.Module):
 
     With the defaults and 33,288 ids 61,163,520 parameters, of which `weight_matrices` selects 61,083,648.
 
-    residual_dropout: of embeddings and of what is added to the residual stream; attention_dropout: of attention
-    weights; hidden_dropout: of the feed-forward layers' hidden units. split_heads: query, key and value have a matrix
-    for each head.
-    fingerprint: of the vocabulary, kept as a buffer, so that a checkpoint tells whose ids it knows.
+    Args:
+        vocabulary: The number of ids.
+        width: Of embeddings and of the residual stream; a multiple of 2 * heads.
+        hidden: Units of a feed-forward layer.
+        heads: Of each attention.
+        layers: Of the encoder, and as many of the decoder.
+        residual_dropout: Of embeddings and of what is added to the residual stream.
+        attention_dropout: Of attention weights.
+        hidden_dropout: Of the feed-forward layers' hidden units.
+        split_heads: Whether query, key and value have a matrix for each head.
+        fingerprint: Of the vocabulary, kept as a buffer, so that a checkpoint tells whose ids it knows.
+
+    Raises:
+        ValueError: Unless width is a multiple of 2 * heads.
     """
 
     def __init__(
@@ -68,9 +78,13 @@ class Transformer(nn.Module):
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Logits (N * T, vocabulary) for source (3, N, S) and target (3, N, T): `rows` of ids, or (N, S) and (N, T).
+        """Logits (N * T, vocabulary) of the target's tokens.
 
         Rows are ids, segments (0 = padding) and positions; a token sees tokens of its own segment.
+
+        Args:
+            source: (3, N, S), the `rows` of ids, or the ids alone, (N, S).
+            target: (3, N, T) or (N, T), in the same way.
         """
         source, target = _whole(source), _whole(target)
         memory = self.encode(source)
@@ -84,7 +98,7 @@ class Transformer(nn.Module):
         cross = bias(target[1].unsqueeze(2) == source[1].unsqueeze(1))
         for layer in self.decoder:
             x = layer(x, own, memory, cross)
-        # Flat: what draws noise for each row of a matrix draws it for each token here, as the original does.
+        # Flat: a layer that draws noise for each row of a matrix draws it for each token here, as the original does.
         logits: Tensor = self.softmax(self.decoder_norm(x).flatten(0, 1))
         return logits
 
@@ -112,7 +126,10 @@ class Transformer(nn.Module):
 
 
 class Layer(nn.Module):
-    """Self-attention, in a decoder attention to the source, too, and a feed-forward network, each after a norm."""
+    """Self-attention, in a decoder attention to the source, too, and a feed-forward network, each after a norm.
+
+    The arguments are those of `Transformer`; ``decoder`` adds the attention to the source.
+    """
 
     def __init__(
         self,
@@ -136,7 +153,14 @@ class Layer(nn.Module):
         self.hidden_dropout, self.dropout = Dropout(hidden_dropout), Dropout(residual_dropout)
 
     def forward(self, x: Tensor, own: Tensor, memory: Tensor | None = None, cross: Tensor | None = None) -> Tensor:
-        """x: (N, L, width), biases of `attend` -> (N, L, width)."""
+        """The residual stream after the layer, (N, L, width).
+
+        Args:
+            x: The stream before it, (N, L, width).
+            own: Bias of self-attention (`bias`).
+            memory: The encoded source, in a decoder.
+            cross: Bias of attention to it.
+        """
         normed = self.own_norm(x)
         x = x + self.dropout(self.own(normed, normed, own))
         if self.cross is not None and self.cross_norm is not None:
@@ -159,7 +183,13 @@ class Attention(nn.Module):
         self.output = _linear(width, heads)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """x: (N, L, width), memory: (N, M, width), mask: a bias (N, 1, L, M) -> (N, L, width)."""
+        """What the positions of ``x`` read from ``memory``, (N, L, width).
+
+        Args:
+            x: (N, L, width).
+            memory: (N, M, width).
+            mask: A bias (N, 1, L, M).
+        """
         q, k, v = (split(part, self.heads) for part in (self.query(x), self.key(memory), self.value(memory)))
         mixed = attend(q, k, v, mask, self.dropout if self.training else 0.0)
         y: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
@@ -167,7 +197,7 @@ class Attention(nn.Module):
 
 
 class SplitLinear(nn.Module):
-    """A square Linear without bias whose outputs for each head are a layer of their own, sparse by itself."""
+    """A square Linear without bias, with a separate layer, and so a separate sparsity, for the outputs of each head."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -179,7 +209,15 @@ class SplitLinear(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
-    """(N, heads, L, head width) for keys and values (N, heads, M, head width); mask: added to the scores."""
+    """Scaled dot-product attention, (N, heads, L, head width).
+
+    Args:
+        query: (N, heads, L, head width).
+        key: (N, heads, M, head width).
+        value: (N, heads, M, head width).
+        mask: Added to the scores.
+        dropout: Of attention weights; 0 in evaluation.
+    """
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
 
 

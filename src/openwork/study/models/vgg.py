@@ -13,11 +13,17 @@ _EPS, _STD = 1e-3, 0.01
 class VggLike(nn.Module):
     """Thirteen 3×3 convolutions of int(``width`` · 64…512) channels in five max-pooled blocks, then two Linear layers.
 
-    Every convolution and ``fc1`` are followed by batch normalisation (ε = 1e-3) and ReLU. 14,991,946 parameters for
-    width 1 and 10 classes. Weights start as N(0, 0.01²), biases as 0.
+    Batch normalisation (ε = 1e-3) and ReLU follow every convolution and ``fc1``. 14,991,946 parameters for width 1 and
+    10 classes. Weights start as N(0, 0.01²), biases as 0.
 
-    dropout: in training, after each convolution but a block's last, with probability 0.3 in the first block and 0.4
-    in the others, and 0.5 before the last layer; it adds no parameters. Raises ValueError where a layer has no channel.
+    Args:
+        width: Multiplies the channels.
+        classes: The number of logits.
+        dropout: In training, after each convolution but a block's last, with probability 0.3 in the first block and 0.4
+            in the others, and 0.5 before the last layer; it adds no parameters.
+
+    Raises:
+        ValueError: If a layer has no channel.
     """
 
     def __init__(self, width: float = 1.0, classes: int = 10, *, dropout: bool = False) -> None:

@@ -14,7 +14,14 @@ class WideResNet(nn.Module):
     36,479,194 parameters for depth 28, width 10 and 10 classes. Convolutions have no bias. Weights of convolutions and
     of ``fc`` start as N(0, 2 / inputs of a unit), the bias of ``fc`` as 0.
     The first convolutions of the blocks, which Louizos et al. sparsify, are those called ``stage*.conv1.weight``.
-    Raises ValueError unless depth is 4 plus a multiple of 6.
+
+    Args:
+        depth: 4 plus a multiple of 6.
+        width: Multiplies the channels of the stages.
+        classes: The number of logits.
+
+    Raises:
+        ValueError: For another depth.
     """
 
     def __init__(self, depth: int = 28, width: int = 10, classes: int = 10) -> None:

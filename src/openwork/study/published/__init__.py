@@ -1,1 +1,1 @@
-"""The published results, and ours beside them."""
+"""The published results, to show beside openwork's."""

@@ -24,7 +24,7 @@ _TRAINED = {
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the settings of one technique reach at one sparsity level, in two readings of the settings without a row."""
+    """The scores of one technique's settings at one sparsity level, in two readings of the settings without a row."""
 
     low: tuple[float, ...]
     """A score for each setting that was trained; one without a row counts as a failure, 0."""
@@ -45,8 +45,14 @@ def sweep(
 
     Pruning is told its sparsity, so its settings are those aimed at the level. The sparsity of variational dropout
     and L0 is an outcome: all of their settings count, 0 where they are denser than the level; one of variational
-    dropout counts with its best threshold, which costs no training. With ``aimed=False`` pruning's settings are
-    those of all levels, too: one sweep that is to serve them all.
+    dropout counts with its best threshold, which costs no training.
+
+    Args:
+        results: Published rows.
+        model: ``transformer`` or ``resnet50``.
+        technique: As the release calls it.
+        level: The sparsity, 0-1; one of `LEVELS`.
+        aimed: If False, pruning's settings are those of all levels, too: one sweep for all of them.
     """
     found = of(results, model, technique)
     trained = _TRAINED[model, technique]
@@ -75,10 +81,19 @@ def _bound(level: float, trained: int) -> Sweep:
 def verdict(
     results: Sequence[Published], model: str, better: str, worse: str, level: float, n: int, *, aimed: bool = True
 ) -> str:
-    """Whether `better` is expected to reach at least what `worse` does, with n settings each; ``aimed`` as for `sweep`.
+    """Whether `better` is expected to reach at least the score of `worse`, with n settings each.
 
     ``yes``, ``no``, or ``open`` where the answer depends on the settings without a row; ``no rows`` without rows, and
     ``too few`` where fewer than n settings were trained.
+
+    Args:
+        results: Published rows.
+        model: As for `sweep`.
+        better: A technique, as the release calls it.
+        worse: Another one.
+        level: As for `sweep`.
+        n: The tuning budget of each.
+        aimed: As for `sweep`.
     """
     ours, theirs = (sweep(results, model, name, level, aimed=aimed) for name in (better, worse))
     if ours is None or theirs is None:

@@ -1,4 +1,4 @@
-"""What the published rows say, as Markdown: the README beside its CSV files, and the order at equal tuning budget."""
+"""The findings from the published rows, as Markdown, with the order of the techniques at equal tuning budget."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -79,9 +79,9 @@ settings, and one that stays denser (by more than 0.003) counts as 0: one sweep 
 its best threshold, which needs no training.
 
 Where rows are missing there are two figures, `low … high`. Low counts a trained setting without a row as 0; high
-draws only from the settings with a row. If only good rows were picked, high flatters the technique and low slights
-it. Of L0 on ResNet-50 there may be only the best row of each group; its figures are then 0 and that best. `yes`
-and `no` hold in both readings, `open` depends on them. VD is variational dropout."""
+draws only from the settings with a row. If only good rows were picked, high overstates the technique and low
+understates it. Of L0 on ResNet-50 there may be only the best row of each group; its figures are then 0 and that best.
+`yes` and `no` hold in both readings, `open` depends on them. VD is variational dropout."""
 
 
 def _in_short(results: Sequence[Published], *, aimed: bool, n: int = 20) -> str:

@@ -1,4 +1,4 @@
-"""Published points beside our own runs: those of the tasks that the papers measured, in our names and units."""
+"""Published points beside openwork's runs: those of the tasks that the papers measured, under openwork's names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from statistics import fmean
 from openwork.study.published.rows import table
 from openwork.study.results.result import Result
 
-# Our names for the techniques of the tables.
+# The classes of openwork for the techniques of the tables.
 TECHNIQUES = {
     "magnitude_pruning": "GradualMagnitude",
     "magnitude_pruning_extended_nonuniform": "GradualMagnitude",
@@ -27,7 +27,7 @@ class Overlay:
     """One published point of a task."""
 
     technique: str
-    """The name of our class of that technique."""
+    """The name of openwork's class of that technique."""
     sparsity: float
     score: float
     """0-1; a BLEU of 26.3 is 0.263."""
@@ -49,11 +49,14 @@ class Band:
 
 
 def overlay(task: str) -> list[Overlay]:
-    """The published points of a task, by its title; none for a task that the papers did not measure.
+    """The published points of a task; none for a task that the papers did not measure.
 
     The LeNets on MNIST have those of Table 3 and of SparseVD's table, whose sparsity is 1 - 1/compression (soft weight
     sharing's counts coded bits and is left out); a ResNet-50 on ImageNet and a Transformer on WMT14 the README's
     models.
+
+    Args:
+        task: The task's title.
     """
     model, _, data = task.partition(", ")
     if data == "MNIST":
@@ -91,10 +94,13 @@ def bands(model: str) -> list[Band]:
 
 
 def own_bands(results: Sequence[Result]) -> list[Band]:
-    """The same lines of our own runs that keep another run's zeros, of one task; scores as `Metric.points` has them.
+    """The same lines of openwork's runs that keep another run's zeros; scores as `Metric.points` has them.
 
     Runs that keep the zeros of runs with one technique are one point. Those with more steps than the run whose zeros
     they keep are called scratch-b. Diverged runs are the failures.
+
+    Args:
+        results: Those of one task.
     """
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:

@@ -12,7 +12,7 @@ _WINDOW = 0.0034  # the widest window of sparsity that fits every model the READ
 
 @dataclass(frozen=True)
 class Disagreement:
-    """One statement of the README that the rows do not bear out, or one that they surpass."""
+    """One statement of the README that the rows do not support, or one that they surpass."""
 
     model: str
     technique: str
@@ -27,10 +27,15 @@ class Disagreement:
 def reconcile(results: Sequence[Published]) -> list[Disagreement]:
     """Every disagreement between the 49 models of the README and ``results``, in the README's order.
 
-    A model's row is the one with its settings; where none fits, the one with its score, if there is one alone near its
-    sparsity. Kinds: ``no row`` fits; the ``score`` differs by more than rounding; the ``settings`` do; the measured
-    ``sparsity`` differs by 0.0005 or more; a ``better row`` is at least as sparse; the ``name`` says another
-    sparsity than the list.
+    A model's row is the one with its settings; where none fits, the one with its score, if there is only one near its
+    sparsity. The kinds:
+
+    * ``no row``: no row fits;
+    * ``score``: the score differs by more than rounding;
+    * ``settings``: the settings differ;
+    * ``sparsity``: the measured sparsity differs by 0.0005 or more;
+    * ``better row``: a better row is at least as sparse;
+    * ``name``: the file's name says another sparsity than the list.
     """
     found: list[Disagreement] = []
     for model, line in zip(checkpoints(), table("checkpoints"), strict=True):

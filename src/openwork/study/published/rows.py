@@ -53,11 +53,11 @@ class Published:
     technique: str
     """As the release calls it, such as ``magnitude_pruning`` or ``lottery_ticket``."""
     sparsity: float
-    """0-1: what pruning was asked for, what variational dropout and L0 were measured at."""
+    """0-1: the one that pruning was asked for, or that variational dropout and L0 were measured at."""
     score: float
     """BLEU of the Transformer, top-1 in % of ResNet-50."""
     settings: dict[str, float | str] = field(hash=False)
-    """What was set, repaired where the file is wrong."""
+    """Names and values, repaired where the file is wrong."""
     printed: str
     """The labels as the file prints them, where they were repaired; otherwise empty."""
     file: str
@@ -71,9 +71,15 @@ class Published:
 def table(name: str) -> list[dict[str, str]]:
     """One of the tables that ship with openwork, a dict for each line; each has a column ``source``.
 
-    ``name``: one of TABLES. ``checkpoints`` is the README's list of 49 models, ``baselines`` the dense runs, ``mnist``
-    Table 3, ``sparsevd`` Molchanov et al.'s table, ``scratch`` means and extremes of scratch and lottery tickets
-    (failures apart), ``resnet50_l0`` the best of each group of L0's runs. Raises ValueError for another name.
+    ``checkpoints`` is the README's list of 49 models, ``baselines`` the dense runs, ``mnist`` Table 3, ``sparsevd``
+    Molchanov et al.'s table, ``scratch`` means and extremes of scratch and lottery tickets (failures apart),
+    ``resnet50_l0`` the best of each group of L0's runs.
+
+    Args:
+        name: One of `TABLES`.
+
+    Raises:
+        ValueError: For another name.
     """
     if name not in TABLES:
         raise ValueError(f"no published table {name!r}; there are {', '.join(TABLES)}")
@@ -95,7 +101,9 @@ def read(folder: Path) -> list[Published]:
     what it prints: two headings of ResNet-50's L0 are exchanged, a block of the Transformer's L0 has the labels
     of other rows (see `relabelled`), and accuracies that are fractions become %.
 
-    Raises FileNotFoundError without such files, and ValueError, naming file and line, for one that cannot be read.
+    Raises:
+        FileNotFoundError: Without such files.
+        ValueError: For a file that cannot be read; names file and line.
     """
     found: list[Published] = []
     for path in sorted(folder.rglob("*.csv"), key=lambda p: p.name):
@@ -114,8 +122,8 @@ def relabelled(settings: dict[str, float | str]) -> dict[str, float | str]:
 
     Among the rows with λ up to 2.22e-7 and ramps of 100,000 to 400,000 steps, the results stand in the order (λ, start,
     schedule), the labels in the order (schedule, λ, start): so sparsity rises with λ and falls with the start only
-    after the labels are dealt out again. An inference from the numbers; the release does not say so. Rows outside
-    the block come back as they are.
+    after the labels are assigned again. This is inferred from the numbers; the release does not say so. Rows outside
+    the block are returned as they are.
     """
     duration, coefficient = int(float(settings["duration"])), float(settings["coefficient"])
     if not 100_000 <= duration <= 400_000 or coefficient > 2.3e-7:
@@ -195,7 +203,7 @@ def _repaired(results: list[Published], model: str, technique: str) -> list[Publ
     if model == "transformer":
         pairs = [(r, relabelled(r.settings)) for r in results]
         return [r if new == r.settings else replace(r, settings=new, printed=r.text) for r, new in pairs]
-    # Label smoothing is 0 or 0.1; any other number says that its heading stands over the weight decay.
+    # Label smoothing is 0 or 0.1; any other number shows that its heading stands over the weight decay.
     if any(r.settings["label_smoothing"] not in (0.0, 0.1) for r in results):
         swap = {"label_smoothing": "weight_decay", "weight_decay": "label_smoothing"}
         return [

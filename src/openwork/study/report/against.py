@@ -16,9 +16,15 @@ if TYPE_CHECKING:
 def against(results: Sequence[Result], field: str) -> alt.VConcatChart:
     """Two panels, score and sparsity, with a line for each technique: means over seeds, single runs as dots.
 
-    field: where the number stands in a run's description, such as ``task.width`` or ``technique.schedule.final``.
-    Results that have no such number, as dense runs have no ``technique``, are drawn in no panel.
-    Raises ValueError where no finished row has it.
+    Results without a number at ``field``, for example dense runs where it is one of the technique's, are drawn in no
+    panel.
+
+    Args:
+        results: Those of one metric.
+        field: Where the number stands in a run's description: ``task.width`` or ``technique.schedule.final``.
+
+    Raises:
+        ValueError: If no finished run has a number there.
     """
     import altair as alt
 

@@ -78,9 +78,15 @@ def trade_off(
     baseline is a dashed line in its interval; hollow markers are published points. Points that no other point beats
     are ringed.
 
-    ``points, results: of one task; names: every technique of the study``, in whose order colours and
-    markers are dealt out, so that a technique looks the same on every task. Raises ValueError if no point has a
-    finished run.
+    Args:
+        points: Those of one task.
+        results: Those of that task.
+        names: Every technique of the study, in whose order colours and markers are dealt out, so that a technique looks
+            the same on every task.
+        published: The published points of the task.
+
+    Raises:
+        ValueError: If no point has a finished run.
     """
     require_study_extra()
     import altair as alt
@@ -196,7 +202,7 @@ def _dense(baselines: Sequence[Point], y: Axis | ValueAxis, channel: alt.Y, tool
 
 
 def hiding(name: str = "hiddenTechniques") -> Any:
-    """The parameter of a chart that the page's filter of that name sets: what is not to be drawn."""
+    """The parameter of a chart that the page's filter of that name sets: a list of what the chart leaves out."""
     import altair as alt
 
     return alt.param(name=name, value=[])

@@ -25,8 +25,12 @@ def budget_curves(
 ) -> Chart | None:
     """The expected best score of n random settings at one sparsity level or above; None if no technique reaches it.
 
-    ``settings: technique -> (sparsity, score) of each setting, None for a diverged one; names: every technique; worst:
-    the score of a setting that stays below the level``.
+    Args:
+        settings: Technique -> (sparsity, score) of each setting, None for a diverged one.
+        level: The sparsity, 0-1.
+        metric: The scores' metric.
+        names: Every technique of the study.
+        worst: The score of a setting that stays below the level.
     """
     require_study_extra()
     import altair as alt
@@ -75,7 +79,14 @@ def budget_curves(
 
 
 def band_lines(lines: Sequence[Band], *, title: str, subtitle: list[str], score: str) -> Chart:
-    """Means over sparsity in bands from the lowest to the highest run, a line for each name; `score` is the axis."""
+    """Means over sparsity in bands from the lowest to the highest run, a line for each name.
+
+    Args:
+        lines: The points of all lines.
+        title: Of the chart.
+        subtitle: Its lines.
+        score: The title of the vertical axis.
+    """
     require_study_extra()
     import altair as alt
 

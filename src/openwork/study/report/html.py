@@ -17,7 +17,7 @@ Values = Sequence[Mapping[str, Any]]
 
 @dataclass
 class Page:
-    """What a page is made of; `write` fills the template with it."""
+    """The parts of a page; `write` fills the template with them."""
 
     title: str
     charts: dict[str, Any] = field(default_factory=dict)
@@ -31,7 +31,11 @@ class Page:
     def figure(self, chart: Any, name: str, *, runs: int | None = None, technique: str | None = None) -> str:
         """The HTML of a chart's place; its title becomes text, which wraps on a phone.
 
-        ``runs``: the number of the task whose runs are the chart's data; ``technique``: the one it shows alone.
+        Args:
+            chart: One of Altair's.
+            name: Its id on the page.
+            runs: The number of the task whose runs are the chart's data.
+            technique: The only technique that it shows, if it shows only one.
         """
         spec: dict[str, Any] = chart.properties(width="container").to_dict()
         spec["autosize"] = {"type": "fit-x", "contains": "padding"}
@@ -50,14 +54,25 @@ class Page:
     def table(self, name: str, data: str, columns: Sequence[tuple[str, str, str]], **where: object) -> str:
         """The HTML of a sortable table's place; the page fills it, 20 lines at a time.
 
-        ``columns``: (field, heading, how to write it: ``text``, ``percent`` or, without its sign, ``hundred``,
-        ``hours``, ``MB`` or ``number``); ``where``: the fields and values of the lines it shows.
+        Args:
+            name: Its id on the page.
+            data: The name of its data.
+            columns: (field, heading, how to write it: ``text``, ``percent`` or, without its sign, ``hundred``,
+                ``hours``, ``MB`` or ``number``).
+            **where: The fields and values of the lines it shows.
         """
         self.tables[name] = {"data": data, "columns": columns, "where": where}
         return f'<div class="sortable" id="{name}"></div>'
 
     def write(self, path: Path, *, body: str, method: str, filters: Mapping[str, Any]) -> None:
-        """Writes the page; ``body`` and ``method`` are HTML, ``filters`` says what to choose from."""
+        """Writes the page.
+
+        Args:
+            path: The HTML file.
+            body: HTML of the page's main part.
+            method: HTML of the part about how it was measured.
+            filters: The filters' names, titles and choices.
+        """
         import vl_convert
 
         folder = files(__package__)
@@ -81,7 +96,7 @@ class Page:
 def columns(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Dicts with the same keys as columns: text as numbers of an entry in a list, other values as they are.
 
-    Thousands of runs share a handful of techniques and settings, and repeat no key: a fifth of the bytes.
+    Thousands of runs share a handful of techniques and settings, and no key is repeated: a fifth of the bytes.
     """
     packed: dict[str, Any] = {}
     for key in values[0] if values else ():
@@ -95,7 +110,14 @@ def columns(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def draw(chart: Any, path: Path, pictures: list[str], data: Mapping[str, Values] | None = None) -> None:
-    """Writes path.png and path.svg on white, for documents; ``data``: the chart's data sets by name."""
+    """Writes path.png and path.svg on white, for documents.
+
+    Args:
+        chart: One of Altair's.
+        path: Without a suffix.
+        pictures: Gets the names of both files.
+        data: The chart's data sets by name.
+    """
     import vl_convert
 
     spec = {**chart.to_dict(), "config": {**theme(dark=False), "background": "#ffffff", "padding": 16}}

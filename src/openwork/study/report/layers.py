@@ -28,17 +28,21 @@ _KINDS = (
 
 
 def kind(name: str, shape: Sequence[int]) -> str:
-    """What sort of layer a weight is, by its name where that says its role in a Transformer, otherwise by its shape."""
+    """The sort of layer a weight is: by its name if that says its role in a Transformer, otherwise by its shape."""
     if len(shape) > 2:
         return f"convolution {'×'.join(map(str, shape[2:]))}"
     return next((kind for kind, pattern in _KINDS if re.search(pattern, name.lower())), "linear")
 
 
 def kind_panel(points: Mapping[str, Point], results: Sequence[Result], *, names: Sequence[str]) -> Chart | None:
-    """The sparsity of each kind of layer, all layers of the kind together, a marker for each technique; give it a
-    width.
+    """The sparsity of each kind of layer, all layers of the kind together, a marker for each technique.
 
-    ``points, results, names``: as for `layer_panels`. None where every layer is a kind of its own, or all are one.
+    None where every layer is the only one of its kind, or all are of one. Give the panel a width.
+
+    Args:
+        points: As for `layer_panels`.
+        results: As for `layer_panels`.
+        names: As for `layer_panels`.
     """
     require_study_extra()
     import altair as alt
@@ -78,12 +82,13 @@ def kind_panel(points: Mapping[str, Point], results: Sequence[Result], *, names:
 def layer_panels(points: Mapping[str, Point], results: Sequence[Result], *, names: Sequence[str]) -> list[Chart]:
     """One panel per technique with the sparsity of every layer; give each a width.
 
-    A dot is a layer's mean over seeds; its line starts at the sparsity of all those layers
-    together, so that it points right where the layer is sparser than the whole and left where it is
-    denser. All panels share one logarithmic axis.
+    A dot is a layer's mean over seeds; its line starts at the sparsity of all those layers together, so that it points
+    right where the layer is sparser than the whole and left where it is denser. All panels share one logarithmic axis.
 
-    ``points: technique -> its operating point, of one task; results: of that task; names: every
-    technique of the study``. Techniques whose runs list no layers get no panel.
+    Args:
+        points: Technique -> its operating point, of one task. Techniques whose runs list no layers get no panel.
+        results: Those of that task.
+        names: Every technique of the study.
     """
     require_study_extra()
     import altair as alt

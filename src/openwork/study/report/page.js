@@ -1,5 +1,5 @@
 "use strict";
-// The page's data come in columns; a text column lists its entries once.
+// The page's data is in columns; a text column lists its entries once.
 const unpack = (columns) => {
   const names = Object.keys(columns);
   const cell = (column, i) => (column.index ? column.entries[column.index[i]] : column[i]);
@@ -29,7 +29,7 @@ const seeds = (runs) =>
 function show(id) {
   const mode = dark.matches ? "dark" : "light";
   const place = document.getElementById(id);
-  place.style.minHeight = `${place.offsetHeight}px`; // the page does not jump while a chart is drawn anew
+  place.style.minHeight = `${place.offsetHeight}px`; // the page does not jump while a chart is redrawn
   if (drawn[id]) drawn[id].then((previous) => previous.finalize());
   const fits = (key, value) => (key === "legend" && value?.values ? legend(place.clientWidth, value) : value);
   const spec = JSON.parse(JSON.stringify(charts[id], fits));
@@ -56,7 +56,7 @@ function draw() {
   width = document.body.clientWidth;
   Object.keys(charts).forEach(show);
 }
-// A chart follows the width of its place by itself; its legend does not. A phone that scrolls changes its height alone.
+// A chart adapts to the width of its place, but its legend does not. Scrolling on a phone changes only the height.
 let waiting;
 window.addEventListener("resize", () => {
   clearTimeout(waiting);
@@ -123,14 +123,14 @@ for (const [id, { data: source, columns: fields, where }] of Object.entries(tabl
   fill();
 }
 
-// Filters: what is not ticked leaves charts and tables.
-let filtered = Promise.resolve(); // what waits for the last change
+// Filters: charts and tables leave out what is not ticked.
+let filtered = Promise.resolve(); // resolves when the last change is drawn
 async function filter() {
   for (const fill of fillers) fill();
   for (const figure of document.querySelectorAll("figure[data-technique]")) {
     figure.hidden = hidden.hiddenTechniques.includes(figure.dataset.technique);
   }
-  // Drawn anew: the frontier is another data set.
+  // Redrawn: the frontier is another data set.
   const concerned = Object.keys(charts).filter((id) => charts[id].params?.some(({ name }) => name in hidden));
   concerned.forEach(show);
   await Promise.all(concerned.map((id) => drawn[id]));
@@ -149,7 +149,7 @@ for (const [name, { title, choices, one }] of Object.entries(filters)) {
     const others = () => hidden[name].filter((other) => other !== choice);
     return option(choice, input, () => (input.checked ? others() : [...others(), choice]));
   };
-  // One of many seeds, or all: there is no frontier for every choice among them.
+  // Of many seeds, one or all: the page does not have a frontier for every choice among them.
   const labels = one
     ? [radio("all", true, () => []), ...choices.map((c) => radio(c, false, () => choices.filter((o) => o !== c)))]
     : choices.map(box);

@@ -43,8 +43,14 @@ _LEVELS = (0.5, 0.8, 0.9, 0.95, 0.98)  # of the budget curves
 def write_report(directory: Path, out: Path, *, command: str | None = None) -> Path:
     """The path of ``out/index.html``, written beside its pictures (PNG, SVG) and tables (CSV).
 
-    ``directory``: a folder of run directories; ``command``: what produced them, to be said on the page. Raises
-    ValueError where no run has finished, and OSError where ``out`` cannot be written.
+    Args:
+        directory: A folder of run directories.
+        out: Where to write; made where it does not exist.
+        command: The command that produced the runs, for the page to name.
+
+    Raises:
+        ValueError: If no run has finished.
+        OSError: If ``out`` cannot be written.
     """
     require_study_extra()
     results = read_results(directory)
@@ -157,8 +163,8 @@ the dashed line all of them together.</p>
         draw(together, out / f"budget{suffix}", page.pictures)
         text += f"""<h3>What a tuning budget buys</h3>
 <p class="quiet">The expected best {name} of n settings drawn at random from those that were run, without
-replacement. A setting that stayed below the sparsity, or diverged, counts as {name} {zero}. How many settings
-were aimed at a sparsity is part of this: only sweeps of like design compare.</p>
+replacement. A setting that stayed below the sparsity, or diverged, counts as {name} {zero}. The curves depend on how
+many settings were aimed at a sparsity: compare only sweeps of the same design.</p>
 <div class="panels">{figures}</div>
 """
     table = page.table(f"points{suffix}", "points", point_columns(metric), task=number)
@@ -166,7 +172,7 @@ were aimed at a sparsity is part of this: only sweeps of like design compare.</p
 
 
 def _takeaway(points: Sequence[Point]) -> str:
-    """What the study says about one task, in a sentence: the best technique near one sparsity, and how sure that is."""
+    """One sentence about a task: the best technique near one sparsity, and how certain that is."""
     near = nearest(points, _REFERENCE)
     if not near:
         return "No sparse run has finished."
@@ -214,7 +220,7 @@ def _problems(page: Page, results: Sequence[Result], missing: Sequence[str]) -> 
     text = ""
     if diverged:
         table = page.table("diverged", "runs", DIVERGED_COLUMNS, status="diverged")
-        text += f"<h2>Diverged</h2><p>{count(len(diverged), 'run')} in no mean above.</p>{table}"
+        text += f"<h2>Diverged</h2><p>{count(len(diverged), 'run')}, in none of the means above.</p>{table}"
     if missing:
         text += (
             f"<h2>Unfinished</h2><p>{count(len(missing), 'folder')} without a result: {escape(', '.join(missing))}.</p>"

@@ -34,12 +34,17 @@ _BUDGET_LEVELS = (0.5, 0.8, 0.9, 0.98)
 
 
 def write_published(rows: Path | None, out: Path) -> list[str]:
-    """The names of the files written to ``out``: figures 1, 3, 5, 6 (PNG, SVG), ``index.html`` and, with rows, the
-    findings.
+    """The names of the files written to ``out``: figures 1, 3, 5 and 6 (PNG, SVG), ``index.html`` and the findings.
 
-    ``rows``: a folder with the release's CSV files (`published.read`). Without it the figures show the README's 49
-    models alone, and there is no ``README.md`` with the reconciliation and the answer at equal tuning budget, and no
-    ``budget`` figure. Raises what `published.read` raises, and OSError where ``out`` cannot be written.
+    Args:
+        rows: A folder with the release's CSV files (`published.rows.read`). Without it the figures show only the
+            49 models of the release's README, and there are no findings: no ``README.md`` with the reconciliation and
+            the answer at equal tuning budget, and no ``budget`` figure.
+        out: Where to write; made where it does not exist.
+
+    Raises:
+        FileNotFoundError, ValueError: As for `published.rows.read`.
+        OSError: If ``out`` cannot be written.
     """
     require_study_extra()
     import altair as alt
@@ -82,7 +87,14 @@ def write_published(rows: Path | None, out: Path) -> list[str]:
 
 
 def figure(results: Sequence[Published], model: str, number: str, techniques: Sequence[str]) -> Chart:
-    """Score against sparsity of one model: each technique's frontier on top, all runs behind."""
+    """Score against sparsity of one model: each technique's frontier on top, all runs behind.
+
+    Args:
+        results: Published rows.
+        model: One of `MODELS`.
+        number: What the paper calls the figure: "Figure 1".
+        techniques: As the release calls them.
+    """
     import altair as alt
 
     title, score = MODELS[model]

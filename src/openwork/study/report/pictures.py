@@ -43,11 +43,19 @@ class Curves:
 def write_pictures(folders: Sequence[Path], out: Path, *, field: str | None = None) -> tuple[list[str], list[str]]:
     """The names of the pictures written to ``out``, and a sentence for each that could not be.
 
-    ``folders``: run directories. ``weights.png`` and ``weights.gif`` (with the run's id in the name where there are
-    several runs) show the snapshots; ``layers`` the sparsity by layer, a panel for each run; ``density`` the expected
-    fraction of non-zero weights and ``flops`` that of the FLOPs, a line for each run; as PNG and SVG.
-    With a ``field`` of the runs' descriptions, such as task.width, instead ``against``: what `against` draws.
-    Raises ValueError where a folder is no run's or no run has the field, and OSError where ``out`` cannot be written.
+    ``weights.png`` and ``weights.gif`` (with the run's id in the name where there are several runs) show the snapshots;
+    ``layers`` the sparsity by layer, a panel for each run; ``density`` the expected fraction of non-zero weights and
+    ``flops`` that of the FLOPs, a line for each run; as PNG and SVG.
+
+    Args:
+        folders: Run directories.
+        out: Where to write; made where it does not exist.
+        field: A field of the runs' descriptions, for example ``task.width``: then the only picture is ``against``,
+            which `against` draws.
+
+    Raises:
+        ValueError: If a folder is no run's or no run has the field.
+        OSError: If ``out`` cannot be written.
     """
     require_study_extra()
     for folder in folders:
@@ -100,7 +108,13 @@ def layer_curves(runs: Sequence[Curves]) -> list[Chart]:
 
 
 def fraction_curves(runs: Sequence[Curves], field: str, title: str) -> Chart:
-    """A fraction (0-1) of the dense model over steps, a line for each run, on a logarithmic axis."""
+    """A fraction of the dense model over steps, a line for each run, on a logarithmic axis.
+
+    Args:
+        runs: What they measured.
+        field: Of their rows: a fraction, 0-1.
+        title: Of the chart.
+    """
     import altair as alt
 
     points = [(run.label, row["step"], row[field]) for run in runs for row in run.rows if field in row]

@@ -1,4 +1,4 @@
-"""What all charts share: colours, markers, type, axes that show what is left, and numbers as text.
+"""The style that all charts share: colours, markers, type, axes that show what is left, and numbers as text.
 
 The axes of a trade-off show what is left on a logarithmic scale: a step to the right removes the
 same fraction of the non-zero weights anywhere, and a step down adds the same fraction of errors. On
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import altair as alt
 
     Chart = alt.LayerChart | alt.FacetChart
-    """What a layered chart of Altair's is, to its type hints."""
+    """The types that Altair's hints give a layered chart."""
 
-# Six colours and seven shapes have no common divisor: 42 techniques before a pair comes again.
+# Six colours and seven shapes have no common divisor: only after 42 techniques is a pair repeated.
 _LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DARK = ("#3d8fd6", "#ee7733", "#1fb58a", "#e07fbf", "#f2c94c", "#b5e3ff")
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
@@ -34,7 +34,11 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-s
 
 
 def require_study_extra() -> None:
-    """Raises ImportError with the line to install, if the libraries of the charts are missing."""
+    """Checks that the libraries of the charts are there.
+
+    Raises:
+        ImportError: If one is missing; gives the line that installs it.
+    """
     for library in ("altair", "vl_convert"):
         if find_spec(library) is None:
             raise ImportError(f'the report needs {library}: pip install "openwork[study]"')
@@ -43,8 +47,8 @@ def require_study_extra() -> None:
 def theme(*, dark: bool) -> dict[str, Any]:
     """The Vega-Lite config of every chart: colours, shapes and type for a dark or a light page.
 
-    The background is transparent. The charts name their marks by style and leave colours to this
-    config, so that one specification serves both pages.
+    The background is transparent. The charts name their marks by style and leave colours to this config, so that one
+    specification serves both pages.
     """
     ink, quiet, line = ("#e8eaed", "#a3abb5", "#30363d") if dark else ("#1b1f24", "#59626c", "#e4e7eb")
     return {
@@ -154,7 +158,7 @@ class ValueAxis:
     logarithmic: bool
 
     def place(self, value: float) -> float:
-        """Where `value` lies: at itself, or at the end of a logarithmic axis that has no place for it."""
+        """The value itself, or the end of a logarithmic axis that has no place for it."""
         return max(value, self.low) if self.logarithmic else value
 
     def formula(self, field: str) -> str:
@@ -176,9 +180,14 @@ class ValueAxis:
 
 
 def score_axis(metric: Metric, drawn: Iterable[float], ends: Iterable[float] = ()) -> Axis | ValueAxis:
-    """The axis that shows all of `drawn`, scores as `Metric.drawn` has them, and of the ends of intervals what fits.
+    """The axis that shows all scores and, of the ends of intervals, those that fit.
 
     Two seeds that differ give an interval far beyond all scores: at most a factor 2 of what is left is shown of it.
+
+    Args:
+        metric: The scores' metric.
+        drawn: Scores as `Metric.drawn` has them.
+        ends: Ends of intervals, in the same form.
     """
     drawn, ends = list(drawn), list(ends)
     if metric.full is None:
@@ -202,7 +211,12 @@ def _value_axis(values: Sequence[float], ends: Iterable[float]) -> ValueAxis:
 
 
 def left_axis(fractions: Iterable[float], *, margin: float = 1.1) -> Axis:
-    """The axis that shows all of `fractions` (0–1), with a margin on both sides: at least that factor."""
+    """The axis that shows all of `fractions`.
+
+    Args:
+        fractions: Of what is gone, 0-1.
+        margin: The least factor between the outer values and the ends of the axis.
+    """
     left = [1 - fraction for fraction in fractions] or [0.1, 0.5]
     positive = [value for value in left if value > 1e-9]
     smallest = min(positive, default=0.01)
@@ -221,8 +235,8 @@ def left_axis(fractions: Iterable[float], *, margin: float = 1.1) -> Axis:
 def nice_ticks(low: float, high: float) -> tuple[float, ...]:
     """What is left at round percentages within [low, high], sorted from much to little.
 
-    1, 0.5, 0.2, 0.1, … where at least three of these fall inside, otherwise even steps, so that
-    a narrow range is labelled too. ``0 < low < high``.
+    1, 0.5, 0.2, 0.1, … where at least three of these fall inside, otherwise even steps, so that a narrow range is
+    labelled too. It needs ``0 < low < high``.
     """
     powers = range(math.ceil(math.log10(high)), math.floor(math.log10(low)) - 1, -1)
     series = [round(m * 10.0**k, 12 - k) for k in powers for m in (5, 2, 1)]

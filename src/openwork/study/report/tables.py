@@ -1,4 +1,4 @@
-"""The tables of a report: their columns, and runs and operating points as their lines."""
+"""The tables of a report: their columns, and their lines, which are runs and operating points."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -44,7 +44,7 @@ def run_columns(metrics: Sequence[Metric]) -> Columns:
 
 
 def run_metrics(results: Sequence[Result]) -> list[Metric]:
-    """What the runs are judged by, and the accuracy beside it where it was measured."""
+    """The metrics by which the runs are judged, and the accuracy beside them where it was measured."""
     found = dict.fromkeys(sorted({result.metric for result in results if result.finished}, key=_by_name, reverse=True))
     measured = any(result.measured(ACCURACY.key) is not None for result in results)
     return [*found, *([ACCURACY] if measured and not any(metric.key == ACCURACY.key for metric in found) else [])]
@@ -80,7 +80,10 @@ def point_columns(metric: Metric) -> Columns:
 def run_lines(results: Sequence[Result], tasks: Sequence[str], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
     """The runs as the page knows them, with `metrics` as charts draw them.
 
-    A task without a finished run has the number -1.
+    Args:
+        results: The runs.
+        tasks: Tasks with a finished run; others have the number -1.
+        metrics: Those to list.
     """
     numbers = {task: number for number, task in enumerate(tasks)}
     return [
@@ -138,7 +141,11 @@ def point_lines(points: Sequence[Point], tasks: Sequence[str]) -> list[dict[str,
 def compared_table(results: Sequence[Result], levels: Sequence[float]) -> str:
     """Each technique beside the best one at equal sparsity, as HTML; empty where no two reach a level.
 
-    ``results: of one task``. Each seed's frontiers are read at the level and subtracted (`frontier.difference`).
+    Each seed's frontiers are read at the level and subtracted (`frontier.difference`).
+
+    Args:
+        results: Those of one task.
+        levels: Sparsities, 0-1.
     """
     seeds, metric = by_seed(results), metric_of(results)
     body = ""
@@ -172,7 +179,7 @@ def _at(runs: Mapping[int, Pairs], level: float) -> float | None:
 
 
 def static_table(points: Iterable[Point], metric: Metric) -> str:
-    """One line per point, in a container that scrolls by itself."""
+    """One line per point, as HTML, in a container that scrolls separately from the page."""
     header = (
         "technique",
         "sparsity",

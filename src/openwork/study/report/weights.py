@@ -1,4 +1,4 @@
-"""How training prunes: first-layer filters and a piece of a fully-connected matrix, snapshot beside snapshot.
+"""Pictures of how training prunes: first-layer filters and a piece of a fully-connected matrix, snapshot by snapshot.
 
 Zeros are grey and nothing else is: the colours of other weights go from blue over white to red, those of Brewer's
 scheme RdBu (Harrower & Brewer 2003, "ColorBrewer.org"), with the square root of the magnitude: the weights that are
@@ -39,8 +39,11 @@ _INK, _QUIET = (27, 31, 36), (89, 98, 108)
 class Panel:
     """One piece of one weight at every snapshot.
 
-    name: of the weight; what: which piece, in words; images: the weight at each pixel, NaN for gaps, all of one
-    shape (H, W); sparsity: of the whole weight at each snapshot, 0-1.
+    Args:
+        name: Of the weight.
+        what: Which piece, in words.
+        images: The weight at each pixel, NaN for gaps, all of one shape (H, W).
+        sparsity: Of the whole weight at each snapshot, 0-1.
     """
 
     name: str
@@ -50,9 +53,9 @@ class Panel:
 
     @property
     def limit(self) -> float:
-        """The magnitude with the strongest colour, and those above it.
+        """The magnitude from which on weights have the strongest colour.
 
-        It is the 95th percentile of the non-zero ones of the snapshot where that is greatest; 1 without any.
+        It is the largest 95th percentile of a snapshot's non-zero magnitudes; 1 without any.
         """
         magnitudes = [np.abs(image[np.isfinite(image) & (image != 0)]) for image in self.images]
         return max((float(np.quantile(m, 0.95)) for m in magnitudes if m.size), default=1.0)
@@ -84,7 +87,10 @@ def panels(snapshots: Sequence[Snapshot]) -> tuple[list[Panel], list[str]]:
 def strip(panels: Sequence[Panel], steps: Mapping[int, int], title: str) -> Image:
     """A row for each panel and a column for each step, with the sparsity of the weight below and the scale beside.
 
-    steps: the number of a snapshot -> its step, for those to show.
+    Args:
+        panels: The pieces to show.
+        steps: The number of a snapshot -> its step, for those to show.
+        title: Of the whole picture.
     """
     from PIL import Image, ImageDraw
 
@@ -113,7 +119,13 @@ def strip(panels: Sequence[Panel], steps: Mapping[int, int], title: str) -> Imag
 
 
 def frames(panels: Sequence[Panel], steps: Sequence[int], title: str) -> list[Image]:
-    """The same as an animation: a picture for each step, its panels side by side."""
+    """The pictures of an animation of the same: one for each step, its panels side by side.
+
+    Args:
+        panels: The pieces to show.
+        steps: Those of all snapshots.
+        title: Of every picture.
+    """
     from PIL import Image, ImageDraw
 
     sheets = []

@@ -1,1 +1,1 @@
-"""What the runs of a study found: their rows, and the statistics over seeds."""
+"""The results of a study's runs: their rows, and the statistics over seeds."""

@@ -17,8 +17,14 @@ README picks its models (inferred; 0.0027 to 0.0034 fit)."""
 def expected_best(scores: Sequence[float], n: int) -> float:
     """The expected maximum of ``n`` of ``scores``, drawn without replacement.
 
-    With N scores in rising order the i-th (from 1) is the maximum of C(i-1, n-1) of the C(N, n) draws. Raises
-    ValueError unless 1 <= n <= N.
+    With N scores in rising order the i-th (from 1) is the maximum of C(i-1, n-1) of the C(N, n) draws.
+
+    Args:
+        scores: One for each setting.
+        n: The budget, from 1 to N.
+
+    Raises:
+        ValueError: Unless 1 <= n <= N.
     """
     if not 1 <= n <= len(scores):
         raise ValueError(f"a budget of {len(scores)} settings cannot give {n}; ask for 1 to {len(scores)}")
@@ -39,8 +45,13 @@ def reaching(
 ) -> list[float]:
     """One score for each setting: its own where it reaches ``sparsity`` within ``tolerance``, otherwise ``worst``.
 
-    ``pairs: (sparsity, score)``, None for a diverged run. A run that diverged or stayed too dense has used its share of
-    the budget and found nothing, so it is not dropped.
+    A run that diverged or stayed too dense has used its share of the budget and found nothing, so it is not dropped.
+
+    Args:
+        pairs: (sparsity, score) of each setting, None for a diverged run.
+        sparsity: The level to reach, 0-1.
+        worst: The score of a setting that does not reach it.
+        tolerance: How far below the level still counts.
     """
     return [pair[1] if pair is not None and pair[0] >= sparsity - tolerance else worst for pair in pairs]
 

@@ -22,7 +22,7 @@ def beats(one: Pair, other: Pair) -> bool:
 def place(sparsity: float, score: float) -> Pair:
     """The pair by which means over seeds are compared: sparsities to 0.01 %.
 
-    Below that lies the rounding of whole weights per layer.
+    Smaller differences come from the rounding of whole weights per layer.
     """
     return round(sparsity, 4), score
 
@@ -30,13 +30,16 @@ def place(sparsity: float, score: float) -> Pair:
 def frontier(pairs: Iterable[Pair]) -> Pairs:
     """The pairs that no other pair `beats`, sparsest last; equal pairs once.
 
-    Along the result sparsity rises and the score falls. NaN is an error, ValueError.
+    Along the result sparsity rises and the score falls.
+
+    Raises:
+        ValueError: For NaN.
     """
     front: Pairs = []
     for sparsity, score in sorted(set(pairs), reverse=True):
         if sparsity != sparsity or score != score:
             raise ValueError(f"a frontier needs numbers, got ({sparsity}, {score}); give diverged runs the worst score")
-        # Of those that are at least as sparse the last one kept has the highest score.
+        # The last pair kept has the highest score of those that are at least as sparse.
         if not (front and beats(front[-1], (sparsity, score))):
             front.append((sparsity, score))
     return front[::-1]
@@ -69,7 +72,7 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float
     """The 95 % percentile bootstrap interval of the mean of `values`, from 10,000 resamples; None with fewer than 2.
 
     Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7, 1979. With few values it is
-    too narrow (with n, by a factor sqrt((n - 1)/n) at least): with 3 to 5 seeds rather read `student_interval`.
+    too narrow (with n, by a factor sqrt((n - 1)/n) at least): with 3 to 5 seeds, read `student_interval` instead.
     """
     if len(values) < 2:
         return None
@@ -102,10 +105,14 @@ def difference(
 ) -> tuple[float, tuple[float, float] | None, int] | None:
     """How much more `ours` scores than `theirs` at one sparsity: mean, 95 % interval, and the number of seeds.
 
-    ``ours, theirs: seed -> (sparsity, score) pairs``. Each seed's two frontiers are read at ``sparsity``, and their
-    differences are averaged: seeds share data order and initial weights, so pairing removes what they have in common.
-    Seeds that one of the two lacks, or whose frontier does not reach ``sparsity``, are left out. The interval is None
-    with one seed; the result None with no seed.
+    Each seed's two frontiers are read at ``sparsity``, and their differences are averaged: seeds share data order and
+    initial weights, so pairing removes what they have in common. Seeds that one of the two lacks, or whose frontier
+    does not reach ``sparsity``, are left out. The interval is None with one seed; the result None with no seed.
+
+    Args:
+        ours: Seed -> (sparsity, score) pairs.
+        theirs: The same of the technique to compare with.
+        sparsity: The level, 0-1.
     """
     found = []
     for seed in sorted(ours.keys() & theirs.keys()):

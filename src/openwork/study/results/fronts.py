@@ -1,4 +1,4 @@
-"""Each technique's frontier for any choice of seeds, and who beats its points: what a page needs for its filters."""
+"""Each technique's frontier for any choice of seeds, and the techniques that beat its points, for a page's filters."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,21 @@ from openwork.study.results.result import Result
 from openwork.study.results.statistics import student_interval
 
 FEW = 6
-"""So many seeds can be chosen freely, 2^6 - 1 ways; of more, all or one."""
+"""Up to this many seeds can be chosen freely, 2^6 - 1 ways; of more, all or one."""
 
 
 @dataclass(frozen=True)
 class FrontPoint:
     """A point on the frontier of its technique, over the chosen seeds.
 
-    interval: as `Point.interval`. beaten_by: the techniques with a point that beats it.
+    Args:
+        technique: Its name.
+        settings: Its settings as text.
+        n: The number of seeds.
+        sparsity: The mean over seeds, 0-1.
+        score: The mean over seeds.
+        interval: As `Point.interval`.
+        beaten_by: The techniques with a point that beats it.
     """
 
     technique: str
@@ -30,7 +37,7 @@ class FrontPoint:
 
 
 def choices(seeds: Iterable[int]) -> list[tuple[int, ...]]:
-    """The choices among seeds, each in rising order: all that there are of `FEW` seeds; of more, all seeds or one."""
+    """The choices among seeds, each in rising order: every choice of up to `FEW` seeds; of more, all seeds or one."""
     ordered = sorted(set(seeds))
     if len(ordered) > FEW:
         return [tuple(ordered), *((seed,) for seed in ordered)]

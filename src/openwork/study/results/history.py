@@ -1,4 +1,4 @@
-"""What a run keeps of its training: a row for each evaluation, and snapshots of its weights."""
+"""The history of a run's training: a row for each evaluation, and snapshots of its weights."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,8 @@ from openwork.study.files import write_atomically
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl in the order of their steps; none where it has not been evaluated yet.
 
-    Raises ValueError, naming the file, where it is damaged.
+    Raises:
+        ValueError: If the file is damaged; names it.
     """
     path = folder / "metrics.jsonl"
     if not path.exists():
@@ -32,9 +33,12 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The selected weights of a run after ``step`` optimizer steps, in a file that is read tensor by tensor.
+    """The selected weights of a run at one step, in a file that is read tensor by tensor.
 
-    shapes: by name, in the model's order.
+    Args:
+        step: After how many optimizer steps.
+        path: The file.
+        shapes: Of the weights by name, in the model's order.
     """
 
     step: int
@@ -49,9 +53,15 @@ class Snapshot:
 
 
 def snapshot_steps(steps: int, every: int, snapshots: int) -> set[int]:
-    """0 and the evaluations (each ``every`` steps and the last) nearest to ``snapshots`` evenly spread steps.
+    """The steps at which to keep snapshots: 0 and the evaluations nearest to evenly spread steps; none for 0 snapshots.
 
-    Empty for 0 snapshots. Raises ValueError where there are fewer evaluations, and for a negative number.
+    Args:
+        steps: Steps of the run.
+        every: Steps between evaluations; there is one at the last step, too.
+        snapshots: How many to keep besides that of step 0.
+
+    Raises:
+        ValueError: If there are fewer evaluations, and for a negative number.
     """
     evaluations = [*range(every, steps, every), steps]
     if not 0 <= snapshots <= len(evaluations):
@@ -61,16 +71,29 @@ def snapshot_steps(steps: int, every: int, snapshots: int) -> set[int]:
 
 
 def write_snapshot(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:
-    """Writes ``folder/snapshots/<step>.safetensors`` in one step, replacing it. Raises OSError where that fails."""
+    """Writes ``folder/snapshots/<step>.safetensors`` in one step, replacing it.
+
+    Args:
+        folder: The run's.
+        step: The number of completed optimizer steps.
+        weights: By name, in the model's order.
+
+    Raises:
+        OSError: If that fails.
+    """
     path = folder / "snapshots" / f"{step}.safetensors"
     path.parent.mkdir(exist_ok=True)
-    # Clones: safetensors refuses tensors that share memory. It sorts names, so their order is kept apart.
+    # Clones: safetensors refuses tensors that share memory. It sorts names, so their order is kept separately.
     tensors = {name: weight.cpu().clone().contiguous() for name, weight in weights.items()}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata={"order": json.dumps([*tensors])}))
 
 
 def read_snapshots(folder: Path) -> list[Snapshot]:
-    """The snapshots of a run's folder by step; none where it kept none. Raises ValueError for a foreign file."""
+    """The snapshots of a run's folder by step; none where it kept none.
+
+    Raises:
+        ValueError: For a foreign file.
+    """
     found = []
     for path in (folder / "snapshots").glob("[0-9]*.safetensors"):
         try:

@@ -56,8 +56,11 @@ class Environment:
 class KeptZeros(NamedTuple):
     """The zeros of another run that a run keeps.
 
-    technique: the canonical JSON of what found them. budget: the steps of that run. ticket: whether the initial weights
-    are its, too. augmented: whether they were scaled for the density.
+    Args:
+        technique: The canonical JSON of the technique that found them.
+        budget: The steps of the other run.
+        ticket: Whether the run starts from the other's initial weights, too.
+        augmented: Whether its initial weights were scaled for the density.
     """
 
     technique: str
@@ -68,12 +71,28 @@ class KeptZeros(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run, or of its checkpoint at another threshold.
+    """The outcome of a run, or of its checkpoint at another threshold.
 
-    before, after: metrics by name, before and after the model was made plain; None of a run that diverged, and of
-    another threshold there is no ``before``. sparsity: zeros among the selected weights of the plain model, 0-1;
-    sparsity_all: among all parameters. run: the description, as in run.json. threshold: at which zeros were made, where
-    that can be set after training. layers: none where nobody asked for them. trained: False of another threshold.
+    Args:
+        id: The run's id; with ``@`` and the threshold where that is another.
+        task: The task's title.
+        name: The technique's name.
+        settings: Its settings as text.
+        seed: The run's seed.
+        status: ``finished`` or ``diverged``.
+        step: Completed optimizer steps.
+        run: The description, as in run.json.
+        metric: The one that the run is judged by.
+        threshold: At which zeros were made, if that can be set after training.
+        before: Metrics by name before the model was made plain; None for a run that diverged and at another threshold.
+        after: The same of the plain model; None for a run that diverged.
+        sparsity: Zeros among the selected weights of the plain model, 0-1.
+        sparsity_all: Zeros among all parameters, 0-1.
+        layers: The zeros of each layer; none where nobody asked for them.
+        cost: What training cost.
+        execution: ``simulated`` or ``executed``: what the zeros were in the arithmetic.
+        environment: What the run was trained on.
+        trained: False at another threshold.
     """
 
     id: str
@@ -132,7 +151,7 @@ class Result:
 
     @cached_property
     def group(self) -> str:
-        """What results have in common that differ in their seeds alone: the description without them, and threshold."""
+        """The canonical description without seeds, and the threshold: equal for results that differ in seeds alone."""
         run = _without_seeds(self.run)
         if self.threshold is not None and isinstance(technique := run.get("technique"), dict):
             run["technique"] = {key: value for key, value in technique.items() if key != "threshold"}
@@ -186,7 +205,16 @@ def parsed(content: object, *, layers: bool = True) -> Result:
 
 
 def check_measured(metric: Metric, after: object, sparsity: Mapping[str, Any]) -> None:
-    """Raises ValueError, which names the field, unless these are the metrics and sparsities of a finished model."""
+    """Checks the metrics and sparsities of a finished model.
+
+    Args:
+        metric: The one that must be there.
+        after: Metrics by name.
+        sparsity: Fractions of zeros with the keys ``selected`` and ``all``.
+
+    Raises:
+        ValueError: If one of them is missing or wrong; names the field.
+    """
     if not isinstance(after, dict):
         raise ValueError("after is not an object")
     if problem := metric.misfit(after.get(metric.key)):
@@ -212,7 +240,7 @@ def _without_seeds(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def canonical(plain: Any) -> str:
-    """The one JSON text of equal descriptions, as that of a run whose hash is its id."""
+    """The one JSON text of equal descriptions; a run's id is the hash of its text."""
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 

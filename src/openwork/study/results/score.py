@@ -1,4 +1,4 @@
-"""The metric that results have in common, and the score that stands for those that came to nothing."""
+"""The metric that results have in common, and the score of those that found nothing."""
 
 from collections.abc import Iterable
 
@@ -7,10 +7,10 @@ from openwork.study.results.result import Result
 
 
 def metric_of(results: Iterable[Result]) -> Metric:
-    """What the results of one task, at least one, are judged by.
+    """The metric by which the results of one task, at least one, are judged.
 
     Raises:
-        ValueError: Where they are judged by different metrics, whose scores cannot be compared.
+        ValueError: If they are judged by different metrics, whose scores cannot be compared.
     """
     first, *others = results
     for other in others:
@@ -23,9 +23,13 @@ def metric_of(results: Iterable[Result]) -> Metric:
 
 
 def worst_score(metric: Metric, scores: Iterable[float]) -> float:
-    """What a run counts as that diverged or found nothing, given the scores of a task's finished runs.
+    """The score of a run that diverged or found nothing.
 
-    It is the metric's own worst score. Where that has none, as a squared error can be any number, it is the worst that
-    was found: infinity would make every mean infinite.
+    It is the metric's own worst score. Where the metric has none, because a squared error for example can be any
+    number, it is the worst that was found: infinity would make every mean infinite.
+
+    Args:
+        metric: The task's.
+        scores: Those of the task's finished runs.
     """
     return min(scores) if metric.worst_score is None else metric.worst_score

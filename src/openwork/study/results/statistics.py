@@ -62,8 +62,9 @@ class Point:
 def summarize(results: Iterable[Result]) -> list[Point]:
     """One point for each group of results that differ in their seeds alone, sorted by task, name and sparsity.
 
-    Raises ValueError if two results of a group have the same seed, since a mean over them would be a mean over nothing,
-    and if those of a task are judged by different metrics.
+    Raises:
+        ValueError: If two results of a group have the same seed, so that their mean would be no mean over seeds, and if
+            those of a task are judged by different metrics.
     """
     groups: dict[str, list[Result]] = {}
     tasks: dict[str, list[Result]] = {}
@@ -102,8 +103,8 @@ def student_factor(n: int) -> float:
 def tried(points: Iterable[Point]) -> dict[str, list[tuple[float, float] | None]]:
     """For each technique, (sparsity, score) of every setting of one task that was tried, as a tuning budget sees them.
 
-    A diverged seed counts with the worst score (`worst_of`), so that the score is what one run of the setting can be
-    expected to give; a setting whose runs all diverged is None. The dense runs are left out.
+    A diverged seed counts with the worst score (`worst_of`), so that the score is the expected one of a single run of
+    the setting; a setting whose runs all diverged is None. The dense runs are left out.
     """
     points = list(points)
     worst = worst_of(points)
@@ -116,7 +117,7 @@ def tried(points: Iterable[Point]) -> dict[str, list[tuple[float, float] | None]
 
 
 def worst_of(points: Iterable[Point]) -> float:
-    """What a diverged run counts as beside these points of one task; 0 where none of them has a finished run."""
+    """The score of a diverged run beside these points of one task; 0 where none of them has a finished run."""
     measured = [point for point in points if point.n]
     return worst_score(measured[0].metric, [point.lowest for point in measured]) if measured else 0.0
 
@@ -126,7 +127,8 @@ def pareto(points: Iterable[Point]) -> list[Point]:
 
     Equal points are all kept. Points without a finished run never count.
 
-    Raises ValueError for points of more than one task: their scores cannot be compared.
+    Raises:
+        ValueError: For points of more than one task: their scores cannot be compared.
     """
     measured = [point for point in points if point.n]
     if len(tasks := {point.task for point in measured}) > 1:

@@ -41,19 +41,25 @@ COLUMNS = (
 )
 _WHOLE = {"seed", "step", "peak_memory_bytes", "threads", "format"}
 _REAL = {"sparsity_selected", "sparsity_all", "seconds", "step_ms"}
-# What a run computes, as opposed to what that cost and where it was done.
+# What a run computes, as opposed to what that cost and where it ran.
 _COMPUTED = [c for c in COLUMNS if c in ("status", "step") or c.startswith(("sparsity_", "before_", "after_"))]
 
 
 def read_results(directory: Path, *, layers: bool = True) -> list[Result]:
-    """Every finished or diverged run under `directory`, sorted by name, settings and seed; ``layers``: with theirs.
+    """Every finished or diverged run under `directory`, sorted by name, settings and seed.
 
-    A run is a folder `directory/<run id>/` that holds a `result.json` of this format; folders without
-    one are interrupted or foreign and are left to `unfinished`. One whose folder keeps other
-    thresholds has a result for each of them, too (`thresholds.threshold_results`).
+    A run is a folder `directory/<run id>/` that holds a `result.json` of this format; folders without one are
+    interrupted or foreign and are left to `unfinished`. One whose folder keeps other thresholds has a result for each
+    of them, too (`thresholds.threshold_results`).
 
-    Raises FileNotFoundError if there is no such directory, and ValueError, naming the file and the
-    cure, if a `result.json` or `thresholds.json` cannot be read or two of them are the same run.
+    Args:
+        directory: A study's.
+        layers: Whether the results list their layers.
+
+    Raises:
+        FileNotFoundError: If there is no such directory.
+        ValueError: If a `result.json` or `thresholds.json` cannot be read or two of them are the same run; names the
+            file and the cure.
     """
     found = list(_results(directory, layers))
     return sorted(found, key=lambda r: (r.name, r.settings, r.seed, r.task, r.id))
@@ -86,7 +92,10 @@ def collect(directories: Sequence[Path]) -> tuple[list[Result], list[str]]:
     """The results of several study directories, each run and threshold once, and a sentence for each that differs.
 
     The result is that of the first directory that has the run, without layers. Cost and environment may differ;
-    status, step, metrics and sparsity may not. Raises as `read_results` does.
+    status, step, metrics and sparsity may not.
+
+    Raises:
+        FileNotFoundError, ValueError: As for `read_results`.
     """
     found: dict[str, tuple[Result, Path]] = {}
     differences = []
@@ -114,24 +123,28 @@ def flat(result: Result) -> dict[str, object]:
 def unfinished(directory: Path) -> list[str]:
     """The names of the folders under `directory` that hold no `result.json`, sorted.
 
-    Raises FileNotFoundError if there is no such directory.
+    Raises:
+        FileNotFoundError: If there is no such directory.
     """
     return [f.name for f in _folders(directory) if not (f / "result.json").exists()]
 
 
 def failures(directory: Path) -> dict[str, dict[str, Any]]:
-    """What the `failed.json` of each run under `directory` says that has failed and not been trained since, by id.
+    """By id, the `failed.json` of each run under `directory` that has failed and has not been trained since.
 
-    Raises FileNotFoundError if there is no such directory, and ValueError as `read_failure` does.
+    Raises:
+        FileNotFoundError: If there is no such directory.
+        ValueError: As for `read_failure`.
     """
     found = {name: read_failure(directory / name) for name in unfinished(directory)}
     return {name: failure for name, failure in found.items() if failure is not None}
 
 
 def read_failure(folder: Path) -> dict[str, Any] | None:
-    """What a run's `failed.json` says: error, traceback, attempt, time, host; None if it has not failed.
+    """A run's `failed.json`: error, traceback, attempt, time, host; None if it has not failed.
 
-    Raises ValueError, naming the file and the cure, where it is damaged.
+    Raises:
+        ValueError: If it is damaged; names the file and the cure.
     """
     path = folder / "failed.json"
     try:
@@ -170,7 +183,7 @@ def _kind(column: str) -> str:
 
 
 def write_table(header: Sequence[str], lines: Iterable[Sequence[object]], path: Path) -> None:
-    """Writes a CSV to `path`, replacing it in one step. None and NaN become empty cells."""
+    """Writes a CSV to `path`, replacing it in one step; None and NaN become empty cells."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -187,7 +200,15 @@ def _folders(directory: Path) -> list[Path]:
 
 
 def read_result(path: Path, *, layers: bool = True) -> Result:
-    """One checked `result.json`. Raises ValueError, naming the file and the cure, where it is damaged or foreign."""
+    """One checked `result.json`.
+
+    Args:
+        path: The file.
+        layers: Whether the result lists its layers.
+
+    Raises:
+        ValueError: If it is damaged or foreign; names the file and the cure.
+    """
     cure = "delete that folder and run the study again: only this run is repeated"
     content = read_content(path)
     if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
@@ -202,7 +223,11 @@ def read_result(path: Path, *, layers: bool = True) -> Result:
 
 
 def read_content(path: Path) -> Any:
-    """The JSON value of a `result.json`, unchecked. Raises ValueError, naming the file, where it is none."""
+    """The JSON value of a `result.json`, unchecked.
+
+    Raises:
+        ValueError: If it is none; names the file.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError: broken JSON and broken UTF-8 alike

@@ -1,4 +1,4 @@
-"""Other thresholds of a run: what its checkpoint gives at them, kept in its directory as points of their own."""
+"""A run at other thresholds: what its checkpoint gives there, kept in its directory and read as separate points."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -16,8 +16,13 @@ FORMAT = 2
 class AtThreshold:
     """What a run's checkpoint gives at one threshold.
 
-    run, settings: those of the run with that threshold, as run.json has it and as text. after: metrics and sparsity, as
-    in result.json. sparsity: zeros among the selected weights, 0-1; sparsity_all: among all parameters.
+    Args:
+        threshold: The threshold.
+        run: The description of the run with that threshold, as run.json has it.
+        settings: That run's settings as text.
+        after: Metrics by name, as in result.json.
+        sparsity: Zeros among the selected weights, 0-1.
+        sparsity_all: Zeros among all parameters, 0-1.
     """
 
     threshold: float
@@ -29,9 +34,10 @@ class AtThreshold:
 
 
 def read_thresholds(folder: Path) -> list[AtThreshold]:
-    """What a run's ``thresholds.json`` holds, by threshold; none where there is no such file.
+    """The entries of a run's ``thresholds.json``, by threshold; none where there is no such file.
 
-    Raises ValueError, naming the file and the cure, where it is damaged.
+    Raises:
+        ValueError: If it is damaged; names the file and the cure.
     """
     path = folder / "thresholds.json"
     try:
@@ -50,9 +56,11 @@ def read_thresholds(folder: Path) -> list[AtThreshold]:
 
 
 def keep_thresholds(folder: Path, found: Iterable[AtThreshold]) -> None:
-    """Adds what was found to the run's ``thresholds.json`` in one step; what was there at the same threshold goes.
+    """Adds entries to the run's ``thresholds.json`` in one step, in place of those at the same threshold.
 
-    Raises as `read_thresholds` does, and WriteError.
+    Raises:
+        ValueError: As for `read_thresholds`.
+        WriteError: If it cannot be written.
     """
     kept = {_key(one.threshold): one for one in (*read_thresholds(folder), *found)}
     entries = [
@@ -71,7 +79,10 @@ def keep_thresholds(folder: Path, found: Iterable[AtThreshold]) -> None:
 def threshold_results(result: Result, folder: Path) -> list[Result]:
     """The result of a finished run at each threshold that is kept and not its own, with the id ``<id>@<threshold>``.
 
-    They cost no training, so that sums of hours stay right, and list no layers. Raises as `read_thresholds` does.
+    They cost no training, so that sums of hours stay right, and list no layers.
+
+    Raises:
+        ValueError: As for `read_thresholds`.
     """
     found = []
     for one in read_thresholds(folder):

@@ -1,4 +1,4 @@
-"""The file checkpoint.pt of a run: all that resuming it needs, or, once it is done, its weights and masks."""
+"""The file checkpoint.pt of a run: all that resuming the run needs, or, once it is done, its weights and masks."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,13 @@ _KEYS = {"run", "model", "sparsifier"}
 
 
 def model_state(run: str, model: nn.Module, sparsifier: Sparsifier | None) -> dict[str, Any]:
-    """The weights and masks of ``run``, a run's canonical JSON: what is kept once it is done."""
+    """The weights and masks of a run, which its checkpoint keeps once the run is done.
+
+    Args:
+        run: The run's canonical JSON.
+        model: Its model.
+        sparsifier: What makes the model sparse, None for a dense one.
+    """
     return {"run": run, "model": model.state_dict(), "sparsifier": sparsifier.state_dict() if sparsifier else None}
 
 
@@ -24,7 +30,10 @@ def write_weights(model: nn.Module, path: Path) -> None:
     """Writes every tensor of the model's state dict to a safetensors file, in one step.
 
     Tied tensors are all there, for `load_state_dict`; the file's metadata maps the name of each to the first one's, as
-    safetensors' own `save_model` does. Raises WriteError.
+    safetensors' `save_model` does.
+
+    Raises:
+        WriteError: If the file cannot be written.
     """
     state = model.state_dict()
     first: dict[tuple[Any, ...], str] = {}
@@ -36,7 +45,17 @@ def write_weights(model: nn.Module, path: Path) -> None:
 
 
 def load_model(state: dict[str, Any], model: nn.Module, sparsifier: Sparsifier | None, path: Path) -> None:
-    """The inverse of `model_state`. Raises ValueError, which names ``path``, where the tensors do not fit the model."""
+    """Loads what `model_state` returned into the model and the sparsifier.
+
+    Args:
+        state: The checkpoint's content.
+        model: The model, as it was made for the run.
+        sparsifier: What makes the model sparse, None for a dense one.
+        path: The checkpoint, for the error.
+
+    Raises:
+        ValueError: If the tensors do not fit the model.
+    """
     if isinstance(model, Transformer):
         _check_vocabulary(state["model"], model, path)
     try:
@@ -48,7 +67,7 @@ def load_model(state: dict[str, Any], model: nn.Module, sparsifier: Sparsifier |
 
 
 def _check_vocabulary(tensors: dict[str, Tensor], model: Transformer, path: Path) -> None:
-    """Its size is not part of a run's description: the data or a file of the user's says it."""
+    """The vocabulary's size is not in a run's description: the data, or a file of the user, decides it."""
     embedding = tensors.get("embedding.weight")
     size = model.embedding.num_embeddings
     if embedding is not None and len(embedding) != size:
@@ -61,7 +80,13 @@ def _check_vocabulary(tensors: dict[str, Tensor], model: Transformer, path: Path
 def training_state(
     optimizer: torch.optim.Optimizer, device: torch.device, rows: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What resuming needs beside the `model_state`: optimizer, random numbers, and the rows of metrics.jsonl so far."""
+    """What resuming needs beside the `model_state`.
+
+    Args:
+        optimizer: The optimizer, for its state.
+        device: Where training runs; its random numbers are kept beside the CPU's.
+        rows: The rows of metrics.jsonl so far.
+    """
     rng = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         rng["cuda"] = torch.cuda.get_rng_state(device)
@@ -71,7 +96,7 @@ def training_state(
 def load_training(
     state: dict[str, Any], optimizer: torch.optim.Optimizer, device: torch.device
 ) -> list[dict[str, Any]]:
-    """The inverse of `training_state`; returns the rows."""
+    """Restores what `training_state` kept, optimizer and random numbers; returns the rows."""
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"]["cpu"])
     if device.type == "cuda":
@@ -81,9 +106,15 @@ def load_training(
 
 
 def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
-    """The content of a checkpoint.pt; ``mapped``: its tensors are not read.
+    """The content of a checkpoint.pt.
 
-    Raises FileNotFoundError, and ValueError for a truncated or foreign file.
+    Args:
+        path: The file.
+        mapped: Leave the tensors unread.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is truncated or foreign.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}; give a run's directory or its checkpoint.pt")
@@ -94,7 +125,7 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether ``path`` is a run's checkpoint.pt, as opposed to any other file of tensors; its tensors are not read."""
+    """Whether ``path`` is a run's checkpoint.pt and no other file of tensors; the tensors are not read."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -1,15 +1,15 @@
 """The claim of a run's directory: no two processes train the same run at once.
 
-A claim is an advisory lock (flock) on the file ``lock`` of the directory. The operating system lets go of it when the
-process ends in whatever way, so there is nothing to expire, no heartbeat, and no clock to agree on. Between machines
+A claim is an advisory lock (flock) on the file ``lock`` of the directory. The operating system releases it when the
+process ends, in whatever way, so nothing expires, there is no heartbeat, and clocks need not agree. Between machines
 it holds where the file system carries locks between them (NFS from version 4, Lustre mounted with ``flock``, GPFS,
 CephFS). On one that does not, two machines may train the same run; they then write the same files, each whole.
 
-A process that is forked would hold the lock as long as it lives, after the end of the one that claimed, too: it closes
-the files of all claims at once. Programs that are started do not inherit them.
+A forked process would hold the lock as long as it lives, even after the process that claimed has ended. So it closes
+the files of all claims at once. Programs that a process starts do not inherit them.
 
-The file is created anew for each claim and removed with it. On NFS that also makes the machine read the directory
-again, and so see a result that another machine has just written.
+Each claim creates the file and removes it at the end. On NFS that also makes the machine read the directory again, and
+so see a result that another machine has just written.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ _held: set[TextIO] = set()
 
 
 def _close_inherited() -> None:
-    # Without a word to the system about the lock, which is the parent's, too: it goes with the last who has it open.
+    # Closed, not unlocked: parent and child share the lock, which ends when the last of them closes the file.
     while _held:
         _held.pop().close()
 
@@ -42,9 +42,14 @@ class ClaimedError(ValueError):
 
 @contextmanager
 def claim(folder: Path) -> Iterator[None]:
-    """Holds the claim of a run's directory, which exists; of several processes that train together, the first does.
+    """Holds the claim of a run's directory; of several processes that train together, the first holds it.
 
-    Raises ClaimedError where another process holds it, and WriteError where the file system has no locks or no space.
+    Args:
+        folder: The run's directory, which exists.
+
+    Raises:
+        ClaimedError: If another process holds the claim.
+        WriteError: If the file system has no locks or no space.
     """
     if rank():
         barrier()
@@ -58,7 +63,7 @@ def claim(folder: Path) -> Iterator[None]:
         barrier()
         yield
     finally:
-        path.unlink(missing_ok=True)  # before letting go: it is still ours
+        path.unlink(missing_ok=True)  # while the lock is still held
         _held.discard(file)
         file.close()
 
@@ -81,7 +86,7 @@ def _locked(path: Path) -> TextIO:
         except BaseException:
             file.close()
             raise
-        file.close()  # whoever held the file removed it after we had opened it: what we have locked has no name
+        file.close()  # its holder removed the file after it was opened here: this lock is on a file without a name
 
 
 def _is(file: TextIO, path: Path) -> bool:

@@ -11,14 +11,19 @@ from typing import Any
 from openwork.study.runs.names import name_of, named
 
 TRUSTED = ("torch",)
-"""The packages beside openwork itself that a description may always name."""
+"""The packages that a description may always name, beside openwork."""
 
 
 def to_plain(value: Any, *, defaults: bool = False) -> Any:
     """Dataclasses, functions, classes, sequences and mappings as JSON values.
 
-    A field of a dataclass that equals its default is left out, so that a field can be added and no id changes; with
-    ``defaults`` it is there, too, for readers. Raises ValueError for anything else.
+    Args:
+        value: The value.
+        defaults: Include the fields of a dataclass that equal their defaults, for readers. Without them, a field can be
+            added and no id changes.
+
+    Raises:
+        ValueError: If the value is, or holds, anything else.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_plain(getattr(value, f.name), defaults=defaults) for f in _settable(value)}
@@ -43,8 +48,14 @@ def canonical(value: Any) -> str:
 def from_plain(plain: Any, trusted: Collection[str] = TRUSTED) -> Any:
     """The value that `to_plain` turned into ``plain``; lists become tuples.
 
-    Only dataclasses are built, and besides openwork's public names only those inside the ``trusted`` packages are
-    imported: a file from somewhere else must not choose what code runs. Raises ValueError otherwise.
+    It builds only dataclasses, as a file from somewhere else must not choose what code runs.
+
+    Args:
+        plain: JSON values.
+        trusted: The packages whose names are imported, beside openwork's public ones.
+
+    Raises:
+        ValueError: If ``plain`` names anything else, or does not fit this version.
     """
     if isinstance(plain, list):
         return tuple(from_plain(item, trusted) for item in plain)
@@ -65,7 +76,7 @@ def from_plain(plain: Any, trusted: Collection[str] = TRUSTED) -> Any:
 
 
 def packages(plain: Any) -> set[str]:
-    """The packages that `from_plain` has to trust for ``plain``, which this very program has described."""
+    """The packages that `from_plain` must trust for ``plain``, which this program itself has described."""
     if isinstance(plain, list):
         return set().union(*map(packages, plain))
     if not isinstance(plain, dict):
@@ -75,7 +86,7 @@ def packages(plain: Any) -> set[str]:
 
 
 def describe(value: Any) -> str:
-    """A value as a short text; of a dataclass what its ``__str__`` says, or the fields that have not their defaults."""
+    """A value as a short text: a dataclass by its ``__str__``, or by the fields that differ from their defaults."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if "__str__" in vars(type(value)):
             return str(value)
@@ -88,16 +99,26 @@ def describe(value: Any) -> str:
 
 
 def inside(value: Any, prefix: str = "") -> str:
-    """The fields of a dataclass that differ from their defaults, as ``field=value, ...``; "" for anything else."""
+    """The fields of a dataclass that differ from their defaults, as ``field=value, ...``; "" for anything else.
+
+    Args:
+        value: The dataclass.
+        prefix: Put before each field's name.
+    """
     if not dataclasses.is_dataclass(value):
         return ""
     return ", ".join(f"{prefix}{name}={describe(item)}" for name, item in _changed(value).items())
 
 
 def override(value: Any, settings: Iterable[str]) -> Any:
-    """A copy of the dataclass ``value`` with every ``field=value`` or ``field.field=value`` set: literals, else text.
+    """A copy of the dataclass ``value`` with all settings.
 
-    Raises ValueError for a setting without "=", of another type than the field's, and for a field that is not there.
+    Args:
+        value: The dataclass.
+        settings: ``field=value`` or ``field.field=value``; the value is a Python literal, or else text.
+
+    Raises:
+        ValueError: If a setting has no "=", names a field that does not exist, or has another type than the field.
     """
     changes: dict[str, Any] = {}
     for setting in settings:
@@ -144,7 +165,11 @@ def _literal(old: Any, setting: _Setting) -> Any:
 
 
 def find(path: str) -> Any:
-    """What ``module:name`` names; the module is imported. Raises ValueError where there is no such thing."""
+    """Imports what ``module:name`` names, and returns it.
+
+    Raises:
+        ValueError: If there is no such module or name.
+    """
     module_name, colon, name = path.partition(":")
     if not colon or not module_name or not name:
         raise ValueError(f"expected module:name, got {path!r}, such as openwork.study.experiments.mnist:dense")

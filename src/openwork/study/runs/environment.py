@@ -1,4 +1,4 @@
-"""What a result was measured on."""
+"""The machine and the software that a result was measured on."""
 
 import platform
 import subprocess

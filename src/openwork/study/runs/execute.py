@@ -55,15 +55,25 @@ def execute(
     """The run's result, from ``directory/<run.id>`` where it is done, otherwise after training it there.
 
     An interrupted run goes on from its checkpoint with the same batches, weights and random numbers as without the
-    interruption, to the last bit, but for compiled kernels on a GPU. ``evaluations`` says how often to evaluate and
-    checkpoint; ``progress`` is called with the number of completed steps after each, but not for the run that this one
-    starts from, which is executed first where it is not done. Of several processes (see `openwork.study.processes`) all
-    call it, with a directory that all of them see; the first one writes.
-    ``snapshots``: how many finalized copies of the selected weights to keep besides the initial one, at the evaluations
-    nearest to evenly spread; not part of the run's identity, so a run that is done gets none.
-    Raises ValueError for more snapshots than evaluations, for a task whose metric is not declared or not returned,
-    where the run that this one starts from has diverged, and for a directory from before format 2; ClaimedError where
-    another process is training the run; WriteError where the disk is full.
+    interruption, to the last bit, except with compiled kernels on a GPU. A run that this one starts from is executed
+    first, where it is not done. Several processes (see `openwork.study.processes`) all call this, with a directory that
+    all of them see; the first one writes.
+
+    Args:
+        run: The run.
+        directory: The folder of run directories.
+        device: cpu, cuda or cuda:N.
+        compile: Use torch.compile.
+        evaluations: How often to evaluate and write a checkpoint, over the whole run.
+        snapshots: How many finalized copies of the selected weights to keep besides the initial one, at the evaluations
+            nearest to evenly spread. Not part of the run's identity, so a run that is done gets none.
+        progress: Called with the number of completed steps after each step of this run, not of the one it starts from.
+
+    Raises:
+        ValueError: If there are more snapshots than evaluations, the task's metric is not declared or not returned, the
+            run that this one starts from has diverged, or the directory is from before format 2.
+        ClaimedError: If another process is training the run.
+        WriteError: If the disk is full.
     """
     folder = directory / run.id
     if (folder / "result.json").exists():
@@ -91,7 +101,11 @@ def execute(
 
 
 def refuse_old(folders: Iterable[Path]) -> None:
-    """Raises ValueError for a run's directory from before format 2: the same run would be trained again beside it."""
+    """Refuses a run's directory from before format 2, beside which the same run would be trained again.
+
+    Raises:
+        ValueError: If one of the folders is such a directory.
+    """
     for folder in folders:
         try:
             with (folder / "run.json").open("rb") as file:
@@ -116,7 +130,7 @@ def _train(
 ) -> Result:
     """The result of the run after training it from where its checkpoint is, or from the beginning."""
     run = live.run
-    # Of the plain model: random weights are computed anew in each forward pass, and no parameter owns their product.
+    # Of the plain model: random weights are computed again in each forward pass, and no parameter owns their product.
     dense = count_flops(live.finalized_copy(), run.task.example(live.device)) if live.sparsifier else None
     if 0 in kept:
         write_snapshot(folder, 0, live.finalized_weights())
@@ -170,14 +184,14 @@ def _until_divergence(
 
 
 def _finite(row: Mapping[str, Any]) -> bool:
-    """Whether no number of the row is NaN or infinite; an accuracy is a number also where the loss is none."""
+    """Whether no number of the row is NaN or infinite: an accuracy is finite even where the loss is not."""
     return all(math.isfinite(value) for value in row.values() if isinstance(value, float))
 
 
 def _finalized_weights(
     run: Run, other: Run | None, directory: Path, device: str, compile: bool, evaluations: int
 ) -> dict[str, Tensor] | None:
-    """Those of the other run that this one needs, after executing it."""
+    """The finalized weights of the other run, which this one needs, after executing it."""
     if not other:
         return None
     result = execute(other, directory, device=device, compile=compile, evaluations=evaluations)
@@ -193,7 +207,7 @@ def _resume(live: Live, optimizer: torch.optim.Optimizer, folder: Path) -> tuple
         return 0, 0.0, []
     state = read_checkpoint(path)
     if state["run"] != canonical(live.run):
-        raise ValueError(f"{path} belongs to another run; remove the folder to start this one anew")
+        raise ValueError(f"{path} belongs to another run; remove the folder to start this one from the beginning")
     load_model(state, live.model, live.sparsifier, path)
     rows = load_training(state, optimizer, live.device)
     return int(rows[-1]["step"]), rows[-1]["seconds"], rows
@@ -207,7 +221,7 @@ def _save(live: Live, optimizer: torch.optim.Optimizer, folder: Path, rows: list
 
 
 def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bool) -> Result:
-    """The result, which it writes; a run that is ``finished`` has diverged where its final metrics are not finite."""
+    """Writes the result and returns it; a ``finished`` run has diverged if its final metrics are not finite."""
     run = live.run
     result: dict[str, Any] = {
         "format": FORMAT,
@@ -243,7 +257,7 @@ def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bo
         result |= {"status": "finished", "before": before, "after": after, **counts.to_dict()}
         write_weights(plain, folder / "model.safetensors")
     write_text(folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
-    if finished:  # only now is what resuming needs of no use any more
+    if finished:  # resuming needs the rest until the result is written
         write_atomically(folder / "checkpoint.pt", lambda path: torch.save(live.state(), path))
     barrier()  # no process goes on before the first one has written
     return parsed(result)

@@ -10,8 +10,11 @@ from openwork.inspect.flops import Flops
 def expected_flops(dense: Flops, sparsifier: Sparsifier) -> float:
     """The expected FLOPs of one training example's forward pass, as a fraction of the dense model's, 0-1.
 
-    dense: those of the same model, as `openwork.inspect.flops.count_flops` counts; what it attributes to a selected
-    weight shrinks with the expected fraction of non-zeros of that weight in training, all else is dense.
+    The FLOPs of a selected weight shrink with its expected fraction of non-zeros in training; all others are dense.
+
+    Args:
+        dense: The FLOPs of the same model when dense, as `openwork.inspect.flops.count_flops` counts them.
+        sparsifier: What makes the model sparse.
     """
     nonzero = sparsifier.expected_nonzero()
     sizes = {weight.name: weight.parameter.numel() for weight in sparsifier.weights}

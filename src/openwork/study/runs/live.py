@@ -1,4 +1,4 @@
-"""A run in the middle of its training: its model, initialised or restored, and what is minimised."""
+"""A run in the middle of its training: its model, initialised or restored, and its objective."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +22,14 @@ from openwork.techniques.magnitude import GradualMagnitude
 
 @dataclass(frozen=True)
 class Live:
-    """A run in the middle of its training: what `execute` drives and a checkpoint restores."""
+    """A run in the middle of its training: what `execute` drives and a checkpoint restores.
+
+    Args:
+        run: The run.
+        model: Its model, on ``device``.
+        sparsifier: What makes the model sparse, None for a dense one.
+        device: Where it trains.
+    """
 
     run: Run
     model: nn.Module
@@ -69,9 +76,16 @@ def prepare(
     weights: Mapping[str, Tensor] | None = None,
     zeros: Mapping[str, Tensor] | None = None,
 ) -> Live:
-    """The run's model, initialised from its seed, then with ``weights`` where given, and sparsified, on the device.
+    """The run at its beginning: its model, initialised from its seed and sparsified.
 
-    zeros: finalized weights of the run whose zeros are kept.
+    Args:
+        run: The run.
+        device: Where to put the model.
+        weights: A state dict that replaces the initial weights.
+        zeros: Finalized weights of the run whose zeros are kept.
+
+    Raises:
+        ValueError: If ``weights`` or ``zeros`` do not fit the model.
     """
     initial_seed = run.origin.initial_seed if run.origin else None
     torch.manual_seed(run.seed if initial_seed is None else initial_seed)
@@ -104,9 +118,9 @@ def _keep_zeros(model: nn.Module, select: Select, origin: Origin, zeros: Mapping
 
 
 def compiled(live: Live) -> Objective:
-    """The run's objective, compiled; on a GPU with CUDA graphs: a small network's kernels are shorter than Python.
+    """The run's objective, compiled; on a GPU with CUDA graphs, as a small network's kernels are shorter than Python.
 
-    Raises torch's error where the model cannot be compiled as one graph.
+    torch raises an error of its own if it cannot compile the model as one graph.
     """
     mode = "reduce-overhead" if live.device.type == "cuda" else "default"
     function: Objective = torch.compile(live.objective, fullgraph=True, mode=mode)
@@ -114,7 +128,7 @@ def compiled(live: Live) -> Objective:
 
 
 def read_run(path: Path, *, trusted: Collection[str] = TRUSTED) -> Run:
-    """The run alone of what `restore` takes; no model is made and no data is needed. Raises as that does."""
+    """The run of what `restore` takes, without making a model or reading data. Raises what `restore` raises."""
     run: Run = from_plain(json.loads(read_checkpoint(_file(path), mapped=True)["run"]), trusted)
     return run
 
@@ -122,11 +136,17 @@ def read_run(path: Path, *, trusted: Collection[str] = TRUSTED) -> Run:
 def restore(
     path: Path, *, run: Run | None = None, settings: Sequence[str] = (), trusted: Collection[str] = TRUSTED
 ) -> Live:
-    """The run of a checkpoint.pt (or of the run directory that holds one), with its weights, on the CPU.
+    """The run of a checkpoint, with its weights, on the CPU.
 
-    run: what `read_run` gave, changed; by default as it was.
-    settings: ``field=value`` changes to the run, such as "technique.threshold=2.0".
-    Raises FileNotFoundError, and ValueError for a truncated or foreign file or one that uses untrusted code.
+    Args:
+        path: A checkpoint.pt, or the run directory that holds one.
+        run: What `read_run` returned, changed; by default the run as it was.
+        settings: ``field=value`` changes to the run, such as "technique.threshold=2.0".
+        trusted: The packages that the run may import, beside openwork.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint.
+        ValueError: If the file is truncated or foreign, or uses untrusted code.
     """
     path = _file(path)
     state = read_checkpoint(path)

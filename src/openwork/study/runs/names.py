@@ -1,4 +1,4 @@
-"""The names of openwork's values in a run's description: public ones, so that a file may move and no id changes."""
+"""The public names of openwork's values in a run's description, so that files may move and no id changes."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -22,13 +22,14 @@ PLACES = {
     "NumberWords": "openwork.study.tasks.number_words:NumberWords",
     "TextTranslation": "openwork.study.tasks.wmt:TextTranslation",
 }
-"""Where the study's values are that a run may hold; those of the library are `openwork.__all__`."""
+"""The places of the study's values that a run may hold; those of the library are in `openwork.__all__`."""
 
 
 def name_of(value: type | Callable[..., Any]) -> str:
-    """The public name of a class or function of openwork's, or ``module:name`` of anybody else's.
+    """The public name of openwork's class or function, or ``module:name`` of anybody else's.
 
-    Raises ValueError for one without such a name.
+    Raises:
+        ValueError: If the value has no such name.
     """
     place, name = f"{value.__module__}:{value.__qualname__}", value.__name__
     if "<" in place:
@@ -41,10 +42,14 @@ def name_of(value: type | Callable[..., Any]) -> str:
 
 
 def named(name: str) -> Any:
-    """What a public name of `name_of` stands for; its module is imported. Raises ValueError for an unknown one."""
+    """Imports what a public name of `name_of` stands for, and returns it.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
     if name in openwork.__all__:
         return getattr(openwork, name)
     if name not in PLACES:
-        raise ValueError(f"the run uses {name}, which this openwork has not; use the openwork that wrote it")
+        raise ValueError(f"the run uses {name}, which this openwork lacks; use the openwork that wrote it")
     module, _, name = PLACES[name].partition(":")
     return getattr(import_module(module), name)

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin(ABC):
-    """What a run takes over from another one. An immutable value; each kind says itself what that is."""
+    """What a run takes over from another one: an immutable value, whose subclass says what that is.
+
+    Args:
+        run: The other run.
+    """
 
     run: "Run"
 
@@ -24,11 +28,11 @@ class Origin(ABC):
     @property
     @abstractmethod
     def zeros(self) -> "Run | None":
-        """The run whose finalized weights' zeros are kept from the first step to the last, by no technique."""
+        """The run whose zeros, when finalized, are kept from the first step to the last; None keeps no zeros."""
 
     @property
     def initial_seed(self) -> int | None:
-        """The seed of the initial weights where it is not that of the run that has this origin."""
+        """The seed of the initial weights; None where it is that of the run that has this origin."""
         return None
 
     def seeded(self, seed: int) -> "Origin":
@@ -36,11 +40,19 @@ class Origin(ABC):
         return self
 
     def name(self, technique: str) -> str:
-        """What a run of this origin is called; ``technique``: the name of its technique, or "dense"."""
+        """The name of a run of this origin.
+
+        Args:
+            technique: The name of its technique, or "dense".
+        """
         return type(self).__name__
 
     def scale(self, kept: Tensor) -> Tensor:
-        """The factors of the first weights; ``kept``: where they are not zero, bool, of their shape."""
+        """The factors by which a tensor's first weights are multiplied.
+
+        Args:
+            kept: True where they are not zero, bool, of their shape.
+        """
         return kept
 
     def __str__(self) -> str:
@@ -51,7 +63,7 @@ class Origin(ABC):
 class Pretrained(Origin):
     """The finalized weights of another run are the first ones.
 
-    Its seed is that of the run that starts from it, whatever it says itself: another seed is a repetition of both.
+    Its seed is replaced by that of the run that starts from it, as another seed repeats both.
     """
 
     @property
@@ -97,10 +109,12 @@ class LotteryTicket(Origin):
 
 @dataclass(frozen=True)
 class Scratch(Origin):
-    """The zeros of a sparse run, and initial weights of one's own: Liu et al. 2018, arXiv 1810.05270.
+    """The zeros of a sparse run, and new initial weights: Liu et al. 2018, arXiv 1810.05270.
 
-    augmented: the weights of each tensor are divided by the root of the fraction that is kept, so that its outputs
-    have the scale that they would have dense.
+    Args:
+        run: The sparse run.
+        augmented: Divide the weights of each tensor by the root of the fraction that is kept, so that its outputs have
+            the scale that they would have dense.
     """
 
     augmented: bool = False

@@ -1,4 +1,4 @@
-"""Statistics of batch norms, taken anew from the data that a run was trained on."""
+"""Statistics of batch norms, computed again from the data that a run was trained on."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -27,7 +27,16 @@ def recalibrate(run: Run, model: nn.Module, device: torch.device, batches: int) 
     """Replaces the running statistics of ``model``'s batch norms by their means over the run's first training batches.
 
     Training with noise in weights or activations leaves statistics that the finalized model, without noise, does not
-    have. Raises ValueError as `recalibrate_batchnorm` does, such as for a model without batch norms.
+    have.
+
+    Args:
+        run: The run, whose task and seed give the batches.
+        model: Its finalized model.
+        device: Where the model is.
+        batches: How many training batches to average over.
+
+    Raises:
+        ValueError: As `recalibrate_batchnorm` does, for example for a model without batch norms.
     """
     recalibrate_batchnorm(_Loss(run.task, model), _parts(islice(run.task.batches(run.seed, 0, device), batches)))
 

@@ -15,13 +15,19 @@ from openwork.study.tasks.task import Task
 class Run:
     """One training: everything that its result depends on, up to rounding on other hardware or in compiled kernels.
 
-    technique: None trains densely. steps: optimizer steps.
-    origin: where the first weights and kept zeros come from: `Pretrained`, `LotteryTicket` or `Scratch` of another run,
-    which is trained in the same directory unless it is there, and once for all runs that need it. A run that keeps
-    zeros has no technique.
-    variant: what its experiment calls this way of using the technique, such as "extended"; its name has it.
+    Args:
+        task: The benchmark.
+        technique: What makes the model sparse; None trains densely.
+        steps: Optimizer steps.
+        seed: Of weights, batches and noise.
+        select: Picks the weights that become sparse.
+        origin: Where the first weights and kept zeros come from: `Pretrained`, `LotteryTicket` or `Scratch` of another
+            run, which is trained in the same directory unless it is there, and once for all runs that need it. A run
+            that keeps zeros has no technique.
+        variant: The experiment's word for this way of using the technique, such as "extended"; part of the run's name.
 
-    Raises ValueError for steps below 1, an origin of another kind, and a technique beside kept zeros.
+    Raises:
+        ValueError: If steps are below 1, the origin is of another kind, or there is a technique beside kept zeros.
     """
 
     task: Task
@@ -67,12 +73,12 @@ class Run:
 
     @property
     def prerequisites(self) -> "list[Run]":
-        """The runs that have to be finished before this one can begin."""
+        """The runs that must be finished before this one can begin."""
         return [run for run in (self.first_weights, self.kept_zeros) if run]
 
     @property
     def settings(self) -> str:
-        """All that distinguishes this run from others of its name and task but the seed, in one line."""
+        """All but the seed that distinguishes this run from others of its name and task, in one line."""
         parts = [inside(self.technique), f"steps={self.steps}", inside(self.task, prefix="task.")]
         if self.select != weight_matrices:
             parts.append(f"select={describe(self.select)}")
@@ -82,7 +88,7 @@ class Run:
 
 
 def with_prerequisites(runs: Iterable[Run]) -> list[Run]:
-    """The runs, each after those that have to be finished before; what several runs need is there once."""
+    """The runs, each after its prerequisites; a run that several others need is there once."""
     found: dict[str, Run] = {}
     for run in runs:
         found |= {each.id: each for each in with_prerequisites(run.prerequisites)} | {run.id: run}

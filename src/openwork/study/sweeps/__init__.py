@@ -1,1 +1,1 @@
-"""Many runs: in this process or on a cluster, and what they would cost."""
+"""Many runs, in this process or on a cluster, and the price of them."""

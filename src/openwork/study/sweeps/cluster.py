@@ -20,10 +20,15 @@ except ImportError as error:
 
 
 class Ray:
-    """Executes runs as Ray tasks; a context manager, at whose end what still runs is stopped.
+    """Executes runs as Ray tasks; a context manager, which stops at its end what still runs.
 
-    address: "local" starts Ray on this machine and stops it at the end; "auto" joins the cluster that runs here;
-    anything else is the address of a cluster. cpus, gpus: of each run; a fraction of a GPU lets several runs share one.
+    Args:
+        address: "local" starts Ray on this machine and stops it at the end; "auto" joins the cluster that runs here;
+            anything else is the address of a cluster.
+        directory: The folder of run directories, which all machines share.
+        options: How to execute the runs.
+        cpus: The CPUs of each run.
+        gpus: The GPUs of each run; a fraction lets several runs share one.
     """
 
     def __init__(self, address: str, directory: Path, options: Options, *, cpus: float = 1, gpus: float = 0) -> None:
@@ -42,8 +47,8 @@ class Ray:
         if self._address == "local" and not self._parallel():
             ray.shutdown()
             raise ValueError(f"a run needs {self._cpus:g} CPUs and {self._gpus:g} GPUs, and this machine has too few")
-        # Retries are the sweep's to decide. A process that has used a GPU ends with its run: an error may have broken
-        # the device for it, and the memory that it keeps is other runs'.
+        # The sweep decides about retries. A process that has used a GPU ends with its run: an error may have broken
+        # the device for it, and other runs need the memory that it keeps.
         task = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=0, max_calls=1 if self._gpus else 0)
         self._task = task(_attempt)
         return self
@@ -54,7 +59,7 @@ class Ray:
         ray.shutdown()
 
     def slots(self) -> int:
-        """Twice as many as fit, so that no worker waits for the next run; more when machines join."""
+        """Twice as many as fit, so that no worker waits for its next run; more when machines join."""
         return 2 * max(self._parallel(), 1)
 
     def submit(self, run: Run) -> None:
@@ -78,7 +83,7 @@ class Ray:
 
 
 def _check_reachable(address: str) -> None:
-    """Raises OSError where nobody answers at ``host:port``: Ray itself would try for minutes."""
+    """Raises OSError where nobody answers at ``host:port``, as Ray would try for minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host.rpartition("/")[2], int(port)), timeout=10).close()

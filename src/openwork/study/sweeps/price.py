@@ -1,4 +1,4 @@
-"""What a sweep would cost: its runs, the steps that are still to be done, and the time that they would take."""
+"""The price of a sweep: its runs, the steps that are left of them, and the time that those would take."""
 
 import time
 from collections import Counter
@@ -23,8 +23,13 @@ WARM_UP, MEASURED = 3, 20  # steps
 class Price:
     """The runs of one technique on one task.
 
-    states: how many are "finished", "diverged", "failed", "interrupted" or "new". steps: those still to be done.
-    step_ms: milliseconds of one, and ``source``, where that comes from; None where there is nothing to tell it from.
+    Args:
+        task: The task's title.
+        name: The runs' name.
+        states: How many runs are "finished", "diverged", "failed", "interrupted" or "new".
+        steps: The steps that are left.
+        step_ms: Milliseconds of one step; None where nothing tells them.
+        source: Where ``step_ms`` comes from.
     """
 
     task: str
@@ -36,7 +41,7 @@ class Price:
 
     @property
     def hours(self) -> float | None:
-        """Of training on one device, without evaluation."""
+        """Hours of training on one device, without evaluation; None without ``step_ms``."""
         return None if self.step_ms is None else self.steps * self.step_ms / 3.6e6
 
 
@@ -49,8 +54,14 @@ def prices(
 ) -> list[Price]:
     """The price of the runs, and of those that they start from, for each task and technique.
 
-    The time of a step is the median of the finished runs in ``directory`` of that task and technique; where there is
-    none, what ``measure`` says in milliseconds of the first run that is still to be trained. Nothing is written.
+    The time of a step is the median of the finished runs of that task and technique; without any, ``measure`` tells it.
+    Nothing is written.
+
+    Args:
+        runs: The runs of the sweep.
+        directory: The folder of run directories, which need not exist.
+        retry_failed: Count the steps of failed runs, too.
+        measure: The milliseconds of a step of a run; called for the first run that is still to be trained.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in with_prerequisites(runs):

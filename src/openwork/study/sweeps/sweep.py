@@ -1,8 +1,8 @@
 """A sweep: many runs, each executed once, whatever fails on the way.
 
-All that a sweep knows is in the run directories, so it needs no state of its own: a directory with ``result.json`` is
-done, one with ``failed.json`` has failed, and every other run is trained. Killed at any moment and started again, a
-sweep repeats no finished run and goes on with the interrupted ones.
+A sweep reads all that it knows from the run directories and keeps no state elsewhere: a directory with
+``result.json`` is done, one with ``failed.json`` has failed, and every other run is trained. Killed at any moment and
+started again, a sweep repeats no finished run and goes on with the interrupted ones.
 """
 
 import json
@@ -24,8 +24,8 @@ from openwork.study.runs.claim import ClaimedError
 from openwork.study.runs.execute import execute, refuse_old
 from openwork.study.runs.run import Run, with_prerequisites
 
-CRASHES = 3  # deaths of its process, without a further checkpoint, after which a run has failed
-CLAIMED_SECONDS = 2.0  # until a run that another process trains is looked at again
+CRASHES = 3  # a run has failed when its process has died so often without a further checkpoint
+CLAIMED_SECONDS = 2.0  # before trying a run again that another process trains
 
 State = Literal["finished", "diverged", "failed", "claimed", "crashed"]
 
@@ -34,8 +34,10 @@ State = Literal["finished", "diverged", "failed", "claimed", "crashed"]
 class Outcome:
     """How an attempt to execute a run ended.
 
-    claimed: another process is training it. crashed: the process died in it. result: of a finished or diverged run,
-    without layers. reason: of the other states, one sentence.
+    Args:
+        state: "claimed" means that another process is training the run, "crashed" that the process died in it.
+        result: The result of a finished or diverged run, without layers.
+        reason: One sentence for any other state.
     """
 
     state: State
@@ -45,7 +47,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Options:
-    """How to execute a run: what does not belong to its identity."""
+    """How to execute a run: the arguments of `execute` that are not part of its identity."""
 
     device: str = "cpu"
     compile: bool = False
@@ -67,7 +69,13 @@ class Engine(Protocol):
 
 
 class Here:
-    """Executes runs in this process, one at a time; ``progress`` is that of `execute`."""
+    """Executes runs in this process, one at a time.
+
+    Args:
+        directory: The folder of run directories.
+        options: How to execute the runs.
+        progress: As `execute` takes it.
+    """
 
     def __init__(self, directory: Path, options: Options, progress: Callable[[int], None] | None = None) -> None:
         self._directory, self._options, self._progress = directory, options, progress
@@ -90,7 +98,14 @@ class Here:
 
 @dataclass
 class Sweep:
-    """The state of a sweep: its runs by id, each after what it starts from, how they ended, which are submitted."""
+    """The state of a sweep.
+
+    Args:
+        directory: The folder of run directories.
+        runs: The runs by id, each after what it starts from.
+        outcomes: How runs ended, by id.
+        submitted: The ids of the runs that an engine has.
+    """
 
     directory: Path
     runs: dict[str, Run]
@@ -98,15 +113,15 @@ class Sweep:
     submitted: set[str] = field(default_factory=set)
 
     def count(self, state: State) -> int:
-        """How many runs ended so."""
+        """How many runs ended in ``state``."""
         return sum(outcome.state == state for outcome in self.outcomes.values())
 
     def running(self) -> list[str]:
-        """The submitted runs that have been begun."""
+        """The ids of the submitted runs that have begun."""
         return [id for id in self.submitted if (self.directory / id / "lock").exists()]
 
     def steps(self) -> tuple[int, int]:
-        """The optimizer steps that have been done, those of failed runs left out, and those that are to be done."""
+        """The optimizer steps that are done, without those of failed runs, and the steps that are left."""
         partial = {id: completed_steps(self.directory / id) for id in self.submitted}
         done = sum(o.result.step for o in self.outcomes.values() if o.result) + sum(partial.values())
         left = sum(run.steps - partial.get(id, 0) for id, run in self.runs.items() if id not in self.outcomes)
@@ -133,11 +148,19 @@ def sweep(
 ) -> Sweep:
     """Executes the runs and those that they start from, until each has finished, diverged or failed.
 
-    A run that raises has failed, and is not tried again without ``retry_failed``; nor is one whose process died
-    `CRASHES` times at one place. What starts from a run that failed or diverged has failed. A run that another
-    process is training is waited for. ``watch`` is called at the beginning and at least each few seconds.
-    Raises ValueError for a directory with runs from before format 2, whose ids were others.
-    Raises OSError where the disk is full, which is no run's fault: finished runs are kept, and a later call goes on.
+    A run that raises has failed, as has one whose process died `CRASHES` times at one place, and one that starts from a
+    run that failed or diverged. The sweep waits for a run that another process is training.
+
+    Args:
+        runs: The runs.
+        directory: The folder of run directories.
+        engine: Where to execute them.
+        retry_failed: Try the runs again that failed in an earlier sweep.
+        watch: Called at the beginning and at least every few seconds.
+
+    Raises:
+        ValueError: If the directory has runs from before format 2, which had other ids.
+        OSError: If the disk is full, which is no run's fault: finished runs are kept, and a later call goes on.
     """
     refuse_old(directory.glob("*"))
     state = Sweep(directory, {run.id: run for run in with_prerequisites(runs)})
@@ -198,9 +221,16 @@ def sweep(
 
 
 def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int], None] | None = None) -> Outcome:
-    """How executing the run in this process ended; a failure is recorded in ``failed.json`` of its directory.
+    """Executes the run in this process and returns how that ended; records a failure in its ``failed.json``.
 
-    Raises OSError where the disk is full.
+    Args:
+        run: The run.
+        directory: The folder of run directories.
+        options: How to execute it.
+        progress: As `execute` takes it.
+
+    Raises:
+        OSError: If the disk is full.
     """
     try:
         result = execute(
@@ -222,7 +252,7 @@ def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int
 
 
 def known_outcome(folder: Path) -> Outcome | None:
-    """What a run's directory says: finished, diverged or failed; None for a run that is still to be trained."""
+    """How a run ended, as its directory says: finished, diverged or failed; None for a run that is not done."""
     if (folder / "result.json").exists():
         return _ended(read_result(folder / "result.json", layers=False))
     failure = read_failure(folder)
@@ -230,13 +260,13 @@ def known_outcome(folder: Path) -> Outcome | None:
 
 
 def completed_steps(folder: Path) -> int:
-    """The steps after which an unfinished run would go on: those of its last checkpoint."""
+    """The steps of an unfinished run's last checkpoint, from which it would go on."""
     rows = read_metrics(folder)
     return int(rows[-1]["step"]) if rows else 0
 
 
 def _ended(result: Result) -> Outcome:
-    # A sweep remembers thousands of them, of which the layers would be nearly all.
+    # A sweep remembers thousands of results, and layers would be nearly all of their memory.
     return Outcome(result.status, replace(result, layers=()))
 
 

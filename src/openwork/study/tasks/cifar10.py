@@ -29,7 +29,8 @@ from openwork.study.tasks.classification import ImageClassification, channels_la
 class Cifar10(ImageClassification, ABC):
     """A network on CIFAR-10: 50,000 training and 10,000 test images.
 
-    jpeg: the copy that was compressed as JPEG, with loss; the title says so, beside every number.
+    Args:
+        jpeg: Read the copy that was compressed as JPEG, with loss; the title says so, beside every number.
     """
 
     jpeg: bool = field(default=False, kw_only=True)
@@ -50,8 +51,12 @@ class Cifar10(ImageClassification, ABC):
 class Cifar10Vgg(Cifar10):
     """The VGG-like network on whitened images, no augmentation; Adam, the rate as `ImageClassification` has it.
 
-    width: factor of all layer sizes. dropout: binary dropout. l2: coefficient of the sum of squared parameters in the
-    loss, but for random weights, which have a prior of their own.
+    Args:
+        batch_size: Images of a step.
+        peak_learning_rate: The learning rate before it falls.
+        width: Factor of all layer sizes.
+        dropout: Train with binary dropout.
+        l2: Coefficient in the loss of the sum of squared parameters; without random weights, which have a prior.
     """
 
     batch_size: int = 100
@@ -83,7 +88,13 @@ class Cifar10WideResNet(Cifar10):
     """A wide residual network on randomly cropped and mirrored images; SGD, Nesterov momentum 0.9.
 
     The learning rate falls to a fifth after 0.3, 0.6 and 0.8 of the steps: epochs 60, 120 and 160 of 200.
-    weight_decay: of all parameters but random weights, which have a prior of their own.
+
+    Args:
+        batch_size: Images of a step.
+        peak_learning_rate: The learning rate before it falls.
+        depth: Layers of the network.
+        width: Factor of its channels.
+        weight_decay: The decay of all parameters but random weights, which have a prior.
     """
 
     batch_size: int = 128
@@ -124,8 +135,14 @@ class Cifar10ResNet(Cifar10):
     """ImageNet's ResNet on images enlarged to 64x64, randomly cropped and mirrored; SGD, Nesterov momentum 0.9.
 
     The learning rate falls along half a cosine, after rising for the first 5 % of the steps: ImageNet's steps, which
-    leave the peak after three tenths of the training, are too early for the few epochs that CIFAR-10 is given.
-    weight_decay: of the weights of convolutions and ``fc``; decay_random: also of the means of random weights.
+    leave the peak after three tenths of the training, come too early in the few epochs that CIFAR-10 gets.
+
+    Args:
+        batch_size: Images of a step.
+        peak_learning_rate: The highest learning rate.
+        depth: Layers of the network.
+        weight_decay: The decay of the weights of convolutions and ``fc``.
+        decay_random: Decay the means of random weights, too.
     """
 
     batch_size: int = 256

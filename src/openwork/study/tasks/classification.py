@@ -1,4 +1,4 @@
-"""What the tasks that classify images have in common."""
+"""The base class of tasks that classify images, and what their optimizers share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -19,7 +19,14 @@ from openwork.study.tasks.task import Task
 
 @dataclass(frozen=True)
 class ImageClassification(Task, ABC):
-    """Adam (beta 0.9, 0.999); the learning rate stays for half of the steps, then falls to 0 on a straight line."""
+    """A task that classifies images, with Adam (beta 0.9, 0.999).
+
+    The learning rate stays at its peak for half of the steps, then falls to 0 on a straight line.
+
+    Args:
+        batch_size: Images of a step.
+        peak_learning_rate: The highest learning rate.
+    """
 
     batch_size: int = 100
     peak_learning_rate: float = 1e-3
@@ -90,9 +97,9 @@ def decayed(
     Args:
         model: The model.
         sparsifier: What makes it sparse, None for a dense one.
-        weight_decay: That of the decayed parameters.
+        weight_decay: The decay of those parameters.
         among: Which parameters are decayed.
-        means: Also the means of random weights, which otherwise have the decay of their technique alone.
+        means: Decay the means of random weights, too; otherwise only their technique decays them.
     """
     if sparsifier is None:
         return parameter_groups(model, weight_decay, decayed=among, spared=())

@@ -29,14 +29,30 @@ EPOCHS = STEPS * BATCH / imagenet.IMAGES  # 102.3
 class ImageNetResNet(Task):
     """SGD with Nesterov momentum 0.9, on one device or many; on a GPU layers compute in bfloat16, else in float32.
 
-    source: a folder, relative to OPENWORK_DATA, or a name on the hub; see `image_records`.
-    batch_size: images of an optimizer step. part_size: images that go through the network, and its norms, at once: a
-        step's batch is divided into parts of this size, which any number of processes share. The paper's is 128.
-    rate: the learning rate for a batch of 256, scaled with batch_size. Over ``epochs`` it rises for ``warm_up`` epochs
-        on a straight line from 0, or not at all where that is 0, and falls to a tenth at each of the ``milestones``. A
-        run of fewer steps has the same shape in fewer epochs.
-    weight_decay: of the weights of convolutions and ``fc``, not of norms and biases. decay_random: also of the means of
-        random weights, as the paper has it for variational dropout; L0 has a weight decay of its own.
+    Over ``epochs`` the learning rate rises for ``warm_up`` epochs on a straight line from 0 and falls to a tenth at
+    each of the ``milestones``. A run of fewer steps has the same shape in fewer epochs.
+
+    Args:
+        source: A folder, relative to OPENWORK_DATA, or a name on the hub; see `image_records`.
+        validation: The split to evaluate on.
+        depth: Layers of the network.
+        width: Factor of its channels.
+        classes: How many classes the images have.
+        size: Height and width of the images that the network sees.
+        batch_size: Images of an optimizer step.
+        part_size: Images that go through the network, and its norms, at once: a step's batch is divided into parts of
+            this size, which any number of processes share. The paper's is 128.
+        rate: The learning rate for a batch of 256, scaled with batch_size.
+        epochs: The length of the schedule, in epochs.
+        warm_up: Epochs of the rise; 0 is none.
+        milestones: Epochs after which the rate falls.
+        weight_decay: The decay of the weights of convolutions and ``fc``, not of norms and biases.
+        decay_random: Decay the means of random weights, too, as the paper has it for variational dropout; L0 has its
+            own weight decay.
+        label_smoothing: The smoothing of the labels, in [0, 1).
+
+    Raises:
+        ValueError: If batch_size is no multiple of part_size, or a value is out of its range.
     """
 
     source: str = imagenet.HUB_NAME
@@ -81,7 +97,7 @@ class ImageNetResNet(Task):
         return channels_last(ResNet(self.depth, self.width, self.classes))
 
     def weights_from(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict of torchvision's or Hugging Face's ResNet under the names of `model`'s."""
+        """A state dict of torchvision's or Hugging Face's ResNet, with the names of `model`."""
         return from_hugging_face(state)
 
     def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
@@ -100,7 +116,8 @@ class ImageNetResNet(Task):
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Parts]:
         """Randomly cropped images in parts, in an order drawn for each epoch from the seed; see `training_batches`.
 
-        Raises ValueError where the parts of a batch cannot be shared equally among the processes.
+        Raises:
+            ValueError: If the processes cannot share the parts of a batch equally.
         """
         count, processes = self.batch_size // self.part_size, world_size()
         if count % processes:
@@ -137,12 +154,17 @@ class ImageNetResNet(Task):
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        """Over all validation images in evaluation mode, each counted once whatever the number of processes.
+        """Metrics over all validation images in evaluation mode, each counted once by however many processes.
 
-        accuracy and top5: the fraction of images whose label is the first, or among the first five, 0-1; loss: mean
-        cross-entropy in nats, without smoothing, of the readable images; unreadable: how many could not be decoded,
-        which count as wrong; images: how many there are. Needs no training images. Raises ValueError where images
-        were lost or counted twice.
+        Needs no training images.
+
+        Returns:
+            accuracy and top5: the fraction of images whose label is the first, or among the first five, 0-1; loss: mean
+            cross-entropy in nats, without smoothing, of the readable images; unreadable: how many could not be decoded,
+            which count as wrong; images: how many there are.
+
+        Raises:
+            ValueError: If images were lost or counted twice.
         """
         training = model.training
         model.eval()
@@ -168,16 +190,23 @@ class ImageNetResNet(Task):
         }
 
     def with_images(self, source: str) -> Self:
-        """The task with the images of another source. Raises ValueError as `check_same_classes` does."""
+        """The task with the images of another source.
+
+        Raises:
+            ValueError: As `check_same_classes` does.
+        """
         other = replace(self, source=source)
         self.check_same_classes(other)
         return other
 
     def check_same_classes(self, other: "ImageNetResNet") -> None:
-        """Raises ValueError where the other task's validation images name other classes than this one's.
+        """Checks that the other task's validation images name the same classes as this one's.
 
-        Only where this one's are in a folder, in the same form: the hub calls "tench, Tinca tinca" what is the folder
-        n01440764. Nothing is downloaded for it.
+        Does so only if this task's images are in a folder, and name classes in the same form: the hub's "tench, Tinca
+        tinca" is the folder n01440764. Downloads nothing for this task's images.
+
+        Raises:
+            ValueError: If a class differs.
         """
         try:
             mine = open_records(imagenet.local_folder(self.source), self.validation)

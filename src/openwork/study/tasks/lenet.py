@@ -63,7 +63,10 @@ class MnistLeNet5Caffe(MnistLeNet300100):
 class ImagesLeNet300100(ImageClassification):
     """LeNet-300-100 on your own images of one size: as many inputs and classes as they have.
 
-    source: a folder of parquet files with the Hugging Face image schema, splits "train" and "test", or a hub name.
+    Args:
+        batch_size: Images of a step.
+        peak_learning_rate: The highest learning rate.
+        source: A folder of parquet files with the Hugging Face image schema, splits "train" and "test", or a hub name.
     """
 
     source: str = field(kw_only=True)

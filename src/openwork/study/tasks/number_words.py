@@ -31,11 +31,11 @@ class NumberWords(Translation):
     title = "Transformer, number words"
 
     def vocabulary(self) -> Vocabulary:
-        """96 pieces."""
+        """A vocabulary of 96 pieces."""
         return _vocabulary()
 
     def packed(self) -> Packed:
-        """Rows in memory."""
+        """The training data as rows in memory."""
         return _packed(self.length)
 
     def pairs(self, split: str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What a benchmark has to provide."""
+"""What a benchmark provides."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parts:
-    """A batch in ``count`` equal parts, whose losses are averaged; this process has those from number ``first`` on.
+    """A batch in equal parts, whose losses are averaged, and of which this process has some.
 
     A task whose batches are parts trains on any number of processes, and on few devices by accumulating gradients,
     always with the same result up to rounding: norms see one part at a time, and noise belongs to a part.
+
+    Args:
+        batches: This process's parts, each as `Task.loss` takes it.
+        first: The number of the first of them in the batch.
+        count: How many parts the batch has in all processes.
     """
 
     batches: Sequence[Any]
@@ -32,8 +37,8 @@ class Parts:
 class Task(ABC):
     """A benchmark as a frozen dataclass: its fields are part of a run's identity.
 
-    A subclass provides the abstract methods and `metric`. The other methods are abilities that a task may have; where
-    it has not, they refuse with the reason.
+    A subclass provides the abstract methods and `metric`. The other methods are abilities that a task may have; a task
+    without one refuses with the reason.
     """
 
     @property
@@ -43,10 +48,10 @@ class Task(ABC):
 
     @property
     def metric(self) -> Metric:
-        """What its models are judged by: a value that `evaluate` returns, or `test` where the task has one.
+        """What the task's models are judged by: a value that `evaluate` returns, or `test` where the task has one.
 
         Raises:
-            ValueError: Where the task does not declare it.
+            ValueError: If the task does not declare it.
         """
         raise ValueError(
             f"{type(self).__name__} does not declare what its models are judged by; set `metric = ACCURACY`, or a "
@@ -73,9 +78,12 @@ class Task(ABC):
 
     @abstractmethod
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Any]:
-        """Endless training batches from step ``start`` on; the same ones for the same seed, whatever ``start``.
+        """Endless training batches, each as `loss` takes it, or `Parts` of it.
 
-        Each is what `loss` takes, or `Parts` of it.
+        Args:
+            seed: Decides the batches.
+            start: The step of the first batch; each step has the same batch whatever the start.
+            device: Where the batches go.
         """
 
     @abstractmethod
@@ -93,25 +101,25 @@ class Task(ABC):
     def test(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """Metrics of a trained model; by default those of `evaluate`.
 
-        A task has its own where the full measure takes too long while training, or training is to be watched on other
+        A task defines its own where the full measure takes too long during training, or training is watched on other
         data.
         """
         return self.evaluate(model, device)
 
     @property
     def metrics_note(self) -> str:
-        """What the figures of `test` are, in a line to print below them; empty where their names say it."""
+        """A line to print below the figures of `test` that says what they are; empty where their names say it."""
         return ""
 
     def weights_from(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict of others under the names of `model`'s; by default as it is."""
+        """Another program's state dict, with the names of `model`; by default as it is."""
         return state
 
     def with_images(self, source: str) -> Self:
         """The task with the images of another source.
 
         Raises:
-            ValueError: Where the task has only its own, or can tell that the others are of other classes.
+            ValueError: If the task has only its own images, or can tell that the others show other classes.
         """
         raise ValueError(f"--data is for tasks with a source, and {self.title} has no other images; leave --data out")
 
@@ -119,7 +127,7 @@ class Task(ABC):
         """The task with the vocabulary of a file.
 
         Raises:
-            ValueError: Where the task has none, or makes its own.
+            ValueError: If the task has no vocabulary, or makes its own.
         """
         raise ValueError(f"--vocabulary is for a run on text files; {self.title} always makes its own, so leave it out")
 
@@ -127,7 +135,7 @@ class Task(ABC):
         """The task as one that translates sentences.
 
         Raises:
-            ValueError: Where it does not translate.
+            ValueError: If it does not translate.
         """
         raise ValueError(f"{self.title} does not translate; give a run of a task that does")
 
@@ -136,10 +144,13 @@ _CHECKED: set[type[Task]] = set()
 
 
 def check_metric(task: Task, device: torch.device) -> None:
-    """Raises ValueError unless the task declares its metric and `Task.evaluate` returns it.
+    """Checks that the task declares its metric and that `Task.evaluate` returns it.
 
-    Evaluates a new model, once for each class of tasks in a process; random numbers stay as they were. Where a task has
-    a `Task.test` of its own, that is too slow for it, and `final_metrics` checks at the end.
+    Evaluates a new model, once for each class of tasks in a process; random numbers stay as they were. A task's own
+    `Task.test` would be too slow for this, so `final_metrics` checks it at the end.
+
+    Raises:
+        ValueError: If the task declares no metric, or its `Task.evaluate` does not return that.
     """
     metric = task.metric
     if not isinstance(metric, Metric):
@@ -155,7 +166,7 @@ def final_metrics(task: Task, model: nn.Module, device: torch.device) -> dict[st
     """Metrics of a trained model, as `Task.test` measures them.
 
     Raises:
-        ValueError: Where the task's metric is not among them.
+        ValueError: If the task's metric is not among them.
     """
     found = task.test(model, device)
     _check(task, found, "test")

@@ -33,9 +33,15 @@ class Translation(Task, ABC):
     """A Transformer that translates; Adam (beta 0.9, 0.997, epsilon 1e-9).
 
     The learning rate rises on a straight line during the fraction ``warmup`` of the steps and falls with the square
-    root of the step from then on. rows: of a step, each of ``length`` tokens of both sides, several sentences in one.
-    residual_dropout, attention_dropout, hidden_dropout, split_heads: as the model has them.
-    label_smoothing: the probability that the target gives to all other tokens.
+    root of the step from then on.
+
+    Args:
+        rows: Rows of a step; each holds several sentences.
+        length: Tokens of a row, on both sides.
+        peak_learning_rate: The learning rate at the end of the warm-up.
+        warmup: The fraction of the steps during which the rate rises.
+        width: As `Transformer` has it, like ``hidden``, ``heads``, ``layers``, the three dropouts and ``split_heads``.
+        label_smoothing: The probability that the target gives to all other tokens.
     """
 
     rows: int = 64
@@ -61,12 +67,12 @@ class Translation(Task, ABC):
 
     @property
     def target_language(self) -> str:
-        """Of the translations, whose rules tokenise them for the paper's BLEU."""
+        """The language of the translations, whose rules tokenise them for the paper's BLEU."""
         return "de"
 
     @abstractmethod
     def vocabulary(self) -> Vocabulary:
-        """Of both languages."""
+        """The vocabulary of both languages."""
 
     @abstractmethod
     def packed(self) -> Packed:
@@ -105,7 +111,7 @@ class Translation(Task, ABC):
         return self.peak_learning_rate * math.sqrt(self.warmup / progress) if progress else self.peak_learning_rate
 
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[TokenBatch | Parts]:
-        """Endless packed rows; of several processes each has its share of them, a part of the batch."""
+        """Endless packed rows; each of several processes has its share of them, a part of the batch."""
         own, count = rank(), world_size()
         shares = packed_batches(self.packed(), self.rows, seed=seed, start=start, device=device, rank=own, ranks=count)
         return shares if count == 1 else (Parts([share], own, count) for share in shares)
@@ -163,8 +169,18 @@ class Translation(Task, ABC):
     ) -> list[str]:
         """A translation of each sentence, in order, by beam search; "" of "".
 
-        At most 100 ids longer than the source. On a GPU weights are bfloat16.
-        Raises ValueError where the model was trained with another vocabulary.
+        A translation is at most 100 ids longer than its source. On a GPU weights are bfloat16.
+
+        Args:
+            model: A Transformer of this task's vocabulary.
+            sentences: The sentences, in the source language.
+            device: Where the model is.
+            beam: How many partial translations to follow at once.
+            alpha: Strength of the length penalty, at least 0.
+            batch_size: How many sentences to translate at once.
+
+        Raises:
+            ValueError: If the model was trained with another vocabulary.
         """
         assert isinstance(model, Transformer)
         vocabulary = self.vocabulary()
@@ -205,14 +221,23 @@ class Translation(Task, ABC):
 
 
 def smoothed_entropy(smoothing: float, others: int) -> float:
-    """The entropy in nats of a label with ``smoothing`` spread over ``others`` tokens: a loss cannot be lower."""
+    """The entropy in nats of a smoothed label, below which no loss can fall.
+
+    Args:
+        smoothing: The probability that the label spreads over other tokens, in [0, 1).
+        others: How many other tokens there are.
+    """
     if not smoothing:
         return 0.0
     return -(1 - smoothing) * math.log(1 - smoothing) - smoothing * math.log(smoothing / others)
 
 
 def check_vocabulary(model: nn.Module, vocabulary: Vocabulary) -> None:
-    """Raises ValueError where the model was trained with another vocabulary, which would give nonsense."""
+    """Checks that the model was trained with this vocabulary, as any other gives nonsense.
+
+    Raises:
+        ValueError: If it was trained with another one.
+    """
     embedding = model.get_submodule("embedding")
     assert isinstance(embedding, nn.Embedding)
     known, size = int(model.get_buffer("fingerprint")), embedding.num_embeddings

@@ -27,11 +27,18 @@ _HELD_OUT_SPLITS = {
 class TextTranslation(Translation):
     """A Transformer on text named as `openwork.study.data.text` says.
 
-    training: sources to train on, all together. development: one whose next tokens are predicted while training goes
-    on. testing: one that is translated at the end. Sentences of these two are left out of the training data.
-    vocabulary_file: a sentencepiece model or a .subwords file in the folder of data sets; "" makes a vocabulary of
-    ``vocabulary_size`` ids from the training data.
-    Raises ValueError for a training source that is held out, and for newstest2013 and newstest2014 among them.
+    Sentences of ``development`` and ``testing`` are left out of the training data.
+
+    Args:
+        training: The sources to train on, all together.
+        development: The source whose next tokens the model predicts during training.
+        testing: The source that the model translates at the end.
+        languages: Of the source and of the translation.
+        vocabulary_size: Ids of the vocabulary that is made from the training data.
+        vocabulary_file: A sentencepiece model or a .subwords file in the folder of data sets; "" makes a vocabulary.
+
+    Raises:
+        ValueError: If there is no training source, one of them is held out, or one is newstest2013 or newstest2014.
     """
 
     training: Sources = field(kw_only=True)
@@ -61,7 +68,7 @@ class TextTranslation(Translation):
         return self.languages[1]
 
     def vocabulary(self) -> Vocabulary:
-        """Of the file, or made from the training data."""
+        """The vocabulary of the file, or one made from the training data."""
         return _vocabulary(self.training, self.languages, self.vocabulary_size, self.vocabulary_file)
 
     def with_vocabulary(self, file: str) -> Self:
@@ -69,13 +76,21 @@ class TextTranslation(Translation):
         return replace(self, vocabulary_file=file)
 
     def packed(self) -> Packed:
-        """Memory-mapped rows. Raises ValueError where there is no pair to judge the model by, before it is trained."""
+        """Memory-mapped rows of the training data.
+
+        Raises:
+            ValueError: If there is no pair to judge the model by, before it is trained.
+        """
         for split in ("dev", "test"):
             self.pairs(split)
         return _packed(self)
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
-        """Every line of "dev" or "test". Raises ValueError where there is none."""
+        """Every line of "dev" or "test".
+
+        Raises:
+            ValueError: If there is none.
+        """
         return _held_out({"dev": self.development, "test": self.testing}[split], self.languages)
 
 

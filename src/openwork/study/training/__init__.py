@@ -1,1 +1,1 @@
-"""The training loop and its checkpoints; knows no technique by name."""
+"""The training loop, which knows no technique by name."""

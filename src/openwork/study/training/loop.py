@@ -26,9 +26,22 @@ def train(
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """Trains from step ``start`` to ``steps``; yields (completed steps, mean losses since the last yield).
 
-    It yields each ``every`` steps and at the end. Nothing happens between two yields but training, so the caller may
-    evaluate, save and time as it likes. ``progress`` is called with the number of completed steps after each.
-    Raises ValueError for several processes and a task whose batches have no parts.
+    Nothing happens between two yields but training, so the caller may evaluate, save and time as it likes.
+
+    Args:
+        task: The benchmark, for batches and learning rates.
+        model: The model that ``objective`` runs.
+        optimizer: The optimizer of its parameters.
+        objective: The loss and penalty of a batch.
+        steps: The step to end at.
+        seed: The seed of the batches, and of the noise of their parts.
+        start: The completed steps to begin from.
+        every: Yield after so many steps, and at the end.
+        device: Where the model is.
+        progress: Called with the number of completed steps after each step.
+
+    Raises:
+        ValueError: If there are several processes, and the task's batches have no parts.
     """
     model.train()
     totals = torch.zeros(2, device=device)

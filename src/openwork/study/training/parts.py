@@ -1,7 +1,7 @@
-"""Gradients of a batch in parts: by several processes, or by one that accumulates; both give what one big device would.
+"""Gradients of a batch in parts, by several processes or by one that accumulates; both match one big device.
 
 Gradients are summed over all parts, wherever they were computed. Running averages of batch norms move by the mean over
-the parts, and noise is drawn for each part, so that the number of processes changes rounding alone.
+the parts, and noise is drawn for each part, so that the number of processes changes only rounding.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,18 @@ Objective = Callable[[Any], tuple[Tensor, Tensor]]
 def backward_in_parts(
     objective: Objective, model: nn.Module, parts: Parts, *, seed: int, step: int
 ) -> tuple[Tensor, Tensor]:
-    """The shares of this process in loss and penalty; the parameters' ``grad`` has the sum over all processes."""
+    """Sets the parameters' ``grad`` to the sum over all processes; returns this process's shares of loss and penalty.
+
+    Args:
+        objective: The loss and penalty of one part.
+        model: The model that ``objective`` runs.
+        parts: This process's parts of the batch.
+        seed: The run's seed, for the noise of each part.
+        step: The step, for the same.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if len(parts.batches) > 1:
-        # Sums of our own: else a parameter's first gradient is memory of a CUDA graph, which the next part overwrites.
+        # Allocated here: else a parameter's first gradient is memory of a CUDA graph, which the next part overwrites.
         for parameter in parameters:
             parameter.grad = torch.empty_like(parameter)
         torch._foreach_zero_([parameter.grad for parameter in parameters if parameter.grad is not None])
