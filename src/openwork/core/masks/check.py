@@ -93,7 +93,7 @@ def check_counts(
         if not 0 <= keep[place] - kept[place] < groups[place] + number:
             raise RuntimeError(
                 f"{names[place]} was to keep {keep[place]} of its {scores[place].numel()} weights and keeps "
-                f"{kept[place]}; the schedule, the allocation or the pattern must be wrong, check those of your own"
+                f"{kept[place]}; the schedule, the allocation or the pattern must be wrong, check those that you wrote"
             )
 
 

@@ -70,7 +70,11 @@ class Sparsity(Criterion):
         allocation: Allocation,
         groups: Mapping[str, int],
     ) -> dict[str, int]:
-        """The allocation's counts. Raises ValueError where the schedule leaves [0, 1)."""
+        """The allocation's counts.
+
+        Raises:
+            ValueError: If the schedule's value is outside [0, 1).
+        """
         if not 0 <= value < 1:
             raise ValueError(f"sparsity must be in [0, 1), got {value}; check the schedule {schedule}")
         return allocation(scores, value, schedule.final, groups)

@@ -98,7 +98,7 @@ class Masking(Mechanism):
         """Raises ValueError for an eps of 0."""
         if any(group.get("eps") == 0 for group in optimizer.param_groups):
             raise ValueError(
-                f"{type(optimizer).__name__} has eps=0 and would make 0 / 0 = NaN of every masked weight, whose "
+                f"{type(optimizer).__name__} has eps=0 and would turn every masked weight into 0 / 0 = NaN, since its "
                 "gradient and state are zero; pass an eps such as 1e-8"
             )
 
