@@ -64,10 +64,17 @@ class Evidence:
             ``optimizer.step()``, so that whoever clips or reads them before sees dense ones.
         inputs: Whether `input` is called with the inputs of the calibration.
 
+    Raises:
+        ValueError: For another word in ``gradients``.
+
     """
 
     gradients: Literal["never", "at updates", "every step"] = "never"
     inputs: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gradients not in ("never", "at updates", "every step"):
+            raise ValueError(f"gradients must be 'never', 'at updates' or 'every step', got {self.gradients!r}")
 
     def begin(self, weight: Tensor) -> Kept:
         """What is kept from the beginning, part of the sparsifier's state; by default nothing.
@@ -86,6 +93,7 @@ class Evidence:
             weight: The values, with the hidden ones.
             gradient: That of the masked weights, also where they are masked: accumulated over the step's batches,
                 averaged over the processes and unscaled, of the weight's shape. Zero where there was none.
+                Like ``weight`` it is the host's: not to be changed, and cloned to be kept.
 
         """
         kept["gradient"] = gradient.clone()
