@@ -21,7 +21,7 @@ class Run:
     zeros has no technique.
     variant: what its experiment calls this way of using the technique, such as "extended"; its name has it.
 
-    Raises ValueError for steps below 1, an origin of another kind, and a technique beside kept zeros.
+    Raises ValueError for a field of another kind, steps below 1, and a technique beside kept zeros.
     """
 
     task: Task
@@ -33,6 +33,18 @@ class Run:
     variant: str = ""
 
     def __post_init__(self) -> None:
+        for name, kind, example in (
+            ("task", Task, "an instance of Task"),
+            ("technique", Technique | None, "an instance of a technique, or None"),
+            ("steps", int, "a whole number"),
+            ("seed", int, "a whole number"),
+            ("variant", str, "text"),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"a run's {name} must be {example}, got {value!r}")
+        if not callable(self.select):
+            raise ValueError(f"a run's select must be a selection such as matching('fc*'), got {self.select!r}")
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.origin is None:

@@ -28,11 +28,11 @@ def train(
 
     It yields each ``every`` steps and at the end. Nothing happens between two yields but training, so the caller may
     evaluate, save and time as it likes. ``progress`` is called with the number of completed steps after each.
-    Raises ValueError for several processes and a task whose batches have no parts.
+    Raises ValueError for several processes and a task whose batches have no parts, and where the batches end early.
     """
     model.train()
     totals = torch.zeros(2, device=device)
-    counted = 0
+    counted, done = 0, start
     for step, batch in zip(range(start, steps), task.batches(seed, start, device), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = task.learning_rate(step / steps)
@@ -46,7 +46,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         totals += torch.stack([loss.detach(), penalty.detach()])
-        counted += 1
+        counted, done = counted + 1, step + 1
         if progress:
             progress(step + 1)
         if (step + 1) % every == 0 or step + 1 == steps:
@@ -55,3 +55,7 @@ def train(
             totals.zero_()
             counted = 0
             yield step + 1, {"train_loss": mean_loss, "penalty": mean_penalty}
+    if done < steps:
+        raise ValueError(
+            f"the batches of {task.title} end after {done} of {steps} steps; make them endless, as Task.batches says"
+        )
