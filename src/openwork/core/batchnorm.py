@@ -15,7 +15,8 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> int:
 
     Each batch is passed as ``model(batch)``; the new statistics are the plain means over the batches. Weights, momenta
     and training flags stay; dropout and other layers act as in evaluation. Raises ValueError where the model has no
-    BatchNorm that keeps statistics or there is no batch. Whatever raises, the model is as it was.
+    BatchNorm that keeps statistics or there is no batch, or where they are not finite. Whatever raises, the model is as
+    it was.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
@@ -36,6 +37,10 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> int:
             used += 1
         if used == 0:
             raise ValueError("there is no batch to take statistics from; pass at least one batch of inputs")
+        for name, norm in model.named_modules():
+            means = (norm.running_mean, norm.running_var) if isinstance(norm, _BatchNorm) else ()
+            if any(mean is not None and not mean.isfinite().all() for mean in means):
+                raise ValueError(f"the batches make the statistics of {name} NaN or infinite; check their inputs")
     except BaseException:
         restore()
         raise

@@ -54,7 +54,7 @@ def prune(
         The sparsity and the metrics.
 
     Raises:
-        TypeError: If ``technique`` is no mask technique.
+        TypeError: If ``technique`` is no mask technique, and where ``evaluate`` returns no number.
         ValueError: For a schedule that prunes later. Whatever raises, also in ``evaluate`` or ``batches``, selected
             weights, buffers and training flags are as they were.
 
@@ -68,6 +68,8 @@ def prune(
     restore, values = snapshot(model), [weight.detach().clone() for weight in weights]
     try:
         before = evaluate(model)
+        if not hasattr(before, "__float__"):
+            raise TypeError(f"evaluate must return one number, got {before!r}")
         sparsifier = sparsify(model, technique, select=select, seed=seed, calibrate=calibrate)
         sparsity = sparsifier.sparsity()
         sparsifier.finalize()
