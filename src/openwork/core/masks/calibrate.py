@@ -10,7 +10,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from openwork.core.masks.evidence import Evidence
 from openwork.core.masks.inputs import rows
-from openwork.core.masks.listening import dense
+from openwork.core.masks.listening import dense, show
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.mechanism import Calibrate
 from openwork.core.optimizers import parameter_ids
@@ -51,7 +51,7 @@ def gather(evidence: Evidence, weights: Sequence[MaskedWeight], model: nn.Module
                     weight.evidence[name] = _averaged(weight.evidence[name])
                 weight.lasting = frozenset(weight.evidence)
             for weight in weights if evidence.gradients != "never" else ():
-                evidence.gradient(weight.evidence, weight.values(), _averaged(dense(weight.parameter)))
+                show(evidence, weight, _averaged(dense(weight.parameter)))
     finally:
         for hook in hooks:
             hook.remove()

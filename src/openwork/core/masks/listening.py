@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from openwork.core.masks.check import unchanged
+from openwork.core.masks.evidence import Evidence
 from openwork.core.masks.inputs import observable
 from openwork.core.masks.weight import MaskedWeight, remember
 from openwork.core.mechanism import Calibrate
@@ -69,7 +71,17 @@ class Listening:
         gradient = dense(weight.parameter)
         if scale is not None:
             gradient = shard_like(local(gradient) / scale, gradient)
-        self.technique.evidence.gradient(weight.evidence, weight.values(), gradient)
+        show(self.technique.evidence, weight, gradient)
+
+
+def show(evidence: Evidence, weight: MaskedWeight, gradient: Tensor) -> None:
+    """Shows a gradient to the evidence of a weight, which may look at it but not write to it."""
+    kept, values = weight.evidence, weight.values()
+    with unchanged(f"{type(evidence).__name__}.gradient", {weight.name: values, f"{weight.name}.grad": gradient}):
+        evidence.gradient(kept, values, gradient)
+    for name, value in kept.items():
+        if value is gradient or value is values:  # the host writes to both after this
+            kept[name] = value.clone()
 
 
 def dense(parameter: Tensor) -> Tensor:
@@ -90,6 +102,7 @@ def check_calibration(technique: MaskTechnique, weights: Sequence[MaskedWeight],
 
     Raises:
         ValueError: If a calibration is missing, is not used, or cannot show the inputs or gradients of a weight.
+        TypeError: If the calibration is no function.
     """
     evidence, name = technique.evidence, type(technique).__name__
     gradients = evidence.gradients != "never"
@@ -105,6 +118,11 @@ def check_calibration(technique: MaskTechnique, weights: Sequence[MaskedWeight],
                 "calibrate=lambda model: loss(model).backward(), or prune later, as with at=1"
             )
         return
+    if not callable(calibrate):
+        raise TypeError(
+            f"calibrate must be a function that runs batches through its model, got a {type(calibrate).__name__}; "
+            "pass calibrate=lambda model: model(batch)"
+        )
     if not (evidence.inputs or gradients):
         raise ValueError(f"{name} looks at the weights alone; leave out calibrate={calibrate!r}")
     if evidence.gradients == "at updates" and not evidence.inputs and not technique.schedule.due(0):

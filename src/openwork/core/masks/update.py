@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from openwork.core.layout import output_first
-from openwork.core.masks.check import check_counts, check_masks, check_scores, check_solution, check_whole_groups
+from openwork.core.masks.check import (
+    check_counts,
+    check_masks,
+    check_scores,
+    check_solution,
+    check_whole_groups,
+    unchanged,
+)
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import View
 from openwork.core.masks.patterns import Unstructured
@@ -58,14 +65,11 @@ def choose(
     Raises:
         DivergedError: If scores are NaN.
         RuntimeError: If a mask misses its count.
-        TypeError: If scores have another shape or sharding than the weight.
-        ValueError: If ``exchange`` is outside [0, 1].
+        TypeError: If scores are no real tensor of the weight's shape and sharding.
     """
-    if exchange is not None and not 0 <= exchange <= 1:
-        raise ValueError(f"{type(technique).__name__}.exchange must return a fraction in [0, 1], got {exchange}")
     remember(weights)
     views = [weight.view(step=step, seed=seed) for weight in weights]
-    scores = [ordered(technique, *pair, technique.scores(pair[1])) for pair in zip(weights, views, strict=True)]
+    scores = [ordered(technique, *pair, "scores") for pair in zip(weights, views, strict=True)]
     names = [weight.name for weight in weights]
     keep = count(technique, weights, dict(zip(names, scores, strict=True)), step)
     if technique.solves:
@@ -94,25 +98,25 @@ def choose(
     ]
 
 
-def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, found: Tensor) -> Tensor:
-    """The technique's scores as allocation and pattern rank them.
+def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, method: str) -> Tensor:
+    """What the technique's ``method``, scores or growth, returns, as allocation and pattern rank it."""
+    with unchanged(f"{type(technique).__name__}.{method}", {f"view.weight of {weight.name}": view.weight}):
+        found = getattr(technique, method)(view)
+    return ranked(technique, weight, view, found, method)
 
-    Args:
-        technique: The technique, with its pattern.
-        weight: The weight; where it may never be kept, the scores become -inf.
-        view: What the technique saw.
-        found: The scores that the technique returned.
 
-    Raises:
-        TypeError: If the scores have another shape or sharding than the weight.
-        ValueError: If the pattern needs whole tensors, and the weight is sharded.
-    """
-    if shards_of(found) != shards_of(view.weight) or found.shape != view.weight.shape:
+def ranked(technique: MaskTechnique, weight: MaskedWeight, view: View, found: object, method: str) -> Tensor:
+    """Scores as allocation and pattern rank them."""
+    if not isinstance(found, Tensor) or _unlike(found, view.weight):
+        what = f"a {type(found).__name__}"
+        if isinstance(found, Tensor):
+            kind = f" of {found.dtype}, {found.layout}, on {found.device}," if _strange(found) else ""
+            what += f"{kind} of shape {tuple(found.shape)}"
         raise TypeError(
             f"{type(technique).__name__} must return scores of the shape {tuple(view.weight.shape)}, sharded like the "
-            f"weight it got, and returned a {type(found).__name__} of shape {tuple(found.shape)} for {weight.name}; "
-            "compute them from the weight itself"
+            f"weight it got, and returned {what} for {weight.name}; compute {method} from the weight itself"
         )
+    found = found if found.is_floating_point() else found.float()
     if weight.allowed is not None:
         found = torch.where(shard_like(weight.allowed.to(found.device), view.weight), found, -math.inf)
     if technique.pattern != Unstructured():
@@ -125,6 +129,16 @@ def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, found: T
     return found
 
 
+def _unlike(found: Tensor, weight: Tensor) -> bool:
+    """Whether these cannot be scores of the weight."""
+    return _strange(found) or shards_of(found) != shards_of(weight) or found.shape != weight.shape
+
+
+def _strange(found: Tensor) -> bool:
+    """Whether these are no real numbers that can be ranked."""
+    return found.is_complex() or found.is_meta or found.layout != torch.strided
+
+
 def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: int) -> None:
     """Checks the counts of the schedule's end before training begins.
 
@@ -134,11 +148,13 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
     remember(weights)
     views = [weight.view(step=0, seed=seed) for weight in weights]
     silent = technique.evidence.gradients == "never" and not technique.evidence.inputs
-    # Magnitudes stand in for scores that need evidence, which is not there yet.
-    found = [technique.scores(view) if silent else view.weight.abs() for view in views]
     scores = {
-        weight.name: ordered(technique, weight, view, score)
-        for weight, view, score in zip(weights, views, found, strict=True)
+        # Magnitudes stand in for scores that need evidence, which is not there yet. The first call gets a copy, so that
+        # the model is as it was where a technique is refused that writes to its view.
+        weight.name: ordered(technique, weight, replace(view, weight=view.weight.clone()), "scores")
+        if silent
+        else ranked(technique, weight, view, view.weight.abs(), "scores")
+        for weight, view in zip(weights, views, strict=True)
     }
     keep = count(technique, weights, scores)
     for weight in weights if technique.regrows else ():
@@ -184,7 +200,7 @@ def _exchanged(
     mask = view.mask if technique.pattern == Unstructured() else output_first(view.mask, view.source.sites[0].module)
     survivors = keep - math.floor(exchange * keep + 1e-6)  # 0.29 * 100 is 28.999999999999996 in binary
     stay = _exact(technique, view, torch.where(mask, scores, -math.inf), survivors, "survivors")
-    growth = ordered(technique, weight, view, technique.growth(view))
+    growth = ordered(technique, weight, view, "growth")
     check_scores([weight.name], [scores], [stay])
     # Gradients that overflow must not tie with those that stay.
     return torch.where(stay, math.inf, growth.clamp(max=torch.finfo(growth.dtype).max))
@@ -195,9 +211,9 @@ def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: in
         keep = min(keep, *count_each([weight.allowed], [view.weight]))
     ties = seeded_generator(view.seed, view.step, f"{weight.name}/ties")
     # A solver may work in place, and what it found may be refused.
-    mask, values = technique.solve(replace(view, weight=view.weight.clone()), keep, ties)
-    check_solution(type(technique).__name__, weight, view.weight, mask, values, keep)
-    return Chosen(local(mask), keep, local(values))
+    found = technique.solve(replace(view, weight=view.weight.clone()), keep, ties)
+    mask, values = check_solution(type(technique).__name__, weight, view.weight, found, keep)
+    return Chosen(local(mask), keep, local(values).to(view.weight.dtype))
 
 
 def _as_stored(technique: MaskTechnique, view: View, mask: Tensor) -> Tensor:
