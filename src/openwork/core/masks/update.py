@@ -1,4 +1,4 @@
-"""A mask update: scores, how many weights each tensor keeps, and which. Nothing changes here.
+"""A mask update: scores, how many weights each tensor keeps, and which. No weight changes here.
 
 Scores are DTensors where FSDP2 shards the weight, so that a technique's mean or maximum is that of the whole tensor.
 Under a pattern they have the outputs first, and a group's weights share one score.
@@ -70,23 +70,10 @@ def choose(
     keep = count(technique, weights, dict(zip(names, scores, strict=True)), step)
     if technique.solves:
         return [_solved(technique, *pair, keep[pair[0].name]) for pair in zip(weights, views, strict=True)]
-    if exchange is not None:
-        scores = [
-            _exchanged(technique, weight, view, score, keep[weight.name], exchange)
-            for weight, view, score in zip(weights, views, scores, strict=True)
-        ]
     wanted = list(keep.values())
-    quick = [technique.pattern.quick(*pair) for pair in zip(scores, wanted, strict=True)]
-    masks = [
-        _exact(technique, view, score, number) if mask is None else mask
-        for mask, view, score, number in zip(quick, views, scores, wanted, strict=True)
-    ]
-    check_masks(names, scores, masks)
-    kept = check_scores(names, scores, masks)
-    for place, number in enumerate(wanted):
-        if quick[place] is not None and kept[place] != number:
-            masks[place] = _exact(technique, views[place], scores[place], number)
-            kept[place] = int(masks[place].count_nonzero())
+    if exchange is not None:
+        _exchange(technique, weights, views, scores, wanted, exchange)
+    masks, kept = _masks(technique, views, scores, wanted, "ties")
     check_counts(names, scores, kept, wanted, list(_groups(technique, weights).values()))
     return [
         Chosen(local(_as_stored(technique, view, mask)), number)
@@ -172,22 +159,58 @@ def count(
     return keep
 
 
-def _exact(technique: MaskTechnique, view: View, scores: Tensor, keep: int, draw: str = "ties") -> Tensor:
+def _masks(
+    technique: MaskTechnique, views: Sequence[View], scores: Sequence[Tensor], keep: Sequence[int], draw: str
+) -> tuple[list[Tensor], list[int]]:
+    """The mask of each tensor and how many weights it keeps; waits for the device once, and for tensors with ties.
+
+    Raises:
+        DivergedError: If scores are NaN.
+        RuntimeError: If a mask has another shape or dtype.
+    """
+    names = [view.source.name for view in views]
+    quick = [technique.pattern.quick(*pair) for pair in zip(scores, keep, strict=True)]
+    masks = [
+        _exact(technique, view, score, number, draw) if mask is None else mask
+        for mask, view, score, number in zip(quick, views, scores, keep, strict=True)
+    ]
+    check_masks(names, scores, masks)
+    kept = check_scores(names, scores, masks)
+    for place, number in enumerate(keep):
+        if quick[place] is not None and kept[place] != number:
+            masks[place] = _exact(technique, views[place], scores[place], number, draw)
+            kept[place] = int(masks[place].count_nonzero())
+    return masks, kept
+
+
+def _exact(technique: MaskTechnique, view: View, scores: Tensor, keep: int, draw: str) -> Tensor:
     # Ties have a generator of their own: the draw does not depend on how many numbers the scores used up.
     return technique.pattern.mask(scores, keep, seeded_generator(view.seed, view.step, f"{view.source.name}/{draw}"))
 
 
-def _exchanged(
-    technique: MaskTechnique, weight: MaskedWeight, view: View, scores: Tensor, keep: int, exchange: float
-) -> Tensor:
-    """Scores by which the best of the kept ones come first, and then the best by growth of all others."""
-    mask = view.mask if technique.pattern == Unstructured() else output_first(view.mask, view.source.sites[0].module)
-    survivors = keep - math.floor(exchange * keep + 1e-6)  # 0.29 * 100 is 28.999999999999996 in binary
-    stay = _exact(technique, view, torch.where(mask, scores, -math.inf), survivors, "survivors")
-    growth = ordered(technique, weight, view, technique.growth(view))
-    check_scores([weight.name], [scores], [stay])
-    # Gradients that overflow must not tie with those that stay.
-    return torch.where(stay, math.inf, growth.clamp(max=torch.finfo(growth.dtype).max))
+def _exchange(
+    technique: MaskTechnique,
+    weights: Sequence[MaskedWeight],
+    views: Sequence[View],
+    scores: list[Tensor],
+    keep: Sequence[int],
+    exchange: float,
+) -> None:
+    """Replaces scores by those that put the best kept weights first, and then the best by growth of all others.
+
+    In place, and each gradient goes once its growth is known: all tensors' scores and gradients are as large as two
+    models.
+    """
+    for place, (view, score) in enumerate(zip(views, scores, strict=True)):
+        mask = _as_stored(technique, view, view.mask)
+        scores[place] = torch.where(mask | score.isnan(), score, -math.inf)  # NaN stays, to be found
+    survivors = [n - math.floor(exchange * n + 1e-6) for n in keep]  # 0.29 * 100 is 28.999999999999996 in binary
+    stay, _ = _masks(technique, views, scores, survivors, "survivors")
+    for place, (weight, view) in enumerate(zip(weights, views, strict=True)):
+        growth = ordered(technique, weight, view, technique.growth(view))
+        weight.forget()
+        # Gradients that overflow must not tie with those that stay.
+        scores[place] = torch.where(stay[place], math.inf, growth.clamp(max=torch.finfo(growth.dtype).max))
 
 
 def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: int) -> Chosen:
