@@ -18,7 +18,6 @@ from openwork.core.layout import output_first
 from openwork.core.masks.check import check_counts, check_masks, check_scores, check_solution, check_whole_groups
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import View
-from openwork.core.masks.patterns import Unstructured
 from openwork.core.masks.weight import MaskedWeight, remember
 from openwork.core.seeding import seeded_generator
 from openwork.core.sharded import is_sharded, local, shard_like, shards_of
@@ -76,7 +75,7 @@ def choose(
     masks, kept = _masks(technique, views, scores, wanted, "ties")
     check_counts(names, scores, kept, wanted, list(_groups(technique, weights).values()))
     return [
-        Chosen(local(_as_stored(technique, view, mask)), number)
+        Chosen(local(_turned(technique, view, mask)), number)
         for view, mask, number in zip(views, masks, kept, strict=True)
     ]
 
@@ -102,7 +101,7 @@ def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, found: T
         )
     if weight.allowed is not None:
         found = torch.where(shard_like(weight.allowed.to(found.device), view.weight), found, -math.inf)
-    if technique.pattern != Unstructured():
+    if technique.pattern.whole_tensors:
         if is_sharded(view.weight):
             raise ValueError(
                 f"{technique.pattern} needs whole tensors, and fully_shard spreads {weight.name} over processes; "
@@ -202,7 +201,7 @@ def _exchange(
     models.
     """
     for place, (view, score) in enumerate(zip(views, scores, strict=True)):
-        mask = _as_stored(technique, view, view.mask)
+        mask = _turned(technique, view, view.mask)
         scores[place] = torch.where(mask | score.isnan(), score, -math.inf)  # NaN stays, to be found
     survivors = [n - math.floor(exchange * n + 1e-6) for n in keep]  # 0.29 * 100 is 28.999999999999996 in binary
     stay, _ = _masks(technique, views, scores, survivors, "survivors")
@@ -223,8 +222,9 @@ def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: in
     return Chosen(local(mask), keep, local(values))
 
 
-def _as_stored(technique: MaskTechnique, view: View, mask: Tensor) -> Tensor:
-    return mask if technique.pattern == Unstructured() else output_first(mask, view.source.sites[0].module)
+def _turned(technique: MaskTechnique, view: View, mask: Tensor) -> Tensor:
+    """The mask as the pattern looks at it, with the outputs first; or such a one as the weight is stored."""
+    return output_first(mask, view.source.sites[0].module) if technique.pattern.whole_tensors else mask
 
 
 def _groups(technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> dict[str, int]:
