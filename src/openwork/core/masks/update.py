@@ -101,12 +101,8 @@ def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, found: T
         )
     if weight.allowed is not None:
         found = torch.where(shard_like(weight.allowed.to(found.device), view.weight), found, -math.inf)
+    _refuse_shards(technique, weight)
     if technique.pattern.whole_tensors:
-        if is_sharded(view.weight):
-            raise ValueError(
-                f"{technique.pattern} needs whole tensors, and fully_shard spreads {weight.name} over processes; "
-                "use DistributedDataParallel, or Unstructured()"
-            )
         found = technique.pattern.group_scores(output_first(found, view.source.sites[0].module))
     return found
 
@@ -119,13 +115,16 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
     """
     remember(weights)
     views = [weight.view(step=0, seed=seed) for weight in weights]
+    ranked = technique.allocation.needs_scores or not technique.criterion.allocates
     silent = technique.evidence.gradients == "never" and not technique.evidence.inputs
-    # Magnitudes stand in for scores that need evidence, which is not there yet.
-    found = [technique.scores(view) if silent else view.weight.abs() for view in views]
-    scores = {
-        weight.name: ordered(technique, weight, view, score)
-        for weight, view, score in zip(weights, views, found, strict=True)
-    }
+    scores = {}
+    for weight, view in zip(weights, views, strict=True):
+        if ranked:  # magnitudes stand in for scores that need evidence, which is not there yet
+            found = technique.scores(view) if silent else view.weight.abs()
+            scores[weight.name] = ordered(technique, weight, view, found)
+        else:  # what has the right shape will do
+            _refuse_shards(technique, weight)
+            scores[weight.name] = _turned(technique, view, view.weight)
     keep = count(technique, weights, scores)
     for weight in weights if technique.regrows else ():
         if weight.allowed is not None:
@@ -212,6 +211,14 @@ def _exchange(
         scores[place] = torch.where(stay[place], math.inf, growth.clamp(max=torch.finfo(growth.dtype).max))
 
 
+def _refuse_shards(technique: MaskTechnique, weight: MaskedWeight) -> None:
+    if technique.pattern.whole_tensors and is_sharded(weight.parameter):
+        raise ValueError(
+            f"{technique.pattern} needs whole tensors, and fully_shard spreads {weight.name} over processes; "
+            "use DistributedDataParallel, or Unstructured()"
+        )
+
+
 def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: int) -> Chosen:
     if weight.allowed is not None:
         keep = min(keep, *count_each([weight.allowed], [view.weight]))
@@ -222,9 +229,9 @@ def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: in
     return Chosen(local(mask), keep, local(values))
 
 
-def _turned(technique: MaskTechnique, view: View, mask: Tensor) -> Tensor:
-    """The mask as the pattern looks at it, with the outputs first; or such a one as the weight is stored."""
-    return output_first(mask, view.source.sites[0].module) if technique.pattern.whole_tensors else mask
+def _turned(technique: MaskTechnique, view: View, tensor: Tensor) -> Tensor:
+    """The tensor as the pattern looks at it, with the outputs first; or such a one as the weight is stored."""
+    return output_first(tensor, view.source.sites[0].module) if technique.pattern.whole_tensors else tensor
 
 
 def _groups(technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> dict[str, int]:
