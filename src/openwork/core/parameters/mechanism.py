@@ -41,12 +41,11 @@ class Reparameterizing(Mechanism):
         ValueError: If the technique cannot work with one of the weights.
     """
 
-    random = True
-
     def __init__(self, technique: Reparameterization, weights: list[Weight], *, seed: int) -> None:
         self.technique = technique
         self.weights = weights
         self.seed = seed
+        self.random = technique.penalised
         self._refuse_shards()
         for weight in weights:
             _check(weight)
