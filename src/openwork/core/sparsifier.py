@@ -136,7 +136,7 @@ class Sparsifier:
         """Parameter groups for an optimizer: decayed parameters and others, each with its ``weight_decay``.
 
         Weight decay is a prior. A weight that is a random variable has the prior of its technique, and what the
-        technique learns besides is no weight: neither decays.
+        technique learns besides is no weight: neither decays. Those of a technique without a penalty decay like others.
 
         Args:
             weight_decay: That of the decayed parameters, >= 0; the others have 0.
@@ -147,9 +147,11 @@ class Sparsifier:
             One or two groups with all parameters of the model, each parameter once.
         """
         self._check_live()
-        spared = {id(parameter) for parameter in self._mechanism.parameters().values()}
-        if self._mechanism.random and not means:
-            spared |= {id(weight.parameter) for weight in self.weights}
+        spared: set[int] = set()
+        if self._mechanism.random:
+            spared |= {id(parameter) for parameter in self._mechanism.parameters().values()}
+            if not means:
+                spared |= {id(weight.parameter) for weight in self.weights}
         return parameter_groups(self.model, weight_decay, decayed=decayed, spared=spared)
 
     def sparsity(self) -> float:
@@ -275,9 +277,10 @@ def sparsify(
         keep_zeros: Whether the zeros that the weights hold now stay zero for good, whatever the schedule says: to prune
             a sparse model further, or with ``Constant(0.0)`` to fine-tune it as it is. Masks only.
         calibrate: For a technique that looks at inputs, or at gradients before training: a function that runs batches
-            through the model it is given, and ``backward()`` on a loss for gradients. Gradients, buffers, training
-            flags and torch's generators are afterwards as they were. Where several processes run, all must sparsify;
-            gradients and inputs are averaged over them.
+            through the model it is given, and ``backward()`` on a loss for gradients; autograd is off where the
+            technique asks for none. Gradients, buffers, training flags and torch's generators are afterwards as they
+            were. Where several processes run, all must sparsify; gradients and inputs are averaged over them, and
+            where the calibration of one fails, all raise.
 
     Returns:
         The sparsifier, which holds the state.

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from openwork.core.masks.evidence import Evidence
 from openwork.core.masks.inputs import observable
 from openwork.core.masks.weight import MaskedWeight, remember
 from openwork.core.mechanism import Calibrate
 from openwork.core.optimizers import overflowed
-from openwork.core.sharded import local, shard_like
+from openwork.core.sharded import is_sharded, local, shard_like
 
 if TYPE_CHECKING:
     from openwork.core.masks.technique import MaskTechnique
@@ -69,7 +70,23 @@ class Listening:
         gradient = dense(weight.parameter)
         if scale is not None:
             gradient = shard_like(local(gradient) / scale, gradient)
-        self.technique.evidence.gradient(weight.evidence, weight.values(), gradient)
+        show(self.technique.evidence, weight, gradient)
+
+
+def show(evidence: Evidence, weight: MaskedWeight, gradient: Tensor) -> None:
+    """Shows a gradient to the evidence of a weight; right only after `remember`.
+
+    Raises:
+        ValueError: If the evidence of every step keeps what would not be saved.
+    """
+    evidence.gradient(weight.evidence, weight.values(), gradient)
+    new = weight.evidence.keys() - weight.lasting - {"gradient"}  # the last gradient, which each step brings anew
+    if new and evidence.gradients == "every step":
+        weight.forget()
+        raise ValueError(
+            f"{type(evidence).__name__}.gradient adds {min(new)!r}, which is no part of the state, so that a resumed "
+            f"run would lose the steps before; let begin() return {min(new)!r}, such as zeros"
+        )
 
 
 def dense(parameter: Tensor) -> Tensor:
@@ -111,6 +128,11 @@ def check_calibration(technique: MaskTechnique, weights: Sequence[MaskedWeight],
         raise ValueError(f"{name} takes its gradients from training; leave out calibrate={calibrate!r}")
     for weight in weights:
         if evidence.inputs:
+            if is_sharded(weight.parameter):
+                raise ValueError(
+                    f"{name} looks at whole layers' inputs, and fully_shard spreads {weight.name} over processes; "
+                    "prune before fully_shard, or use DistributedDataParallel"
+                )
             for site in weight.source.sites:
                 observable(site)
         if gradients and not weight.parameter.requires_grad:
