@@ -141,3 +141,23 @@ def check_solution(
             f"{technique}.solve returned {spoiled} weights of {name} that are NaN or infinite; check its inputs and "
             "how it damps its Hessian"
         )
+
+
+def check_pattern(technique: str, pattern: object, masked: MaskedWeight, mask: Tensor, nearest: Tensor) -> None:
+    """Checks that the mask that a technique's ``solve`` returned has the pattern.
+
+    Args:
+        technique: The technique's name, for the error.
+        pattern: The pattern, for the error.
+        masked: The weight.
+        mask: The mask, with the outputs first.
+        nearest: The pattern's own mask that keeps as much of it as it can.
+
+    Raises:
+        RuntimeError: If the two differ.
+    """
+    if missing := int((mask & ~nearest).count_nonzero()):
+        raise RuntimeError(
+            f"{technique}.solve returned a mask of {masked.name} that is not one of {pattern}, which has no room for "
+            f"{missing} of the weights that it keeps; keep whole groups, or take pattern=Unstructured()"
+        )

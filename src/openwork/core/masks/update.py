@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from openwork.core.layout import output_first
-from openwork.core.masks.check import check_counts, check_masks, check_scores, check_solution, check_whole_groups
+from openwork.core.masks.check import (
+    check_counts,
+    check_masks,
+    check_pattern,
+    check_scores,
+    check_solution,
+    check_whole_groups,
+)
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import View
 from openwork.core.masks.weight import MaskedWeight, remember
@@ -58,13 +65,13 @@ def choose(
         DivergedError: If scores are NaN.
         RuntimeError: If a mask misses its count.
         TypeError: If scores have another shape or sharding than the weight.
-        ValueError: If ``exchange`` is outside [0, 1].
+        ValueError: If ``exchange`` is outside [0, 1], or scores read gradients before there are any.
     """
     if exchange is not None and not 0 <= exchange <= 1:
         raise ValueError(f"{type(technique).__name__}.exchange must return a fraction in [0, 1], got {exchange}")
     remember(weights)
     views = [weight.view(step=step, seed=seed) for weight in weights]
-    scores = [ordered(technique, *pair, technique.scores(pair[1])) for pair in zip(weights, views, strict=True)]
+    scores = [ordered(technique, *pair, _scores(technique, pair[1])) for pair in zip(weights, views, strict=True)]
     names = [weight.name for weight in weights]
     keep = count(technique, weights, dict(zip(names, scores, strict=True)), step)
     if technique.solves:
@@ -157,6 +164,18 @@ def count(
     return keep
 
 
+def _scores(technique: MaskTechnique, view: View) -> Tensor:
+    try:
+        return technique.scores(view)
+    except KeyError as error:
+        if view.step or technique.evidence.gradients == "never":
+            raise
+        raise ValueError(
+            f"{type(technique).__name__}.scores reads the evidence {error} before there are gradients; pass "
+            "calibrate=lambda model: loss(model).backward(), or read it only where view.step > 0"
+        ) from error
+
+
 def _masks(
     technique: MaskTechnique, views: Sequence[View], scores: Sequence[Tensor], keep: Sequence[int], draw: str
 ) -> tuple[list[Tensor], list[int]]:
@@ -220,12 +239,17 @@ def _refuse_shards(technique: MaskTechnique, weight: MaskedWeight) -> None:
 
 
 def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: int) -> Chosen:
-    if weight.allowed is not None:
-        keep = min(keep, *count_each([weight.allowed], [view.weight]))
+    if weight.allowed is not None or technique.pattern.whole_tensors:  # what whole groups and the zeros leave room for
+        room = ordered(technique, weight, view, torch.zeros_like(view.weight))
+        (keep,) = count_each([local(_exact(technique, view, room, keep, "room"))], [room])
     ties = seeded_generator(view.seed, view.step, f"{weight.name}/ties")
     # A solver may work in place, and what it found may be refused.
     mask, values = technique.solve(replace(view, weight=view.weight.clone()), keep, ties)
+    mask, values = mask.to(view.weight.device), values.to(view.weight)  # solvers often compute in float64
     check_solution(type(technique).__name__, weight, view.weight, mask, values, keep)
+    if technique.pattern.whole_tensors:
+        nearest = _exact(technique, view, ordered(technique, weight, view, mask.to(view.weight)), keep, "fit")
+        check_pattern(type(technique).__name__, technique.pattern, weight, _turned(technique, view, mask), nearest)
     return Chosen(local(mask), keep, local(values))
 
 
