@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from openwork.core.masks.gradients import holder
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.optimizers import Groups, check_optimizer, check_ownership, follow, parameter_groups, parameter_ids
-from openwork.core.parameters.mechanism import is_random
+from openwork.core.ownership import hold, refuse_held, release
 from openwork.core.selection import Select, Weight, all_parameters, find_weights, weight_matrices
 from openwork.core.sharded import reshard
 from openwork.core.technique import Technique, check_technique
@@ -43,7 +42,7 @@ class Sparsifier:
         reshard(model)
         weights, skipped = find_weights(model, select)
         weights, misfits = technique.fitting(weights)
-        _refuse_held(weights)
+        refuse_held(weights)
         self.model = model
         self.technique: Technique = technique
         self.weights: list[Weight] = weights
@@ -55,6 +54,7 @@ class Sparsifier:
         self._finalized = False
         self._mechanism: Mechanism = technique.mechanism(weights, seed=seed, keep_zeros=keep_zeros)
         self._mechanism.start(model, calibrate)
+        hold(weights, self, str(technique))
 
     def __repr__(self) -> str:
         counts = sum(weight.parameter.numel() for weight in self.weights)
@@ -190,6 +190,7 @@ class Sparsifier:
         self._check_live()
         self.detach()
         model = self._mechanism.finalize(self.model, in_place=True)
+        release(self.weights)
         self._finalized = True
         return model
 
@@ -291,21 +292,6 @@ def sparsify(
             technique cannot have its evidence. The model is then as it was.
     """
     return Sparsifier(model, technique, select=select, seed=seed, keep_zeros=keep_zeros, calibrate=calibrate)
-
-
-def _refuse_held(weights: list[Weight]) -> None:
-    """Raises ValueError for a weight that another sparsifier holds."""
-    for weight in weights:
-        if technique := holder(weight.parameter):
-            raise ValueError(
-                f"{weight.name} is being sparsified by {technique} already; call finalize() on that sparsifier first, "
-                "or select other weights"
-            )
-        if any(is_random(site) for site in weight.sites):
-            raise ValueError(
-                f"{weight.name} is being sparsified as a random variable already; call finalize() on that sparsifier "
-                "first, copy a model with finalized_copy(), or select other weights"
-            )
 
 
 def _shares(weights: list[Weight], optimizers: list[torch.optim.Optimizer]) -> dict[torch.optim.Optimizer, list[int]]:
