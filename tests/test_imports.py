@@ -114,6 +114,15 @@ def test_imports_point_in_one_direction(module):
             assert fits, f"{module} imports {name}; {prefix} may import {ALLOWED[prefix]}"
 
 
+@pytest.mark.parametrize("module", sorted(m for m in modules() if m.startswith("openwork.core.")))
+def test_the_mechanisms_do_not_know_each_other_and_the_core_knows_their_techniques_alone(module):
+    mechanisms = ("openwork.core.masks", "openwork.core.parameters")
+    for name in imported(modules()[module]):
+        if name.startswith(mechanisms):
+            own = next((prefix for prefix in mechanisms if module.startswith(prefix)), None)
+            assert name.startswith(own) if own else name.endswith(".technique"), f"{module} imports {name}"
+
+
 @pytest.mark.parametrize("module", sorted(m for m in modules() if not m.startswith(("openwork.study", "openwork.cli"))))
 def test_the_library_needs_no_extras(module):
     for name in imported(modules()[module]):

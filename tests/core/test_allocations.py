@@ -1,5 +1,8 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
+from torch import nn
 
 import openwork as ow
 
@@ -66,3 +69,17 @@ def test_allocations_are_values():
     assert ow.PerLayer({"a": 0.5}) == ow.PerLayer((("a", 0.5),))
     assert hash(ow.PerLayer({"a": 0.5})) == hash(ow.PerLayer({"a": 0.5}))
     assert ow.Uniform() != ow.GlobalRanking()
+
+
+@pytest.mark.parametrize(("allocation", "times"), [(ow.Uniform(), 0), (ow.ERK(), 0), (ow.GlobalRanking(), 1)], ids=str)
+def test_scores_are_computed_before_training_only_where_counts_depend_on_them(allocation, times):
+    calls = []
+
+    @dataclass(frozen=True)
+    class Counted(ow.MaskTechnique):
+        def scores(self, view):
+            calls.append(view)
+            return view.weight.abs()
+
+    ow.sparsify(nn.Linear(4, 4), Counted(ow.OneShot(0.5, at=1), allocation=allocation))
+    assert len(calls) == times

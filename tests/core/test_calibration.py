@@ -99,7 +99,9 @@ def gathers(model):
     model.eval()
     model.train()
     model[0].bias.requires_grad_(False)
-    F.cross_entropy(model(torch.randn(5, 6)), torch.arange(5) % 3).backward()
+    loss = F.cross_entropy(model(torch.randn(5, 6)), torch.arange(5) % 3)
+    if torch.is_grad_enabled():  # only where gradients are evidence
+        loss.backward()
     model[3].eval()
 
 
@@ -259,3 +261,17 @@ def test_inputs_that_cannot_be_observed_and_frozen_weights_are_refused_before_th
     frozen[0].weight.requires_grad_(False)
     with raises(ValueError, "SNIP looks at gradients, and 0.weight is frozen; leave it out with"):
         ow.sparsify(frozen, ow.SNIP(HALF), calibrate=never)
+
+
+def test_activations_are_kept_for_gradients_alone():
+    seen = []
+
+    def run(model):
+        seen.append(torch.is_grad_enabled())
+        loss = model(torch.randn(4, 6)).sum()
+        if torch.is_grad_enabled():
+            loss.backward()
+
+    ow.sparsify(nn.Linear(6, 2), ow.Wanda(HALF), calibrate=run)
+    ow.sparsify(nn.Linear(6, 2), ow.SNIP(HALF), calibrate=run)
+    assert seen == [False, True]

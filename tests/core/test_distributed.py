@@ -10,3 +10,9 @@ def test_two_processes_end_with_the_same_sparse_weights(tmp_path):
     assert [name for name, _ in lines] == techniques
     # 128 and 64 weights at 0.8: 103 + 52 zeros
     assert [int(count) for _, count in lines[:3]] == [155, 155, 155]
+
+
+def test_both_processes_raise_where_the_calibration_of_one_fails(tmp_path):
+    first, second = (output.splitlines() for output in run_two("calibrations", tmp_path))
+    assert first == ["[3] torch.int64", "the file is gone"]
+    assert second == ["[3] torch.int64", "the calibration failed in another process; see the error there"]

@@ -307,3 +307,25 @@ def test_evidence_that_nobody_asks_for_leaves_gradients_masked_in_every_step():
     F.cross_entropy(model(next(image_batches())[0]), torch.zeros(8, dtype=torch.long)).backward()
     assert all((model.get_parameter(n).grad[~mask] == 0).all() for n, mask in sparsifier.masks().items())
     assert sparsifier.state_dict()["evidence"] == {}
+
+
+def test_what_every_step_adds_to_must_be_part_of_the_state():
+    @dataclass(frozen=True)
+    class Sums(ow.Evidence):
+        def gradient(self, kept, weight, gradient):
+            kept["sum"] = kept.get("sum", 0) + gradient
+
+    @dataclass(frozen=True)
+    class BySum(ow.MaskTechnique):
+        evidence: ClassVar[ow.Evidence] = Sums(gradients="every step")
+
+        def scores(self, view):
+            return view.evidence["sum"]
+
+    layer = layer_of(1.0, 2.0)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    ow.sparsify(layer, BySum(ow.OneShot(0.5, at=4))).attach(optimizer)
+    layer.weight.grad = torch.ones(1, 2)
+    with pytest.raises(ValueError, match=r"^Sums\.gradient adds 'sum', which is no part of the state"):
+        optimizer.step()
+    assert layer.weight.tolist() == [[1.0, 2.0]]

@@ -222,6 +222,36 @@ def test_what_solve_may_not_return(hidden, fault, words):
     assert sparsifier.steps == 2
 
 
+def test_solve_may_compute_in_another_dtype():
+    @dataclass(frozen=True)
+    class InDouble(Doubles):
+        def solve(self, view, keep, ties):
+            return super().solve(replace(view, weight=view.weight.double()), keep, ties)
+
+    layer = linear([1.0, 2.0, 5.0, 4.0])
+    started(layer, InDouble(ow.OneShot(0.5)))
+    assert layer.weight.tolist() == [[0.0, 0.0, 10.0, 8.0]]
+    assert layer.weight.dtype == torch.float32
+
+
+def test_a_mask_of_solve_that_has_not_the_pattern_is_refused():
+    layer = linear([8.0, 9.0, 8.0, 9.0, 1.0, 2.0, 1.0, 2.0])
+    before = Everything(layer)
+    two_of_four = Doubles(ow.OneShot(0.5), pattern=ow.NM(2, 4))
+    with raises(RuntimeError, "Doubles.solve returned a mask of weight that is not one of NM(n=2, m=4)", "for 2 of"):
+        ow.sparsify(layer, two_of_four)
+    before.assert_unchanged()
+    layer = linear([8.0, 1.0, 8.0, 1.0, 9.0, 2.0, 9.0, 2.0])
+    ow.sparsify(layer, two_of_four)
+    assert layer.weight.tolist() == [[16.0, 0.0, 16.0, 0.0, 18.0, 0.0, 18.0, 0.0]]
+
+
+def test_solve_is_asked_for_whole_groups_and_what_the_zeros_leave():
+    layer = linear([5.0, 5.0, 4.0, 4.0, 3.0, 3.0, 2.0, 2.0])
+    ow.sparsify(layer, Doubles(ow.OneShot(0.6), pattern=ow.Block(1, 2)))  # 3 weights are one block and a half
+    assert layer.weight.tolist() == [[10.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]
+
+
 def test_solve_keeps_the_zeros_that_are_to_stay():
     def solved(technique):
         layer = linear([0.0, 0.0, 0.0, 4.0, 3.0, 2.0])
@@ -253,6 +283,23 @@ def test_growth_where_keep_zeros_forbids_it_is_refused():
     for _ in range(9):
         sparsifier.step()
         assert sparsifier.masks()["weight"].tolist()[0][:2] == [False, False]
+
+
+def test_scores_that_read_gradients_before_there_are_any_say_what_to_pass():
+    @dataclass(frozen=True)
+    class Reads(Oldest):
+        evidence: ClassVar[ow.Evidence] = ow.Evidence(gradients="at updates")
+
+        def scores(self, view):
+            return view.evidence["gradient"].abs()
+
+    layer = linear([1.0, 2.0, 5.0, 4.0])
+    before = Everything(layer)
+    with raises(ValueError, "Reads.scores reads the evidence 'gradient' before there are gradients", "calibrate="):
+        ow.sparsify(layer, Reads(EVERY))
+    before.assert_unchanged()
+    ow.sparsify(layer, Reads(EVERY), calibrate=lambda model: model(torch.tensor([1.0, 2.0, 3.0, 4.0])).backward())
+    assert layer.weight.tolist() == [[0.0, 0.0, 5.0, 4.0]]
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import openwork as ow
-from openwork.core.masks.gradients import holder
+from openwork.core.ownership import holder
 
 EVERY_STEP = ow.GradualMagnitude(ow.Constant(0.5, every=1))
 
@@ -154,7 +154,7 @@ def test_a_weight_can_be_sparsified_again_when_nobody_has_its_sparsifier_any_mor
     ow.sparsify(layer, ow.GradualMagnitude(ow.OneShot(0.75)))
     assert layer.weight.tolist() == [[0.0, 0.0, 0.0, 4.0]]
     assert len(layer.weight._post_accumulate_grad_hooks) == 1
-    assert holder(layer.weight) is None  # nobody has kept this one, either
+    assert holder(layer, "weight") is None  # nobody has kept this one, either
 
 
 def test_a_frozen_weight_has_its_gradient_masked_once_it_is_trained():

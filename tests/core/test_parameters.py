@@ -48,5 +48,13 @@ def test_weights_that_are_computed_but_not_penalised_need_no_coefficient():
 
 @pytest.mark.parametrize("kind", [ow.VariationalDropout, ow.L0, ow.GroupL0, ow.SoftWeightSharing])
 def test_weights_that_are_penalised_need_a_coefficient(kind):
-    with pytest.raises(TypeError, match="coefficient must be a schedule such as Constant"):
+    with pytest.raises(TypeError, match=rf"^{kind.__name__} needs a coefficient, such as Constant\(1e-4\)$"):
         kind()
+
+
+def test_weights_without_a_penalty_decay_like_others():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1, bias=False))
+    sparsifier = ow.sparsify(model, Halving())
+    (decayed,) = sparsifier.parameter_groups(0.1)
+    assert decayed["weight_decay"] == 0.1
+    assert len(decayed["params"]) == len(list(model.parameters())) == 5  # two weights, a bias and two scales

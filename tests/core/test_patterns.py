@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import openwork as ow
-from openwork.core.masks.check import check_counts
+from openwork.core.masks.check import check_counts, check_scores
 from openwork.core.masks.threshold import keep_count
 from tests.helpers import Tied, conv_net
 
@@ -121,7 +121,7 @@ def test_the_total_is_exact_up_to_a_group_per_tensor(allocation, pattern):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(16, 24))
     technique = ow.GradualMagnitude(ow.OneShot(0.6), allocation=allocation, pattern=pattern)
-    zeros = ow.sparsify(model, technique)._mechanism.zeros()
+    zeros = {name: int((~mask).sum()) for name, mask in ow.sparsify(model, technique).masks().items()}
     groups = {name: pattern.group(model.get_parameter(name).shape) for name in zeros}
     assert all(count % groups[name] == 0 for name, count in zeros.items())
     assert 0 <= sum(zeros.values()) - math.ceil(0.6 * 1408) < sum(groups.values())
@@ -215,13 +215,17 @@ def test_a_diverged_model_is_an_error_that_names_the_tensor(hidden, allocation):
 
 
 def test_a_missed_count_is_an_error():
+    def check(scores, count, keep, group):
+        kept = check_scores(["w"], [scores], [torch.arange(4) < count])
+        check_counts(["w"], [scores], kept, [keep], [group])
+
     scores = torch.tensor([1.0, 2.0, -math.inf, -math.inf])
-    check_counts(["w"], [scores], [2], [3], [1])  # two can never be kept
-    check_counts(["w"], [torch.ones(4)], [2], [3], [2])  # whole pairs
+    check(scores, 2, 3, 1)  # two can never be kept
+    check(torch.ones(4), 2, 3, 2)  # whole pairs
     with pytest.raises(RuntimeError, match="w was to keep 3 of its 4 weights and keeps 0"):
-        check_counts(["w"], [scores], [0], [3], [1])
+        check(scores, 0, 3, 1)
     with pytest.raises(RuntimeError, match="w was to keep 1 of its 4 weights and keeps 2"):
-        check_counts(["w"], [torch.ones(4)], [2], [1], [2])
+        check(torch.ones(4), 2, 1, 2)
 
 
 @pytest.mark.parametrize("hidden", ["frozen", "trained", "lost"])

@@ -99,6 +99,7 @@ def test_the_best_models_state_comes_with_its_weights(tmp_path):
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-4")
     assert sparsifier.steps == 4
     zeros = sum(int((weight.parameter == 0).sum()) for weight in sparsifier.weights)
+    assert zeros == sum(int((~mask).sum()) for mask in sparsifier.masks().values())
     assert zeros / sum(weight.parameter.numel() for weight in sparsifier.weights) == sparsifier.sparsity() < 0.75
 
 

@@ -37,7 +37,7 @@ def train(technique: Technique, rank: int) -> None:
         optimizer.zero_grad()
         if isinstance(technique, ow.GradualMagnitude | ow.RandomPruning):
             zeros = sum(int((w.parameter == 0).sum()) for w in sparsifier.weights)
-            assert zeros == sum(sparsifier._mechanism.zeros().values()), (technique, step)
+            assert zeros == sum(int((~mask).sum()) for mask in sparsifier.masks().values()), (technique, step)
     flat = torch.cat([p.detach().flatten() for p in sparsifier.finalize().parameters()])
     both = [torch.empty_like(flat) for _ in range(2)]
     dist.all_gather(both, flat)

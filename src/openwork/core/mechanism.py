@@ -35,7 +35,7 @@ class Mechanism(ABC):
     """Holds the state of one technique on one model; ``owned`` are indices of the selected weights."""
 
     random: bool = False
-    """Whether the weights are random variables, whose weight decay the technique decides."""
+    """Whether the weights and what is learned besides have a prior of the technique, and so no weight decay."""
 
     @property
     def needs_optimizer(self) -> str:

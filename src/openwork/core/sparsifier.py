@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from openwork.core.masks.gradients import holder
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.optimizers import Groups, check_optimizer, check_ownership, follow, parameter_groups, parameter_ids
-from openwork.core.parameters.mechanism import is_random
+from openwork.core.ownership import hold, refuse_held, release
 from openwork.core.selection import Select, Weight, all_parameters, find_weights, weight_matrices
 from openwork.core.sharded import reshard
 from openwork.core.technique import Technique, check_technique
@@ -43,7 +42,7 @@ class Sparsifier:
         reshard(model)
         weights, skipped = find_weights(model, select)
         weights, misfits = technique.fitting(weights)
-        _refuse_held(weights)
+        refuse_held(weights)
         if not any(weight.parameter.numel() for weight in weights):
             raise ValueError(f"{', '.join(weight.name for weight in weights)} have no elements; select other weights")
         self.model = model
@@ -57,6 +56,7 @@ class Sparsifier:
         self._finalized = False
         self._mechanism: Mechanism = technique.mechanism(weights, seed=seed, keep_zeros=keep_zeros)
         self._mechanism.start(model, calibrate)
+        hold(weights, self, str(technique))
 
     def __repr__(self) -> str:
         counts = sum(weight.parameter.numel() for weight in self.weights)
@@ -145,7 +145,7 @@ class Sparsifier:
         """Parameter groups for an optimizer: decayed parameters and others, each with its ``weight_decay``.
 
         Weight decay is a prior. A weight that is a random variable has the prior of its technique, and what the
-        technique learns besides is no weight: neither decays.
+        technique learns besides is no weight: neither decays. Those of a technique without a penalty decay like others.
 
         Args:
             weight_decay: That of the decayed parameters, >= 0; the others have 0.
@@ -156,9 +156,11 @@ class Sparsifier:
             One or two groups with all parameters of the model, each parameter once.
         """
         self._check_live()
-        spared = {id(parameter) for parameter in self._mechanism.parameters().values()}
-        if self._mechanism.random and not means:
-            spared |= {id(weight.parameter) for weight in self.weights}
+        spared: set[int] = set()
+        if self._mechanism.random:
+            spared |= {id(parameter) for parameter in self._mechanism.parameters().values()}
+            if not means:
+                spared |= {id(weight.parameter) for weight in self.weights}
         return parameter_groups(self.model, weight_decay, decayed=decayed, spared=spared)
 
     def sparsity(self) -> float:
@@ -197,6 +199,7 @@ class Sparsifier:
         self._check_live()
         self.detach()
         model = self._mechanism.finalize(self.model, in_place=True)
+        release(self.weights)
         self._finalized = True
         return model
 
@@ -284,9 +287,10 @@ def sparsify(
         keep_zeros: Whether the zeros that the weights hold now stay zero for good, whatever the schedule says: to prune
             a sparse model further, or with ``Constant(0.0)`` to fine-tune it as it is. Masks only.
         calibrate: For a technique that looks at inputs, or at gradients before training: a function that runs batches
-            through the model it is given, and ``backward()`` on a loss for gradients. Gradients, buffers, training
-            flags and torch's generators are afterwards as they were. Where several processes run, all must sparsify;
-            gradients and inputs are averaged over them.
+            through the model it is given, and ``backward()`` on a loss for gradients; autograd is off where the
+            technique asks for none. Gradients, buffers, training flags and torch's generators are afterwards as they
+            were. Where several processes run, all must sparsify; gradients and inputs are averaged over them, and
+            where the calibration of one fails, all raise.
 
     Returns:
         The sparsifier, which holds the state.
@@ -297,21 +301,6 @@ def sparsify(
             technique cannot have its evidence. The model is then as it was.
     """
     return Sparsifier(model, technique, select=select, seed=seed, keep_zeros=keep_zeros, calibrate=calibrate)
-
-
-def _refuse_held(weights: list[Weight]) -> None:
-    """Raises ValueError for a weight that another sparsifier holds."""
-    for weight in weights:
-        if technique := holder(weight.parameter):
-            raise ValueError(
-                f"{weight.name} is being sparsified by {technique} already; call finalize() on that sparsifier first, "
-                "or select other weights"
-            )
-        if any(is_random(site) for site in weight.sites):
-            raise ValueError(
-                f"{weight.name} is being sparsified as a random variable already; call finalize() on that sparsifier "
-                "first, copy a model with finalized_copy(), or select other weights"
-            )
 
 
 def _shares(weights: list[Weight], optimizers: list[torch.optim.Optimizer]) -> dict[torch.optim.Optimizer, list[int]]:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,11 @@ class Allocation(ABC):
 
     Counts rather than fractions, so that totals are exact.
     """
+
+    same_sparsity: ClassVar[bool] = False
+    """Whether every tensor has the schedule's sparsity."""
+    needs_scores: ClassVar[bool] = True
+    """Whether the counts depend on the scores, and not on their shapes alone."""
 
     @abstractmethod
     def __call__(
@@ -40,6 +46,9 @@ class Allocation(ABC):
 class Uniform(Allocation):
     """Every tensor keeps floor(n * (1 - sparsity)) of its n weights (Gale et al. 2019)."""
 
+    same_sparsity: ClassVar[bool] = True
+    needs_scores: ClassVar[bool] = False
+
     def __call__(
         self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
     ) -> dict[str, int]:
@@ -59,6 +68,8 @@ class PerLayer(Allocation):
     Raises:
         ValueError: If a target is outside [0, 1); in `sparsify`, if one matches nothing or a weight matches two.
     """
+
+    needs_scores: ClassVar[bool] = False
 
     targets: tuple[tuple[str, float], ...]
 
@@ -116,6 +127,8 @@ class ERK(Allocation):
     Evci et al. 2020, "Rigging the Lottery", arXiv 1911.11134. Tensors that would keep more weights than they have stay
     dense, and the others share the rest. The total is exact: floor(n * (1 - sparsity)) of all n weights.
     """
+
+    needs_scores: ClassVar[bool] = False
 
     def __call__(
         self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None

@@ -31,6 +31,7 @@ def gather(evidence: Evidence, weights: Sequence[MaskedWeight], model: nn.Module
         calibrate: Runs batches through the model, and backward where gradients are needed.
 
     Raises:
+        RuntimeError: If this fails in another process.
         ValueError: If an input or a gradient that the evidence needs never came, if an optimizer is about to move a
             weight, or if something else has moved one.
     """
@@ -43,9 +44,11 @@ def gather(evidence: Evidence, weights: Sequence[MaskedWeight], model: nn.Module
     ]
     try:
         with _untouched(model):
-            with torch.enable_grad():
-                calibrate(model)
-            _check(evidence, weights, seen, versions)
+            with _in_all_processes(weights):
+                # Without gradients to come a large model need not keep its activations.
+                with torch.set_grad_enabled(evidence.gradients != "never"):
+                    calibrate(model)
+                _check(evidence, weights, seen, versions)
             for weight in weights:
                 for name in weight.evidence.keys() if evidence.inputs else ():
                     weight.evidence[name] = _averaged(weight.evidence[name])
@@ -86,12 +89,36 @@ def _check(evidence: Evidence, weights: Sequence[MaskedWeight], seen: set[str], 
 
 def _averaged(value: Tensor) -> Tensor:
     """The mean over all processes; FSDP2 has averaged the gradient of a shard already."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()) or is_sharded(value):
+    if not _distributed() or is_sharded(value):
         return value
     total = value.clone()
-    distributed.all_reduce(total)
-    return total / distributed.get_world_size()
+    torch.distributed.all_reduce(total)
+    mean = total / torch.distributed.get_world_size()
+    return mean if value.is_floating_point() or value.is_complex() else mean.round().to(value.dtype)
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+@contextmanager
+def _in_all_processes(weights: Sequence[MaskedWeight]) -> Iterator[None]:
+    """Raises where any process raised inside, so that the others do not wait for it for ever.
+
+    Under FSDP2 the forward itself communicates, and the others wait there.
+    """
+    alone = not _distributed() or any(is_sharded(weight.parameter) for weight in weights)
+    failed = weights[0].zero().float()
+    try:
+        yield
+    except Exception:
+        if not alone:
+            torch.distributed.all_reduce(failed + 1)
+        raise
+    if not alone:
+        torch.distributed.all_reduce(failed)
+        if failed:
+            raise RuntimeError("the calibration failed in another process; see the error there")
 
 
 @contextmanager

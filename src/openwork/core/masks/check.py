@@ -154,7 +154,7 @@ def check_solution(
         raise RuntimeError(
             f"{technique}.solve returned a {type(found).__name__} for {name}; return two tensors, mask and weights"
         )
-    mask, values = pair
+    mask, values = pair[0].to(weight.device), pair[1].to(weight)  # solvers often compute in float64
     for what, found in (("a mask", mask), ("weights", values)):
         if found.shape != weight.shape:
             raise RuntimeError(
@@ -182,3 +182,23 @@ def check_solution(
             "how it damps its Hessian"
         )
     return mask, values
+
+
+def check_pattern(technique: str, pattern: object, masked: MaskedWeight, mask: Tensor, nearest: Tensor) -> None:
+    """Checks that the mask that a technique's ``solve`` returned has the pattern.
+
+    Args:
+        technique: The technique's name, for the error.
+        pattern: The pattern, for the error.
+        masked: The weight.
+        mask: The mask, with the outputs first.
+        nearest: The pattern's own mask that keeps as much of it as it can.
+
+    Raises:
+        RuntimeError: If the two differ.
+    """
+    if missing := int((mask & ~nearest).count_nonzero()):
+        raise RuntimeError(
+            f"{technique}.solve returned a mask of {masked.name} that is not one of {pattern}, which has no room for "
+            f"{missing} of the weights that it keeps; keep whole groups, or take pattern=Unstructured()"
+        )

@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import index
+from typing import ClassVar
 
 from torch import Tensor
 
-from openwork.core.masks.allocations import Allocation, Uniform
+from openwork.core.masks.allocations import Allocation
 from openwork.core.masks.counting import count_each
 from openwork.core.schedules import Schedule
 from openwork.core.sharded import local
@@ -19,6 +20,9 @@ class Criterion(ABC):
 
     An immutable value.
     """
+
+    allocates: ClassVar[bool] = False
+    """Whether the counts are the allocation's, with the schedule's value as the sparsity."""
 
     @abstractmethod
     def check(self, schedule: Schedule, allocation: Allocation) -> None:
@@ -57,6 +61,8 @@ class Criterion(ABC):
 class Sparsity(Criterion):
     """The schedule's value is the fraction of zeros, in [0, 1), and the allocation spreads it over the tensors."""
 
+    allocates: ClassVar[bool] = True
+
     def check(self, schedule: Schedule, allocation: Allocation) -> None:
         """Raises ValueError for a sparsity outside [0, 1)."""
         for sparsity in (schedule.final, schedule(0)):
@@ -87,7 +93,7 @@ class Threshold(Criterion):
 
     def check(self, schedule: Schedule, allocation: Allocation) -> None:
         """Raises ValueError for an allocation: there is no sparsity to spread."""
-        if allocation != Uniform():
+        if not allocation.same_sparsity:
             raise ValueError(f"Threshold() keeps what reaches the threshold; leave out allocation={allocation}")
 
     def keep(

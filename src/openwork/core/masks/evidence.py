@@ -90,7 +90,8 @@ class Evidence:
         """Takes a step's gradient into ``kept``.
 
         Args:
-            kept: What is kept for this weight; change it in place. A new name lasts only until the next update.
+            kept: What is kept for this weight; change it in place. A new name lasts only until the next update,
+                and is refused for "every step": what is summed over steps begins in `begin`.
             weight: The values, including the hidden ones.
             gradient: The gradient of the loss of the masked model, of the weight's shape, dense also under the mask:
                 accumulated over the step's batches, averaged over the processes and unscaled. Zero where there was
@@ -102,7 +103,8 @@ class Evidence:
     def input(self, kept: Kept, rows: Tensor) -> None:
         """Takes inputs of the layer into ``kept``; by default nothing.
 
-        What is kept becomes part of the state. Where several processes run, it is averaged over them.
+        What is kept becomes part of the state. Where several processes run, it is averaged over them, and whole
+        numbers are rounded.
 
         Args:
             kept: What is kept for this weight; change it in place.

@@ -1,11 +1,11 @@
-"""The hooks on parameters that mask their gradients in the backward pass, and show which technique holds them."""
+"""The hooks on parameters that mask their gradients in the backward pass."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from openwork.core.masks.weight import MaskedWeight
@@ -15,21 +15,22 @@ from openwork.core.sharded import is_offloaded, local, version
 class GradientHook:
     """Masks the gradient of one weight as soon as it has been accumulated, for as long as its sparsifier lives."""
 
-    def __init__(self, weight: MaskedWeight, masks_now: Callable[[], bool], technique: str) -> None:
-        self.weight = weight
-        # Weakly: the parameter holds the hook, and must not keep the sparsifier and its optimizers alive.
+    def __init__(self, weight: MaskedWeight, masks_now: Callable[[], bool]) -> None:
+        # Weakly: the parameter holds the hook, and must not keep the sparsifier, its optimizers or itself alive.
+        self.weight = weakref.ref(weight)
         self.masks_now = weakref.WeakMethod(masks_now)
-        self.technique = technique
 
     def __call__(self, parameter: Tensor) -> None:
         """Masks the gradient."""
-        masks_now = self.masks_now()
-        if parameter.grad is not None and masks_now is not None and masks_now():
-            mask_gradient(self.weight, parameter)
+        weight, masks_now = self.weight(), self.masks_now()
+        if parameter.grad is not None and weight is not None and masks_now is not None and masks_now():
+            mask_gradient(weight, parameter)
 
 
 def add_hook(hook: GradientHook, parameter: Tensor) -> RemovableHandle | None:
     """Adds the hook to the parameter, also to a frozen one, which may be trained later.
+
+    Removes those of sparsifiers that no longer exist.
 
     Returns:
         The hook's handle. None, without a hook, where FSDP2 may still be moving the gradient to the CPU when the hook
@@ -40,26 +41,16 @@ def add_hook(hook: GradientHook, parameter: Tensor) -> RemovableHandle | None:
     frozen = not parameter.requires_grad
     if frozen and not (parameter.is_floating_point() or parameter.is_complex()):
         return None
+    others = getattr(parameter, "_post_accumulate_grad_hooks", None) or {}
+    for key, other in list(others.items()):
+        if isinstance(other, GradientHook) and other.weight() is None:
+            del others[key]
     parameter.requires_grad_(True)
     try:
         handle: RemovableHandle = parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
     finally:
         parameter.requires_grad_(not frozen)
     return handle
-
-
-def holder(parameter: nn.Parameter) -> str | None:
-    """The technique whose masks the parameter has; None where it has none, or its sparsifier no longer exists.
-
-    Removes the hooks of sparsifiers that no longer exist.
-    """
-    hooks = getattr(parameter, "_post_accumulate_grad_hooks", None) or {}
-    for key, hook in list(hooks.items()):
-        if isinstance(hook, GradientHook):
-            if hook.masks_now() is not None:
-                return hook.technique
-            del hooks[key]
-    return None
 
 
 def mask_gradient(weight: MaskedWeight, parameter: Tensor) -> None:

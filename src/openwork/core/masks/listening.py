@@ -14,7 +14,7 @@ from openwork.core.masks.inputs import observable
 from openwork.core.masks.weight import MaskedWeight, remember
 from openwork.core.mechanism import Calibrate
 from openwork.core.optimizers import overflowed
-from openwork.core.sharded import local, shard_like
+from openwork.core.sharded import is_sharded, local, shard_like
 
 if TYPE_CHECKING:
     from openwork.core.masks.technique import MaskTechnique
@@ -75,13 +75,25 @@ class Listening:
 
 
 def show(evidence: Evidence, weight: MaskedWeight, gradient: Tensor) -> None:
-    """Shows a gradient to the evidence of a weight, which may look at it but not write to it."""
+    """Shows a gradient to the evidence of a weight, which may look at it but not write to it; right after `remember`.
+
+    Raises:
+        RuntimeError: If the evidence writes to the weight or the gradient.
+        ValueError: If the evidence of every step keeps what would not be saved.
+    """
     kept, values = weight.evidence, weight.values()
     with unchanged(f"{type(evidence).__name__}.gradient", {weight.name: values, f"{weight.name}.grad": gradient}):
         evidence.gradient(kept, values, gradient)
     for name, value in kept.items():
         if value is gradient or value is values:  # the host writes to both after this
             kept[name] = value.clone()
+    new = kept.keys() - weight.lasting - {"gradient"}  # the last gradient, which each step brings again
+    if new and evidence.gradients == "every step":
+        weight.forget()
+        raise ValueError(
+            f"{type(evidence).__name__}.gradient adds {min(new)!r}, which is no part of the state, so that a resumed "
+            f"run would lose the steps before; let begin() return {min(new)!r}, such as zeros"
+        )
 
 
 def dense(parameter: Tensor) -> Tensor:
@@ -129,6 +141,11 @@ def check_calibration(technique: MaskTechnique, weights: Sequence[MaskedWeight],
         raise ValueError(f"{name} takes its gradients from training; leave out calibrate={calibrate!r}")
     for weight in weights:
         if evidence.inputs:
+            if is_sharded(weight.parameter):
+                raise ValueError(
+                    f"{name} looks at whole layers' inputs, and fully_shard spreads {weight.name} over processes; "
+                    "prune before fully_shard, or use DistributedDataParallel"
+                )
             for site in weight.source.sites:
                 observable(site)
         if gradients and not weight.parameter.requires_grad:

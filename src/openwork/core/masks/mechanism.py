@@ -184,7 +184,10 @@ class Masking(Mechanism):
         return self.weights[0].zero()
 
     def finalize(self, model: nn.Module, *, in_place: bool) -> nn.Module:
-        """The model, or a copy of it, with its zeros; its modules have been plain all the time."""
+        """The model, or a copy of it, with its zeros; its modules have been plain all the time.
+
+        In place, the mechanism lets masks, hidden values and evidence go.
+        """
         if not in_place and any(weight.sharded for weight in self.weights):
             raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
         with torch.no_grad():
@@ -193,6 +196,7 @@ class Masking(Mechanism):
             return copy.deepcopy(model)
         for hook in self._hooks:
             hook.remove()
+        self.weights.clear()
         return model
 
     def state_dict(self) -> dict[str, Any]:
@@ -234,10 +238,7 @@ class Masking(Mechanism):
     def _hook_parameters(self) -> None:
         for handle in self._hooks:
             handle.remove()
-        handles = [
-            add_hook(GradientHook(weight, self._masks_now, str(self.technique)), weight.parameter)
-            for weight in self.weights
-        ]
+        handles = [add_hook(GradientHook(weight, self._masks_now), weight.parameter) for weight in self.weights]
         self._hooks = [handle for handle in handles if handle]
 
     def _masked(self) -> list[int]:

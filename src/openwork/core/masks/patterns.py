@@ -6,6 +6,7 @@ A pattern sees a weight with its output dimension first, as `core/layout.py` has
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from openwork.core.selection import Weight
 @dataclass(frozen=True)
 class Pattern(ABC):
     """The base of patterns, which say where zeros may lie. An immutable value; shapes are (out, in, kernel...)."""
+
+    whole_tensors: ClassVar[bool] = True
+    """Whether it looks at where a weight lies, with its outputs first, and so needs whole tensors."""
 
     def check(self, schedule: Schedule, allocation: Allocation, criterion: Criterion) -> None:
         """Checks that the pattern can follow these three, when the technique is made; by default it can.
@@ -71,6 +75,8 @@ class Pattern(ABC):
 @dataclass(frozen=True)
 class Unstructured(Pattern):
     """Single weights, wherever they are. A mask keeps exactly as many as it should."""
+
+    whole_tensors: ClassVar[bool] = False
 
     def misfit(self, shape: Sequence[int]) -> str:
         """Always ""."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from openwork.core.masks.allocations import Allocation, Uniform
-from openwork.core.masks.criterion import Criterion, Sparsity
+from openwork.core.masks.allocations import Allocation
+from openwork.core.masks.criterion import Criterion
 from openwork.core.masks.patterns import Pattern
 from openwork.core.masks.threshold import keep_largest
 from openwork.core.schedules import Schedule
@@ -139,6 +139,6 @@ class PerOutput(Pattern):
 
 def check_same_sparsity(pattern: Pattern, allocation: Allocation, criterion: Criterion) -> None:
     """Raises ValueError for a criterion or an allocation under which tensors differ in their sparsity."""
-    if criterion != Sparsity() or allocation != Uniform():
-        other = f"allocation={allocation}" if criterion == Sparsity() else f"criterion={criterion}"
+    if not (criterion.allocates and allocation.same_sparsity):
+        other = f"allocation={allocation}" if criterion.allocates else f"criterion={criterion}"
         raise ValueError(f"{pattern} gives every tensor the same sparsity; leave out {other}")

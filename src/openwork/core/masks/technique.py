@@ -89,11 +89,12 @@ class MaskTechnique(Technique, ABC):
 
         Args:
             view: The weight, and what the technique's ``evidence`` has kept.
-            keep: How many weights to keep.
+            keep: How many weights to keep, in whole groups of the pattern.
             ties: A CPU generator, seeded, to draw between equals.
 
         Returns:
-            A bool mask with ``keep`` True, and finite weights, both of the weight's shape.
+            A bool mask with ``keep`` True that has the pattern, and finite weights, both of the weight's shape; of any
+            dtype and on any device, since they are cast to the weight's.
         """
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""A mask update: scores, how many weights each tensor keeps, and which. Nothing changes here.
+"""A mask update: scores, how many weights each tensor keeps, and which. No weight changes here.
 
 Scores are DTensors where FSDP2 shards the weight, so that a technique's mean or maximum is that of the whole tensor.
 Under a pattern they have the outputs first, and a group's weights share one score.
@@ -18,6 +18,7 @@ from openwork.core.layout import output_first
 from openwork.core.masks.check import (
     check_counts,
     check_masks,
+    check_pattern,
     check_scores,
     check_solution,
     check_whole_groups,
@@ -25,7 +26,6 @@ from openwork.core.masks.check import (
 )
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import View
-from openwork.core.masks.patterns import Unstructured
 from openwork.core.masks.weight import MaskedWeight, remember
 from openwork.core.seeding import seeded_generator
 from openwork.core.sharded import is_sharded, local, shard_like, shards_of
@@ -66,6 +66,7 @@ def choose(
         DivergedError: If scores are NaN.
         RuntimeError: If a mask misses its count.
         TypeError: If scores are no real tensor of the weight's shape and sharding.
+        ValueError: If scores read gradients before there are any.
     """
     remember(weights)
     views = [weight.view(step=step, seed=seed) for weight in weights]
@@ -74,34 +75,23 @@ def choose(
     keep = count(technique, weights, dict(zip(names, scores, strict=True)), step)
     if technique.solves:
         return [_solved(technique, *pair, keep[pair[0].name]) for pair in zip(weights, views, strict=True)]
-    if exchange is not None:
-        scores = [
-            _exchanged(technique, weight, view, score, keep[weight.name], exchange)
-            for weight, view, score in zip(weights, views, scores, strict=True)
-        ]
     wanted = list(keep.values())
-    quick = [technique.pattern.quick(*pair) for pair in zip(scores, wanted, strict=True)]
-    masks = [
-        _exact(technique, view, score, number) if mask is None else mask
-        for mask, view, score, number in zip(quick, views, scores, wanted, strict=True)
-    ]
-    check_masks(names, scores, masks)
-    kept = check_scores(names, scores, masks)
-    for place, number in enumerate(wanted):
-        if quick[place] is not None and kept[place] != number:
-            masks[place] = _exact(technique, views[place], scores[place], number)
-            kept[place] = int(masks[place].count_nonzero())
+    if exchange is not None:
+        _exchange(technique, weights, views, scores, wanted, exchange)
+    masks, kept = _masks(technique, views, scores, wanted, "ties")
     check_counts(names, scores, kept, wanted, list(_groups(technique, weights).values()))
     return [
-        Chosen(local(_as_stored(technique, view, mask)), number)
+        Chosen(local(_turned(technique, view, mask)), number)
         for view, mask, number in zip(views, masks, kept, strict=True)
     ]
 
 
 def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, method: str) -> Tensor:
     """What the technique's ``method``, scores or growth, returns, as allocation and pattern rank it."""
+    if not view.step:  # sparsify leaves the model as it was, also where it refuses a technique that writes to its view
+        view = replace(view, weight=view.weight.clone())
     with unchanged(f"{type(technique).__name__}.{method}", {f"view.weight of {weight.name}": view.weight}):
-        found = getattr(technique, method)(view)
+        found = _asked(technique, view, method)
     return ranked(technique, weight, view, found, method)
 
 
@@ -119,12 +109,8 @@ def ranked(technique: MaskTechnique, weight: MaskedWeight, view: View, found: ob
     found = found if found.is_floating_point() else found.float()
     if weight.allowed is not None:
         found = torch.where(shard_like(weight.allowed.to(found.device), view.weight), found, -math.inf)
-    if technique.pattern != Unstructured():
-        if is_sharded(view.weight):
-            raise ValueError(
-                f"{technique.pattern} needs whole tensors, and fully_shard spreads {weight.name} over processes; "
-                "use DistributedDataParallel, or Unstructured()"
-            )
+    _refuse_shards(technique, weight)
+    if technique.pattern.whole_tensors:
         found = technique.pattern.group_scores(output_first(found, view.source.sites[0].module))
     return found
 
@@ -147,15 +133,17 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
     """
     remember(weights)
     views = [weight.view(step=0, seed=seed) for weight in weights]
+    needed = technique.allocation.needs_scores or not technique.criterion.allocates
     silent = technique.evidence.gradients == "never" and not technique.evidence.inputs
-    scores = {
-        # Magnitudes stand in for scores that need evidence, which is not there yet. The first call gets a copy, so that
-        # the model is as it was where a technique is refused that writes to its view.
-        weight.name: ordered(technique, weight, replace(view, weight=view.weight.clone()), "scores")
-        if silent
-        else ranked(technique, weight, view, view.weight.abs(), "scores")
-        for weight, view in zip(weights, views, strict=True)
-    }
+    scores = {}
+    for weight, view in zip(weights, views, strict=True):
+        if needed and silent:
+            scores[weight.name] = ordered(technique, weight, view, "scores")
+        elif needed:  # magnitudes stand in for scores that need evidence, which is not there yet
+            scores[weight.name] = ranked(technique, weight, view, view.weight.abs(), "scores")
+        else:  # what has the right shape will do
+            _refuse_shards(technique, weight)
+            scores[weight.name] = _turned(technique, view, view.weight)
     keep = count(technique, weights, scores)
     for weight in weights if technique.regrows else ():
         if weight.allowed is not None:
@@ -188,36 +176,98 @@ def count(
     return keep
 
 
-def _exact(technique: MaskTechnique, view: View, scores: Tensor, keep: int, draw: str = "ties") -> Tensor:
+def _asked(technique: MaskTechnique, view: View, method: str) -> object:
+    try:
+        return getattr(technique, method)(view)
+    except KeyError as error:
+        if view.step or technique.evidence.gradients == "never":
+            raise
+        raise ValueError(
+            f"{type(technique).__name__}.{method} reads the evidence {error} before there are gradients; pass "
+            "calibrate=lambda model: loss(model).backward(), or read it only where view.step > 0"
+        ) from error
+
+
+def _masks(
+    technique: MaskTechnique, views: Sequence[View], scores: Sequence[Tensor], keep: Sequence[int], draw: str
+) -> tuple[list[Tensor], list[int]]:
+    """The mask of each tensor and how many weights it keeps; waits for the device once, and for tensors with ties.
+
+    Raises:
+        DivergedError: If scores are NaN.
+        RuntimeError: If a mask has another shape or dtype.
+    """
+    names = [view.source.name for view in views]
+    quick = [technique.pattern.quick(*pair) for pair in zip(scores, keep, strict=True)]
+    masks = [
+        _exact(technique, view, score, number, draw) if mask is None else mask
+        for mask, view, score, number in zip(quick, views, scores, keep, strict=True)
+    ]
+    check_masks(names, scores, masks)
+    kept = check_scores(names, scores, masks)
+    for place, number in enumerate(keep):
+        if quick[place] is not None and kept[place] != number:
+            masks[place] = _exact(technique, views[place], scores[place], number, draw)
+            kept[place] = int(masks[place].count_nonzero())
+    return masks, kept
+
+
+def _exact(technique: MaskTechnique, view: View, scores: Tensor, keep: int, draw: str) -> Tensor:
     # Ties have a generator of their own: the draw does not depend on how many numbers the scores used up.
     return technique.pattern.mask(scores, keep, seeded_generator(view.seed, view.step, f"{view.source.name}/{draw}"))
 
 
-def _exchanged(
-    technique: MaskTechnique, weight: MaskedWeight, view: View, scores: Tensor, keep: int, exchange: float
-) -> Tensor:
-    """Scores by which the best of the kept ones come first, and then the best by growth of all others."""
-    mask = view.mask if technique.pattern == Unstructured() else output_first(view.mask, view.source.sites[0].module)
-    survivors = keep - math.floor(exchange * keep + 1e-6)  # 0.29 * 100 is 28.999999999999996 in binary
-    stay = _exact(technique, view, torch.where(mask, scores, -math.inf), survivors, "survivors")
-    growth = ordered(technique, weight, view, "growth")
-    check_scores([weight.name], [scores], [stay])
-    # Gradients that overflow must not tie with those that stay.
-    return torch.where(stay, math.inf, growth.clamp(max=torch.finfo(growth.dtype).max))
+def _exchange(
+    technique: MaskTechnique,
+    weights: Sequence[MaskedWeight],
+    views: Sequence[View],
+    scores: list[Tensor],
+    keep: Sequence[int],
+    exchange: float,
+) -> None:
+    """Replaces scores by those that put the best kept weights first, and then the best by growth of all others.
+
+    In place, and each gradient goes once its growth is known: all tensors' scores and gradients are as large as two
+    models.
+    """
+    for place, (view, score) in enumerate(zip(views, scores, strict=True)):
+        mask = _turned(technique, view, view.mask)
+        scores[place] = torch.where(mask | score.isnan(), score, -math.inf)  # NaN stays, to be found
+    survivors = [n - math.floor(exchange * n + 1e-6) for n in keep]  # 0.29 * 100 is 28.999999999999996 in binary
+    stay, _ = _masks(technique, views, scores, survivors, "survivors")
+    for place, (weight, view) in enumerate(zip(weights, views, strict=True)):
+        growth = ordered(technique, weight, view, "growth")
+        weight.forget()
+        # Gradients that overflow must not tie with those that stay.
+        scores[place] = torch.where(stay[place], math.inf, growth.clamp(max=torch.finfo(growth.dtype).max))
+
+
+def _refuse_shards(technique: MaskTechnique, weight: MaskedWeight) -> None:
+    if technique.pattern.whole_tensors and is_sharded(weight.parameter):
+        raise ValueError(
+            f"{technique.pattern} needs whole tensors, and fully_shard spreads {weight.name} over processes; "
+            "use DistributedDataParallel, or Unstructured()"
+        )
 
 
 def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: int) -> Chosen:
-    if weight.allowed is not None:
-        keep = min(keep, *count_each([weight.allowed], [view.weight]))
+    if weight.allowed is not None or technique.pattern.whole_tensors:  # what whole groups and the zeros leave room for
+        room = ranked(technique, weight, view, torch.zeros_like(view.weight), "solve")
+        (keep,) = count_each([local(_exact(technique, view, room, keep, "room"))], [room])
     ties = seeded_generator(view.seed, view.step, f"{weight.name}/ties")
     # A solver may work in place, and what it found may be refused.
     found = technique.solve(replace(view, weight=view.weight.clone()), keep, ties)
     mask, values = check_solution(type(technique).__name__, weight, view.weight, found, keep)
-    return Chosen(local(mask), keep, local(values).to(view.weight.dtype))
+    if technique.pattern.whole_tensors:
+        fit = ranked(technique, weight, view, mask.to(view.weight), "solve")
+        nearest = _exact(technique, view, fit, keep, "fit")
+        check_pattern(type(technique).__name__, technique.pattern, weight, _turned(technique, view, mask), nearest)
+    return Chosen(local(mask), keep, local(values))
 
 
-def _as_stored(technique: MaskTechnique, view: View, mask: Tensor) -> Tensor:
-    return mask if technique.pattern == Unstructured() else output_first(mask, view.source.sites[0].module)
+def _turned(technique: MaskTechnique, view: View, tensor: Tensor) -> Tensor:
+    """The tensor as the pattern looks at it, with the outputs first; or such a one as the weight is stored."""
+    return output_first(tensor, view.source.sites[0].module) if technique.pattern.whole_tensors else tensor
 
 
 def _groups(technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> dict[str, int]:

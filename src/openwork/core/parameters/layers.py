@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from openwork.core.ownership import DISTRIBUTIONS
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
-
-DISTRIBUTIONS = "_distributions"
-"""The attribute of a module with random weights that holds their distributions by parameter name, a plain dict."""
 
 
 def distribution(module: nn.Module, leaf: str) -> ReparameterizedWeight | None:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
-from openwork.core.parameters.layers import DISTRIBUTIONS, FORWARDS, draw
+from openwork.core.ownership import DISTRIBUTIONS
+from openwork.core.parameters.layers import FORWARDS, draw
 from openwork.core.seeding import seeded_generator
-from openwork.core.selection import Site, Weight
+from openwork.core.selection import Weight
 from openwork.core.sharded import is_sharded
 
 if TYPE_CHECKING:
@@ -41,12 +42,11 @@ class Reparameterizing(Mechanism):
         ValueError: If the technique cannot work with one of the weights.
     """
 
-    random = True
-
     def __init__(self, technique: Reparameterization, weights: list[Weight], *, seed: int) -> None:
         self.technique = technique
         self.weights = weights
         self.seed = seed
+        self.random = technique.penalised
         self._refuse_shards()
         for weight in weights:
             _check(weight)
@@ -143,7 +143,10 @@ class Reparameterizing(Mechanism):
                 site.module.__dict__["noise_seed"] = seeded_generator(self.seed, step, name).initial_seed()
 
     def finalize(self, model: nn.Module, *, in_place: bool) -> nn.Module:
-        """The model, or a copy of it, of plain modules whose weights are the deterministic ones."""
+        """The model, or a copy of it, of plain modules whose weights are the deterministic ones.
+
+        In place, the mechanism lets its distributions go.
+        """
         if not in_place:
             model = copy.deepcopy(model)
         switched = [module for module in model.modules() if type(module) in _PLAIN]
@@ -161,6 +164,8 @@ class Reparameterizing(Mechanism):
             for own in (DISTRIBUTIONS, "noise_seed"):
                 module.__dict__.pop(own, None)
             module.__class__ = _PLAIN[type(module)]
+        if in_place:
+            self.distributions = []
         return model
 
     def state_dict(self) -> dict[str, Any]:
@@ -179,11 +184,6 @@ class Reparameterizing(Mechanism):
                     f"{type(self.technique).__name__} does not work under fully_shard, which holds {weight.name}: its "
                     "penalty needs whole weights; use DistributedDataParallel, or a technique with masks"
                 )
-
-
-def is_random(site: Site) -> bool:
-    """Whether the parameter is the mean of a random variable."""
-    return site.leaf in site.module.__dict__.get(DISTRIBUTIONS, {})
 
 
 def _switched(plain: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.Module]:

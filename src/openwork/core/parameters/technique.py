@@ -23,7 +23,7 @@ class Reparameterization(Technique, ABC):
             None only for weights that are computed but not ``penalised``.
 
     Raises:
-        TypeError: If ``coefficient`` is no schedule.
+        TypeError: If ``coefficient`` is missing, or no schedule.
         ValueError: If the coefficient is negative.
     """
 
@@ -33,10 +33,11 @@ class Reparameterization(Technique, ABC):
     coefficient: Schedule | None = None
 
     def __post_init__(self) -> None:
-        if self.coefficient is None and not self.penalised:
+        if self.coefficient is None:
+            if self.penalised:
+                raise TypeError(f"{type(self).__name__} needs a coefficient, such as Constant(1e-4)")
             return
         check_schedule("coefficient", self.coefficient, "Constant")
-        assert self.coefficient is not None
         if self.coefficient.final < 0:
             raise ValueError(f"the penalty coefficient must be >= 0, got {self.coefficient.final}")
 

@@ -1,0 +1,59 @@
+"""Which sparsifier holds a weight: a mark by module and name, since wrappers replace parameters.
+
+The mark is kept beside the modules, so that neither copies nor files of the model carry it.
+"""
+
+import weakref
+from collections.abc import Iterable
+
+from torch import nn
+
+from openwork.core.selection import Site, Weight
+
+_HELD: weakref.WeakKeyDictionary[nn.Module, dict[str, tuple[weakref.ref[object], str]]] = weakref.WeakKeyDictionary()
+
+DISTRIBUTIONS = "_distributions"
+"""The attribute of a module with random weights that holds their distributions by parameter name; copies carry it."""
+
+
+def hold(weights: Iterable[Weight], owner: object, technique: str) -> None:
+    """Marks the weights as held by ``owner``, for as long as that exists.
+
+    Args:
+        weights: The weights.
+        owner: The sparsifier.
+        technique: Its technique, for the error that the next one gets.
+    """
+    for site in _sites(weights):
+        _HELD.setdefault(site.module, {})[site.leaf] = weakref.ref(owner), technique
+
+
+def release(weights: Iterable[Weight]) -> None:
+    """Removes the marks of the weights."""
+    for site in _sites(weights):
+        _HELD.get(site.module, {}).pop(site.leaf, None)
+
+
+def holder(module: nn.Module, leaf: str) -> str | None:
+    """The technique whose sparsifier holds the module's parameter; None where none does, or it no longer exists."""
+    owner, technique = _HELD.get(module, {}).get(leaf, (None, ""))
+    return technique if owner is not None and owner() is not None else None
+
+
+def refuse_held(weights: Iterable[Weight]) -> None:
+    """Raises ValueError for a weight that another sparsifier holds."""
+    for site in _sites(weights):
+        if technique := holder(site.module, site.leaf):
+            raise ValueError(
+                f"{site.name} is being sparsified by {technique} already; call finalize() on that sparsifier first, "
+                "or select other weights"
+            )
+        if site.leaf in site.module.__dict__.get(DISTRIBUTIONS, {}):
+            raise ValueError(
+                f"{site.name} is being sparsified as a random variable already; call finalize() on that sparsifier "
+                "first, copy a model with finalized_copy(), or select other weights"
+            )
+
+
+def _sites(weights: Iterable[Weight]) -> list[Site]:
+    return [site for weight in weights for site in weight.sites]
