@@ -91,7 +91,7 @@ def test_the_exceptions_are_public_functions():
 @pytest.mark.parametrize("name", DATACLASSES)
 def test_a_public_dataclass_describes_its_settings(name):
     kind = getattr(ow, name)
-    settings = {field.name for field in fields(kind) if field.init}
+    settings = {field.name for field in fields(kind) if field.init and field.name[0] != "_"}
     assert settings & inspect.get_annotations(kind).keys() <= described(kind) <= settings
     # A reader sees public bases, and no private one.
     visible = set().union(*(described(base) for base in kind.__mro__ if base.__name__ in ow.__all__))

@@ -311,6 +311,15 @@ def what_shards_cannot_do_is_refused_with_the_cure(folder):
     assert attach(ow.GradualMagnitude(half), first_only).sparsity() == (213 - 64 - 40 - 2) / 213
     with refused("start all processes from one seed"):
         attach(ow.GradualMagnitude(ow.Constant(0.5), allocation=ow.GlobalRanking()), shard, seed=mesh.get_local_rank())
+    model = net(seed=mesh.get_local_rank())
+    sparsifier = ow.sparsify(model, ow.GradualMagnitude(ow.Constant(0.5), allocation=ow.GlobalRanking()))
+    shard(model)
+    assert 0 < sparsifier.sparsity() < 1
+    with refused("start all processes from one seed"):
+        sparsifier.attach(sgd(model.parameters()))
+    with refused("fully_shard spreads 0.weight over processes; prune before fully_shard"):
+        technique = ow.Wanda(ow.OneShot(0.5), pattern=ow.Unstructured())
+        ow.sparsify(shard(net()), technique, calibrate=lambda model: model(torch.randn(2, 8)))
     for technique in (ow.L0(ow.Constant(1e-2)), ow.VariationalDropout(ow.Constant(1e-2))):
         with refused("use DistributedDataParallel, or a technique with masks"):
             attach(technique, shard)

@@ -44,7 +44,7 @@ class Faulty(ow.MaskTechnique):
     since: int = 0
 
     def scores(self, view):
-        if view.step < self.since or view.source.name.endswith("0.weight"):  # the first layer is fine
+        if view.step < self.since or view.name.endswith("0.weight"):  # the first layer is fine
             return view.weight.abs()
         if self.how == "raises":
             raise KeyError("lost")

@@ -16,7 +16,7 @@ class Seen(ow.SNIP):
     """SNIP that notes gradient * weight by name."""
 
     def scores(self, view):
-        SEEN[view.source.name] = view.evidence["gradient"] * view.weight
+        SEEN[view.name] = view.evidence["gradient"] * view.weight
         return super().scores(view)
 
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from openwork.core.layout import output_first
 from openwork.core.seeding import seeded_generator, uniform_like
-from openwork.core.selection import Weight
 
 Kept = dict[str, Tensor]
 """What was gathered for one weight, by a name that the technique chooses."""
@@ -20,29 +19,28 @@ class View:
     """All that a technique sees of one weight when its mask is computed. All tensors are sharded like the weight.
 
     Args:
-        source: The weight's name, and the modules that own it.
+        name: The weight's name.
         weight: The values, with those under the mask as ``hidden`` remembers them. Do not change them.
-        kept: 1 for the weights kept until now, 0 for the others, of the weight's dtype.
         evidence: What `Evidence` kept, by name.
         step: Completed optimizer steps.
-        seed: The sparsifier's seed.
     """
 
-    source: Weight
+    name: str
     weight: Tensor
-    kept: Tensor
     evidence: Mapping[str, Tensor]
     step: int
-    seed: int
+    _kept: Tensor  # 1 and 0, of the weight's dtype, as the mask is stored
+    _module: nn.Module
+    _seed: int
 
     @cached_property
     def mask(self) -> Tensor:
         """True for the weights kept until now."""
-        return self.kept.bool()
+        return self._kept.bool()
 
     def uniform(self) -> Tensor:
         """Numbers in [0, 1) of the weight's shape and sharding, which depend on (seed, step, name) alone."""
-        return uniform_like(self.weight, seeded_generator(self.seed, self.step, self.source.name))
+        return uniform_like(self.weight, seeded_generator(self._seed, self.step, self.name))
 
     def per_input(self, values: Tensor) -> Tensor:
         """``values``, one for each input of an output, in a shape that broadcasts against the weight.
@@ -50,9 +48,8 @@ class View:
         Args:
             values: (in,) for a Linear, (in * kernel,) for a convolution, in the order of the rows of `Evidence.input`.
         """
-        module = self.source.sites[0].module
-        shape = output_first(self.weight, module).shape
-        return output_first(values.reshape(1, *shape[1:]), module)
+        shape = output_first(self.weight, self._module).shape
+        return output_first(values.reshape(1, *shape[1:]), self._module)
 
 
 @dataclass(frozen=True)

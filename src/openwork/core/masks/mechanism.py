@@ -35,7 +35,7 @@ from openwork.core.masks.update import Chosen, choose, preview
 from openwork.core.masks.weight import MaskedWeight, hide, remember, unhide
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.selection import Weight
-from openwork.core.sharded import is_sharded, local, shard_like, version
+from openwork.core.sharded import local, shard_like, version
 
 if TYPE_CHECKING:
     from openwork.core.masks.technique import MaskTechnique
@@ -217,7 +217,7 @@ class Masking(Mechanism):
         self._listening.expect(saved["steps"] + 1)
 
     def _follow_parameters(self) -> None:
-        newly = not any(w.sharded for w in self.weights) and any(is_sharded(w.source.parameter) for w in self.weights)
+        newly = any(weight.newly_sharded for weight in self.weights)
         whole = [weight.zeros_as_saved() for weight in self.weights] if newly else []
         for weight in self.weights:
             now, then = tuple(weight.local.shape), tuple(weight.mask.shape)

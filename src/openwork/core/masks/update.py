@@ -74,15 +74,15 @@ def choose(
     names = [weight.name for weight in weights]
     keep = count(technique, weights, dict(zip(names, scores, strict=True)), step)
     if technique.solves:
-        return [_solved(technique, *pair, keep[pair[0].name]) for pair in zip(weights, views, strict=True)]
+        return [_solved(technique, *pair, keep[pair[0].name], seed=seed) for pair in zip(weights, views, strict=True)]
     wanted = list(keep.values())
     if exchange is not None:
-        _exchange(technique, weights, views, scores, wanted, exchange)
-    masks, kept = _masks(technique, views, scores, wanted, "ties")
+        _exchange(technique, weights, views, scores, wanted, exchange, seed=seed)
+    masks, kept = _masks(technique, views, scores, wanted, "ties", seed=seed)
     check_counts(names, scores, kept, wanted, list(_groups(technique, weights).values()))
     return [
-        Chosen(local(_turned(technique, view, mask)), number)
-        for view, mask, number in zip(views, masks, kept, strict=True)
+        Chosen(local(_turned(technique, weight, mask)), number)
+        for weight, mask, number in zip(weights, masks, kept, strict=True)
     ]
 
 
@@ -111,7 +111,7 @@ def ranked(technique: MaskTechnique, weight: MaskedWeight, view: View, found: ob
         found = torch.where(shard_like(weight.allowed.to(found.device), view.weight), found, -math.inf)
     _refuse_shards(technique, weight)
     if technique.pattern.whole_tensors:
-        found = technique.pattern.group_scores(output_first(found, view.source.sites[0].module))
+        found = technique.pattern.group_scores(output_first(found, weight.source.sites[0].module))
     return found
 
 
@@ -143,7 +143,7 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
             scores[weight.name] = ranked(technique, weight, view, view.weight.abs(), "scores")
         else:  # what has the right shape will do
             _refuse_shards(technique, weight)
-            scores[weight.name] = _turned(technique, view, view.weight)
+            scores[weight.name] = _turned(technique, weight, view.weight)
     keep = count(technique, weights, scores)
     for weight in weights if technique.regrows else ():
         if weight.allowed is not None:
@@ -189,7 +189,13 @@ def _asked(technique: MaskTechnique, view: View, method: str) -> object:
 
 
 def _masks(
-    technique: MaskTechnique, views: Sequence[View], scores: Sequence[Tensor], keep: Sequence[int], draw: str
+    technique: MaskTechnique,
+    views: Sequence[View],
+    scores: Sequence[Tensor],
+    keep: Sequence[int],
+    draw: str,
+    *,
+    seed: int,
 ) -> tuple[list[Tensor], list[int]]:
     """The mask of each tensor and how many weights it keeps; waits for the device once, and for tensors with ties.
 
@@ -197,24 +203,24 @@ def _masks(
         DivergedError: If scores are NaN.
         RuntimeError: If a mask has another shape or dtype.
     """
-    names = [view.source.name for view in views]
+    names = [view.name for view in views]
     quick = [technique.pattern.quick(*pair) for pair in zip(scores, keep, strict=True)]
     masks = [
-        _exact(technique, view, score, number, draw) if mask is None else mask
+        _exact(technique, view, score, number, draw, seed=seed) if mask is None else mask
         for mask, view, score, number in zip(quick, views, scores, keep, strict=True)
     ]
     check_masks(names, scores, masks)
     kept = check_scores(names, scores, masks)
     for place, number in enumerate(keep):
         if quick[place] is not None and kept[place] != number:
-            masks[place] = _exact(technique, views[place], scores[place], number, draw)
+            masks[place] = _exact(technique, views[place], scores[place], number, draw, seed=seed)
             kept[place] = int(masks[place].count_nonzero())
     return masks, kept
 
 
-def _exact(technique: MaskTechnique, view: View, scores: Tensor, keep: int, draw: str) -> Tensor:
+def _exact(technique: MaskTechnique, view: View, scores: Tensor, keep: int, draw: str, *, seed: int) -> Tensor:
     # Ties have a generator of their own: the draw does not depend on how many numbers the scores used up.
-    return technique.pattern.mask(scores, keep, seeded_generator(view.seed, view.step, f"{view.source.name}/{draw}"))
+    return technique.pattern.mask(scores, keep, seeded_generator(seed, view.step, f"{view.name}/{draw}"))
 
 
 def _exchange(
@@ -224,17 +230,19 @@ def _exchange(
     scores: list[Tensor],
     keep: Sequence[int],
     exchange: float,
+    *,
+    seed: int,
 ) -> None:
     """Replaces scores by those that put the best kept weights first, and then the best by growth of all others.
 
     In place, and each gradient goes once its growth is known: all tensors' scores and gradients are as large as two
     models.
     """
-    for place, (view, score) in enumerate(zip(views, scores, strict=True)):
-        mask = _turned(technique, view, view.mask)
+    for place, (weight, view, score) in enumerate(zip(weights, views, scores, strict=True)):
+        mask = _turned(technique, weight, view.mask)
         scores[place] = torch.where(mask | score.isnan(), score, -math.inf)  # NaN stays, to be found
     survivors = [n - math.floor(exchange * n + 1e-6) for n in keep]  # 0.29 * 100 is 28.999999999999996 in binary
-    stay, _ = _masks(technique, views, scores, survivors, "survivors")
+    stay, _ = _masks(technique, views, scores, survivors, "survivors", seed=seed)
     for place, (weight, view) in enumerate(zip(weights, views, strict=True)):
         growth = ordered(technique, weight, view, "growth")
         weight.forget()
@@ -250,24 +258,24 @@ def _refuse_shards(technique: MaskTechnique, weight: MaskedWeight) -> None:
         )
 
 
-def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: int) -> Chosen:
+def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: int, *, seed: int) -> Chosen:
     if weight.allowed is not None or technique.pattern.whole_tensors:  # what whole groups and the zeros leave room for
         room = ranked(technique, weight, view, torch.zeros_like(view.weight), "solve")
-        (keep,) = count_each([local(_exact(technique, view, room, keep, "room"))], [room])
-    ties = seeded_generator(view.seed, view.step, f"{weight.name}/ties")
+        (keep,) = count_each([local(_exact(technique, view, room, keep, "room", seed=seed))], [room])
+    ties = seeded_generator(seed, view.step, f"{weight.name}/ties")
     # A solver may work in place, and what it found may be refused.
     found = technique.solve(replace(view, weight=view.weight.clone()), keep, ties)
     mask, values = check_solution(type(technique).__name__, weight, view.weight, found, keep)
     if technique.pattern.whole_tensors:
         fit = ranked(technique, weight, view, mask.to(view.weight), "solve")
-        nearest = _exact(technique, view, fit, keep, "fit")
-        check_pattern(type(technique).__name__, technique.pattern, weight, _turned(technique, view, mask), nearest)
+        nearest = _exact(technique, view, fit, keep, "fit", seed=seed)
+        check_pattern(type(technique).__name__, technique.pattern, weight, _turned(technique, weight, mask), nearest)
     return Chosen(local(mask), keep, local(values))
 
 
-def _turned(technique: MaskTechnique, view: View, tensor: Tensor) -> Tensor:
+def _turned(technique: MaskTechnique, weight: MaskedWeight, tensor: Tensor) -> Tensor:
     """The tensor as the pattern looks at it, with the outputs first; or such a one as the weight is stored."""
-    return output_first(tensor, view.source.sites[0].module) if technique.pattern.whole_tensors else tensor
+    return output_first(tensor, weight.source.sites[0].module) if technique.pattern.whole_tensors else tensor
 
 
 def _groups(technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> dict[str, int]:

@@ -17,6 +17,7 @@ class MaskedWeight:
         self.source = source
         # FSDP2 puts the whole weight into the module between its forward and backward; the shard stays the parameter.
         self._shard: Tensor | None = None
+        self._of_shard = False  # whether mask and hidden values are those of the shard's rows
         parameter = self.local
         # A full copy, of which only the places under the mask mean anything.
         self._hidden: Tensor | None = None
@@ -60,6 +61,11 @@ class MaskedWeight:
         return self._shard is not None
 
     @property
+    def newly_sharded(self) -> bool:
+        """Whether it is sharded, and the mask is still that of the whole weight."""
+        return is_sharded(self.parameter) and not self._of_shard
+
+    @property
     def mask(self) -> Tensor:
         """The mask, 1 = keep, in the parameter's present dtype, device and sharding, any of which may change."""
         self._refit()
@@ -94,7 +100,7 @@ class MaskedWeight:
     def view(self, *, step: int, seed: int) -> View:
         """What a technique sees; right only after `remember`."""
         kept = shard_like(self.mask, self.parameter)
-        return View(self.source, self.values(), kept, self.evidence, step, seed)
+        return View(self.name, self.values(), self.evidence, step, kept, self.source.sites[0].module, seed)
 
     def zero(self) -> Tensor:
         """0, of shape (), on the weight's device."""
@@ -118,6 +124,7 @@ class MaskedWeight:
     def replace(self, mask: Tensor, hidden: Tensor | None, allowed: Tensor | None, evidence: Kept) -> None:
         """Takes over a saved state, of the rows here."""
         self._mask, self._hidden, self.allowed, self.evidence = mask, hidden, allowed, evidence
+        self._of_shard = self.sharded
         self.restored = False
 
     def write_clean(self) -> None:
@@ -134,6 +141,7 @@ class MaskedWeight:
         part = local(whole)
         mask = self._mask
         if self._shard is not None:
+            self._of_shard = True
             for name, value in self.evidence.items():
                 if value.shape == whole.shape and not is_sharded(value):  # also where all rows are here
                     self.evidence[name] = shard_like(rows_like(value, whole), whole)
