@@ -34,12 +34,12 @@ from openwork.study.runs.checkpoint import (
 )
 from openwork.study.runs.claim import claim
 from openwork.study.runs.config import canonical, to_plain
-from openwork.study.runs.described import refuse_changed, refuse_old, write_description
+from openwork.study.runs.described import is_begun, refuse_changed, refuse_old, write_description
 from openwork.study.runs.environment import environment
 from openwork.study.runs.expected_flops import expected_flops
 from openwork.study.runs.live import Live, compiled, prepare
 from openwork.study.runs.run import Run, with_prerequisites
-from openwork.study.tasks.task import check_metric, final_metrics
+from openwork.study.tasks.task import check_metric, final_metrics, metrics, try_evaluation
 from openwork.study.training.loop import train
 
 
@@ -86,7 +86,9 @@ def execute(
     kept = snapshot_steps(run.steps, every, snapshots)
     for each in with_prerequisites([run]):
         refuse_changed(each, directory / each.id)
-        check_metric(each.task, torch.device(device))
+        check_metric(each.task)
+        if not is_begun(directory / each.id):  # what is there has been evaluated
+            try_evaluation(each.task, torch.device(device))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with claim(folder):
@@ -143,10 +145,10 @@ def _train(
         seconds, began = seconds + time.perf_counter() - began, time.perf_counter()
         if not _finite(losses):
             return _record(live, folder, step=step, seconds=seconds, finished=False)
-        metrics = {**losses, **run.task.evaluate(live.model, live.device), "sparsity": live.sparsity()}
+        measured = {**losses, **metrics(run.task, live.model, live.device), "sparsity": live.sparsity()}
         if live.sparsifier and dense and dense.dense:
-            metrics["expected_flops"] = expected_flops(dense, live.sparsifier)
-        row = {"step": step, **metrics, **live.layers(), "seconds": round(seconds, 3)}
+            measured["expected_flops"] = expected_flops(dense, live.sparsifier)
+        row = {"step": step, **measured, **live.layers(), "seconds": round(seconds, 3)}
         if not _finite(row):  # the losses are from before the last update
             return _record(live, folder, step=step, seconds=seconds, finished=False)
         rows.append(row)
