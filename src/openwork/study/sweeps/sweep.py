@@ -265,8 +265,8 @@ def known_outcome(folder: Path) -> Outcome | None:
 
 def completed_steps(folder: Path) -> int:
     """The steps of an unfinished run's last checkpoint, from which it would go on."""
-    rows = read_metrics(folder)
-    return int(rows[-1]["step"]) if rows else 0
+    evaluations = read_metrics(folder)
+    return evaluations[-1].step if evaluations else 0
 
 
 def _ended(result: Result) -> Outcome:
