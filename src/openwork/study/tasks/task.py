@@ -4,16 +4,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from openwork.core.sparsifier import Sparsifier
 from openwork.study.evaluation.metric import Metric
-
-if TYPE_CHECKING:
-    from openwork.study.tasks.translation import Translation
+from openwork.study.tasks.translator import Translator
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ class Task(ABC):
         """
         raise ValueError(f"--vocabulary is for a run on text files; {self.title} always makes its own, so leave it out")
 
-    def translator(self) -> "Translation":
+    def translator(self) -> Translator:
         """The task as one that translates sentences.
 
         Raises:
