@@ -36,13 +36,13 @@ def test_snapshots_are_the_initial_weights_and_evenly_spread_finalized_ones(fold
 
 def test_every_evaluation_says_where_the_zeros_are(folder):
     rows = read_metrics(folder)
-    assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60]
+    assert [row.step for row in rows] == [10, 20, 30, 40, 50, 60]
     for row in rows:
         counts = {"fc1.weight": 19_200, "fc2.weight": 30_000, "fc3.weight": 1_000}
-        zeros = sum(row["layers"][name] * count for name, count in counts.items())
-        assert zeros / 50_200 == pytest.approx(row["sparsity"])
-        assert row["expected_density"] == pytest.approx(1 - row["sparsity"])
-    assert rows[-1]["layers"] == {"fc1.weight": 0.9, "fc2.weight": 0.9, "fc3.weight": 0.9}
+        zeros = sum(row.layers[name] * count for name, count in counts.items())
+        assert zeros / 50_200 == pytest.approx(row.measured["sparsity"])
+        assert row.measured["expected_density"] == pytest.approx(1 - row.measured["sparsity"])
+    assert rows[-1].layers == {"fc1.weight": 0.9, "fc2.weight": 0.9, "fc3.weight": 0.9}
 
 
 @pytest.mark.parametrize("technique", [PRUNE, ow.L0(ow.Constant(1e-3), dropout=0.5)], ids=lambda t: type(t).__name__)

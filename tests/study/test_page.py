@@ -8,7 +8,7 @@ import pytest
 from openwork.study.published.overlay import own_bands
 from openwork.study.report.charts import run_values, trade_off
 from openwork.study.report.layers import kind, kind_panel, layer_panels
-from openwork.study.report.page import _takeaway, write_report
+from openwork.study.report.page import write_report
 from openwork.study.report.style import left_axis, nice_ticks, theme
 from openwork.study.results.statistics import nearest, summarize
 from tests.study.studies import diverged, results, row, study
@@ -121,29 +121,6 @@ def cells(text: str, heading: str) -> list[list[str]]:
     """The lines of the first table after a heading."""
     body = text.split(f"<h3>{heading}</h3>")[1].split("<tbody>")[1].split("</tbody>")[0]
     return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in body.strip().splitlines()]
-
-
-def test_the_takeaway_compares_only_points_near_one_sparsity():
-    # B is more accurate at half the sparsity: that does not make it the best near 90 %.
-    text = _takeaway(summarize(results([row("A", accuracy=0.8), row("B", sparsity=0.5)])))
-    assert "Near 90 % sparsity, A is the only technique measured: 80.0 % at 90.0 % sparsity (1 seed, " in text
-
-
-def test_the_takeaway_says_where_it_compares_if_not_near_90():
-    rows = [row("A", sparsity=0.5, accuracy=0.8), row("B", sparsity=0.51, accuracy=0.9)]
-    assert "Near 51 % sparsity, B is the most accurate: 90.0 % at 51.0 % sparsity" in _takeaway(
-        summarize(results(rows))
-    )
-    assert _takeaway(summarize(results([row("dense", sparsity=0.0)]))) == "No sparse run has finished."
-
-
-@pytest.mark.parametrize(("lead", "verdict"), [(0.02, "overlap"), (0.06, "do not overlap")])
-def test_the_takeaway_says_whether_the_intervals_overlap(lead, verdict):
-    # s = 0.01 over 3 seeds: ± 4.303 · 0.01 / √3 = 0.0248 around each mean.
-    rows = [row(n, n, s, 0.9, 0.8 + d + 0.01 * s) for n, d in (("A", 0.0), ("B", lead)) for s in range(3)]
-    assert _takeaway(summarize(results(rows))).endswith(
-        f"next is A with 81.0 % at 90.0 %, and the two intervals {verdict}."
-    )
 
 
 def test_the_tables_hold_the_frontier_and_every_point(page):

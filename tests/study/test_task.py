@@ -1,6 +1,7 @@
 """What a task declares, and what it may leave out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from openwork.study.runs.execute import execute
 from openwork.study.runs.live import prepare
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
-from openwork.study.tasks.task import Task, check_metric, final_metrics
+from openwork.study.tasks.imagenet import ImageNetResNet
+from openwork.study.tasks.task import Task, check_metric, final_metrics, metrics, try_evaluation
 from tests.helpers import raises
 from tests.study.tinylab import PRUNE, Tiny
 
@@ -83,19 +85,57 @@ def test_a_task_without_a_usable_metric_is_refused_before_there_is_a_directory(t
     assert not (tmp_path / "runs").exists()
 
 
-@dataclass(frozen=True)
-class Unseen(Tiny):
-    """Not checked yet."""
-
-
 def test_checking_the_metric_draws_no_random_number():
     before = torch.get_rng_state()
-    check_metric(Unseen(), CPU)
+    check_metric(Tiny())
+    try_evaluation(Tiny(), CPU)
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@dataclass(frozen=True)
+class Counting(Tiny):
+    """Counts its evaluations, as each makes a file in the folder."""
+
+    folder: str = ""
+    evaluates_quickly: bool = True
+
+    def evaluate(self, model, device):
+        (Path(self.folder) / str(len(list(Path(self.folder).iterdir())))).touch()
+        return super().evaluate(model, device)
+
+
+@pytest.mark.parametrize("quickly", [True, False])
+def test_only_a_quick_evaluation_is_tried_and_only_where_nothing_is_there(tmp_path, quickly):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    run = Run(Counting(folder=str(marks), evaluates_quickly=quickly), None, steps=4)
+    for _ in range(2):
+        execute(run, tmp_path / "runs", evaluations=2)
+        assert len(list(marks.iterdir())) == 4 + quickly  # two on the way, and two of the result
+    execute(replace(run, origin=Pretrained(run), steps=2), tmp_path / "runs", evaluations=1)
+    assert len(list(marks.iterdir())) == (4 + quickly) + (3 + quickly)  # its start is there
+
+
+@dataclass(frozen=True)
+class SlowlyMisnamed(Misnamed):
+    """Says that its evaluation is slow."""
+
+    evaluates_quickly = False
+
+
+def test_a_slow_evaluation_without_the_metric_is_refused_when_it_comes(tmp_path):
+    with raises(ValueError, "tiny is judged by 'error', but its evaluate returns accuracy, loss; return it there"):
+        execute(Run(SlowlyMisnamed(), None, steps=50), tmp_path, evaluations=25)
+    assert not list(tmp_path.glob("*/checkpoint.pt"))  # it was the first evaluation
+
+
+def test_imagenet_is_not_evaluated_before_its_training():
+    assert not ImageNetResNet().evaluates_quickly
+
+
 def test_a_task_with_a_test_of_its_own_is_checked_at_the_end():
-    check_metric(Final(), CPU)  # its evaluate returns no error
+    try_evaluation(Final(), CPU)  # its evaluate returns no error
+    assert metrics(Final(), Final().model(), CPU).keys() == {"accuracy", "loss"}
     assert final_metrics(Final(), Final().model(), CPU) == {"error": 0.25, "loss": 0.5}
     with raises(ValueError, "tiny is judged by 'error', but its test returns mistakes, loss; return it there"):
         final_metrics(Final(key="mistakes"), Final().model(), CPU)
@@ -153,7 +193,7 @@ def returning(method, value):
 def test_all_that_a_task_returns_is_checked_before_training(found, words):
     task = returning("evaluate", found)
     with raises(ValueError, words):
-        check_metric(task, CPU)
+        try_evaluation(task, CPU)
 
 
 @pytest.mark.parametrize("loss", [None, 0.5, torch.ones(4, requires_grad=True), torch.ones(())])
@@ -163,9 +203,16 @@ def test_a_loss_is_one_number_with_a_gradient(tmp_path, loss):
         prepare(run, CPU).objective((torch.ones(4, 2), torch.ones(4)))
 
 
+@dataclass(frozen=True)
+class Ending(Tiny):
+    """Three batches."""
+
+    def batches(self, seed, start, device):
+        return iter([(torch.ones(4, 2), torch.ones(4).long())] * 3)
+
+
 def test_batches_that_end_early_are_no_finished_run(tmp_path):
-    x = torch.ones(4, 2)
-    run = Run(returning("batches", [(x, torch.ones(4).long())] * 3), None, steps=10)
+    run = Run(Ending(), None, steps=10)
     with raises(ValueError, "the batches of tiny end after 3 of 10 steps; make them endless"):
         execute(run, tmp_path)
     assert not (tmp_path / run.id / "result.json").exists()

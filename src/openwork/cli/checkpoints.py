@@ -41,10 +41,10 @@ def evaluate(
     trust: Trust = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a run's checkpoint on its test set, as finalized; re-threshold variational dropout.
+    """Evaluate a run's checkpoint, finalized, on the task's test set; variational dropout also at other thresholds.
 
-    The directory of a finished run keeps what --threshold finds, in thresholds.json, as points for report and results;
-    but not with --data or --recalibrate, nor for a checkpoint file.
+    With --threshold the directory of a finished run keeps the figures in thresholds.json, as points for report and
+    results. It keeps none with --data or --recalibrate, and none of a checkpoint file.
 
     With --task the checkpoint is any file of weights that fits the task's model, such as torchvision's ResNet-50.
     """

@@ -97,7 +97,8 @@ def _execute(
     runs: Sequence["Run"], out: Path, *, device: str, compile: bool, evaluations: int, snapshots: int = 0
 ) -> list["Result"]:
     from openwork.study.processes import rank
-    from openwork.study.runs.execute import execute, refuse_old
+    from openwork.study.runs.described import refuse_old
+    from openwork.study.runs.execute import execute
     from openwork.study.runs.run import with_prerequisites
 
     checked_device(device)

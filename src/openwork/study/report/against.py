@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from openwork.study.report.style import ChartData
 from openwork.study.results.result import Result
 from openwork.study.results.score import metric_of
 
@@ -33,7 +34,7 @@ def against(results: Sequence[Result], field: str) -> alt.VConcatChart:
         raise ValueError(f"no finished run has a number at {field}; give a field of run.json, such as task.width")
     metric = metric_of([result for result, _ in finished])
     measures = {"score": metric.axis(metric.title), "sparsity": "sparsity, %"}
-    singles: list[dict[str, Any]] = [
+    singles: ChartData = [
         {"x": value, "technique": result.name, "measure": measure, "y": y}
         for result, value in finished
         for measure, y in (("score", metric.points(result.score)), ("sparsity", 100 * (result.sparsity or 0.0)))
@@ -49,7 +50,7 @@ def against(results: Sequence[Result], field: str) -> alt.VConcatChart:
 
 
 def _panel(
-    singles: list[dict[str, Any]], means: list[dict[str, Any]], measure: str, title: str, field: str
+    singles: ChartData, means: ChartData, measure: str, title: str, field: str
 ) -> alt.LayerChart | alt.FacetChart:
     import altair as alt
 
@@ -60,7 +61,7 @@ def _panel(
     x = alt.X("x:Q").axis(title=field, values=sorted({point["x"] for point in means}), format="~g", grid=False)
     y = alt.Y("y:Q").axis(title=title).scale(zero=False)
 
-    def chart(points: list[dict[str, Any]]) -> alt.Chart:
+    def chart(points: ChartData) -> alt.Chart:
         data = alt.InlineData(values=[point for point in points if point["measure"] == measure])
         return alt.Chart(data).encode(x, y, color)
 

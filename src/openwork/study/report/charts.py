@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from openwork.study.evaluation.metric import BLEU, Metric
 from openwork.study.published.overlay import Overlay
-from openwork.study.report.style import Axis, ValueAxis, interval_text, left_axis, require_study_extra, score_axis
+from openwork.study.report.style import (
+    Axis,
+    ChartData,
+    ValueAxis,
+    interval_text,
+    left_axis,
+    require_study_extra,
+    score_axis,
+)
 from openwork.study.report.tables import drawn
 from openwork.study.results.fronts import fronts
 from openwork.study.results.result import Result
@@ -23,13 +31,12 @@ if TYPE_CHECKING:
 
     from openwork.study.report.style import Chart
 
-Values = list[dict[str, Any]]
 
 # Names of the page's two filters, as the charts know them.
 _HIDDEN = {"hiddenTechniques": "technique", "hiddenSeeds": "seed"}
 
 
-def run_values(results: Sequence[Result]) -> Values:
+def run_values(results: Sequence[Result]) -> ChartData:
     """The data set ``runs`` of one task's trade-off chart: one value for each finished sparse run, its score drawn."""
     return [
         {
@@ -44,7 +51,7 @@ def run_values(results: Sequence[Result]) -> Values:
     ]
 
 
-def front_values(results: Sequence[Result]) -> dict[tuple[int, ...], Values]:
+def front_values(results: Sequence[Result]) -> dict[tuple[int, ...], ChartData]:
     """The data set ``front`` of one task's trade-off chart, for each choice of seeds: each technique's frontier.
 
     ``beaten`` names the techniques that beat the point: it is ringed (``pareto``) where none of them is drawn.

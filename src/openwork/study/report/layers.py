@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from openwork.study.report.style import count, left_axis, percent, require_study_extra
+from openwork.study.report.style import ChartData, count, left_axis, percent, require_study_extra
 from openwork.study.results.result import LayerZeros, Result
 from openwork.study.results.statistics import Point
 
@@ -47,7 +47,7 @@ def kind_panel(points: Mapping[str, Point], results: Sequence[Result], *, names:
     require_study_extra()
     import altair as alt
 
-    found: list[dict[str, Any]] = []
+    found: ChartData = []
     layers = {name: _mean_layers(point, results) for name, point in points.items()}
     for name, group in layers.items():
         kinds: dict[str, list[MeanLayer]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openwork.study.files import write_text
 from openwork.study.published.comparison import sweep
@@ -14,7 +14,7 @@ from openwork.study.published.rows import Published, checkpoints, read
 from openwork.study.report.charts import hiding
 from openwork.study.report.curves import scratch_chart
 from openwork.study.report.html import Page, draw
-from openwork.study.report.style import left_axis, require_study_extra
+from openwork.study.report.style import ChartData, left_axis, require_study_extra
 from openwork.study.results.budget import budgets
 from openwork.study.results.frontier import frontier
 
@@ -148,7 +148,7 @@ def budget_panel(results: Sequence[Published], model: str, level: float) -> Char
     import altair as alt
 
     title, score = MODELS[model]
-    values: list[dict[str, Any]] = []
+    values: ChartData = []
     for name in (name for name in LABELS if name != _EXTENDED):
         if (found := sweep(results, model, name, level)) is None:
             continue

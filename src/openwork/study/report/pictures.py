@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openwork.study.files import write_atomically
 from openwork.study.report.against import against
 from openwork.study.report.html import draw
-from openwork.study.report.style import left_axis, require_study_extra
+from openwork.study.report.style import ChartData, left_axis, require_study_extra
 from openwork.study.report.weights import frames, panels, strip
-from openwork.study.results.history import read_metrics, read_snapshots
+from openwork.study.results.history import Evaluation, read_metrics, read_snapshots
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
 
@@ -33,11 +33,11 @@ _ABSENT = "not in metrics.jsonl of {}, as is so for dense runs and those of olde
 
 @dataclass(frozen=True)
 class Curves:
-    """What one run measured while it trained: its folder's name, its label, and the rows of its metrics.jsonl."""
+    """What one run measured while it trained: its folder's name, its label, and its evaluations."""
 
     id: str
     label: str
-    rows: list[dict[str, Any]]
+    evaluations: list[Evaluation]
 
 
 def write_pictures(folders: Sequence[Path], out: Path, *, field: str | None = None) -> tuple[list[str], list[str]]:
@@ -94,13 +94,13 @@ def layer_curves(runs: Sequence[Curves]) -> list[Chart]:
     """A panel for each run: the sparsity of its layers over steps, on one axis logarithmic in what is left."""
     import altair as alt
 
-    y = left_axis([s for run in runs for row in run.rows for s in row.get("layers", {}).values()])
+    y = left_axis([s for run in runs for one in run.evaluations for s in one.layers.values()])
     panels = []
     for run in runs:
         values = [
-            {"step": row["step"], "line": name.removesuffix(".weight"), "sparsity": sparsity, "y": y.left(sparsity)}
-            for row in run.rows
-            for name, sparsity in row.get("layers", {}).items()
+            {"step": one.step, "line": name.removesuffix(".weight"), "sparsity": sparsity, "y": y.left(sparsity)}
+            for one in run.evaluations
+            for name, sparsity in one.layers.items()
         ]
         scaled = alt.Y("y:Q").scale(y.scale()).axis(y.marks("sparsity, %", grid=True))
         panels.append(_lines(values, scaled, run.label, columns=4))
@@ -112,12 +112,14 @@ def fraction_curves(runs: Sequence[Curves], field: str, title: str) -> Chart:
 
     Args:
         runs: What they measured.
-        field: Of their rows: a fraction, 0-1.
+        field: A number that they measured: a fraction, 0-1.
         title: Of the chart.
     """
     import altair as alt
 
-    points = [(run.label, row["step"], row[field]) for run in runs for row in run.rows if field in row]
+    points = [
+        (run.label, one.step, one.measured[field]) for run in runs for one in run.evaluations if field in one.measured
+    ]
     axis = left_axis([1 - fraction for _, _, fraction in points])
     values = [
         {"step": step, "line": label, "fraction": fraction, "y": axis.left(1 - fraction)}
@@ -130,7 +132,7 @@ def fraction_curves(runs: Sequence[Curves], field: str, title: str) -> Chart:
     return _lines(values, y.axis(marks), title, subtitle, columns=1)
 
 
-def _lines(values: list[dict[str, Any]], y: alt.Y, title: str, subtitle: str = "", *, columns: int) -> Chart:
+def _lines(values: ChartData, y: alt.Y, title: str, subtitle: str = "", *, columns: int) -> Chart:
     import altair as alt
 
     names = list(dict.fromkeys(value["line"] for value in values))  # in the order of the model or the command line
@@ -175,7 +177,7 @@ def _charts(runs: Sequence[Curves], out: Path, written: list[str]) -> list[str]:
     missing = []
 
     def having(name: str, field: str) -> list[Curves]:
-        found = [run for run in runs if any(row.get(field) not in (None, {}) for row in run.rows)]
+        found = [run for run in runs if any(one.has(field) for one in run.evaluations)]
         if absent := ", ".join(run.id for run in runs if run not in found):
             missing.append(f"no {name}: {field} is {_ABSENT.format(absent)}")
         return found

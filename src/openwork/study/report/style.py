@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     Chart = alt.LayerChart | alt.FacetChart
     """The types that Altair's hints give a layered chart."""
 
+ChartData = list[dict[str, Any]]
+"""What a chart or table of the page draws: the records of its data in JSON, made of results, and not read again."""
+
 # Six colours and seven shapes have no common divisor: only after 42 techniques is a pair repeated.
 _LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DARK = ("#3d8fd6", "#ee7733", "#1fb58a", "#e07fbf", "#f2c94c", "#b5e3ff")

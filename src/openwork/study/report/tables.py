@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from math import isnan
 from statistics import fmean
-from typing import Any
 
 from openwork.study.evaluation.metric import ACCURACY, Metric
-from openwork.study.report.style import interval_text, percent
+from openwork.study.report.style import ChartData, interval_text, percent
 from openwork.study.results.frontier import Pairs, by_seed, difference, score_at
 from openwork.study.results.result import Result
 from openwork.study.results.score import metric_of
@@ -77,7 +76,7 @@ def point_columns(metric: Metric) -> Columns:
     ]
 
 
-def run_lines(results: Sequence[Result], tasks: Sequence[str], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+def run_lines(results: Sequence[Result], tasks: Sequence[str], metrics: Sequence[Metric]) -> ChartData:
     """The runs as the page knows them, with `metrics` as charts draw them.
 
     Args:
@@ -113,7 +112,7 @@ def drawn(result: Result, metric: Metric) -> float | None:
     return None if value is None else metric.drawn(metric.score(value))
 
 
-def point_lines(points: Sequence[Point], tasks: Sequence[str]) -> list[dict[str, Any]]:
+def point_lines(points: Sequence[Point], tasks: Sequence[str]) -> ChartData:
     """The operating points with a finished run as the page knows them."""
     numbers = {task: number for number, task in enumerate(tasks)}
     return [

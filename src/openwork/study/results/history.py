@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -13,8 +12,27 @@ from torch import Tensor
 from openwork.study.files import write_atomically
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl in the order of their steps; none where it has not been evaluated yet.
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run measured at one step of its training.
+
+    Args:
+        step: After how many optimizer steps.
+        layers: The sparsity of each layer by name; none of a dense run.
+        measured: The other numbers by name, such as ``sparsity`` and ``expected_density``.
+    """
+
+    step: int
+    layers: Mapping[str, float]
+    measured: Mapping[str, float]
+
+    def has(self, field: str) -> bool:
+        """Whether it measured the number of that name or, for ``layers``, the layers' sparsities."""
+        return bool(self.layers) if field == "layers" else field in self.measured
+
+
+def read_metrics(folder: Path) -> list[Evaluation]:
+    """The evaluations of a run's metrics.jsonl in the order of their steps; none where it has not been evaluated yet.
 
     Raises:
         ValueError: If the file is damaged; names it.
@@ -28,7 +46,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{path} cannot be read ({error}); delete the run's folder and train it again") from error
     if not all(isinstance(row, dict) and "step" in row for row in rows):
         raise ValueError(f"{path} has a row without a step; give the directory of a run of openwork")
-    return rows
+    return [
+        Evaluation(row["step"], row.get("layers") or {}, {k: v for k, v in row.items() if k not in ("step", "layers")})
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from openwork.study.files import write_text
-from openwork.study.results.result import Cost, Result, check_measured
-
-FORMAT = 2
+from openwork.study.results.result import FORMAT, Cost, Result, check_measured
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,26 @@
 import ast
 import dataclasses
 import importlib
-import json
-from collections.abc import Collection, Iterable, Mapping
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Set
+from inspect import formatannotation
 from types import FunctionType
 from typing import Any
 
+from openwork.study.results.result import canonical as text
 from openwork.study.runs.names import name_of, named
 
 TRUSTED = ("torch",)
 """The packages that a description may always name, beside openwork."""
 
+_RESERVED = ("type", "import")
+_NUMBERS = {"bool", "int", "float"}
+_EXACT = 2**53  # up to here each int is a float
+
 
 def to_plain(value: Any, *, defaults: bool = False) -> Any:
-    """Dataclasses, functions, classes, sequences and mappings as JSON values.
+    """Dataclasses, functions, classes, sequences and mappings as JSON values, the same for equal values.
 
     Args:
         value: The value.
@@ -23,26 +30,64 @@ def to_plain(value: Any, *, defaults: bool = False) -> Any:
             added and no id changes.
 
     Raises:
-        ValueError: If the value is, or holds, anything else.
+        ValueError: If the value is, or holds, anything else, or a number that is NaN or infinite.
     """
+    return _plain(value, frozenset(), defaults)
+
+
+def _plain(value: Any, kinds: Set[str], defaults: bool) -> Any:
+    """`to_plain` of a value in a field whose annotation names these kinds of numbers."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: to_plain(getattr(value, f.name), defaults=defaults) for f in _settable(value)}
-        kept = fields if defaults else _changed(value)
-        return {"type": name_of(type(value)), **{name: fields[name] for name in kept}}
+        fields = _settable(value) if defaults else _changed(value)
+        return {
+            "type": name_of(type(value)),
+            **{f.name: _of_field(f, getattr(value, f.name), defaults) for f in fields},
+        }
     if isinstance(value, FunctionType | type):
         return {"import": name_of(value)}
     if isinstance(value, tuple | list):
-        return [to_plain(item, defaults=defaults) for item in value]
+        return [_plain(item, kinds, defaults) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): to_plain(item, defaults=defaults) for key, item in value.items()}
-    if value is None or isinstance(value, bool | int | float | str):
+        if wrong := [key for key in value if type(key) is not str or key in _RESERVED]:
+            raise ValueError(
+                f"a mapping with the key {wrong[0]!r} cannot be part of a run; use strings but not 'type' or 'import'"
+            )
+        return {key: _plain(item, kinds, defaults) for key, item in value.items()}
+    if type(value) in (bool, int, float):
+        return _number(value, kinds)
+    if value is None or type(value) is str:
         return value
-    raise ValueError(f"{value!r} cannot be part of a run; use dataclasses, functions, numbers, strings and tuples")
+    raise ValueError(
+        f"{value!r}, of the type {type(value).__name__}, cannot be part of a run; use dataclasses, functions, Python's "
+        "own numbers, strings and tuples"
+    )
+
+
+def _of_field(field: dataclasses.Field[Any], value: Any, defaults: bool = False) -> Any:
+    """`to_plain` of a field's value."""
+    if field.name in _RESERVED:
+        raise ValueError(f"a field named {field.name!r} cannot be part of a run, whose description uses it; rename it")
+    kinds = _NUMBERS & set(re.findall(r"\w+", formatannotation(field.type)))
+    return _plain(value, kinds, defaults)
+
+
+def _number(value: Any, kinds: Set[str]) -> bool | int | float:
+    """One of the numbers that equal ``value``: 1, 1.0 and True are equal, and so must be the texts of equal runs.
+
+    It is a float in a field for floats alone, a bool in one for bools alone, and elsewhere a whole number is an int.
+    """
+    if not math.isfinite(value):
+        raise ValueError(f"{value!r} cannot be part of a run; use a finite number")
+    if kinds == {"float"} and abs(value) <= _EXACT:
+        return float(value) + 0.0  # -0.0 equals 0.0
+    if kinds == {"bool"} and value in (0, 1):
+        return bool(value)
+    return int(value) if value == int(value) else value
 
 
 def canonical(value: Any) -> str:
     """One JSON text for equal values."""
-    return json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text(to_plain(value))
 
 
 def from_plain(plain: Any, trusted: Collection[str] = TRUSTED) -> Any:
@@ -107,7 +152,8 @@ def inside(value: Any, prefix: str = "") -> str:
     """
     if not dataclasses.is_dataclass(value):
         return ""
-    return ", ".join(f"{prefix}{name}={describe(item)}" for name, item in _changed(value).items())
+    changed = [(field.name, getattr(value, field.name)) for field in _changed(value)]
+    return ", ".join(f"{prefix}{name}={describe(item)}" for name, item in changed)
 
 
 def override(value: Any, settings: Iterable[str]) -> Any:
@@ -214,11 +260,14 @@ def _settable(value: Any) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(value) if field.init]
 
 
-def _changed(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass that do not equal their defaults, in their order."""
-    items = [(field, getattr(value, field.name)) for field in _settable(value)]
-    return {field.name: item for field, item in items if item != _default(field)}
+def _changed(value: Any) -> list[dataclasses.Field[Any]]:
+    """The fields of a dataclass whose description is not that of their defaults, in their order."""
+    return [field for field in _settable(value) if not _is_default(field, getattr(value, field.name))]
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+def _is_default(field: dataclasses.Field[Any], item: Any) -> bool:
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    if item is default or default is dataclasses.MISSING:
+        return item is default
+    # As texts: what compares equal may be described otherwise, and what compares otherwise the same.
+    return text(_of_field(field, item)) == text(_of_field(field, default))

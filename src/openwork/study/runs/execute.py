@@ -8,7 +8,7 @@ threshold), model.safetensors (the finalized model) and result.json: where it ex
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,12 @@ from openwork.study.runs.checkpoint import (
 )
 from openwork.study.runs.claim import claim
 from openwork.study.runs.config import canonical, to_plain
+from openwork.study.runs.described import is_begun, refuse_changed, refuse_old, write_description
 from openwork.study.runs.environment import environment
 from openwork.study.runs.expected_flops import expected_flops
 from openwork.study.runs.live import Live, compiled, prepare
 from openwork.study.runs.run import Run, with_prerequisites
-from openwork.study.tasks.task import check_metric, final_metrics
+from openwork.study.tasks.task import check_metric, final_metrics, metrics, try_evaluation
 from openwork.study.training.loop import train
 
 
@@ -71,25 +72,30 @@ def execute(
 
     Raises:
         ValueError: If there are more snapshots than evaluations, the task's metric is not declared or not returned, the
-            run that this one starts from has diverged, or the directory is from before format 2.
+            run that this one starts from has diverged, or the directory is from before format 2 or from when a field
+            had another default.
         ClaimedError: If another process is training the run.
         WriteError: If the disk is full.
     """
     folder = directory / run.id
+    refuse_old([folder])
+    refuse_changed(run, folder)
     if (folder / "result.json").exists():
         return read_result(folder / "result.json")
-    refuse_old([folder])
     every = max(run.steps // evaluations, 1)
     kept = snapshot_steps(run.steps, every, snapshots)
     for each in with_prerequisites([run]):
-        check_metric(each.task, torch.device(device))
+        refuse_changed(each, directory / each.id)
+        check_metric(each.task)
+        if not is_begun(directory / each.id):  # what is there has been evaluated
+            try_evaluation(each.task, torch.device(device))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with claim(folder):
         if (folder / "result.json").exists():  # another process was faster
             return read_result(folder / "result.json")
         remove_leftovers(folder)
-        write_text(folder / "run.json", json.dumps(to_plain(run, defaults=True), indent=2) + "\n")
+        write_description(run, folder)
         weights, zeros = (
             _finalized_weights(run, other, directory, device, compile, evaluations)
             for other in (run.first_weights, run.kept_zeros)
@@ -98,25 +104,6 @@ def execute(
         result = _train(live, folder, compile=compile, every=every, kept=kept, progress=progress)
         (folder / "failed.json").unlink(missing_ok=True)
         return result
-
-
-def refuse_old(folders: Iterable[Path]) -> None:
-    """Refuses a run's directory from before format 2, beside which the same run would be trained again.
-
-    Raises:
-        ValueError: If one of the folders is such a directory.
-    """
-    for folder in folders:
-        try:
-            with (folder / "run.json").open("rb") as file:
-                old = b'"type": "openwork.' in file.read(80)
-        except OSError:
-            continue
-        if old:
-            raise ValueError(
-                f"{folder} is of a run from before format 2 of run directories, when runs had other ids; give another "
-                "folder, or use the openwork that wrote it"
-            )
 
 
 def _train(
@@ -158,10 +145,10 @@ def _train(
         seconds, began = seconds + time.perf_counter() - began, time.perf_counter()
         if not _finite(losses):
             return _record(live, folder, step=step, seconds=seconds, finished=False)
-        metrics = {**losses, **run.task.evaluate(live.model, live.device), "sparsity": live.sparsity()}
+        measured = {**losses, **metrics(run.task, live.model, live.device), "sparsity": live.sparsity()}
         if live.sparsifier and dense and dense.dense:
-            metrics["expected_flops"] = expected_flops(dense, live.sparsifier)
-        row = {"step": step, **metrics, **live.layers(), "seconds": round(seconds, 3)}
+            measured["expected_flops"] = expected_flops(dense, live.sparsifier)
+        row = {"step": step, **measured, **live.layers(), "seconds": round(seconds, 3)}
         if not _finite(row):  # the losses are from before the last update
             return _record(live, folder, step=step, seconds=seconds, finished=False)
         rows.append(row)

@@ -1,5 +1,6 @@
 """The public names of openwork's values in a run's description, so that files may move and no id changes."""
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -34,11 +35,23 @@ def name_of(value: type | Callable[..., Any]) -> str:
     place, name = f"{value.__module__}:{value.__qualname__}", value.__name__
     if "<" in place:
         raise ValueError(f"{value.__qualname__} has no importable name; define it at the top of a module")
+    if value.__module__ == "__main__":
+        raise ValueError(f"{name} is of the program itself, where no other finds it; move it to a module and import it")
+    if not _is_there(value):
+        raise ValueError(f"{place} names no or another object; give it that name at the top of its module")
     if value.__module__.partition(".")[0] != "openwork":
         return place
     if PLACES.get(name) == place or (name in openwork.__all__ and getattr(openwork, name) is value):
         return name
     raise ValueError(f"{place} has no public name for a run's description; add it to PLACES in {__name__}")
+
+
+def _is_there(value: type | Callable[..., Any]) -> bool:
+    """Whether the value is what its name names."""
+    found: Any = sys.modules.get(value.__module__)
+    for part in value.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is value
 
 
 def named(name: str) -> Any:

@@ -65,7 +65,8 @@ class Ray:
     def submit(self, run: Run) -> None:
         """Hands the run to Ray."""
         threads = max(int(self._cpus), 1)
-        task = self._task.remote(to_plain(run), run.id, self._directory, self._options, threads, os.getcwd())
+        plain = to_plain(run, defaults=True)  # so that another default on the worker makes another id there
+        task = self._task.remote(plain, run.id, self._directory, self._options, threads, os.getcwd())
         self._tasks[task] = run
 
     def wait(self) -> list[tuple[Run, Outcome]]:

@@ -21,7 +21,8 @@ from openwork.study.results.history import read_metrics
 from openwork.study.results.result import FORMAT, Result
 from openwork.study.results.store import read_failure, read_result
 from openwork.study.runs.claim import ClaimedError
-from openwork.study.runs.execute import execute, refuse_old
+from openwork.study.runs.described import refuse_changed, refuse_old
+from openwork.study.runs.execute import execute
 from openwork.study.runs.run import Run, with_prerequisites
 
 CRASHES = 3  # a run has failed when its process has died so often without a further checkpoint
@@ -159,11 +160,14 @@ def sweep(
         watch: Called at the beginning and at least every few seconds.
 
     Raises:
-        ValueError: If the directory has runs from before format 2, which had other ids.
+        ValueError: If the directory has runs from before format 2, which had other ids, or results or checkpoints
+            of these runs from when a field had another default.
         OSError: If the disk is full, which is no run's fault: finished runs are kept, and a later call goes on.
     """
     refuse_old(directory.glob("*"))
     state = Sweep(directory, {run.id: run for run in with_prerequisites(runs)})
+    for id, run in state.runs.items():
+        refuse_changed(run, directory / id)
     waiting: dict[str, list[str]] = defaultdict(list)
     ready: deque[str] = deque()
     claimed: deque[tuple[float, str]] = deque()
@@ -261,8 +265,8 @@ def known_outcome(folder: Path) -> Outcome | None:
 
 def completed_steps(folder: Path) -> int:
     """The steps of an unfinished run's last checkpoint, from which it would go on."""
-    rows = read_metrics(folder)
-    return int(rows[-1]["step"]) if rows else 0
+    evaluations = read_metrics(folder)
+    return evaluations[-1].step if evaluations else 0
 
 
 def _ended(result: Result) -> Outcome:

@@ -152,6 +152,11 @@ class ImageNetResNet(Task):
         """A black image, (1, 3, size, size)."""
         return torch.zeros(1, 3, self.size, self.size, device=device)
 
+    @property
+    def evaluates_quickly(self) -> bool:
+        """No: it decodes 50,000 images."""
+        return False
+
     @torch.no_grad()
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """Metrics over all validation images in evaluation mode, each counted once by however many processes.

@@ -4,16 +4,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from openwork.core.sparsifier import Sparsifier
 from openwork.study.evaluation.metric import TAKEN, Metric
-
-if TYPE_CHECKING:
-    from openwork.study.tasks.translation import Translation
+from openwork.study.tasks.translator import Translator
 
 
 @dataclass(frozen=True)
@@ -107,6 +105,14 @@ class Task(ABC):
         return self.evaluate(model, device)
 
     @property
+    def evaluates_quickly(self) -> bool:
+        """Whether openwork tries `evaluate` with a new model before each run; otherwise it checks the first evaluation.
+
+        False for tasks whose evaluation takes more than a moment.
+        """
+        return True
+
+    @property
     def metrics_note(self) -> str:
         """A line to print below the figures of `test` that says what they are; empty where their names say it."""
         return ""
@@ -131,7 +137,7 @@ class Task(ABC):
         """
         raise ValueError(f"--vocabulary is for a run on text files; {self.title} always makes its own, so leave it out")
 
-    def translator(self) -> "Translation":
+    def translator(self) -> Translator:
         """The task as one that translates sentences.
 
         Raises:
@@ -140,26 +146,41 @@ class Task(ABC):
         raise ValueError(f"{self.title} does not translate; give a run of a task that does")
 
 
-_CHECKED: set[type[Task]] = set()
-
-
-def check_metric(task: Task, device: torch.device) -> None:
-    """Checks that the task declares its metric and that `Task.evaluate` returns it.
-
-    Evaluates a new model, once for each class of tasks in a process; random numbers stay as they were. A task's own
-    `Task.test` would be too slow for this, so `final_metrics` checks it at the end.
+def check_metric(task: Task) -> None:
+    """Checks that the task declares its metric.
 
     Raises:
-        ValueError: If the task declares no metric, or its `Task.evaluate` does not return that.
+        ValueError: If it does not.
     """
     metric = task.metric
     if not isinstance(metric, Metric):
         raise ValueError(f"the metric of {type(task).__name__} must be a Metric such as ACCURACY, got {metric!r}")
-    if type(task) in _CHECKED or type(task).test is not Task.test:
+
+
+def try_evaluation(task: Task, device: torch.device) -> None:
+    """Checks that `Task.evaluate` returns the task's metric, with a new model; random numbers stay as they were.
+
+    Does nothing where that would be slow (`Task.evaluates_quickly`), or the task has a `Task.test`, which takes longer.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if not task.evaluates_quickly or type(task).test is not Task.test:
         return
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        _check(task, task.evaluate(task.model().to(device), device), "evaluate")
-    _CHECKED.add(type(task))
+        metrics(task, task.model().to(device), device)
+
+
+def metrics(task: Task, model: nn.Module, device: torch.device) -> dict[str, float]:
+    """Metrics of a model while it trains, as `Task.evaluate` measures them.
+
+    Raises:
+        ValueError: If the task's metric is not among them, and the task has no `Task.test` to measure it.
+    """
+    found = task.evaluate(model, device)
+    if type(task).test is Task.test:
+        _check(task, found, "evaluate")
+    return found
 
 
 def final_metrics(task: Task, model: nn.Module, device: torch.device) -> dict[str, float]:
