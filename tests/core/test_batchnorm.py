@@ -64,3 +64,11 @@ def test_an_error_in_the_model_restores_its_flags():
         ow.recalibrate_batchnorm(model, [torch.randn(5, 9, 6, 6)])
     assert model[1].momentum == 0.1
     assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_statistics_that_are_not_finite_are_refused(value):
+    model = network()
+    with pytest.raises(ValueError, match="the batches make the statistics of 1 NaN or infinite; check their inputs"):
+        ow.recalibrate_batchnorm(model, [torch.full((5, 2, 6, 6), value)])
+    assert model[1].running_var.tolist() == [1.0, 1.0, 1.0]

@@ -187,7 +187,7 @@ def test_a_weight_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"weight had the shape \(1, 2\) in sparsify and has \(2,\) now"):
         sparsifier.attach(optimizer)
     del layer.weight
-    with pytest.raises(ValueError, match="weight is no parameter of the model any more"):
+    with pytest.raises(ValueError, match="weight is no longer a parameter of the model"):
         sparsifier.attach(optimizer)
 
 

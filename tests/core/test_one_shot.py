@@ -70,3 +70,11 @@ def test_a_schedule_that_prunes_later_is_refused(schedule):
     with pytest.raises(ValueError, match=r"does not reach a sparsity at once; use OneShot\(sparsity\)"):
         ow.prune(model, ow.GradualMagnitude(schedule), accuracy)
     assert (model.weight != 0).all()
+
+
+@pytest.mark.parametrize("metric", [None, {"accuracy": 0.5}])
+def test_an_evaluation_that_is_no_number_is_refused_before_the_model_is_pruned(metric):
+    model = nn.Linear(4, 4)
+    with pytest.raises(TypeError, match="evaluate must return one number, got "):
+        ow.prune(model, ow.GradualMagnitude(ow.OneShot(0.5)), lambda _: metric)
+    assert (model.weight != 0).all()

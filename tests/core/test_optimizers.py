@@ -235,7 +235,7 @@ def test_refused_optimizers_say_why():
     sparsifier = ow.sparsify(model, ow.GradualMagnitude(RAMP))
     with pytest.raises(ValueError, match=r"LBFGS cannot be attached: one step evaluates .* take SGD or Adam"):
         sparsifier.attach(torch.optim.LBFGS(model.parameters()))
-    with pytest.raises(ValueError, match="Adam has eps=0 and would make 0 / 0 = NaN of every masked weight"):
+    with pytest.raises(ValueError, match="Adam has eps=0 and would turn every masked weight into 0 / 0 = NaN"):
         sparsifier.attach(torch.optim.Adam(model.parameters(), eps=0.0))
 
     class Wrapper(torch.optim.Optimizer):

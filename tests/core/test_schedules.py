@@ -85,3 +85,19 @@ def test_the_averaged_ramp_is_a_moving_average_of_the_cubic_one():
     assert ow.AveragedCubic(2.0, begin=10, end=50, decay=0.0)(33) == ramp(33)
     with pytest.raises(ValueError, match=r"decay must be in \[0, 1\), got 1"):
         ow.AveragedCubic(2.0, end=5, decay=1.0)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda: ow.OneShot(0.5, at=2.5),
+        lambda: ow.Cubic(0.5, end=0.8 * 333),
+        lambda: ow.Linear(0.5, begin=0.5, end=10),
+        lambda: ow.Cubic(0.5, end=10, every=2.5),
+        lambda: ow.Constant(0.5, every=1.5),
+        lambda: ow.Constant(0.5, every=2, stop=4.5),
+    ],
+)
+def test_a_step_that_never_comes_is_refused(schedule):
+    with pytest.raises(ValueError, match=r"must be a whole number of steps, got [0-9.]+; round it"):
+        schedule()

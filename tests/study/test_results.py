@@ -43,6 +43,8 @@ def test_rows_come_sorted_and_unfinished_folders_are_named(tmp_path):
             "has format 7, this openwork reads 2; use the openwork that wrote it, or train",
         ),
         (json.dumps({**row(), "status": "maybe"}), "status is 'maybe'"),
+        (json.dumps({**row(), "step": "last"}), "step is not an integer"),
+        (json.dumps({**row(), "before": "dense"}), "before is not an object"),
         (json.dumps({**row(), "after": {"accuracy": 97, "loss": 0.1}}), r"after.accuracy must be in \[0, 1\], got 97"),
         (json.dumps(row(bleu=101)), r"after.bleu must be in \[0, 100\], got 101"),
         (json.dumps({k: v for k, v in row().items() if k != "cost"}), "not the result of a run: no cost"),

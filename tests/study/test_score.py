@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -49,6 +50,11 @@ def test_results_are_judged_by_what_their_task_declared():
     assert metric_of(results([diverged()])) == ACCURACY
     with pytest.raises(ValueError, match="run L0-a-0 of digits is judged by bleu and run L0-a-0 by accuracy; keep"):
         metric_of(results([row(bleu=20.0), row()]))
+    lower = replace(ACCURACY, full=None, percent=False, higher_is_better=False)
+    with pytest.raises(
+        ValueError, match=r"by Metric.*higher_is_better=True.* by Metric.*higher_is_better=False.*; keep"
+    ):
+        metric_of([*results([row()]), replace(*results([row()]), metric=lower)])
     assert BLEU.score(100.00000000000004) == 1.0  # as sacrebleu rounds
 
 

@@ -7,6 +7,7 @@ import torch
 
 from openwork.study.evaluation.metric import ACCURACY, Metric
 from openwork.study.runs.execute import execute
+from openwork.study.runs.live import prepare
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.tasks.task import Task, check_metric, final_metrics
@@ -129,3 +130,60 @@ def test_a_metric_without_bounds_is_a_score_by_its_sign():
     assert (ERROR.text(-0.01234), ERROR.range(-0.5, -0.25), ERROR.difference(0.01)) == ("0.0123", "0.25–0.5", "-0.01")
     assert ERROR.axis("error") == "error (lower is better)"
     assert (ACCURACY.worst_score, Metric("mse", higher_is_better=False, worst=2.0).worst_score) == (0.0, -2.0)
+
+
+def returning(method, value):
+    """A task whose method returns the value."""
+    return dataclass(frozen=True)(type("Mine", (Tiny,), {method: lambda *_: value, "__module__": __name__}))()
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (None, "evaluate of tiny must return metrics by name, got None; return {'accuracy': value}"),
+        (0.5, "evaluate of tiny must return metrics by name, got 0.5"),
+        ({"accuracy": 0.5, "error": torch.tensor(0.5)}, "'error' of tiny must be a float, got tensor(0.5000)"),
+        ({"accuracy": 0.5, "note": "good"}, "'note' of tiny must be a float, got 'good'"),
+        (
+            {"accuracy": 0.5, "step": 3},
+            "evaluate of tiny returns step, which a run writes itself; give it",
+        ),
+    ],
+)
+def test_all_that_a_task_returns_is_checked_before_training(found, words):
+    task = returning("evaluate", found)
+    with raises(ValueError, words):
+        check_metric(task, CPU)
+
+
+@pytest.mark.parametrize("loss", [None, 0.5, torch.ones(4, requires_grad=True), torch.ones(())])
+def test_a_loss_is_one_number_with_a_gradient(tmp_path, loss):
+    run = Run(returning("loss", loss), None, steps=5)
+    with raises(ValueError, "the loss of tiny must be a tensor of shape () with a gradient, got a "):
+        prepare(run, CPU).objective((torch.ones(4, 2), torch.ones(4)))
+
+
+def test_batches_that_end_early_are_no_finished_run(tmp_path):
+    x = torch.ones(4, 2)
+    run = Run(returning("batches", [(x, torch.ones(4).long())] * 3), None, steps=10)
+    with raises(ValueError, "the batches of tiny end after 3 of 10 steps; make them endless"):
+        execute(run, tmp_path)
+    assert not (tmp_path / run.id / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("task", Tiny),
+        ("technique", type(PRUNE)),
+        ("steps", "10"),
+        ("steps", 10.5),
+        ("seed", 1.5),
+        ("seed", True),
+        ("variant", 3),
+        ("select", None),
+    ],
+)
+def test_a_field_of_a_run_of_another_kind(field, value):
+    with raises(ValueError, f"a run's {field} must be ", f"got {value!r}"):
+        Run(**{"task": Tiny(), "technique": PRUNE, "steps": 5, field: value})

@@ -23,8 +23,8 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> int:
         The number of batches.
 
     Raises:
-        ValueError: If the model has no BatchNorm that keeps statistics, or there is no batch. Whatever raises leaves
-            the model as it was.
+        ValueError: If the model has no BatchNorm that keeps statistics, there is no batch, or its statistics are not
+            finite. Whatever raises leaves the model as it was.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
@@ -45,6 +45,10 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> int:
             used += 1
         if used == 0:
             raise ValueError("there is no batch to take statistics from; pass at least one batch of inputs")
+        for name, norm in model.named_modules():
+            means = (norm.running_mean, norm.running_var) if isinstance(norm, _BatchNorm) else ()
+            if any(mean is not None and not mean.isfinite().all() for mean in means):
+                raise ValueError(f"the batches make the statistics of {name} NaN or infinite; check their inputs")
     except BaseException:
         restore()
         raise

@@ -60,7 +60,7 @@ def prune(
         The sparsity and the metrics.
 
     Raises:
-        TypeError: If ``technique`` is no mask technique.
+        TypeError: If ``technique`` is no mask technique, or ``evaluate`` returns no number.
         ValueError: If the schedule prunes later. Whatever raises, even ``evaluate`` or ``batches``, leaves selected
             weights, buffers and training flags as they were.
     """
@@ -73,6 +73,8 @@ def prune(
     restore, values = snapshot(model), [weight.detach().clone() for weight in weights]
     try:
         before = evaluate(model)
+        if not hasattr(before, "__float__"):
+            raise TypeError(f"evaluate must return one number, got {before!r}")
         sparsifier = sparsify(model, technique, select=select, seed=seed, calibrate=calibrate)
         sparsity = sparsifier.sparsity()
         sparsifier.finalize()

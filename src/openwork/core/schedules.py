@@ -38,6 +38,13 @@ class Schedule(ABC):
         return None
 
 
+def _check_steps(**fields: object) -> None:
+    """Raises ValueError for a number of steps that is no whole one: its step would never come."""
+    for name, value in fields.items():
+        if value is not None and not hasattr(value, "__index__"):
+            raise ValueError(f"{name} must be a whole number of steps, got {value!r}; round it")
+
+
 @dataclass(frozen=True)
 class _Ramp(Schedule):
     """value(t) = final + (initial - final) * (1 - p)^exponent,  p = clip((t - begin) / (end - begin), 0, 1)."""
@@ -50,6 +57,7 @@ class _Ramp(Schedule):
     exponent: ClassVar[int]
 
     def __post_init__(self) -> None:
+        _check_steps(begin=self.begin, end=self.end, every=self.every)
         if not 0 <= self.begin < self.end:
             raise ValueError(
                 f"a schedule needs 0 <= begin < end, got begin={self.begin}, end={self.end}; "
@@ -171,6 +179,7 @@ class Constant(Schedule):
     stop: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        _check_steps(every=self.every, stop=self.stop)
         if self.every is not None and self.every < 1:
             raise ValueError(f"every must be at least 1 step, got {self.every}")
         if self.stop is not None and (self.every is None or self.stop < self.every):
@@ -209,6 +218,7 @@ class OneShot(Schedule):
     at: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
+        _check_steps(at=self.at)
         if self.at < 0:
             raise ValueError(f"at must be a step >= 0, got {self.at}")
 

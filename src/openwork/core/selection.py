@@ -50,7 +50,7 @@ class Weight:
         parameter = self.sites[0].module._parameters.get(self.sites[0].leaf)
         if parameter is None:
             raise ValueError(
-                f"{self.name} is no parameter of the model any more; finalize the sparsifier before it is removed, and "
+                f"{self.name} is no longer a parameter of the model; finalize the sparsifier before you remove it, and "
                 "shard with fully_shard, not FSDP1"
             )
         return parameter

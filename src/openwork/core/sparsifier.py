@@ -1,7 +1,7 @@
 """The life cycle: `sparsify` a model, `attach` its optimizer, train, `finalize`."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,8 @@ class Sparsifier:
         weights, skipped = find_weights(model, select)
         weights, misfits = technique.fitting(weights)
         refuse_held(weights)
+        if not any(weight.parameter.numel() for weight in weights):
+            raise ValueError(f"{', '.join(weight.name for weight in weights)} have no elements; select other weights")
         self.model = model
         self.technique: Technique = technique
         self.weights: list[Weight] = weights
@@ -61,6 +63,13 @@ class Sparsifier:
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         return (
             f"Sparsifier({self.technique}, {len(self.weights)} tensors{skipped}, {counts:,} weights, step {self.steps})"
+        )
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Raises TypeError: a copy would follow neither the model's copy nor the optimizer's."""
+        raise TypeError(
+            "a sparsifier cannot be copied or pickled, since it follows one model and its optimizer; sparsify the "
+            "copy and load state_dict(), or take finalized_copy()"
         )
 
     def attach(
@@ -167,7 +176,7 @@ class Sparsifier:
         """The fraction of zeros, 0-1, of each selected weight, by name."""
         self._check_live()
         zeros = self._mechanism.zeros()
-        return {weight.name: zeros[weight.name] / weight.parameter.numel() for weight in self.weights}
+        return {weight.name: zeros[weight.name] / max(weight.parameter.numel(), 1) for weight in self.weights}
 
     def expected_nonzero(self) -> dict[str, float]:
         """The number of non-zero weights that training computes with, by name: kept ones, or the expected number.

@@ -46,7 +46,7 @@ def check_technique(technique: object) -> Technique:
         TypeError: If it is no instance of a technique.
     """
     if not isinstance(technique, Technique):
-        raise TypeError(f"expected a technique such as GradualMagnitude(...), got {technique!r}; is it an instance?")
+        raise TypeError(f"expected a technique such as GradualMagnitude(...), got {technique!r}; pass an instance")
     return technique
 
 

@@ -1,18 +1,53 @@
 """What a mask update must satisfy before anything changes."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from openwork.core.masks.counting import count_each, number_of_true, read_back, sum_each, sums
 from openwork.core.masks.weight import MaskedWeight
-from openwork.core.sharded import local
+from openwork.core.sharded import local, version
+
+if TYPE_CHECKING:
+    from openwork.core.masks.evidence import Evidence
+    from openwork.core.masks.technique import MaskTechnique
 
 
 class DivergedError(RuntimeError):
     """No mask can be computed, since training has diverged."""
+
+
+@contextmanager
+def unchanged(method: str, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Raises RuntimeError where the method writes to one of the tensors, named as its author knows them."""
+    before = [version(tensor) for tensor in tensors.values()]
+    yield
+    for (name, tensor), then in zip(tensors.items(), before, strict=True):
+        if version(tensor) != then:
+            raise RuntimeError(f"{method} changed {name} in place; work on a copy, such as its .clone()")
+
+
+def checked_beginning(evidence: Evidence, weight: Tensor) -> dict[str, Tensor]:
+    """What the evidence keeps from the beginning. Raises TypeError unless it is tensors by name."""
+    with unchanged(f"{type(evidence).__name__}.begin", {"the weight": weight}):
+        kept = evidence.begin(weight)
+    if not isinstance(kept, dict) or not all(isinstance(value, Tensor) for value in kept.values()):
+        raise TypeError(f"{type(evidence).__name__}.begin must return a dict of tensors, and returned {kept!r}")
+    return kept
+
+
+def checked_exchange(technique: MaskTechnique, step: int) -> float:
+    """The technique's exchange after the step. Raises ValueError unless it is a fraction in [0, 1]."""
+    fraction = technique.exchange(step)
+    if fraction is None or not 0 <= fraction <= 1:
+        raise ValueError(f"{type(technique).__name__}.exchange must return a fraction in [0, 1], got {fraction}")
+    return fraction
 
 
 def check_whole_groups(keep: Mapping[str, int], groups: Mapping[str, int], sparsity: float) -> None:
@@ -93,28 +128,33 @@ def check_counts(
         if not 0 <= keep[place] - kept[place] < groups[place] + number:
             raise RuntimeError(
                 f"{names[place]} was to keep {keep[place]} of its {scores[place].numel()} weights and keeps "
-                f"{kept[place]}; the schedule, the allocation or the pattern must be wrong, check those of your own"
+                f"{kept[place]}; the schedule, the allocation or the pattern must be wrong, check those that you wrote"
             )
 
 
 def check_solution(
-    technique: str, masked: MaskedWeight, weight: Tensor, mask: Tensor, values: Tensor, keep: int
-) -> None:
-    """Checks what a technique's ``solve`` returned.
+    technique: str, masked: MaskedWeight, weight: Tensor, found: object, keep: int
+) -> tuple[Tensor, Tensor]:
+    """What a technique's ``solve`` returned, if it fits the weight.
 
     Args:
         technique: The technique's name, for the errors.
         masked: The weight with its mask.
         weight: Its values, sharded like the parameter.
-        mask: The mask that ``solve`` returned.
-        values: The weights that it returned.
+        found: What ``solve`` returned: a mask and weights.
         keep: How many weights it was to keep.
 
     Raises:
-        RuntimeError: If mask or weights have another shape, the mask is not bool, keeps another number or a weight that
-            is zero for good, or a weight is NaN or infinite.
+        RuntimeError: If it is no pair of tensors, mask or weights have another shape, the mask is not bool, keeps
+            another number or a weight that is zero for good, or a weight is NaN or infinite.
     """
     name = masked.name
+    pair = [each for each in found if isinstance(each, Tensor)] if isinstance(found, tuple | list) else []
+    if len(pair) != 2:
+        raise RuntimeError(
+            f"{technique}.solve returned a {type(found).__name__} for {name}; return two tensors, mask and weights"
+        )
+    mask, values = pair
     for what, found in (("a mask", mask), ("weights", values)):
         if found.shape != weight.shape:
             raise RuntimeError(
@@ -123,6 +163,7 @@ def check_solution(
             )
     if mask.dtype != torch.bool:
         raise RuntimeError(f"{technique}.solve returned a mask of {mask.dtype} for {name}; return a bool one")
+    mask, values = mask.to(weight.device), values.to(weight)  # solvers often compute in float64
     forbidden = torch.zeros_like(local(mask)) if masked.allowed is None else local(mask) & ~masked.allowed
     parts = [local(mask), ~local(values).isfinite(), forbidden]
     kept, spoiled, revived = count_each(parts, [weight] * len(parts))
@@ -141,6 +182,7 @@ def check_solution(
             f"{technique}.solve returned {spoiled} weights of {name} that are NaN or infinite; check its inputs and "
             "how it damps its Hessian"
         )
+    return mask, values
 
 
 def check_pattern(technique: str, pattern: object, masked: MaskedWeight, mask: Tensor, nearest: Tensor) -> None:

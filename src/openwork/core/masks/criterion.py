@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import index
 from typing import ClassVar
 
 from torch import Tensor
@@ -76,10 +77,14 @@ class Sparsity(Criterion):
         allocation: Allocation,
         groups: Mapping[str, int],
     ) -> dict[str, int]:
-        """The allocation's counts. Raises ValueError where the schedule leaves [0, 1)."""
+        """The allocation's counts.
+
+        Raises:
+            ValueError: If the schedule's value is outside [0, 1).
+        """
         if not 0 <= value < 1:
             raise ValueError(f"sparsity must be in [0, 1), got {value}; check the schedule {schedule}")
-        return allocation(scores, value, schedule.final, groups)
+        return _counts(allocation, allocation(scores, value, schedule.final, groups), scores)
 
 
 @dataclass(frozen=True)
@@ -102,3 +107,17 @@ class Threshold(Criterion):
         """The number of scores >= ``value``."""
         counts = count_each([local(score) >= value for score in scores.values()], scores.values())
         return dict(zip(scores, counts, strict=True))
+
+
+def _counts(allocation: Allocation, keep: object, scores: Mapping[str, Tensor]) -> dict[str, int]:
+    """What the allocation returned, as whole numbers. Raises TypeError or ValueError where it is no count of each."""
+    if not isinstance(keep, Mapping) or keep.keys() != scores.keys():
+        got = ", ".join(map(str, keep)) or "nothing" if isinstance(keep, Mapping) else f"a {type(keep).__name__}"
+        raise TypeError(f"{allocation} must return a dict of counts for {', '.join(scores)}, and returned {got}")
+    for name, count in keep.items():
+        if not hasattr(count, "__index__") or not 0 <= count <= scores[name].numel():
+            raise ValueError(
+                f"{allocation} must return how many of the {scores[name].numel()} weights of {name} to keep, and "
+                f"returned {count!r}; return a whole number, not a fraction"
+            )
+    return {name: index(count) for name, count in keep.items()}

@@ -63,10 +63,17 @@ class Evidence:
             in calibration where masks are computed before training), or "every step". On these steps gradients stay
             dense until ``optimizer.step()``: code that clips or reads them earlier sees dense ones.
         inputs: Whether `input` is called with the inputs of the calibration.
+
+    Raises:
+        ValueError: If ``gradients`` is another word.
     """
 
     gradients: Literal["never", "at updates", "every step"] = "never"
     inputs: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gradients not in ("never", "at updates", "every step"):
+            raise ValueError(f"gradients must be 'never', 'at updates' or 'every step', got {self.gradients!r}")
 
     def begin(self, weight: Tensor) -> Kept:
         """What is kept from the beginning, by name, as part of the sparsifier's state; by default nothing.
@@ -86,6 +93,7 @@ class Evidence:
             gradient: The gradient of the loss of the masked model, of the weight's shape, dense also under the mask:
                 accumulated over the step's batches, averaged over the processes and unscaled. Zero where there was
                 none.
+                Like ``weight`` it is the host's: do not change it, and clone what you keep.
         """
         kept["gradient"] = gradient.clone()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from openwork.core.masks.check import unchanged
 from openwork.core.masks.evidence import Evidence
 from openwork.core.masks.inputs import observable
 from openwork.core.masks.weight import MaskedWeight, remember
@@ -74,12 +75,17 @@ class Listening:
 
 
 def show(evidence: Evidence, weight: MaskedWeight, gradient: Tensor) -> None:
-    """Shows a gradient to the evidence of a weight; right only after `remember`.
+    """Shows a gradient to the evidence of a weight, which may look at it but not write to it; right after `remember`.
 
     Raises:
         ValueError: If the evidence of every step keeps what would not be saved.
     """
-    evidence.gradient(weight.evidence, weight.values(), gradient)
+    kept, values = weight.evidence, weight.values()
+    with unchanged(f"{type(evidence).__name__}.gradient", {weight.name: values, f"{weight.name}.grad": gradient}):
+        evidence.gradient(kept, values, gradient)
+    for name, value in kept.items():
+        if value is gradient or value is values:  # the host writes to both after this
+            kept[name] = value.clone()
     new = weight.evidence.keys() - weight.lasting - {"gradient"}  # the last gradient, which each step brings anew
     if new and evidence.gradients == "every step":
         weight.forget()
@@ -107,6 +113,7 @@ def check_calibration(technique: MaskTechnique, weights: Sequence[MaskedWeight],
 
     Raises:
         ValueError: If a calibration is missing, is not used, or cannot show the inputs or gradients of a weight.
+        TypeError: If the calibration is no function.
     """
     evidence, name = technique.evidence, type(technique).__name__
     gradients = evidence.gradients != "never"
@@ -122,6 +129,11 @@ def check_calibration(technique: MaskTechnique, weights: Sequence[MaskedWeight],
                 "calibrate=lambda model: loss(model).backward(), or prune later, as with at=1"
             )
         return
+    if not callable(calibrate):
+        raise TypeError(
+            f"calibrate must be a function that runs batches through its model, got a {type(calibrate).__name__}; "
+            "pass calibrate=lambda model: model(batch)"
+        )
     if not (evidence.inputs or gradients):
         raise ValueError(f"{name} looks at the weights alone; leave out calibrate={calibrate!r}")
     if evidence.gradients == "at updates" and not evidence.inputs and not technique.schedule.due(0):

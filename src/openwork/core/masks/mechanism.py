@@ -26,6 +26,7 @@ from torch.utils.hooks import RemovableHandle
 
 from openwork.core.masks import state
 from openwork.core.masks.calibrate import gather
+from openwork.core.masks.check import checked_beginning, checked_exchange
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.gradients import GradientHook, add_hook, mask_gradient
 from openwork.core.masks.listening import Listening, check_calibration
@@ -82,7 +83,7 @@ class Masking(Mechanism):
         technique = self.technique
         check_calibration(technique, self.weights, calibrate)
         for weight in self.weights:
-            weight.evidence = technique.evidence.begin(weight.parameter.detach())
+            weight.evidence = checked_beginning(technique.evidence, weight.parameter.detach())
             weight.lasting = frozenset(weight.evidence)
         preview(technique, self.weights, seed=self.seed)
         self._listening.expect(1)
@@ -98,7 +99,7 @@ class Masking(Mechanism):
         """Raises ValueError for an eps of 0."""
         if any(group.get("eps") == 0 for group in optimizer.param_groups):
             raise ValueError(
-                f"{type(optimizer).__name__} has eps=0 and would make 0 / 0 = NaN of every masked weight, whose "
+                f"{type(optimizer).__name__} has eps=0 and would turn every masked weight into 0 / 0 = NaN, since its "
                 "gradient and state are zero; pass an eps such as 1e-8"
             )
 
@@ -141,7 +142,7 @@ class Masking(Mechanism):
         self._listening.stepped(owned)
         try:
             if step is not None and self.technique.schedule.due(step):
-                exchange = self.technique.exchange(step) if self.technique.regrows and self._pruned else None
+                exchange = checked_exchange(self.technique, step) if self.technique.regrows and self._pruned else None
                 chosen = choose(self.technique, self.weights, seed=self.seed, step=step, exchange=exchange)
         finally:  # where the next masks cannot be computed, those that hold stay in force
             if chosen is not None:

@@ -1,6 +1,5 @@
 """Mask techniques: immutable values that say which weights are zero, and when."""
 
-import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -11,6 +10,7 @@ from torch import Tensor
 from openwork.core.masks.allocations import Allocation, Uniform
 from openwork.core.masks.criterion import Criterion, Sparsity
 from openwork.core.masks.evidence import Evidence, View
+from openwork.core.masks.interface import check_methods, check_parts
 from openwork.core.masks.mechanism import Masking
 from openwork.core.masks.patterns import Pattern, Unstructured, fitting
 from openwork.core.schedules import Schedule
@@ -33,7 +33,7 @@ class MaskTechnique(Technique, ABC):
         pattern: Where the zeros may lie.
 
     Raises:
-        TypeError: If ``schedule`` is no schedule.
+        TypeError: If ``schedule`` is no schedule, or criterion, allocation or pattern is none.
         ValueError: If the sparsity is outside [0, 1), or criterion or pattern cannot follow schedule or allocation.
     """
 
@@ -54,6 +54,7 @@ class MaskTechnique(Technique, ABC):
 
     def __post_init__(self) -> None:
         check_schedule("schedule", self.schedule, "OneShot")
+        check_parts(self)
         self.criterion.check(self.schedule, self.allocation)
         if self.hidden not in ("frozen", "trained", "lost"):
             raise ValueError(f"hidden must be 'frozen', 'trained' or 'lost', got {self.hidden!r}")
@@ -103,22 +104,5 @@ class MaskTechnique(Technique, ABC):
 
     def mechanism(self, weights: list[Weight], *, seed: int, keep_zeros: bool) -> Masking:
         """Masks for these weights."""
-        self._check_methods()
+        check_methods(self, MaskTechnique)
         return Masking(self, weights, seed=seed, keep_zeros=keep_zeros)
-
-    def _check_methods(self) -> None:
-        """Raises TypeError for methods that are missing, or take other arguments than theirs."""
-        name = type(self).__name__
-        for method, wanted, does in (
-            ("scores", "view", ""),
-            ("growth", "view", "regrows" if self.regrows else ""),
-            ("solve", "view, keep, ties", "solves for" if self.solves else ""),
-        ):
-            if does and getattr(type(self), method) is getattr(MaskTechnique, method):
-                raise TypeError(f"{name} {does} weights and has no {method}; give it a method {method}({wanted})")
-            takes = list(inspect.signature(getattr(self, method)).parameters)
-            if len(takes) != len(wanted.split(",")):
-                raise TypeError(
-                    f"{name}.{method} takes ({', '.join(takes)}) and must take ({wanted}); read view.weight, "
-                    "view.mask, view.evidence, view.step and view.uniform() instead"
-                )

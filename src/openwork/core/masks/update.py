@@ -22,6 +22,7 @@ from openwork.core.masks.check import (
     check_scores,
     check_solution,
     check_whole_groups,
+    unchanged,
 )
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import View
@@ -64,14 +65,12 @@ def choose(
     Raises:
         DivergedError: If scores are NaN.
         RuntimeError: If a mask misses its count.
-        TypeError: If scores have another shape or sharding than the weight.
-        ValueError: If ``exchange`` is outside [0, 1], or scores read gradients before there are any.
+        TypeError: If scores are no real tensor of the weight's shape and sharding.
+        ValueError: If scores read gradients before there are any.
     """
-    if exchange is not None and not 0 <= exchange <= 1:
-        raise ValueError(f"{type(technique).__name__}.exchange must return a fraction in [0, 1], got {exchange}")
     remember(weights)
     views = [weight.view(step=step, seed=seed) for weight in weights]
-    scores = [ordered(technique, *pair, _scores(technique, pair[1])) for pair in zip(weights, views, strict=True)]
+    scores = [ordered(technique, *pair, "scores") for pair in zip(weights, views, strict=True)]
     names = [weight.name for weight in weights]
     keep = count(technique, weights, dict(zip(names, scores, strict=True)), step)
     if technique.solves:
@@ -87,31 +86,52 @@ def choose(
     ]
 
 
-def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, found: Tensor) -> Tensor:
-    """The technique's scores as allocation and pattern rank them.
+def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, method: str) -> Tensor:
+    """What the technique's ``method``, scores or growth, returns, as allocation and pattern rank it."""
+    name = type(technique).__name__
+    if not view.step:  # before training the model is as it was where a technique is refused that writes to its view
+        view = replace(view, weight=view.weight.clone())
+    try:
+        with unchanged(f"{name}.{method}", {f"view.weight of {weight.name}": view.weight}):
+            found = getattr(technique, method)(view)
+    except KeyError as error:
+        if view.step or technique.evidence.gradients == "never":
+            raise
+        raise ValueError(
+            f"{name}.{method} reads the evidence {error} before there are gradients; pass "
+            "calibrate=lambda model: loss(model).backward(), or read it only where view.step > 0"
+        ) from error
+    return ranked(technique, weight, view, found, method)
 
-    Args:
-        technique: The technique, with its pattern.
-        weight: The weight; where it may never be kept, the scores become -inf.
-        view: What the technique saw.
-        found: The scores that the technique returned.
 
-    Raises:
-        TypeError: If the scores have another shape or sharding than the weight.
-        ValueError: If the pattern needs whole tensors, and the weight is sharded.
-    """
-    if shards_of(found) != shards_of(view.weight) or found.shape != view.weight.shape:
+def ranked(technique: MaskTechnique, weight: MaskedWeight, view: View, found: object, method: str) -> Tensor:
+    """Scores as allocation and pattern rank them."""
+    if not isinstance(found, Tensor) or _unlike(found, view.weight):
+        what = f"a {type(found).__name__}"
+        if isinstance(found, Tensor):
+            kind = f" of {found.dtype}, {found.layout}, on {found.device}," if _strange(found) else ""
+            what += f"{kind} of shape {tuple(found.shape)}"
         raise TypeError(
             f"{type(technique).__name__} must return scores of the shape {tuple(view.weight.shape)}, sharded like the "
-            f"weight it got, and returned a {type(found).__name__} of shape {tuple(found.shape)} for {weight.name}; "
-            "compute them from the weight itself"
+            f"weight it got, and returned {what} for {weight.name}; compute {method} from the weight itself"
         )
+    found = found if found.is_floating_point() else found.float()
     if weight.allowed is not None:
         found = torch.where(shard_like(weight.allowed.to(found.device), view.weight), found, -math.inf)
     _refuse_shards(technique, weight)
     if technique.pattern.whole_tensors:
         found = technique.pattern.group_scores(output_first(found, weight.source.sites[0].module))
     return found
+
+
+def _unlike(found: Tensor, weight: Tensor) -> bool:
+    """Whether these cannot be scores of the weight."""
+    return _strange(found) or shards_of(found) != shards_of(weight) or found.shape != weight.shape
+
+
+def _strange(found: Tensor) -> bool:
+    """Whether these are no real numbers that can be ranked."""
+    return found.is_complex() or found.is_meta or found.layout != torch.strided
 
 
 def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: int) -> None:
@@ -122,16 +142,17 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
     """
     remember(weights)
     views = [weight.view(step=0, seed=seed) for weight in weights]
-    ranked = technique.allocation.needs_scores or not technique.criterion.allocates
+    needed = technique.allocation.needs_scores or not technique.criterion.allocates
     silent = technique.evidence.gradients == "never" and not technique.evidence.inputs
     scores = {}
     for weight, view in zip(weights, views, strict=True):
-        if ranked:  # magnitudes stand in for scores that need evidence, which is not there yet
-            found = technique.scores(view) if silent else view.weight.abs()
-            scores[weight.name] = ordered(technique, weight, view, found)
-        else:  # what has the right shape will do
+        if not needed:  # what has the right shape will do
             _refuse_shards(technique, weight)
             scores[weight.name] = _turned(technique, weight, view.weight)
+        elif silent:
+            scores[weight.name] = ordered(technique, weight, view, "scores")
+        else:  # magnitudes stand in for scores that need evidence, which is not there yet
+            scores[weight.name] = ranked(technique, weight, view, view.weight.abs(), "scores")
     keep = count(technique, weights, scores)
     for weight in weights if technique.regrows else ():
         if weight.allowed is not None:
@@ -162,18 +183,6 @@ def count(
     if step is None:
         check_whole_groups(keep, groups, value)
     return keep
-
-
-def _scores(technique: MaskTechnique, view: View) -> Tensor:
-    try:
-        return technique.scores(view)
-    except KeyError as error:
-        if view.step or technique.evidence.gradients == "never":
-            raise
-        raise ValueError(
-            f"{type(technique).__name__}.scores reads the evidence {error} before there are gradients; pass "
-            "calibrate=lambda model: loss(model).backward(), or read it only where view.step > 0"
-        ) from error
 
 
 def _masks(
@@ -232,7 +241,7 @@ def _exchange(
     survivors = [n - math.floor(exchange * n + 1e-6) for n in keep]  # 0.29 * 100 is 28.999999999999996 in binary
     stay, _ = _masks(technique, views, scores, survivors, "survivors", seed=seed)
     for place, (weight, view) in enumerate(zip(weights, views, strict=True)):
-        growth = ordered(technique, weight, view, technique.growth(view))
+        growth = ordered(technique, weight, view, "growth")
         weight.forget()
         # Gradients that overflow must not tie with those that stay.
         scores[place] = torch.where(stay[place], math.inf, growth.clamp(max=torch.finfo(growth.dtype).max))
@@ -248,17 +257,15 @@ def _refuse_shards(technique: MaskTechnique, weight: MaskedWeight) -> None:
 
 def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: int, *, seed: int) -> Chosen:
     if weight.allowed is not None or technique.pattern.whole_tensors:  # what whole groups and the zeros leave room for
-        room = ordered(technique, weight, view, torch.zeros_like(view.weight))
+        room = ranked(technique, weight, view, torch.zeros_like(view.weight), "scores")
         (keep,) = count_each([local(_exact(technique, view, room, keep, "room", seed=seed))], [room])
     ties = seeded_generator(seed, view.step, f"{weight.name}/ties")
     # A solver may work in place, and what it found may be refused.
-    mask, values = technique.solve(replace(view, weight=view.weight.clone()), keep, ties)
-    mask, values = mask.to(view.weight.device), values.to(view.weight)  # solvers often compute in float64
-    check_solution(type(technique).__name__, weight, view.weight, mask, values, keep)
+    found = technique.solve(replace(view, weight=view.weight.clone()), keep, ties)
+    mask, values = check_solution(type(technique).__name__, weight, view.weight, found, keep)
     if technique.pattern.whole_tensors:
-        nearest = _exact(
-            technique, view, ordered(technique, weight, view, mask.to(view.weight)), keep, "fit", seed=seed
-        )
+        wanted = ranked(technique, weight, view, mask.to(view.weight), "scores")
+        nearest = _exact(technique, view, wanted, keep, "fit", seed=seed)
         check_pattern(type(technique).__name__, technique.pattern, weight, _turned(technique, weight, mask), nearest)
     return Chosen(local(mask), keep, local(values))
 

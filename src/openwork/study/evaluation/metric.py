@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 # Names under which an evaluation's row, a result or a line of a page has something else.
-_TAKEN = {
+TAKEN = {
     *("step", "seconds", "layers", "expected_density", "expected_flops", "train_loss", "penalty", "sparsity"),
     *("task", "technique", "settings", "seed", "status", "all", "memory", "execution"),
 }
+"""What else an evaluation's row, a result or a line of a page has under these names."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Metric:
     worst: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.key.isidentifier() or self.key in _TAKEN:
+        if not self.key.isidentifier() or self.key in TAKEN:
             raise ValueError(
                 f"a metric's key must be an identifier that a result does not use otherwise, got {self.key!r}; "
                 "return the metric under another name"

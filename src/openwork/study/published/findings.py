@@ -39,18 +39,19 @@ def findings(results: Sequence[Published]) -> str:
         f"Rows read: {_counted(results)}.",
         *(f"![{text}]({name}.png)" for name, text in _FIGURES.items()),
         "## Is magnitude ≥ variational dropout ≥ L0 at equal tuning budget?",
-        "In short (at how many levels; `open` where it depends on rows that are missing):",
+        "In short, the number of levels with each answer; `open` depends on rows that are missing:",
         "\n".join(_in_short(results, aimed=aimed) for aimed in (True, False)),
-        "The difference: pruning is told its sparsity, variational dropout and L0 are not. A budget for one level "
-        "favours pruning; where one sweep serves every level, pruning spends most of it on the other ones.",
+        "The difference: a setting of pruning says the sparsity, one of variational dropout or L0 does not. A budget "
+        "for one level favours pruning; if one sweep serves every level, pruning spends most of it on the other "
+        "levels.",
         "In full, with the budget for each level:",
         _answers(results),
         _METHOD,
         "![Expected best score of n random settings, by model and sparsity](budget.png)",
         *(_table(results, model, n) for model in LEVELS for n in _BUDGETS),
         "## The best of all settings",
-        "Each frontier at equal sparsity, read between its points and not beyond them. This favours whoever tried "
-        "more.",
+        "Each frontier at equal sparsity, read between its points and not beyond them. More settings are an "
+        "advantage here.",
         _fronts(results),
         "One number for a frontier, its hypervolume: the area below it. Reference point: sparsity 0, score 0.",
         _volumes(results),
@@ -71,15 +72,15 @@ _FIGURES = {
 
 _METHOD = """\
 How it is counted: n settings are drawn at random, without replacement, and the best one is kept; the tables
-give the expectation. Pruning draws from its settings at that sparsity, whose diverged runs (the rows that are
+give the expectation. Pruning draws from its settings at the level's sparsity, whose diverged runs (the rows that are
 missing) count as 0. The sparsity of variational dropout and L0 is an outcome, so they draw from all of their
 settings, and one that stays denser (by more than 0.003) counts as 0: one sweep serves all levels at once.
-“Magnitude, all levels” is drawn in that way, too. A setting of variational dropout on the Transformer counts with
+“Magnitude, all levels” draws in this way, too. A setting of variational dropout on the Transformer counts with
 its best threshold, which needs no training.
 
 Where rows are missing there are two figures, `low … high`. Low counts a trained setting without a row as 0; high
-draws from the settings with a row alone. Where the rows are hand-picked good ones, high overstates and low understates
-the technique. Of L0 on ResNet-50 only the best of each group may be at hand; its figures are then 0 and that best.
+draws only from the settings with a row. If only good rows were picked, high overstates the technique and low
+understates it. Of L0 on ResNet-50 there may be only the best row of each group; its figures are then 0 and that best.
 `yes` and `no` hold in both readings, `open` depends on them. VD is variational dropout."""
 
 

@@ -170,8 +170,12 @@ def parsed(content: object, *, layers: bool = True) -> Result:
         raise ValueError(f"no {', '.join(missing)}")
     if wrong := [key for key in _TEXT if not isinstance(content[key], str)]:
         raise ValueError(f"{wrong[0]} is not text")
-    if not isinstance(content["seed"], int):
-        raise ValueError("seed is not an integer")
+    for key in ("seed", "step"):
+        if not isinstance(content[key], int):
+            raise ValueError(f"{key} is not an integer")
+    for key in ("before", "after"):
+        if not isinstance(content[key], dict | None):
+            raise ValueError(f"{key} is not an object")
     if content["threshold"] is not None and not _is_number(content["threshold"]):
         raise ValueError("threshold is not a number")
     if content["status"] not in ("finished", "diverged"):

@@ -15,9 +15,12 @@ def metric_of(results: Iterable[Result]) -> Metric:
     first, *others = results
     for other in others:
         if other.metric != first.metric:
+            one, two = (metric.key for metric in (first.metric, other.metric))
+            if one == two:
+                one, two = (repr(metric) for metric in (first.metric, other.metric))
             raise ValueError(
-                f"run {first.id} of {first.task} is judged by {first.metric.key} and run {other.id} by "
-                f"{other.metric.key}; keep them in two studies"
+                f"run {first.id} of {first.task} is judged by {one} and run {other.id} by {two}; keep them "
+                "in two studies"
             )
     return first.metric
 

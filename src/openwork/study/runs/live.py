@@ -46,7 +46,14 @@ class Live:
 
     def objective(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss of a batch and the penalty, both of shape (); their sum is minimised."""
-        return self.run.task.loss(self.model, batch), self.penalty()
+        loss = self.run.task.loss(self.model, batch)
+        if not isinstance(loss, Tensor) or loss.shape != () or not loss.requires_grad:
+            what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise ValueError(
+                f"the loss of {self.run.task.title} must be a tensor of shape () with a gradient, got {what}; return "
+                "the mean over the batch, without detach() or item()"
+            )
+        return loss, self.penalty()
 
     def sparsity(self) -> float:
         """The fraction of zeros among the selected weights."""

@@ -27,7 +27,7 @@ class Run:
         variant: The experiment's word for this way of using the technique, such as "extended"; part of the run's name.
 
     Raises:
-        ValueError: If steps are below 1, the origin is of another kind, or there is a technique beside kept zeros.
+        ValueError: If a field is of another kind, steps are below 1, or there is a technique beside kept zeros.
     """
 
     task: Task
@@ -39,6 +39,18 @@ class Run:
     variant: str = ""
 
     def __post_init__(self) -> None:
+        for name, kind, example in (
+            ("task", Task, "an instance of Task"),
+            ("technique", Technique | None, "an instance of a technique, or None"),
+            ("steps", int, "a whole number"),
+            ("seed", int, "a whole number"),
+            ("variant", str, "text"),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"a run's {name} must be {example}, got {value!r}")
+        if not callable(self.select):
+            raise ValueError(f"a run's select must be a selection such as matching('fc*'), got {self.select!r}")
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.origin is None:

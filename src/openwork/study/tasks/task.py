@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.sparsifier import Sparsifier
-from openwork.study.evaluation.metric import Metric
+from openwork.study.evaluation.metric import TAKEN, Metric
 
 if TYPE_CHECKING:
     from openwork.study.tasks.translation import Translation
@@ -173,16 +173,27 @@ def final_metrics(task: Task, model: nn.Module, device: torch.device) -> dict[st
     return found
 
 
-def _check(task: Task, found: dict[str, float], method: str) -> None:
+def _check(task: Task, found: object, method: str) -> None:
     key = task.metric.key
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{method} of {task.title} must return metrics by name, got {found!r}; return {{{key!r}: value}}"
+        )
+    if taken := sorted(TAKEN & found.keys()):
+        raise ValueError(
+            f"{method} of {task.title} returns {', '.join(taken)}, which a run writes itself; give it another name"
+        )
     if key not in found:
         raise ValueError(
             f"{task.title} is judged by {key!r}, but its {method} returns {', '.join(found) or 'nothing'}; return it "
             f"there, or declare another metric in {type(task).__name__}"
         )
+    for name, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(
+                f"{name!r} of {task.title} must be a float, got {value!r} from its {method}; convert it there"
+            )
     value = found[key]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{key!r} of {task.title} must be a float, got {value!r} from its {method}; convert it there")
     # A model that diverged is another matter: its run is recorded as such.
     if math.isfinite(value) and (problem := task.metric.misfit(value)):
         raise ValueError(

@@ -41,11 +41,11 @@ def train(
         progress: Called with the number of completed steps after each step.
 
     Raises:
-        ValueError: If there are several processes, and the task's batches have no parts.
+        ValueError: If there are several processes, and the task's batches have no parts; if the batches end early.
     """
     model.train()
     totals = torch.zeros(2, device=device)
-    counted = 0
+    counted, done = 0, start
     for step, batch in zip(range(start, steps), task.batches(seed, start, device), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = task.learning_rate(step / steps)
@@ -59,7 +59,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         totals += torch.stack([loss.detach(), penalty.detach()])
-        counted += 1
+        counted, done = counted + 1, step + 1
         if progress:
             progress(step + 1)
         if (step + 1) % every == 0 or step + 1 == steps:
@@ -68,3 +68,7 @@ def train(
             totals.zero_()
             counted = 0
             yield step + 1, {"train_loss": mean_loss, "penalty": mean_penalty}
+    if done < steps:
+        raise ValueError(
+            f"the batches of {task.title} end after {done} of {steps} steps; make them endless, as Task.batches says"
+        )

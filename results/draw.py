@@ -1,0 +1,58 @@
+"""Draws the picture of accuracy or BLEU against sparsity of a folder of results again, from its committed rows.
+
+Run: python results/draw.py results/cifar10-resnet50 results/translation
+"""
+
+import csv
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from openwork.study.evaluation.metric import ACCURACY, BLEU
+from openwork.study.report.page import write_report
+
+METRICS = {metric.key: asdict(metric) for metric in (ACCURACY, BLEU)}
+COST = ("seconds", "step_ms", "peak_memory_bytes")
+
+
+def content(row: dict[str, str]) -> dict[str, Any]:
+    """The result.json of a row, without layers."""
+
+    def numbers(prefix: str) -> dict[str, float]:
+        named = {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix) and value}
+        return {key: float(value) for key, value in named.items() if key != "value"}
+
+    return {
+        **{key: row[key] for key in ("id", "status", "name", "settings", "task", "execution")},
+        **{key: int(row[key]) for key in ("format", "seed", "step")},
+        "run": json.loads(row["run"]),
+        "metric": METRICS[row["metric"]],
+        "threshold": float(row["id"].partition("@")[2]) if "@" in row["id"] else None,
+        "before": numbers("before_"),
+        "after": numbers("after_"),
+        "sparsity": numbers("sparsity_"),
+        "layers": [],
+        "cost": {key: float(row[key]) for key in COST if row[key]},
+        "environment": {"device": row["device"], "processor": row["processor"]},
+    }
+
+
+def main() -> None:
+    """Draws the picture of each folder that is named."""
+    for study in map(Path, sys.argv[1:]):
+        with tempfile.TemporaryDirectory() as name:
+            runs, out = Path(name, "runs"), Path(name, "out")
+            for row in csv.DictReader((study / "rows.csv").read_text(encoding="utf-8").splitlines()):
+                (runs / row["id"]).mkdir(parents=True)
+                (runs / row["id"] / "result.json").write_text(json.dumps(content(row)), encoding="utf-8")
+            write_report(runs, out)
+            (picture,) = out.glob("*trade-off*.png")
+            shutil.copy(picture, study / "trade-off.png")
+
+
+if __name__ == "__main__":
+    main()
