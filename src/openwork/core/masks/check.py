@@ -163,6 +163,7 @@ def check_solution(
             )
     if mask.dtype != torch.bool:
         raise RuntimeError(f"{technique}.solve returned a mask of {mask.dtype} for {name}; return a bool one")
+    mask, values = mask.to(weight.device), values.to(weight)  # solvers often compute in float64
     forbidden = torch.zeros_like(local(mask)) if masked.allowed is None else local(mask) & ~masked.allowed
     parts = [local(mask), ~local(values).isfinite(), forbidden]
     kept, spoiled, revived = count_each(parts, [weight] * len(parts))
