@@ -13,7 +13,6 @@ import torch
 import openwork
 from openwork.study.processes import world_size
 
-
 COMMIT_FILE = ".openwork-commit"
 """Says the commit of a source tree that was copied without its history."""
 
