@@ -79,7 +79,7 @@ How it is counted: n settings are drawn at random, without replacement, and the 
 expectation. Pruning draws from its settings at the level's sparsity. The sparsity of variational dropout and L0 is an
 outcome, so they draw from all of their settings, and one that stays denser (by more than 0.003) counts as 0: one
 sweep serves all levels at once. “Magnitude, all levels” draws in this way, too. A setting of variational dropout on
-the Transformer counts with its best threshold, which needs no training. Each setting was run once.
+the Transformer counts with its best threshold, which needs no training. Each setting has one seed.
 
 Where a grid has more settings than rows there are two figures, `low … high`, by one rule for every technique. Low
 counts a setting without a row as 0, as if it had diverged; high draws from the settings with a row alone. Of
