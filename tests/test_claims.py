@@ -1,4 +1,4 @@
-"""What README, results/ and docs/ say about techniques: figures are those of the rows, and no order goes without its n."""
+"""What README, results/ and docs/ say about techniques: figures are the rows', and no order goes without its n."""
 
 import re
 import subprocess
