@@ -133,12 +133,15 @@ def figure(results: Sequence[Published], model: str, number: str, techniques: Se
     ]
     front = base.transform_filter("datum.frontier")
     line = alt.Chart(alt.InlineData(values=[{"score": dense, "label": f"dense {dense:.2f}"}])).encode(y)
-    behind = {"size": 16, "opacity": 0.35, "clip": True}
     layers = [
         line.mark_rule(style="dense-rule"),
         line.mark_text(style="dense-label", align="right", dx=-4, dy=-7).encode(x=alt.value("width"), text="label:N"),
-        base.transform_filter("!datum.picked").mark_point(filled=True, **behind).encode(tooltip=tooltip),
-        base.transform_filter("datum.picked").mark_point(filled=False, **behind).encode(tooltip=tooltip),
+        *(
+            base.transform_filter(f"datum.picked == {picked}")
+            .mark_point(filled=picked == "false", size=16, opacity=0.35, clip=True)
+            .encode(tooltip=tooltip)
+            for picked in ("false", "true")
+        ),
         front.mark_line(strokeWidth=1.8),
         front.mark_point(filled=True, size=36, opacity=1).encode(shape=shape, tooltip=tooltip),
     ]
