@@ -1,6 +1,7 @@
 """The benchmarks keep their raw numbers, and their page says where they are or that they were not kept."""
 
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -20,15 +21,20 @@ def lines(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_benchmark_adds_its_raw_numbers_to_a_file(tmp_path):
-    code = (
-        "import sys; sys.argv[1:] = ['--out', 'file.csv']; import argparse, torch; from pathlib import Path; "
-        "from raw import add_out, keep; parser = argparse.ArgumentParser(); add_out(parser); out = parser.parse_args().out; "
-        "cpu = torch.device('cpu'); keep(None, {'a': [1]}, 'ms', cpu); keep(out, {'a': [1.5, 2], 'b': [3]}, 'ms', cpu); "
-        "keep(out, {'c': [123456.7]}, 'GiB', cpu)"
-    )
-    subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(FOLDER)!r}); {code}"], cwd=tmp_path, check=True
-    )
+    code = """
+import argparse, torch
+from raw import add_out, keep
+parser = argparse.ArgumentParser()
+add_out(parser)
+out, cpu = parser.parse_args().out, torch.device("cpu")
+keep(None, {"a": [1]}, "ms", cpu)
+keep(out, {"a": [1.5, 2], "b": [3]}, "ms", cpu)
+keep(out, {"c": [123456.7]}, "GiB", cpu)
+"""
+    (tmp_path / "benchmark.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])}
+    command = [sys.executable, "benchmark.py", "--out", "file.csv"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     found = [[line[name] for name in ("variant", "unit", "n", "values")] for line in lines(tmp_path / "file.csv")]
     assert found == [["a", "ms", "2", "1.5 2"], ["b", "ms", "1", "3"], ["c", "GiB", "1", "1.2346e+05"]]
     assert all(
