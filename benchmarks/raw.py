@@ -1,8 +1,12 @@
-"""The raw numbers of the benchmarks, kept as CSV beside the tables that are made of them."""
+"""The raw numbers of the benchmarks, kept as CSV beside the tables that are made of them.
+
+Run: python benchmarks/raw.py benchmarks/measured/masking-cpu.csv     prints the table of a file
+"""
 
 import argparse
 import csv
 import os
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,3 +42,27 @@ def keep(path: Path | None, series: Mapping[str, Sequence[float]], unit: str, de
         for variant, values in series.items():
             numbers = " ".join(f"{value:.5g}" for value in values)
             lines.writerow([variant, unit, len(values), numbers, command, load, *(machine[name] for name in _MACHINE)])
+
+
+def table(path: Path) -> str:
+    """The numbers of a file as Markdown, each variant's median beside that of what it is compared with.
+
+    That is the line ``dense, beside VARIANT`` where there is one, and otherwise the file's first of the same unit.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    found = {(line["variant"], line["unit"]): [float(value) for value in line["values"].split()] for line in lines}
+    text = ["| | unit | n | min | median | max | / reference |", "|---|---|---|---|---|---|---|"]
+    first: dict[str, list[float]] = {}
+    for (variant, unit), values in found.items():
+        if not variant.startswith("dense, beside "):
+            reference = found.get((f"dense, beside {variant}", unit)) or first.setdefault(unit, values)
+            middle = statistics.median(values)
+            cells = (min(values), middle, max(values), middle / statistics.median(reference))
+            text.append(f"| {variant} | {unit} | {len(values)} | {' | '.join(f'{cell:.4g}' for cell in cells)} |")
+    return "\n".join(text)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        print(table(Path(name)))

@@ -52,6 +52,14 @@ def test_kept_numbers_say_on_what_they_were_measured(name):
             assert line[column], (name, line["variant"], column)
 
 
+@pytest.mark.parametrize("name", KEPT)
+def test_the_table_of_kept_numbers_is_made_of_them(name):
+    command = [sys.executable, str(FOLDER / "raw.py"), str(FOLDER / name)]
+    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (committed,) = re.findall(rf"<!-- table {re.escape(name)} -->\n\n(.*?)\n<!-- end -->", PAGE, re.S)
+    assert committed == made
+
+
 def test_each_section_with_a_table_has_its_numbers_or_says_that_they_were_not_kept():
     for section in re.split(r"^## ", PAGE, flags=re.M)[1:]:
         if re.search(r"^\|", section, re.M):

@@ -83,10 +83,10 @@ the Transformer counts with its best threshold, which needs no training. Each se
 
 Where a grid has more settings than rows there are two figures, `low … high`, by one rule for every technique. Low
 counts a setting without a row as 0, as if it had diverged; high draws from the settings with a row alone. Of
-ResNet-50's pruning runs the paper says that they diverged, which is the low reading. If only good rows were picked,
-high overstates the technique and low understates it. Of L0 on ResNet-50 there may be only the best row of each group,
-of one seed; its figures are then 0 and that best. `yes` and `no` hold in both readings, `open` depends on them. VD is
-variational dropout.
+ResNet-50's magnitude pruning the paper says that the others diverged, which is the low reading. If only good rows
+were picked, high overstates the technique and low understates it. Of L0 on ResNet-50 there may be only the best row
+of each group, of one seed; its figures are then 0 and that best. `yes` and `no` hold in both readings, `open` depends
+on them. VD is variational dropout.
 
 Beside each `yes` and `no` stands the 95 % interval of the difference that it rests on, in which the missing settings
 speak against it: a percentile bootstrap of 2,000 samples of the settings, with replacement. It says how much hangs on
