@@ -8,13 +8,20 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
-from openwork.core.optimizers import Groups, check_optimizer, check_ownership, follow, parameter_groups, parameter_ids
+from openwork.core.optimizers import (
+    Groups,
+    check_optimizer,
+    check_ownership,
+    follow,
+    parameter_groups,
+    parameter_ids,
+    shares,
+)
 from openwork.core.ownership import hold, refuse_held, release
+from openwork.core.saved import FORMAT, check_saved
 from openwork.core.selection import Select, Weight, all_parameters, find_weights, weight_matrices
 from openwork.core.sharded import reshard
 from openwork.core.technique import Technique, check_technique
-
-_FORMAT = 3
 
 
 class Sparsifier:
@@ -108,7 +115,7 @@ class Sparsifier:
             )
             self._optimizer_hooks.append(each.register_load_state_dict_post_hook(self._mechanism.state_loaded))
         self._optimizers = optimizers
-        self._owned = _shares(self.weights, optimizers)
+        self._owned = shares(self.weights, optimizers)
         return self
 
     def detach(self) -> None:
@@ -216,7 +223,7 @@ class Sparsifier:
         """
         self._check_live()
         return {
-            "format": _FORMAT,
+            "format": FORMAT,
             "technique": type(self.technique).__name__,
             "steps": self.steps,
             **self._mechanism.state_dict(),
@@ -229,17 +236,7 @@ class Sparsifier:
             ValueError: If the state is another technique's, another model's or no sparsifier's; nothing changes.
         """
         self._check_live()
-        if not isinstance(state, dict) or not {"format", "technique", "steps"} <= state.keys():
-            raise ValueError("this is not a sparsifier's state_dict; pass what Sparsifier.state_dict() returned")
-        if state["format"] != _FORMAT:
-            raise ValueError(
-                f"the state has format {state['format']}, this version reads {_FORMAT}; use the one that saved it"
-            )
-        if state["technique"] != type(self.technique).__name__:
-            raise ValueError(
-                f"the state was saved by {state['technique']} and this sparsifier runs "
-                f"{type(self.technique).__name__}; sparsify with the technique that saved it"
-            )
+        check_saved(state, type(self.technique).__name__)
         steps = whole_number(state, "steps", least=0)
         self._mechanism.load_state_dict(state)
         self.steps = steps
@@ -301,15 +298,3 @@ def sparsify(
             technique cannot have its evidence. The model is then as it was.
     """
     return Sparsifier(model, technique, select=select, seed=seed, keep_zeros=keep_zeros, calibrate=calibrate)
-
-
-def _shares(weights: list[Weight], optimizers: list[torch.optim.Optimizer]) -> dict[torch.optim.Optimizer, list[int]]:
-    """The indices of the weights that each optimizer moves; the last one also gets those that none moves."""
-    *others, last = optimizers
-    shares = {}
-    rest = list(range(len(weights)))
-    for optimizer in others:
-        ids = parameter_ids(optimizer)
-        shares[optimizer] = [index for index in rest if id(weights[index].parameter) in ids]
-        rest = [index for index in rest if index not in shares[optimizer]]
-    return {**shares, last: rest}
