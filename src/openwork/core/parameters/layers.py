@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from openwork.core.ownership import DISTRIBUTIONS
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
+from openwork.core.precision import LOW, exact
 
 
 def distribution(module: nn.Module, leaf: str) -> ReparameterizedWeight | None:
@@ -36,7 +37,14 @@ def draw(module: nn.Module, leaf: str, generator: torch.Generator | None = None)
     random = distribution(module, leaf)
     if random is None:
         return parameter
-    return random.sample(parameter, generator) if module.training else random.effective(parameter)
+    if not module.training:
+        return deterministic(random, parameter)
+    return random.sample(exact(parameter), generator).to(parameter.dtype)
+
+
+def deterministic(random: ReparameterizedWeight, parameter: Tensor) -> Tensor:
+    """The weight of evaluation, of ``parameter``'s dtype, in which small values may become zero."""
+    return random.effective(exact(parameter)).to(parameter.dtype)
 
 
 def operate(
@@ -60,8 +68,18 @@ def operate(
     random = distribution(module, leaf)
     if random is None or not module.training:
         return op(x, draw(module, leaf), bias)
-    output: Tensor = random(op, x, module._parameters[leaf], bias, generator)
-    return output
+    parameter = module._parameters[leaf]
+    assert parameter is not None
+    if parameter.dtype not in LOW:
+        output: Tensor = random(op, x, parameter, bias, generator)
+        return output
+
+    def cast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return op(x, weight.to(x.dtype) if x.is_floating_point() else weight, bias)
+
+    output = random(cast, x, exact(parameter), bias, generator)
+    cast_by_host = x.is_floating_point() and torch.is_autocast_enabled(x.device.type)
+    return output if cast_by_host else output.to(parameter.dtype)
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.ownership import DISTRIBUTIONS
-from openwork.core.parameters.layers import FORWARDS, draw
+from openwork.core.parameters.layers import FORWARDS, deterministic, draw
+from openwork.core.parameters.weight import Learned
+from openwork.core.precision import LOW, exact
 from openwork.core.seeding import seeded_generator
 from openwork.core.selection import Weight
 from openwork.core.sharded import is_sharded
@@ -51,19 +53,21 @@ class Reparameterizing(Mechanism):
         for weight in weights:
             _check(weight)
         generators = [seeded_generator(seed, 0, weight.name) for weight in weights]
-        self.distributions = technique.distributions([w.parameter.detach() for w in weights], generators)
+        self.distributions = technique.distributions([exact(w.parameter.detach()) for w in weights], generators)
         if len(self.distributions) != len(weights):
             raise ValueError(
                 f"{type(technique).__name__}.distributions returned {len(self.distributions)} for {len(weights)} "
                 "weights; return one for each"
             )
+        for distribution in self.distributions:
+            distribution._apply(exact)  # type: ignore[no-untyped-call]
 
     def start(self, model: nn.Module, calibrate: Calibrate | None) -> None:
         """Switches the classes of the modules that own the weights."""
         if calibrate is not None:
             raise ValueError(f"{type(self.technique).__name__} looks at the weights alone; leave out calibrate=")
         # A tensor, so that a compiled penalty does not see a new constant at each step.
-        self._coefficient = torch.tensor(0.0, device=self.weights[0].parameter.device)
+        self._coefficient = exact(torch.tensor(0.0, device=self.weights[0].parameter.device))
         self._move_on(0)  # which may raise, so first
         for weight, distribution in zip(self.weights, self.distributions, strict=True):
             for place, site in enumerate(weight.sites):
@@ -71,7 +75,7 @@ class Reparameterizing(Mechanism):
                 random[site.leaf] = distribution
                 if place == 0:  # a tied weight has one entry in the state, as savers of tied weights want it
                     if "reparam" not in site.module._modules:
-                        site.module.add_module("reparam", nn.ModuleDict())
+                        site.module.add_module("reparam", Learned())
                     site.module.get_submodule("reparam").add_module(site.leaf, distribution)
         for module in {site.module: None for weight in self.weights for site in weight.sites}:
             module.__class__ = _switched(type(module), tuple(module.__dict__[DISTRIBUTIONS]))
@@ -93,21 +97,25 @@ class Reparameterizing(Mechanism):
         """The number of zeros among the deterministic weights, by name."""
         with torch.no_grad():
             return {
-                w.name: int((d.effective(w.parameter) == 0).sum())
+                w.name: int((deterministic(d, w.parameter) == 0).sum())
                 for w, d in zip(self.weights, self.distributions, strict=True)
             }
 
     def penalty(self) -> Tensor:
-        """What the distributions add to the loss at this step, shape (); tied weights count once."""
-        coefficient = self._coefficient.to(self.weights[0].parameter.device)
-        costs = [d.cost(w.parameter, coefficient) for w, d in zip(self.weights, self.distributions, strict=True)]
+        """What the distributions add to the loss at this step, shape (), float32 at least; tied weights count once."""
+        device = self.weights[0].parameter.device
+        costs = []
+        for weight, distribution in zip(self.weights, self.distributions, strict=True):
+            parameter = exact(weight.parameter)
+            cost = distribution.cost(parameter, self._coefficient.to(parameter.device))
+            costs.append(exact(cost).to(device))
         return torch.stack(costs).sum()
 
     def expected_nonzero(self) -> dict[str, float]:
         """The expected number of non-zero weights in training, by name."""
         with torch.no_grad():
             return {
-                w.name: float(d.expected_nonzero(w.parameter))
+                w.name: float(d.expected_nonzero(exact(w.parameter)))
                 for w, d in zip(self.weights, self.distributions, strict=True)
             }
 
@@ -115,7 +123,8 @@ class Reparameterizing(Mechanism):
         """Where the deterministic weights are not zero, by name."""
         with torch.no_grad():
             return {
-                w.name: d.effective(w.parameter) != 0 for w, d in zip(self.weights, self.distributions, strict=True)
+                w.name: deterministic(d, w.parameter) != 0
+                for w, d in zip(self.weights, self.distributions, strict=True)
             }
 
     def add_penalty_gradient(self, parameters: list[nn.Parameter], scale: Tensor | None) -> None:
@@ -157,7 +166,7 @@ class Reparameterizing(Mechanism):
                 assert parameter is not None
                 if id(parameter) not in written:  # L0 would multiply a tied weight by its gate twice
                     with torch.no_grad():
-                        parameter.copy_(distribution.effective(parameter))
+                        parameter.copy_(deterministic(distribution, parameter))
                     written.add(id(parameter))
         for module in switched:
             module._modules.pop("reparam", None)
@@ -241,6 +250,12 @@ def _drawing_once(plain: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check(weight: Weight) -> None:
+    dtype = weight.parameter.dtype
+    if dtype not in (torch.float32, torch.float64, *LOW):
+        raise ValueError(
+            f"{weight.name} is {dtype}, and only real floating-point weights can be random variables; leave it out "
+            f"with select=excluding({weight.name!r})"
+        )
     for site in weight.sites:
         if isinstance(site.module, nn.Embedding | nn.EmbeddingBag) and (site.module.max_norm or site.module.sparse):
             raise ValueError(
