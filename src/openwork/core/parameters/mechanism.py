@@ -10,7 +10,7 @@ reads ``out_proj.weight``, also gets a sample; in evaluation all get the determi
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.ownership import DISTRIBUTIONS
-from openwork.core.parameters.layers import FORWARDS, deterministic, draw
+from openwork.core.parameters.layers import deterministic
+from openwork.core.parameters.switch import PLAIN, switched
 from openwork.core.parameters.weight import Learned
 from openwork.core.precision import LOW, exact
 from openwork.core.seeding import seeded_generator
@@ -27,9 +28,6 @@ from openwork.core.sharded import is_sharded
 
 if TYPE_CHECKING:
     from openwork.core.parameters.technique import Reparameterization
-
-_SWITCHED: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
-_PLAIN: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 class Reparameterizing(Mechanism):
@@ -78,7 +76,7 @@ class Reparameterizing(Mechanism):
                         site.module.add_module("reparam", Learned())
                     site.module.get_submodule("reparam").add_module(site.leaf, distribution)
         for module in {site.module: None for weight in self.weights for site in weight.sites}:
-            module.__class__ = _switched(type(module), tuple(module.__dict__[DISTRIBUTIONS]))
+            module.__class__ = switched(type(module), tuple(module.__dict__[DISTRIBUTIONS]))
 
     def attached(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Raises ValueError for weights that FSDP2 has sharded since `sparsify`."""
@@ -158,9 +156,9 @@ class Reparameterizing(Mechanism):
         """
         if not in_place:
             model = copy.deepcopy(model)
-        switched = [module for module in model.modules() if type(module) in _PLAIN]
+        modules = [module for module in model.modules() if type(module) in PLAIN]
         written: set[int] = set()
-        for module in switched:
+        for module in modules:
             for leaf, distribution in module.__dict__[DISTRIBUTIONS].items():
                 parameter = module._parameters[leaf]
                 assert parameter is not None
@@ -168,11 +166,11 @@ class Reparameterizing(Mechanism):
                     with torch.no_grad():
                         parameter.copy_(deterministic(distribution, parameter))
                     written.add(id(parameter))
-        for module in switched:
+        for module in modules:
             module._modules.pop("reparam", None)
             for own in (DISTRIBUTIONS, "noise_seed"):
                 module.__dict__.pop(own, None)
-            module.__class__ = _PLAIN[type(module)]
+            module.__class__ = PLAIN[type(module)]
         if in_place:
             self.distributions = []
         return model
@@ -193,60 +191,6 @@ class Reparameterizing(Mechanism):
                     f"{type(self.technique).__name__} does not work under fully_shard, which holds {weight.name}: its "
                     "penalty needs whole weights; use DistributedDataParallel, or a technique with masks"
                 )
-
-
-def _switched(plain: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.Module]:
-    """The subclass of ``plain`` whose parameters ``leaves`` are random variables."""
-    if (plain, leaves) in _SWITCHED:
-        return _SWITCHED[plain, leaves]
-
-    def reduce(module: nn.Module, protocol: int) -> tuple[Any, ...]:
-        # pickle does not find classes that are made here
-        return _blank, (plain, leaves), object.__reduce_ex__(module, 2)[2]
-
-    recurrent = issubclass(plain, nn.RNNBase | nn.RNNCellBase)
-    forward = FORWARDS.get(plain.forward) if recurrent or "weight" in leaves else None
-    members: dict[str, Any] = {"forward": forward or _drawing_once(plain.forward), "__reduce_ex__": reduce}
-    if forward is None or not issubclass(plain, nn.RNNBase):  # RNNs keep references to what their attributes give
-        members |= {leaf: property(_reader(leaf)) for leaf in leaves}
-    switched = type(f"Reparameterized{plain.__name__}", (plain,), members)
-    _SWITCHED[plain, leaves], _PLAIN[switched] = switched, plain
-    return switched
-
-
-def _blank(plain: type[nn.Module], leaves: tuple[str, ...]) -> nn.Module:
-    """A module without state, for pickle and deepcopy to fill."""
-    switched = _switched(plain, leaves)
-    return switched.__new__(switched)
-
-
-def _reader(leaf: str) -> Callable[[nn.Module], Tensor]:
-    """What reading the attribute ``leaf`` gives."""
-
-    def read(module: nn.Module) -> Tensor:
-        drawn: dict[str, Tensor] | None = module.__dict__.get("_drawn")
-        if drawn is None:
-            return draw(module, leaf)
-        if leaf not in drawn:
-            drawn[leaf] = draw(module, leaf)
-        return drawn[leaf]
-
-    return read
-
-
-def _drawing_once(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """The forward ``plain``, during which each random weight is drawn once, however often it is read."""
-
-    def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if "_drawn" in module.__dict__:  # the module calls itself
-            return plain(module, *args, **kwargs)
-        module.__dict__["_drawn"] = {}
-        try:
-            return plain(module, *args, **kwargs)
-        finally:
-            del module.__dict__["_drawn"]
-
-    return forward
 
 
 def _check(weight: Weight) -> None:
