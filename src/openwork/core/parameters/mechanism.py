@@ -4,7 +4,7 @@ The module that owns a weight switches its class in place. The module object and
 learned besides hangs on one submodule, ``module.reparam``, by the parameter's name there; for a tied weight, on the
 first module that has it. Layers that torch itself defines get a forward of `layers.py`. Any other module keeps its own
 forward, in which the weight reads as a sample, drawn once. Other code that reads the weight, as MultiheadAttention
-reads ``out_proj.weight``, also gets a sample; in evaluation all get the deterministic weight.
+reads ``out_proj.weight``, also gets a sample; in evaluation all get the deterministic weight. Both are read-only.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
-from openwork.core.ownership import DISTRIBUTIONS
-from openwork.core.parameters.layers import deterministic
+from openwork.core.ownership import RANDOM
+from openwork.core.parameters.layers import NOISE_SEED, RandomWeight, deterministic
 from openwork.core.parameters.switch import PLAIN, switched
-from openwork.core.parameters.weight import Learned
+from openwork.core.parameters.weight import Learned, learned
 from openwork.core.precision import LOW, exact
 from openwork.core.seeding import seeded_generator
 from openwork.core.selection import Weight
@@ -69,14 +69,12 @@ class Reparameterizing(Mechanism):
         self._move_on(0)  # which may raise, so first
         for weight, distribution in zip(self.weights, self.distributions, strict=True):
             for place, site in enumerate(weight.sites):
-                random = site.module.__dict__.setdefault(DISTRIBUTIONS, {})
-                random[site.leaf] = distribution
+                random = site.module.__dict__.setdefault(RANDOM, {})
+                random[site.leaf] = RandomWeight(weight.name, distribution)
                 if place == 0:  # a tied weight has one entry in the state, as savers of tied weights want it
-                    if "reparam" not in site.module._modules:
-                        site.module.add_module("reparam", Learned())
-                    site.module.get_submodule("reparam").add_module(site.leaf, distribution)
+                    site.module.get_submodule(learned(site.module)).add_module(site.leaf, distribution)
         for module in {site.module: None for weight in self.weights for site in weight.sites}:
-            module.__class__ = switched(type(module), tuple(module.__dict__[DISTRIBUTIONS]))
+            module.__class__ = switched(type(module), tuple(module.__dict__[RANDOM]))
 
     def attached(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Raises ValueError for weights that FSDP2 has sharded since `sparsify`."""
@@ -85,9 +83,9 @@ class Reparameterizing(Mechanism):
     def parameters(self) -> dict[str, nn.Parameter]:
         """What the distributions learn besides the weights, by name."""
         return {
-            f"{weight.sites[0].name.removesuffix(leaf)}reparam.{leaf}.{name}": parameter
+            f"{site.name.removesuffix(site.leaf)}{learned(site.module)}.{site.leaf}.{name}": parameter
             for weight, distribution in zip(self.weights, self.distributions, strict=True)
-            for leaf in (weight.sites[0].leaf,)
+            for site in (weight.sites[0],)
             for name, parameter in distribution.named_parameters()
         }
 
@@ -147,7 +145,7 @@ class Reparameterizing(Mechanism):
         for site in (site for weight in self.weights for site in weight.sites):
             if isinstance(site.module, nn.RNNCellBase):
                 name = site.name.removesuffix(site.leaf)
-                site.module.__dict__["noise_seed"] = seeded_generator(self.seed, step, name).initial_seed()
+                site.module.__dict__[NOISE_SEED] = seeded_generator(self.seed, step, name).initial_seed()
 
     def finalize(self, model: nn.Module, *, in_place: bool) -> nn.Module:
         """The model, or a copy of it, of plain modules whose weights are the deterministic ones.
@@ -159,7 +157,7 @@ class Reparameterizing(Mechanism):
         modules = [module for module in model.modules() if type(module) in PLAIN]
         written: set[int] = set()
         for module in modules:
-            for leaf, distribution in module.__dict__[DISTRIBUTIONS].items():
+            for leaf, (_, distribution) in module.__dict__[RANDOM].items():
                 parameter = module._parameters[leaf]
                 assert parameter is not None
                 if id(parameter) not in written:  # L0 would multiply a tied weight by its gate twice
@@ -167,8 +165,9 @@ class Reparameterizing(Mechanism):
                         parameter.copy_(deterministic(distribution, parameter))
                     written.add(id(parameter))
         for module in modules:
-            module._modules.pop("reparam", None)
-            for own in (DISTRIBUTIONS, "noise_seed"):
+            for name in [name for name, child in module._modules.items() if isinstance(child, Learned)]:
+                del module._modules[name]
+            for own in (RANDOM, NOISE_SEED):
                 module.__dict__.pop(own, None)
             module.__class__ = PLAIN[type(module)]
         if in_place:

@@ -89,3 +89,18 @@ class Learned(nn.Module):
 def _restore_precision(module: nn.Module, incompatible: object) -> None:
     """Undoes what ``load_state_dict(..., assign=True)`` may have done."""
     module._apply(exact)  # type: ignore[no-untyped-call]
+
+
+def learned(module: nn.Module) -> str:
+    """The name of the submodule with what the module learns besides: "reparam", unless the module has one of its own.
+
+    Adds the submodule where there is none yet.
+    """
+    for name, child in module._modules.items():
+        if isinstance(child, Learned):
+            return name
+    name = "reparam"
+    while hasattr(module, name):
+        name += "_"
+    module.add_module(name, Learned())
+    return name
