@@ -106,8 +106,8 @@ class MaskedWeight:
         return View(self.name, self.values(), self.evidence, step, kept, self.source.sites[0].module, seed)
 
     def zero(self) -> Tensor:
-        """0, of shape (), on the weight's device."""
-        return self._mask.new_zeros(())
+        """0, of shape (), float32 whatever the weight's dtype, on the weight's device."""
+        return self._mask.new_zeros((), dtype=torch.float32)
 
     def zeros_as_saved(self) -> int:
         """The number of zeros of the mask as it was last used, perhaps before the parameter was sharded."""
