@@ -179,6 +179,19 @@ def test_evidence_is_the_gradient_of_the_inner_step():
     assert sparsifier.masks()["weight"].tolist() == [[True, False]]
 
 
+def test_slow_weights_are_masked_with_the_weights():
+    model = net()
+    sparsifier = ow.sparsify(model, ow.GradualMagnitude(ow.OneShot(0.75, at=4)))
+    optimizer = SlowWeights(adam(model))
+    sparsifier.attach(optimizer)
+    for number in range(5):
+        plainly(model, optimizer, number)
+    for weight in sparsifier.weights:
+        masked = ~sparsifier.masks()[weight.name]
+        assert (optimizer.state[weight.parameter]["slow"][masked] == 0).all()
+        assert (optimizer.inside.state[weight.parameter]["exp_avg"][masked] == 0).all()
+
+
 def test_a_call_of_a_wrapper_without_a_step_inside_is_no_step():
     model = net()
     optimizer = EveryOther(adam(model))
@@ -186,6 +199,22 @@ def test_a_call_of_a_wrapper_without_a_step_inside_is_no_step():
     for number in range(8):
         plainly(model, optimizer, number)
     assert sparsifier.steps == 4
+
+
+def test_an_optimizer_whose_wrapper_moves_masked_weights_is_refused_by_name():
+    model = net()
+    inside = adam(model)
+    optimizer = SlowWeights(inside)
+    sparsifier = ow.sparsify(model, ow.GradualMagnitude(ow.OneShot(0.75, at=1))).attach(inside)
+    for number in range(3):
+        plainly(model, optimizer, number)
+    with pytest.raises(ValueError, match=r"Adam runs inside SlowWeights, .* detach\(\) and attach the SlowWeights"):
+        plainly(model, optimizer, 3)
+    sparsifier.detach()
+    sparsifier.attach(optimizer)
+    for number in range(4, 8):
+        plainly(model, optimizer, number)
+        assert (under_masks(sparsifier) == 0).all()
 
 
 def test_an_optimizer_whose_wrapper_leaves_zeros_alone_may_be_attached_itself():
@@ -233,6 +262,19 @@ def test_a_wrapper_that_fails_around_the_inner_step_does_not_hide_the_next_one()
     plainly(model, optimizer, 1)
     assert kept is not None
     assert sparsifier.steps == 1
+
+
+def test_a_state_that_the_optimizer_inside_loads_is_masked_at_the_next_step():
+    model = net()
+    optimizer = SlowWeights(adam(model))
+    plainly(model, optimizer, 0)
+    dense = {"slow": optimizer.state, "inside": optimizer.inside.state_dict()}
+    sparsifier = ow.sparsify(model, ow.GradualMagnitude(ow.OneShot(0.75))).attach(optimizer)
+    plainly(model, optimizer, 1)
+    optimizer.inside.load_state_dict(dense["inside"])
+    plainly(model, optimizer, 2)
+    masked = ~sparsifier.masks()["0.weight"]
+    assert (optimizer.inside.state[model[0].weight]["exp_avg"][masked] == 0).all()
 
 
 @pytest.mark.parametrize("wrap", [SlowWeights, TwoSteps])
