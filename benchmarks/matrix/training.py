@@ -26,14 +26,16 @@ class ClaimError(Exception):
 class Row:
     """One line of the matrix.
 
-    claim: what the check verifies, in a sentence; check: raises what is wrong; processes: how many run it together.
+    claim: what the check verifies, in a sentence; check: raises what is wrong; processes: how many run it together;
+    only: the key of the one library that it is for, "" for all.
     """
 
     title: str
-    kind: Literal["layer", "habit"]
+    kind: Literal["layer", "habit", "optimizer"]
     claim: str
     check: Check
     processes: int = 1
+    only: str = ""
 
 
 def habit(rows: list[Row], title: str, claim: str) -> Callable[[Check], Check]:
