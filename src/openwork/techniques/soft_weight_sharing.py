@@ -63,10 +63,11 @@ class Mixture(nn.Module):
     def __init__(self, technique: SoftWeightSharing) -> None:
         super().__init__()
         self.technique = technique
-        others = technique.components - 1
-        self.scaled_means = nn.Parameter(torch.linspace(-SPREAD, SPREAD, others) / MEAN_RATE)
-        self.scaled_precisions = nn.Parameter(torch.full((others + 1,), -2 * math.log(STD) / PRECISION_RATE))
-        self.scaled_proportions = nn.Parameter(torch.zeros(others))
+        others, single = technique.components - 1, torch.float32  # whatever torch's default is
+        self.scaled_means = nn.Parameter(torch.linspace(-SPREAD, SPREAD, others, dtype=single) / MEAN_RATE)
+        precision = -2 * math.log(STD) / PRECISION_RATE
+        self.scaled_precisions = nn.Parameter(torch.full((others + 1,), precision, dtype=single))
+        self.scaled_proportions = nn.Parameter(torch.zeros(others, dtype=single))
 
     def means(self) -> Tensor:
         """(components,), the first is 0."""
