@@ -80,7 +80,7 @@ class Training:
     def batch(self) -> tuple[Tensor, ...]:
         """The inputs of the next step, in the model's dtype."""
         torch.manual_seed(1000 * self.salt + self.steps + 1)
-        dtype = next(self.model.parameters()).dtype
+        dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
         return tuple(x.to(dtype) if x.is_floating_point() else x for x in self.case.inputs())
 
     def loss(self, inputs: tuple[Tensor, ...], model: Callable[..., Tensor] | None = None) -> Tensor:
