@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from raw import add_out, keep
 from timing import Step, milliseconds
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -202,6 +203,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=8, help="of ten steps, of each variant of the Transformer")
     parser.add_argument("--warmup", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=170, help="after which no other variant is begun")
+    add_out(parser)
     options = parser.parse_args()
     device = torch.device(options.device)
     options.model = options.model or ("transformer" if device.type == "cuda" else "mlp")
@@ -221,6 +223,8 @@ def main() -> None:
         times = {name: (values, found["dense"]) for name, values in found.items() if name != "dense"}
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU, 1 thread"
     count = len(next(iter(times.values()))[0])
+    for name, (values, beside) in times.items():
+        keep(options.out, {name: values, f"dense, beside {name}": beside}, "ms a step", device)
     print(f"{options.model}, torch {torch.__version__}, {where}, n = {count}; milliseconds a step")
     print(f"{'':26}{'min':>8}{'median':>8}{'max':>8}{'dense':>8}{'min / dense':>13}{'median / dense':>16}")
     for name, (values, beside) in times.items():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from openwork.core.selection import Select
+from openwork.core.selection import Select, Weight
 
 Groups = list[dict[str, Any]]
 """Parameter groups, which an optimizer takes instead of parameters."""
@@ -53,6 +53,18 @@ def check_ownership(needed: dict[str, nn.Parameter], optimizers: list[torch.opti
 def parameter_ids(optimizer: torch.optim.Optimizer) -> set[int]:
     """The ``id`` of each parameter that the optimizer moves."""
     return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def shares(weights: list[Weight], optimizers: list[torch.optim.Optimizer]) -> dict[torch.optim.Optimizer, list[int]]:
+    """The indices of the weights that each optimizer moves; the last one also gets those that none moves."""
+    *others, last = optimizers
+    shares = {}
+    rest = list(range(len(weights)))
+    for optimizer in others:
+        ids = parameter_ids(optimizer)
+        shares[optimizer] = [index for index in rest if id(weights[index].parameter) in ids]
+        rest = [index for index in rest if index not in shares[optimizer]]
+    return {**shares, last: rest}
 
 
 class _Call(dict[str, Any]):

@@ -75,8 +75,8 @@ def report(
     All processes must call this for a model that FSDP2 shards.
 
     Args:
-        source: A module; a `Sparsifier`, for its model as `finalize` would return it; a state dict; a checkpoint file
-            or Hugging Face folder.
+        source: A module; a `Sparsifier`, for its model as evaluation computes with it now; a state dict; a checkpoint
+            file or Hugging Face folder.
         select: Picks the weights of a module; by default `weight_matrices`.
         example: An input of the module, a tuple of arguments or a mapping of keyword arguments, to count FLOPs for.
 
@@ -91,7 +91,8 @@ def report(
             raise ValueError("a sparsifier has its own selection; leave select out, or report on its model")
         masks = source.state_dict().get("masks", {})
         names = {weight.name for weight in source.weights}
-        return _of_model(source.finalized_copy(), lambda name, parameter, module: name in names, example, masks)
+        model = source.finalized_copy() if _is_random(source.model) else source.model
+        return _of_model(model, lambda name, parameter, module: name in names, example, masks)
     if isinstance(source, nn.Module):
         return _of_model(source, select or weight_matrices, example, masks)
     if select is not None or example is not None:
@@ -106,7 +107,7 @@ def _of_model(model: nn.Module, select: Select, example: Any, masks: Mapping[str
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise ValueError(f"{name} has no values yet; run the model on one batch first")
-    if any(isinstance(module, ReparameterizedWeight) for module in model.modules()):
+    if _is_random(model):
         raise ValueError(
             f"the weights of {type(model).__name__} are random variables; report on its sparsifier, or on what "
             "finalize() returns"
@@ -123,6 +124,10 @@ def _of_model(model: nn.Module, select: Select, example: Any, masks: Mapping[str
         inside[id(weight.parameter)] = layer
     others = [(name, p) for name, p in model.named_parameters() if id(p) not in inside]
     return _total(layers, others, flops, {})
+
+
+def _is_random(model: nn.Module) -> bool:
+    return any(isinstance(module, ReparameterizedWeight) for module in model.modules())
 
 
 def _of_tensors(tensors: Mapping[str, Tensor], skipped: dict[str, str]) -> Report:

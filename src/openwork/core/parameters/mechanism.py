@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from openwork.core.dead_paths import empty_layer
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.ownership import RANDOM
 from openwork.core.parameters.layers import NOISE_SEED, RandomWeight, deterministic
 from openwork.core.parameters.switch import PLAIN, switched
 from openwork.core.parameters.weight import Learned, learned
 from openwork.core.precision import LOW, exact
+from openwork.core.schedules import Schedule
 from openwork.core.seeding import seeded_generator
 from openwork.core.selection import Weight
 from openwork.core.sharded import is_sharded
@@ -59,6 +61,16 @@ class Reparameterizing(Mechanism):
             )
         for distribution in self.distributions:
             distribution._apply(exact)  # type: ignore[no-untyped-call]
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """That of the penalty's coefficient."""
+        return self.technique.coefficient
+
+    def reached(self, steps: int) -> float | None:
+        """The coefficient after ``steps`` steps; None once it no longer changes."""
+        schedule = self.technique.coefficient
+        return None if schedule is None or schedule.last is None or steps >= schedule.last else schedule(steps)
 
     def start(self, model: nn.Module, calibrate: Calibrate | None) -> None:
         """Switches the classes of the modules that own the weights."""
@@ -114,6 +126,15 @@ class Reparameterizing(Mechanism):
                 w.name: float(d.expected_nonzero(exact(w.parameter)))
                 for w, d in zip(self.weights, self.distributions, strict=True)
             }
+
+    def remarks(self) -> list[str]:
+        """Which layers are empty in evaluation."""
+        zeros = self.zeros()
+        return [
+            empty_layer(w.name, "lower the coefficient")
+            for w in self.weights
+            if zeros[w.name] == w.parameter.numel() > 0
+        ]
 
     def masks(self) -> dict[str, Tensor]:
         """Where the deterministic weights are not zero, by name."""
