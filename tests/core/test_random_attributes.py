@@ -359,3 +359,12 @@ def test_a_container_that_owns_a_weight_lists_its_own_modules_only(make, compile
     assert any("reparam." in name for name in model.state_dict())
     torch.testing.assert_close(sparsifier.finalize()(x), expected)
     assert model.state_dict().keys() == make().state_dict().keys()
+
+
+@techniques
+def test_sparsify_and_its_questions_take_nothing_from_torchs_generator(technique):
+    model = nn.Sequential(*[nn.Linear(3, 3)] * 2)
+    state = torch.get_rng_state()
+    sparsifier = ow.sparsify(model, technique)
+    sparsifier.sparsity(), sparsifier.masks(), sparsifier.penalty(), sparsifier.finalized_copy()
+    assert torch.equal(torch.get_rng_state(), state)
