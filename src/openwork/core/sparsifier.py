@@ -91,7 +91,8 @@ class Sparsifier:
         """Follows the optimizer's steps from now on, and returns the same sparsifier.
 
         Args:
-            optimizer: The optimizer of the model's parameters.
+            optimizer: The optimizer of the model's parameters; where it wraps another one, as Lookahead and SAM do, the
+                wrapper.
             more: Further optimizers, where each owns a part of the weights. Weights are sparse after every step of
                 each. The steps of the last optimizer count: pass last the one whose step ends an iteration.
             penalty_gradient: Add the penalty's gradient inside ``optimizer.step()``, for hosts that own the loss; then
@@ -99,31 +100,37 @@ class Sparsifier:
 
         Raises:
             TypeError: If an optimizer is a wrapper that runs no step hooks.
-            ValueError: If none or two of the optimizers own a weight, an optimizer is attached already, one is LBFGS,
-                or its eps is 0 under masks.
+            ValueError: If none or two of the optimizers own a weight, an optimizer is attached already, one is LBFGS or
+                steps inside backward(), or its eps is 0 under masks. Nothing is attached then.
         """
         self._check_live()
         if self._optimizers:
             raise ValueError("an optimizer is attached already; call detach() first")
         optimizers = [optimizer, *more]
         for each in optimizers:
-            check_optimizer(each)
+            check_optimizer(each, once=self._mechanism.closure_once)
             self._mechanism.check_optimizer(each)
         reshard(self.model)
         found = find_places(self.weights)
         check_ownership(self._trained_parameters(), optimizers)
-        self._mechanism.attached(optimizers)
-        for each in optimizers:
-            self._optimizer_hooks += follow(
-                each,
-                partial(self._before_step, each, penalty_gradient),
-                partial(self._after_step, each),
-                once=self._mechanism.closure_once,
-            )
-            self._optimizer_hooks.append(each.register_load_state_dict_post_hook(self._mechanism.state_loaded))
+        owned = shares(self.weights, optimizers)
+        try:
+            self._mechanism.attached(optimizers)
+            for each in optimizers:
+                hooks = follow(
+                    each,
+                    partial(self._before_step, each, penalty_gradient),
+                    partial(self._after_step, each),
+                    partial(self._mechanism.state_loaded, each),
+                    once=self._mechanism.closure_once,
+                )
+                for hook in hooks:
+                    self._optimizer_hooks.append(hook)  # one by one, since the next may fail
+        except BaseException:
+            self.detach()
+            raise
         self._seen.attach(found, optimizers, penalty=penalty_gradient)
-        self._optimizers = optimizers
-        self._owned = shares(self.weights, optimizers)
+        self._optimizers, self._owned = optimizers, owned
         return self
 
     def detach(self) -> None:

@@ -30,7 +30,7 @@ from openwork.core.masks.check import checked_beginning, checked_exchange
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.gradients import GradientHook, add_hook, mask_gradient
 from openwork.core.masks.listening import Listening, check_calibration
-from openwork.core.masks.optimizer_state import clear_state, keeps_zeros
+from openwork.core.masks.optimizer_state import check_eps, clear_state, keeps_zeros, moved_outside
 from openwork.core.masks.remarks import remarks, warn_emptied
 from openwork.core.masks.update import Chosen, choose, preview
 from openwork.core.masks.weight import MaskedWeight, check_parameters, count_masked, hide, remember, unhide
@@ -62,6 +62,7 @@ class Masking(Mechanism):
         self.weights = [MaskedWeight(weight, keep_zeros=keep_zeros) for weight in weights]
         self._pruned = False  # nothing to do until a mask holds a zero
         self._overwritten = True
+        self._looked_for_wrapper = False
         self._hooks: list[RemovableHandle] = []
         # Optimizers whose state came from elsewhere; cleared at their next step, so that parts may load in any order.
         self._unmasked_state: set[torch.optim.Optimizer] = set()
@@ -113,12 +114,8 @@ class Masking(Mechanism):
         self._hook_parameters()
 
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Raises ValueError for an eps of 0."""
-        if any(group.get("eps") == 0 for group in optimizer.param_groups):
-            raise ValueError(
-                f"{type(optimizer).__name__} has eps=0 and would turn every masked weight into 0 / 0 = NaN, since its "
-                "gradient and state are zero; pass an eps such as 1e-8"
-            )
+        """Raises ValueError for an eps that is 0 where the optimizer divides by it."""
+        check_eps(optimizer)
 
     def attached(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Hooks the parameters as they are now: FSDP2 replaces them by shards that have no hooks."""
@@ -152,6 +149,8 @@ class Masking(Mechanism):
         for weight in weights:
             weight.clean_gradient = None
         self._overwritten = any(version(weight.parameter) != weight.clean_parameter for weight in weights)
+        if self._overwritten and not self._looked_for_wrapper:
+            self._looked_for_wrapper = moved_outside(weights, optimizer)
         if self.technique.hidden == "trained":
             self._restore(weights)
 
