@@ -71,7 +71,8 @@ def _reader(leaf: str) -> Callable[[nn.Module], Tensor]:
 
 def _drawn(module: nn.Module, leaf: str) -> Tensor:
     values = draw(module, leaf)
-    if torch.compiler.is_compiling() or values is module._parameters[leaf]:
+    # Compiled code, and tensors that stand for others, as those of a FakeTensorMode, need their own types.
+    if torch.compiler.is_compiling() or type(values) is not Tensor:
         return values
     return protected(values, module.__dict__[RANDOM][leaf].name)
 
