@@ -125,6 +125,34 @@ def test_state_that_is_kept_elsewhere_is_masked_there():
     assert kept.tolist() == [[0.0, 0.0, 3.0, -4.0]]
 
 
+class Averages(Keeps):
+    """Moves every weight, and averages them before the step ends; eval() puts the average in their place."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step(closure)
+        for parameter in self.param_groups[0]["params"]:
+            parameter.sub_(0.1)
+            self.state[parameter]["value"].lerp_(parameter, 0.5)
+
+    @torch.no_grad()
+    def eval(self):
+        for parameter in self.param_groups[0]["params"]:
+            parameter.copy_(self.state[parameter]["value"])
+
+
+def test_averages_that_are_swapped_in_for_evaluation_have_the_zeros():
+    layer = nn.Linear(4, 2, bias=False)
+    optimizer = Averages(layer.parameters(), torch.clone)
+    sparsifier = ow.sparsify(layer, HALF).attach(optimizer)
+    for _ in range(3):
+        layer.weight.grad = torch.ones(2, 4)
+        optimizer.step()
+    optimizer.eval()
+    assert sparsifier.sparsity() == 0.5
+    assert (layer.weight[~sparsifier.masks()["weight"]] == 0).all()
+
+
 EIGHT_BITS = ["AdamW8bit", "Lion8bit", "SGD8bit", "RMSprop8bit", "Adagrad8bit", "LAMB8bit", "AdEMAMix8bit"]
 
 

@@ -64,7 +64,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer, *, once: bool) -> None:
                 "LBFGS cannot be attached: one step evaluates the model many times, where no hook can put zeros "
                 "back, and its history is one flat vector that no mask fits; take SGD or Adam"
             )
-        if inspect.unwrap(type(part).step) is inspect.unwrap(torch.optim.Optimizer.step):
+        if not _steps(type(part)):
             raise ValueError(
                 f"{type(part).__name__} has no step() and moves weights inside backward(), where no hook can put zeros "
                 "back; take an optimizer that is called after it"
@@ -257,6 +257,12 @@ def overflowed(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a GradScaler keeps a fused optimizer from moving the weights in the step that is running."""
     found = getattr(optimizer, "found_inf", None)  # a tensor, set only during the step
     return found is not None and bool(found)
+
+
+def _steps(kind: type[torch.optim.Optimizer]) -> bool:
+    """Whether the class defines a step; one that only raises NotImplementedError is none."""
+    code = getattr(inspect.unwrap(kind.step), "__code__", None)
+    return code is None or code.co_names != ("NotImplementedError",)
 
 
 def _runs_hooks(optimizer: torch.optim.Optimizer) -> bool:

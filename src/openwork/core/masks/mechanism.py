@@ -288,6 +288,8 @@ class Masking(Mechanism):
             hide(weights)
         if trained or surely or self._overwritten or not keeps_zeros(optimizer):
             self._apply(weights)
+        if optimizer is not None and hasattr(optimizer, "eval"):
+            self._clear_state(optimizer)  # eval() swaps in copies that its step made before weights had their zeros
 
     def _restore(self, weights: Sequence[MaskedWeight]) -> None:
         """Puts the hidden values back into the parameters."""
