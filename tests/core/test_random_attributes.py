@@ -359,3 +359,15 @@ def test_a_container_that_owns_a_weight_lists_its_own_modules_only(make, compile
     assert any("reparam." in name for name in model.state_dict())
     torch.testing.assert_close(sparsifier.finalize()(x), expected)
     assert model.state_dict().keys() == make().state_dict().keys()
+
+
+@techniques
+@pytest.mark.parametrize("training", [True, False])
+def test_random_weights_cannot_be_tied_afterwards(technique, training):
+    model = net(technique, training)
+    before = mean(model[2])
+    with pytest.raises(ValueError, match=r"2\.weight is a random variable, .* tie weights before sparsify"):
+        model[2].weight = model[0].weight
+    assert mean(model[2]) is before
+    model[2].anything = 3
+    assert model[2].anything == 3
