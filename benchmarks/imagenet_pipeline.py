@@ -129,8 +129,8 @@ def main() -> None:
         sizes = [len(r.encoded or b"") for r in records.read(0)]
         before = os.getloadavg()[0]
         found, main_process = rates(records, options)
-    keep(options.out, found, "images/s", CPU)
-    keep(options.out, main_process, "ms a batch in the main process", CPU)
+    keep(options.out, found, unit="images/s", device=CPU, reference="Pillow, a loop")
+    keep(options.out, main_process, unit="ms a batch in the main process", device=CPU)
     reference = statistics.median(found["Pillow, a loop"])
     print(
         f"{options.source}, {'as it is' if not options.enlarge else f'shorter side {options.enlarge}'}, "

@@ -100,8 +100,9 @@ def main() -> None:
         for _ in range(2):
             _seconds(pair[0], device), _seconds(pair[1], device)
         times = [[_seconds(block, device) for block in pair] for _ in range(options.blocks)]
-        columns = dict(zip((f"{name}, plain loop", name), zip(*times, strict=True), strict=True))
-        keep(options.out, columns, f"s for {BLOCK} steps", device)
+        loop, columns = f"{name}, plain loop", zip(*times, strict=True)
+        series = dict(zip((loop, name), columns, strict=True))
+        keep(options.out, series, unit=f"s for {BLOCK} steps", device=device, reference=loop)
         plain, own = (statistics.median(column) for column in zip(*times, strict=True))
         print(f"{name:22}{BLOCK / plain:12.0f}{BLOCK / own:12.0f}{own / plain:18.3f}", flush=True)
 

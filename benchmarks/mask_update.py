@@ -92,7 +92,7 @@ def main() -> None:
             if number:  # warm-up
                 times[name].append(1000 * (time.perf_counter() - began))
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    keep(arguments.out, times, "ms", device)
+    keep(arguments.out, times, unit="ms", device=device, reference="torch.topk per layer")
     total = sum(weight.numel() for weight in weights)
     print(f"torch {torch.__version__}, {where}, {total:,} weights, n = {arguments.repeats}; milliseconds")
     print(f"{'':38}{'min':>9}{'median':>9}{'max':>9}{'/ topk':>8}")

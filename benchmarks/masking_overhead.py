@@ -212,6 +212,9 @@ def main() -> None:
     torch.manual_seed(0)
     if options.model == "transformer":
         times = by_turns(options)
+        for name, (values, beside) in times.items():
+            paired = f"dense, beside {name}"
+            keep(options.out, {name: values, paired: beside}, unit="ms a step", device=device, reference=paired)
     else:
         steps: dict[str, Step] = {}
         for name in ["dense", *options.variants]:
@@ -220,11 +223,10 @@ def main() -> None:
             except ImportError as error:
                 print(f"{name}: {error}", file=sys.stderr)
         found = interleaved(steps, options.rounds)
+        keep(options.out, found, unit="ms a step", device=device, reference="dense")
         times = {name: (values, found["dense"]) for name, values in found.items() if name != "dense"}
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU, 1 thread"
     count = len(next(iter(times.values()))[0])
-    for name, (values, beside) in times.items():
-        keep(options.out, {name: values, f"dense, beside {name}": beside}, "ms a step", device)
     print(f"{options.model}, torch {torch.__version__}, {where}, n = {count}; milliseconds a step")
     print(f"{'':26}{'min':>8}{'median':>8}{'max':>8}{'dense':>8}{'min / dense':>13}{'median / dense':>16}")
     for name, (values, beside) in times.items():

@@ -16,7 +16,7 @@ import torch
 from openwork.study.runs.environment import environment
 
 _MACHINE = ("device", "processor", "threads", "torch", "python", "openwork", "commit")
-COLUMNS = ("variant", "unit", "n", "values", "command", "load", *_MACHINE)
+COLUMNS = ("variant", "reference", "unit", "n", "values", "command", "load", *_MACHINE)
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +24,24 @@ def add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="CSV", help="file to which the raw numbers are added")
 
 
-def keep(path: Path | None, series: Mapping[str, Sequence[float]], unit: str, device: torch.device) -> None:
-    """Adds a line for each variant, with every number in the order of the measurement; None keeps nothing.
+def keep(
+    path: Path | None,
+    series: Mapping[str, Sequence[float]],
+    *,
+    unit: str,
+    device: torch.device,
+    reference: str = "",
+) -> None:
+    """Adds a line for each variant, with every number in the order of the measurement.
 
     Called after each variant, it leaves the numbers of those that were measured before something failed.
+
+    Args:
+        path: The file; None keeps nothing.
+        series: The numbers of each variant.
+        unit: What they are.
+        device: What they were measured on.
+        reference: The variant that the others are compared with, kept in the same file; empty for none.
     """
     if path is None:
         return
@@ -41,25 +55,32 @@ def keep(path: Path | None, series: Mapping[str, Sequence[float]], unit: str, de
             lines.writerow(COLUMNS)
         for variant, values in series.items():
             numbers = " ".join(f"{value:.5g}" for value in values)
-            lines.writerow([variant, unit, len(values), numbers, command, load, *(machine[name] for name in _MACHINE)])
+            lines.writerow(
+                [
+                    variant,
+                    reference * (variant != reference),
+                    unit,
+                    len(values),
+                    numbers,
+                    command,
+                    load,
+                    *(machine[name] for name in _MACHINE),
+                ]
+            )
 
 
 def table(path: Path) -> str:
-    """The numbers of a file as Markdown, each variant's median beside that of what it is compared with.
-
-    That is the line ``dense, beside VARIANT`` where there is one, and otherwise the file's first of the same unit.
-    """
+    """The numbers of a file as Markdown, each variant's median beside that of its reference."""
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     found = {(line["variant"], line["unit"]): [float(value) for value in line["values"].split()] for line in lines}
     text = ["| | unit | n | min | median | max | / reference |", "|---|---|---|---|---|---|---|"]
-    first: dict[str, list[float]] = {}
-    for (variant, unit), values in found.items():
-        if not variant.startswith("dense, beside "):
-            reference = found.get((f"dense, beside {variant}", unit)) or first.setdefault(unit, values)
-            middle = statistics.median(values)
-            cells = (min(values), middle, max(values), middle / statistics.median(reference))
-            text.append(f"| {variant} | {unit} | {len(values)} | {' | '.join(f'{cell:.4g}' for cell in cells)} |")
+    for line in lines:
+        values = [float(value) for value in line["values"].split()]
+        reference = found.get((line["reference"], line["unit"]))
+        ratio = f"{statistics.median(values) / statistics.median(reference):.3f}" if reference else "–"
+        middle = (f"{function(values):.4g}" for function in (min, statistics.median, max))
+        text.append(f"| {line['variant']} | {line['unit']} | {len(values)} | {' | '.join(middle)} | {ratio} |")
     return "\n".join(text)
 
 

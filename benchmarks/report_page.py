@@ -133,8 +133,8 @@ def main() -> None:
         wrote = time.perf_counter() - began
         size = page.stat().st_size / 1e6
         opened, frames = measure(page, options.repeats)
-    keep(options.out, {"opening": opened, "writing": [wrote]}, "s", torch.device("cpu"))
-    keep(options.out, {"frame under the mouse": frames}, "ms", torch.device("cpu"))
+    keep(options.out, {"opening": opened, "writing": [wrote]}, unit="s", device=torch.device("cpu"))
+    keep(options.out, {"frame under the mouse": frames}, unit="ms", device=torch.device("cpu"))
     print(f"{options.runs} runs, n = {options.repeats}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(f"size     {size:6.2f} MB                             bar {MEGABYTES} MB")
     print(f"writing  {wrote:6.2f} s (page, pictures, tables; once)")

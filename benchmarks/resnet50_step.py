@@ -153,8 +153,9 @@ def main() -> None:
         milliseconds(beside, options.warmup, device)
         blocks = [[milliseconds(each, 10, device) for each in (beside, step)] for _ in range(options.blocks)]
         dense, mine = (list(itertools.chain.from_iterable(part)) for part in zip(*blocks, strict=True))
-        keep(options.out, {name: mine, f"dense, beside {name}": dense}, "ms a step", device)
-        keep(options.out, {name: [memory]}, "GiB", device)
+        paired = f"dense, beside {name}"
+        keep(options.out, {name: mine, paired: dense}, unit="ms a step", device=device, reference=paired)
+        keep(options.out, {name: [memory]}, unit="GiB", device=device, reference="dense")
         half = len(dense) // 2
         drift = statistics.median(dense[half:]) / statistics.median(dense[:half]) - 1
         middle, reference = statistics.median(mine), statistics.median(dense)

@@ -89,8 +89,9 @@ def main() -> None:
                 for _ in range(options.blocks)
             ]
             without, mine = (list(column) for column in zip(*pairs, strict=True))
-            series = {f"{workers} workers": mine, f"without reading, beside {workers} workers": without}
-            keep(options.out, series, "ms a step", torch.device(options.device))
+            still_ones, own_device = f"without reading, beside {workers} workers", torch.device(options.device)
+            series = {f"{workers} workers": mine, still_ones: without}
+            keep(options.out, series, unit="ms a step", device=own_device, reference=still_ones)
             middle, reference = statistics.median(mine), statistics.median(without)
             print(
                 f"{workers:8}{reference:10.1f}{min(mine):8.1f}{middle:8.1f}{max(mine):8.1f}"

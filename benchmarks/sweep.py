@@ -87,7 +87,7 @@ def scheduling(folder: Path, *, seconds: float, runs: int, repeats: int, out: Pa
             seeds = range(runs * parallel * repeat, runs * parallel * (repeat + 1))
             five = [Run(Sleeping(seconds), None, steps=1, seed=seed) for seed in seeds]
             overheads.append(100 * (timed(partial(sweep, five, folder, engine)) / (runs * seconds) - 1))
-    keep(out, {"scheduling and recording": overheads}, "% overhead", torch.device("cpu"))
+    keep(out, {"scheduling and recording": overheads}, unit="% overhead", device=torch.device("cpu"))
     print(f"{parallel} processors, {runs} runs of {seconds:g} s on each, n = {repeats}")
     print(f"  overhead, %: median {statistics.median(overheads):.2f}, {min(overheads):.2f} to {max(overheads):.2f}")
     print(f"  once: {started:.1f} s to start Ray, {first:.1f} s until its workers have imported torch")
@@ -111,7 +111,7 @@ def collecting(folder: Path, *, results: int, repeats: int, out: Path | None) ->
         write_parquet(map(flat, found), folder / "rows.parquet")
 
     seconds = [timed(all_of_it) for _ in range(repeats)]
-    keep(out, {"reading and writing": seconds}, f"s for {results} results", torch.device("cpu"))
+    keep(out, {"reading and writing": seconds}, unit=f"s for {results} results", device=torch.device("cpu"))
     print(f"{results:,} results of {len(text):,} bytes, n = {repeats}")
     print(f"  read and written as CSV and Parquet, s: median {statistics.median(seconds):.2f}, "
           f"{min(seconds):.2f} to {max(seconds):.2f}")  # fmt: skip

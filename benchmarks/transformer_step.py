@@ -272,8 +272,10 @@ def main() -> None:
             print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
             continue
         theirs, mine = (list(itertools.chain.from_iterable(part)) for part in zip(*blocks, strict=True))
-        keep(options.out, {name: mine, f"dense, beside {name}": theirs}, "ms a step", device)
-        keep(options.out, {name: [memory[1]], f"dense, beside {name}": [memory[0]]}, "GiB", device)
+        beside = f"dense, beside {name}"
+        keep(options.out, {name: mine, beside: theirs}, unit="ms a step", device=device, reference=beside)
+        peaks = {name: memory[1:], beside: memory[:1]}
+        keep(options.out, peaks, unit="GiB", device=device, reference=beside)
         middle, reference, (base, peak) = statistics.median(mine), statistics.median(theirs), memory
         row = f"{name:34}{min(mine):8.2f}{middle:8.2f}{max(mine):8.2f}{reference:8.2f}{middle / reference:16.3f}"
         print(f"{row}{peak:8.2f}{peak / base if base else 0:9.2f}", flush=True)

@@ -143,7 +143,7 @@ def main() -> None:
         f"{options.batch}, {str(dtype).removeprefix('torch.')}, torch {torch.__version__}, {where}, "
         f"n = {options.rounds}"
     )
-    keep(options.out, times, "s", device)
+    keep(options.out, times, unit="s", device=device, reference="transformers, Marian")
     print(f"{'':24}{'sentences/s':>12}{'min':>10}{'max':>10}{'ratio':>8}")
     base = statistics.median(times["transformers, Marian"])
     for name, seconds in times.items():

@@ -27,19 +27,34 @@ from raw import add_out, keep
 parser = argparse.ArgumentParser()
 add_out(parser)
 out, cpu = parser.parse_args().out, torch.device("cpu")
-keep(None, {"a": [1]}, "ms", cpu)
-keep(out, {"a": [1.5, 2], "b": [3]}, "ms", cpu)
-keep(out, {"c": [123456.7]}, "GiB", cpu)
+keep(None, {"a": [1]}, unit="ms", device=cpu)
+keep(out, {"a": [1.5, 2], "b": [3]}, unit="ms", device=cpu, reference="a")
+keep(out, {"c": [123456.7]}, unit="GiB", device=cpu)
 """
     (tmp_path / "benchmark.py").write_text(code)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])}
     command = [sys.executable, "benchmark.py", "--out", "file.csv"]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
-    found = [[line[name] for name in ("variant", "unit", "n", "values")] for line in lines(tmp_path / "file.csv")]
-    assert found == [["a", "ms", "2", "1.5 2"], ["b", "ms", "1", "3"], ["c", "GiB", "1", "1.2346e+05"]]
+    found = [
+        [line[name] for name in ("variant", "reference", "unit", "n", "values")]
+        for line in lines(tmp_path / "file.csv")
+    ]
+    assert found == [
+        ["a", "", "ms", "2", "1.5 2"],
+        ["b", "a", "ms", "1", "3"],
+        ["c", "", "GiB", "1", "1.2346e+05"],
+    ]
     assert all(
         line["torch"] and line["processor"] and "--out" in line["command"] for line in lines(tmp_path / "file.csv")
     )
+
+    made = subprocess.run(
+        [sys.executable, str(FOLDER / "raw.py"), "file.csv"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert made.stdout.splitlines()[2:4] == [
+        "| a | ms | 2 | 1.5 | 1.75 | 2 | – |",
+        "| b | ms | 1 | 3 | 3 | 3 | 1.714 |",  # 3 / 1.75
+    ]
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -63,4 +78,5 @@ def test_the_table_of_kept_numbers_is_made_of_them(name):
 def test_each_section_with_a_table_has_its_numbers_or_says_that_they_were_not_kept():
     for section in re.split(r"^## ", PAGE, flags=re.M)[1:]:
         if re.search(r"^\|", section, re.M):
-            assert re.search(r"\]\([\w/-]+\.csv\)|[Rr]aw outputs were not\s+kept", section), section.splitlines()[0]
+            kept = re.search(r"\]\([\w/-]+\.csv\)|[Rr]aw\s+outputs\s+were\s+not\s+kept", section)
+            assert kept, section.splitlines()[0]

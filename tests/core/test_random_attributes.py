@@ -371,3 +371,44 @@ def test_random_weights_cannot_be_tied_afterwards(technique, training):
     assert mean(model[2]) is before
     model[2].anything = 3
     assert model[2].anything == 3
+
+
+def test_sparsify_and_its_questions_take_nothing_from_torchs_generator(technique):
+    model = nn.Sequential(*[nn.Linear(3, 3)] * 2)
+    state = torch.get_rng_state()
+    sparsifier = ow.sparsify(model, technique)
+    sparsifier.sparsity(), sparsifier.masks(), sparsifier.penalty(), sparsifier.finalized_copy()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_copy_of_a_sample_can_be_written_to():
+    weight = net()[0].weight.detach()
+    for copied in (weight.clone(), weight.t().contiguous(), weight.t().reshape(16), weight[[0, 1]], weight.double()):
+        assert type(copied.zero_()) is torch.Tensor
+    assert weight.count_nonzero() > 0
+
+
+@techniques
+def test_a_sample_that_is_handed_to_a_compiled_function_breaks_its_graph_only(technique):
+    torch._dynamo.reset()
+    model = net(technique)
+    compute = torch.compile(lambda x, weight: (x @ weight.T).sum() + weight[0].detach().sum(), backend="aot_eager")
+    weight = model[0].weight
+    expected = (ONES @ weight.T).sum() + weight[0].sum()
+    torch.testing.assert_close(compute(ONES, weight), expected)
+    compute(ONES, weight).backward()
+    assert mean(model[0]).grad is not None
+
+
+@techniques
+def test_fake_tensors_and_functional_calls_pass_through_attention(technique):
+    layer, x = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0), torch.randn(2, 5, 8)
+    ow.sparsify(layer, technique)
+    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert isinstance(layer(mode.from_tensor(x)), torch._subclasses.FakeTensor)
+
+    def loss(weight):
+        return torch.func.functional_call(layer, {"self_attn.out_proj.weight": weight}, (x,)).square().sum()
+
+    assert torch.func.grad(loss)(torch.randn(8, 8)).count_nonzero() > 0
+    assert torch.export.export(layer, (x,)).module()(x).shape == x.shape

@@ -46,7 +46,10 @@ def dead_paths(model: nn.Module, masks: Mapping[str, Tensor]) -> list[str]:
         for name, layer in _layers(module, f"{prefix}." if prefix else ""):
             if isinstance(layer, nn.Linear | _ConvNd):
                 mask = masks.get(f"{name}.weight")
-                reads = _reads(layer, torch.ones_like(layer.weight, dtype=torch.bool) if mask is None else mask)
+                if mask is None:
+                    parameter = layer._parameters.get("weight")  # reading a random weight would draw noise
+                    mask = torch.ones_like(layer.weight if parameter is None else parameter, dtype=torch.bool)
+                reads = _reads(layer, mask)
                 inputs = reads.shape[0] * reads.shape[2]
                 if (
                     alive is not None and inputs and inputs % len(alive) == 0

@@ -25,7 +25,9 @@ MEAN_RATE, PRECISION_RATE, PROPORTION_RATE = 0.2, 6.0, 6.0
 class SoftWeightSharing(Reparameterization):
     """Learns a mixture of Gaussians as the prior of all selected weights together.
 
-    Start from a trained model, with Adam at 5e-4.
+    Start from a trained model, with Adam at 5e-4. Training computes with the weights themselves, but evaluation from
+    the start with the components' means: before the mixture has learned, most weights belong to the component at zero.
+    The logger "openwork" says the change as INFO.
 
     Args:
         coefficient: The factor of the negative log prior (nats): tau / (number of training examples), tau = 0.003 in

@@ -10,6 +10,8 @@ reads ``out_proj.weight``, also gets a sample; in evaluation all get the determi
 from __future__ import annotations
 
 import copy
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,9 @@ from openwork.core.sharded import is_sharded
 
 if TYPE_CHECKING:
     from openwork.core.parameters.technique import Reparameterization
+
+
+_log = logging.getLogger("openwork")
 
 
 class Reparameterizing(Mechanism):
@@ -87,6 +92,8 @@ class Reparameterizing(Mechanism):
                     site.module.get_submodule(learned(site.module)).add_module(site.leaf, distribution)
         for module in {site.module: None for weight in self.weights for site in weight.sites}:
             module.__class__ = switched(type(module), tuple(module.__dict__[RANDOM]))
+        if _log.isEnabledFor(logging.INFO):
+            self._log_change()
 
     def attached(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Raises ValueError for weights that FSDP2 has sharded since `sparsify`."""
@@ -203,6 +210,26 @@ class Reparameterizing(Mechanism):
         """Takes over a sparsifier's state."""
         self.seed = whole_number(state, "seed")
         self._move_on(state["steps"])
+
+    @torch.no_grad()
+    def _log_change(self) -> None:
+        """Says how far evaluation is from the model as it came, which may have been trained."""
+        squares = {}
+        for weight, distribution in zip(self.weights, self.distributions, strict=True):
+            values = exact(weight.parameter)
+            change = distribution.effective(values) - values
+            squares[weight.name] = float(change.square().sum()), float(values.square().sum())
+        shares = {name: math.sqrt(change / norm) if norm else 0.0 for name, (change, norm) in squares.items()}
+        most = max(shares, key=lambda name: shares[name])
+        change, norm = (sum(parts) for parts in zip(*squares.values(), strict=True))
+        _log.info(
+            "%s changes what the model computes before the first step: in evaluation its weights differ by %.1f %% of "
+            "their norm from those that it came with, those of %s by %.1f %%",
+            type(self.technique).__name__,
+            100 * math.sqrt(change / norm) if norm else 0.0,
+            most,
+            100 * shares[most],
+        )
 
     def _refuse_shards(self) -> None:
         for weight in self.weights:

@@ -5,6 +5,7 @@ raise, also those of its views. What only C++ sees, as ``out=layer.weight``, is 
 """
 
 import copy
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -74,6 +75,9 @@ def protected(values: Tensor, name: str) -> Sample:
         values: A tensor that is computed anew at each reading.
         name: The name of the parameter that stands behind it, for the error.
     """
+    compiler = getattr(sys.modules.get("torch._dynamo"), "config", None)
+    if compiler is not None:  # given to a compiled function it breaks the graph; otherwise it would break the function
+        compiler.nontraceable_tensor_subclasses.add(Sample)
     sample = values.as_subclass(Sample)
     sample._name, sample._start = name, _writes(values)
     return sample
@@ -92,11 +96,12 @@ def _writes(tensor: Tensor) -> int:
 
 def _view(method: Callable[..., Any]) -> Callable[..., Any]:
     def view(self: Sample, *args: Any, **kwargs: Any) -> Any:
-        found = method(self, *args, **kwargs)
-        if isinstance(found, Tensor):
-            return protected(found, self._name)
+        plain = self.as_subclass(Tensor)
+        found = method(plain, *args, **kwargs)
+        if isinstance(found, Tensor):  # which may be a copy, such as that of a transposed weight's reshape
+            return protected(found, self._name) if torch._C._is_alias_of(found, plain) else found
         parts = [protected(part, self._name) for part in found]
-        return parts if isinstance(found, list) else iter(parts) if method is Tensor.__iter__ else tuple(parts)
+        return iter(parts) if method is Tensor.__iter__ else type(found)(parts)
 
     return view
 

@@ -72,7 +72,8 @@ def _reader(leaf: str) -> Callable[[nn.Module], Tensor]:
 
 def _drawn(module: nn.Module, leaf: str) -> Tensor:
     values = draw(module, leaf)
-    if torch.compiler.is_compiling() or values is module._parameters[leaf]:
+    # Compiled code, and tensors that stand for others, as those of a FakeTensorMode, need their own types.
+    if torch.compiler.is_compiling() or type(values) is not Tensor:
         return values
     return protected(values, module.__dict__[RANDOM][leaf].name)
 
@@ -117,8 +118,8 @@ def _refusing_samples(plain: Callable[..., None]) -> Callable[..., None]:
     def set_attribute(module: nn.Module, name: str, value: object) -> None:
         if isinstance(value, Sample) and name in module.__dict__.get(RANDOM, ()):
             raise ValueError(
-                f"{module.__dict__[RANDOM][name].name} is a random variable, and what it was to be tied to a sample of "
-                "one; tie weights before sparsify or after finalize"
+                f"{module.__dict__[RANDOM][name].name} is a random variable, and cannot be tied to a sample of one; "
+                "tie weights before sparsify or after finalize"
             )
         plain(module, name, value)
 
