@@ -373,6 +373,7 @@ def test_random_weights_cannot_be_tied_afterwards(technique, training):
     assert model[2].anything == 3
 
 
+@techniques
 def test_sparsify_and_its_questions_take_nothing_from_torchs_generator(technique):
     model = nn.Sequential(*[nn.Linear(3, 3)] * 2)
     state = torch.get_rng_state()
