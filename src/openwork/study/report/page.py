@@ -40,20 +40,21 @@ _NEAR = 0.02  # points this close in sparsity are compared in words
 _LEVELS = (0.5, 0.8, 0.9, 0.95, 0.98)  # of the budget curves
 
 
-def write_report(directory: Path, out: Path, *, command: str | None = None) -> Path:
+def write_report(directory: Path, out: Path, *, command: str | None = None, problems: list[str] | None = None) -> Path:
     """The path of ``out/index.html``, written beside its pictures (PNG, SVG) and tables (CSV).
 
     Args:
         directory: A folder of run directories.
         out: Where to write; made where it does not exist.
         command: The command that produced the runs, for the page to name.
+        problems: As for `openwork.study.results.store.read_results`.
 
     Raises:
         ValueError: If no run has finished.
         OSError: If ``out`` cannot be written.
     """
     require_study_extra()
-    results = read_results(directory)
+    results = read_results(directory, problems=problems)
     points = summarize(results)
     if not any(point.n for point in points):
         raise ValueError(f"no finished run in {directory}; train some with `openwork run` or give another folder")

@@ -1,12 +1,12 @@
 """A run: one task, one technique, one seed, and what identifies it."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from openwork.core.selection import Select, weight_matrices
 from openwork.core.technique import Technique
-from openwork.study.runs.config import canonical, describe, inside
+from openwork.study.results.result import identity
+from openwork.study.runs.config import describe, inside, to_plain
 from openwork.study.runs.origin import Origin
 from openwork.study.tasks.task import Task, check_numbers
 
@@ -68,7 +68,7 @@ class Run:
     @property
     def id(self) -> str:
         """The name of the run's directory: 16 hexadecimal digits."""
-        return hashlib.sha256(canonical(self).encode()).hexdigest()[:16]
+        return identity(to_plain(self))
 
     @property
     def name(self) -> str:

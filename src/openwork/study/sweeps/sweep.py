@@ -259,10 +259,16 @@ def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int
 
 
 def known_outcome(folder: Path) -> Outcome | None:
-    """How a run ended, as its directory says: finished, diverged or failed; None for a run that is not done."""
-    if (folder / "result.json").exists():
-        return _ended(read_result(folder / "result.json", layers=False))
-    failure = read_failure(folder)
+    """How a run ended, as its directory says: finished, diverged or failed; None for a run that is not done.
+
+    A run whose result cannot be read has failed: the reason says what to do.
+    """
+    try:
+        if (folder / "result.json").exists():
+            return _ended(read_result(folder / "result.json", layers=False))
+        failure = read_failure(folder)
+    except ValueError as error:  # one damaged run does not stop the others
+        return Outcome("failed", reason=str(error))
     return Outcome("failed", reason=failure["error"]) if failure else None
 
 
@@ -279,7 +285,10 @@ def _ended(result: Result) -> Outcome:
 
 def _failure(folder: Path, reason: str, details: str = "") -> Outcome:
     """The outcome of a failed attempt, after recording it."""
-    before = read_failure(folder)
+    try:
+        before = read_failure(folder)
+    except ValueError:  # it is written again
+        before = None
     failure = {
         "format": FORMAT,
         "error": reason,
