@@ -28,7 +28,6 @@ def numbers(row: dict[str, str], prefix: str) -> dict[str, float]:
 
 def content(row: dict[str, str]) -> dict[str, Any]:
     """The result.json of a row, without layers."""
-
     return {
         **{key: row[key] for key in ("id", "status", "name", "settings", "task", "execution")},
         **{key: int(row[key]) for key in ("format", "seed", "step")},

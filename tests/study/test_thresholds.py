@@ -87,7 +87,7 @@ def test_thresholds_are_points_over_their_seeds_and_settings_of_a_budget(directo
 
 def test_the_report_counts_runs_and_thresholds_apart(directory):
     text = write_report(directory, directory / "report").read_text()
-    assert "2 finished runs of 10 steps with seeds 0, 1; 0.1 minutes of training." in text  # 2 · 1.5 s
+    assert "2 finished runs of 10 steps with seeds 0, 1; 3.0 s of training." in text  # 2 · 1.5 s
     assert "2 more points are those runs at other thresholds, which cost no training." in text
     assert "VariationalDropout is the only technique measured: 95.5 % at 90.0 % sparsity (2 seeds" in text
     # The layers are listed of the run alone, at 80 %.

@@ -164,6 +164,7 @@ class _Watch:
 
     def _line(self, sweep: "Sweep", seconds: float) -> str:
         from openwork.study.evaluation.metric import ACCURACY
+        from openwork.study.report.style import duration
 
         done, left = sweep.steps()
         parts = [f"{len(sweep.outcomes)} of {len(sweep.runs)} runs done", f"{len(sweep.running())} running"]
@@ -173,13 +174,8 @@ class _Watch:
             name = "" if best.metric == ACCURACY else f"{best.metric.name} "
             parts.append(f"best {name}{score} at {best.sparsity:.2%} sparsity ({best.name})")
         if done > self._before:
-            parts.append(f"{_duration(seconds * left / (done - self._before))} left")
+            parts.append(f"{duration(seconds * left / (done - self._before))} left")
         return ", ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def _print_summary(sweep: "Sweep") -> None:

@@ -168,7 +168,7 @@ def _lines(values: ChartData, y: alt.Y, title: str, subtitle: str = "", *, colum
     legend = alt.Legend(orient="top", title=None, columns=columns, labelLimit=600)
     color = alt.Color("line:N").scale(domain=names).legend(legend)
     shape = alt.Shape("line:N").scale(domain=names).legend(legend)
-    x = alt.X("step:Q").axis(grid=False, title="step", tickCount=6)
+    x = alt.X("step:Q").axis(grid=False, title="step", tickCount=6, tickMinStep=1, format=",d")
     base = alt.Chart(alt.InlineData(values=values)).encode(x, y)
     return alt.layer(
         base.mark_line(strokeWidth=1.8).encode(color=color),
