@@ -72,7 +72,7 @@ ALLOWED = {
     ],
     "openwork.study": [],
     "openwork.cli": ["openwork", "openwork.core", "openwork.formats", "openwork.inspect", "openwork.study"],
-    "openwork": ["openwork.core", "openwork.techniques", "openwork.inspect"],
+    "openwork": ["openwork.public", "openwork.core", "openwork.techniques", "openwork.inspect"],
 }
 CORE_ONLY = {"torch", "numpy", "safetensors", "openwork"}  # what a plain `pip install openwork` brings
 

@@ -9,7 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from openwork.study.files import write_text
-from openwork.study.results.statistics import nearest, pareto, student_interval, summarize, write_points
+from openwork.study.results.statistics import (
+    nearest,
+    pareto,
+    prediction_interval,
+    student_interval,
+    summarize,
+    write_points,
+)
 from openwork.study.results.store import (
     COLUMNS,
     collect,
@@ -61,7 +68,9 @@ def test_a_copied_run_is_not_one_more_seed(tmp_path):
     study(tmp_path, [row()])
     (tmp_path / row()["id"]).rename(tmp_path / "copy")
     study(tmp_path, [row()])
-    with pytest.raises(ValueError, match="is the same run as"):
+    with pytest.raises(
+        ValueError, match=rf"its id is {row()['id']} and its folder copy, so that it was moved or copied; delete that"
+    ):
         read_results(tmp_path)
 
 
@@ -89,6 +98,13 @@ def test_student_interval_by_hand():
     assert (low, high) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-5)
     assert student_interval([1.0]) is None
     assert student_interval([]) is None
+
+
+def test_one_more_run_lies_in_the_prediction_interval_by_hand():
+    # mean 2, s = 1, t(0.975, 2) = 4.30265: half width 4.30265 · sqrt(1 + 1/3)
+    low, high = prediction_interval([1.0, 2.0, 3.0])
+    assert (low, high) == pytest.approx((2 - 4.968276, 2 + 4.968276), abs=1e-5)
+    assert prediction_interval([1.0]) is None
 
 
 def test_points_are_means_over_seeds_without_the_diverged():
@@ -200,7 +216,7 @@ def test_folders_are_merged_and_what_disagrees_is_said(tmp_path):
     rows, differences = collect([tmp_path / name for name in "abc"])
     assert [flat(one) for one in rows] == [flat(one) for one in results([row(), shared, other])]
     assert differences == [
-        f"run L0-a-2 has another before_accuracy, after_accuracy in {tmp_path}/c than in {tmp_path}/b; "
+        f"run {row(seed=2)['id']} has another before_accuracy, after_accuracy in {tmp_path}/c than in {tmp_path}/b; "
         f"the row is that of {tmp_path}/b"
     ]
 

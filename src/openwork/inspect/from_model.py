@@ -75,16 +75,21 @@ def _alike(sites: Sequence[Site], held: Mapping[str, Held], tensors: Mapping[str
     return [group for _, group in groups]
 
 
+def is_random(model: nn.Module) -> bool:
+    """Whether weights of the model are random variables."""
+    return any(isinstance(module, ReparameterizedWeight) for module in model.modules())
+
+
 def _check(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise ValueError(f"{name} has no values yet; run the model on one batch first")
+    if is_random(model):
+        raise ValueError(
+            f"the weights of {type(model).__name__} are random variables; report on its sparsifier, or on what "
+            "finalize() returns"
+        )
     for name, module in model.named_modules():
-        if isinstance(module, ReparameterizedWeight):
-            raise ValueError(
-                f"the weights of {type(model).__name__} are random variables; report on its sparsifier, or on what "
-                "finalize() returns"
-            )
         if type(module).__module__.startswith("torch.ao.nn.quantized"):
             raise ValueError(
                 f"{name or type(module).__name__} is quantized by torch.ao, which keeps no parameters; "

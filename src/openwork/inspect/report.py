@@ -13,7 +13,7 @@ from openwork.formats.checkpoint import read_checkpoint
 from openwork.formats.model_part import model_tensors
 from openwork.inspect.counts import Counts
 from openwork.inspect.flops import CONVENTION
-from openwork.inspect.from_model import count_model
+from openwork.inspect.from_model import count_model, is_random
 from openwork.inspect.from_state import count_state
 from openwork.inspect.table import markdown_table, text_table
 
@@ -73,8 +73,8 @@ def report(
     All processes must call this for a model that FSDP2 shards.
 
     Args:
-        source: A module; a `Sparsifier`, for its model as `finalize` would return it; a state dict; a checkpoint file
-            or Hugging Face folder.
+        source: A module; a `Sparsifier`, for its model as evaluation computes with it now; a state dict; a checkpoint
+            file or Hugging Face folder.
         select: Picks the weights of a module; by default `weight_matrices`.
         example: An input of the module, a tuple of arguments or a mapping of keyword arguments, to count FLOPs for.
 
@@ -90,7 +90,8 @@ def report(
         masks = source.state_dict().get("masks", {})
         names = {weight.name for weight in source.weights}
         chosen = lambda name, parameter, module: name in names  # noqa: E731
-        return _report(count_model(source.finalized_copy(), chosen, example, masks))
+        model = source.finalized_copy() if is_random(source.model) else source.model
+        return _report(count_model(model, chosen, example, masks))
     if isinstance(source, nn.Module):
         return _report(count_model(source, select, example, masks))
     if not isinstance(source, Mapping | str | Path):

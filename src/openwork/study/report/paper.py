@@ -14,6 +14,7 @@ from openwork.study.published.rows import Published, checkpoints, read
 from openwork.study.report.charts import hiding
 from openwork.study.report.curves import scratch_chart
 from openwork.study.report.html import Page, draw
+from openwork.study.report.looks import encoded
 from openwork.study.report.style import ChartData, left_axis, require_study_extra
 from openwork.study.results.budget import budgets
 from openwork.study.results.frontier import frontier
@@ -26,7 +27,7 @@ LABELS = {
     "l0_regularization": "L0",
     "random_pruning": "random pruning",
     "variational_dropout": "variational dropout",
-    "magnitude_pruning_extended_nonuniform": "magnitude, longer, not uniform",
+    "magnitude_pruning_extended_nonuniform": "magnitude, 1.5 × steps, not uniform",
 }
 MODELS = {"transformer": ("Transformer, WMT14 En-De", "BLEU"), "resnet50": ("ResNet-50, ImageNet", "top-1, %")}
 _EXTENDED = "magnitude_pruning_extended_nonuniform"
@@ -110,6 +111,7 @@ def figure(results: Sequence[Published], model: str, number: str, techniques: Se
             "x": x.left(r.sparsity),
             "score": r.score,
             "frontier": (r.sparsity, r.score) in fronts[r.technique],
+            "picked": r.picked,
         }
         for r in mine
     ]
@@ -117,8 +119,8 @@ def figure(results: Sequence[Published], model: str, number: str, techniques: Se
     y = alt.Y("score:Q").scale(domain=[max(0, lowest - 1), dense + 1], nice=False).axis(title=score, tickCount=6)
     domain = list(LABELS.values())
     legend = alt.Legend(orient="top", title=None, values=[LABELS[name] for name in LABELS if fronts.get(name)])
-    color = alt.Color("technique:N").scale(domain=domain).legend(legend)
-    shape = alt.Shape("technique:N").scale(domain=domain).legend(legend)
+    channels = encoded(domain, legend)
+    color, shape = channels["color"], channels["shape"]
     base = (
         alt.Chart(alt.InlineData(values=values))
         .transform_filter("indexof(hiddenTechniques, datum.technique) < 0")
@@ -135,11 +137,18 @@ def figure(results: Sequence[Published], model: str, number: str, techniques: Se
     layers = [
         line.mark_rule(style="dense-rule"),
         line.mark_text(style="dense-label", align="right", dx=-4, dy=-7).encode(x=alt.value("width"), text="label:N"),
-        base.mark_point(filled=True, size=16, opacity=0.35, clip=True).encode(tooltip=tooltip),
+        *(
+            base.transform_filter(f"datum.picked == {picked}")
+            .mark_point(filled=picked == "false", size=16, opacity=0.35, clip=True)
+            .encode(tooltip=tooltip)
+            for picked in ("false", "true")
+        ),
         front.mark_line(strokeWidth=1.8),
         front.mark_point(filled=True, size=36, opacity=1).encode(shape=shape, tooltip=tooltip),
     ]
     subtitle = f"{number} of Gale et al. 2019: frontiers on top, {len(mine):,} published points behind."
+    if picked := sum(r.picked for r in mine):
+        subtitle += f" Hollow: {picked:,} that were picked by hand as good."
     return alt.layer(*layers).add_params(hiding()).properties(title=alt.TitleParams(title, subtitle=subtitle))
 
 
@@ -157,8 +166,8 @@ def budget_panel(results: Sequence[Published], model: str, level: float) -> Char
             values.append({"technique": LABELS[name], "n": n, "low": low, "high": high})
     domain = list(LABELS.values())
     legend = alt.Legend(orient="top", title=None, columns=2, values=list(dict.fromkeys(v["technique"] for v in values)))
-    color = alt.Color("technique:N").scale(domain=domain).legend(legend)
-    shape = alt.Shape("technique:N").scale(domain=domain).legend(legend)
+    channels = encoded(domain, legend)
+    color, shape = channels["color"], channels["shape"]
     base = (
         alt.Chart(alt.InlineData(values=values))
         .transform_filter("indexof(hiddenTechniques, datum.technique) < 0")
