@@ -1,16 +1,21 @@
 """Loading files of `torch.save` from elsewhere: no code runs, and no memory is taken beyond the file's size."""
 
 import mmap
+import pickletools
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 _CURE = "it must be complete and hold only tensors and plain values"
 # bytearray(n) fills n bytes, and torch's restricted unpickler lets a pickle call it: a tiny file could take all memory.
 _FILLS_MEMORY = b"bytearray\n"
+# Hashing a tuple takes a frame of the C stack for each level, and 80,000 levels end the process.
+_TUPLES = (b"\x85", b"\x86", b"\x87", b"t")
+_LEVELS = 10_000
+_PICKLES = 5  # of the format before torch 1.6: three of the format, the content, the names of storages
 
 
 def load_torch(path: Path, *, mapped: bool = False) -> Any:
@@ -30,6 +35,10 @@ def load_torch(path: Path, *, mapped: bool = False) -> Any:
         _check_archive(path)
     elif _contains(path, _FILLS_MEMORY):
         raise ValueError(f"{path} asks for memory that it does not fill; save it again without bytearrays")
+    else:
+        with path.open("rb") as file:
+            if any(nests_tuples(file) for _ in range(_PICKLES)):
+                raise ValueError(f"{path} nests thousands of tuples, which no checkpoint does; {_CURE}")
     try:
         # Without these checks, a sparse tensor with indices out of range reads and writes foreign memory.
         with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]  # torch's gap
@@ -58,10 +67,56 @@ def _check_archive(path: Path) -> None:
                     f"{path} unpacks to {unpacked:,} bytes from {path.stat().st_size:,}, and torch.save does not "
                     "compress; if you trust it, unpack it and pack it again with `zip -0 -r`"
                 )
-            if any(_FILLS_MEMORY in archive.read(entry) for entry in pickles):
-                raise ValueError(f"{path} asks for memory that it does not fill; save it again without bytearrays")
+            for content in map(archive.read, pickles):
+                if _FILLS_MEMORY in content:
+                    raise ValueError(f"{path} asks for memory that it does not fill; save it again without bytearrays")
+                if nests_tuples(content):
+                    raise ValueError(f"{path} nests thousands of tuples, which no checkpoint does; {_CURE}")
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a readable torch checkpoint ({_reason(error)}); {_CURE}") from error
+
+
+def nests_tuples(content: bytes | BinaryIO) -> bool:
+    """Whether a pickle nests tuples deeper than any checkpoint does.
+
+    Args:
+        content: The pickle, or a file that stands where one begins, and afterwards where it ends.
+    """
+    if isinstance(content, bytes) and sum(map(content.count, _TUPLES)) < _LEVELS:
+        return False  # the usual case, without looking at the opcodes
+    stack: list[int | None] = []  # the depth of each object; None for a mark
+    memo: dict[Any, int] = {}
+    try:
+        for opcode, argument, _ in pickletools.genops(content):
+            kind = opcode.name
+            if kind == "MARK":
+                stack.append(None)
+            elif kind in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+                memo[len(memo) if kind == "MEMOIZE" else argument] = stack[-1] or 0
+            elif kind in ("GET", "BINGET", "LONG_BINGET"):
+                stack.append(memo.get(argument, 0))
+            elif kind == "DUP":
+                stack.append(stack[-1])
+            else:
+                taken = _taken(stack, opcode)
+                deepest = max(taken, default=0) + kind.startswith("TUPLE")
+                if deepest > _LEVELS:
+                    return True
+                stack += [deepest] * len(opcode.stack_after)
+    except (ValueError, IndexError):  # not a sound pickle, which torch will say
+        return False
+    return False
+
+
+def _taken(stack: list[int | None], opcode: pickletools.OpcodeInfo) -> list[int]:
+    """Removes what the opcode takes from the stack; the depths of these objects."""
+    before = opcode.stack_before
+    if pickletools.markobject not in before:
+        return [stack.pop() or 0 for _ in before]
+    taken = []
+    while (depth := stack.pop()) is not None:
+        taken.append(depth)
+    return taken + [stack.pop() or 0 for _ in before[: before.index(pickletools.markobject)]]
 
 
 def _contains(path: Path, text: bytes) -> bool:
