@@ -65,7 +65,7 @@ def test_every_table_of_results_says_its_n(document):
         assert all(re.match(r"\d", row[n]) for row in rows), heads
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [*DOCUMENTS, "benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md"])
 def test_a_table_has_as_many_cells_in_each_row(document):
     for heads, rule, *rows in tables(text(document)):
         assert all(re.fullmatch(":?-+:?", cell) for cell in rule), heads
@@ -79,3 +79,11 @@ def test_a_paragraph_that_orders_techniques_says_n_or_interval(document):
     paragraphs = re.split(r"\n\s*\n|\n(?=[*-] )", prose)
     claims = [p for p in paragraphs if TECHNIQUE.search(p) and ORDER.search(p) and not PROVISO.search(p)]
     assert claims == [], "say in how many seeds, or with which interval"
+
+
+def test_the_counts_of_compatibility_in_the_readme_are_those_of_its_page():
+    (counts,) = [table for table in tables(text("docs/compatibility.md")) if table[2][0].endswith("pass")]
+    masks, dropout, l0 = ([int(row[column]) for row in counts[2:]] for column in (1, 2, 3))
+    assert dropout[0] == l0[0]
+    said = f"of {sum(masks)} | masks {masks[0]}, variational dropout and L0 {l0[0]};"
+    assert said in text("README.md"), said

@@ -99,7 +99,8 @@ def _view(method: Callable[..., Any]) -> Callable[..., Any]:
         plain = self.as_subclass(Tensor)
         found = method(plain, *args, **kwargs)
         if isinstance(found, Tensor):  # which may be a copy, such as that of a transposed weight's reshape
-            return protected(found, self._name) if torch._C._is_alias_of(found, plain) else found
+            shared = torch._C._is_alias_of(found, plain)  # type: ignore[attr-defined]
+            return protected(found, self._name) if shared else found
         parts = [protected(part, self._name) for part in found]
         return iter(parts) if method is Tensor.__iter__ else type(found)(parts)
 
