@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from openwork.core.layout import output_first
+from openwork.core.layout import stored_layout
 from openwork.core.parameters.weight import ReparameterizedWeight
 from openwork.core.selection import Select, find_weights, weight_matrices
 from openwork.core.sparsifier import Sparsifier
@@ -117,8 +117,7 @@ def _of_model(model: nn.Module, select: Select, example: Any, masks: Mapping[str
     for weight in weights:
         uses = flops.weights.get(weight.name, (0, 0)) if flops else None
         also = tuple(site.name for site in weight.sites[1:])
-        tensor = _by_output(weight.parameter, weight.sites[0].module)
-        layer = count_layer(weight.name, weight.parameter, tensor, masks.get(weight.name), uses, also)
+        layer = count_layer(weight.name, weight.parameter, weight.layout, masks.get(weight.name), uses, also)
         layers.append(layer)
         inside[id(weight.parameter)] = layer
     others = [(name, p) for name, p in model.named_parameters() if id(p) not in inside]
@@ -135,7 +134,7 @@ def _of_tensors(tensors: Mapping[str, Tensor], skipped: dict[str, str]) -> Repor
         else:
             names.setdefault(first.setdefault(_memory(name, tensor), name), []).append(name)
     layers = [
-        count_layer(name, tensors[name], tensors[name], None, None, tuple(names[name][1:]))
+        count_layer(name, tensors[name], stored_layout(name, tensors[name].shape), None, None, tuple(names[name][1:]))
         for name in names
         if tensors[name].dim() > 1
     ]
@@ -153,14 +152,6 @@ def _total(
         parameters, nonzero = parameters + tensor.numel(), nonzero + count
         size += size_of(tensor, count)
     return Report(tuple(layers), parameters, parameters - nonzero, size, flops, skipped)
-
-
-def _by_output(weight: Tensor, module: nn.Module) -> Tensor:
-    """The weight with the outputs along its first axis; transposed convolutions keep theirs along the second."""
-    if not isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        return output_first(weight, module)
-    grouped = weight.detach().view(module.groups, -1, *weight.shape[1:])  # (groups, in, out, *kernel) of each group
-    return grouped.transpose(1, 2).flatten(0, 1)
 
 
 def _not_counted(name: str, tensor: Tensor) -> str:
