@@ -17,6 +17,9 @@ from openwork.core.technique import Technique
 from tests.helpers import Tied, conv_net, image_batches, mean, train_step
 from tests.optimizers import OPTIMIZERS
 
+# So small are these layers, and so short is the training.
+pytestmark = pytest.mark.filterwarnings("ignore:.* keeps no weight", "ignore:.* stopped at .* of a schedule")
+
 RAMP = ow.Cubic(0.8, begin=2, end=10, every=2)
 COEFFICIENT = ow.Linear(1e-2, begin=1, end=5)
 TECHNIQUES = [

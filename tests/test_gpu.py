@@ -132,3 +132,31 @@ def test_every_technique_trains_and_finalizes(technique, compiled):
     plain = sparsifier.finalize()
     torch.testing.assert_close(plain(x), expected)
     assert ow.report(plain).sparsity == pytest.approx(sparsity)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "technique",
+    [
+        ow.VariationalDropout(ow.Constant(1e-3), log_sigma2=-4.0),
+        ow.L0(ow.Constant(1e-3)),
+        ow.GroupL0(ow.Constant(1e-3)),
+        ow.SoftWeightSharing(ow.Constant(1e-4)),
+    ],
+    ids=lambda t: type(t).__name__,
+)
+def test_random_weights_of_low_precision_learn_in_float32(technique, dtype):
+    torch.manual_seed(0)
+    model = conv_net().to("cuda", dtype)
+    sparsifier = ow.sparsify(model, technique)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    sparsifier.attach(optimizer)
+    for x, _ in itertools.islice(image_batches(), 4):
+        output = model(300 * x.to("cuda", dtype))  # whose squares float16 does not hold
+        penalty = sparsifier.penalty()
+        assert (output.dtype, penalty.dtype, penalty.device.type) == (dtype, torch.float32, "cuda")
+        (output.float().square().mean().sqrt() * 1e-4 + penalty).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert all(p.dtype == torch.float32 for name, p in model.named_parameters() if "reparam" in name)

@@ -16,7 +16,7 @@ ALLOWED = {
     "openwork.core": [],
     "openwork.techniques": ["openwork.core"],
     "openwork.formats": [],
-    "openwork.inspect": ["openwork.core", "openwork.formats"],
+    "openwork.inspect": ["openwork.core", "openwork.formats", "openwork.techniques"],
     "openwork.integrations": ["openwork.core"],
     "openwork.study.models": [],
     "openwork.study.data": ["openwork.study.files"],
@@ -72,7 +72,7 @@ ALLOWED = {
     ],
     "openwork.study": [],
     "openwork.cli": ["openwork", "openwork.core", "openwork.formats", "openwork.inspect", "openwork.study"],
-    "openwork": ["openwork.core", "openwork.techniques", "openwork.inspect"],
+    "openwork": ["openwork.public", "openwork.core", "openwork.techniques", "openwork.inspect"],
 }
 CORE_ONLY = {"torch", "numpy", "safetensors", "openwork"}  # what a plain `pip install openwork` brings
 

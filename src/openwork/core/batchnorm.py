@@ -32,6 +32,8 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
         ValueError: If the model has no BatchNorm that keeps statistics, there is no batch, or its statistics are not
             finite. Whatever raises leaves the model as it was.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected an nn.Module, got a {type(model).__name__}; the model comes first")
     if isinstance(batches, Tensor | Mapping) or not hasattr(batches, "__iter__"):
         raise TypeError(f"batches must be a list or loader of batches, got a {type(batches).__name__}; pass [batch]")
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]

@@ -243,21 +243,20 @@ def as_select(select: object) -> Select:
     try:
         inspect.signature(select).bind("name", None, None)
     except TypeError as error:
-        raise TypeError(
-            f"select is called as select(name, parameter, module), and its arguments differ: {error}"
-        ) from None
+        raise TypeError(f"select is called as select(name, parameter, module), and cannot be: {error}") from None
     except ValueError:  # a builtin without a signature
         pass
     return select
 
 
-def find_weights(model: nn.Module, select: Selection) -> tuple[list[Weight], dict[str, str]]:
+def find_weights(model: nn.Module, select: Selection, *, codes: bool = False) -> tuple[list[Weight], dict[str, str]]:
     """The selected weights in the model's order, tied ones once, and why matrices were left out, by name.
 
     Args:
         model: The model.
         select: Which parameters are selected; a tied one is where it is selected at any of its places, unless
-            `excluding` names another of them. What holds codes instead of numbers is left out.
+            `excluding` names another of them.
+        codes: Whether what holds codes instead of numbers can be selected, to be counted.
 
     Raises:
         TypeError: If ``select`` is no selection.
@@ -265,7 +264,7 @@ def find_weights(model: nn.Module, select: Selection) -> tuple[list[Weight], dic
     """
     select, tensors = as_select(select), _sites(model)
     picked = [(parameter, sites) for parameter, sites in tensors if _picks(select, parameter, sites)]
-    reasons = {sites[0].name: not_numbers(parameter) for parameter, sites in tensors}
+    reasons = {sites[0].name: "" if codes else not_numbers(parameter) for parameter, sites in tensors}
     chosen = [Weight(sites[0].name, tuple(sites)) for _, sites in picked if not reasons[sites[0].name]]
     if not chosen:
         raise ValueError(

@@ -7,7 +7,7 @@ only a file in torch's format from before version 1.6 is read whole.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ _FOLDER_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_PACKED, _PACKED_PARTS = "_packed_params._packed_params", ("weight", "bias")  # torch.ao's quantized Linear
 _JSON_LIMIT = 100_000_000  # bytes, the limit of a safetensors header too
 # (offset, bytes there, what it is, what to do instead)
 _FOREIGN = (
@@ -54,10 +55,14 @@ class Checkpoint:
     Args:
         tensors: The model's tensors by name.
         left_out: The names of what else the file holds with tensors, such as an optimizer's state.
+        unread: Name -> what it is, for parts of the model's state that are no tensors which can be read.
+        notes: Which part of the file was read, and how, where there was a choice.
     """
 
     tensors: dict[str, Tensor]
     left_out: tuple[str, ...] = ()
+    unread: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -130,6 +135,11 @@ def _named_tensors(content: Any, prefix: str = "", depth: int = 0) -> Iterator[t
         if isinstance(key, str):
             if isinstance(value, Tensor):
                 yield prefix + key, value
+            elif key.endswith(_PACKED) and isinstance(value, tuple):
+                module = prefix + key.removesuffix(_PACKED)
+                yield from (
+                    (module + leaf, t) for leaf, t in zip(_PACKED_PARTS, value, strict=False) if isinstance(t, Tensor)
+                )
             else:
                 yield from _named_tensors(value, f"{prefix}{key}.", depth + 1)
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar
 
 import torch
@@ -189,7 +190,8 @@ def _ranked(scores: Mapping[str, Tensor], total: int) -> dict[str, int]:
     """How many of the ``total`` largest scores each tensor has; ties at the threshold go to the first tensors."""
     if total == 0:
         return dict.fromkeys(scores, 0)
-    flat = [local(score).flatten() for score in scores.values()]
+    dtype = reduce(torch.promote_types, {score.dtype for score in scores.values()})
+    flat = [local(score).flatten().to(dtype) for score in scores.values()]  # comparing would round to each one's dtype
     threshold = kth_largest(torch.cat(flat), total, shards_of(*scores.values()))
     parts = [score > threshold for score in flat] + [score == threshold for score in flat]
     counts = count_each(parts, [*scores.values(), *scores.values()])

@@ -20,7 +20,8 @@ class View:
 
     Args:
         name: The weight's name.
-        weight: The values, with those under the mask as ``hidden`` remembers them. Do not change them.
+        weight: The values, float32 at least, with those under the mask as ``hidden`` remembers them. Do not change
+            them.
         evidence: What `Evidence` kept, by name.
         step: Completed optimizer steps.
     """
@@ -84,7 +85,7 @@ class Evidence:
         """What is kept from the beginning, by name, as part of the sparsifier's state; by default nothing.
 
         Args:
-            weight: The weight as it is in `sparsify`. A kept tensor of its shape is sharded with it.
+            weight: The weight as it is in `sparsify`, float32 at least. A kept tensor of its shape is sharded with it.
         """
         return {}
 
@@ -94,7 +95,7 @@ class Evidence:
         Args:
             kept: What is kept for this weight; change it in place. A new name lasts only until the next update,
                 and is refused for "every step": what is summed over steps begins in `begin`.
-            weight: The values, including the hidden ones.
+            weight: The values, including the hidden ones; float32 at least, as is the gradient.
             gradient: The gradient of the loss of the masked model, of the weight's shape, dense also under the mask:
                 accumulated over the step's batches, averaged over the processes and unscaled. Zero where there was
                 none.
@@ -110,6 +111,7 @@ class Evidence:
 
         Args:
             kept: What is kept for this weight; change it in place.
-            rows: (n, in) for a Linear, (n, in * kernel) for a convolution: one row for each output position.
+            rows: (n, in) for a Linear, (n, in * kernel) for a convolution: one row for each output position; float32
+                at least.
         """
         return

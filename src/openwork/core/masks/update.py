@@ -26,6 +26,7 @@ from openwork.core.masks.check import (
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import View
 from openwork.core.masks.weight import MaskedWeight, remember
+from openwork.core.precision import exact
 from openwork.core.seeding import seeded_generator
 from openwork.core.sharded import is_sharded, local, shard_like, shards_of
 
@@ -87,8 +88,11 @@ def choose(
 
 def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, method: str) -> Tensor:
     """What the technique's ``method``, scores or growth, returns, as allocation and pattern rank it."""
-    if not view.step:  # sparsify leaves the model as it was, also where it refuses a technique that writes to its view
-        view = replace(view, weight=view.weight.clone())
+    values = exact(view.weight)
+    if values is view.weight and not view.step:  # sparsify leaves the model as it was, also where it refuses a
+        values = values.clone()  # technique that writes to its view
+    if values is not view.weight:
+        view = replace(view, weight=values)
     with unchanged(f"{type(technique).__name__}.{method}", {f"view.weight of {weight.name}": view.weight}):
         found = _asked(technique, view, method)
     return ranked(technique, weight, view, found, method)
@@ -105,7 +109,7 @@ def ranked(technique: MaskTechnique, weight: MaskedWeight, view: View, found: ob
             f"{type(technique).__name__} must return scores of the shape {tuple(view.weight.shape)}, sharded like the "
             f"weight it got, and returned {what} for {weight.name}; compute {method} from the weight itself"
         )
-    found = found if found.is_floating_point() else found.float()
+    found = exact(found) if found.is_floating_point() else found.float()
     if weight.allowed is not None:
         found = torch.where(shard_like(weight.allowed.to(found.device), view.weight), found, -math.inf)
     _refuse_shards(technique, weight)
@@ -263,7 +267,7 @@ def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: in
         (keep,) = count_each([local(_exact(technique, view, room, keep, "room", seed=seed))], [room])
     ties = seeded_generator(seed, view.step, f"{weight.name}/ties")
     # A solver may work in place, and what it found may be refused.
-    found = technique.solve(replace(view, weight=view.weight.clone()), keep, ties)
+    found = technique.solve(replace(view, weight=exact(view.weight).clone()), keep, ties)
     mask, values = check_solution(type(technique).__name__, weight, view.weight, found, keep)
     if technique.pattern.whole_tensors:
         fit = ranked(technique, weight, view, mask.to(view.weight), "solve")

@@ -1,0 +1,100 @@
+"""The public names of openwork, which `import openwork as ow` gives."""
+
+from openwork.core.batchnorm import recalibrate_batchnorm
+from openwork.core.layout import declare_layout
+from openwork.core.masks.allocations import ERK, LAMP, Allocation, GlobalRanking, PerLayer, Uniform
+from openwork.core.masks.blocks import Block, Columns, Rows
+from openwork.core.masks.criterion import Criterion, Sparsity, Threshold
+from openwork.core.masks.evidence import Evidence, View
+from openwork.core.masks.patterns import Pattern, Unstructured
+from openwork.core.masks.rows import NM, PerOutput
+from openwork.core.masks.technique import MaskTechnique
+from openwork.core.one_shot import Pruned, prune
+from openwork.core.parameters.technique import Reparameterization
+from openwork.core.parameters.weight import ReparameterizedWeight
+from openwork.core.schedules import AveragedCubic, Constant, Cubic, Linear, OneShot, Schedule
+from openwork.core.selection import (
+    Excluding,
+    Matching,
+    WeightsOf,
+    all_parameters,
+    excluding,
+    matching,
+    weight_matrices,
+    weights_of,
+)
+from openwork.core.sparsifier import Sparsifier, sparsify
+from openwork.inspect.report import Report, report
+from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
+from openwork.techniques.group_l0 import GroupL0
+from openwork.techniques.l0 import L0
+from openwork.techniques.magnitude import GradualMagnitude
+from openwork.techniques.movement import Movement
+from openwork.techniques.prune_retrain import PruneRetrain
+from openwork.techniques.random import RandomPruning
+from openwork.techniques.rigl import RigL
+from openwork.techniques.set import SET
+from openwork.techniques.snip import SNIP
+from openwork.techniques.soft_weight_sharing import SoftWeightSharing
+from openwork.techniques.variational_dropout import VariationalDropout
+from openwork.techniques.wanda import Wanda
+
+__all__ = [
+    "ERK",
+    "L0",
+    "LAMP",
+    "NM",
+    "SET",
+    "SNIP",
+    "Allocation",
+    "AveragedCubic",
+    "Block",
+    "Columns",
+    "Constant",
+    "Criterion",
+    "Cubic",
+    "DynamicSurgery",
+    "Evidence",
+    "Excluding",
+    "GlobalRanking",
+    "GradualMagnitude",
+    "GroupL0",
+    "Linear",
+    "MaskTechnique",
+    "Matching",
+    "Movement",
+    "OneShot",
+    "Pattern",
+    "PerLayer",
+    "PerOutput",
+    "PruneRetrain",
+    "Pruned",
+    "RandomPruning",
+    "Reparameterization",
+    "ReparameterizedWeight",
+    "Report",
+    "RigL",
+    "Rows",
+    "Schedule",
+    "SoftWeightSharing",
+    "Sparsifier",
+    "Sparsity",
+    "Splicing",
+    "Threshold",
+    "Uniform",
+    "Unstructured",
+    "VariationalDropout",
+    "View",
+    "Wanda",
+    "WeightsOf",
+    "all_parameters",
+    "declare_layout",
+    "excluding",
+    "matching",
+    "prune",
+    "recalibrate_batchnorm",
+    "report",
+    "sparsify",
+    "weight_matrices",
+    "weights_of",
+]
