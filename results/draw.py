@@ -14,31 +14,40 @@ from typing import Any
 
 from openwork.study.evaluation.metric import ACCURACY, BLEU
 from openwork.study.report.page import write_report
+from openwork.study.results.thresholds import AtThreshold, keep_thresholds
 
 METRICS = {metric.key: asdict(metric) for metric in (ACCURACY, BLEU)}
 COST = ("seconds", "step_ms", "peak_memory_bytes")
 
 
+def numbers(row: dict[str, str], prefix: str) -> dict[str, float]:
+    """The values of the columns that begin so."""
+    named = {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix) and value}
+    return {key: float(value) for key, value in named.items() if key != "value"}
+
+
 def content(row: dict[str, str]) -> dict[str, Any]:
     """The result.json of a row, without layers."""
-
-    def numbers(prefix: str) -> dict[str, float]:
-        named = {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix) and value}
-        return {key: float(value) for key, value in named.items() if key != "value"}
-
     return {
         **{key: row[key] for key in ("id", "status", "name", "settings", "task", "execution")},
         **{key: int(row[key]) for key in ("format", "seed", "step")},
         "run": json.loads(row["run"]),
         "metric": METRICS[row["metric"]],
-        "threshold": float(row["id"].partition("@")[2]) if "@" in row["id"] else None,
-        "before": numbers("before_"),
-        "after": numbers("after_"),
-        "sparsity": numbers("sparsity_"),
+        "threshold": None,
+        "before": numbers(row, "before_"),
+        "after": numbers(row, "after_"),
+        "sparsity": numbers(row, "sparsity_"),
         "layers": [],
         "cost": {key: float(row[key]) for key in COST if row[key]},
         "environment": {"device": row["device"], "processor": row["processor"]},
     }
+
+
+def at_threshold(row: dict[str, str], threshold: str) -> AtThreshold:
+    """What the thresholds.json of its run says of a row at another threshold."""
+    sparsity = numbers(row, "sparsity_")
+    run, after = json.loads(row["run"]), numbers(row, "after_")
+    return AtThreshold(float(threshold), run, row["settings"], after, sparsity["selected"], sparsity["all"])
 
 
 def main() -> None:
@@ -47,8 +56,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             runs, out = Path(name, "runs"), Path(name, "out")
             for row in csv.DictReader((study / "rows.csv").read_text(encoding="utf-8").splitlines()):
-                (runs / row["id"]).mkdir(parents=True)
-                (runs / row["id"] / "result.json").write_text(json.dumps(content(row)), encoding="utf-8")
+                id, at, threshold = row["id"].partition("@")
+                (runs / id).mkdir(parents=True, exist_ok=True)
+                if at:
+                    keep_thresholds(runs / id, [at_threshold(row, threshold)])
+                else:
+                    (runs / id / "result.json").write_text(json.dumps(content(row)), encoding="utf-8")
             write_report(runs, out)
             (picture,) = out.glob("*trade-off*.png")
             shutil.copy(picture, study / "trade-off.png")

@@ -147,7 +147,7 @@ def quantised(library: type[Library]) -> None:
     codes = layer.weight.detach().clone()
     training = Training(library, Case(lambda: model, NET.inputs, ("fc2.weight",)), model=model).run()
     finished = training.library.finish()
-    if not torch.equal(finished.get_submodule("fc1").weight.detach(), codes):
+    if not torch.equal(finished.get_parameter("fc1.weight").detach(), codes):
         raise ClaimError("fc1 has other codes than before")
     training.check_zeros({"fc2.weight": finished.get_parameter("fc2.weight")})
 

@@ -362,6 +362,18 @@ def test_a_container_that_owns_a_weight_lists_its_own_modules_only(make, compile
 
 
 @techniques
+@pytest.mark.parametrize("training", [True, False])
+def test_random_weights_cannot_be_tied_afterwards(technique, training):
+    model = net(technique, training)
+    before = mean(model[2])
+    with pytest.raises(ValueError, match=r"2\.weight is a random variable, .* tie weights before sparsify"):
+        model[2].weight = model[0].weight
+    assert mean(model[2]) is before
+    model[2].anything = 3
+    assert model[2].anything == 3
+
+
+@techniques
 def test_sparsify_and_its_questions_take_nothing_from_torchs_generator(technique):
     model = nn.Sequential(*[nn.Linear(3, 3)] * 2)
     state = torch.get_rng_state()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from openwork.study.evaluation.metric import ACCURACY, BLEU
-from openwork.study.results.result import Result, parsed
+from openwork.study.results.result import Result, identity, parsed
 
 
 def row(
@@ -32,9 +32,10 @@ def row(
             "sparsity": sparsity,
         }
     ]
+    run = described(name, settings, seed, task)
     return {
-        "format": 2, "id": f"{name}-{settings}-{seed}", "status": "finished", "step": 10, "name": name, "seed": seed,
-        "settings": settings, "task": task, "run": described(name, settings, seed, task),
+        "format": 2, "id": identity(run), "status": "finished", "step": 10, "name": name, "seed": seed,
+        "settings": settings, "task": task, "run": run,
         "metric": asdict(ACCURACY if bleu is None else BLEU), "threshold": None, "before": metrics, "after": metrics,
         "sparsity": {"selected": sparsity, "all": sparsity / 2}, "layers": layers,
         "cost": {"seconds": 1.5, "step_ms": 0.5, "peak_memory_bytes": None}, "execution": "simulated",
@@ -67,8 +68,10 @@ def diverged(name: str = "L0", settings: str = "a", seed: int = 9, **more: Any) 
 
 
 def study(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    """Writes the rows as a study directory."""
+    """Writes the rows as a study directory, each with the id, and if it finished the steps, of its run."""
     for one in rows:
+        step = one["run"].get("steps", one["step"]) if one["status"] == "finished" else one["step"]
+        one = {**one, "id": identity(one["run"]), "step": step}
         (folder / one["id"]).mkdir(parents=True)
         (folder / one["id"] / "result.json").write_text(json.dumps(one))
     return folder

@@ -104,8 +104,6 @@ def test_a_diverged_run_has_an_exit_code_of_its_own(folder):
         (["run", "mylab:nothing"], "mylab has no 'nothing'; it has variational, two"),
         (["run", "mylab:with_argument"], "must be callable without arguments"),
         (["run", "mylab:not_a_run"], "must return a Run or a list of them, got 3"),
-        (["run", "mylab:variational", "sed=1"], "Run has no field 'sed'; it has task, technique, steps"),
-        (["run", "mylab:variational", "technique.coefficient.final=-1"], "coefficient must be >= 0, got -1"),
         (["run", "mylab:variational", "--device", "gpu9"], "unknown device 'gpu9'; give cpu, cuda"),
         (["run", "mylab:variational", "--out", "mylab.py"], "cannot use mylab.py"),
         (["bleu", "no.txt", "x"], "cannot use no.txt: no such file or directory; make it usable or give another"),
@@ -123,6 +121,25 @@ def test_bad_input_gives_one_sentence(folder, arguments, sentence):
     error = " ".join(answer.stderr.split())
     assert error.startswith("error: ")
     assert sentence in error
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("sed=1", "Run has no field 'sed'; it has task, technique, steps"),
+        ("technique.coefficient.final=-1", "coefficient must be >= 0, got -1"),
+        ("steps", "expected field=value, got 'steps'"),
+        ("steps=x", "'steps=x' needs a value of type int"),
+        ("steps=true", "'steps=true' needs a value of type int"),
+        ("seed=none", "'seed=none' needs a value of type int"),
+        ("seed=-1", "a run's seed must be in [0, 2^63), got -1"),
+        ("task.batch_size=0", "batch_size of DigitsLeNet300100 must be more than 0, got 0"),
+    ],
+)
+def test_a_wrong_setting_is_wrong_usage(folder, setting, sentence):
+    answer = openwork(folder, "run", "mylab:variational", setting, "--out", "never", code=2)
+    assert sentence in answer.stderr
+    assert not (folder / "never").exists()
 
 
 def test_pictures_draws_the_snapshots_of_a_run(folder):

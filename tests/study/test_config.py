@@ -65,6 +65,51 @@ def test_override_sets_several_fields_at_once():
     assert isinstance(run.task.peak_learning_rate, float)
 
 
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    flag: bool = False
+    number: float | None = 1.0
+    count: int = 1
+    text: str = ""
+    open: str | None = None
+    size: int | None = None
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("flag=true", True),
+        ("flag=True", True),
+        ("flag=FALSE", False),
+        ("number=none", None),
+        ("number=None", None),
+        ("number=2", 2.0),
+        ("text=none", "none"),  # a text cannot be None, so this is a word
+        ("text=true", "true"),
+        ("text=3", "3"),
+        ("open=none", None),
+        ("open=False", "False"),
+        ("open='none'", "none"),
+        ("size=7", 7),
+    ],
+)
+def test_values_are_what_their_fields_can_hold(setting, value):
+    found = getattr(override(Fields(), [setting]), setting.partition("=")[0])
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    "setting", ["flag=1", "flag=none", "count=true", "count=none", "count=1.5", "size=x", "number=x"]
+)
+def test_values_that_a_field_cannot_hold_are_refused(setting):
+    with pytest.raises(ValueError, match=f"'{setting}' needs a value of type (bool|int|float)"):
+        override(Fields(), [setting])
+
+
+def test_a_technique_can_be_left_out_by_none():
+    assert override(RUN, ["technique=none"]).technique is None
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

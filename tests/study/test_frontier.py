@@ -2,7 +2,15 @@ import math
 
 import pytest
 
-from openwork.study.results.frontier import bootstrap_interval, by_seed, difference, frontier, hypervolume, score_at
+from openwork.study.results.frontier import (
+    bootstrap_interval,
+    by_seed,
+    connected,
+    difference,
+    frontier,
+    hypervolume,
+    score_at,
+)
 from tests.study.studies import diverged, results, row
 
 
@@ -51,13 +59,22 @@ def test_the_bootstrap_interval_of_many_values_is_that_of_the_normal_distributio
 
 
 def test_techniques_are_compared_seed_by_seed():
-    ours = {0: [(0.8, 5.0), (1.0, 3.0)], 1: [(0.9, 6.0)], 2: [(0.9, 9.0)], 7: [(0.9, 99.0)]}
+    ours = {0: [(0.85, 5.0), (0.95, 3.0)], 1: [(0.9, 6.0)], 2: [(0.9, 9.0)], 7: [(0.9, 99.0)]}
     theirs = {0: [(0.9, 3.0)], 1: [(0.9, 4.0)], 2: [(0.5, 9.0)]}  # seed 2 does not reach 0.9, nobody pairs with seed 7
     mean, interval, n = difference(ours, theirs, 0.9)
     assert (mean, n) == (pytest.approx(1.5), 2)  # 4 - 3 and 6 - 4
     assert interval == pytest.approx((1.0, 2.0))
     assert difference(ours, {}, 0.9) is None
     assert difference({0: ours[0]}, theirs, 0.9)[1:] == (None, 1)
+
+
+def test_nothing_is_read_between_points_that_are_no_curve():
+    jump = [(0.1, 9.0), (1.0, 1.0)]
+    assert (score_at(jump, 0.5), score_at(jump, 0.1), score_at(jump, 1.0)) == (None, 9.0, 1.0)
+    assert difference({0: jump}, {0: [(0.5, 3.0)]}, 0.5) is None
+    assert connected((0.0, 1.0), (0.9, 1.0))  # a tenth is left
+    assert connected((0.9, 1.0), (0.99, 1.0))
+    assert not connected((0.0, 1.0), (0.91, 1.0))
 
 
 def test_runs_are_grouped_by_technique_and_seed():

@@ -12,6 +12,7 @@ from openwork.study.runs.execute import execute
 from openwork.study.runs.live import restore
 from openwork.study.runs.run import Run
 from openwork.study.sweeps.sweep import Here, Options, sweep
+from tests.processes import openwork
 from tests.study.tinylab import PRUNE, Tiny
 
 RUN = Run(Tiny(), PRUNE, steps=10)
@@ -67,7 +68,7 @@ def test_nothing_is_trained_beside_runs_of_before(directory):
     assert content(directory) == before
 
 
-@pytest.mark.parametrize("command", ["run", "sweep", "results", "report", "eval"])
+@pytest.mark.parametrize("command", ["run", "sweep", "eval"])
 def test_a_command_says_it_in_one_sentence_and_changes_nothing(directory, command):
     before = content(directory)
     arguments = {
@@ -79,4 +80,12 @@ def test_a_command_says_it_in_one_sentence_and_changes_nothing(directory, comman
     assert isinstance(ended.exception, ValueError)  # which `main` prints as one sentence, with exit code 1
     assert "use the openwork that wrote it" in str(ended.exception)
     assert "\n" not in str(ended.exception)
+    assert content(directory) == before
+
+
+@pytest.mark.parametrize(("command", "code"), [("results", 4), ("report", 1)])  # there is nothing to report
+def test_a_command_over_a_folder_names_each_run_of_before(directory, command, code):
+    before = content(directory)
+    said = openwork(directory, command, str(directory), code=code).stderr
+    assert said.count("use the openwork that wrote it") == len(list(directory.glob("*/result.json")))
     assert content(directory) == before

@@ -117,7 +117,7 @@ def test_intervals_are_student_s(visit, report):
         assert value["n"] == point.n
         if point.n > 1:
             # The page's numbers have nine digits.
-            assert value["score"] - value["half"] == pytest.approx(point.interval[0], abs=1e-7)
+            assert value["from"] == pytest.approx(point.interval[0], abs=1e-7)
 
 
 def test_hovering_shows_the_settings_of_a_run(visit):

@@ -68,7 +68,9 @@ def test_a_copied_run_is_not_one_more_seed(tmp_path):
     study(tmp_path, [row()])
     (tmp_path / row()["id"]).rename(tmp_path / "copy")
     study(tmp_path, [row()])
-    with pytest.raises(ValueError, match="is the same run as"):
+    with pytest.raises(
+        ValueError, match=rf"its id is {row()['id']} and its folder copy, so that it was moved or copied; delete that"
+    ):
         read_results(tmp_path)
 
 
@@ -214,7 +216,7 @@ def test_folders_are_merged_and_what_disagrees_is_said(tmp_path):
     rows, differences = collect([tmp_path / name for name in "abc"])
     assert [flat(one) for one in rows] == [flat(one) for one in results([row(), shared, other])]
     assert differences == [
-        f"run L0-a-2 has another before_accuracy, after_accuracy in {tmp_path}/c than in {tmp_path}/b; "
+        f"run {row(seed=2)['id']} has another before_accuracy, after_accuracy in {tmp_path}/c than in {tmp_path}/b; "
         f"the row is that of {tmp_path}/b"
     ]
 

@@ -25,6 +25,20 @@ def test_the_takeaway_says_where_it_compares_if_not_near_90():
     assert _takeaway(summarize(results([row("dense", sparsity=0.0)]))) == "No sparse run has finished."
 
 
+def test_the_takeaway_is_at_the_sparsest_level_where_the_best_differ_if_they_do_not_near_90():
+    rows = [*points("A", {0.5: 0.9, 0.9: 0.8, 0.95: 0.7, 0.98: 0.6}), *points("B", {0.5: 0.9, 0.9: 0.8, 0.95: 0.5})]
+    text = _takeaway(summarize(results(rows)))
+    assert text.startswith(
+        "Near 95 % sparsity, A is the most accurate: 70.1 % at 95.0 % sparsity (3 seeds, 95 % interval"
+    )
+    assert text.endswith("next is B with 50.1 % at 95.0 %, and the two intervals do not overlap.")
+
+
+def test_the_takeaway_stays_near_90_where_the_best_differ_nowhere():
+    rows = [*points("A", {0.5: 0.9, 0.9: 0.8}), *points("B", {0.5: 0.9, 0.9: 0.8})]
+    assert _takeaway(summarize(results(rows))).startswith("Near 90 % sparsity, ")
+
+
 @pytest.mark.parametrize(("lead", "verdict"), [(0.02, "overlap"), (0.06, "do not overlap")])
 def test_the_takeaway_says_whether_the_intervals_overlap(lead, verdict):
     # s = 0.01 over 3 seeds: ± 4.303 · 0.01 / √3 = 0.0248 around each mean.

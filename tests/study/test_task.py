@@ -12,7 +12,7 @@ from openwork.study.runs.live import prepare
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
-from openwork.study.tasks.task import Task, check_metric, final_metrics, metrics, try_evaluation
+from openwork.study.tasks.task import Task, check_task, final_metrics, metrics, try_evaluation
 from tests.helpers import raises
 from tests.study.tinylab import PRUNE, Tiny
 
@@ -87,7 +87,7 @@ def test_a_task_without_a_usable_metric_is_refused_before_there_is_a_directory(t
 
 def test_checking_the_metric_draws_no_random_number():
     before = torch.get_rng_state()
-    check_metric(Tiny())
+    check_task(Tiny())
     try_evaluation(Tiny(), CPU)
     assert torch.equal(torch.get_rng_state(), before)
 

@@ -7,6 +7,7 @@ import pytest
 from openwork.cli.checkpoints import Evaluated, _keep
 from openwork.core.schedules import Constant
 from openwork.study.report.page import write_report
+from openwork.study.results.result import identity
 from openwork.study.results.statistics import summarize, tried
 from openwork.study.results.store import collect, flat, read_results
 from openwork.study.results.thresholds import AtThreshold, keep_thresholds, read_thresholds
@@ -16,6 +17,8 @@ from openwork.study.sweeps.price import prices
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.techniques.variational_dropout import VariationalDropout
 from tests.study.studies import diverged, row, study
+
+OWN = identity({"technique": {"threshold": 3.0}, "seed": 0})
 
 
 def found(threshold, sparsity, accuracy):
@@ -42,6 +45,7 @@ def directory(tmp_path):
     for one in rows:
         one["run"] = {"technique": {"threshold": 3.0}, "seed": one["seed"]}
         one["threshold"] = 3.0
+        one["id"] = identity(one["run"])
     study(tmp_path, rows)
     for one in rows:
         keep_thresholds(tmp_path / one["id"], [found(3.0, 0.8, 0.97), found(0.5, 0.9, 0.95 + 0.01 * one["seed"])])
@@ -51,8 +55,8 @@ def directory(tmp_path):
 def test_a_kept_threshold_is_a_row_beside_the_run_s_own(directory):
     rows = read_results(directory)
     assert [(r.id, r.seed, r.after["sparsity"]) for r in rows if r.seed == 0] == [
-        ("VariationalDropout--0", 0, 0.8),
-        ("VariationalDropout--0@0.5", 0, 0.9),
+        (OWN, 0, 0.8),
+        (f"{OWN}@0.5", 0, 0.9),
     ]  # its own threshold is there once
     other = rows[-1]
     assert (other.run["technique"]["threshold"], other.layers, other.before) == (0.5, (), None)
@@ -64,10 +68,13 @@ def test_a_kept_threshold_is_a_row_beside_the_run_s_own(directory):
 
 
 def test_a_run_trained_with_a_threshold_stands_for_those_that_are_kept_at_it(directory):
-    trained = {**row("VariationalDropout", "threshold=0.5", 0, 0.9, 0.96), "id": "other", "threshold": 0.5}
+    trained = {**row("VariationalDropout", "threshold=0.5", 0, 0.9, 0.96), "threshold": 0.5}
     trained["run"] = {"technique": {"threshold": 0.5}, "seed": 0}
     study(directory, [trained])
-    assert [r.id for r in read_results(directory) if r.settings] == ["other", "VariationalDropout--1@0.5"]
+    assert [r.id for r in read_results(directory) if r.settings] == [
+        identity(trained["run"]),
+        f"{identity({'technique': {'threshold': 3.0}, 'seed': 1})}@0.5",
+    ]
     assert [(p.settings, p.n) for p in summarize(read_results(directory))] == [("", 2), ("threshold=0.5", 2)]
 
 
@@ -80,7 +87,7 @@ def test_thresholds_are_points_over_their_seeds_and_settings_of_a_budget(directo
 
 def test_the_report_counts_runs_and_thresholds_apart(directory):
     text = write_report(directory, directory / "report").read_text()
-    assert "2 finished runs of 10 steps with seeds 0, 1; 0.1 minutes of training." in text  # 2 · 1.5 s
+    assert "2 finished runs of 10 steps with seeds 0, 1; 3.0 s of training." in text  # 2 · 1.5 s
     assert "2 more points are those runs at other thresholds, which cost no training." in text
     assert "VariationalDropout is the only technique measured: 95.5 % at 90.0 % sparsity (2 seeds" in text
     # The layers are listed of the run alone, at 80 %.
@@ -109,7 +116,7 @@ def test_what_is_found_again_replaces_what_was_kept(tmp_path):
     ],
 )
 def test_a_damaged_file_is_named_with_its_cure(directory, content, message):
-    (directory / "VariationalDropout--0" / "thresholds.json").write_text(content)
+    (directory / OWN / "thresholds.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_results(directory)
 
@@ -126,10 +133,11 @@ def test_a_damaged_file_is_named_with_its_cure(directory, content, message):
 def test_only_what_belongs_to_a_finished_run_is_kept(tmp_path, capsys, kind, same, reason):
     if kind != "begun":
         made = row() if kind == "finished" else diverged()
-        (tmp_path / "result.json").write_text(json.dumps(made))
-    _keep([Evaluated(1.0, {}, "threshold=1", {"accuracy": 0.9}, 0.5, 0.25)], tmp_path, same=same)
+        study(tmp_path, [made])
+    folder = tmp_path / made["id"] if kind != "begun" else tmp_path
+    _keep([Evaluated(1.0, {}, "threshold=1", {"accuracy": 0.9}, 0.5, 0.25)], folder, same=same)
     assert capsys.readouterr().err.startswith(reason)
-    assert (tmp_path / "thresholds.json").exists() == (reason == "kept in ")
+    assert (folder / "thresholds.json").exists() == (reason == "kept in ")
 
 
 def test_thresholds_do_not_price_a_sweep(tmp_path):

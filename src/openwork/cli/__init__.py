@@ -1,21 +1,33 @@
 """The command line: quickstart, run, sweep, results, eval, inspect, report, pictures, published, translate, bleu.
 
-Exit codes: 0 done; 1 an error, said in one sentence on standard error; 2 wrong usage; 3 a run diverged; 130 stopped.
+Exit codes: 0 done; 1 an error, said in one sentence on standard error; 2 wrong usage; 3 a run diverged; 4 done, but for
+runs that cannot be read; 130 stopped by Ctrl-C; 143 by SIGTERM.
 Set OPENWORK_TRACEBACK=1 to see where an error came from.
 """
 
 import os
 import sys
+from typing import Annotated
+
+from openwork import __version__
 
 try:
     import typer
 
+    # None of them imports torch, or what does, before a command runs: --help would take seconds.
     from openwork.cli import checkpoints, published, report, sweep, training, translation
     from openwork.cli.common import error_console
+    from openwork.cli.errors import TRACEBACK, UsageError, sentence
 except ImportError as error:
     raise SystemExit(f'the command line needs {error.name}: pip install "openwork[study]"') from error
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help=__doc__,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 app.command()(training.quickstart)
 app.command()(training.run)
 app.command()(sweep.sweep)
@@ -29,19 +41,27 @@ app.command()(translation.translate)
 app.command()(translation.bleu)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"openwork {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Options of no command."""
+
+
 def main() -> None:
-    """Runs the command line; every expected error becomes one sentence and exit code 1."""
+    """Runs the command line; every expected error becomes one sentence and exit code 1, or 2 for wrong usage."""
     sys.path.insert(0, os.getcwd())  # the user's own experiments
     try:
         app()
-    except (ValueError, OSError, ImportError) as error:
-        if os.environ.get("OPENWORK_TRACEBACK"):
+    except Exception as error:
+        text = sentence(error)
+        if text is None or os.environ.get(TRACEBACK):
             raise
-        error_console.print(f"error: {_sentence(error)}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(1) from None
-
-
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"cannot use {error.filename}: {error.strerror.lower()}; make it usable or give another"
-    return str(error) or type(error).__name__
+        error_console.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(2 if isinstance(error, UsageError) else 1) from None

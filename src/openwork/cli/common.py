@@ -1,14 +1,19 @@
 """What the commands share: consoles, options, output."""
 
 import json
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+from openwork.cli.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +44,8 @@ def runs_of(experiment: str, settings: Sequence[str] | None) -> list["Run"]:
         settings: ``field=value`` changes to every run.
 
     Raises:
-        ValueError: If there are no runs, the function needs arguments, or a setting does not fit.
+        ValueError: If there are no runs, or the function needs arguments.
+        UsageError: If a setting does not fit.
     """
     from openwork.study.runs.config import find, override
     from openwork.study.runs.run import Run
@@ -49,7 +55,19 @@ def runs_of(experiment: str, settings: Sequence[str] | None) -> list["Run"]:
     runs = [made] if isinstance(made, Run) else list(made) if isinstance(made, Iterable) else []
     if not runs or not all(isinstance(one, Run) for one in runs):
         raise ValueError(f"{experiment} must return a Run or a list of them, got {made!r}")
-    return [override(one, settings or []) for one in runs]
+    try:
+        return [override(one, settings or []) for one in runs]
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def say_unfinished(runs: Iterable["Run"]) -> None:
+    """Says on standard error which schedules end after their runs."""
+    from openwork.study.runs.run import with_prerequisites
+    from openwork.study.runs.unfinished import unfinished_schedules
+
+    for sentence in unfinished_schedules(with_prerequisites(runs)):
+        error_console.print(f"warning: {sentence}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _called(function: Callable[..., Any], path: str) -> Any:
@@ -60,8 +78,12 @@ def _called(function: Callable[..., Any], path: str) -> Any:
     return function()
 
 
-def checked_device(name: str) -> "torch.device":
+def checked_device(name: str, *, here: bool = True) -> "torch.device":
     """The device of that name.
+
+    Args:
+        name: cpu, cuda or cuda:N.
+        here: Whether this machine must have it.
 
     Raises:
         ValueError: If the name is unknown, or this machine has no such device.
@@ -71,10 +93,50 @@ def checked_device(name: str) -> "torch.device":
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"unknown device {name!r}; give cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"unknown device {name!r}; give cpu, cuda or cuda:N")
+    if device.type == "cpu" or not here:
+        return device
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
         raise ValueError(f"device {name!r} is not there: torch {torch.__version__} sees no CUDA GPU; use --device cpu")
+    if (device.index or 0) >= count:
+        raise ValueError(f"device {name!r} is not there: torch sees {count}; give cuda:0 to cuda:{count - 1}")
     return device
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as an exception: what is half written is removed, and claims are released."""
+
+
+@contextmanager
+def going_on(out: Path) -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM end the command with exit code 130 or 143, and a sentence: the same command goes on.
+
+    Args:
+        out: The folder of the run directories.
+    """
+    own = os.getpid()
+
+    def terminate(number: int, frame: object) -> None:
+        if os.getpid() == own:
+            raise _Terminated
+        signal.signal(number, signal.SIG_DFL)  # in a forked process nobody catches the exception
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        from openwork.study.processes import rank
+
+        if not rank():
+            text = f"stopped; what is done is kept in {out.resolve()}, and the same command goes on from there"
+            error_console.print(text, markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(143 if isinstance(stopped, _Terminated) else 130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def print_json(value: Any) -> None:

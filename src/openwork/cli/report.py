@@ -1,6 +1,7 @@
 """Commands that write tables, pages and pictures: results, report, pictures."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,14 +20,16 @@ def results(
 ) -> None:
     """Collect the results of finished and diverged runs: the columns are those of docs/results.md.
 
-    The thresholds that `openwork eval --threshold` has kept are rows, too.
+    The thresholds that `openwork eval --threshold` has kept are rows, too. Runs that cannot be read are named on
+    standard error; the exit code is then 4.
     """
     from openwork.study.results.store import collect, failures, flat, unfinished, write_csv, write_parquet
 
     with error_console.status("reading"):
-        found, differences = collect(directories)
+        problems: list[str] = []
+        found, differences = collect(directories, problems=problems)
         done = {result.id for result in found}
-        failed = {id for directory in directories for id in failures(directory)} - done
+        failed = {id for directory in directories for id in failures(directory, problems=problems)} - done
         pending = {id for directory in directories for id in unfinished(directory)} - done - failed
     if csv:
         write_csv(map(flat, found), csv)
@@ -34,11 +37,13 @@ def results(
         write_parquet(map(flat, found), parquet)
     for sentence in differences:
         error_console.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
+    say_unreadable(problems)
     if failed or pending:
         text = f"without a result: {len(failed)} failed, {len(pending)} other folders (interrupted runs, or no runs)"
         error_console.print(text, highlight=False, soft_wrap=True)
     if as_json:
         print_json([flat(result) for result in found])
+        end_unreadable(problems)
         return
     states = ("finished", "diverged", "other thresholds")
     counts = Counter((result.task, result.name, result.status if result.trained else states[2]) for result in found)
@@ -48,6 +53,7 @@ def results(
     out_console.print(table)
     written = ", ".join(str(path.resolve()) for path in (csv, parquet) if path)
     out_console.print(f"{len(found)} rows" + (f" in {written}" if written else ""), highlight=False, soft_wrap=True)
+    end_unreadable(problems)
 
 
 def report(
@@ -55,12 +61,20 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder for the page and pictures; by default DIR/report.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the trade-off page, pictures and tables of a folder of runs."""
-    page = written_report(directory, out or directory / "report", command=None)
+    """Write the trade-off page, pictures and tables of a folder of runs.
+
+    Runs that cannot be read are named on standard error, and are not on the page; the exit code is then 4.
+    """
+    problems: list[str] = []
+    try:
+        page = written_report(directory, out or directory / "report", command=None, problems=problems)
+    finally:
+        say_unreadable(problems)
     if as_json:
         print_json({"report": str(page.resolve())})
     else:
         out_console.print(f"Report: {page.resolve()}", highlight=False, soft_wrap=True)
+    end_unreadable(problems)
 
 
 def pictures(
@@ -74,25 +88,42 @@ def pictures(
     """Draw how runs prune: filters and weights on the way, sparsity by layer, expected non-zeros in training."""
     from openwork.study.report.pictures import write_pictures
 
+    problems: list[str] = []
     with error_console.status("drawing"):
-        written, missing = write_pictures(runs, out, field=against)
+        written, missing = write_pictures(runs, out, field=against, problems=problems)
+    say_unreadable(problems)
     if as_json:
         print_json({"pictures": [str((out / name).resolve()) for name in written], "missing": missing})
+        end_unreadable(problems)
         return
     for sentence in missing:
         error_console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     out_console.print(f"{', '.join(written) or 'nothing'} in {out.resolve()}", highlight=False, soft_wrap=True)
+    end_unreadable(problems)
 
 
-def written_report(directory: Path, out: Path, *, command: str | None) -> Path:
+def say_unreadable(problems: Sequence[str]) -> None:
+    """Names the runs that cannot be read on standard error."""
+    for sentence in problems:
+        error_console.print(f"left out: {sentence}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def end_unreadable(problems: Sequence[str]) -> None:
+    """Ends the command with exit code 4 where runs cannot be read."""
+    if problems:
+        raise typer.Exit(4)
+
+
+def written_report(directory: Path, out: Path, *, command: str | None, problems: list[str] | None = None) -> Path:
     """Writes the report of a folder of runs; returns its page.
 
     Args:
         directory: The folder of run directories.
         out: The folder to write the page and pictures to.
         command: What produced the runs, for a sentence on the page; None for no sentence.
+        problems: As for `openwork.study.results.store.read_results`.
     """
     from openwork.study.report.page import write_report
 
     with error_console.status("writing the report"):
-        return write_report(directory, out, command=command)
+        return write_report(directory, out, command=command, problems=problems)

@@ -22,9 +22,11 @@ from openwork.cli.common import (
     Snapshots,
     checked_device,
     error_console,
+    going_on,
     out_console,
     print_json,
     runs_of,
+    say_unfinished,
 )
 
 if TYPE_CHECKING:
@@ -67,12 +69,14 @@ def sweep(
     runs = runs_of(experiment, settings)
     if measure and not dry_run:
         raise typer.BadParameter("--measure belongs to --dry-run")
+    say_unfinished(runs)
     if dry_run:
         _price(runs, out, device if measure else None, retry_failed=retry_failed, as_json=as_json)
         return
     options = Options(device, compile, evaluations, snapshots)
     watch = _Watch()
-    with _engine(ray, out, options, cpus, gpus, watch) as engine, watch:
+    # Ray handles SIGTERM itself until `going_on` does.
+    with _engine(ray, out, options, cpus, gpus, watch) as engine, watch, going_on(out):
         ended = _swept(runs, out, engine, retry_failed, watch)
     if as_json:
         states = {id: outcome.state for id, outcome in ended.outcomes.items()}
@@ -111,7 +115,7 @@ def _engine(
         checked_device(options.device)
         yield Here(out, options, watch.tick)
         return
-    on_gpu = options.device.startswith("cuda")
+    on_gpu = checked_device(options.device, here=False).type == "cuda"
     gpus = float(on_gpu) if gpus is None else gpus
     if on_gpu != (gpus > 0) or ":" in options.device:
         raise ValueError(f"--device {options.device} with --gpus {gpus:g}: Ray chooses the GPU; give --device cuda")
@@ -160,6 +164,7 @@ class _Watch:
 
     def _line(self, sweep: "Sweep", seconds: float) -> str:
         from openwork.study.evaluation.metric import ACCURACY
+        from openwork.study.report.style import duration
 
         done, left = sweep.steps()
         parts = [f"{len(sweep.outcomes)} of {len(sweep.runs)} runs done", f"{len(sweep.running())} running"]
@@ -169,13 +174,8 @@ class _Watch:
             name = "" if best.metric == ACCURACY else f"{best.metric.name} "
             parts.append(f"best {name}{score} at {best.sparsity:.2%} sparsity ({best.name})")
         if done > self._before:
-            parts.append(f"{_duration(seconds * left / (done - self._before))} left")
+            parts.append(f"{duration(seconds * left / (done - self._before))} left")
         return ", ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def _print_summary(sweep: "Sweep") -> None:

@@ -20,9 +20,11 @@ from openwork.cli.common import (
     Snapshots,
     checked_device,
     error_console,
+    going_on,
     out_console,
     print_json,
     runs_of,
+    say_unfinished,
 )
 from openwork.cli.report import written_report
 
@@ -45,8 +47,9 @@ def quickstart(
     from openwork.study.experiments.quickstart import runs
 
     torch.set_num_threads(1)  # the matrices are so small that a second thread costs more than it brings
-    results = _execute(runs(), out / "runs", device=device, compile=False, evaluations=2)
-    page = written_report(out / "runs", out / "report", command="make quickstart")
+    with going_on(out):
+        results = _execute(runs(), out / "runs", device=device, compile=False, evaluations=2)
+        page = written_report(out / "runs", out / "report", command="make quickstart")
     _print_summary(results)
     out_console.print(f"\nReport: {page.resolve()}", highlight=False, soft_wrap=True)
 
@@ -73,7 +76,9 @@ def run(
     if deterministic:
         _repeat_exactly()
     runs = runs_of(experiment, settings)
-    with processes(checked_device(device)) as own:
+    with processes(checked_device(device)) as own, going_on(out):
+        if not rank():
+            say_unfinished(runs)
         results = _execute(runs, out, device=str(own), compile=compile, evaluations=evaluations, snapshots=snapshots)
         if rank():
             return

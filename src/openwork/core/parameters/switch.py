@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from openwork.core.ownership import RANDOM
 from openwork.core.parameters.layers import FORWARDS, draw
-from openwork.core.parameters.sample import protected
+from openwork.core.parameters.sample import Sample, protected
 from openwork.core.parameters.weight import Learned
 
 _MADE: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
@@ -34,6 +34,7 @@ def switched(plain: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.Module]
         "forward": forward or _drawing_once(plain.forward),
         "__reduce_ex__": reduce,
         "__prepare_scriptable__": _refuse_script,
+        "__setattr__": _refusing_samples(plain.__setattr__),
     }
     members["__module__"] = plain.__module__  # by which fx knows torch's own layers, which it does not look into
     if forward is None or not issubclass(plain, nn.RNNBase):  # RNNs keep references to what their attributes give
@@ -109,6 +110,20 @@ def _on_means(plain: Callable[..., Any]) -> Callable[..., Any]:
             module._modules.update(hidden)
 
     return reset
+
+
+def _refusing_samples(plain: Callable[..., None]) -> Callable[..., None]:
+    """``plain``, the method that sets an attribute, which does not tie a random weight to a sample of another one."""
+
+    def set_attribute(module: nn.Module, name: str, value: object) -> None:
+        if isinstance(value, Sample) and name in module.__dict__.get(RANDOM, ()):
+            raise ValueError(
+                f"{module.__dict__[RANDOM][name].name} is a random variable, and cannot be tied to a sample of one; "
+                "tie weights before sparsify or after finalize"
+            )
+        plain(module, name, value)
+
+    return set_attribute
 
 
 def _refuse_script(module: nn.Module) -> NoReturn:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from openwork.study.report.looks import encoded
 from openwork.study.report.style import ChartData
 from openwork.study.results.result import Result
 from openwork.study.results.score import metric_of
@@ -56,8 +57,8 @@ def _panel(
 
     names = sorted({point["technique"] for point in means})
     legend = alt.Legend(orient="top", title=None)
-    color = alt.Color("technique:N").scale(domain=names).legend(legend)
-    shape = alt.Shape("technique:N").scale(domain=names).legend(legend)
+    channels = encoded(names, legend)
+    color, shape = channels["color"], channels["shape"]
     x = alt.X("x:Q").axis(title=field, values=sorted({point["x"] for point in means}), format="~g", grid=False)
     y = alt.Y("y:Q").axis(title=title).scale(zero=False)
 

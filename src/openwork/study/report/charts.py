@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from openwork.study.evaluation.metric import BLEU, Metric
 from openwork.study.published.overlay import Overlay
+from openwork.study.report.looks import encoded
 from openwork.study.report.style import (
     Axis,
     ChartData,
@@ -66,7 +67,8 @@ def front_values(results: Sequence[Result]) -> dict[tuple[int, ...], ChartData]:
                 "n": p.n,
                 "sparsity": p.sparsity,
                 "score": metric.drawn(p.score),
-                "half": (p.interval[1] - p.interval[0]) / 2 if p.interval else 0.0,
+                **dict(zip(("from", "to"), map(metric.drawn, p.interval or (p.score, p.score)), strict=True)),
+                "piece": p.piece,
                 "interval": metric.range(*p.interval) if p.interval else "none with one seed",
                 "beaten": list(p.beaten_by),
                 "pareto": not p.beaten_by,
@@ -112,8 +114,8 @@ def trade_off(
     domain = [*names, *sorted({p.technique for p in published} - set(names))]
     present = {p["technique"] for p in single} | {p.technique for p in published}
     legend = alt.Legend(orient="top", title=None, values=[name for name in domain if name in present])
-    color = alt.Color("technique:N").scale(domain=domain).legend(legend)
-    shape = alt.Shape("technique:N").scale(domain=domain).legend(legend)
+    channels = encoded(domain, legend)
+    color, shape = channels["color"], channels["shape"]
 
     about = [alt.Tooltip("technique:N"), alt.Tooltip("settings:N")]
     score = alt.Tooltip("shown:N", title=metric.name)
@@ -133,7 +135,7 @@ def trade_off(
     )
     means = alt.Chart().encode(x_channel, y_channel)
     front = alt.layer(
-        means.mark_line(strokeWidth=1.8, clip=True, opacity=0.9).encode(color=color),
+        means.mark_line(strokeWidth=1.8, clip=True, opacity=0.9).encode(color=color, detail="piece:N"),
         means.mark_rule(strokeWidth=1.6, clip=True, opacity=0.7).encode(
             y=alt.Y("low:Q").scale(y.scale()), y2="high:Q", color=color
         ),
@@ -142,9 +144,7 @@ def trade_off(
             color=color, shape=shape, tooltip=[*about, sparsity, score, interval, seeds]
         ),
         data=alt.NamedData("front"),
-    ).transform_calculate(
-        **placed, low=y.formula("(datum.score - datum.half)"), high=y.formula("(datum.score + datum.half)")
-    )
+    ).transform_calculate(**placed, low=y.formula("datum.from"), high=y.formula("datum.to"))
     layers = [
         *_dense([p for p in measured if p.dense], y, y_channel, [score, interval, seeds]),
         *([_runs(every, metric), front] if single else []),
@@ -169,8 +169,9 @@ def trade_off(
         )
     hollow = " Hollow: published points" + (", by tokenized BLEU." if metric == BLEU else ".")
     subtitle = [
-        "Lines: each technique's frontier, means over seeds with 95 % intervals; faint dots: every run; ringed: no"
-        f" other point is sparser and as {metric.good[0]}.",
+        "Lines: each technique's frontier, means over seeds with 95 % intervals, not drawn where less than a tenth is"
+        f" left from one point to the next; faint dots: every run; ringed: no other point is sparser and as"
+        f" {metric.good[0]}.",
         f"{_left(metric)}{hollow if published else ''}",
     ]
     title = alt.TitleParams(f"{measured[0].task}: {metric.title} against sparsity", subtitle=subtitle)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from openwork.study.evaluation.metric import Metric
 from openwork.study.published.overlay import BANDS, Band, bands
 from openwork.study.report.charts import hiding
-from openwork.study.report.style import left_axis, percent, require_study_extra, score_axis
+from openwork.study.report.looks import encoded
+from openwork.study.report.style import left_axis, percent, require_study_extra, score_axis, whole_ticks
 from openwork.study.results.budget import budgets, expected_best, reaching
 
 if TYPE_CHECKING:
@@ -50,15 +51,15 @@ def budget_curves(
         for n, expected in curve
     ]
     legend = alt.Legend(orient="top", title=None, values=[name for name in names if name in curves])
-    color = alt.Color("technique:N").scale(domain=list(names)).legend(legend)
-    shape = alt.Shape("technique:N").scale(domain=list(names)).legend(legend)
+    channels = encoded(names, legend)
+    color, shape = channels["color"], channels["shape"]
     most = max(n for curve in curves.values() for n, _ in curve)
     base = (
         alt.Chart(alt.InlineData(values=values))
         .transform_filter("indexof(hiddenTechniques, datum.technique) < 0")
         .encode(
             alt.X("n:Q").scale(type="log", domain=[0.9, 1.15 * most], nice=False).axis(
-                grid=False, title="settings tried", tickCount=5, format="~s"
+                grid=False, title="settings tried", values=whole_ticks(most), format="~s"
             ),
             alt.Y("y:Q").scale(y.scale()).axis(y.marks(metric.axis(f"expected best {metric.name}"), grid=True)),
             color=color,

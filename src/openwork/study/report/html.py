@@ -10,6 +10,7 @@ from string import Template
 from typing import Any
 
 from openwork.study.files import write_atomically, write_text
+from openwork.study.report.looks import DARK
 from openwork.study.report.style import theme
 
 Values = Sequence[Mapping[str, Any]]
@@ -58,7 +59,7 @@ class Page:
             name: Its id on the page.
             data: The name of its data.
             columns: (field, heading, how to write it: ``text``, ``percent`` or, without its sign, ``hundred``,
-                ``hours``, ``MB`` or ``number``).
+                ``time``, ``MB`` or ``number``).
             **where: The fields and values of the lines it shows.
         """
         self.tables[name] = {"data": data, "columns": columns, "where": where}
@@ -88,6 +89,7 @@ class Page:
             data=_json(self.data),
             tables=_json(self.tables),
             filters=_json(filters),
+            dark=_json(DARK),
             themes=_json({"light": theme(dark=False), "dark": theme(dark=True)}),
         )
         write_text(path, text)

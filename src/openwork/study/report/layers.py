@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from openwork.study.report.looks import encoded
 from openwork.study.report.style import ChartData, count, left_axis, percent, require_study_extra
 from openwork.study.results.result import LayerZeros, Result
 from openwork.study.results.statistics import Point
@@ -70,9 +71,8 @@ def kind_panel(points: Mapping[str, Point], results: Sequence[Result], *, names:
     base = alt.Chart(alt.InlineData(values=[value | {"x": x.left(value["sparsity"])} for value in found])).encode(
         alt.X("x:Q").scale(x.scale()).axis(x.marks("sparsity, %", grid=True)),
         alt.Y("kind:N").sort(None).axis(title=None, labelLimit=160),
-        color=alt.Color("technique:N").scale(domain=list(names)).legend(legend),
-        shape=alt.Shape("technique:N").scale(domain=list(names)).legend(legend),
         tooltip=["technique:N", "kind:N", "layers:Q", alt.Tooltip("sparsity:Q", format=".2%")],
+        **encoded(names, legend),
     )
     title = alt.TitleParams("Sparsity by kind of layer", subtitle="All layers of a kind together.")
     marks = base.mark_point(filled=True, size=90, opacity=1)
@@ -118,8 +118,8 @@ def layer_panels(points: Mapping[str, Point], results: Sequence[Result], *, name
             alt.X("x:Q").scale(x.scale()).axis(x.marks("sparsity, %", grid=True)),
             alt.Y("layer:N").sort(None).axis(title=None, labelLimit=130),
         )
-        color = alt.Color("technique:N").scale(domain=list(names)).legend(None)
-        shape = alt.Shape("technique:N").scale(domain=list(names)).legend(None)
+        channels = encoded(names, None)
+        color, shape = channels["color"], channels["shape"]
         tooltip = [
             alt.Tooltip("name:N", title="layer"),
             alt.Tooltip("shape:N"),

@@ -31,7 +31,10 @@ function show(id) {
   const place = document.getElementById(id);
   place.style.minHeight = `${place.offsetHeight}px`; // the page does not jump while a chart is redrawn
   if (drawn[id]) drawn[id].then((previous) => previous.finalize());
-  const fits = (key, value) => (key === "legend" && value?.values ? legend(place.clientWidth, value) : value);
+  const recoloured = (value) => (mode === "dark" && darkColours[value]) || value;
+  const fits = (key, value) =>
+    key === "legend" && value?.values ? legend(place.clientWidth, value)
+      : key === "range" && Array.isArray(value) ? value.map(recoloured) : value;
   const spec = JSON.parse(JSON.stringify(charts[id], fits));
   spec.params = (spec.params || []).map((p) => ({ ...p, value: hidden[p.name] ?? p.value }));
   const task = spec.usermeta?.task;
@@ -71,7 +74,12 @@ const write = {
   number: (v) => (Number.isInteger(v) ? v.toLocaleString("en") : v.toPrecision(4)),
   percent: (v) => (100 * v).toFixed(2) + " %",
   hundred: (v) => (100 * v).toFixed(2),
-  hours: (v) => (v / 3600 < 0.1 ? (v / 3600).toPrecision(2) : (v / 3600).toFixed(2)),
+  // As `duration` of style.py.
+  time: (v) => {
+    if (v < 59.5) return `${v.toFixed(v >= 9.95 ? 0 : 1)} s`;
+    const minutes = Math.round(v / 60), hours = Math.floor(minutes / 60);
+    return hours ? `${hours.toLocaleString("en")} h ${minutes % 60} min` : `${minutes} min`;
+  },
   MB: (v) => (v / 1e6).toFixed(0),
 };
 const visible = (r) => !hidden.hiddenTechniques.includes(r.technique) && !hidden.hiddenSeeds.includes(r.seed);

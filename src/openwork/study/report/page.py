@@ -10,7 +10,7 @@ from openwork.study.report.charts import front_values, run_values, trade_off
 from openwork.study.report.curves import band_lines, budget_curves, scratch_chart
 from openwork.study.report.html import Page, columns, draw
 from openwork.study.report.layers import kind_panel, layer_panels
-from openwork.study.report.style import count, interval_text, percent, require_study_extra
+from openwork.study.report.style import count, duration, interval_text, percent, require_study_extra
 from openwork.study.report.tables import (
     DIVERGED_COLUMNS,
     compared_table,
@@ -40,20 +40,21 @@ _NEAR = 0.02  # points this close in sparsity are compared in words
 _LEVELS = (0.5, 0.8, 0.9, 0.95, 0.98)  # of the budget curves
 
 
-def write_report(directory: Path, out: Path, *, command: str | None = None) -> Path:
+def write_report(directory: Path, out: Path, *, command: str | None = None, problems: list[str] | None = None) -> Path:
     """The path of ``out/index.html``, written beside its pictures (PNG, SVG) and tables (CSV).
 
     Args:
         directory: A folder of run directories.
         out: Where to write; made where it does not exist.
         command: The command that produced the runs, for the page to name.
+        problems: As for `openwork.study.results.store.read_results`.
 
     Raises:
         ValueError: If no run has finished.
         OSError: If ``out`` cannot be written.
     """
     require_study_extra()
-    results = read_results(directory)
+    results = read_results(directory, problems=problems)
     points = summarize(results)
     if not any(point.n for point in points):
         raise ValueError(f"no finished run in {directory}; train some with `openwork run` or give another folder")
@@ -172,18 +173,25 @@ many settings were aimed at a sparsity: compare only sweeps of the same design.<
 
 
 def _takeaway(points: Sequence[Point]) -> str:
-    """One sentence about a task: the best technique near one sparsity, and how certain that is."""
+    """One sentence about a task: the best technique near one sparsity, and how certain that is.
+
+    The sparsity is 90 %, or the one nearest to it that was reached. Where the intervals of the two best overlap there,
+    or only one technique is there, it is the sparsest of `_LEVELS` where those of the two best do not, if there is one.
+    """
     near = nearest(points, _REFERENCE)
     if not near:
         return "No sparse run has finished."
     target = min((p.sparsity for p in near.values()), key=lambda sparsity: abs(sparsity - _REFERENCE))
     if abs(target - _REFERENCE) <= _NEAR:
         target = _REFERENCE
-    # A technique whose nearest point lies elsewhere would win or lose by its sparsity.
-    rivals = sorted(
-        (p for p in nearest(points, target).values() if round(abs(p.sparsity - target), 9) <= _NEAR),
-        key=lambda p: -p.score,
-    )
+    rivals = _rivals(points, target)
+    # Where the two best there cannot be told apart, the sparsest level at which they can says more.
+    if len(rivals) < 2 or _overlap(*rivals[:2]) is not False:
+        for level in reversed(_LEVELS):
+            found = _rivals(points, level)
+            if len(found) > 1 and _overlap(*found[:2]) is False:
+                target, rivals = level, found
+                break
     best, *others = rivals
     seeds = f"{count(best.n, 'seed')}, 95 % interval {interval_text(best)}"
     text = best.metric.text
@@ -197,11 +205,21 @@ def _takeaway(points: Sequence[Point]) -> str:
     if dense := [p.score for p in points if p.dense and p.n]:
         said += f", against {text(max(dense))} for the dense model"
     if others:
-        said += f"; next is {others[0].name} with {text(others[0].score)} at {percent(others[0].sparsity)}"
+        next_one = f"{text(others[0].score)} at {percent(others[0].sparsity)}"
+        said += f"; next is {others[0].name} with {next_one}"
         said += {None: "", True: ", and the two intervals overlap", False: ", and the two intervals do not overlap"}[
             _overlap(best, others[0])
         ]
     return said + "."
+
+
+def _rivals(points: Sequence[Point], target: float) -> list[Point]:
+    """Each technique's point near a sparsity, the best first.
+
+    A technique whose nearest point lies elsewhere would win or lose by its sparsity.
+    """
+    near = [p for p in nearest(points, target).values() if round(abs(p.sparsity - target), 9) <= _NEAR]
+    return sorted(near, key=lambda p: -p.score)
 
 
 def _overlap(a: Point, b: Point) -> bool | None:
@@ -237,7 +255,6 @@ def _method(results: Sequence[Result], named: str, judged: Collection[Metric], c
     seeds = ", ".join(map(str, sorted({result.seed for result in finished})))
     steps = ", ".join(f"{step:,}" for step in sorted({result.step for result in finished}))
     seconds = sum(result.cost.seconds or 0 for result in results)
-    duration = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
     zeros = {
         "simulated": "zeros are simulated, that is stored and multiplied like any other number (dense arithmetic)",
         "executed": "zeros are executed, that is left out of the arithmetic",
@@ -246,7 +263,7 @@ def _method(results: Sequence[Result], named: str, judged: Collection[Metric], c
     runs = count(sum(result.trained for result in finished), "finished run")
     others = sum(not result.trained for result in finished)
     sentences = [
-        f"{runs} of {steps} steps with seeds {seeds}; {duration} of training.",
+        f"{runs} of {steps} steps with seeds {seeds}; {duration(seconds)} of training.",
         *([f"{others} more points are those runs at other thresholds, which cost no training."] if others else []),
         f"{named[0].upper()}{named[1:]} and sparsity are those of the finalized model: plain modules with real "
         "zeros, on the test set.",

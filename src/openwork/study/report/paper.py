@@ -14,6 +14,7 @@ from openwork.study.published.rows import Published, checkpoints, read
 from openwork.study.report.charts import hiding
 from openwork.study.report.curves import scratch_chart
 from openwork.study.report.html import Page, draw
+from openwork.study.report.looks import encoded
 from openwork.study.report.style import ChartData, left_axis, require_study_extra
 from openwork.study.results.budget import budgets
 from openwork.study.results.frontier import frontier
@@ -118,8 +119,8 @@ def figure(results: Sequence[Published], model: str, number: str, techniques: Se
     y = alt.Y("score:Q").scale(domain=[max(0, lowest - 1), dense + 1], nice=False).axis(title=score, tickCount=6)
     domain = list(LABELS.values())
     legend = alt.Legend(orient="top", title=None, values=[LABELS[name] for name in LABELS if fronts.get(name)])
-    color = alt.Color("technique:N").scale(domain=domain).legend(legend)
-    shape = alt.Shape("technique:N").scale(domain=domain).legend(legend)
+    channels = encoded(domain, legend)
+    color, shape = channels["color"], channels["shape"]
     base = (
         alt.Chart(alt.InlineData(values=values))
         .transform_filter("indexof(hiddenTechniques, datum.technique) < 0")
@@ -165,8 +166,8 @@ def budget_panel(results: Sequence[Published], model: str, level: float) -> Char
             values.append({"technique": LABELS[name], "n": n, "low": low, "high": high})
     domain = list(LABELS.values())
     legend = alt.Legend(orient="top", title=None, columns=2, values=list(dict.fromkeys(v["technique"] for v in values)))
-    color = alt.Color("technique:N").scale(domain=domain).legend(legend)
-    shape = alt.Shape("technique:N").scale(domain=domain).legend(legend)
+    channels = encoded(domain, legend)
+    color, shape = channels["color"], channels["shape"]
     base = (
         alt.Chart(alt.InlineData(values=values))
         .transform_filter("indexof(hiddenTechniques, datum.technique) < 0")

@@ -40,7 +40,9 @@ class Curves:
     evaluations: list[Evaluation]
 
 
-def write_pictures(folders: Sequence[Path], out: Path, *, field: str | None = None) -> tuple[list[str], list[str]]:
+def write_pictures(
+    folders: Sequence[Path], out: Path, *, field: str | None = None, problems: list[str] | None = None
+) -> tuple[list[str], list[str]]:
     """The names of the pictures written to ``out``, and a sentence for each that could not be.
 
     ``weights.png`` and ``weights.gif`` (with the run's id in the name where there are several runs) show the snapshots;
@@ -52,6 +54,8 @@ def write_pictures(folders: Sequence[Path], out: Path, *, field: str | None = No
         out: Where to write; made where it does not exist.
         field: A field of the runs' descriptions, for example ``task.width``: then the only picture is ``against``,
             which `against` draws.
+        problems: Gets a sentence for each run that cannot be read, and the others are drawn. Without it the first such
+            run raises.
 
     Raises:
         ValueError: If a folder is no run's or no run has the field.
@@ -61,6 +65,7 @@ def write_pictures(folders: Sequence[Path], out: Path, *, field: str | None = No
     for folder in folders:
         if not (folder / "run.json").is_file():
             raise ValueError(f"{folder} is no run's directory; give one that `openwork run` made, such as runs/<id>")
+    folders = _readable(folders, problems)
     out.mkdir(parents=True, exist_ok=True)
     written: list[str] = []
     missing: list[str] = []
@@ -78,6 +83,30 @@ def write_pictures(folders: Sequence[Path], out: Path, *, field: str | None = No
     runs = [Curves(f.name, label, read_metrics(f)) for f, label in zip(folders, labels, strict=True)]
     missing += _charts(runs, out, written)
     return written, missing
+
+
+def _readable(folders: Sequence[Path], problems: list[str] | None) -> list[Path]:
+    """The folders whose files can be read.
+
+    Raises:
+        ValueError: If one cannot, and there are no ``problems``; or if none can.
+    """
+    found = []
+    for folder in folders:
+        try:
+            if (folder / "result.json").exists():
+                _described(folder)
+            read_metrics(folder)
+            read_snapshots(folder)
+        except ValueError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+        else:
+            found.append(folder)
+    if not found:
+        raise ValueError(f"none of these runs can be read: {'; '.join(problems or [])}")
+    return found
 
 
 def _described(folder: Path) -> Result:
@@ -139,7 +168,7 @@ def _lines(values: ChartData, y: alt.Y, title: str, subtitle: str = "", *, colum
     legend = alt.Legend(orient="top", title=None, columns=columns, labelLimit=600)
     color = alt.Color("line:N").scale(domain=names).legend(legend)
     shape = alt.Shape("line:N").scale(domain=names).legend(legend)
-    x = alt.X("step:Q").axis(grid=False, title="step", tickCount=6)
+    x = alt.X("step:Q").axis(grid=False, title="step", tickCount=6, tickMinStep=1, format=",d")
     base = alt.Chart(alt.InlineData(values=values)).encode(x, y)
     return alt.layer(
         base.mark_line(strokeWidth=1.8).encode(color=color),

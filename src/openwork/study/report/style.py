@@ -235,6 +235,19 @@ def left_axis(fractions: Iterable[float], *, margin: float = 1.1) -> Axis:
     return Axis(low, high, floor, ticks)
 
 
+def whole_ticks(most: int) -> list[int]:
+    """1, 2, 5, 10, 20, ... up to ``most``, for a logarithmic axis of things that are counted."""
+    return [m * 10**power for power in range(len(str(most))) for m in (1, 2, 5) if m * 10**power <= most]
+
+
+def duration(seconds: float) -> str:
+    """A time as it is read: ``45 s``, ``12 min``, ``3 h 12 min``."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min"
+
+
 def nice_ticks(low: float, high: float) -> tuple[float, ...]:
     """What is left at round percentages within [low, high], sorted from much to little.
 

@@ -6,7 +6,7 @@ from math import isnan
 from statistics import fmean
 
 from openwork.study.evaluation.metric import ACCURACY, Metric
-from openwork.study.report.style import ChartData, interval_text, percent
+from openwork.study.report.style import ChartData, duration, interval_text, percent
 from openwork.study.results.frontier import Pairs, by_seed, difference, score_at
 from openwork.study.results.result import Result
 from openwork.study.results.score import metric_of
@@ -15,12 +15,12 @@ from openwork.study.results.statistics import Point
 Columns = list[tuple[str, str, str]]
 """Field, heading and how to write it, as `Page.table` takes them."""
 
-_COST: Columns = [("seconds", "hours", "hours"), ("memory", "peak MB", "MB"), ("execution", "zeros", "text")]
+_COST: Columns = [("seconds", "time", "time"), ("memory", "peak MB", "MB"), ("execution", "zeros", "text")]
 DIVERGED_COLUMNS: Columns = [
     ("technique", "technique", "text"),
     ("seed", "seed", "number"),
     ("step", "steps", "number"),
-    ("seconds", "hours", "hours"),
+    ("seconds", "time", "time"),
     ("settings", "settings", "text"),
 ]
 
@@ -188,7 +188,7 @@ def static_table(points: Iterable[Point], metric: Metric) -> str:
         "lowest–highest",
         "loss",
         "seeds",
-        "hours",
+        "time",
         "peak MB",
         "zeros",
     )
@@ -202,7 +202,7 @@ def static_table(points: Iterable[Point], metric: Metric) -> str:
             metric.range(point.lowest, point.highest, digits=2),
             "–" if isnan(point.loss) else f"{point.loss:.3f}",
             f"{point.n} ({point.diverged} diverged)" if point.diverged else str(point.n),
-            f"{point.seconds / 3600:.2g}",
+            duration(point.seconds),
             "–" if isnan(point.peak_memory) else f"{point.peak_memory / 1e6:.0f}",
             point.execution,
         )

@@ -45,11 +45,28 @@ def frontier(pairs: Iterable[Pair]) -> Pairs:
     return front[::-1]
 
 
+GAP = 10.0
+"""Two neighbours of which the sparser has less than a tenth of the other's weights left are no piece of one curve."""
+
+
+def connected(left: Pair, right: Pair) -> bool:
+    """Whether what lies between two neighbours of a frontier can be read from them.
+
+    A technique that jumps from few zeros to nearly all, as L0 may, was not seen in between.
+    """
+    return (1 - left[0]) <= GAP * (1 - right[0]) * (1 + 1e-9)
+
+
 def score_at(pairs: Iterable[tuple[float, float]], sparsity: float) -> float | None:
-    """The score of the frontier of `pairs` at `sparsity` (0-1), between its neighbours; None outside them."""
+    """The score of the frontier of `pairs` at `sparsity` (0-1), between its neighbours.
+
+    None outside them, and between neighbours that are not `connected`.
+    """
     front = frontier(pairs)
     for (left, high), (right, low) in pairwise(front):
-        if left <= sparsity <= right:
+        if sparsity in (left, right):
+            return high if sparsity == left else low
+        if left <= sparsity <= right and connected((left, high), (right, low)):
             return high + (low - high) * (sparsity - left) / (right - left)
     return front[0][1] if len(front) == 1 and front[0][0] == sparsity else None
 

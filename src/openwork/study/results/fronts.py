@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import accumulate, combinations, pairwise
 from statistics import fmean
 
-from openwork.study.results.frontier import Pair, beats, frontier, place
+from openwork.study.evaluation.metric import Metric
+from openwork.study.results.frontier import Pair, beats, connected, frontier, place
 from openwork.study.results.result import Result
-from openwork.study.results.statistics import student_interval
+from openwork.study.results.statistics import bounded_interval
 
 FEW = 6
 """Up to this many seeds can be chosen freely, 2^6 - 1 ways; of more, all or one."""
@@ -25,6 +26,7 @@ class FrontPoint:
         score: The mean over seeds.
         interval: As `Point.interval`.
         beaten_by: The techniques with a point that beats it.
+        piece: The number of the curve that it is on: a line is drawn within each (`frontier.connected`).
     """
 
     technique: str
@@ -34,6 +36,7 @@ class FrontPoint:
     score: float
     interval: tuple[float, float] | None
     beaten_by: tuple[str, ...]
+    piece: int = 0
 
 
 def choices(seeds: Iterable[int]) -> list[tuple[int, ...]]:
@@ -47,7 +50,9 @@ def choices(seeds: Iterable[int]) -> list[tuple[int, ...]]:
 def fronts(results: Iterable[Result]) -> dict[tuple[int, ...], list[FrontPoint]]:
     """The frontiers of the sparse techniques on one task, for each of the `choices` among the seeds that finished."""
     groups: dict[str, list[Result]] = {}
+    metric: Metric | None = None
     for result in results:
+        metric = result.metric
         if result.finished and not result.dense:
             groups.setdefault(result.group, []).append(result)
     measured = {
@@ -55,10 +60,18 @@ def fronts(results: Iterable[Result]) -> dict[tuple[int, ...], list[FrontPoint]]
         for key, group in groups.items()
     }
     seeds = {seed for group in measured.values() for seed in group}
-    return {chosen: _fronts(measured, chosen) for chosen in choices(seeds)}
+    return {chosen: _fronts(measured, chosen, metric) for chosen in choices(seeds)}
 
 
-def _fronts(measured: dict[tuple[str, str, str], dict[int, Pair]], chosen: Sequence[int]) -> list[FrontPoint]:
+def _pieces(line: Sequence[Pair]) -> dict[Pair, int]:
+    """The number of the curve that each point of a frontier is on."""
+    breaks = [not connected(left, right) for left, right in pairwise(line)]
+    return dict(zip(line, accumulate(breaks, initial=0), strict=True)) if line else {}
+
+
+def _fronts(
+    measured: dict[tuple[str, str, str], dict[int, Pair]], chosen: Sequence[int], metric: Metric | None
+) -> list[FrontPoint]:
     points: dict[str, list[tuple[Pair, Pair, str, list[float]]]] = {}
     for (name, settings, _), by_seed in measured.items():
         if pairs := [by_seed[seed] for seed in chosen if seed in by_seed]:
@@ -73,11 +86,12 @@ def _fronts(measured: dict[tuple[str, str, str], dict[int, Pair]], chosen: Seque
             n=len(scores),
             sparsity=mean[0],
             score=mean[1],
-            interval=student_interval(scores),
+            interval=bounded_interval(scores, metric),
             beaten_by=tuple(other for other, line in lines.items() if any(beats(pair, compared) for pair in line)),
+            piece=line[compared],
         )
         for name, found in sorted(points.items())
-        for line in [set(lines[name])]
+        for line in [_pieces(lines[name])]
         for compared, mean, settings, scores in sorted(found)
         if compared in line
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -185,7 +186,7 @@ def parsed(content: object, *, layers: bool = True) -> Result:
         raise ValueError(f"{wrong[0]} is not an object")
     try:
         metric = _metric(json.dumps(parts["metric"]))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"metric cannot be read ({error})") from error
     try:
         found = tuple(map(_layer, content["layers"])) if layers else ()
@@ -194,8 +195,11 @@ def parsed(content: object, *, layers: bool = True) -> Result:
     sparsity = parts["sparsity"]
     if content["status"] == "finished":
         check_measured(metric, content["after"], sparsity)
-        if not _is_number(parts["cost"].get("seconds")):
+        if parts["cost"].get("seconds") is None:
             raise ValueError("cost.seconds is not a number")
+    for key, value in _known(Cost, parts["cost"]).items():
+        if value is not None and not _is_number(value):
+            raise ValueError(f"cost.{key} is not a number")
     return Result(
         **{key: content[key] for key in (*_TEXT, "seed", "step", "threshold", "before", "after")},
         run=parts["run"],
@@ -246,6 +250,11 @@ def _without_seeds(run: Mapping[str, Any]) -> dict[str, Any]:
 def canonical(plain: Any) -> str:
     """The one JSON text of equal descriptions; a run's id is the hash of its text."""
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+def identity(plain: Any) -> str:
+    """The id of the run with that description: 16 hexadecimal digits."""
+    return hashlib.sha256(canonical(plain).encode()).hexdigest()[:16]
 
 
 @cache

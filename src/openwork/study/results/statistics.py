@@ -44,7 +44,7 @@ class Point:
     score: float
     """Mean test score of the finished plain models."""
     interval: tuple[float, float] | None
-    """95 % Student-t interval of the mean score; None with fewer than two seeds."""
+    """95 % interval of the mean score (`bounded_interval`); None with fewer than two seeds."""
     lowest: float
     """Lowest score of a seed."""
     highest: float
@@ -101,6 +101,32 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:
     mean = fmean(values)
     half = student_factor(len(values)) * stdev(values) * math.sqrt(1 + 1 / len(values))
     return mean - half, mean + half
+
+
+def bounded_interval(scores: Sequence[float], metric: Metric | None) -> tuple[float, float] | None:
+    """The 95 % Student interval of the mean score, which holds no score that the metric cannot have.
+
+    Where `student_interval` would leave [0, 1], it is that of the log odds of the mean m, by the delta method:
+    logit(m) ± t · s / (√n · m (1 − m)). With m at 0 or 1 all scores are equal, and the interval is m.
+
+    Args:
+        scores: One for each seed.
+        metric: Theirs; one without bounds has Student's interval.
+    """
+    found = student_interval(scores)
+    if found is None or metric is None or metric.full is None or (found[0] >= 0 and found[1] <= 1):
+        return found
+    mean = fmean(scores)
+    if not 0 < mean < 1:
+        return mean, mean
+    half = (found[1] - found[0]) / 2 / (mean * (1 - mean))
+    odds = math.log(mean / (1 - mean))
+    return _from_log_odds(odds - half), _from_log_odds(odds + half)
+
+
+def _from_log_odds(odds: float) -> float:
+    # Of the two forms the one whose exponential is at most 1.
+    return 1 / (1 + math.exp(-odds)) if odds >= 0 else math.exp(odds) / (1 + math.exp(odds))
 
 
 @cache
@@ -212,7 +238,7 @@ def _point(group: Sequence[Result]) -> Point:
         sparsity_all=_mean(result.sparsity_all for result in finished),
         metric=first.metric,
         score=_mean(scores),
-        interval=student_interval(scores),
+        interval=bounded_interval(scores, first.metric),
         lowest=min(scores, default=math.nan),
         highest=max(scores, default=math.nan),
         loss=_mean(result.measured("loss") for result in finished),

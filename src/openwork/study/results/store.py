@@ -8,11 +8,12 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from openwork.study.files import write_atomically, write_text
-from openwork.study.results.result import FORMAT, Result, canonical, parsed
+from openwork.study.results.result import FORMAT, Result, canonical, identity, parsed
 from openwork.study.results.thresholds import threshold_results
 
 _MEASURED = ("accuracy", "loss", "sparsity", "value")
@@ -45,7 +46,7 @@ _REAL = {"sparsity_selected", "sparsity_all", "seconds", "step_ms"}
 _COMPUTED = [c for c in COLUMNS if c in ("status", "step") or c.startswith(("sparsity_", "before_", "after_"))]
 
 
-def read_results(directory: Path, *, layers: bool = True) -> list[Result]:
+def read_results(directory: Path, *, layers: bool = True, problems: list[str] | None = None) -> list[Result]:
     """Every finished or diverged run under `directory`, sorted by name, settings and seed.
 
     A run is a folder `directory/<run id>/` that holds a `result.json` of this format; folders without one are
@@ -55,32 +56,30 @@ def read_results(directory: Path, *, layers: bool = True) -> list[Result]:
     Args:
         directory: A study's.
         layers: Whether the results list their layers.
+        problems: Gets a sentence for each run that cannot be read, and the others are returned. Without it the first
+            such run raises.
 
     Raises:
         FileNotFoundError: If there is no such directory.
-        ValueError: If a `result.json` or `thresholds.json` cannot be read or two of them are the same run; names the
-            file and the cure.
+        ValueError: If a `result.json` or `thresholds.json` cannot be read or is not that of the run that its folder is
+            named after, and there are no ``problems``; names the file and the cure.
     """
-    found = list(_results(directory, layers))
+    found = list(_results(directory, layers, problems))
     return sorted(found, key=lambda r: (r.name, r.settings, r.seed, r.task, r.id))
 
 
-def _results(directory: Path, layers: bool) -> Iterator[Result]:
-    origin: dict[str, Path] = {}
+def _results(directory: Path, layers: bool, problems: list[str] | None) -> Iterator[Result]:
     points, others = set(), []
     for folder in _folders(directory):
         path = folder / "result.json"
         if not path.exists():
             continue
-        result = read_result(path, layers=layers)
-        # A run copied under a second name would count as one more seed and narrow the interval.
-        if result.id in origin:
-            raise ValueError(f"{path} is the same run as {origin[result.id]}; delete one of the two folders")
-        origin[result.id] = path
-        points.add((result.group, result.seed))
-        yield result
-        if result.finished:
-            others += threshold_results(result, folder)
+        with _collecting(problems):
+            result = read_result(path, layers=layers)
+            points.add((result.group, result.seed))
+            yield result
+            if result.finished:
+                others += threshold_results(result, folder)
     for other in others:
         # Runs that differ in their threshold alone have the same weights: at one threshold they are one point.
         if (point := (other.group, other.seed)) not in points:
@@ -88,11 +87,26 @@ def _results(directory: Path, layers: bool) -> Iterator[Result]:
             yield other
 
 
-def collect(directories: Sequence[Path]) -> tuple[list[Result], list[str]]:
+@contextmanager
+def _collecting(problems: list[str] | None) -> Iterator[None]:
+    """Adds the sentence of a ValueError to the problems, where there is a list of them."""
+    try:
+        yield
+    except ValueError as error:
+        if problems is None:
+            raise
+        problems.append(str(error))
+
+
+def collect(directories: Sequence[Path], *, problems: list[str] | None = None) -> tuple[list[Result], list[str]]:
     """The results of several study directories, each run and threshold once, and a sentence for each that differs.
 
     The result is that of the first directory that has the run, without layers. Cost and environment may differ;
     status, step, metrics and sparsity may not.
+
+    Args:
+        directories: Those of the studies.
+        problems: As for `read_results`.
 
     Raises:
         FileNotFoundError, ValueError: As for `read_results`.
@@ -100,7 +114,7 @@ def collect(directories: Sequence[Path]) -> tuple[list[Result], list[str]]:
     found: dict[str, tuple[Result, Path]] = {}
     differences = []
     for directory in directories:
-        for result in _results(directory, layers=False):
+        for result in _results(directory, False, problems):
             first, place = found.setdefault(result.id, (result, directory))
             if first is result:
                 continue
@@ -129,15 +143,23 @@ def unfinished(directory: Path) -> list[str]:
     return [f.name for f in _folders(directory) if not (f / "result.json").exists()]
 
 
-def failures(directory: Path) -> dict[str, dict[str, Any]]:
+def failures(directory: Path, *, problems: list[str] | None = None) -> dict[str, dict[str, Any]]:
     """By id, the `failed.json` of each run under `directory` that has failed and has not been trained since.
+
+    Args:
+        directory: A study's.
+        problems: As for `read_results`.
 
     Raises:
         FileNotFoundError: If there is no such directory.
         ValueError: As for `read_failure`.
     """
-    found = {name: read_failure(directory / name) for name in unfinished(directory)}
-    return {name: failure for name, failure in found.items() if failure is not None}
+    found = {}
+    for name in unfinished(directory):
+        with _collecting(problems):
+            if (failure := read_failure(directory / name)) is not None:
+                found[name] = failure
+    return found
 
 
 def read_failure(folder: Path) -> dict[str, Any] | None:
@@ -207,7 +229,8 @@ def read_result(path: Path, *, layers: bool = True) -> Result:
         layers: Whether the result lists its layers.
 
     Raises:
-        ValueError: If it is damaged or foreign; names the file and the cure.
+        ValueError: If it is damaged or foreign, or is not that of the run that its folder is named after; names the
+            file and the cure.
     """
     cure = "delete that folder and run the study again: only this run is repeated"
     content = read_content(path)
@@ -217,9 +240,25 @@ def read_result(path: Path, *, layers: bool = True) -> Result:
             "or train the run again in another folder"
         )
     try:
-        return parsed(content, layers=layers)
+        result = parsed(content, layers=layers)
     except ValueError as error:
         raise ValueError(f"{path} is not the result of a run: {error}; {cure}") from error
+    if problem := _misidentified(result, path.absolute().parent.name):
+        raise ValueError(f"{path} is not the result of that run: {problem}; {cure}")
+    return result
+
+
+def _misidentified(result: Result, folder: str) -> str:
+    """Why a result cannot be that of the run that the folder is named after; empty where it can."""
+    if (hashed := identity(result.run)) != result.id:
+        return f"its run hashes to {hashed} and its id is {result.id}, so that one of them was edited"
+    if result.id != folder:
+        return f"its id is {result.id} and its folder {folder}, so that it was moved or copied"
+    if result.seed != (seed := result.run.get("seed", 0)):
+        return f"its seed is {result.seed} and its run's {seed}, so that one of them was edited"
+    if result.finished and result.step != result.budget:
+        return f"it finished at step {result.step} and its run has {result.budget} steps, so that one was edited"
+    return ""
 
 
 def read_content(path: Path) -> Any:
@@ -230,7 +269,7 @@ def read_content(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: broken JSON and broken UTF-8 alike
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: broken JSON and broken UTF-8 alike
         raise ValueError(
             f"{path} cannot be read ({error}); delete that folder and run the study again: only this run is repeated"
         ) from error

@@ -16,6 +16,8 @@ from openwork.study.runs.names import name_of, named
 TRUSTED = ("torch",)
 """The packages that a description may always name, beside openwork."""
 
+_WORDS = {"true": True, "false": False, "none": None}
+_SIMPLE = {"bool", "int", "float", "str", "tuple"}
 _RESERVED = ("type", "import")
 _NUMBERS = {"bool", "int", "float"}
 _EXACT = 2**53  # up to here each int is a float
@@ -143,16 +145,17 @@ def describe(value: Any) -> str:
     return value.__name__ if isinstance(value, FunctionType | type) else repr(value)
 
 
-def inside(value: Any, prefix: str = "") -> str:
+def inside(value: Any, prefix: str = "", without: Collection[str] = ()) -> str:
     """The fields of a dataclass that differ from their defaults, as ``field=value, ...``; "" for anything else.
 
     Args:
         value: The dataclass.
         prefix: Put before each field's name.
+        without: Fields to leave out.
     """
     if not dataclasses.is_dataclass(value):
         return ""
-    changed = [(field.name, getattr(value, field.name)) for field in _changed(value)]
+    changed = [(field.name, getattr(value, field.name)) for field in _changed(value) if field.name not in without]
     return ", ".join(f"{prefix}{name}={describe(item)}" for name, item in changed)
 
 
@@ -161,7 +164,8 @@ def override(value: Any, settings: Iterable[str]) -> Any:
 
     Args:
         value: The dataclass.
-        settings: ``field=value`` or ``field.field=value``; the value is a Python literal, or else text.
+        settings: ``field=value`` or ``field.field=value``; the value is a Python literal, true, false or none in any
+            case, or else text.
 
     Raises:
         ValueError: If a setting has no "=", names a field that does not exist, or has another type than the field.
@@ -187,27 +191,34 @@ class _Setting:
 
 def _replaced(value: Any, changes: dict[str, Any]) -> Any:
     """All changes of one dataclass at once: begin and end may only make sense together."""
-    fields = [f.name for f in _settable(value)] if dataclasses.is_dataclass(value) else []
+    fields = {f.name: f for f in _settable(value)} if dataclasses.is_dataclass(value) else {}
     new = {}
     for name, change in changes.items():
         if name not in fields:
             has = f"it has {', '.join(fields)}" if fields else "it has no fields"
             raise ValueError(f"{type(value).__name__} has no field {name!r}; {has}")
         old = getattr(value, name)
-        new[name] = _literal(old, change) if isinstance(change, _Setting) else _replaced(old, change)
+        new[name] = _literal(old, change, fields[name]) if isinstance(change, _Setting) else _replaced(old, change)
     return dataclasses.replace(value, **new)
 
 
-def _literal(old: Any, setting: _Setting) -> Any:
-    try:
-        new = ast.literal_eval(setting.text)
-    except (ValueError, SyntaxError):
-        new = setting.text
-    if isinstance(old, float) and type(new) is int:
+def _literal(old: Any, setting: _Setting, field: dataclasses.Field[Any]) -> Any:
+    """The value of a setting, of the type of the old one or of another that the field's annotation names."""
+    new = _WORDS.get(setting.text.strip().lower(), setting)
+    if new is setting:
+        try:
+            new = ast.literal_eval(setting.text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            new = setting.text
+    named = set(re.findall(r"\w+", formatannotation(field.type)))
+    wanted = (named & _SIMPLE) if old is None else {type(old).__name__}
+    if type(new).__name__ in wanted or (new is None and "None" in named) or not wanted:
+        return new
+    if type(new) is int and "float" in wanted:
         return float(new)
-    if old is not None and type(new) is not type(old):
-        raise ValueError(f"{setting.whole!r} needs a value of type {type(old).__name__}")
-    return new
+    if "str" in wanted:
+        return setting.text
+    raise ValueError(f"{setting.whole!r} needs a value of type {' or '.join(sorted(wanted))}")
 
 
 def find(path: str) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from openwork.study.files import write_text
+from openwork.study.results.store import read_result
 from openwork.study.runs.config import to_plain
 from openwork.study.runs.run import Run
 
@@ -44,6 +45,8 @@ def refuse_changed(run: Run, folder: Path) -> None:
     """
     if not is_begun(folder):
         return
+    if _is_unreadable(folder / "result.json"):
+        return
     path = folder / "run.json"
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
@@ -59,6 +62,14 @@ def refuse_changed(run: Run, folder: Path) -> None:
             f"{folder} was trained when the default of {field} was {before}, and now it is {now}; restore that "
             "default, rename the field, or give another folder"
         )
+
+
+def _is_unreadable(result: Path) -> bool:
+    """Whether there is a result, but a damaged one or that of another run; what reads it says so."""
+    try:
+        return result.exists() and not read_result(result, layers=False)
+    except ValueError:
+        return True
 
 
 def is_begun(folder: Path) -> bool:

@@ -39,7 +39,7 @@ from openwork.study.runs.environment import environment
 from openwork.study.runs.expected_flops import expected_flops
 from openwork.study.runs.live import Live, compiled, prepare
 from openwork.study.runs.run import Run, with_prerequisites
-from openwork.study.tasks.task import check_metric, final_metrics, metrics, try_evaluation
+from openwork.study.tasks.task import check_task, final_metrics, metrics, try_evaluation
 from openwork.study.training.loop import train
 
 
@@ -71,9 +71,9 @@ def execute(
         progress: Called with the number of completed steps after each step of this run, not of the one it starts from.
 
     Raises:
-        ValueError: If there are more snapshots than evaluations, the task's metric is not declared or not returned, the
-            run that this one starts from has diverged, or the directory is from before format 2 or from when a field
-            had another default.
+        ValueError: If there are no evaluations, or more snapshots; the task's metric is not declared or returned, or
+            its learning rate is no finite number of at least 0; the run that this one starts from has diverged; or the
+            directory is from before format 2, or from when a field had another default.
         ClaimedError: If another process is training the run.
         WriteError: If the disk is full.
     """
@@ -82,11 +82,13 @@ def execute(
     refuse_changed(run, folder)
     if (folder / "result.json").exists():
         return read_result(folder / "result.json")
+    if evaluations < 1:
+        raise ValueError(f"evaluations must be at least 1, got {evaluations}; the run's last step needs one")
     every = max(run.steps // evaluations, 1)
     kept = snapshot_steps(run.steps, every, snapshots)
     for each in with_prerequisites([run]):
         refuse_changed(each, directory / each.id)
-        check_metric(each.task)
+        check_task(each.task)
         if not is_begun(directory / each.id):  # what is there has been evaluated
             try_evaluation(each.task, torch.device(device))
     with writing(folder):

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from openwork.study.runs.config import inside
+
 if TYPE_CHECKING:
     from openwork.study.runs.run import Run
 
@@ -56,7 +58,9 @@ class Origin(ABC):
         return kept
 
     def __str__(self) -> str:
-        return f"{type(self).__name__}({self.run.name}({self.run.settings}, seed={self.run.seed}))"
+        run = f"{self.run.name}({self.run.settings}, seed={self.run.seed})"
+        others = inside(self, without=("run",))
+        return f"{type(self).__name__}({run}{', ' if others else ''}{others})"
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,3 @@ class Scratch(Origin):
         """1 or, if augmented, the root of the inverse density."""
         # Glorot & Bengio's and He et al.'s variances are inverse to the connections of a unit.
         return kept / kept.float().mean().sqrt() if self.augmented and kept.any() else kept
-
-    def __str__(self) -> str:
-        text = super().__str__()
-        return f"{text.removesuffix(')')}, augmented=True)" if self.augmented else text

@@ -1,14 +1,14 @@
 """A run: one task, one technique, one seed, and what identifies it."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from openwork.core.selection import Select, weight_matrices
 from openwork.core.technique import Technique
-from openwork.study.runs.config import canonical, describe, inside
+from openwork.study.results.result import identity
+from openwork.study.runs.config import describe, inside, to_plain
 from openwork.study.runs.origin import Origin
-from openwork.study.tasks.task import Task
+from openwork.study.tasks.task import Task, check_numbers
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Run:
         task: The benchmark.
         technique: What makes the model sparse; None trains densely.
         steps: Optimizer steps.
-        seed: Of weights, batches and noise.
+        seed: Of weights, batches and noise: from 0 to 2^63 - 1.
         select: Picks the weights that become sparse.
         origin: Where the first weights and kept zeros come from: `Pretrained`, `LotteryTicket` or `Scratch` of another
             run, which is trained in the same directory unless it is there, and once for all runs that need it. A run
@@ -27,7 +27,8 @@ class Run:
         variant: The experiment's word for this way of using the technique, such as "extended"; part of the run's name.
 
     Raises:
-        ValueError: If a field is of another kind, steps are below 1, or there is a technique beside kept zeros.
+        ValueError: If a field is of another kind, steps are below 1, the seed is out of its range, a number of the task
+            makes no sense (`openwork.study.tasks.task.check_numbers`), or there is a technique beside kept zeros.
     """
 
     task: Task
@@ -53,6 +54,9 @@ class Run:
             raise ValueError(f"a run's select must be a selection such as matching('fc*'), got {self.select!r}")
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"a run's seed must be in [0, 2^63), got {self.seed}; count seeds from 0")
+        check_numbers(self.task)
         if self.origin is None:
             return
         if not isinstance(self.origin, Origin) or not isinstance(self.origin.run, Run):
@@ -64,7 +68,7 @@ class Run:
     @property
     def id(self) -> str:
         """The name of the run's directory: 16 hexadecimal digits."""
-        return hashlib.sha256(canonical(self).encode()).hexdigest()[:16]
+        return identity(to_plain(self))
 
     @property
     def name(self) -> str:

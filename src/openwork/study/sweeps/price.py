@@ -55,7 +55,7 @@ def prices(
     """The price of the runs, and of those that they start from, for each task and technique.
 
     The time of a step is the median of the finished runs of that task and technique; without any, ``measure`` tells it.
-    Nothing is written.
+    Nothing is written. A run whose result cannot be read has failed.
 
     Args:
         runs: The runs of the sweep.
@@ -67,7 +67,7 @@ def prices(
     for run in with_prerequisites(runs):
         groups.setdefault((run.task.title, run.name), []).append(run)
     times: dict[tuple[str, str], list[float]] = {}
-    for result in read_results(directory, layers=False) if directory.is_dir() else []:
+    for result in read_results(directory, layers=False, problems=[]) if directory.is_dir() else []:
         if result.finished and result.trained and result.cost.step_ms is not None:
             times.setdefault((result.task, result.name), []).append(result.cost.step_ms)
     found = []

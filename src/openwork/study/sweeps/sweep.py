@@ -24,6 +24,7 @@ from openwork.study.runs.claim import ClaimedError
 from openwork.study.runs.described import refuse_changed, refuse_old
 from openwork.study.runs.execute import execute
 from openwork.study.runs.run import Run, with_prerequisites
+from openwork.study.tasks.task import check_task
 
 CRASHES = 3  # a run has failed when its process has died so often without a further checkpoint
 CLAIMED_SECONDS = 2.0  # before trying a run again that another process trains
@@ -160,13 +161,15 @@ def sweep(
         watch: Called at the beginning and at least every few seconds.
 
     Raises:
-        ValueError: If the directory has runs from before format 2, which had other ids, or results or checkpoints
-            of these runs from when a field had another default.
+        ValueError: If a task declares no metric or has a learning rate below 0 or infinite; and if the directory has
+            runs from before format 2, which had other ids, or results or checkpoints of these runs from when a field
+            had another default.
         OSError: If the disk is full, which is no run's fault: finished runs are kept, and a later call goes on.
     """
     refuse_old(directory.glob("*"))
     state = Sweep(directory, {run.id: run for run in with_prerequisites(runs)})
     for id, run in state.runs.items():
+        check_task(run.task)
         refuse_changed(run, directory / id)
     waiting: dict[str, list[str]] = defaultdict(list)
     ready: deque[str] = deque()
@@ -256,10 +259,16 @@ def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int
 
 
 def known_outcome(folder: Path) -> Outcome | None:
-    """How a run ended, as its directory says: finished, diverged or failed; None for a run that is not done."""
-    if (folder / "result.json").exists():
-        return _ended(read_result(folder / "result.json", layers=False))
-    failure = read_failure(folder)
+    """How a run ended, as its directory says: finished, diverged or failed; None for a run that is not done.
+
+    A run whose result cannot be read has failed: the reason says what to do.
+    """
+    try:
+        if (folder / "result.json").exists():
+            return _ended(read_result(folder / "result.json", layers=False))
+        failure = read_failure(folder)
+    except ValueError as error:  # one damaged run does not stop the others
+        return Outcome("failed", reason=str(error))
     return Outcome("failed", reason=failure["error"]) if failure else None
 
 
@@ -276,7 +285,10 @@ def _ended(result: Result) -> Outcome:
 
 def _failure(folder: Path, reason: str, details: str = "") -> Outcome:
     """The outcome of a failed attempt, after recording it."""
-    before = read_failure(folder)
+    try:
+        before = read_failure(folder)
+    except ValueError:  # it is written again
+        before = None
     failure = {
         "format": FORMAT,
         "error": reason,

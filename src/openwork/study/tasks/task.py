@@ -1,9 +1,10 @@
 """What a benchmark provides."""
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Self
 
 import torch
@@ -146,29 +147,69 @@ class Task(ABC):
         raise ValueError(f"{self.title} does not translate; give a run of a task that does")
 
 
-def check_metric(task: Task) -> None:
-    """Checks that the task declares its metric.
+_SIZES = re.compile(r"batch_size|part_size|rows|length|width|heads")
+_RATES = re.compile(r"(.*_)?(rate|decay|l2|dropout|smoothing|warm_?up)")
+_PROBABILITIES = re.compile(r"(.*_)?(dropout|smoothing)")
+
+
+def check_numbers(task: Task) -> None:
+    """Checks the fields whose names say what they may be: sizes such as ``batch_size``, and rates such as ``l2``.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If a number is not finite, a size is not positive, a rate is negative, or a probability is not below
+            1.
+    """
+    for field in fields(task) if is_dataclass(task) else ():
+        name, value = field.name, getattr(task, field.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if not math.isfinite(value):
+            wanted = "a finite number"
+        elif _SIZES.fullmatch(name) and value <= 0:
+            wanted = "more than 0"
+        elif _RATES.fullmatch(name) and value < 0:
+            wanted = "at least 0"
+        elif _PROBABILITIES.fullmatch(name) and value >= 1:
+            wanted = "below 1"
+        else:
+            continue
+        raise ValueError(f"{name} of {type(task).__name__} must be {wanted}, got {value}; change task.{name}")
+
+
+def check_task(task: Task) -> None:
+    """Checks what needs no data: that the task declares its metric, and that its learning rates make sense.
+
+    Raises:
+        ValueError: If it does not, or one of them is negative or not finite.
     """
     metric = task.metric
     if not isinstance(metric, Metric):
         raise ValueError(f"the metric of {type(task).__name__} must be a Metric such as ACCURACY, got {metric!r}")
+    for progress in (0.0, 0.25, 0.5, 0.75, 0.999):
+        rate = task.learning_rate(progress)
+        if not 0 <= rate < math.inf:  # nor NaN
+            raise ValueError(
+                f"the learning rate of {task.title} must be finite and at least 0, got {rate} when {progress:.0%} of "
+                "the steps are done; change it in learning_rate"
+            )
 
 
 def try_evaluation(task: Task, device: torch.device) -> None:
-    """Checks that `Task.evaluate` returns the task's metric, with a new model; random numbers stay as they were.
+    """Makes a model and its optimizer, and checks that `Task.evaluate` returns the task's metric.
 
-    Does nothing where that would be slow (`Task.evaluates_quickly`), or the task has a `Task.test`, which takes longer.
+    Random numbers stay as they were. Does nothing where that would be slow (`Task.evaluates_quickly`), and evaluates
+    nothing where the task has a `Task.test`, which takes longer.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If it does not return it. Whatever the task's own code raises.
     """
-    if not task.evaluates_quickly or type(task).test is not Task.test:
+    if not task.evaluates_quickly:
         return
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        metrics(task, task.model().to(device), device)
+        model = task.model().to(device)
+        task.optimizer(model)
+        if type(task).test is Task.test:
+            metrics(task, model, device)
 
 
 def metrics(task: Task, model: nn.Module, device: torch.device) -> dict[str, float]:

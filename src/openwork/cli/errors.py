@@ -1,0 +1,63 @@
+"""How the command line says what went wrong: one sentence for what is expected, a traceback for a bug of openwork."""
+
+import sys
+import sysconfig
+from pathlib import Path
+from types import TracebackType
+
+import openwork
+
+TRACEBACK = "OPENWORK_TRACEBACK"
+"""The environment variable that asks for the traceback of every error."""
+
+_OURS = Path(openwork.__file__).parent
+_OTHERS = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+
+
+class UsageError(ValueError):
+    """An argument that the user has to write otherwise; exit code 2."""
+
+
+def sentence(error: Exception) -> str | None:
+    """What to say about the error; None for a bug, whose traceback says more.
+
+    An error that Python or a library raised in the user's own code is no bug of openwork: the sentence has its type and
+    the place.
+    """
+    places = [place for place in _places(error) if not _is_of_others(place)]
+    own = [place for place in places if not _is_in(place, _OURS)]
+    expected = isinstance(error, ValueError | OSError | ImportError)
+    if not expected and places[-1:] != own[-1:]:
+        return None
+    text = _text(error) if expected else f"{type(error).__name__}: {_text(error)}"
+    if not own:
+        return text
+    code, line = own[-1].tb_frame.f_code, own[-1].tb_lineno
+    return f"{text} ({code.co_filename}, line {line}, in {code.co_name}; {TRACEBACK}=1 shows the traceback)"
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"cannot use {error.filename}: {error.strerror.lower()}; make it usable or give another"
+    return str(error) or type(error).__name__
+
+
+def _places(error: Exception) -> list[TracebackType]:
+    """From the outermost call to the one that raised."""
+    found, traceback = [], error.__traceback__
+    while traceback:
+        found.append(traceback)
+        traceback = traceback.tb_next
+    return found
+
+
+def _is_of_others(place: TracebackType) -> bool:
+    """Whether the code is Python's, a library's, or the script that starts the command."""
+    frame = place.tb_frame
+    if frame.f_code.co_filename.startswith("<") or frame.f_globals is sys.modules["__main__"].__dict__:
+        return True
+    return not _is_in(place, _OURS) and any(_is_in(place, folder) for folder in _OTHERS)
+
+
+def _is_in(place: TracebackType, folder: Path) -> bool:
+    return Path(place.tb_frame.f_code.co_filename).is_relative_to(folder)
