@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from openwork.core.selection import Selection
 from openwork.core.sparsifier import Sparsifier
-from openwork.formats.checkpoint import model_tensors, read_checkpoint
+from openwork.formats.checkpoint import read_checkpoint
+from openwork.formats.model_part import model_tensors
 from openwork.inspect.counts import Counts
 from openwork.inspect.flops import CONVENTION
 from openwork.inspect.from_model import count_model, is_random

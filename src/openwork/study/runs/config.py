@@ -204,7 +204,7 @@ def _replaced(value: Any, changes: dict[str, Any]) -> Any:
 
 def _literal(old: Any, setting: _Setting, field: dataclasses.Field[Any]) -> Any:
     """The value of a setting, of the type of the old one or of another that the field's annotation names."""
-    new = _WORDS.get(setting.text.strip().lower(), setting)
+    new: Any = _WORDS.get(setting.text.strip().lower(), setting)
     if new is setting:
         try:
             new = ast.literal_eval(setting.text)
