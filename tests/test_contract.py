@@ -80,7 +80,7 @@ def started(technique, model=None, steps=0, optimizer=OPTIMIZERS["adam"]):
 
 @every_technique
 def test_a_technique_is_a_value(technique):
-    assert eval(repr(technique), vars(ow)) == technique
+    assert eval(repr(technique), {name: getattr(ow, name) for name in ow.__all__}) == technique
     assert hash(copy.deepcopy(technique)) == hash(technique)
     with pytest.raises(AttributeError):
         technique.extra = 1

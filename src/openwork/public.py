@@ -1,6 +1,7 @@
 """The public names of openwork, which `import openwork as ow` gives."""
 
 from openwork.core.batchnorm import recalibrate_batchnorm
+from openwork.core.layout import declare_layout
 from openwork.core.masks.allocations import ERK, LAMP, Allocation, GlobalRanking, PerLayer, Uniform
 from openwork.core.masks.blocks import Block, Columns, Rows
 from openwork.core.masks.criterion import Criterion, Sparsity, Threshold
@@ -22,7 +23,8 @@ from openwork.core.selection import (
     weight_matrices,
     weights_of,
 )
-from openwork.core.sparsifier import Sparsifier, sparsify
+from openwork.core.sparsifier import Sparsifier
+from openwork.core.sparsify import sparsify
 from openwork.inspect.report import Report, report
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0
@@ -87,6 +89,7 @@ __all__ = [
     "Wanda",
     "WeightsOf",
     "all_parameters",
+    "declare_layout",
     "excluding",
     "matching",
     "prune",

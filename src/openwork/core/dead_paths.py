@@ -10,6 +10,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.pooling import __all__ as pools
 
+from openwork.core.numbers import not_numbers
+
 # These compute each feature from itself. Attention and the softmaxes, which mix features, are among the activations.
 _MIXING = {"MultiheadAttention", "Softmax", "Softmax2d", "Softmin", "LogSoftmax", "GLU"}
 _FEATUREWISE = (
@@ -48,6 +50,9 @@ def dead_paths(model: nn.Module, masks: Mapping[str, Tensor]) -> list[str]:
                 mask = masks.get(f"{name}.weight")
                 if mask is None:
                     parameter = layer._parameters.get("weight")  # reading a random weight would draw noise
+                    if parameter is not None and not_numbers(parameter):
+                        alive = None
+                        continue
                     mask = torch.ones_like(layer.weight if parameter is None else parameter, dtype=torch.bool)
                 reads = _reads(layer, mask)
                 inputs = reads.shape[0] * reads.shape[2]

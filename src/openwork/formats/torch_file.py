@@ -5,7 +5,7 @@ import pickletools
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, cast
 
 import torch
 
@@ -33,12 +33,8 @@ def load_torch(path: Path, *, mapped: bool = False) -> Any:
         is_zip = file.read(4) == b"PK\x03\x04"
     if is_zip:
         _check_archive(path)
-    elif _contains(path, _FILLS_MEMORY):
-        raise ValueError(f"{path} asks for memory that it does not fill; save it again without bytearrays")
-    else:
-        with path.open("rb") as file:
-            if any(nests_tuples(file) for _ in range(_PICKLES)):
-                raise ValueError(f"{path} nests thousands of tuples, which no checkpoint does; {_CURE}")
+    elif path.stat().st_size:
+        _check_old_format(path)
     try:
         # Without these checks, a sparse tensor with indices out of range reads and writes foreign memory.
         with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]  # torch's gap
@@ -76,18 +72,18 @@ def _check_archive(path: Path) -> None:
         raise ValueError(f"{path} is not a readable torch checkpoint ({_reason(error)}); {_CURE}") from error
 
 
-def nests_tuples(content: bytes | BinaryIO) -> bool:
+def nests_tuples(content: bytes | mmap.mmap) -> bool:
     """Whether a pickle nests tuples deeper than any checkpoint does.
 
     Args:
-        content: The pickle, or a file that stands where one begins, and afterwards where it ends.
+        content: The pickle, or a mapped file that stands where one begins, and afterwards where it ends.
     """
     if isinstance(content, bytes) and sum(map(content.count, _TUPLES)) < _LEVELS:
         return False  # the usual case, without looking at the opcodes
     stack: list[int | None] = []  # the depth of each object; None for a mark
     memo: dict[Any, int] = {}
     try:
-        for opcode, argument, _ in pickletools.genops(content):
+        for opcode, argument, _ in pickletools.genops(cast(bytes, content)):  # a map reads as files do
             kind = opcode.name
             if kind == "MARK":
                 stack.append(None)
@@ -103,7 +99,7 @@ def nests_tuples(content: bytes | BinaryIO) -> bool:
                 if deepest > _LEVELS:
                     return True
                 stack += [deepest] * len(opcode.stack_after)
-    except (ValueError, IndexError):  # not a sound pickle, which torch will say
+    except (ValueError, IndexError, OverflowError):  # not a sound pickle, which torch will say
         return False
     return False
 
@@ -119,11 +115,14 @@ def _taken(stack: list[int | None], opcode: pickletools.OpcodeInfo) -> list[int]
     return taken + [stack.pop() or 0 for _ in before[: before.index(pickletools.markobject)]]
 
 
-def _contains(path: Path, text: bytes) -> bool:
-    if not path.stat().st_size:
-        return False
+def _check_old_format(path: Path) -> None:
+    """Raises ValueError for a file of the format from before torch 1.6 that takes memory or stack without end."""
+    # Not the file itself: reading a length that a pickle claims would take that memory.
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(text) >= 0
+        if content.find(_FILLS_MEMORY) >= 0:
+            raise ValueError(f"{path} asks for memory that it does not fill; save it again without bytearrays")
+        if any(nests_tuples(content) for _ in range(_PICKLES)):
+            raise ValueError(f"{path} nests thousands of tuples, which no checkpoint does; {_CURE}")
 
 
 def _reason(error: Exception) -> str:

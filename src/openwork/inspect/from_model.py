@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
-from openwork.core.layout import output_first
+from openwork.core.layout import layout_of, stored_layout
 from openwork.core.parameters.weight import ReparameterizedWeight
-from openwork.core.selection import Select, Site, Weight, find_weights, weight_matrices
+from openwork.core.selection import Select, Selection, Site, Weight, as_select, find_weights, weight_matrices
 from openwork.formats.held import Held
 from openwork.formats.layouts import held_weights
 from openwork.inspect.counts import Counts
@@ -21,7 +21,7 @@ from openwork.inspect.names import is_matrix
 from openwork.inspect.total import layouts_in, total, value_of
 
 
-def count_model(model: nn.Module, select: Select | None, example: Any, masks: Mapping[str, Tensor]) -> Counts:
+def count_model(model: nn.Module, select: Selection | None, example: Any, masks: Mapping[str, Tensor]) -> Counts:
     """The counts of a module's weights.
 
     Args:
@@ -49,7 +49,10 @@ def count_model(model: nn.Module, select: Select | None, example: Any, masks: Ma
             owner = model.get_submodule(one.name.rpartition(".")[0]) if one else sites[0].module
             value = value_of(one) if one else tensors[weight.name]
             mask, also = masks.get(weight.name), tuple(names[1:])
-            layers.append(count_layer(names[0], value, _by_output(value, owner), mask, uses, also))
+            layout = layout_of(owner, names[0].rpartition(".")[2], value.shape)
+            if layout is None and value.dim() == 2:
+                layout = stored_layout(names[0], value.shape)
+            layers.append(count_layer(names[0], value, layout, mask, uses, also))
     others, skipped = [], {}
     for name, parameter in model.named_parameters():
         if id(parameter) in inside or name in beside:
@@ -142,7 +145,7 @@ def _parametrized(model: nn.Module, prefix: str, computes: ParametrizationList) 
     return Held(name, tuple(parts), value, f"parametrizations ({kinds})")
 
 
-def _selected(model: nn.Module, select: Select | None, held: dict[str, Held], beside: set[str]) -> list[Weight]:
+def _selected(model: nn.Module, select: Selection | None, held: dict[str, Held], beside: set[str]) -> list[Weight]:
     """The selected weights; those that several tensors hold are asked for by their own names."""
 
     def renamed(pick: Select) -> Select:
@@ -155,19 +158,11 @@ def _selected(model: nn.Module, select: Select | None, held: dict[str, Held], be
         return chosen if held else pick
 
     if select is not None:
-        return find_weights(model, renamed(select))[0]
+        return find_weights(model, renamed(as_select(select)), codes=True)[0]
     tensors = dict(model.named_parameters())
     for pick in (weight_matrices, lambda name, parameter, module: is_matrix(name, parameter, tensors)):
         try:
-            return find_weights(model, renamed(pick))[0]
+            return find_weights(model, renamed(pick), codes=True)[0]
         except ValueError:  # it picks nothing
             continue
     return []
-
-
-def _by_output(weight: Tensor, module: nn.Module) -> Tensor:
-    """The weight with the outputs along its first axis; transposed convolutions keep theirs along the second."""
-    if not isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        return output_first(weight, module)
-    grouped = weight.detach().view(module.groups, -1, *weight.shape[1:])  # (groups, in, out, *kernel) of each group
-    return grouped.transpose(1, 2).flatten(0, 1)

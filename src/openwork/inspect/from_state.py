@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from openwork.core.layout import stored_layout
 from openwork.formats.held import Held
 from openwork.formats.layouts import held_weights
 from openwork.inspect.counts import Counts, LayerCounts
@@ -41,7 +42,8 @@ def count_state(tensors: Mapping[str, Tensor], skipped: Mapping[str, str], notes
     for weight, *tied in groups:
         value = value_of(weight)
         if is_matrix(weight.name, value, tensors):
-            layers.append(count_layer(weight.name, value, value, None, None, tuple(one.name for one in tied)))
+            layout = stored_layout(weight.name, value.shape)
+            layers.append(count_layer(weight.name, value, layout, None, None, tuple(one.name for one in tied)))
         else:
             others.append((weight.name, value))
     return total(layers, others, None, skipped, [*notes, *layouts_in(held)])

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from openwork.core.selection import Select
+from openwork.core.selection import Selection
 from openwork.core.sparsifier import Sparsifier
 from openwork.formats.checkpoint import read_checkpoint
 from openwork.formats.model_part import model_tensors
@@ -62,7 +62,7 @@ class Report(Counts):
 def report(
     source: "nn.Module | Sparsifier | Mapping[str, Any] | str | Path",
     *,
-    select: Select | None = None,
+    select: Selection | None = None,
     example: Any = None,
 ) -> Report:
     """What a model or a checkpoint holds, per weight and in total: zeros, their patterns, bytes and FLOPs.
@@ -77,7 +77,8 @@ def report(
     Args:
         source: A module; a `Sparsifier`, for its model as evaluation computes with it now; a state dict; a checkpoint
             file or Hugging Face folder.
-        select: Picks the weights of a module; by default `weight_matrices`, or all matrices where that finds none.
+        select: Picks the weights of a module, as in `sparsify`; by default `weight_matrices`, or all matrices where
+            that finds none.
         example: An input of the module, a tuple of arguments or a mapping of keyword arguments, to count FLOPs for.
 
     Raises:

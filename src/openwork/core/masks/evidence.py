@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from openwork.core.layout import output_first
+from openwork.core.layout import Layout
 from openwork.core.seeding import seeded_generator, uniform_like
 
 Kept = dict[str, Tensor]
@@ -31,7 +31,7 @@ class View:
     evidence: Mapping[str, Tensor]
     step: int
     _kept: Tensor  # 1 and 0, of the weight's dtype, as the mask is stored
-    _module: nn.Module
+    _layout: Layout | None
     _seed: int
 
     @cached_property
@@ -48,9 +48,14 @@ class View:
 
         Args:
             values: (in,) for a Linear, (in * kernel,) for a convolution, in the order of the rows of `Evidence.input`.
+
+        Raises:
+            ValueError: If it is not known which axes of the weight its module multiplies.
         """
-        shape = output_first(self.weight, self._module).shape
-        return output_first(values.reshape(1, *shape[1:]), self._module)
+        if self._layout is None:
+            raise ValueError(f"the inputs of {self.name} are not known; declare its axes with declare_layout")
+        shape = self._layout.merged_shape("outputs")
+        return self._layout.as_stored(values.reshape(1, *shape[1:]).expand(shape), "outputs")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ State is masked by what it is:
   where one of them begins at 1 rather than 0, a 0 would be divided by.
 * All the rest is momentum, or a copy of the weights such as Lookahead's slow ones. It would move a masked weight.
 
-Under torch's elementwise optimizers all of the weight's shape is masked, so that each state is that of a new weight.
+Under torch's elementwise optimizers all of the weight's shape is masked, so that each state is that of a new weight;
+under their subclasses, what torch's class keeps.
 """
 
 import inspect
@@ -44,6 +45,14 @@ _ELEMENTWISE = frozenset(
     }
 )
 
+# What these keep for each weight, as their subclasses then do.
+_SLOTS = frozenset(
+    {
+        *("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "sum"),
+        *("square_avg", "acc_delta", "grad_avg"),
+    }
+)
+
 
 def keeps_zeros(optimizer: torch.optim.Optimizer | None) -> bool:
     """Whether the optimizer's step leaves a weight at zero if its gradient and state are zero."""
@@ -54,6 +63,7 @@ def clear_state(optimizer: torch.optim.Optimizer, weights: Sequence[MaskedWeight
     """Zeroes the optimizer's state under the masks: momentum would move a weight whose gradient is zero."""
     for part in unwrapped(optimizer):
         names = None if type(part) in _ELEMENTWISE else _elementwise(part)
+        slots = _SLOTS if isinstance(part, tuple(_ELEMENTWISE)) else frozenset()
         for weight in weights:
             for name, value in part.state.get(weight.parameter, {}).items():
                 if _holds_numbers(value) and local(value).shape == weight.mask.shape:
@@ -62,7 +72,7 @@ def clear_state(optimizer: torch.optim.Optimizer, weights: Sequence[MaskedWeight
                         state.mul_(weight.mask)
                         continue
                     masked = weight.mask.to(state.device) == 0
-                    if names is None:
+                    if names is None or name in slots:
                         state.masked_fill_(masked, 0)
                     elif name in names:
                         signed = state.is_complex() or (state < 0).any()  # on a GPU nobody waits for the answer

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from openwork.core.layout import output_first
 from openwork.core.masks.check import (
     check_counts,
     check_masks,
@@ -82,7 +81,7 @@ def choose(
     masks, kept = _masks(technique, views, scores, wanted, "ties", seed=seed)
     check_counts(names, scores, kept, wanted, list(_groups(technique, weights).values()))
     return [
-        Chosen(local(_turned(technique, weight, mask)), number)
+        Chosen(local(_as_stored(technique, weight, mask)), number)
         for weight, mask, number in zip(weights, masks, kept, strict=True)
     ]
 
@@ -115,7 +114,7 @@ def ranked(technique: MaskTechnique, weight: MaskedWeight, view: View, found: ob
         found = torch.where(shard_like(weight.allowed.to(found.device), view.weight), found, -math.inf)
     _refuse_shards(technique, weight)
     if technique.pattern.whole_tensors:
-        found = technique.pattern.group_scores(output_first(found, weight.source.sites[0].module))
+        found = technique.pattern.group_scores(_turned(technique, weight, found))
     return found
 
 
@@ -278,10 +277,20 @@ def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: in
 
 
 def _turned(technique: MaskTechnique, weight: MaskedWeight, tensor: Tensor) -> Tensor:
-    """The tensor as the pattern looks at it, with the outputs first; or such a one as the weight is stored."""
-    return output_first(tensor, weight.source.sites[0].module) if technique.pattern.whole_tensors else tensor
+    """The tensor as the pattern looks at it, with the outputs first."""
+    pattern, layout = technique.pattern, weight.source.layout
+    return layout.merged(tensor, pattern.along or "outputs") if pattern.whole_tensors and layout else tensor
+
+
+def _as_stored(technique: MaskTechnique, weight: MaskedWeight, tensor: Tensor) -> Tensor:
+    """A tensor that the pattern made, as the weight is stored."""
+    pattern, layout = technique.pattern, weight.source.layout
+    return layout.as_stored(tensor, pattern.along or "outputs") if pattern.whole_tensors and layout else tensor
 
 
 def _groups(technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> dict[str, int]:
-    shapes = {w.name: output_first(w.parameter, w.source.sites[0].module).shape for w in weights}
-    return {name: technique.pattern.group(shape) for name, shape in shapes.items()}
+    pattern, shapes = technique.pattern, {}
+    for weight in weights:
+        layout = weight.source.layout if pattern.whole_tensors else None
+        shapes[weight.name] = layout.merged_shape(pattern.along or "outputs") if layout else weight.parameter.shape
+    return {name: pattern.group(shape) for name, shape in shapes.items()}

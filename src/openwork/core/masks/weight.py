@@ -103,7 +103,7 @@ class MaskedWeight:
     def view(self, *, step: int, seed: int) -> View:
         """What a technique sees; right only after `remember`."""
         kept = shard_like(self.mask, self.parameter)
-        return View(self.name, self.values(), self.evidence, step, kept, self.source.sites[0].module, seed)
+        return View(self.name, self.values(), self.evidence, step, kept, self.source.layout, seed)
 
     def zero(self) -> Tensor:
         """0, of shape (), float32 whatever the weight's dtype, on the weight's device."""

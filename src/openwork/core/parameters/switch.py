@@ -116,12 +116,16 @@ def _refusing_samples(plain: Callable[..., None]) -> Callable[..., None]:
     """``plain``, the method that sets an attribute, which does not tie a random weight to a sample of another one."""
 
     def set_attribute(module: nn.Module, name: str, value: object) -> None:
-        if isinstance(value, Sample) and name in module.__dict__.get(RANDOM, ()):
+        random = module.__dict__.get(RANDOM, {})
+        if name in random and isinstance(value, Sample):
             raise ValueError(
-                f"{module.__dict__[RANDOM][name].name} is a random variable, and cannot be tied to a sample of one; "
-                "tie weights before sparsify or after finalize"
+                f"{random[name].name} is a random variable, and cannot be tied to a sample of one; tie weights before "
+                "sparsify or after finalize"
             )
-        plain(module, name, value)
+        if name in random and isinstance(value, nn.Parameter):
+            module._parameters[name] = value  # as fully_shard does where nobody overrides this: it asks for no sample
+        else:
+            plain(module, name, value)
 
     return set_attribute
 

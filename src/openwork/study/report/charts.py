@@ -169,9 +169,9 @@ def trade_off(
         )
     hollow = " Hollow: published points" + (", by tokenized BLEU." if metric == BLEU else ".")
     subtitle = [
-        "Lines: each technique's frontier, means over seeds with 95 % intervals, not drawn where less than a tenth is"
-        f" left from one point to the next; faint dots: every run; ringed: no other point is sparser and as"
-        f" {metric.good[0]}.",
+        "Lines: each technique's frontier, means over seeds with 95 % intervals; faint dots: every run; ringed: no"
+        f" other point is sparser and as {metric.good[0]}.",
+        "Points of which one has less than a tenth of the other's weights left are not joined.",
         f"{_left(metric)}{hollow if published else ''}",
     ]
     title = alt.TitleParams(f"{measured[0].task}: {metric.title} against sparsity", subtitle=subtitle)

@@ -7,7 +7,6 @@ schemes", 2021 (muted), brightened for a dark page. No reading depends on colour
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -44,34 +43,42 @@ _WORDS = {
 """The paper's techniques by openwork's names."""
 
 
-def look(name: str, taken: Sequence[tuple[str, str]] = ()) -> tuple[str, str]:
-    """The colour on a light page and the shape of a technique, which follow from its name.
-
-    A variant, "GradualMagnitude, extended", has its technique's colour and another shape.
-
-    Args:
-        name: The technique's name, with its variant.
-        taken: The looks of others, which it cannot have.
-    """
-    name = _WORDS.get(name, name)
-    technique, _, variant = name.partition(", ")
-    number = crc32(technique.encode())
-    colour, shape = _LOOKS.get(technique) or (_COLOURS[number % len(_COLOURS)][0], SHAPES[number % len(SHAPES)])
-    if variant:
-        shapes = [other for other in SHAPES if other != shape]
-        shape = shapes[crc32(variant.encode()) % len(shapes)]
-    wanted = (colour, shape)
-    # Another shape first, then another colour.
-    others = product([colour, *(light for light, _ in _COLOURS)], SHAPES)
-    return next((each for each in (wanted, *others) if each not in taken), wanted)
+def look(name: str) -> tuple[str, str]:
+    """The colour on a light page and the shape of a technique that is drawn alone."""
+    return looks([name])[name]
 
 
 def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """The looks of techniques that are drawn together, no two alike; those that openwork knows keep theirs."""
+    """The colour on a light page and the shape of techniques that are drawn together, no two alike.
+
+    Both follow from the name. A technique that openwork does not know takes another colour where its own is taken, and
+    a variant, "GradualMagnitude, extended", has its technique's colour and another shape.
+
+    Args:
+        names: The techniques' names, with their variants.
+    """
+    parts = {name: _WORDS.get(name, name).partition(", ") for name in names}
+    colours: dict[str, str] = {}
+    for technique in sorted({base for base, _, _ in parts.values()}, key=lambda base: (base not in _LOOKS, base)):
+        taken = [*colours.values()]
+        free = sorted(_from(technique, [light for light, _ in _COLOURS]), key=taken.count)
+        colours[technique] = _LOOKS[technique][0] if technique in _LOOKS else free[0]
     found: dict[str, tuple[str, str]] = {}
-    for name in sorted(names, key=lambda name: (_WORDS.get(name, name) not in _LOOKS, name)):
-        found[name] = look(name, [*found.values()])
+    for name, (technique, _, variant) in sorted(parts.items(), key=lambda item: (bool(item[1][2]), item[0])):
+        own = _LOOKS[technique][1] if technique in _LOOKS else _from(technique, SHAPES)[0]
+        shapes = [own, *_from(technique, SHAPES)]
+        if variant:
+            shapes = [*_from(variant, [shape for shape in SHAPES if shape != own]), own]
+        looked = [*found.values()]
+        shape = next((shape for shape in shapes if (colours[technique], shape) not in looked), shapes[0])
+        found[name] = colours[technique], shape
     return {name: found[name] for name in names}
+
+
+def _from(word: str, choices: Sequence[str]) -> list[str]:
+    """The choices from the one that follows from the word on, and then those before it."""
+    start = crc32(word.encode()) % len(choices)
+    return [*choices[start:], *choices[:start]]
 
 
 def encoded(names: Sequence[str], legend: alt.Legend | None) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def packages(plain: Any) -> set[str]:
 def describe(value: Any) -> str:
     """A value as a short text: a dataclass by its ``__str__``, or by the fields that differ from their defaults."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        if "__str__" in vars(type(value)):
+        if type(value).__str__ is not object.__str__:
             return str(value)
         return f"{type(value).__name__}({inside(value)})"
     if isinstance(value, tuple):
@@ -204,7 +204,7 @@ def _replaced(value: Any, changes: dict[str, Any]) -> Any:
 
 def _literal(old: Any, setting: _Setting, field: dataclasses.Field[Any]) -> Any:
     """The value of a setting, of the type of the old one or of another that the field's annotation names."""
-    new = _WORDS.get(setting.text.strip().lower(), setting)
+    new: Any = _WORDS.get(setting.text.strip().lower(), setting)
     if new is setting:
         try:
             new = ast.literal_eval(setting.text)

@@ -4,7 +4,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from typing import Any, Self
 
 import torch
@@ -159,7 +159,8 @@ def check_numbers(task: Task) -> None:
         ValueError: If a number is not finite, a size is not positive, a rate is negative, or a probability is not below
             1.
     """
-    for field in fields(task) if is_dataclass(task) else ():
+    settings: tuple[Field[Any], ...] = fields(task) if is_dataclass(task) else ()
+    for field in settings:
         name, value = field.name, getattr(task, field.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
