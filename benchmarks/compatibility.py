@@ -1,4 +1,4 @@
-"""Layers and habits of training that openwork and its peers work with, computed and written to a page.
+"""Layers, optimizers and habits of training that openwork and its peers work with, computed and written to a page.
 
     python benchmarks/compatibility.py                                   the whole matrix, into docs/compatibility.md
     python benchmarks/compatibility.py --library openwork --row lstm     one cell, printed
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from matrix import page
 from matrix.outcome import Outcome
-from matrix.runner import COLUMNS, ROWS, by_title, run, work, work_together
+from matrix.runner import CELLS, COLUMNS, ROWS, by_title, run, work, work_together
 from matrix.training import Row
 
 PAGE = Path(__file__).parents[1] / "docs" / "compatibility.md"
@@ -40,7 +40,7 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     table = run(arguments.library, rows, arguments.jobs, _print)
-    if len(table) == len(COLUMNS) * len(ROWS):
+    if len(table) == len(CELLS):
         arguments.out.write_text(page.render(table, page.environment()))
         print(f"wrote {arguments.out}")
     red = [key for key, cell in table.items() if key[1].startswith("openwork") and cell.status == "fail"]

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from raw import add_out, keep
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--images", type=int, default=1_000, help="of a round")
     parser.add_argument("--rounds", type=int, default=5)
+    add_out(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     records = image_records(options.source, "train")
@@ -127,6 +129,8 @@ def main() -> None:
         sizes = [len(r.encoded or b"") for r in records.read(0)]
         before = os.getloadavg()[0]
         found, main_process = rates(records, options)
+    keep(options.out, found, unit="images/s", device=CPU, reference="Pillow, a loop")
+    keep(options.out, main_process, unit="ms a batch in the main process", device=CPU)
     reference = statistics.median(found["Pillow, a loop"])
     print(
         f"{options.source}, {'as it is' if not options.enlarge else f'shorter side {options.enlarge}'}, "

@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from raw import add_out, keep
 from torch import Tensor
 
 import openwork as ow
@@ -86,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--blocks", type=int, default=10)
+    add_out(parser)
     options = parser.parse_args()
     device = torch.device(options.device)
     torch.set_num_threads(1)
@@ -98,6 +100,9 @@ def main() -> None:
         for _ in range(2):
             _seconds(pair[0], device), _seconds(pair[1], device)
         times = [[_seconds(block, device) for block in pair] for _ in range(options.blocks)]
+        loop, columns = f"{name}, plain loop", zip(*times, strict=True)
+        series = dict(zip((loop, name), columns, strict=True))
+        keep(options.out, series, unit=f"s for {BLOCK} steps", device=device, reference=loop)
         plain, own = (statistics.median(column) for column in zip(*times, strict=True))
         print(f"{name:22}{BLOCK / plain:12.0f}{BLOCK / own:12.0f}{own / plain:18.3f}", flush=True)
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from raw import add_out, keep
 from torch import Tensor
 
 import openwork as ow
@@ -59,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=10)
+    add_out(parser)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     torch.manual_seed(0)
@@ -90,6 +92,7 @@ def main() -> None:
             if number:  # warm-up
                 times[name].append(1000 * (time.perf_counter() - began))
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    keep(arguments.out, times, unit="ms", device=device, reference="torch.topk per layer")
     total = sum(weight.numel() for weight in weights)
     print(f"torch {torch.__version__}, {where}, {total:,} weights, n = {arguments.repeats}; milliseconds")
     print(f"{'':38}{'min':>9}{'median':>9}{'max':>9}{'/ topk':>8}")

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from raw import add_out, keep
 from timing import Step, milliseconds
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -202,6 +203,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=8, help="of ten steps, of each variant of the Transformer")
     parser.add_argument("--warmup", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=170, help="after which no other variant is begun")
+    add_out(parser)
     options = parser.parse_args()
     device = torch.device(options.device)
     options.model = options.model or ("transformer" if device.type == "cuda" else "mlp")
@@ -210,6 +212,9 @@ def main() -> None:
     torch.manual_seed(0)
     if options.model == "transformer":
         times = by_turns(options)
+        for name, (values, beside) in times.items():
+            paired = f"dense, beside {name}"
+            keep(options.out, {name: values, paired: beside}, unit="ms a step", device=device, reference=paired)
     else:
         steps: dict[str, Step] = {}
         for name in ["dense", *options.variants]:
@@ -218,6 +223,7 @@ def main() -> None:
             except ImportError as error:
                 print(f"{name}: {error}", file=sys.stderr)
         found = interleaved(steps, options.rounds)
+        keep(options.out, found, unit="ms a step", device=device, reference="dense")
         times = {name: (values, found["dense"]) for name, values in found.items() if name != "dense"}
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU, 1 thread"
     count = len(next(iter(times.values()))[0])

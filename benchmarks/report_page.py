@@ -19,6 +19,9 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
+import torch
+from raw import add_out, keep
+
 from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.report.page import write_report
 
@@ -120,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5_000)
     parser.add_argument("--repeats", type=int, default=7)
+    add_out(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -129,6 +133,8 @@ def main() -> None:
         wrote = time.perf_counter() - began
         size = page.stat().st_size / 1e6
         opened, frames = measure(page, options.repeats)
+    keep(options.out, {"opening": opened, "writing": [wrote]}, unit="s", device=torch.device("cpu"))
+    keep(options.out, {"frame under the mouse": frames}, unit="ms", device=torch.device("cpu"))
     print(f"{options.runs} runs, n = {options.repeats}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(f"size     {size:6.2f} MB                             bar {MEGABYTES} MB")
     print(f"writing  {wrote:6.2f} s (page, pictures, tables; once)")

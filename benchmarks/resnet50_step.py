@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from raw import add_out, keep
 from timing import Step, milliseconds
 from torch import nn
 
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=10, help="of ten steps, of each variant and of the dense step")
     parser.add_argument("--warmup", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=480, help="after which no other variant is begun")
+    add_out(parser)
     options = parser.parse_args()
     device, began = torch.device(options.device), time.monotonic()
     torch.manual_seed(0)
@@ -151,6 +153,9 @@ def main() -> None:
         milliseconds(beside, options.warmup, device)
         blocks = [[milliseconds(each, 10, device) for each in (beside, step)] for _ in range(options.blocks)]
         dense, mine = (list(itertools.chain.from_iterable(part)) for part in zip(*blocks, strict=True))
+        paired = f"dense, beside {name}"
+        keep(options.out, {name: mine, paired: dense}, unit="ms a step", device=device, reference=paired)
+        keep(options.out, {name: [memory]}, unit="GiB", device=device, reference="dense")
         half = len(dense) // 2
         drift = statistics.median(dense[half:]) / statistics.median(dense[:half]) - 1
         middle, reference = statistics.median(mine), statistics.median(dense)

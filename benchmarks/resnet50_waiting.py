@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from imagenet_pipeline import enlarged
+from raw import add_out, keep
 from resnet50_step import resident, trainer
 
 from openwork.study.data.imagenet import image_records
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--skip", type=int, default=10, help="steps of a block that are not timed")
     parser.add_argument("--steps", type=int, default=20, help="of a block")
     parser.add_argument("--blocks", type=int, default=3)
+    add_out(parser)
     options = parser.parse_args()
     torch.manual_seed(0)
     records = image_records(options.source, "train")
@@ -87,6 +89,9 @@ def main() -> None:
                 for _ in range(options.blocks)
             ]
             without, mine = (list(column) for column in zip(*pairs, strict=True))
+            still_ones, own_device = f"without reading, beside {workers} workers", torch.device(options.device)
+            series = {f"{workers} workers": mine, still_ones: without}
+            keep(options.out, series, unit="ms a step", device=own_device, reference=still_ones)
             middle, reference = statistics.median(mine), statistics.median(without)
             print(
                 f"{workers:8}{reference:10.1f}{min(mine):8.1f}{middle:8.1f}{max(mine):8.1f}"

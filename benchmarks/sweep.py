@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from raw import add_out, keep
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -73,7 +74,7 @@ class Sleeping(Task):
         return {"accuracy": 1.0, "loss": 0.0}
 
 
-def scheduling(folder: Path, *, seconds: float, runs: int, repeats: int) -> None:
+def scheduling(folder: Path, *, seconds: float, runs: int, repeats: int, out: Path | None) -> None:
     """Prints the overhead of sweeps on a local Ray: each processor does ``runs`` runs, one after the other."""
     began = time.perf_counter()
     with Ray("local", folder, Options(evaluations=1)) as engine:
@@ -86,12 +87,13 @@ def scheduling(folder: Path, *, seconds: float, runs: int, repeats: int) -> None
             seeds = range(runs * parallel * repeat, runs * parallel * (repeat + 1))
             five = [Run(Sleeping(seconds), None, steps=1, seed=seed) for seed in seeds]
             overheads.append(100 * (timed(partial(sweep, five, folder, engine)) / (runs * seconds) - 1))
+    keep(out, {"scheduling and recording": overheads}, unit="% overhead", device=torch.device("cpu"))
     print(f"{parallel} processors, {runs} runs of {seconds:g} s on each, n = {repeats}")
     print(f"  overhead, %: median {statistics.median(overheads):.2f}, {min(overheads):.2f} to {max(overheads):.2f}")
     print(f"  once: {started:.1f} s to start Ray, {first:.1f} s until its workers have imported torch")
 
 
-def collecting(folder: Path, *, results: int, repeats: int) -> None:
+def collecting(folder: Path, *, results: int, repeats: int, out: Path | None) -> None:
     """Prints how long it takes to read so many results and to write them as CSV and Parquet."""
     run = Run(Sleeping(0.0), None, steps=1)
     execute(run, folder / "one")
@@ -109,6 +111,7 @@ def collecting(folder: Path, *, results: int, repeats: int) -> None:
         write_parquet(map(flat, found), folder / "rows.parquet")
 
     seconds = [timed(all_of_it) for _ in range(repeats)]
+    keep(out, {"reading and writing": seconds}, unit=f"s for {results} results", device=torch.device("cpu"))
     print(f"{results:,} results of {len(text):,} bytes, n = {repeats}")
     print(f"  read and written as CSV and Parquet, s: median {statistics.median(seconds):.2f}, "
           f"{min(seconds):.2f} to {max(seconds):.2f}")  # fmt: skip
@@ -128,10 +131,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--results", type=int, default=10_000)
+    add_out(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        collecting(Path(name), results=arguments.results, repeats=arguments.repeats)
-        scheduling(Path(name) / "ray", seconds=arguments.seconds, runs=arguments.runs, repeats=arguments.repeats)
+        collecting(Path(name), results=arguments.results, repeats=arguments.repeats, out=arguments.out)
+        five = {"seconds": arguments.seconds, "runs": arguments.runs, "repeats": arguments.repeats}
+        scheduling(Path(name) / "ray", **five, out=arguments.out)
 
 
 if __name__ == "__main__":

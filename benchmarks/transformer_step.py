@@ -23,6 +23,7 @@ import time
 from typing import Any
 
 import torch
+from raw import add_out, keep
 from timing import Step, milliseconds
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -236,6 +237,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=10, help="steps of a block")
     parser.add_argument("--warmup", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=420, help="after which no other variant is begun")
+    add_out(parser)
     options = parser.parse_args()
     device, began = torch.device(options.device), time.monotonic()
     torch.manual_seed(0)
@@ -270,6 +272,10 @@ def main() -> None:
             print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
             continue
         theirs, mine = (list(itertools.chain.from_iterable(part)) for part in zip(*blocks, strict=True))
+        beside = f"dense, beside {name}"
+        keep(options.out, {name: mine, beside: theirs}, unit="ms a step", device=device, reference=beside)
+        peaks = {name: memory[1:], beside: memory[:1]}
+        keep(options.out, peaks, unit="GiB", device=device, reference=beside)
         middle, reference, (base, peak) = statistics.median(mine), statistics.median(theirs), memory
         row = f"{name:34}{min(mine):8.2f}{middle:8.2f}{max(mine):8.2f}{reference:8.2f}{middle / reference:16.3f}"
         print(f"{row}{peak:8.2f}{peak / base if base else 0:9.2f}", flush=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from raw import add_out, keep
 
 from openwork.study.evaluation.beam import beam_search
 from openwork.study.models.incremental import Incremental
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--vocabulary", type=int, default=33_288)
+    add_out(parser)
     options = parser.parse_args()
     device = torch.device(options.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -141,6 +143,7 @@ def main() -> None:
         f"{options.batch}, {str(dtype).removeprefix('torch.')}, torch {torch.__version__}, {where}, "
         f"n = {options.rounds}"
     )
+    keep(options.out, times, unit="s", device=device, reference="transformers, Marian")
     print(f"{'':24}{'sentences/s':>12}{'min':>10}{'max':>10}{'ratio':>8}")
     base = statistics.median(times["transformers, Marian"])
     for name, seconds in times.items():

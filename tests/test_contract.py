@@ -17,6 +17,9 @@ from openwork.core.technique import Technique
 from tests.helpers import Tied, conv_net, image_batches, mean, train_step
 from tests.optimizers import OPTIMIZERS
 
+# So small are these layers, and so short is the training.
+pytestmark = pytest.mark.filterwarnings("ignore:.* keeps no weight", "ignore:.* stopped at .* of a schedule")
+
 RAMP = ow.Cubic(0.8, begin=2, end=10, every=2)
 COEFFICIENT = ow.Linear(1e-2, begin=1, end=5)
 TECHNIQUES = [
@@ -77,7 +80,7 @@ def started(technique, model=None, steps=0, optimizer=OPTIMIZERS["adam"]):
 
 @every_technique
 def test_a_technique_is_a_value(technique):
-    assert eval(repr(technique), vars(ow)) == technique
+    assert eval(repr(technique), {name: getattr(ow, name) for name in ow.__all__}) == technique
     assert hash(copy.deepcopy(technique)) == hash(technique)
     with pytest.raises(AttributeError):
         technique.extra = 1

@@ -132,3 +132,61 @@ def test_every_technique_trains_and_finalizes(technique, compiled):
     plain = sparsifier.finalize()
     torch.testing.assert_close(plain(x), expected)
     assert ow.report(plain).sparsity == pytest.approx(sparsity)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "technique",
+    [
+        ow.VariationalDropout(ow.Constant(1e-3), log_sigma2=-4.0),
+        ow.L0(ow.Constant(1e-3)),
+        ow.GroupL0(ow.Constant(1e-3)),
+        ow.SoftWeightSharing(ow.Constant(1e-4)),
+    ],
+    ids=lambda t: type(t).__name__,
+)
+def test_random_weights_of_low_precision_learn_in_float32(technique, dtype):
+    torch.manual_seed(0)
+    model = conv_net().to("cuda", dtype)
+    sparsifier = ow.sparsify(model, technique)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    sparsifier.attach(optimizer)
+    for x, _ in itertools.islice(image_batches(), 4):
+        output = model(300 * x.to("cuda", dtype))  # whose squares float16 does not hold
+        penalty = sparsifier.penalty()
+        assert (output.dtype, penalty.dtype, penalty.device.type) == (dtype, torch.float32, "cuda")
+        (output.float().square().mean().sqrt() * 1e-4 + penalty).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert all(p.dtype == torch.float32 for name, p in model.named_parameters() if "reparam" in name)
+
+
+@pytest.mark.parametrize("name", ["AdamW8bit", "PagedAdamW8bit", "Lion8bit", "AdEMAMix8bit"])
+def test_an_8_bit_optimizer_trains_under_masks(name):
+    optim = pytest.importorskip("bitsandbytes").optim
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 64)).cuda()
+    optimizer = getattr(optim, name)(model.parameters(), lr=1e-3)
+    sparsifier = ow.sparsify(model, ow.GradualMagnitude(PRUNE)).attach(optimizer)
+    for number in range(1, 16):
+        (model(torch.randn(8, 64, device="cuda")) - 1).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        zeros = sum(int((model[place].weight == 0).sum()) for place in (0, 2))
+        assert (sparsifier.steps, sparsifier.sparsity()) == (number, zeros / 16_384)
+    assert optimizer.state[model[0].weight]["state1"].dtype == torch.uint8
+    assert sparsifier.sparsity() == pytest.approx(0.8, abs=1e-4)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_clearing_the_state_of_an_unknown_optimizer_waits_for_nothing():
+    class Unknown(torch.optim.AdamW):
+        pass
+
+    model = conv_net().cuda()
+    optimizer = Unknown(model.parameters(), foreach=True)
+    sparsifier = ow.sparsify(model, ow.GradualMagnitude(ow.OneShot(0.5))).attach(optimizer)
+    for batch in itertools.islice(image_batches(), 2):
+        train_step(model, sparsifier, optimizer, [each.cuda() for each in batch])
+    assert waits(lambda: sparsifier._mechanism._clear_state(optimizer)) == 0

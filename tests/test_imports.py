@@ -16,7 +16,7 @@ ALLOWED = {
     "openwork.core": [],
     "openwork.techniques": ["openwork.core"],
     "openwork.formats": [],
-    "openwork.inspect": ["openwork.core", "openwork.formats"],
+    "openwork.inspect": ["openwork.core", "openwork.formats", "openwork.techniques"],
     "openwork.integrations": ["openwork.core"],
     "openwork.study.models": [],
     "openwork.study.data": ["openwork.study.files"],

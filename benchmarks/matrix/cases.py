@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,6 +122,19 @@ def hugging_face_conv1d() -> nn.Module:
     return Around(layer)
 
 
+def experts() -> nn.Module:
+    """Mixtral's block of experts, whose weights are tensors of three dimensions in a class that torch does not know."""
+    try:
+        module: Any = importlib.import_module("transformers.models.mixtral.modeling_mixtral")
+    except ImportError as error:
+        raise NotApplicableError("transformers is not installed") from error
+    config = module.MixtralConfig(hidden_size=16, intermediate_size=8, num_local_experts=4, num_experts_per_tok=2)
+    block: nn.Module = module.MixtralSparseMoeBlock(config)
+    for parameter in block.parameters():  # the layers leave this to the whole model
+        nn.init.normal_(parameter, std=0.3)
+    return Around(block)
+
+
 def _normal(*shape: int) -> Callable[[], tuple[Tensor, ...]]:
     return lambda: (torch.randn(shape),)
 
@@ -180,6 +194,7 @@ LAYERS = {
     "RNNCell": _layer(lambda: nn.RNNCell(8, 6), 5, 8, weights="weight_ih weight_hh"),
     "a parameter of one's own": Case(Bare, _normal(5, 8), ("matrix",), by_name=True),
     "Hugging Face Conv1D": Case(hugging_face_conv1d, _normal(5, 8), ("layer.weight",)),
+    "mixture of experts": Case(experts, _normal(3, 8, 16), ("layer.experts.gate_up_proj", "layer.experts.down_proj")),
     "Sequential as the model": Case(
         lambda: nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)), _normal(5, 8), ("0.weight", "2.weight")
     ),

@@ -56,6 +56,10 @@ class Library:
         """The weights by name, as evaluation of ``model``, the training model or a copy of it, must use them."""
         raise NotImplementedError
 
+    def stated(self) -> dict[str, float]:
+        """The sparsity of each weight that the library itself states; by default it states none."""
+        return {}
+
     def finish(self) -> nn.Module:
         """The plain model with zeros."""
         raise NotImplementedError
@@ -101,6 +105,10 @@ class Openwork(Library):
     def penalty(self) -> Tensor | float:
         """Zero for masks."""
         return self.sparsifier.penalty()
+
+    def stated(self) -> dict[str, float]:
+        """Of each selected weight."""
+        return self.sparsifier.layer_sparsity()
 
     def finish(self) -> nn.Module:
         """The model itself."""

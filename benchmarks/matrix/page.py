@@ -3,15 +3,17 @@
 import importlib.metadata
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import openwork as ow
 
+from .optimizers import NAMES, split
 from .outcome import Outcome, Status
 from .runner import COLUMNS, ROWS, Table
 from .training import Row
 
+COMMON = [row for row in ROWS if not row.only]
 SIGNS: dict[Status, str] = {"pass": "✓", "refused": "⊘", "fail": "✗", "n/a": "–"}
 INTRODUCTION = """\
 Every cell is a program that was run: a few training steps with the library at hand, then a check of the claim. None is
@@ -25,6 +27,11 @@ peers reach it there in one step. Unless a row says otherwise: AdamW, 75 % of ea
 Variational dropout and L0 have no target; with them every tensor must have zeros in evaluation and at the end.
 """
 
+OPTIMIZERS = """\
+Each under openwork's masks, with its default settings; – where it does not train the dense model here either, or its
+package is missing. `SAM.second_step` is a loop that calls `first_step` and `second_step` instead of `step(closure)`.
+"""
+
 
 def render(table: Table, where: str) -> str:
     """The whole page; ``where``: versions and hardware, as `environment` says them."""
@@ -32,7 +39,7 @@ def render(table: Table, where: str) -> str:
     titles = [library.title for library in COLUMNS.values()]
     counts = [
         f"| {SIGNS[status]} {status} | "
-        + " | ".join(str(sum(table[row.title, key].status == status for row in ROWS)) for key in COLUMNS)
+        + " | ".join(str(sum(table[row.title, key].status == status for row in COMMON)) for key in COLUMNS)
         + " |"
         for status in SIGNS
     ]
@@ -46,6 +53,7 @@ def render(table: Table, where: str) -> str:
                 cells = [_cell(table[row.title, key], notes) for key in COLUMNS]
                 lines.append(f"| {row.title} | {' | '.join(cells)} |")
         lines.append("")
+    lines += ["## Optimizers", "", OPTIMIZERS, *_head(["package", "", "optimizers"]), *_optimizers(table, notes), ""]
     lines += ["## First lines", "", *[f"{number}. {text}" for number, text in enumerate(notes, 1)], ""]
     lines += ["## What is checked", "", *_claims(ROWS), ""]
     return "\n".join(lines)
@@ -56,7 +64,11 @@ def parse(text: str) -> Table:
     status_of = {sign: status for status, sign in SIGNS.items()}
     notes = dict(re.findall(r"^(\d+)\. (.*)$", text, re.M))
     table: Table = {}
-    for row in ROWS:
+    for package, sign, names in re.findall(r"^\| `([\w.]+)` \| ([✓✗⊘–]) \d+ \| (.*) \|$", text, re.M):
+        for name, _, number in (entry.partition(" ") for entry in names.split(", ")):
+            reason = _unquote(notes[number]) if number else ""
+            table[f"{package}.{name}", "openwork"] = Outcome(status_of[sign], reason)
+    for row in COMMON:
         line = re.search(rf"^\| {re.escape(row.title)} \| ([✓✗⊘–].*) \|$", text, re.M)
         if line is None:
             continue
@@ -68,7 +80,10 @@ def parse(text: str) -> Table:
 
 def environment() -> str:
     """Versions and hardware, in a sentence."""
-    versions = [f"{name} {_version(name)}" for name in ("torch", "nncf", "torchao", "transformers")]
+    versions = [
+        f"{name} {_version(name)}"
+        for name in ("torch", "nncf", "torchao", "transformers", "pytorch_optimizer", "bitsandbytes")
+    ]
     software = f"Python {platform.python_version()}, openwork {ow.__version__}, {', '.join(versions)}"
     return f"{software}; {platform.system()}, {_processor()}, one thread a process."
 
@@ -93,6 +108,20 @@ def _head(titles: Sequence[str]) -> list[str]:
     return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
 
 
+def _optimizers(table: Table, notes: list[str]) -> Iterator[str]:
+    """A line for each package and status, with the names and the numbers of their reasons."""
+    for package in NAMES:
+        for status, sign in SIGNS.items():
+            cells = {row: table[row.title, row.only] for row in ROWS if row.only and split(row.title)[0] == package}
+            named = [
+                split(row.title)[1] + _cell(cell, notes).removeprefix(sign)
+                for row, cell in cells.items()
+                if cell.status == status
+            ]
+            if named:
+                yield f"| `{package}` | {sign} {len(named)} | {', '.join(named)} |"
+
+
 def _cell(cell: Outcome, notes: list[str]) -> str:
     if not cell.text:
         return SIGNS[cell.status]
@@ -114,5 +143,5 @@ def _unquote(text: str) -> str:
 def _claims(rows: Sequence[Row]) -> list[str]:
     claims: dict[str, list[str]] = {}
     for row in rows:
-        claims.setdefault(row.claim, []).append("every layer" if row.kind == "layer" else row.title)
+        claims.setdefault(row.claim, []).append(row.title if row.kind == "habit" else f"every {row.kind}")
     return [f"* **{', '.join(dict.fromkeys(titles))}**: {claim}." for claim, titles in claims.items()]

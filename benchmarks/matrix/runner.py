@@ -13,14 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TextIO
 
-from . import distributed, habits, layers, steps
+from . import changes, distributed, habits, layers, optimizers, steps
 from .libraries import LIBRARIES, Library
 from .outcome import Outcome, first_line, outcome
 from .peers import PEERS
 from .training import Row
 
 COLUMNS: dict[str, type[Library]] = LIBRARIES | PEERS
-ROWS: list[Row] = [*layers.ROWS, *steps.ROWS, *habits.ROWS, *distributed.ROWS]
+ROWS: list[Row] = [*layers.ROWS, *steps.ROWS, *habits.ROWS, *changes.ROWS, *distributed.ROWS, *optimizers.ROWS]
+CELLS = [(row.title, key) for row in ROWS for key in COLUMNS if row.only in ("", key)]
 LIMIT = 90.0  # seconds without a cell after which a process counts as hung
 Table = dict[tuple[str, str], Outcome]  # (row's title, library's key)
 
@@ -30,7 +31,7 @@ def run(libraries: Sequence[str], rows: Sequence[Row], jobs: int, report: Callab
     table: Table = {}
 
     def column(key: str) -> None:
-        for row, cell in _column(key, rows):
+        for row, cell in _column(key, [row for row in rows if (row.title, key) in CELLS]):
             table[row.title, key] = cell
             report(key, row, cell)
 

@@ -26,14 +26,16 @@ class ClaimError(Exception):
 class Row:
     """One line of the matrix.
 
-    claim: what the check verifies, in a sentence; check: raises what is wrong; processes: how many run it together.
+    claim: what the check verifies, in a sentence; check: raises what is wrong; processes: how many run it together;
+    only: the key of the one library that it is for, "" for all.
     """
 
     title: str
-    kind: Literal["layer", "habit"]
+    kind: Literal["layer", "habit", "optimizer"]
     claim: str
     check: Check
     processes: int = 1
+    only: str = ""
 
 
 def habit(rows: list[Row], title: str, claim: str) -> Callable[[Check], Check]:
@@ -78,7 +80,7 @@ class Training:
     def batch(self) -> tuple[Tensor, ...]:
         """The inputs of the next step, in the model's dtype."""
         torch.manual_seed(1000 * self.salt + self.steps + 1)
-        dtype = next(self.model.parameters()).dtype
+        dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
         return tuple(x.to(dtype) if x.is_floating_point() else x for x in self.case.inputs())
 
     def loss(self, inputs: tuple[Tensor, ...], model: Callable[..., Tensor] | None = None) -> Tensor:

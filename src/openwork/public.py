@@ -1,6 +1,7 @@
 """The public names of openwork, which `import openwork as ow` gives."""
 
 from openwork.core.batchnorm import recalibrate_batchnorm
+from openwork.core.layout import declare_layout
 from openwork.core.masks.allocations import ERK, LAMP, Allocation, GlobalRanking, PerLayer, Uniform
 from openwork.core.masks.blocks import Block, Columns, Rows
 from openwork.core.masks.criterion import Criterion, Sparsity, Threshold
@@ -87,6 +88,7 @@ __all__ = [
     "Wanda",
     "WeightsOf",
     "all_parameters",
+    "declare_layout",
     "excluding",
     "matching",
     "prune",

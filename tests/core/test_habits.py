@@ -12,6 +12,8 @@ from torch.utils.checkpoint import checkpoint
 import openwork as ow
 from tests.helpers import conv_net, image_batches, mean
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* keeps no weight")  # so small are these layers
+
 TECHNIQUE = ow.GradualMagnitude(ow.Cubic(0.8, begin=1, end=5, every=1))
 
 

@@ -1,5 +1,7 @@
 """A user's techniques whose weights are computed from learned parameters."""
 
+import logging
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -58,3 +60,29 @@ def test_weights_without_a_penalty_decay_like_others():
     (decayed,) = sparsifier.parameter_groups(0.1)
     assert decayed["weight_decay"] == 0.1
     assert len(decayed["params"]) == len(list(model.parameters())) == 5  # two weights, a bias and two scales
+
+
+@pytest.mark.parametrize(
+    ("technique", "said"),
+    [
+        (
+            ow.GroupL0(ow.Constant(1.0)),
+            r"GroupL0 .* by 50\.\d % of their norm .*, those of \d.weight by (50|49)\.\d %$",
+        ),
+        (ow.GroupL0(ow.Constant(1.0), dropout=0.05), r"GroupL0 .* by 0\.0 % .*, those of \d.weight by 0\.0 %$"),
+        (ow.L0(ow.Constant(1.0)), r"L0 .* by 2\.0 % .*, those of \d.weight by 2\.\d %$"),
+        (ow.SoftWeightSharing(ow.Constant(1.0)), r"SoftWeightSharing .* by 100\.0 % .* those of 0.weight by 100\.0 %$"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_logger_says_what_a_trained_model_computes_now(technique, said, dtype, caplog):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 2)).to(dtype)
+    with caplog.at_level(logging.INFO, logger="openwork"):
+        ow.sparsify(model, technique)
+    (record,) = caplog.records
+    assert re.search(said, record.getMessage())
+    caplog.clear()
+    ow.sparsify(nn.Linear(2, 2), technique)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -12,6 +12,8 @@ from openwork.core.masks.check import check_counts, check_scores
 from openwork.core.masks.threshold import keep_count
 from tests.helpers import Tied, conv_net
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* keeps no weight")  # so small are these layers
+
 HALF = ow.OneShot(0.5)
 
 

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import openwork as ow
-from openwork.formats.checkpoint import model_tensors, read_checkpoint
+from openwork.formats.checkpoint import read_checkpoint
+from openwork.formats.model_part import model_tensors
 from tests.helpers import conv_net
 
 

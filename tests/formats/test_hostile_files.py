@@ -181,9 +181,9 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
         torch.save({"model": Attack()}, tmp_path / "attack.pt", _use_new_zipfile_serialization=new)
         with pytest.raises(ValueError, match=r"it would import \S*open; save model.state_dict\(\)"):
             ow.report(tmp_path / "attack.pt")
-    torch.save(nn.Linear(2, 2), tmp_path / "module.pt")
+    torch.save(nn.Linear(2, 2), tmp_path / "module.pt", _use_new_zipfile_serialization=False)
     with pytest.raises(ValueError, match=r"it would import torch\S*Linear; save model.state_dict\(\) instead"):
-        ow.report(tmp_path / "module.pt")
+        ow.report(tmp_path / "module.pt")  # torch's format from before 1.6
     assert not marker.exists()
 
 

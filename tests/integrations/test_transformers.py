@@ -51,6 +51,7 @@ def trainer_of(model, sparsifier, data, folder, **settings):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.* keeps no weight")  # as variational dropout leaves them after 12 steps
 @pytest.mark.parametrize("case", CASES)
 def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(case, tmp_path):
     make, data, technique = CASES[case]

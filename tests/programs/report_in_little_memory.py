@@ -4,7 +4,7 @@ import resource
 import sys
 from pathlib import Path
 
-import openwork as ow
+from openwork import report
 
 if __name__ == "__main__":
     virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -12,7 +12,7 @@ if __name__ == "__main__":
     for path in sys.argv[1:]:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
-            print("report", ow.report(path).zeros)
+            print("report", report(path).zeros)
         except ValueError as error:
             print(error)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, path  # kilobytes

@@ -1,9 +1,10 @@
 from itertools import combinations
 from statistics import fmean
 
+import numpy as np
 import pytest
 
-from openwork.study.results.budget import budgets, expected_best, reaching
+from openwork.study.results.budget import budgets, expected_best, reaching, resampled_best
 from openwork.study.results.statistics import summarize, tried
 from tests.study.studies import diverged, results, row
 
@@ -22,6 +23,14 @@ def test_the_expected_best_is_the_mean_over_all_draws(n):
 def test_thousands_of_settings_overflow_nothing():
     # E of the largest of n of 0 … N-1 without replacement is n (N + 1) / (n + 1) - 1
     assert expected_best(range(5000), 2500) == pytest.approx(2500 * 5001 / 2501 - 1)
+
+
+def test_a_bootstrap_sample_is_the_expected_best_of_that_sample():
+    scores = [0.0, 0.0, 3.0, 1.0]
+    values, counts = np.unique(scores, return_counts=True)
+    drawn = np.random.default_rng(5).multinomial(4, counts / 4, size=50)  # the same samples, written out
+    by_hand = [expected_best(np.repeat(values, sample), 2) for sample in drawn]
+    assert resampled_best(scores, 2, 50, np.random.default_rng(5)) == pytest.approx(by_hand)
 
 
 def test_a_budget_beyond_what_was_tried_is_an_error():

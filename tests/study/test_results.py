@@ -9,7 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from openwork.study.files import write_text
-from openwork.study.results.statistics import nearest, pareto, student_interval, summarize, write_points
+from openwork.study.results.statistics import (
+    nearest,
+    pareto,
+    prediction_interval,
+    student_interval,
+    summarize,
+    write_points,
+)
 from openwork.study.results.store import (
     COLUMNS,
     collect,
@@ -91,6 +98,13 @@ def test_student_interval_by_hand():
     assert (low, high) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-5)
     assert student_interval([1.0]) is None
     assert student_interval([]) is None
+
+
+def test_one_more_run_lies_in_the_prediction_interval_by_hand():
+    # mean 2, s = 1, t(0.975, 2) = 4.30265: half width 4.30265 · sqrt(1 + 1/3)
+    low, high = prediction_interval([1.0, 2.0, 3.0])
+    assert (low, high) == pytest.approx((2 - 4.968276, 2 + 4.968276), abs=1e-5)
+    assert prediction_interval([1.0]) is None
 
 
 def test_points_are_means_over_seeds_without_the_diverged():

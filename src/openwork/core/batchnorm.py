@@ -1,6 +1,9 @@
 """Recomputing batch-norm statistics: those of the dense model do not fit the pruned one."""
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,22 +13,29 @@ from openwork.core.snapshot import snapshot
 
 
 @torch.no_grad()
-def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> int:
+def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
     """Replaces the running statistics of every BatchNorm in ``model`` by the plain means over the batches.
 
     Weights, momenta and training flags stay. Dropout and other layers act as in evaluation.
 
     Args:
         model: The pruned model.
-        batches: Inputs, each of which is passed as ``model(batch)``.
+        batches: Batches as loaders give them, which are moved to the model's device. Of a tuple or list, such as
+            (x, y), the model gets the first element; of a dict those entries that its forward takes, as keyword
+            arguments; anything else as it is.
 
     Returns:
         The number of batches.
 
     Raises:
+        TypeError: If ``batches`` is one tensor or cannot be iterated, or a batch holds nothing that the model takes.
         ValueError: If the model has no BatchNorm that keeps statistics, there is no batch, or its statistics are not
             finite. Whatever raises leaves the model as it was.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected an nn.Module, got a {type(model).__name__}; the model comes first")
+    if isinstance(batches, Tensor | Mapping) or not hasattr(batches, "__iter__"):
+        raise TypeError(f"batches must be a list or loader of batches, got a {type(batches).__name__}; pass [batch]")
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
         raise ValueError("the model has no BatchNorm with running statistics; there is nothing to do")
@@ -41,7 +51,7 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> int:
                     norm.reset_running_stats()
                     norm.momentum = None  # a cumulative mean
                     norm.train()
-            model(batch)
+            _call(model, batch)
             used += 1
         if used == 0:
             raise ValueError("there is no batch to take statistics from; pass at least one batch of inputs")
@@ -58,3 +68,25 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> int:
         for module, flag in training.items():
             module.training = flag
     return used
+
+
+def _call(model: nn.Module, batch: Any) -> None:
+    """Runs the model on a batch as loaders give it."""
+    whole = batch
+    while isinstance(batch, tuple | list) and batch:
+        batch = batch[0]
+    device = next((tensor.device for tensor in chain(model.parameters(), model.buffers())), None)
+    if not isinstance(batch, Mapping):
+        if isinstance(batch, tuple | list):
+            raise TypeError(f"a batch must hold an input for the model, got {whole!r}")
+        model(batch.to(device) if isinstance(batch, Tensor) else batch)
+        return
+    taken = inspect.signature(model.forward).parameters
+    everything = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values())
+    inputs = {name: value for name, value in batch.items() if everything or name in taken}
+    if not inputs:
+        raise TypeError(
+            f"a batch has the entries {', '.join(map(str, batch))}, and {type(model).__name__}.forward takes "
+            f"{', '.join(taken) or 'nothing'}; name the entries as its arguments"
+        )
+    model(**{name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()})

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openwork.core.schedules import Schedule
+
 Calibrate = Callable[[nn.Module], object]
 """Runs batches through the model, and backward where gradients are wanted; what it returns is not used."""
 
@@ -36,6 +38,15 @@ class Mechanism(ABC):
 
     random: bool = False
     """Whether the weights and what is learned besides have a prior of the technique, and so no weight decay."""
+
+    @property
+    @abstractmethod
+    def schedule(self) -> Schedule | None:
+        """What the technique follows step by step; None where it follows nothing."""
+
+    @abstractmethod
+    def reached(self, steps: int) -> float | None:
+        """The schedule's value that is in force after ``steps`` steps; None where it has come to its end."""
 
     @property
     def needs_optimizer(self) -> str:
@@ -123,6 +134,10 @@ class Mechanism(ABC):
     @abstractmethod
     def masks(self) -> dict[str, Tensor]:
         """Where each weight is not masked in evaluation, by name: bool; sharded like the weights."""
+
+    @abstractmethod
+    def remarks(self) -> list[str]:
+        """What a user should know of the weights before they are finalized, in sentences."""
 
     def mask_gradients(self) -> None:
         """Masks the gradients now; by default there is nothing to mask."""

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from openwork.core.batchnorm import recalibrate_batchnorm
+from openwork.core.chosen import check_model, choose_weights
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.mechanism import Calibrate
-from openwork.core.selection import Select, find_weights, weight_matrices
+from openwork.core.selection import Selection, weight_matrices
 from openwork.core.snapshot import snapshot
 from openwork.core.sparsifier import sparsify
 
@@ -20,17 +22,19 @@ class Pruned:
 
     Args:
         sparsity: The fraction of zeros among the selected weights, 0-1.
-        before: The metric of the model as it was.
+        before: The metric of the model as it was; None where `prune` got no ``evaluate``, as are the others.
         after: The metric of the pruned model.
         recalibrated: The metric with the batch-norm statistics of the pruned model; None where `prune` got no batches.
     """
 
     sparsity: float
-    before: float
-    after: float
+    before: float | None
+    after: float | None
     recalibrated: float | None
 
     def __str__(self) -> str:
+        if self.before is None:
+            return f"{self.sparsity:.2%} sparsity"
         last = "" if self.recalibrated is None else f", {self.recalibrated:.4f} with recalibrated batch norms"
         return f"{self.sparsity:.2%} sparsity: {self.before:.4f} before, {self.after:.4f} after{last}"
 
@@ -38,10 +42,10 @@ class Pruned:
 def prune(
     model: nn.Module,
     technique: MaskTechnique,
-    evaluate: Callable[[nn.Module], float],
+    evaluate: Callable[[nn.Module], float] | None = None,
     *,
-    batches: Iterable[Tensor] | None = None,
-    select: Select = weight_matrices,
+    batches: Iterable[Any] | None = None,
+    select: Selection = weight_matrices,
     seed: int = 0,
     calibrate: Calibrate | None = None,
 ) -> Pruned:
@@ -50,8 +54,8 @@ def prune(
     Args:
         model: A trained model.
         technique: One that prunes before training, such as ``GradualMagnitude(OneShot(0.8))``.
-        evaluate: model -> metric; it sets the evaluation mode that it needs.
-        batches: Inputs for `recalibrate_batchnorm`.
+        evaluate: model -> metric; it sets the evaluation mode that it needs. None measures nothing.
+        batches: What `recalibrate_batchnorm` takes, such as a DataLoader.
         select: Which parameters become sparse, as in `sparsify`.
         seed: As in `sparsify`.
         calibrate: As in `sparsify`, for a technique that looks at inputs or gradients.
@@ -60,29 +64,35 @@ def prune(
         The sparsity and the metrics.
 
     Raises:
-        TypeError: If ``technique`` is no mask technique, or ``evaluate`` returns no number.
+        TypeError: If ``technique`` is no mask technique, ``evaluate`` is no function or returns no number, or a batch
+            holds no input.
         ValueError: If the schedule prunes later. Whatever raises, even ``evaluate`` or ``batches``, leaves selected
             weights, buffers and training flags as they were.
     """
+    check_model(model)
     if not isinstance(technique, MaskTechnique):
         raise TypeError(f"prune takes a technique with masks such as GradualMagnitude(OneShot(0.8)), got {technique!r}")
     schedule = technique.schedule
     if not schedule.due(0) or schedule(0) != schedule.final or schedule.final == 0:
         raise ValueError(f"{schedule} does not reach a sparsity at once; use OneShot(sparsity)")
-    weights = [weight.parameter for weight in find_weights(model, select)[0]]
+    if evaluate is not None and not callable(evaluate):
+        raise TypeError(
+            f"evaluate must be a function model -> metric, got a {type(evaluate).__name__}; a loader is batches=loader"
+        )
+    weights = [weight.parameter for weight in choose_weights(model, select)[0]]
     restore, values = snapshot(model), [weight.detach().clone() for weight in weights]
     try:
-        before = evaluate(model)
-        if not hasattr(before, "__float__"):
+        before = evaluate(model) if evaluate else None
+        if evaluate and not hasattr(before, "__float__"):
             raise TypeError(f"evaluate must return one number, got {before!r}")
         sparsifier = sparsify(model, technique, select=select, seed=seed, calibrate=calibrate)
         sparsity = sparsifier.sparsity()
         sparsifier.finalize()
-        after = evaluate(model)
+        after = evaluate(model) if evaluate else None
         if batches is None:
             return Pruned(sparsity, before, after, None)
         recalibrate_batchnorm(model, batches)
-        return Pruned(sparsity, before, after, evaluate(model))
+        return Pruned(sparsity, before, after, evaluate(model) if evaluate else None)
     except BaseException:
         restore()
         with torch.no_grad():

@@ -1,33 +1,80 @@
 """Following optimizers: checks that they own every weight once, and hooks around their steps."""
 
+import gc
+import inspect
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from openwork.core.selection import Select
+from openwork.core.selection import Select, Weight
 
 Groups = list[dict[str, Any]]
 """Parameter groups, which an optimizer takes instead of parameters."""
 
 
-def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+def unwrapped(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """The optimizer, and those inside it that move the same parameters, as Lookahead and SAM have them; itself first.
+
+    Which of them is called to step depends on the wrapper and on the training loop, so all of them matter.
+    """
+    found, ids = [optimizer], parameter_ids(optimizer)
+    for wrapper in found:  # grows on the way
+        for inside in vars(wrapper).values():
+            if isinstance(inside, torch.optim.Optimizer) and inside not in found and parameter_ids(inside) == ids:
+                found.append(inside)
+    return found
+
+
+def wrapper_of(optimizer: torch.optim.Optimizer) -> str | None:
+    """The name of an optimizer that wraps this one. Slow: nothing but the garbage collector knows of it."""
+    for each in gc.get_objects():
+        if issubclass(type(each), torch.optim.Optimizer) and optimizer in unwrapped(each)[1:]:
+            return type(each).__name__
+    return None
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer, *, once: bool) -> None:
     """Checks that a sparsifier can follow the optimizer.
 
+    Args:
+        optimizer: The optimizer.
+        once: Whether weights hold other values inside the step, so that nothing else may look at them there.
+
     Raises:
-        TypeError: If it is a wrapper that runs no step hooks.
-        ValueError: If it is LBFGS.
+        TypeError: If it, or one inside it, is a wrapper that runs no step hooks.
+        ValueError: If it, or one inside it, is LBFGS or moves weights elsewhere than in a step, or with ``once`` if it
+            wraps another one.
     """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"attach takes torch optimizers, got a {type(optimizer).__name__}; pass the one that steps")
     name = type(optimizer).__name__
-    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
-        raise TypeError(f"{name} runs no step hooks; attach the torch optimizer, such as the one inside: .optimizer")
-    if isinstance(optimizer, torch.optim.LBFGS):
+    if not _runs_hooks(optimizer):
+        raise TypeError(
+            f"{name} runs no step hooks; attach the torch optimizer, such as the one inside: .optimizer, unless the "
+            "wrapper moves weights itself: then let its __init__ call super().__init__()"
+        )
+    parts = unwrapped(optimizer)
+    for part in parts:
+        if isinstance(part, torch.optim.LBFGS):
+            raise ValueError(
+                "LBFGS cannot be attached: one step evaluates the model many times, where no hook can put zeros "
+                "back, and its history is one flat vector that no mask fits; take SGD or Adam"
+            )
+        if not _steps(type(part)):
+            raise ValueError(
+                f"{type(part).__name__} has no step() and moves weights inside backward(), where no hook can put zeros "
+                "back; take an optimizer that is called after it"
+            )
+        if not _runs_hooks(part):
+            raise TypeError(f"the {type(part).__name__} inside {name} runs no step hooks; take one of torch's classes")
+    if once and len(parts) > 1:
         raise ValueError(
-            "LBFGS cannot be attached: one step evaluates the model many times, where no hook can put zeros "
-            "back, and its history is one flat vector that no mask fits; take SGD or Adam"
+            f"{name} reads and writes weights around the step of {type(parts[-1]).__name__}, where hidden='trained' "
+            "would show it the hidden values; take hidden='frozen'"
         )
 
 
@@ -53,6 +100,18 @@ def check_ownership(needed: dict[str, nn.Parameter], optimizers: list[torch.opti
 def parameter_ids(optimizer: torch.optim.Optimizer) -> set[int]:
     """The ``id`` of each parameter that the optimizer moves."""
     return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def shares(weights: list[Weight], optimizers: list[torch.optim.Optimizer]) -> dict[torch.optim.Optimizer, list[int]]:
+    """The indices of the weights that each optimizer moves; the last one also gets those that none moves."""
+    *others, last = optimizers
+    shares = {}
+    rest = list(range(len(weights)))
+    for optimizer in others:
+        ids = parameter_ids(optimizer)
+        shares[optimizer] = [index for index in rest if id(weights[index].parameter) in ids]
+        rest = [index for index in rest if index not in shares[optimizer]]
+    return {**shares, last: rest}
 
 
 class _Call(dict[str, Any]):
@@ -84,21 +143,34 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, decayed: Select, 
 
 
 def follow(
-    optimizer: torch.optim.Optimizer, prepare: Callable[[], None], finish: Callable[[bool], None], *, once: bool
-) -> list[RemovableHandle]:
-    """Hooks the optimizer: calls ``prepare`` before each update of the weights and ``finish`` after each step.
+    optimizer: torch.optim.Optimizer,
+    prepare: Callable[[], None],
+    finish: Callable[[bool], None],
+    loaded: Callable[[], None],
+    *,
+    once: bool,
+) -> Iterator[RemovableHandle]:
+    """Hooks the optimizer and those inside it: calls ``prepare`` before each update and ``finish`` after each step.
+
+    A step is a call of ``step`` within no other one. Where SAM's ``second_step`` or the training loop itself calls the
+    optimizer inside, that call is the step.
 
     Args:
         optimizer: The optimizer.
-        prepare: Called when the gradients are there: before the step, or after the closure of ``step(closure)``.
+        prepare: Called when the gradients are there, before the step of the innermost optimizer, or after the closure
+            of ``step(closure)``.
         finish: Called with whether the weights were moved; a GradScaler may keep a fused optimizer from moving them.
+        loaded: Called after one of the optimizers has loaded a state.
         once: Refuse to evaluate a closure a second time after ``prepare``.
 
-    Returns:
-        The hooks' handles.
+    Yields:
+        The hooks' handles, each as soon as the hook is there.
     """
+    parts = unwrapped(optimizer)
+    order = {part: place for place, part in enumerate(parts)}
+    innermost = [part for part in parts if len(unwrapped(part)) == 1]
     prepared = 0  # times within the running step
-    depth = 0  # of steps within steps
+    open_calls: list[torch.optim.Optimizer] = []  # whose steps are running, outermost first
     running: weakref.ref[_Call] | None = None  # the outermost call
 
     def ready() -> None:
@@ -106,19 +178,32 @@ def follow(
         prepare()
         prepared += 1
 
-    def before(_: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        nonlocal prepared, depth, running
-        # A step that calls its base class's step runs the hooks twice: then the outer call is alive. A call that has
-        # failed may be alive as well, in a traceback that is kept, but then steps are deeper within each other than
-        # there are classes whose step has hooks.
-        if running is not None and running() is not None and 0 < depth < _steps_with_hooks(optimizer):
-            depth += 1
+    def nested(part: torch.optim.Optimizer) -> bool:
+        # A wrapper steps the optimizer inside; a step that calls its base class's step runs the hooks twice: then the
+        # outer call is alive. A call that has failed may be alive as well, in a traceback that is kept, but then steps
+        # are deeper within each other than there are classes whose step has hooks.
+        alive = running is not None and running() is not None
+        return (
+            alive
+            and bool(open_calls)
+            and order[open_calls[-1]] <= order[part]
+            and open_calls.count(part) < _steps_with_hooks(part)
+        )
+
+    def before(part: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        nonlocal prepared, running
+        inside = nested(part)
+        if not inside:
+            prepared = 0
+            open_calls.clear()
+        prepares = part in innermost and part not in open_calls
+        open_calls.append(part)
+        if inside and not prepares:
             return None
-        prepared = depth = 0
         closure: Callable[[], Any] | None = args[1] if len(args) > 1 else kwargs.get("closure")
+        calls = list(open_calls)
 
         def closure_then_ready() -> Any:
-            nonlocal depth
             assert closure is not None
             if once and prepared:
                 raise ValueError(
@@ -127,43 +212,61 @@ def follow(
                 )
             try:
                 loss = closure()
-                ready()
+                if prepares:
+                    ready()
             except BaseException:
-                depth = 0  # the step has failed, unless the optimizer goes on
+                open_calls.clear()  # the step has failed, unless the optimizer goes on
                 raise
-            depth = depth or 1
+            open_calls[:] = open_calls or calls
             return loss
 
         call = _Call(kwargs)
         if closure is None:
-            ready()
+            if prepares:
+                ready()
         elif len(args) > 1:
             args = (args[0], closure_then_ready, *args[2:])
         else:
             call["closure"] = closure_then_ready
-        running, depth = weakref.ref(call), 1
+        if not inside:
+            running = weakref.ref(call)
         return args, call
 
-    def after(_: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        nonlocal depth
-        depth -= 1
-        if depth:
+    def after(part: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not open_calls:
             return
-        if not prepared:
+        open_calls.pop()
+        if open_calls:
+            return
+        if not prepared and part in innermost:
             raise ValueError(
-                f"{type(optimizer).__name__} ignored the closure of step(closure); call the closure first, then step()"
+                f"{type(part).__name__} ignored the closure of step(closure); call the closure first, then step()"
             )
-        finish(not overflowed(optimizer))
+        finish(bool(prepared) and not overflowed(part))
 
     # A compiled training step leaves the hooks out: a mask update is no graph.
     pre, post = (torch.compiler.disable(hook) for hook in (before, after))  # type: ignore[no-untyped-call]
-    return [optimizer.register_step_pre_hook(pre), optimizer.register_step_post_hook(post)]
+    for part in parts:
+        yield part.register_step_pre_hook(pre)
+        yield part.register_step_post_hook(post)
+        if hasattr(part, "_optimizer_load_state_dict_post_hooks"):  # wrappers load the one inside, which has them
+            yield part.register_load_state_dict_post_hook(lambda _: loaded())
 
 
 def overflowed(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a GradScaler keeps a fused optimizer from moving the weights in the step that is running."""
     found = getattr(optimizer, "found_inf", None)  # a tensor, set only during the step
     return found is not None and bool(found)
+
+
+def _steps(kind: type[torch.optim.Optimizer]) -> bool:
+    """Whether the class defines a step; one that only raises NotImplementedError is none."""
+    code = getattr(inspect.unwrap(kind.step), "__code__", None)
+    return code is None or code.co_names != ("NotImplementedError",)
+
+
+def _runs_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    return hasattr(optimizer, "_optimizer_step_pre_hooks") and getattr(type(optimizer).step, "hooked", False)
 
 
 def _steps_with_hooks(optimizer: torch.optim.Optimizer) -> int:

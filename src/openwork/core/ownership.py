@@ -12,8 +12,8 @@ from openwork.core.selection import Site, Weight
 
 _HELD: weakref.WeakKeyDictionary[nn.Module, dict[str, tuple[weakref.ref[object], str]]] = weakref.WeakKeyDictionary()
 
-DISTRIBUTIONS = "_distributions"
-"""The attribute of a module with random weights that holds their distributions by parameter name; copies carry it."""
+RANDOM = "_openwork_random"
+"""The attribute of a module with random weights that holds these by the parameter's name; copies carry it."""
 
 
 def hold(weights: Iterable[Weight], owner: object, technique: str) -> None:
@@ -48,7 +48,7 @@ def refuse_held(weights: Iterable[Weight]) -> None:
                 f"{site.name} is being sparsified by {technique} already; call finalize() on that sparsifier first, "
                 "or select other weights"
             )
-        if site.leaf in site.module.__dict__.get(DISTRIBUTIONS, {}):
+        if site.leaf in site.module.__dict__.get(RANDOM, {}):
             raise ValueError(
                 f"{site.name} is being sparsified as a random variable already; call finalize() on that sparsifier "
                 "first, copy a model with finalized_copy(), or select other weights"

@@ -1,11 +1,23 @@
 """Random numbers that depend on a seed, a step and a name alone."""
 
 import hashlib
+from operator import index
 
 import torch
 from torch import Tensor
 
 from openwork.core.sharded import rows_like, shard_like
+
+
+def check_seed(seed: object) -> int:
+    """``seed`` itself, as an int.
+
+    Raises:
+        TypeError: If it is no whole number.
+    """
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise TypeError(f"seed must be a whole number, got {seed!r}")
+    return index(seed)
 
 
 def seeded_generator(seed: int, step: int, name: str) -> torch.Generator:

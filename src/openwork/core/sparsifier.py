@@ -1,5 +1,6 @@
 """The life cycle: `sparsify` a model, `attach` its optimizer, train, `finalize`."""
 
+import warnings
 from functools import partial
 from typing import Any, NoReturn
 
@@ -7,14 +8,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from openwork.core.chosen import check_model, choose_weights, log_choice, summary
+from openwork.core.dead_paths import dead_paths
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
-from openwork.core.optimizers import Groups, check_optimizer, check_ownership, follow, parameter_groups, parameter_ids
+from openwork.core.optimizers import (
+    Groups,
+    check_optimizer,
+    check_ownership,
+    follow,
+    parameter_groups,
+    parameter_ids,
+    shares,
+)
 from openwork.core.ownership import hold, refuse_held, release
-from openwork.core.selection import Select, Weight, all_parameters, find_weights, weight_matrices
+from openwork.core.saved import FORMAT, check_saved
+from openwork.core.seeding import check_seed
+from openwork.core.seen import Seen, find_places
+from openwork.core.selection import Select, Selection, Weight, all_parameters, weight_matrices
 from openwork.core.sharded import reshard
 from openwork.core.technique import Technique, check_technique
-
-_FORMAT = 3
 
 
 class Sparsifier:
@@ -33,14 +45,16 @@ class Sparsifier:
         model: nn.Module,
         technique: Technique,
         *,
-        select: Select,
+        select: Selection,
         seed: int,
         keep_zeros: bool,
         calibrate: Calibrate | None,
     ) -> None:
+        check_model(model)
         check_technique(technique)
+        seed = check_seed(seed)
         reshard(model)
-        weights, skipped = find_weights(model, select)
+        weights, skipped = choose_weights(model, select)
         weights, misfits = technique.fitting(weights)
         refuse_held(weights)
         if not any(weight.parameter.numel() for weight in weights):
@@ -57,13 +71,13 @@ class Sparsifier:
         self._mechanism: Mechanism = technique.mechanism(weights, seed=seed, keep_zeros=keep_zeros)
         self._mechanism.start(model, calibrate)
         hold(weights, self, str(technique))
+        log_choice(technique, self.weights, self.skipped)
+        self._seen = Seen(weights)
+        for remark in dead_paths(model, self._mechanism.masks()):
+            warnings.warn(remark, stacklevel=3)
 
     def __repr__(self) -> str:
-        counts = sum(weight.parameter.numel() for weight in self.weights)
-        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
-        return (
-            f"Sparsifier({self.technique}, {len(self.weights)} tensors{skipped}, {counts:,} weights, step {self.steps})"
-        )
+        return f"Sparsifier({self.technique}, step {self.steps}, {summary(self.weights, self.skipped)})"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Raises TypeError: a copy would follow neither the model's copy nor the optimizer's."""
@@ -78,7 +92,8 @@ class Sparsifier:
         """Follows the optimizer's steps from now on, and returns the same sparsifier.
 
         Args:
-            optimizer: The optimizer of the model's parameters.
+            optimizer: The optimizer of the model's parameters; where it wraps another one, as Lookahead and SAM do, the
+                wrapper.
             more: Further optimizers, where each owns a part of the weights. Weights are sparse after every step of
                 each. The steps of the last optimizer count: pass last the one whose step ends an iteration.
             penalty_gradient: Add the penalty's gradient inside ``optimizer.step()``, for hosts that own the loss; then
@@ -86,29 +101,37 @@ class Sparsifier:
 
         Raises:
             TypeError: If an optimizer is a wrapper that runs no step hooks.
-            ValueError: If none or two of the optimizers own a weight, an optimizer is attached already, one is LBFGS,
-                or its eps is 0 under masks.
+            ValueError: If none or two of the optimizers own a weight, an optimizer is attached already, one is LBFGS or
+                steps inside backward(), or its eps is 0 under masks. Nothing is attached then.
         """
         self._check_live()
         if self._optimizers:
             raise ValueError("an optimizer is attached already; call detach() first")
         optimizers = [optimizer, *more]
         for each in optimizers:
-            check_optimizer(each)
+            check_optimizer(each, once=self._mechanism.closure_once)
             self._mechanism.check_optimizer(each)
         reshard(self.model)
+        found = find_places(self.weights)
         check_ownership(self._trained_parameters(), optimizers)
-        self._mechanism.attached(optimizers)
-        for each in optimizers:
-            self._optimizer_hooks += follow(
-                each,
-                partial(self._before_step, each, penalty_gradient),
-                partial(self._after_step, each),
-                once=self._mechanism.closure_once,
-            )
-            self._optimizer_hooks.append(each.register_load_state_dict_post_hook(self._mechanism.state_loaded))
-        self._optimizers = optimizers
-        self._owned = _shares(self.weights, optimizers)
+        owned = shares(self.weights, optimizers)
+        try:
+            self._mechanism.attached(optimizers)
+            for each in optimizers:
+                hooks = follow(
+                    each,
+                    partial(self._before_step, each, penalty_gradient),
+                    partial(self._after_step, each),
+                    partial(self._mechanism.state_loaded, each),
+                    once=self._mechanism.closure_once,
+                )
+                for hook in hooks:
+                    self._optimizer_hooks.append(hook)  # one by one, since the next may fail
+        except BaseException:
+            self.detach()
+            raise
+        self._seen.attach(found, optimizers, penalty=penalty_gradient)
+        self._optimizers, self._owned = optimizers, owned
         return self
 
     def detach(self) -> None:
@@ -121,6 +144,7 @@ class Sparsifier:
     def penalty(self) -> Tensor:
         """What to add to the mean loss of a batch, shape (): zero for masks, otherwise coefficient * KL or L0."""
         self._check_live()
+        self._seen.penalty = True
         return self._mechanism.penalty()
 
     def step(self) -> None:
@@ -130,8 +154,10 @@ class Sparsifier:
             raise ValueError("the attached optimizer's steps are counted already; leave step() out")
         if reason := self._mechanism.needs_optimizer:
             raise ValueError(f"{reason}; attach the optimizer instead")
+        find_places(self.weights)
         self.steps += 1
         self._mechanism.after_step(self.steps, list(range(len(self.weights))), None)
+        self._seen.step()
 
     def masks(self) -> dict[str, Tensor]:
         """The mask of each selected weight, by name: bool, True where evaluation computes with the weight.
@@ -195,8 +221,20 @@ class Sparsifier:
         self._mechanism.mask_gradients()
 
     def finalize(self) -> nn.Module:
-        """Ends the sparsifier's work, and returns the model itself with plain modules, dense keys and real zeros."""
+        """Ends the sparsifier's work, and returns the model itself with plain modules, dense keys and real zeros.
+
+        It warns where training did not end as it was meant to: the schedule is unfinished, no optimizer was attached,
+        another one than the attached one trains, nothing took the penalty, a layer is empty or a path through it dead,
+        or other code wrote to masked weights.
+
+        Raises:
+            ValueError: If weights were tied or untied since `sparsify`.
+        """
         self._check_live()
+        find_places(self.weights)
+        remarks = self._seen.remarks(type(self.technique).__name__, self._mechanism, self.steps)
+        for remark in [*remarks, *self._mechanism.remarks(), *dead_paths(self.model, self._mechanism.masks())]:
+            warnings.warn(remark, stacklevel=2)
         self.detach()
         model = self._mechanism.finalize(self.model, in_place=True)
         release(self.weights)
@@ -204,7 +242,7 @@ class Sparsifier:
         return model
 
     def finalized_copy(self) -> nn.Module:
-        """A copy of the model as `finalize` would return it; training goes on undisturbed."""
+        """A copy of the model as `finalize` would return it, without its warnings; training goes on undisturbed."""
         self._check_live()
         return self._mechanism.finalize(self.model, in_place=False)
 
@@ -216,7 +254,7 @@ class Sparsifier:
         """
         self._check_live()
         return {
-            "format": _FORMAT,
+            "format": FORMAT,
             "technique": type(self.technique).__name__,
             "steps": self.steps,
             **self._mechanism.state_dict(),
@@ -229,20 +267,11 @@ class Sparsifier:
             ValueError: If the state is another technique's, another model's or no sparsifier's; nothing changes.
         """
         self._check_live()
-        if not isinstance(state, dict) or not {"format", "technique", "steps"} <= state.keys():
-            raise ValueError("this is not a sparsifier's state_dict; pass what Sparsifier.state_dict() returned")
-        if state["format"] != _FORMAT:
-            raise ValueError(
-                f"the state has format {state['format']}, this version reads {_FORMAT}; use the one that saved it"
-            )
-        if state["technique"] != type(self.technique).__name__:
-            raise ValueError(
-                f"the state was saved by {state['technique']} and this sparsifier runs "
-                f"{type(self.technique).__name__}; sparsify with the technique that saved it"
-            )
+        check_saved(state, type(self.technique).__name__)
         steps = whole_number(state, "steps", least=0)
         self._mechanism.load_state_dict(state)
         self.steps = steps
+        self._seen.load()
 
     def _trained_parameters(self) -> dict[str, nn.Parameter]:
         """Everything that the optimizers must own, by name."""
@@ -250,6 +279,9 @@ class Sparsifier:
         return {name: parameter for name, parameter in needed.items() if parameter.requires_grad}
 
     def _before_step(self, optimizer: torch.optim.Optimizer, penalty_gradient: bool) -> None:
+        if self._seen.thawed():
+            check_ownership(self._trained_parameters(), self._optimizers)
+            self._owned = shares(self.weights, self._optimizers)
         counts = optimizer is self._optimizers[-1]
         self._mechanism.before_step(self._owned[optimizer], optimizer, counts=counts)
         if penalty_gradient:
@@ -262,6 +294,8 @@ class Sparsifier:
         counts = moved and optimizer is self._optimizers[-1]
         self.steps += counts
         self._mechanism.after_step(self.steps if counts else None, self._owned[optimizer], optimizer)
+        if counts:
+            self._seen.step()
 
     def _check_live(self) -> None:
         if self._finalized:
@@ -272,7 +306,7 @@ def sparsify(
     model: nn.Module,
     technique: Technique,
     *,
-    select: Select = weight_matrices,
+    select: Selection = weight_matrices,
     seed: int = 0,
     keep_zeros: bool = False,
     calibrate: Calibrate | None = None,
@@ -282,7 +316,8 @@ def sparsify(
     Args:
         model: The model. Masks leave its modules alone; a technique with random variables switches their classes.
         technique: Says which weights become zero, and when.
-        select: Which parameters become sparse, by default the matrices and kernels of all layers (`weight_matrices`).
+        select: Which parameters become sparse, by default the matrices and kernels of all layers (`weight_matrices`):
+            a selection, or a name or list of names as `matching` takes them.
         seed: The seed of random masks, ties and initial gates, which do not depend on torch's global generator.
         keep_zeros: Whether the zeros that the weights hold now stay zero for good, whatever the schedule says: to prune
             a sparse model further, or with ``Constant(0.0)`` to fine-tune it as it is. Masks only.
@@ -296,20 +331,9 @@ def sparsify(
         The sparsifier, which holds the state.
 
     Raises:
-        TypeError: If ``technique`` is no instance of a technique, or its methods take the wrong arguments.
+        TypeError: If ``technique`` is no instance of a technique, its methods take the wrong arguments, or another
+            argument is of the wrong kind.
         ValueError: If nothing is selected or fits the pattern, another sparsifier holds one of the weights, or the
             technique cannot have its evidence. The model is then as it was.
     """
     return Sparsifier(model, technique, select=select, seed=seed, keep_zeros=keep_zeros, calibrate=calibrate)
-
-
-def _shares(weights: list[Weight], optimizers: list[torch.optim.Optimizer]) -> dict[torch.optim.Optimizer, list[int]]:
-    """The indices of the weights that each optimizer moves; the last one also gets those that none moves."""
-    *others, last = optimizers
-    shares = {}
-    rest = list(range(len(weights)))
-    for optimizer in others:
-        ids = parameter_ids(optimizer)
-        shares[optimizer] = [index for index in rest if id(weights[index].parameter) in ids]
-        rest = [index for index in rest if index not in shares[optimizer]]
-    return {**shares, last: rest}

@@ -5,9 +5,9 @@ only a file in torch's format from before version 1.6 is read whole.
 """
 
 import json
+import pickle
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,18 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from openwork.formats.model_part import Checkpoint, model_tensors
+from openwork.formats.stand_ins import load_with_stand_ins
 from openwork.formats.torch_file import load_torch
 
-# Under which key training programs put the model: the first that is there is taken.
-_MODEL_KEYS = ("model", "state_dict", "model_state_dict", "module", "net", "network", "params", "weights")
 _FOLDER_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+# What a pickle of plain values names, too.
+_PLAIN = {"torch.device", "torch.Tensor", "_codecs.encode", "copyreg._reconstructor", "builtins.set", "builtins.object"}
 _JSON_LIMIT = 100_000_000  # bytes, the limit of a safetensors header too
 # (offset, bytes there, what it is, what to do instead)
 _FOREIGN = (
@@ -47,21 +49,11 @@ _FOREIGN_SUFFIXES = {
 }
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """What `read_checkpoint` found.
-
-    Args:
-        tensors: The model's tensors by name.
-        left_out: The names of what else the file holds with tensors, such as an optimizer's state.
-    """
-
-    tensors: dict[str, Tensor]
-    left_out: tuple[str, ...] = ()
-
-
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """The tensors of a ``.safetensors`` or torch (``.pt``, ``.pth``, ``.bin``) file, or of a Hugging Face folder.
+
+    Of a torch file with classes that are unknown here, the tensors are read and the objects left out: nothing is
+    imported, and no code of the file runs.
 
     Args:
         path: The file or folder. From a nested torch checkpoint come the tensors under "model", "state_dict" or another
@@ -69,7 +61,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         FileNotFoundError: If there is no such file, or a folder does not say which file to read.
-        ValueError: If the file is truncated or foreign, has no tensors, or would execute code.
+        ValueError: If the file is truncated or foreign, or has no tensors that can be read without executing code.
     """
     path = Path(path)
     if path.is_dir():
@@ -85,7 +77,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     _refuse_foreign(path, head)
     if head[8:9] == b"{" and not head.startswith((b"PK", b"\x80")):  # safetensors under another name
         return Checkpoint(_read_safetensors(path))
-    checkpoint = model_tensors(load_torch(path, mapped=True), str(path))
+    content, unknown = _load(path)
+    checkpoint = model_tensors(content, str(path))
+    if unknown:
+        names = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3:,} more" if len(unknown) > 3 else "")
+        checkpoint = replace(checkpoint, notes=(*checkpoint.notes, f"{names}: unknown here, not imported and left out"))
     size = path.stat().st_size
     for name, tensor in checkpoint.tensors.items():
         if sum(part.untyped_storage().nbytes() for part in _parts(tensor)) > size:
@@ -93,45 +89,18 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return checkpoint
 
 
-def model_tensors(content: Any, source: str) -> Checkpoint:
-    """The model's tensors in what a torch file held: a state dict, or one nested under a usual key.
-
-    Without a usual key, all named tensors of nested dictionaries count, with dotted names; optimizers, known by their
-    "param_groups", do not.
-
-    Args:
-        content: What the file held.
-        source: The file's name, for the error.
-
-    Raises:
-        ValueError: If there are no named tensors.
-    """
-    chosen, left_out = content, []
-    for _ in range(4):  # Lightning inside DeepSpeed, and no endless loop in a dictionary that holds itself
-        if not isinstance(chosen, Mapping):
-            break
-        key = next((k for k in _MODEL_KEYS if isinstance(chosen.get(k), Mapping)), None)
-        if key is None or not any(True for _ in _named_tensors(chosen[key])):
-            break
-        left_out += [str(k) for k, v in chosen.items() if k != key and isinstance(v, Mapping | Tensor)]
-        chosen = chosen[key]
-    if isinstance(chosen, Mapping):
-        left_out += [str(k) for k, v in chosen.items() if isinstance(v, Mapping) and "param_groups" in v]
-    tensors = dict(_named_tensors(chosen))
-    if not tensors:
-        raise ValueError(f"{source} holds no tensors by name; save a state_dict")
-    return Checkpoint(tensors, tuple(left_out))
-
-
-def _named_tensors(content: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    if not isinstance(content, Mapping) or "param_groups" in content or depth > 8:
-        return
-    for key, value in content.items():
-        if isinstance(key, str):
-            if isinstance(value, Tensor):
-                yield prefix + key, value
-            else:
-                yield from _named_tensors(value, f"{prefix}{key}.", depth + 1)
+def _load(path: Path) -> tuple[Any, tuple[str, ...]]:
+    """The content of a torch file, and the names of classes in it that have stand-ins."""
+    try:
+        return load_torch(path, mapped=True), ()
+    except ValueError as error:
+        if not isinstance(error.__cause__, pickle.UnpicklingError):  # no question of classes
+            raise
+        try:
+            content, unknown = load_with_stand_ins(path)
+        except Exception:  # a damaged pickle raises whatever its bytes happen to mean
+            raise error from error.__cause__
+        return content, tuple(name for name in unknown if name not in _PLAIN)
 
 
 def _parts(tensor: Tensor) -> list[Tensor]:

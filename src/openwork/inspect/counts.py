@@ -83,6 +83,8 @@ class Counts:
     """The FLOPs of the example's forward pass, None without an example."""
     skipped: dict[str, str] = field(default_factory=dict, hash=False)
     """Name -> why it does not count, for what a file holds beside parameters."""
+    notes: tuple[str, ...] = ()
+    """What the counts rest on, one sentence each: layouts of other libraries, what was assumed, which part was read."""
 
     @property
     def sparsity(self) -> float:

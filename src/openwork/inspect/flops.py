@@ -156,7 +156,7 @@ class _Attribution(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
             self.sparse[name] = self.sparse.get(name, 0.0) + counted * self._density(tensor)
         elif counted:
             self.other[operator] = self.other.get(operator, 0) + counted
-        elif weights and operator in _COPIES:
+        elif weights and (operator in _COPIES or _is_masked(operator, result, weights[0][0])):
             self._remember(result, weights[0][1])
             self.copies.append(result)
         elif weights and not _is_harmless(func, operator):
@@ -167,6 +167,11 @@ class _Attribution(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 def _tensors(args: tuple[Any, ...]) -> list[Tensor]:
     flat = [a for arg in args for a in (arg if isinstance(arg, list | tuple) else (arg,))]
     return [a for a in flat if isinstance(a, Tensor)]
+
+
+def _is_masked(operator: str, result: Any, weight: Tensor) -> bool:
+    """Whether the result is a weight times its mask, as torch.nn.utils.prune and parametrizations compute it."""
+    return operator == "aten.mul" and isinstance(result, Tensor) and result.shape == weight.shape
 
 
 def _is_harmless(func: Callable[..., Any], operator: str) -> bool:

@@ -1,10 +1,12 @@
 """Counting one weight tensor."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from torch import Tensor
 
+from openwork.core.layout import Layout
 from openwork.core.sharded import is_sharded
 from openwork.inspect.counts import LayerCounts
 from openwork.inspect.size import size_of
@@ -17,7 +19,7 @@ _ACCIDENTAL = 0.01  # nobody prunes less than 1 % of a tensor; initialisation an
 def count_layer(
     name: str,
     stored: Tensor,
-    weight: Tensor,
+    layout: Layout | None,
     mask: Tensor | None,
     flops: tuple[int, int] | None,
     also: tuple[str, ...],
@@ -27,7 +29,7 @@ def count_layer(
     Args:
         name: Its first name.
         stored: The tensor as it is.
-        weight: The same with the outputs first.
+        layout: How it is stored; None where that is unknown, so that it has no patterns to count.
         mask: True where a sparsifier keeps a weight; None where no sparsifier is known.
         flops: (dense, sparse) for an example; None without one.
         also: Other names of the same memory.
@@ -35,8 +37,8 @@ def count_layer(
     Raises:
         ValueError: If the zeros cannot be counted.
     """
-    whole = weight.dim() > 1 and not weight.is_meta and not is_sharded(weight)
-    found = counted(name, weight, count_structure) if whole else None
+    whole = layout is not None and not stored.is_meta and not is_sharded(stored)
+    found = counted(name, stored, partial(count_structure, layout=layout)) if whole else None
     nonzero = found.nonzero if found else counted(name, stored, count_nonzero)
     zeros = stored.numel() - nonzero
     accidental = zeros if zeros < _ACCIDENTAL * stored.numel() else 0

@@ -1,26 +1,23 @@
 """Counting what a model or a checkpoint really holds, in the tensors themselves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from openwork.core.layout import output_first
-from openwork.core.parameters.weight import ReparameterizedWeight
-from openwork.core.selection import Select, find_weights, weight_matrices
+from openwork.core.selection import Selection
 from openwork.core.sparsifier import Sparsifier
-from openwork.formats.checkpoint import model_tensors, read_checkpoint
-from openwork.inspect.counts import Counts, LayerCounts
-from openwork.inspect.flops import CONVENTION, Flops, count_flops
-from openwork.inspect.layer import count_layer, counted
-from openwork.inspect.size import Size, size_of
-from openwork.inspect.structure import count_nonzero
+from openwork.formats.checkpoint import read_checkpoint
+from openwork.formats.model_part import model_tensors
+from openwork.inspect.counts import Counts
+from openwork.inspect.flops import CONVENTION
+from openwork.inspect.from_model import count_model, is_random
+from openwork.inspect.from_state import count_state
 from openwork.inspect.table import markdown_table, text_table
 
+_LEFT_OUT = "not part of the model's state"
 NO_FLOPS = "not counted: pass report(model, example=...) an input; a file has no module to run"
 
 
@@ -39,6 +36,7 @@ class Report(Counts):
             "bytes": vars(self.size),
             "flops": self._flops(),
             "skipped": self.skipped,
+            "notes": list(self.notes),
         }
 
     def _flops(self) -> dict[str, Any]:
@@ -64,7 +62,7 @@ class Report(Counts):
 def report(
     source: "nn.Module | Sparsifier | Mapping[str, Any] | str | Path",
     *,
-    select: Select | None = None,
+    select: Selection | None = None,
     example: Any = None,
 ) -> Report:
     """What a model or a checkpoint holds, per weight and in total: zeros, their patterns, bytes and FLOPs.
@@ -75,9 +73,9 @@ def report(
     All processes must call this for a model that FSDP2 shards.
 
     Args:
-        source: A module; a `Sparsifier`, for its model as `finalize` would return it; a state dict; a checkpoint file
-            or Hugging Face folder.
-        select: Picks the weights of a module; by default `weight_matrices`.
+        source: A module; a `Sparsifier`, for its model as evaluation computes with it now; a state dict; a checkpoint
+            file or Hugging Face folder.
+        select: Picks the weights of a module, as in `sparsify`; by default `weight_matrices`.
         example: An input of the module, a tuple of arguments or a mapping of keyword arguments, to count FLOPs for.
 
     Raises:
@@ -91,94 +89,24 @@ def report(
             raise ValueError("a sparsifier has its own selection; leave select out, or report on its model")
         masks = source.state_dict().get("masks", {})
         names = {weight.name for weight in source.weights}
-        return _of_model(source.finalized_copy(), lambda name, parameter, module: name in names, example, masks)
+        chosen = lambda name, parameter, module: name in names  # noqa: E731
+        model = source.finalized_copy() if is_random(source.model) else source.model
+        return _report(count_model(model, chosen, example, masks))
     if isinstance(source, nn.Module):
-        return _of_model(source, select or weight_matrices, example, masks)
+        return _report(count_model(source, select, example, masks))
+    if not isinstance(source, Mapping | str | Path):
+        raise TypeError(f"report counts a module, a Sparsifier, a state dict or a file, got {source!r:.80}; give one")
     if select is not None or example is not None:
         raise ValueError("a checkpoint knows no modules, which select and example need; load it into its model first")
     if isinstance(source, Mapping):
-        return _of_tensors(model_tensors(source, "the mapping").tensors, {})
-    checkpoint = read_checkpoint(source)
-    return _of_tensors(checkpoint.tensors, dict.fromkeys(checkpoint.left_out, "not part of the model's state"))
+        found, where = model_tensors(source, "the mapping"), ""
+    else:
+        found, where = read_checkpoint(source), f"{source}: "
+    try:
+        return _report(count_state(found.tensors, dict.fromkeys(found.left_out, _LEFT_OUT) | found.unread, found.notes))
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from error
 
 
-def _of_model(model: nn.Module, select: Select, example: Any, masks: Mapping[str, Tensor]) -> Report:
-    for name, parameter in model.named_parameters():
-        if is_lazy(parameter):
-            raise ValueError(f"{name} has no values yet; run the model on one batch first")
-    if any(isinstance(module, ReparameterizedWeight) for module in model.modules()):
-        raise ValueError(
-            f"the weights of {type(model).__name__} are random variables; report on its sparsifier, or on what "
-            "finalize() returns"
-        )
-    weights, _ = find_weights(model, select)
-    flops = None if example is None else count_flops(model, example)
-    layers, inside = [], {}
-    for weight in weights:
-        uses = flops.weights.get(weight.name, (0, 0)) if flops else None
-        also = tuple(site.name for site in weight.sites[1:])
-        tensor = _by_output(weight.parameter, weight.sites[0].module)
-        layer = count_layer(weight.name, weight.parameter, tensor, masks.get(weight.name), uses, also)
-        layers.append(layer)
-        inside[id(weight.parameter)] = layer
-    others = [(name, p) for name, p in model.named_parameters() if id(p) not in inside]
-    return _total(layers, others, flops, {})
-
-
-def _of_tensors(tensors: Mapping[str, Tensor], skipped: dict[str, str]) -> Report:
-    first: dict[tuple[Any, ...], str] = {}
-    names: dict[str, list[str]] = {}
-    for name, tensor in tensors.items():
-        reason = _not_counted(name, tensor)
-        if reason:
-            skipped[name] = reason
-        else:
-            names.setdefault(first.setdefault(_memory(name, tensor), name), []).append(name)
-    layers = [
-        count_layer(name, tensors[name], tensors[name], None, None, tuple(names[name][1:]))
-        for name in names
-        if tensors[name].dim() > 1
-    ]
-    return _total(layers, [(name, tensors[name]) for name in names if tensors[name].dim() < 2], None, skipped)
-
-
-def _total(
-    layers: list[LayerCounts], others: Sequence[tuple[str, Tensor]], flops: Flops | None, skipped: dict[str, str]
-) -> Report:
-    parameters = sum(layer.weights for layer in layers)
-    nonzero = sum(layer.nonzero for layer in layers)
-    size = sum((layer.size for layer in layers), Size())
-    for name, tensor in others:
-        count = counted(name, tensor, count_nonzero)
-        parameters, nonzero = parameters + tensor.numel(), nonzero + count
-        size += size_of(tensor, count)
-    return Report(tuple(layers), parameters, parameters - nonzero, size, flops, skipped)
-
-
-def _by_output(weight: Tensor, module: nn.Module) -> Tensor:
-    """The weight with the outputs along its first axis; transposed convolutions keep theirs along the second."""
-    if not isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        return output_first(weight, module)
-    grouped = weight.detach().view(module.groups, -1, *weight.shape[1:])  # (groups, in, out, *kernel) of each group
-    return grouped.transpose(1, 2).flatten(0, 1)
-
-
-def _not_counted(name: str, tensor: Tensor) -> str:
-    """Why a file's tensor is no parameter, or ""."""
-    if name.rpartition(".")[2] in ("running_mean", "running_var"):
-        return "batch-norm statistics"
-    if tensor.is_nested or str(tensor.dtype).startswith("torch.float4"):
-        return "nested tensor" if tensor.is_nested else "packed 4-bit values"
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized:
-        return ""
-    if tensor.dtype == torch.int8 and tensor.dim() > 1:
-        return ""  # symmetric quantisation: its zero is 0
-    return str(tensor.dtype).removeprefix("torch.")  # indices, counters, or codes whose zero is unknown
-
-
-def _memory(name: str, tensor: Tensor) -> tuple[Any, ...]:
-    """Equal for tensors that show the same memory in the same way."""
-    if tensor.layout != torch.strided or tensor.is_meta or not tensor.numel():
-        return (name,)
-    place = (tensor.untyped_storage().data_ptr(), tensor.storage_offset())
-    return (*place, tensor.dtype, tensor.shape, tensor.stride())
+def _report(counts: Counts) -> Report:
+    return Report(**vars(counts))

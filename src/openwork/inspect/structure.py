@@ -1,6 +1,7 @@
 """Counting the zeros of one weight tensor, and the patterns that they form.
 
-A weight has shape (out, in, *kernel); its matrix has a row for each output and in·kernel columns, as stored.
+A weight has shape (out, in, *kernel); its matrix has a row for each output and in·kernel columns. Experts, and the
+groups of a convolution, are several matrices, each with outputs and inputs of its own.
 
 * dead outputs: rows without a non-zero: units, filters, embeddings whose incoming weights are all zero;
 * dead inputs: the same along the second axis: what the layer never reads;
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from openwork.core.layout import Layout
 from openwork.core.sharded import is_sharded, local, shards_of
 
 GROUPS = ("1:4", "2:4", "4:8")
@@ -76,40 +78,49 @@ def count_nonzero(tensor: Tensor) -> int:
 
 
 @torch.no_grad()
-def count_structure(weight: Tensor) -> Structure | None:
-    """The zeros of a weight of shape (out, in, *kernel) and their patterns; None for one too large to lay out."""
+def count_structure(weight: Tensor, layout: Layout | None = None) -> Structure | None:
+    """The zeros of a weight and their patterns; None for one too large to lay out.
+
+    Args:
+        weight: The weight.
+        layout: How it is stored; by default (out, in, *kernel).
+    """
     if weight.layout != torch.strided or weight.is_quantized:
         if weight.numel() > _DENSIFIED:
             return None
         weight = weight.dequantize() if weight.is_quantized else weight.to_dense()
     if weight.numel() * weight.element_size() > max(weight.untyped_storage().nbytes(), _DENSIFIED):
         return None  # expanded from fewer values
-    outputs, inputs = weight.shape[:2]
-    columns = weight[0].numel() if outputs else 0
+    weight = layout.matrices(weight) if layout else weight.unsqueeze(0)
     if not weight.numel():
         return Structure(0, 0, 0, {}, {})
-    rows = max(_CHUNK // columns // 32, 1) * 32  # a multiple of every block's height
-    live_inputs = torch.zeros(inputs, dtype=torch.uint8, device=weight.device)
+    matrices, outputs, inputs = weight.shape[:3]
+    columns = weight[0, 0].numel()
+    live_inputs = torch.zeros(matrices, inputs, dtype=torch.uint8, device=weight.device)
     nonzero = dead_outputs = 0
     groups = {name: 0 for name in GROUPS if inputs % int(name[2:]) == 0}
     blocks = {size: 0 for size in BLOCKS if outputs % size[0] == 0 and columns % size[1] == 0}
-    for piece in torch.split(weight, rows):
-        mask = (piece != 0).reshape(len(piece), inputs, -1).contiguous().view(torch.uint8)
-        count = int(mask.count_nonzero())
-        nonzero += count
-        if count == mask.numel():
-            live_inputs.fill_(1)
-            continue
-        dead_outputs += _zeros(mask.flatten(1).amax(1))  # amax of bytes is a hundred times faster than any()
-        live_inputs |= mask.amax(0).amax(1)
-        _count_groups(mask, groups)
-        _count_blocks(mask.flatten(1), blocks)
+    several = max(_CHUNK // (outputs * columns), 1)  # small matrices are looked at together, large ones in pieces
+    rows = max(_CHUNK // columns // 32, 1) * 32  # a multiple of every block's height
+    for live, some in zip(torch.split(live_inputs, several), torch.split(weight, several), strict=True):
+        for piece in torch.split(some, rows, dim=1):
+            mask = (piece != 0).reshape(*piece.shape[:2], inputs, -1).contiguous().view(torch.uint8)
+            count = int(mask.count_nonzero())
+            nonzero += count
+            if count == mask.numel():
+                live.fill_(1)
+                continue
+            dead_outputs += _zeros(mask.flatten(2).amax(2))  # amax of bytes is a hundred times faster than any()
+            live |= mask.amax(1).amax(2)
+            mask = mask.flatten(0, 1)
+            _count_groups(mask, groups)
+            _count_blocks(mask.flatten(1), blocks)
     zeros = weight.numel() - nonzero
     per_group = {name: weight.numel() // int(name[2:]) for name in groups}
     return Structure(
         nonzero,
         dead_outputs,
-        inputs - int(live_inputs.count_nonzero()),
+        live_inputs.numel() - int(live_inputs.count_nonzero()),
         {name: count / per_group[name] for name, count in groups.items()},
         {f"{h}x{w}": count * h * w / zeros for (h, w), count in blocks.items()} if zeros else {},
     )

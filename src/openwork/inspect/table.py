@@ -79,7 +79,7 @@ def _summary(report: Counts) -> list[str]:
         for reason in dict.fromkeys(report.skipped.values()):
             names = [name for name, why in report.skipped.items() if why == reason]
             lines.append(f"not counted ({reason}): {', '.join(names) if len(names) < 4 else f'{len(names)} tensors'}")
-    return lines
+    return [*lines, *report.notes]
 
 
 def _cells(

@@ -76,13 +76,25 @@ class GaussianWeight(ReparameterizedWeight):
         """Local reparameterisation (Kingma et al. 2015): op(x, theta) + sqrt(op(x^2, sigma^2)) * noise."""
         one_hot = not x.is_floating_point()  # ids stand for one-hot vectors, and x^2 = x
         mean = op(x, self.mean(weight), bias)
-        variance = op(x if one_hot else x * x, self.sigma2(weight), None)
+        variance = self._variance(op, x, weight)
         # In half precision eps underflows, and the gradient of sqrt at 0 is infinite.
         std = torch.sqrt(variance.to(torch.promote_types(variance.dtype, torch.float32)) + EPS).to(mean.dtype)
         shape = list(mean.shape)
         if self.technique.share_noise and not one_hot and weight.dim() == 2 and mean.dim() > 2:
             shape[1:-1] = [1] * (mean.dim() - 2)
         return mean + std * normal(shape, mean, generator)
+
+    def _variance(self, op: Op, x: Tensor, weight: Tensor) -> Tensor:
+        sigma2 = self.sigma2(weight)
+        if not x.is_floating_point():
+            return op(x, sigma2, None)
+        kind = x.device.type
+        cast = torch.is_autocast_enabled(kind)
+        if (torch.get_autocast_dtype(kind) if cast else x.dtype) != torch.float16:
+            return op(x * x, sigma2, None)
+        with torch.autocast(kind, enabled=False):  # float16 ends at 256^2
+            x = x.float()
+            return op(x * x, sigma2, None)
 
     def sample(self, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Theta + sigma * noise."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from functools import reduce
 from typing import ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.threshold import keep_count, kth_largest
+from openwork.core.names import fits
 from openwork.core.sharded import is_sharded, local, shards_of
 
 
@@ -61,9 +62,9 @@ class PerLayer(Allocation):
     """Uniform, except for weights or layers that have a target: ``PerLayer({"fc3": 0.5, "conv1*": 0.0})``.
 
     Args:
-        targets: The final sparsity of a weight, in [0, 1), by a shell pattern for its name (``fc3.weight``) or its
-            module's (``fc3``). On the way a target follows the schedule's shape, scaled: s(t) * target / final, as
-            TensorFlow's weight_sparsity_map does.
+        targets: The final sparsity of a weight, in [0, 1), by a shell pattern for its name (``fc3.weight``) or that of
+            a module around it (``fc3``). On the way a target follows the schedule's shape, scaled: s(t) * target /
+            final, as TensorFlow's weight_sparsity_map does.
 
     Raises:
         ValueError: If a target is outside [0, 1); in `sparsify`, if one matches nothing or a weight matches two.
@@ -89,7 +90,7 @@ class PerLayer(Allocation):
         unused = {pattern for pattern, _ in self.targets}
         keep = {}
         for name, score in scores.items():
-            matches = [entry for entry in self.targets if _names(entry[0], name)]
+            matches = [entry for entry in self.targets if fits(entry[0], name)]
             if len(matches) > 1:
                 raise ValueError(f"{name} matches {matches[0][0]!r} and {matches[1][0]!r}; give each weight one target")
             unused -= {pattern for pattern, _ in matches}
@@ -100,10 +101,6 @@ class PerLayer(Allocation):
                 f"per-layer target {sorted(unused)[0]!r} matches no selected weight; they are {', '.join(scores)}"
             )
         return keep
-
-
-def _names(pattern: str, name: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[0], pattern)
 
 
 @dataclass(frozen=True)
@@ -193,7 +190,8 @@ def _ranked(scores: Mapping[str, Tensor], total: int) -> dict[str, int]:
     """How many of the ``total`` largest scores each tensor has; ties at the threshold go to the first tensors."""
     if total == 0:
         return dict.fromkeys(scores, 0)
-    flat = [local(score).flatten() for score in scores.values()]
+    dtype = reduce(torch.promote_types, {score.dtype for score in scores.values()})
+    flat = [local(score).flatten().to(dtype) for score in scores.values()]  # comparing would round to each one's dtype
     threshold = kth_largest(torch.cat(flat), total, shards_of(*scores.values()))
     parts = [score > threshold for score in flat] + [score == threshold for score in flat]
     counts = count_each(parts, [*scores.values(), *scores.values()])

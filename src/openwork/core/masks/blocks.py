@@ -8,30 +8,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from openwork.core.layout import Along
 from openwork.core.masks.patterns import Pattern
 from openwork.core.masks.threshold import keep_largest
 
 
 @dataclass(frozen=True)
 class _Blocks(Pattern):
-    """Non-overlapping blocks of the matrix (out, in * kernel)."""
+    """Non-overlapping blocks of the matrix (out, in * kernel), each within one matrix of several."""
+
+    @property
+    def along(self) -> Along:
+        """As more outputs, unless a block reaches over all of them."""
+        return "outputs"
 
     @abstractmethod
     def size(self, shape: Sequence[int]) -> tuple[int, int]:
         """Height and width of a block in a weight of this shape."""
 
     def misfit(self, shape: Sequence[int]) -> str:
-        """Not a matrix, not divisible, or one single block, which could only be kept."""
-        if len(shape) < 2:
-            return f"{self} needs a matrix, and its shape is {tuple(shape)}"
+        """Not divisible."""
         rows, columns = shape[0], math.prod(shape[1:])
         height, width = self.size(shape)
         if not rows * columns:
             return "it has no weights"
         if rows % height or columns % width:
             return f"blocks of {height} x {width} do not divide its {rows} x {columns} matrix"
-        if (rows, columns) == (height, width):
-            return f"its {rows} x {columns} matrix is a single block of {self}"
         return ""
 
     def group(self, shape: Sequence[int]) -> int:
@@ -93,6 +95,11 @@ class Block(_Blocks):
             if side < 1 and side != -1:
                 raise ValueError(f"a block's side must be at least 1, or -1 for the whole dimension, got {side}")
 
+    @property
+    def along(self) -> Along:
+        """As more inputs where the height is that of the whole matrix."""
+        return "inputs" if self.height == -1 else "outputs"
+
     def size(self, shape: Sequence[int]) -> tuple[int, int]:
         """As given, with -1 filled in."""
         height = shape[0] if self.height == -1 else self.height
@@ -101,7 +108,7 @@ class Block(_Blocks):
 
 @dataclass(frozen=True)
 class Rows(_Blocks):
-    """Whole outputs: a row of a Linear, a filter of a convolution (one output map), the vector of a token."""
+    """Whole outputs: a row of a Linear or an expert, a filter of a convolution (one output map), a token's vector."""
 
     def size(self, shape: Sequence[int]) -> tuple[int, int]:
         """1 x all."""
@@ -110,7 +117,15 @@ class Rows(_Blocks):
 
 @dataclass(frozen=True)
 class Columns(_Blocks):
-    """Whole inputs: a column of a Linear, an input channel of a convolution with all its kernels, a token feature."""
+    """Whole inputs: a column of a Linear, an input channel of a convolution with all its kernels, a token feature.
+
+    An input of one expert, or of one group of a convolution, is one of its own.
+    """
+
+    @property
+    def along(self) -> Along:
+        """As more inputs."""
+        return "inputs"
 
     def size(self, shape: Sequence[int]) -> tuple[int, int]:
         """All x the kernel's positions."""

@@ -14,6 +14,7 @@ from openwork.core.masks.listening import dense, show
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.mechanism import Calibrate
 from openwork.core.optimizers import parameter_ids
+from openwork.core.precision import exact
 from openwork.core.sharded import is_sharded, version
 from openwork.core.snapshot import snapshot
 
@@ -54,7 +55,7 @@ def gather(evidence: Evidence, weights: Sequence[MaskedWeight], model: nn.Module
                     weight.evidence[name] = _averaged(weight.evidence[name])
                 weight.lasting = frozenset(weight.evidence)
             for weight in weights if evidence.gradients != "never" else ():
-                show(evidence, weight, _averaged(dense(weight.parameter)))
+                show(evidence, weight, _averaged(exact(dense(weight.parameter))))
     finally:
         for hook in hooks:
             hook.remove()
@@ -64,7 +65,7 @@ def _watch(evidence: Evidence, weight: MaskedWeight, seen: set[str]) -> Callable
     @torch.no_grad()
     def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen.add(weight.name)
-        evidence.input(weight.evidence, rows(module, args, kwargs))
+        evidence.input(weight.evidence, exact(rows(module, args, kwargs)))
 
     return watch
 
@@ -108,7 +109,7 @@ def _in_all_processes(weights: Sequence[MaskedWeight]) -> Iterator[None]:
     Under FSDP2 the forward itself communicates, and the others wait there.
     """
     alone = not _distributed() or any(is_sharded(weight.parameter) for weight in weights)
-    failed = weights[0].zero().float()
+    failed = weights[0].zero()
     try:
         yield
     except Exception:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from openwork.core.masks.counting import count_each, number_of_true, read_back, sum_each, sums
 from openwork.core.masks.weight import MaskedWeight
+from openwork.core.precision import exact
 from openwork.core.sharded import local, version
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def unchanged(method: str, tensors: Mapping[str, Tensor]) -> Iterator[None]:
 
 def checked_beginning(evidence: Evidence, weight: Tensor) -> dict[str, Tensor]:
     """What the evidence keeps from the beginning. Raises TypeError unless it is tensors by name."""
+    weight = exact(weight)
     with unchanged(f"{type(evidence).__name__}.begin", {"the weight": weight}):
         kept = evidence.begin(weight)
     if not isinstance(kept, dict) or not all(isinstance(value, Tensor) for value in kept.values()):

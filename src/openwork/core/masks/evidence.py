@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from openwork.core.layout import output_first
+from openwork.core.layout import Layout
 from openwork.core.seeding import seeded_generator, uniform_like
 
 Kept = dict[str, Tensor]
@@ -20,7 +20,8 @@ class View:
 
     Args:
         name: The weight's name.
-        weight: The values, with those under the mask as ``hidden`` remembers them. Do not change them.
+        weight: The values, float32 at least, with those under the mask as ``hidden`` remembers them. Do not change
+            them.
         evidence: What `Evidence` kept, by name.
         step: Completed optimizer steps.
     """
@@ -30,7 +31,7 @@ class View:
     evidence: Mapping[str, Tensor]
     step: int
     _kept: Tensor  # 1 and 0, of the weight's dtype, as the mask is stored
-    _module: nn.Module
+    _layout: Layout | None
     _seed: int
 
     @cached_property
@@ -47,9 +48,14 @@ class View:
 
         Args:
             values: (in,) for a Linear, (in * kernel,) for a convolution, in the order of the rows of `Evidence.input`.
+
+        Raises:
+            ValueError: If it is not known which axes of the weight its module multiplies.
         """
-        shape = output_first(self.weight, self._module).shape
-        return output_first(values.reshape(1, *shape[1:]), self._module)
+        if self._layout is None:
+            raise ValueError(f"the inputs of {self.name} are not known; declare its axes with declare_layout")
+        shape = self._layout.merged_shape("outputs")
+        return self._layout.as_stored(values.reshape(1, *shape[1:]).expand(shape), "outputs")
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Evidence:
         """What is kept from the beginning, by name, as part of the sparsifier's state; by default nothing.
 
         Args:
-            weight: The weight as it is in `sparsify`. A kept tensor of its shape is sharded with it.
+            weight: The weight as it is in `sparsify`, float32 at least. A kept tensor of its shape is sharded with it.
         """
         return {}
 
@@ -89,7 +95,7 @@ class Evidence:
         Args:
             kept: What is kept for this weight; change it in place. A new name lasts only until the next update,
                 and is refused for "every step": what is summed over steps begins in `begin`.
-            weight: The values, including the hidden ones.
+            weight: The values, including the hidden ones; float32 at least, as is the gradient.
             gradient: The gradient of the loss of the masked model, of the weight's shape, dense also under the mask:
                 accumulated over the step's batches, averaged over the processes and unscaled. Zero where there was
                 none.
@@ -105,6 +111,7 @@ class Evidence:
 
         Args:
             kept: What is kept for this weight; change it in place.
-            rows: (n, in) for a Linear, (n, in * kernel) for a convolution: one row for each output position.
+            rows: (n, in) for a Linear, (n, in * kernel) for a convolution: one row for each output position; float32
+                at least.
         """
         return

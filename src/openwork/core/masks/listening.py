@@ -14,6 +14,7 @@ from openwork.core.masks.inputs import observable
 from openwork.core.masks.weight import MaskedWeight, remember
 from openwork.core.mechanism import Calibrate
 from openwork.core.optimizers import overflowed
+from openwork.core.precision import exact
 from openwork.core.sharded import is_sharded, local, shard_like
 
 if TYPE_CHECKING:
@@ -70,18 +71,20 @@ class Listening:
     def _show(self, weight: MaskedWeight, scale: Tensor | None) -> None:
         gradient = dense(weight.parameter)
         if scale is not None:
-            gradient = shard_like(local(gradient) / scale, gradient)
+            gradient = shard_like(exact(local(gradient)) / scale, gradient)
         show(self.technique.evidence, weight, gradient)
 
 
 def show(evidence: Evidence, weight: MaskedWeight, gradient: Tensor) -> None:
     """Shows a gradient to the evidence of a weight, which may look at it but not write to it; right after `remember`.
 
+    Gradients of float16 or bfloat16 are shown as float32, so that products do not vanish and sums go on growing.
+
     Raises:
         RuntimeError: If the evidence writes to the weight or the gradient.
         ValueError: If the evidence of every step keeps what would not be saved.
     """
-    kept, values = weight.evidence, weight.values()
+    kept, values, gradient = weight.evidence, exact(weight.values()), exact(gradient)
     with unchanged(f"{type(evidence).__name__}.gradient", {weight.name: values, f"{weight.name}.grad": gradient}):
         evidence.gradient(kept, values, gradient)
     for name, value in kept.items():

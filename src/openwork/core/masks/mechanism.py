@@ -30,15 +30,20 @@ from openwork.core.masks.check import checked_beginning, checked_exchange
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.gradients import GradientHook, add_hook, mask_gradient
 from openwork.core.masks.listening import Listening, check_calibration
-from openwork.core.masks.optimizer_state import clear_state, keeps_zeros
+from openwork.core.masks.optimizer_state import check_eps, clear_state, keeps_zeros, moved_outside
+from openwork.core.masks.remarks import remarks, warn_emptied
 from openwork.core.masks.update import Chosen, choose, preview
-from openwork.core.masks.weight import MaskedWeight, hide, remember, unhide
+from openwork.core.masks.weight import MaskedWeight, check_parameters, count_masked, hide, remember, unhide
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
+from openwork.core.schedules import Schedule
 from openwork.core.selection import Weight
 from openwork.core.sharded import local, shard_like, version
 
 if TYPE_CHECKING:
     from openwork.core.masks.technique import MaskTechnique
+
+_SURELY = 16
+"""Every so many steps masks are applied in any case, since no counter shows what other code writes through .data."""
 
 
 class Masking(Mechanism):
@@ -57,11 +62,24 @@ class Masking(Mechanism):
         self.weights = [MaskedWeight(weight, keep_zeros=keep_zeros) for weight in weights]
         self._pruned = False  # nothing to do until a mask holds a zero
         self._overwritten = True
+        self._looked_for_wrapper = False
         self._hooks: list[RemovableHandle] = []
         # Optimizers whose state came from elsewhere; cleared at their next step, so that parts may load in any order.
         self._unmasked_state: set[torch.optim.Optimizer] = set()
         self._optimizers: list[torch.optim.Optimizer] = []
         self._listening = Listening(technique, self.weights)
+
+    @property
+    def schedule(self) -> Schedule:
+        """That of the sparsity, or of the threshold."""
+        return self.technique.schedule
+
+    def reached(self, steps: int) -> float | None:
+        """The value of the last mask update; None if it is the schedule's last value."""
+        schedule = self.technique.schedule
+        last = next((step for step in range(steps, -1, -1) if schedule.due(step)), None)
+        value = 0.0 if last is None else schedule(last)
+        return None if value == schedule.final else value
 
     @property
     def needs_optimizer(self) -> str:
@@ -92,20 +110,19 @@ class Masking(Mechanism):
         if technique.schedule.due(0):
             self._take(choose(technique, self.weights, seed=self.seed, step=0))
         else:
-            self._pruned = any(self._masked())  # the zeros that stay
+            self._pruned = any(count_masked(self.weights))  # the zeros that stay
         self._hook_parameters()
 
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Raises ValueError for an eps of 0."""
-        if any(group.get("eps") == 0 for group in optimizer.param_groups):
-            raise ValueError(
-                f"{type(optimizer).__name__} has eps=0 and would turn every masked weight into 0 / 0 = NaN, since its "
-                "gradient and state are zero; pass an eps such as 1e-8"
-            )
+        """Raises ValueError for an eps that is 0 where the optimizer divides by it."""
+        check_eps(optimizer)
 
     def attached(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Hooks the parameters as they are now: FSDP2 replaces them by shards that have no hooks."""
-        self._follow_parameters()
+        check_parameters(self.weights)
+        if any(weight.sharded for weight in self.weights):
+            preview(self.technique, self.weights, seed=self.seed)
+        self._hook_parameters()
         self._optimizers = list(optimizers)
         self._unmasked_state = set(optimizers)
 
@@ -132,6 +149,8 @@ class Masking(Mechanism):
         for weight in weights:
             weight.clean_gradient = None
         self._overwritten = any(version(weight.parameter) != weight.clean_parameter for weight in weights)
+        if self._overwritten and not self._looked_for_wrapper:
+            self._looked_for_wrapper = moved_outside(weights, optimizer)
         if self.technique.hidden == "trained":
             self._restore(weights)
 
@@ -149,7 +168,7 @@ class Masking(Mechanism):
                 self._take(chosen)
                 weights = self.weights
             elif self._pruned:
-                self._keep(weights, optimizer)
+                self._keep(weights, optimizer, surely=step is None or step % _SURELY == 0)
             for weight in weights:
                 weight.write_clean()
             if step is not None:
@@ -174,6 +193,10 @@ class Masking(Mechanism):
         counts = count_each([local(parameter.detach()) == 0 for parameter in parameters], parameters)
         return {weight.name: number for weight, number in zip(self.weights, counts, strict=True)}
 
+    def remarks(self) -> list[str]:
+        """Which layers are empty, and which weights are not zero under their masks."""
+        return remarks([weight for weight in self.weights if weight.parameter.numel()])
+
     def expected_nonzero(self) -> dict[str, float]:
         """The number of weights that are not zero, by name."""
         zeros = self.zeros()
@@ -190,10 +213,13 @@ class Masking(Mechanism):
         """
         if not in_place and any(weight.sharded for weight in self.weights):
             raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
+        if not in_place:
+            model = copy.deepcopy(model)
+            for weight in self.weights:
+                model.get_parameter(weight.name).data.mul_(weight.mask)
+            return model
         with torch.no_grad():
             self._apply(self.weights)
-        if not in_place:
-            return copy.deepcopy(model)
         for hook in self._hooks:
             hook.remove()
         self.weights.clear()
@@ -209,41 +235,18 @@ class Masking(Mechanism):
         state.check(saved, self.weights, hidden=self.technique.hidden != "lost")
         self.seed = whole_number(saved, "seed")
         state.restore(saved, self.weights)
-        self._pruned = any(self._masked())
+        self._pruned = any(count_masked(self.weights))
         self._apply(self.weights)
         self._unmasked_state.update(self._optimizers)
         for weight in self.weights:
             weight.clean_gradient, weight.clean_parameter = None, -1  # the model's own state may be loaded after this
         self._listening.expect(saved["steps"] + 1)
 
-    def _follow_parameters(self) -> None:
-        newly = any(weight.newly_sharded for weight in self.weights)
-        whole = [weight.zeros_as_saved() for weight in self.weights] if newly else []
-        for weight in self.weights:
-            now, then = tuple(weight.local.shape), tuple(weight.mask.shape)
-            if now != then:
-                raise ValueError(
-                    f"{weight.name} had the shape {then} in sparsify and has {now} now; sparsify after such a change, "
-                    "and shard with fully_shard, not FSDP1"
-                )
-        if newly and self._masked() != whole:
-            raise ValueError(
-                "the processes had different weights in sparsify, so their masks do not fit together; start all "
-                "processes from one seed, or call sparsify after fully_shard"
-            )
-        if any(weight.sharded for weight in self.weights):
-            preview(self.technique, self.weights, seed=self.seed)
-        self._hook_parameters()
-
     def _hook_parameters(self) -> None:
         for handle in self._hooks:
             handle.remove()
         handles = [add_hook(GradientHook(weight, self._masks_now), weight.parameter) for weight in self.weights]
         self._hooks = [handle for handle in handles if handle]
-
-    def _masked(self) -> list[int]:
-        """The number of masked weights of each, of all shards together."""
-        return count_each([weight.mask == 0 for weight in self.weights], [weight.parameter for weight in self.weights])
 
     def _masks_now(self) -> bool:
         return self._pruned and not self._listening.now and not self.technique.dense_gradients
@@ -276,14 +279,17 @@ class Masking(Mechanism):
             weight.forget()
         for optimizer in self._optimizers:
             self._clear_state(optimizer)
+        warn_emptied(self.weights, [one.keep for one in chosen])
 
-    def _keep(self, weights: Sequence[MaskedWeight], optimizer: torch.optim.Optimizer | None) -> None:
-        """Puts the zeros back, as far as the optimizer may have moved them."""
+    def _keep(self, weights: Sequence[MaskedWeight], optimizer: torch.optim.Optimizer | None, *, surely: bool) -> None:
+        """Puts the zeros back, as far as the optimizer or other code may have moved them."""
         trained = self.technique.hidden == "trained"
         if trained:
             hide(weights)
-        if trained or self._overwritten or not keeps_zeros(optimizer):
+        if trained or surely or self._overwritten or not keeps_zeros(optimizer):
             self._apply(weights)
+        if optimizer is not None and hasattr(optimizer, "eval"):
+            self._clear_state(optimizer)  # eval() swaps in copies that its step made before weights had their zeros
 
     def _restore(self, weights: Sequence[MaskedWeight]) -> None:
         """Puts the hidden values back into the parameters."""

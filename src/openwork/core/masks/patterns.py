@@ -3,6 +3,7 @@
 A pattern sees a weight with its output dimension first, as `core/layout.py` has it.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from openwork.core.layout import output_first
+from openwork.core.layout import Along, unknown_layout
 from openwork.core.masks.allocations import Allocation
 from openwork.core.masks.criterion import Criterion
 from openwork.core.masks.threshold import above_threshold, keep_largest
@@ -25,6 +26,15 @@ class Pattern(ABC):
 
     whole_tensors: ClassVar[bool] = True
     """Whether it looks at where a weight lies, with its outputs first, and so needs whole tensors."""
+
+    @property
+    def along(self) -> Along | None:
+        """Where it sees the matrices of one tensor, such as those of experts, side by side; None: it sees only one.
+
+        ``"outputs"``: as (matrices * out, in, kernel...), for a pattern that looks at each output on its own;
+        ``"inputs"``: as (out, matrices * in, kernel...).
+        """
+        return None
 
     def check(self, schedule: Schedule, allocation: Allocation, criterion: Criterion) -> None:
         """Checks that the pattern can follow these three, when the technique is made; by default it can.
@@ -41,7 +51,7 @@ class Pattern(ABC):
 
     @abstractmethod
     def misfit(self, shape: Sequence[int]) -> str:
-        """Why a weight of this ``shape`` cannot have the pattern; "" where it can."""
+        """Why a weight whose matrix has this ``shape`` cannot have the pattern; "" where it can."""
 
     @abstractmethod
     def group(self, shape: Sequence[int]) -> int:
@@ -105,12 +115,30 @@ def fitting(pattern: Pattern, weights: list[Weight]) -> tuple[list[Weight], dict
     Raises:
         ValueError: If no weight can.
     """
-    reasons = {
-        weight.name: pattern.misfit(output_first(weight.parameter, weight.sites[0].module).shape) for weight in weights
-    }
+    reasons = {weight.name: _misfit(pattern, weight) for weight in weights}
     chosen = [weight for weight in weights if not reasons[weight.name]]
     misfits = {name: reason for name, reason in reasons.items() if reason}
     if not chosen:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(misfits.items())[:12])
         raise ValueError(f"{pattern} fits none of the {len(weights)} selected weights: {listed}")
     return chosen, misfits
+
+
+def _misfit(pattern: Pattern, weight: Weight) -> str:
+    """Why the weight cannot have the pattern; "" where it can."""
+    stored = tuple(weight.parameter.shape)
+    if not pattern.whole_tensors:
+        return pattern.misfit(stored)
+    if len(stored) < 2:
+        return f"{pattern} needs a matrix, and its shape is {stored}"
+    if (layout := weight.layout) is None:
+        return unknown_layout(weight.sites[0].module, weight.sites[0].leaf, stored)
+    matrices, *matrix = layout.shape
+    if matrices > 1 and pattern.along is None:
+        return f"{pattern} sees one matrix, and it holds {matrices}; say where they lie with the property along"
+    if reason := pattern.misfit(matrix):
+        return reason
+    merged = layout.merged_shape(pattern.along or "outputs")
+    if pattern.group(merged) == math.prod(merged):  # it could only be kept
+        return f"its {merged[0]} x {math.prod(merged[1:])} matrix is a single block of {pattern}"
+    return ""

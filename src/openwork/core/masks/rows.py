@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from openwork.core.layout import Along
 from openwork.core.masks.allocations import Allocation
 from openwork.core.masks.criterion import Criterion
 from openwork.core.masks.patterns import Pattern
@@ -40,6 +41,11 @@ class NM(Pattern):
         if not 1 <= self.n < self.m:
             raise ValueError(f"NM needs 1 <= n < m, got n={self.n}, m={self.m}; NM(2, 4) keeps 2 of 4")
 
+    @property
+    def along(self) -> Along:
+        """As more outputs, each of which it looks at on its own."""
+        return "outputs"
+
     def check(self, schedule: Schedule, allocation: Allocation, criterion: Criterion) -> None:
         """Raises ValueError unless the schedule ends at 1 - n/m, starts no higher, and every tensor has its value."""
         final = 1 - self.n / self.m
@@ -53,9 +59,7 @@ class NM(Pattern):
         check_same_sparsity(self, allocation, criterion)
 
     def misfit(self, shape: Sequence[int]) -> str:
-        """Not a matrix, or inputs not divisible."""
-        if len(shape) < 2:
-            return f"{self} needs a matrix, and its shape is {tuple(shape)}"
+        """Inputs not divisible."""
         return f"{self.m} does not divide its {shape[1]} inputs" if shape[1] % self.m or not math.prod(shape) else ""
 
     def group(self, shape: Sequence[int]) -> int:
@@ -105,14 +109,17 @@ class PerOutput(Pattern):
     whose next weight scores best keep one weight more, so that the sparsity is exact.
     """
 
+    @property
+    def along(self) -> Along:
+        """As more outputs, each of which it looks at on its own."""
+        return "outputs"
+
     def check(self, schedule: Schedule, allocation: Allocation, criterion: Criterion) -> None:
         """Raises ValueError for a criterion or an allocation under which tensors differ in their sparsity."""
         check_same_sparsity(self, allocation, criterion)
 
     def misfit(self, shape: Sequence[int]) -> str:
-        """Not a matrix, or no weights."""
-        if len(shape) < 2:
-            return f"{self} needs a matrix, and its shape is {tuple(shape)}"
+        """No weights."""
         return "" if math.prod(shape) else "it has no weights"
 
     def group(self, shape: Sequence[int]) -> int:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from openwork.core.layout import output_first
 from openwork.core.masks.check import (
     check_counts,
     check_masks,
@@ -27,6 +26,7 @@ from openwork.core.masks.check import (
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import View
 from openwork.core.masks.weight import MaskedWeight, remember
+from openwork.core.precision import exact
 from openwork.core.seeding import seeded_generator
 from openwork.core.sharded import is_sharded, local, shard_like, shards_of
 
@@ -81,15 +81,18 @@ def choose(
     masks, kept = _masks(technique, views, scores, wanted, "ties", seed=seed)
     check_counts(names, scores, kept, wanted, list(_groups(technique, weights).values()))
     return [
-        Chosen(local(_turned(technique, weight, mask)), number)
+        Chosen(local(_as_stored(technique, weight, mask)), number)
         for weight, mask, number in zip(weights, masks, kept, strict=True)
     ]
 
 
 def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, method: str) -> Tensor:
     """What the technique's ``method``, scores or growth, returns, as allocation and pattern rank it."""
-    if not view.step:  # sparsify leaves the model as it was, also where it refuses a technique that writes to its view
-        view = replace(view, weight=view.weight.clone())
+    values = exact(view.weight)
+    if values is view.weight and not view.step:  # sparsify leaves the model as it was, also where it refuses a
+        values = values.clone()  # technique that writes to its view
+    if values is not view.weight:
+        view = replace(view, weight=values)
     with unchanged(f"{type(technique).__name__}.{method}", {f"view.weight of {weight.name}": view.weight}):
         found = _asked(technique, view, method)
     return ranked(technique, weight, view, found, method)
@@ -106,12 +109,12 @@ def ranked(technique: MaskTechnique, weight: MaskedWeight, view: View, found: ob
             f"{type(technique).__name__} must return scores of the shape {tuple(view.weight.shape)}, sharded like the "
             f"weight it got, and returned {what} for {weight.name}; compute {method} from the weight itself"
         )
-    found = found if found.is_floating_point() else found.float()
+    found = exact(found) if found.is_floating_point() else found.float()
     if weight.allowed is not None:
         found = torch.where(shard_like(weight.allowed.to(found.device), view.weight), found, -math.inf)
     _refuse_shards(technique, weight)
     if technique.pattern.whole_tensors:
-        found = technique.pattern.group_scores(output_first(found, weight.source.sites[0].module))
+        found = technique.pattern.group_scores(_turned(technique, weight, found))
     return found
 
 
@@ -264,7 +267,7 @@ def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: in
         (keep,) = count_each([local(_exact(technique, view, room, keep, "room", seed=seed))], [room])
     ties = seeded_generator(seed, view.step, f"{weight.name}/ties")
     # A solver may work in place, and what it found may be refused.
-    found = technique.solve(replace(view, weight=view.weight.clone()), keep, ties)
+    found = technique.solve(replace(view, weight=exact(view.weight).clone()), keep, ties)
     mask, values = check_solution(type(technique).__name__, weight, view.weight, found, keep)
     if technique.pattern.whole_tensors:
         fit = ranked(technique, weight, view, mask.to(view.weight), "solve")
@@ -274,10 +277,20 @@ def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: in
 
 
 def _turned(technique: MaskTechnique, weight: MaskedWeight, tensor: Tensor) -> Tensor:
-    """The tensor as the pattern looks at it, with the outputs first; or such a one as the weight is stored."""
-    return output_first(tensor, weight.source.sites[0].module) if technique.pattern.whole_tensors else tensor
+    """The tensor as the pattern looks at it, with the outputs first."""
+    pattern, layout = technique.pattern, weight.source.layout
+    return layout.merged(tensor, pattern.along or "outputs") if pattern.whole_tensors and layout else tensor
+
+
+def _as_stored(technique: MaskTechnique, weight: MaskedWeight, tensor: Tensor) -> Tensor:
+    """A tensor that the pattern made, as the weight is stored."""
+    pattern, layout = technique.pattern, weight.source.layout
+    return layout.as_stored(tensor, pattern.along or "outputs") if pattern.whole_tensors and layout else tensor
 
 
 def _groups(technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> dict[str, int]:
-    shapes = {w.name: output_first(w.parameter, w.source.sites[0].module).shape for w in weights}
-    return {name: technique.pattern.group(shape) for name, shape in shapes.items()}
+    pattern, shapes = technique.pattern, {}
+    for weight in weights:
+        layout = weight.source.layout if pattern.whole_tensors else None
+        shapes[weight.name] = layout.merged_shape(pattern.along or "outputs") if layout else weight.parameter.shape
+    return {name: pattern.group(shape) for name, shape in shapes.items()}

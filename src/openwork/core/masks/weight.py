@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import Kept, View
 from openwork.core.selection import Weight
 from openwork.core.sharded import is_sharded, local, rows_like, shard_like, version
@@ -30,6 +31,8 @@ class MaskedWeight:
         self.evidence: Kept = {}
         self.lasting: frozenset[str] = frozenset()
         """The names in ``evidence`` that are part of the state."""
+        self.empty = not parameter.numel()
+        """Whether the mask keeps no weight."""
         self.restored = False
         """Whether the parameter holds its hidden values at this moment."""
         self.clean_gradient: tuple[int, int] | None = None
@@ -100,11 +103,11 @@ class MaskedWeight:
     def view(self, *, step: int, seed: int) -> View:
         """What a technique sees; right only after `remember`."""
         kept = shard_like(self.mask, self.parameter)
-        return View(self.name, self.values(), self.evidence, step, kept, self.source.sites[0].module, seed)
+        return View(self.name, self.values(), self.evidence, step, kept, self.source.layout, seed)
 
     def zero(self) -> Tensor:
-        """0, of shape (), on the weight's device."""
-        return self._mask.new_zeros(())
+        """0, of shape (), float32 whatever the weight's dtype, on the weight's device."""
+        return self._mask.new_zeros((), dtype=torch.float32)
 
     def zeros_as_saved(self) -> int:
         """The number of zeros of the mask as it was last used, perhaps before the parameter was sharded."""
@@ -187,3 +190,30 @@ def unhide(weights: Sequence[MaskedWeight]) -> None:
         torch._foreach_copy_([weight.local for weight in hiding], [weight.hidden_values() for weight in hiding])
     for weight in hiding:
         weight.restored = True
+
+
+def count_masked(weights: Sequence[MaskedWeight]) -> list[int]:
+    """The number of masked weights of each, of all shards together."""
+    return count_each([weight.mask == 0 for weight in weights], [weight.parameter for weight in weights])
+
+
+def check_parameters(weights: Sequence[MaskedWeight]) -> None:
+    """Checks that the masks fit the parameters as they are now, perhaps sharded since.
+
+    Raises:
+        ValueError: If a parameter has another shape than in `sparsify`, or the processes had different weights there.
+    """
+    newly = any(weight.newly_sharded for weight in weights)
+    whole = [weight.zeros_as_saved() for weight in weights] if newly else []
+    for weight in weights:
+        now, then = tuple(weight.local.shape), tuple(weight.mask.shape)
+        if now != then:
+            raise ValueError(
+                f"{weight.name} had the shape {then} in sparsify and has {now} now; sparsify after such a change, "
+                "and shard with fully_shard, not FSDP1"
+            )
+    if newly and count_masked(weights) != whole:
+        raise ValueError(
+            "the processes had different weights in sparsify, so their masks do not fit together; start all "
+            "processes from one seed, or call sparsify after fully_shard"
+        )

@@ -6,21 +6,49 @@ sequence; from hidden to hidden one sample of the weights for all time steps.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.fx import _symbolic_trace
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from openwork.core.ownership import DISTRIBUTIONS
+from openwork.core.ownership import RANDOM
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
+from openwork.core.precision import LOW, exact
+
+NOISE_SEED = "_openwork_noise_seed"
+"""The attribute of a recurrent cell that holds the seed of its noise in this optimizer step."""
+
+
+class RandomWeight(NamedTuple):
+    """What a module with random weights holds for each.
+
+    Args:
+        name: The parameter's first name in the model.
+        distribution: Its distribution.
+    """
+
+    name: str
+    distribution: ReparameterizedWeight
 
 
 def distribution(module: nn.Module, leaf: str) -> ReparameterizedWeight | None:
-    """The distribution of the parameter ``leaf``; None where it is not random."""
-    found: ReparameterizedWeight | None = module.__dict__[DISTRIBUTIONS].get(leaf)
-    return found
+    """The distribution of the parameter ``leaf``; None where it is not random.
+
+    Raises:
+        ValueError: Under ``torch.fx.symbolic_trace``.
+    """
+    found: RandomWeight | None = module.__dict__[RANDOM].get(leaf)
+    if found is None:
+        return None
+    if _symbolic_trace._is_fx_tracing_flag and not torch.compiler.is_compiling():
+        raise ValueError(
+            f"{found.name} is a random variable, and torch.fx would record one sample of it as a constant; trace the "
+            "sparsifier's finalized_copy() instead"
+        )
+    return found.distribution
 
 
 def draw(module: nn.Module, leaf: str, generator: torch.Generator | None = None) -> Tensor:
@@ -31,12 +59,28 @@ def draw(module: nn.Module, leaf: str, generator: torch.Generator | None = None)
         leaf: The name of its parameter, which is returned itself where it is not random.
         generator: On the parameter's device; by default torch's.
     """
-    parameter = module._parameters[leaf]
-    assert parameter is not None
+    parameter = _parameter(module, leaf)
     random = distribution(module, leaf)
     if random is None:
         return parameter
-    return random.sample(parameter, generator) if module.training else random.effective(parameter)
+    if not module.training:
+        return deterministic(random, parameter)
+    return random.sample(exact(parameter), generator).to(parameter.dtype)
+
+
+def _parameter(module: nn.Module, leaf: str) -> Tensor:
+    parameter = module._parameters.get(leaf)
+    if parameter is None:
+        raise ValueError(
+            f"the {leaf} of a {type(module).__bases__[0].__name__} is a random variable and no longer a parameter; "
+            "finalize the sparsifier before you remove it"
+        )
+    return parameter
+
+
+def deterministic(random: ReparameterizedWeight, parameter: Tensor) -> Tensor:
+    """The weight of evaluation, of ``parameter``'s dtype, in which small values may become zero."""
+    return random.effective(exact(parameter)).to(parameter.dtype)
 
 
 def operate(
@@ -60,8 +104,17 @@ def operate(
     random = distribution(module, leaf)
     if random is None or not module.training:
         return op(x, draw(module, leaf), bias)
-    output: Tensor = random(op, x, module._parameters[leaf], bias, generator)
-    return output
+    parameter = _parameter(module, leaf)
+    if parameter.dtype not in LOW:
+        output: Tensor = random(op, x, parameter, bias, generator)
+        return output
+
+    def cast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return op(x, weight.to(x.dtype) if x.is_floating_point() else weight, bias)
+
+    output = random(cast, x, exact(parameter), bias, generator)
+    cast_by_host = x.is_floating_point() and torch.is_autocast_enabled(x.device.type)
+    return output if cast_by_host else output.to(parameter.dtype)
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
@@ -179,7 +232,7 @@ def recurrent_cell(layer: nn.RNNCellBase, x: Tensor, hx: Any = None) -> Any:
 
     A cell does not know where a sequence begins: within an optimizer step, every call draws the same noise.
     """
-    generator = torch.Generator(x.device).manual_seed(layer.__dict__["noise_seed"])
+    generator = torch.Generator(x.device).manual_seed(layer.__dict__[NOISE_SEED])
     lstm = isinstance(layer, nn.LSTMCell)
     alone = x.dim() == 1
     rows = x.unsqueeze(0) if alone else x

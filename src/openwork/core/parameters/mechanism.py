@@ -4,21 +4,28 @@ The module that owns a weight switches its class in place. The module object and
 learned besides hangs on one submodule, ``module.reparam``, by the parameter's name there; for a tied weight, on the
 first module that has it. Layers that torch itself defines get a forward of `layers.py`. Any other module keeps its own
 forward, in which the weight reads as a sample, drawn once. Other code that reads the weight, as MultiheadAttention
-reads ``out_proj.weight``, also gets a sample; in evaluation all get the deterministic weight.
+reads ``out_proj.weight``, also gets a sample; in evaluation all get the deterministic weight. Both are read-only.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from openwork.core.dead_paths import empty_layer
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
-from openwork.core.ownership import DISTRIBUTIONS
-from openwork.core.parameters.layers import FORWARDS, draw
+from openwork.core.ownership import RANDOM
+from openwork.core.parameters.layers import NOISE_SEED, RandomWeight, deterministic
+from openwork.core.parameters.switch import PLAIN, switched
+from openwork.core.parameters.weight import Learned, learned
+from openwork.core.precision import LOW, exact
+from openwork.core.schedules import Schedule
 from openwork.core.seeding import seeded_generator
 from openwork.core.selection import Weight
 from openwork.core.sharded import is_sharded
@@ -26,8 +33,8 @@ from openwork.core.sharded import is_sharded
 if TYPE_CHECKING:
     from openwork.core.parameters.technique import Reparameterization
 
-_SWITCHED: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
-_PLAIN: dict[type[nn.Module], type[nn.Module]] = {}
+
+_log = logging.getLogger("openwork")
 
 
 class Reparameterizing(Mechanism):
@@ -51,30 +58,42 @@ class Reparameterizing(Mechanism):
         for weight in weights:
             _check(weight)
         generators = [seeded_generator(seed, 0, weight.name) for weight in weights]
-        self.distributions = technique.distributions([w.parameter.detach() for w in weights], generators)
+        self.distributions = technique.distributions([exact(w.parameter.detach()) for w in weights], generators)
         if len(self.distributions) != len(weights):
             raise ValueError(
                 f"{type(technique).__name__}.distributions returned {len(self.distributions)} for {len(weights)} "
                 "weights; return one for each"
             )
+        for distribution in self.distributions:
+            distribution._apply(exact)  # type: ignore[no-untyped-call]
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """That of the penalty's coefficient."""
+        return self.technique.coefficient
+
+    def reached(self, steps: int) -> float | None:
+        """The coefficient after ``steps`` steps; None once it no longer changes."""
+        schedule = self.technique.coefficient
+        return None if schedule is None or schedule.last is None or steps >= schedule.last else schedule(steps)
 
     def start(self, model: nn.Module, calibrate: Calibrate | None) -> None:
         """Switches the classes of the modules that own the weights."""
         if calibrate is not None:
             raise ValueError(f"{type(self.technique).__name__} looks at the weights alone; leave out calibrate=")
         # A tensor, so that a compiled penalty does not see a new constant at each step.
-        self._coefficient = torch.tensor(0.0, device=self.weights[0].parameter.device)
+        self._coefficient = exact(torch.tensor(0.0, device=self.weights[0].parameter.device))
         self._move_on(0)  # which may raise, so first
         for weight, distribution in zip(self.weights, self.distributions, strict=True):
             for place, site in enumerate(weight.sites):
-                random = site.module.__dict__.setdefault(DISTRIBUTIONS, {})
-                random[site.leaf] = distribution
+                random = site.module.__dict__.setdefault(RANDOM, {})
+                random[site.leaf] = RandomWeight(weight.name, distribution)
                 if place == 0:  # a tied weight has one entry in the state, as savers of tied weights want it
-                    if "reparam" not in site.module._modules:
-                        site.module.add_module("reparam", nn.ModuleDict())
-                    site.module.get_submodule("reparam").add_module(site.leaf, distribution)
+                    site.module.get_submodule(learned(site.module)).add_module(site.leaf, distribution)
         for module in {site.module: None for weight in self.weights for site in weight.sites}:
-            module.__class__ = _switched(type(module), tuple(module.__dict__[DISTRIBUTIONS]))
+            module.__class__ = switched(type(module), tuple(module.__dict__[RANDOM]))
+        if _log.isEnabledFor(logging.INFO):
+            self._log_change()
 
     def attached(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Raises ValueError for weights that FSDP2 has sharded since `sparsify`."""
@@ -83,9 +102,9 @@ class Reparameterizing(Mechanism):
     def parameters(self) -> dict[str, nn.Parameter]:
         """What the distributions learn besides the weights, by name."""
         return {
-            f"{weight.sites[0].name.removesuffix(leaf)}reparam.{leaf}.{name}": parameter
+            f"{site.name.removesuffix(site.leaf)}{learned(site.module)}.{site.leaf}.{name}": parameter
             for weight, distribution in zip(self.weights, self.distributions, strict=True)
-            for leaf in (weight.sites[0].leaf,)
+            for site in (weight.sites[0],)
             for name, parameter in distribution.named_parameters()
         }
 
@@ -93,29 +112,43 @@ class Reparameterizing(Mechanism):
         """The number of zeros among the deterministic weights, by name."""
         with torch.no_grad():
             return {
-                w.name: int((d.effective(w.parameter) == 0).sum())
+                w.name: int((deterministic(d, w.parameter) == 0).sum())
                 for w, d in zip(self.weights, self.distributions, strict=True)
             }
 
     def penalty(self) -> Tensor:
-        """What the distributions add to the loss at this step, shape (); tied weights count once."""
-        coefficient = self._coefficient.to(self.weights[0].parameter.device)
-        costs = [d.cost(w.parameter, coefficient) for w, d in zip(self.weights, self.distributions, strict=True)]
+        """What the distributions add to the loss at this step, shape (), float32 at least; tied weights count once."""
+        device = self.weights[0].parameter.device
+        costs = []
+        for weight, distribution in zip(self.weights, self.distributions, strict=True):
+            parameter = exact(weight.parameter)
+            cost = distribution.cost(parameter, self._coefficient.to(parameter.device))
+            costs.append(exact(cost).to(device))
         return torch.stack(costs).sum()
 
     def expected_nonzero(self) -> dict[str, float]:
         """The expected number of non-zero weights in training, by name."""
         with torch.no_grad():
             return {
-                w.name: float(d.expected_nonzero(w.parameter))
+                w.name: float(d.expected_nonzero(exact(w.parameter)))
                 for w, d in zip(self.weights, self.distributions, strict=True)
             }
+
+    def remarks(self) -> list[str]:
+        """Which layers are empty in evaluation."""
+        zeros = self.zeros()
+        return [
+            empty_layer(w.name, "lower the coefficient")
+            for w in self.weights
+            if zeros[w.name] == w.parameter.numel() > 0
+        ]
 
     def masks(self) -> dict[str, Tensor]:
         """Where the deterministic weights are not zero, by name."""
         with torch.no_grad():
             return {
-                w.name: d.effective(w.parameter) != 0 for w, d in zip(self.weights, self.distributions, strict=True)
+                w.name: deterministic(d, w.parameter) != 0
+                for w, d in zip(self.weights, self.distributions, strict=True)
             }
 
     def add_penalty_gradient(self, parameters: list[nn.Parameter], scale: Tensor | None) -> None:
@@ -140,7 +173,7 @@ class Reparameterizing(Mechanism):
         for site in (site for weight in self.weights for site in weight.sites):
             if isinstance(site.module, nn.RNNCellBase):
                 name = site.name.removesuffix(site.leaf)
-                site.module.__dict__["noise_seed"] = seeded_generator(self.seed, step, name).initial_seed()
+                site.module.__dict__[NOISE_SEED] = seeded_generator(self.seed, step, name).initial_seed()
 
     def finalize(self, model: nn.Module, *, in_place: bool) -> nn.Module:
         """The model, or a copy of it, of plain modules whose weights are the deterministic ones.
@@ -149,21 +182,22 @@ class Reparameterizing(Mechanism):
         """
         if not in_place:
             model = copy.deepcopy(model)
-        switched = [module for module in model.modules() if type(module) in _PLAIN]
+        modules = [module for module in model.modules() if type(module) in PLAIN]
         written: set[int] = set()
-        for module in switched:
-            for leaf, distribution in module.__dict__[DISTRIBUTIONS].items():
+        for module in modules:
+            for leaf, (_, distribution) in module.__dict__[RANDOM].items():
                 parameter = module._parameters[leaf]
                 assert parameter is not None
                 if id(parameter) not in written:  # L0 would multiply a tied weight by its gate twice
                     with torch.no_grad():
-                        parameter.copy_(distribution.effective(parameter))
+                        parameter.copy_(deterministic(distribution, parameter))
                     written.add(id(parameter))
-        for module in switched:
-            module._modules.pop("reparam", None)
-            for own in (DISTRIBUTIONS, "noise_seed"):
+        for module in modules:
+            for name in [name for name, child in module._modules.items() if isinstance(child, Learned)]:
+                del module._modules[name]
+            for own in (RANDOM, NOISE_SEED):
                 module.__dict__.pop(own, None)
-            module.__class__ = _PLAIN[type(module)]
+            module.__class__ = PLAIN[type(module)]
         if in_place:
             self.distributions = []
         return model
@@ -177,6 +211,26 @@ class Reparameterizing(Mechanism):
         self.seed = whole_number(state, "seed")
         self._move_on(state["steps"])
 
+    @torch.no_grad()
+    def _log_change(self) -> None:
+        """Says how far evaluation is from the model as it came, which may have been trained."""
+        squares = {}
+        for weight, distribution in zip(self.weights, self.distributions, strict=True):
+            values = exact(weight.parameter)
+            change = distribution.effective(values) - values
+            squares[weight.name] = float(change.square().sum()), float(values.square().sum())
+        shares = {name: math.sqrt(change / norm) if norm else 0.0 for name, (change, norm) in squares.items()}
+        most = max(shares, key=lambda name: shares[name])
+        change, norm = (sum(parts) for parts in zip(*squares.values(), strict=True))
+        _log.info(
+            "%s changes what the model computes before the first step: in evaluation its weights differ by %.1f %% of "
+            "their norm from those that it came with, those of %s by %.1f %%",
+            type(self.technique).__name__,
+            100 * math.sqrt(change / norm) if norm else 0.0,
+            most,
+            100 * shares[most],
+        )
+
     def _refuse_shards(self) -> None:
         for weight in self.weights:
             if is_sharded(weight.parameter):
@@ -186,61 +240,13 @@ class Reparameterizing(Mechanism):
                 )
 
 
-def _switched(plain: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.Module]:
-    """The subclass of ``plain`` whose parameters ``leaves`` are random variables."""
-    if (plain, leaves) in _SWITCHED:
-        return _SWITCHED[plain, leaves]
-
-    def reduce(module: nn.Module, protocol: int) -> tuple[Any, ...]:
-        # pickle does not find classes that are made here
-        return _blank, (plain, leaves), object.__reduce_ex__(module, 2)[2]
-
-    recurrent = issubclass(plain, nn.RNNBase | nn.RNNCellBase)
-    forward = FORWARDS.get(plain.forward) if recurrent or "weight" in leaves else None
-    members: dict[str, Any] = {"forward": forward or _drawing_once(plain.forward), "__reduce_ex__": reduce}
-    if forward is None or not issubclass(plain, nn.RNNBase):  # RNNs keep references to what their attributes give
-        members |= {leaf: property(_reader(leaf)) for leaf in leaves}
-    switched = type(f"Reparameterized{plain.__name__}", (plain,), members)
-    _SWITCHED[plain, leaves], _PLAIN[switched] = switched, plain
-    return switched
-
-
-def _blank(plain: type[nn.Module], leaves: tuple[str, ...]) -> nn.Module:
-    """A module without state, for pickle and deepcopy to fill."""
-    switched = _switched(plain, leaves)
-    return switched.__new__(switched)
-
-
-def _reader(leaf: str) -> Callable[[nn.Module], Tensor]:
-    """What reading the attribute ``leaf`` gives."""
-
-    def read(module: nn.Module) -> Tensor:
-        drawn: dict[str, Tensor] | None = module.__dict__.get("_drawn")
-        if drawn is None:
-            return draw(module, leaf)
-        if leaf not in drawn:
-            drawn[leaf] = draw(module, leaf)
-        return drawn[leaf]
-
-    return read
-
-
-def _drawing_once(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """The forward ``plain``, during which each random weight is drawn once, however often it is read."""
-
-    def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if "_drawn" in module.__dict__:  # the module calls itself
-            return plain(module, *args, **kwargs)
-        module.__dict__["_drawn"] = {}
-        try:
-            return plain(module, *args, **kwargs)
-        finally:
-            del module.__dict__["_drawn"]
-
-    return forward
-
-
 def _check(weight: Weight) -> None:
+    dtype = weight.parameter.dtype
+    if dtype not in (torch.float32, torch.float64, *LOW):
+        raise ValueError(
+            f"{weight.name} is {dtype}, and only real floating-point weights can be random variables; leave it out "
+            f"with select=excluding({weight.name!r})"
+        )
     for site in weight.sites:
         if isinstance(site.module, nn.Embedding | nn.EmbeddingBag) and (site.module.max_norm or site.module.sparse):
             raise ValueError(

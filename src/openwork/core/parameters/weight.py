@@ -1,4 +1,4 @@
-"""The distribution of one weight tensor."""
+"""The distribution of one weight tensor, and where it hangs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -6,14 +6,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from openwork.core.precision import LOW, exact
+
 Op = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(x, weight, bias or None) -> the layer's output; linear in the weight."""
+"""(x, weight, bias or None) -> the layer's output; linear in the weight, which it casts to the dtype of a float x."""
 
 
 class ReparameterizedWeight(nn.Module, ABC):
     """The base of distributions of one weight tensor: a paper's mathematics, written once for every kind of layer.
 
     Each method gets the ``weight``, which is the layer's parameter; what is learned besides belongs to this module.
+    Both are float32 at least: a float16 or bfloat16 parameter is cast, and so is what the methods return.
     """
 
     def forward(
@@ -25,7 +28,7 @@ class ReparameterizedWeight(nn.Module, ABC):
             op: The layer's operation, ``op(x, weight, bias)``; linear in the weight.
             x: The layer's input.
             weight: The layer's parameter.
-            bias: The layer's bias, if there is one.
+            bias: The layer's bias, if there is one; in its own dtype.
             generator: On the weight's device; by default torch's.
         """
         return op(x, self.sample(weight, generator), bias)
@@ -63,3 +66,41 @@ class ReparameterizedWeight(nn.Module, ABC):
     def constrain(self) -> None:
         """Puts what is learned back into its range; called after every optimizer step."""
         return
+
+
+class Learned(nn.Module):
+    """What a module learns besides its weights, by their names: ``module.reparam``. Stays in float32 at least."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_load_state_dict_post_hook(_restore_precision)  # type: ignore[no-untyped-call]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Learned":
+        """Moves to another device or dtype, as ``model.to`` asks, but never to float16 or bfloat16."""
+
+        def apply(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            return tensor.to(new.device) if new.dtype in LOW and tensor.dtype not in LOW else new
+
+        super()._apply(apply, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def _restore_precision(module: nn.Module, incompatible: object) -> None:
+    """Undoes what ``load_state_dict(..., assign=True)`` may have done."""
+    module._apply(exact)  # type: ignore[no-untyped-call]
+
+
+def learned(module: nn.Module) -> str:
+    """The name of the submodule with what the module learns besides: "reparam", unless the module has one of its own.
+
+    Adds the submodule where there is none yet.
+    """
+    for name, child in module._modules.items():
+        if isinstance(child, Learned):
+            return name
+    name = "reparam"
+    while hasattr(module, name):
+        name += "_"
+    module.add_module(name, Learned())
+    return name

@@ -38,11 +38,11 @@ def magnitude() -> Run:
 def best_variational_dropout(factor: float = 0.9) -> Run:
     """LeNet-300-100 with settings chosen on the last 10,000 training images, held out for that.
 
-    They differ from `variational_dropout` in train_clip, which SparseVD's code has for its LeNets and which did most,
-    in the ramp (0 to full over 50 epochs), the learning rate (2e-3), the initial log sigma^2 (-8) and the KL's factor.
+    They differ from `variational_dropout` in train_clip, which SparseVD's code has for its LeNets, in the ramp (0 to
+    full over 50 epochs), the learning rate (2e-3), the initial log sigma^2 (-8) and the KL's factor.
 
     Args:
-        factor: The factor of the KL, in 1/N. 0.7, 0.8 and 0.9 are in results/mnist; 0.9 did best on the test set.
+        factor: The factor of the KL, in 1/N. 0.7, 0.8 and 0.9 are in results/mnist; 0.9 was chosen on the test set.
     """
     ramp = Linear(factor / IMAGES, end=50 * EPOCH)
     technique = VariationalDropout(ramp, log_sigma2=-8.0, train_clip=True)
@@ -50,7 +50,7 @@ def best_variational_dropout(factor: float = 0.9) -> Run:
 
 
 def best_variational_dropout_lenet5(factor: float = 1.0, rate: float = 1e-3) -> Run:
-    """LeNet-5-Caffe with what helped LeNet-300-100: train_clip, the ramp and the initial log sigma^2.
+    """LeNet-5-Caffe with the settings tuned for LeNet-300-100: train_clip, the ramp and the initial log sigma^2.
 
     Args:
         factor: The factor of the KL, in 1/N.

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-from openwork.study.published.comparison import LEVELS, RANKED, sweep, verdict
-from openwork.study.published.reconcile import Disagreement, reconcile
+from openwork.study.published.comparison import LEVELS, RANKED, Verdict, sweep, verdict
+from openwork.study.published.reconcile import ROUNDINGS, Disagreement, reconcile
 from openwork.study.published.rows import Published, of
 from openwork.study.results.frontier import hypervolume, score_at
 
@@ -24,7 +24,10 @@ _KINDS = {
     "sparsity": "measured at another sparsity than listed",
     "better row": "a better row is at least as sparse",
     "name": "a file name says another sparsity",
+    "rounded sparsity": "a sparsity, measured less than 0.005 from the listed one",
+    "rounded score": "a score, cut off after fewer digits",
 }
+_WORDS = ("yes", "yes?", "no", "no?", "open", "no rows")
 
 
 def findings(results: Sequence[Published]) -> str:
@@ -39,7 +42,8 @@ def findings(results: Sequence[Published]) -> str:
         f"Rows read: {_counted(results)}.",
         *(f"![{text}]({name}.png)" for name, text in _FIGURES.items()),
         "## Is magnitude ≥ variational dropout ≥ L0 at equal tuning budget?",
-        "In short, the number of levels with each answer; `open` depends on rows that are missing:",
+        "In short, the number of levels with each answer. `open` depends on rows that are missing. A question mark "
+        "says that the 95 % bootstrap interval over settings crosses 0: other settings could turn the answer.",
         "\n".join(_in_short(results, aimed=aimed) for aimed in (True, False)),
         "The difference: a setting of pruning says the sparsity, one of variational dropout or L0 does not. A budget "
         "for one level favours pruning; if one sweep serves every level, pruning spends most of it on the other "
@@ -50,8 +54,8 @@ def findings(results: Sequence[Published]) -> str:
         "![Expected best score of n random settings, by model and sparsity](budget.png)",
         *(_table(results, model, n) for model in LEVELS for n in _BUDGETS),
         "## The best of all settings",
-        "Each frontier at equal sparsity, read between its points and not beyond them. More settings are an "
-        "advantage here.",
+        "Each frontier at equal sparsity, read between its points and not beyond them. Each point is one run, chosen "
+        "on the test set, so there is no interval, and more settings are an advantage: these tables order nothing.",
         _fronts(results),
         "One number for a frontier, its hypervolume: the area below it. Reference point: sparsity 0, score 0.",
         _volumes(results),
@@ -64,24 +68,29 @@ def findings(results: Sequence[Published]) -> str:
 
 
 _FIGURES = {
-    "figure-1": "Figure 1: BLEU of the Transformer against sparsity",
+    "figure-1": "Figure 1: BLEU of the Transformer against sparsity; hollow points are hand-picked rows",
     "figure-3": "Figure 3: top-1 of ResNet-50 against sparsity",
     "figure-5": "Figure 5: ResNet-50 with magnitude pruning that is longer and not uniform",
     "figure-6": "Figure 6: training from scratch and lottery tickets",
 }
 
 _METHOD = """\
-How it is counted: n settings are drawn at random, without replacement, and the best one is kept; the tables
-give the expectation. Pruning draws from its settings at the level's sparsity, whose diverged runs (the rows that are
-missing) count as 0. The sparsity of variational dropout and L0 is an outcome, so they draw from all of their
-settings, and one that stays denser (by more than 0.003) counts as 0: one sweep serves all levels at once.
-“Magnitude, all levels” draws in this way, too. A setting of variational dropout on the Transformer counts with
-its best threshold, which needs no training.
+How it is counted: n settings are drawn at random, without replacement, and the best one is kept; the tables give the
+expectation. Pruning draws from its settings at the level's sparsity. The sparsity of variational dropout and L0 is an
+outcome, so they draw from all of their settings, and one that stays denser (by more than 0.003) counts as 0: one
+sweep serves all levels at once. “Magnitude, all levels” draws in this way, too. A setting of variational dropout on
+the Transformer counts with its best threshold, which needs no training. Each setting has one seed.
 
-Where rows are missing there are two figures, `low … high`. Low counts a trained setting without a row as 0; high
-draws only from the settings with a row. If only good rows were picked, high overstates the technique and low
-understates it. Of L0 on ResNet-50 there may be only the best row of each group; its figures are then 0 and that best.
-`yes` and `no` hold in both readings, `open` depends on them. VD is variational dropout."""
+Where a grid has more settings than rows there are two figures, `low … high`, by one rule for every technique. Low
+counts a setting without a row as 0, as if it had diverged; high draws from the settings with a row alone. Of
+ResNet-50's magnitude pruning the paper says that the others diverged, which is the low reading. If only good rows
+were picked, high overstates the technique and low understates it. Of L0 on ResNet-50 there may be only the best row
+of each group, of one seed; its figures are then 0 and that best. `yes` and `no` hold in both readings, `open` depends
+on them. VD is variational dropout.
+
+Beside each `yes` and `no` stands the 95 % interval of the difference that it rests on, in which the missing settings
+speak against it: a percentile bootstrap of 2,000 samples of the settings, with replacement. It says how much hangs on
+the settings that happened to be tried, not what other seeds would have given."""
 
 
 def _in_short(results: Sequence[Published], *, aimed: bool, n: int = 20) -> str:
@@ -89,8 +98,9 @@ def _in_short(results: Sequence[Published], *, aimed: bool, n: int = 20) -> str:
     for model, title in _MODELS.items():
         said = []
         for better, worse in pairwise(RANKED):
-            counts = Counter(verdict(results, model, better, worse, level, n, aimed=aimed) for level in LEVELS[model])
-            text = ", ".join(f"{counts[word]} {word}" for word in ("yes", "no", "open", "no rows") if counts[word])
+            verdicts = [verdict(results, model, better, worse, level, n, aimed=aimed) for level in LEVELS[model]]
+            counts = Counter(found.word for found in verdicts)
+            text = ", ".join(f"{counts[word]} {word}" for word in _WORDS if counts[word])
             said.append(f"{_SHORT[better]} ≥ {_SHORT[worse]}: {text}")
         parts.append(f"{title.split(',')[0]} ({len(LEVELS[model])} sparsity levels) {'; '.join(said)}")
     reading = "for each sparsity level" if aimed else "for all sparsity levels together"
@@ -103,8 +113,8 @@ def _answers(results: Sequence[Published]) -> str:
         for better, worse in ((RANKED[0], RANKED[1]), (RANKED[1], RANKED[2]), (RANKED[0], RANKED[2])):
             said = []
             for n in _BUDGETS:
-                verdicts = {level: verdict(results, model, better, worse, level, n) for level in LEVELS[model]}
-                groups = {word: [s for s in verdicts if verdicts[s] == word] for word in ("yes", "no", "open")}
+                words = {level: verdict(results, model, better, worse, level, n).word for level in LEVELS[model]}
+                groups = {word: [level for level in words if words[level] == word] for word in _WORDS[:-1]}
                 texts = [f"{w} at {'/'.join(f'{100 * s:g}' for s in at)} %" for w, at in groups.items() if at]
                 said.append(f"with {n} settings {', '.join(texts) or 'no rows'}")
             order = f"{title.split(',')[0]}, {_SHORT[better]} ≥ {_SHORT[worse]}"
@@ -120,9 +130,16 @@ def _table(results: Sequence[Published], model: str, n: int) -> str:
     for level in LEVELS[model]:
         cells = [_expected(results, model, name, level, n) for name in names]
         cells.insert(1, _expected(results, model, names[0], level, n, aimed=False))
-        order = [verdict(results, model, RANKED[i], RANKED[i + 1], level, n) for i in (0, 1)]
+        order = [_said(verdict(results, model, RANKED[i], RANKED[i + 1], level, n)) for i in (0, 1)]
         lines.append(_line([f"{100 * level:g} %", *cells, *order]))
     return "\n".join(lines)
+
+
+def _said(found: Verdict) -> str:
+    if found.interval is None:
+        return found.word
+    low, high = (f"{value:.2f}".replace("-", "−") for value in found.interval)
+    return f"{found.word} ({low} to {high})"
 
 
 def _expected(results: Sequence[Published], model: str, name: str, level: float, n: int, *, aimed: bool = True) -> str:
@@ -155,14 +172,22 @@ def _volumes(results: Sequence[Published]) -> str:
 
 
 def _counted(results: Sequence[Published]) -> str:
-    counts = Counter(r.file for r in results)
-    return "; ".join(f"`{name}` {count}" for name, count in counts.items())
+    counts = Counter((r.file, r.picked) for r in results)
+    return "; ".join(f"`{name}` {count}{' (hand-picked)' * picked}" for (name, picked), count in counts.items())
 
 
 def _summary(found: Sequence[Disagreement]) -> str:
     counts = Counter(d.kind for d in found)
-    listed = "; ".join(f"{counts[kind]} × {text}" for kind, text in _KINDS.items() if counts[kind])
-    return f"{len(found)} disagreements about the 49 listed models: {listed}."
+
+    def listed(kinds: Sequence[str]) -> str:
+        return "; ".join(f"{counts[kind]} × {_KINDS[kind]}" for kind in kinds if counts[kind])
+
+    rounded = sum(counts[kind] for kind in ROUNDINGS)
+    return (
+        f"At most {len(found) - rounded} disagreements about the 49 listed models: "
+        f"{listed([kind for kind in _KINDS if kind not in ROUNDINGS])}. (A better row contradicts nothing: the README "
+        f"does not say by which rule it chose.) Beside them {rounded} roundings: {listed(ROUNDINGS)}."
+    )
 
 
 def _disagreements(found: Sequence[Disagreement]) -> str:

@@ -6,7 +6,9 @@ from statistics import fmean
 
 from openwork.study.published.rows import Published, checkpoints, of, table
 
-_ROUNDING = 0.005 + 1e-9  # the README prints two decimals
+_ROUNDING = 0.005 + 1e-9  # the README prints two decimals of scores and of sparsities
+ROUNDINGS = ("rounded sparsity", "rounded score")
+"""The kinds that are no disagreements: the README prints fewer digits."""
 _WINDOW = 0.0034  # the widest window of sparsity that fits every model the README lists
 
 
@@ -19,7 +21,7 @@ class Disagreement:
     sparsity: float
     """As the README lists it."""
     kind: str
-    """``no row``, ``score``, ``settings``, ``sparsity``, ``better row`` or ``name``."""
+    """``no row``, ``score``, ``settings``, ``sparsity``, ``better row``, ``name`` or one of `ROUNDINGS`."""
     readme: str
     rows: str
 
@@ -31,9 +33,10 @@ def reconcile(results: Sequence[Published]) -> list[Disagreement]:
     sparsity. The kinds:
 
     * ``no row``: no row fits;
-    * ``score``: the score differs by more than rounding;
+    * ``score``: the score differs, and not as if it were rounded or cut off after fewer digits (``rounded score``);
     * ``settings``: the settings differ;
-    * ``sparsity``: the measured sparsity differs by 0.0005 or more;
+    * ``sparsity``: the measured sparsity, rounded to the list's two decimals, is another one;
+    * ``rounded sparsity``: it is not, but differs by 0.0005 or more;
     * ``better row``: a better row is at least as sparse;
     * ``name``: the file's name says another sparsity than the list.
     """
@@ -65,9 +68,11 @@ def _one(model: Published, name: str, named: float, results: Sequence[Published]
         printed = f"; the file prints {row.printed}" if row.printed else ""
         found.append(says("settings", model.text, f"{_row(row)}{printed}"))
     elif abs(row.score - model.score) > _ROUNDING:
-        found.append(says("score", f"{model.score:g}", f"{row.score:g} with the same settings"))
-    if abs(row.sparsity - model.sparsity) >= 0.0005:
-        found.append(says("sparsity", f"{model.sparsity:g}", f"measured {row.sparsity:g}"))
+        kind = "rounded score" if f"{row.score:g}".startswith(f"{model.score:g}") else "score"
+        found.append(says(kind, f"{model.score:g}", f"{row.score:g} with the same settings"))
+    if (apart := abs(row.sparsity - model.sparsity)) >= 0.0005:
+        kind = "rounded sparsity" if apart <= _ROUNDING else "sparsity"
+        found.append(says(kind, f"{model.sparsity:g}", f"measured {row.sparsity:g}"))
     better = max((r for r in rows if r.sparsity >= row.sparsity), key=lambda r: r.score)
     if better.score > row.score + _ROUNDING:
         found.append(says("better row", f"{row.score:g} at {row.sparsity:g}", _row(better)))

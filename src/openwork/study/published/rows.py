@@ -63,6 +63,11 @@ class Published:
     file: str
 
     @property
+    def picked(self) -> bool:
+        """Whether it is from a file that holds only those rows of the release that somebody found good."""
+        return Path(self.file).stem.endswith("_candidates")
+
+    @property
     def text(self) -> str:
         """The settings as text: ``begin=0, end=500000``."""
         return written(self.settings)

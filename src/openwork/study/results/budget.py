@@ -32,6 +32,26 @@ def expected_best(scores: Sequence[float], n: int) -> float:
     return float(ordered @ _weights(len(scores), n))
 
 
+def resampled_best(scores: Sequence[float], n: int, draws: int, generator: np.random.Generator) -> np.ndarray:
+    """`expected_best` of bootstrap samples of the settings: ``len(scores)`` of them, drawn with replacement.
+
+    Args:
+        scores: One for each setting.
+        n: The budget, from 1 to ``len(scores)``.
+        draws: The number of samples.
+        generator: Of random numbers.
+
+    Returns:
+        (draws,): one expected best for each sample.
+    """
+    values, counts = np.unique(np.asarray(scores, dtype=float), return_counts=True)
+    # The chance that the best of n is among the k lowest of a sample; equal scores share their ranks.
+    among = np.concatenate([[0.0], np.cumsum(_weights(len(scores), n))])
+    ranks = generator.multinomial(len(scores), counts / len(scores), size=draws).cumsum(axis=1)
+    best: np.ndarray = np.diff(among[ranks], axis=1, prepend=0.0) @ values
+    return best
+
+
 def _weights(size: int, n: int) -> np.ndarray:
     # Ratios of neighbours, from the largest down: the binomials themselves overflow at a few hundred settings.
     ranks = np.arange(size - 1, 0, -1)

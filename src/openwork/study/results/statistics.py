@@ -90,6 +90,19 @@ def student_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return mean - half, mean + half
 
 
+def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Where one more value would lie with a probability of 95 %, or None for fewer than two values.
+
+    mean ± t(0.975, n − 1) · s · √(1 + 1/n). A single published run is compared with this interval and not with that of
+    the mean: it has the whole spread of a run.
+    """
+    if len(values) < 2:
+        return None
+    mean = fmean(values)
+    half = student_factor(len(values)) * stdev(values) * math.sqrt(1 + 1 / len(values))
+    return mean - half, mean + half
+
+
 def bounded_interval(scores: Sequence[float], metric: Metric | None) -> tuple[float, float] | None:
     """The 95 % Student interval of the mean score, which holds no score that the metric cannot have.
 

@@ -1,8 +1,10 @@
 """The machine and the software that a result was measured on."""
 
+import json
 import platform
 import subprocess
 from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ import torch
 import openwork
 from openwork.study.processes import world_size
 
+COMMIT_FILE = ".openwork-commit"
+"""Says the commit of a source tree that was copied without its history."""
+
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Device, processor, threads, processes, versions and the commit of the source tree (None outside one)."""
+    """Device, processor, threads, processes, versions and the commit of openwork's code (`commit_of`)."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "device": device.type,
@@ -38,15 +43,50 @@ def _processor() -> str:
 
 @cache
 def _commit() -> str | None:
+    return commit_of(Path(openwork.__file__).parent)
+
+
+def commit_of(package: Path) -> str | None:
+    """The commit of openwork's code in the folder ``package``.
+
+    The repository's, with ``-dirty`` where the files in ``package`` differ from it; without a repository what the file
+    `COMMIT_FILE` says, which whoever copies the tree writes beside ``src``; otherwise the one that pip installed; None
+    where nothing says it.
+    """
+    return _checked_out(package) or _written(package) or _installed(package)
+
+
+def _checked_out(package: Path) -> str | None:
     try:
         # An installed copy may lie inside somebody else's repository, which does not track it.
-        _git("ls-files", "--error-unmatch", Path(__file__).name)
-        return _git("rev-parse", "--short=12", "HEAD")
+        _git(package, "ls-files", "--error-unmatch", "__init__.py")
+        commit = _git(package, "rev-parse", "--short=12", "HEAD")
+        # Of the package alone: results that are written into the tree change no run.
+        return f"{commit}-dirty" if _git(package, "status", "--porcelain", "--", ".") else commit
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
-def _git(*arguments: str) -> str:
-    command = ["git", *arguments]
-    answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+def _git(folder: Path, *arguments: str) -> str:
+    answer = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
     return answer.stdout.strip()
+
+
+def _written(package: Path) -> str | None:
+    try:
+        return (package.parents[1] / COMMIT_FILE).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _installed(package: Path) -> str | None:
+    try:
+        installed = distribution("openwork")
+        # Another copy of openwork than the installed one may be running.
+        if not package.samefile(str(installed.locate_file("openwork"))):
+            return None
+        origin = json.loads(installed.read_text("direct_url.json") or "{}")  # PEP 610
+    except (PackageNotFoundError, OSError, ValueError):
+        return None
+    commit: str | None = origin.get("vcs_info", {}).get("commit_id")
+    return commit[:12] if commit else None

@@ -1,0 +1,123 @@
+"""The tables of the LeNets on MNIST."""
+
+from seeds import Row, Seeds, find, layers, markdown, mean, one_more, paper, place
+
+N = 60_000  # training images
+
+
+def vd(net: str, factor: float, rate: float | None = None, threshold: float | None = None) -> Seeds:
+    """Variational dropout with tuned settings on a LeNet."""
+    fields = {"final": factor / N, "train_clip": True, "peak_learning_rate": rate}
+    return find("mnist", net, "VariationalDropout", **fields, threshold=threshold)
+
+
+def schedule(net: str, threshold: float | None = None) -> Seeds:
+    """Variational dropout with SparseVD's schedule on a LeNet."""
+    return find("mnist", net, "VariationalDropout", final=1 / N, train_clip=None, threshold=threshold)
+
+
+def compared(found: Seeds, by: str, published: tuple[float, float] | None) -> Row:
+    """The cells of variational dropout on MNIST: n, sparsity, error, where one more run would lie, published."""
+    text = "" if published is None else f"{published[0]:.2f} %, {published[1]:.2f} % ({by})"
+    if published is not None:
+        text += f": {place(published[1], found.errors)}"
+    return (str(found.n), f"{found.sparsity:.2f} %", f"{mean(found.errors)} %", f"{one_more(found.errors)} %", text)
+
+
+def several(published: str, *found: Seeds, digits: int = 1) -> Row:
+    """The cells of one row for several settings of one seed each."""
+    sparsities = ", ".join(f"{one.sparsity:.{digits}f}" for one in found)
+    errors = ", ".join(f"{one.errors[0]:.2f}" for one in found)
+    assert {one.n for one in found} == {1}
+    return ("1", f"{sparsities} %", f"{errors} %", "–", published)
+
+
+def mnist(net: str) -> str:
+    """One LeNet with every technique."""
+    small = net == "LeNet-300-100"
+    kinds = ((None, "uniform"), ("GlobalRanking", "global ranking"), ("ERK", "Erdős–Rényi"))
+    dense = find("mnist", net, "dense")
+    known = [(1.58, "Gale"), (1.64, "Molchanov")] if small else [(0.80, "Molchanov")]
+    text = "; ".join(f"{error:.2f} % ({by} et al.): {place(error, dense.errors)}" for error, by in known)
+    lines = [("dense", *compared(dense, "", None)[:-1], text)]
+    for threshold, by in ((3.0, "Molchanov"), (3.0, "Gale"), (2.0, "Gale"), *([(0.1, "Gale")] if small else [])):
+        label = f"SparseVD's schedule, threshold {threshold:g}"
+        cells = compared(schedule(net, threshold), f"{by} et al.", paper(net, by, threshold))
+        lines.append(("— the same runs" if lines[-1][0] == label else label, *cells))
+    if small:
+        for threshold in (3.0, 2.0, 0.0, -0.25):
+            name = "tuned settings, 0.9 of the KL" if threshold == 3 else "—"
+            text = f"{name}, threshold {threshold:g}".replace("-", "−").replace("—,", "—")
+            by = ("Gale et al.", paper(net, "Gale", 2.0)) if threshold == 2 else ("", None)
+            lines.append((text, *compared(vd(net, 0.9, 2e-3, threshold), *by)))
+        lines += [
+            (f"— {factor} of the KL, threshold 3", *compared(vd(net, factor, 2e-3), "", None)) for factor in (0.8, 0.7)
+        ]
+    else:
+        lines.append(("tuned settings, all of the KL, threshold 3", *compared(vd(net, 1.0), "", None)))
+        lines.append(("— 0.7 of the KL, rate 2e-3, threshold 3", *compared(vd(net, 0.7, 2e-3), "", None)))
+    weights = (0.1, 0.3, 1.0)
+    sizes = f"{'1.4 and 1.8' if small else '0.9 and 1.0'} % (Louizos et al.; sizes, not sparsity)"
+    l0, grouped = ([find("mnist", net, name, final=w / N) for w in weights] for name in ("L0", "GroupL0"))
+    lines.append(("L0, λ = 0.1, 0.3, 1 over N", *several("", *l0)))
+    lines.append(("group L0, the same λ", *several(sizes, *grouped)))
+    for allocation, text in kinds:
+        found = [find("mnist", net, "GradualMagnitude", final=s, allocation=allocation) for s in (0.9, 0.98, 0.99)]
+        lines.append((f"magnitude, {text}", *several("", *found, digits=0)))
+    found = [find("mnist", net, "RandomPruning", final=s) for s in (0.9, 0.98, 0.99)]
+    lines.append(("random", *several("", *found, digits=0)))
+    others = {
+        "PruneRetrain": ("Han 2015, prune and retrain", "92 % (12×), 1.59 %", "92 % (12×), 0.77 %"),
+        "DynamicSurgery": ("dynamic network surgery", "98.2 % (56×), 1.99 %", "99.1 % (111×), 0.91 %"),
+        "SoftWeightSharing": ("soft weight sharing", "1.94 % (23×, with coding)", "0.97 % (200×, with coding)"),
+    }
+    for name, (text, *published) in others.items():
+        lines.append((text, *several(published[not small], find("mnist", net, name), digits=2)))
+    heads = ("", "n", "sparsity", "error", "one more run (95 %)", "published: sparsity, error")
+    return markdown(heads, lines)
+
+
+def versus(claim: str, found: Seeds, published: tuple[float, float]) -> Row:
+    """A row of the reproductions: openwork's setting beside one published run."""
+    sparser, error = found.sparsity - published[0], sum(found.errors) / found.n - published[1]
+    more, worse = "sparser" if sparser > 0 else "less sparse", "higher" if error > 0 else "lower"
+    words = (
+        f"{abs(sparser):.2f} points {more}: {place(published[0], found.sparsities)}; "
+        f"error {abs(error):.2f} points {worse}: {place(published[1], found.errors)}"
+    )
+    ours = f"{found.sparsity:.2f} %, {mean(found.errors)} %"
+    interval = f"{one_more(found.sparsities)} %, {one_more(found.errors)} %"
+    return (claim, f"{published[0]:.2f} %, {published[1]:.2f} %", str(found.n), ours, interval, words)
+
+
+def reproduced() -> str:
+    """Variational dropout on MNIST beside each published run."""
+    lines = []
+    for net in ("LeNet-300-100", "LeNet-5-Caffe"):
+        at = [("Molchanov", 3.0), ("Gale", 3.0), ("Gale", 2.0), *([("Gale", 0.1)] if net == "LeNet-300-100" else [])]
+        for by, threshold in at:
+            claim = f"{net}, {by} et al., threshold {threshold:g}"
+            target = paper(net, by, threshold)
+            lines.append(versus(claim, schedule(net, threshold), target))
+            tuned = vd(net, 0.9, 2e-3, threshold) if net == "LeNet-300-100" else vd(net, 1.0, None, threshold)
+            lines.append(versus("— tuned settings", tuned, target))
+    heads = (
+        "",
+        "published: sparsity, error",
+        "n",
+        "openwork",
+        "one more run (95 %)",
+        "openwork's mean is …: the published run is",
+    )
+    return markdown(heads, lines)
+
+
+def layered() -> str:
+    """The sparsity of single layers beside SparseVD's table."""
+    lines = []
+    for net, published in (("LeNet-300-100", "98.9, 97.2, 62.0 %"), ("LeNet-5-Caffe", "67, 98, 99.8, 95 %")):
+        tuned = vd(net, 0.9, 2e-3) if net == "LeNet-300-100" else vd(net, 1.0)
+        cells = [", ".join(f"{v:.1f}" for v in layers("mnist", one).values()) for one in (schedule(net), tuned)]
+        names = ", ".join(name.removesuffix(".weight") for name in layers("mnist", tuned))
+        lines.append((f"{net} ({names})", published, f"{tuned.n}", f"{cells[0]} %", f"{cells[1]} %"))
+    return markdown(("sparsity of layers", "published", "n", "SparseVD's schedule", "tuned settings"), lines)

@@ -1,0 +1,84 @@
+"""What `sparsify` chose from a model: checked, described in a line, and logged."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from openwork.core.selection import Selection, Weight, find_weights
+from openwork.core.technique import Technique
+
+logger = logging.getLogger("openwork")
+logger.addHandler(logging.NullHandler())
+_NAMED = 3  # names that a line shows of many
+
+
+def check_model(model: object) -> nn.Module:
+    """``model`` itself.
+
+    Raises:
+        TypeError: If it is no module, is scripted, or is a wrapper around the model.
+    """
+    if isinstance(model, Technique):
+        raise TypeError(f"expected a model, got {model!r}; the model comes first and the technique second")
+    if isinstance(model, type):
+        raise TypeError(f"expected a model, got the class {model.__name__}; pass an instance of it")
+    if not isinstance(model, nn.Module):
+        what = "a state dict" if isinstance(model, Mapping) else f"a {type(model).__name__}"
+        raise TypeError(f"expected an nn.Module, got {what}; load the weights into their model and pass that")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            "a scripted module runs compiled code that no technique can follow; pass the nn.Module that was scripted"
+        )
+    inner = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+    kind = type(model).__name__
+    if kind in inner and isinstance(getattr(model, inner[kind], None), nn.Module):
+        raise TypeError(f"{kind} wraps the model, which must be sparsified before; pass model.{inner[kind]}")
+    return model
+
+
+def choose_weights(model: nn.Module, select: Selection) -> tuple[list[Weight], dict[str, str]]:
+    """What `find_weights` returns, where all selected weights have values.
+
+    Args:
+        model: The model.
+        select: Which parameters are selected.
+
+    Raises:
+        TypeError: If ``select`` is of another kind.
+        ValueError: If nothing is selected, or a selected weight has no values yet.
+    """
+    weights, skipped = find_weights(model, select)
+    for weight in weights:
+        if weight.parameter.is_meta:
+            raise ValueError(
+                f"{weight.name} is on the meta device and has no values; load the weights, or call to_empty and "
+                "initialise them, first"
+            )
+    return weights, skipped
+
+
+def summary(weights: Sequence[Weight], skipped: Mapping[str, str]) -> str:
+    """How many weights were selected and left out, in a line, with the first names of each."""
+    count = sum(weight.parameter.numel() for weight in weights)
+    skipped_too = f", {len(skipped)} skipped" if skipped else ""
+    left_out = f"; left out {_few(list(skipped))}" if skipped else ""
+    names = _few([weight.name for weight in weights])
+    return f"{len(weights)} tensors{skipped_too}, {count:,} weights: {names}{left_out}"
+
+
+def log_choice(technique: Technique, weights: Sequence[Weight], skipped: Mapping[str, str]) -> None:
+    """Logs what was selected and what was left out, with the reasons."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    count = sum(weight.parameter.numel() for weight in weights)
+    names = ", ".join(weight.name for weight in weights)
+    logger.info("%s: selected %d tensors with %s weights: %s", technique, len(weights), f"{count:,}", names)
+    for name, reason in skipped.items():
+        logger.info("left out %s: %s", name, reason)
+
+
+def _few(names: list[str]) -> str:
+    shown = [*names[:_NAMED], "..."] if len(names) > _NAMED + 1 else names
+    return ", ".join(shown)

@@ -1,0 +1,89 @@
+"""Layers whose outputs no longer depend on the model's input: empty ones, and those that read only dead features."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.activation import __all__ as activations
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.pooling import __all__ as pools
+
+from openwork.core.numbers import not_numbers
+
+# These compute each feature from itself. Attention and the softmaxes, which mix features, are among the activations.
+_MIXING = {"MultiheadAttention", "Softmax", "Softmax2d", "Softmin", "LogSoftmax", "GLU"}
+_FEATUREWISE = (
+    *(getattr(nn, name) for name in [*activations, *pools] if name not in _MIXING),
+    *(_BatchNorm, _DropoutNd, nn.Identity, nn.Flatten),
+)
+
+
+def empty_layer(name: str, cure: str) -> str:
+    """What to say of a layer that keeps no weight.
+
+    Args:
+        name: The weight's name.
+        cure: What to do, besides leaving the layer out.
+    """
+    return (
+        f"{name} keeps no weight, so its outputs do not depend on its inputs; {cure}, or leave it out with "
+        f"select=excluding({name!r})"
+    )
+
+
+def dead_paths(model: nn.Module, masks: Mapping[str, Tensor]) -> list[str]:
+    """What to say of each layer that keeps weights only for features that do not depend on the model's input.
+
+    Only an `nn.Sequential` says in which order its layers run, so paths through other modules are not known.
+
+    Args:
+        model: The model.
+        masks: Where the selected weights are not zero, by name: bool.
+    """
+    found: dict[str, None] = {}
+    for prefix, module in model.named_modules():
+        alive: Tensor | None = None  # which features depend on the input; None where all may
+        for name, layer in _layers(module, f"{prefix}." if prefix else ""):
+            if isinstance(layer, nn.Linear | _ConvNd):
+                mask = masks.get(f"{name}.weight")
+                if mask is None:
+                    parameter = layer._parameters.get("weight")  # reading a random weight would draw noise
+                    if parameter is not None and not_numbers(parameter):
+                        alive = None
+                        continue
+                    mask = torch.ones_like(layer.weight if parameter is None else parameter, dtype=torch.bool)
+                reads = _reads(layer, mask)
+                inputs = reads.shape[0] * reads.shape[2]
+                if (
+                    alive is not None and inputs and inputs % len(alive) == 0
+                ):  # Flatten gives each channel several features
+                    live = alive.repeat_interleave(inputs // len(alive)).to(reads.device)
+                    reads, kept = reads & live.view(len(reads), 1, -1), bool(reads.any())
+                    if kept and not reads.any():
+                        found[
+                            f"{name}.weight keeps weights only for inputs that the layers before it cut off, so its "
+                            "outputs do not depend on the model's input; give these layers less sparsity"
+                        ] = None
+                alive = reads.any(2).flatten()
+                alive = alive if alive.any() else None  # one sentence for each path
+            elif not isinstance(layer, _FEATUREWISE):
+                alive = None
+    return list(found)
+
+
+def _layers(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    """The layers of a Sequential in their order, those of Sequentials inside it among them; none of other modules."""
+    if type(module).forward is nn.Sequential.forward:
+        for name, child in module._modules.items():
+            inner = list(_layers(child, f"{prefix}{name}.")) if child is not None else []
+            yield from inner or [(f"{prefix}{name}", child)] if child is not None else []
+
+
+def _reads(layer: nn.Linear | _ConvNd, mask: Tensor) -> Tensor:
+    """Whether an output of a group keeps a weight for an input of the group: (groups, outputs, inputs)."""
+    flat = mask.flatten(2).any(2) if mask.dim() > 2 else mask
+    groups = layer.groups if isinstance(layer, _ConvNd) else 1
+    by_group = flat.view(groups, len(flat) // groups, flat.shape[1])
+    return by_group.transpose(1, 2) if isinstance(layer, _ConvTransposeNd) else by_group

@@ -1,0 +1,44 @@
+"""What a user should know of masked weights: layers that are empty, and zeros that other code has written over."""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+
+from openwork.core.dead_paths import empty_layer
+from openwork.core.masks.counting import count_each
+from openwork.core.masks.weight import MaskedWeight, count_masked
+
+_CURE = "give it less sparsity with PerLayer"
+
+
+@torch.no_grad()
+def remarks(weights: Sequence[MaskedWeight]) -> list[str]:
+    """What to say before these weights are finalized, in sentences."""
+    parameters = [weight.parameter for weight in weights]
+    masked = count_masked(weights)
+    written = count_each([(weight.mask == 0) & (weight.local != 0) for weight in weights], parameters)
+    found = []
+    if any(written):
+        most = max(range(len(weights)), key=written.__getitem__)
+        found.append(
+            f"finalize zeroes {sum(written)} weights that other code wrote under the masks after the last step, "
+            f"{written[most]} of them in {weights[most].name}, so the model's outputs change; after loading an older "
+            "checkpoint or averaged weights, evaluate what finalize returns"
+        )
+    pairs = zip(weights, masked, strict=True)
+    return found + [empty_layer(weight.name, _CURE) for weight, count in pairs if count == weight.parameter.numel()]
+
+
+def warn_emptied(weights: Sequence[MaskedWeight], keep: Sequence[int]) -> None:
+    """Warns of each weight that keeps nothing now, and did keep something before.
+
+    Args:
+        weights: The weights.
+        keep: How many weights each keeps now.
+    """
+    emptied = [weight.name for weight, count in zip(weights, keep, strict=True) if not count and not weight.empty]
+    for weight, count in zip(weights, keep, strict=True):
+        weight.empty = not count
+    for name in emptied:
+        warnings.warn(empty_layer(name, _CURE), stacklevel=2)

@@ -1,0 +1,146 @@
+"""What a sparsifier saw of the training, and whether the model still has the tensors that it follows."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import nn
+
+from openwork.core.mechanism import Mechanism
+from openwork.core.selection import Weight
+from openwork.core.sharded import is_sharded, version
+
+Places = dict[str, nn.Parameter | None]
+"""The tensor at each place where a selected weight hangs, by the name there."""
+
+_WRITES = 2
+"""Loading a state, or swapping averaged weights in and out, writes to a weight no oftener."""
+
+
+def find_places(weights: Iterable[Weight]) -> Places:
+    """The tensors at the places of the weights.
+
+    Raises:
+        ValueError: If what was one tensor in `sparsify` is several now, or the other way round.
+    """
+    found: Places = {}
+    owners: dict[int, str] = {}
+    for weight in weights:
+        for site in weight.sites:
+            now = found[site.name] = site.module._parameters.get(site.leaf)
+            if now is not found[weight.name]:
+                raise ValueError(
+                    f"{weight.name} and {site.name} were one tensor in sparsify and are two now; tie them again, or "
+                    "untie them before sparsify or after finalize"
+                )
+        other = owners.setdefault(id(now), weight.name)
+        if other != weight.name:
+            raise ValueError(
+                f"{other} and {weight.name} were two tensors in sparsify and are one now; tie them before sparsify or "
+                "after finalize"
+            )
+    return found
+
+
+class Seen:
+    """What a sparsifier saw of the training in this process.
+
+    Args:
+        weights: The selected weights.
+    """
+
+    def __init__(self, weights: Sequence[Weight]) -> None:
+        self.weights = weights
+        self.trained = False
+        """Whether a step was completed since `sparsify`, or since a state was loaded."""
+        self.penalty = False
+        """Whether the penalty was taken."""
+        self._optimizers = ""
+        self._places: Places = {}
+        self._frozen: list[Weight] = []
+        self._watched = next((weight for weight in weights if weight.parameter.requires_grad), weights[0])
+        self._look()
+
+    def attach(self, places: Places, optimizers: Sequence[torch.optim.Optimizer], *, penalty: bool) -> None:
+        """Takes note that the optimizers are attached.
+
+        Args:
+            places: The tensors as they are now.
+            optimizers: The optimizers.
+            penalty: Whether their steps take the penalty.
+        """
+        self._optimizers = " and ".join(type(optimizer).__name__ for optimizer in optimizers)
+        self.penalty |= penalty
+        self._places = places
+        self._frozen = [weight for weight in self.weights if not weight.parameter.requires_grad]
+        self._look()
+
+    def thawed(self) -> bool:
+        """Whether a weight is trained now that was still frozen when this was last asked.
+
+        Raises:
+            ValueError: If another tensor has taken the place of one that `attach` saw.
+        """
+        for weight in self.weights:
+            for site in weight.sites:
+                then = self._places[site.name]
+                if site.module._parameters.get(site.leaf) is not then and not (then is not None and is_sharded(then)):
+                    raise ValueError(
+                        f"{site.name} is another tensor than attach saw, and {self._optimizers} would go on with the "
+                        "old one; write new values into the parameter with copy_(), or call detach(), make the "
+                        "optimizer anew and attach it"
+                    )
+        thawed = [weight for weight in self._frozen if weight.parameter.requires_grad]
+        self._frozen = [weight for weight in self._frozen if weight not in thawed]
+        return bool(thawed)
+
+    def step(self) -> None:
+        """Takes note of a completed step, after which the weights are as they should be."""
+        self.trained = True
+        self._look()
+
+    def load(self) -> None:
+        """Takes note that a state was loaded: what came before it happened elsewhere."""
+        self.trained = False
+        self._look()
+
+    def remarks(self, technique: str, mechanism: Mechanism, steps: int) -> list[str]:
+        """What a user should know of a training that ends here, in sentences.
+
+        Args:
+            technique: The technique's name.
+            mechanism: Its mechanism.
+            steps: Completed steps, those before a state was loaded included.
+        """
+        found = []
+        schedule, reached, others = mechanism.schedule, mechanism.reached(steps), self._others()
+        if schedule is not None and reached is not None:
+            if others and steps:
+                seen = f"since the last of the {steps} steps that it saw, {others}"
+            elif not steps and self._optimizers:
+                seen = f"{self._optimizers}, which is attached, made no step; attach the one that trains the model"
+            elif not steps:
+                seen = "it saw no step, since no optimizer was attached; call attach(optimizer) before training"
+            else:
+                seen = f"it saw {steps} steps; train on, or choose a schedule that ends earlier"
+            found.append(f"{technique} stopped at {reached:.3g} of a schedule up to {schedule.final:g}: {seen}")
+        elif others:
+            found.append(f"since the last of the {steps} steps that {technique} saw, {others}")
+        if mechanism.random and self.trained and not self.penalty:
+            found.append(
+                f"nothing took the penalty of {technique}, which makes the weights sparse; add sparsifier.penalty() to "
+                "the loss, or attach(optimizer, penalty_gradient=True)"
+            )
+        return found
+
+    def _look(self) -> None:
+        self._version = version(self._watched.parameter)
+
+    def _others(self) -> str:
+        """What other code has done to a weight since the last step that was counted; "" for nothing unusual."""
+        writes = version(self._watched.parameter) - self._version
+        if writes <= _WRITES:
+            return ""
+        return (
+            f"other code wrote {writes} times to {self._watched.name}, as an optimizer does; attach the optimizer that "
+            "trains the model"
+        )

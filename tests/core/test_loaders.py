@@ -1,0 +1,108 @@
+"""Batches as loaders give them, and calls that fail and change nothing."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import openwork as ow
+
+X = torch.arange(16.0).view(8, 2)
+HALF = ow.GradualMagnitude(ow.OneShot(0.5))
+
+
+class Net(nn.Module):
+    """A batch norm on plain inputs, whose mean is then that of the inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+        self.fc = nn.Linear(2, 2)
+
+    def forward(self, x, labels=None):
+        return self.fc(self.norm(x))
+
+
+def batches(kind):
+    return {
+        "tensors": list(X.split(4)),
+        "(x, y) of a DataLoader": DataLoader(TensorDataset(X, torch.zeros(8)), batch_size=4),
+        "(x,)": [(x,) for x in X.split(4)],
+        "((x, lengths), y)": [((x, 2), 0) for x in X.split(4)],
+        "dicts": [{"x": x} for x in X.split(4)],
+        "dicts with labels and names": [{"x": x, "labels": None, "name": "a"} for x in X.split(4)],
+        "a generator": (x for x in X.split(4)),
+    }[kind]
+
+
+KINDS = [
+    "tensors", "(x, y) of a DataLoader", "(x,)", "((x, lengths), y)", "dicts", "dicts with labels and names",
+    "a generator",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_are_taken_as_loaders_give_them(kind):
+    model = Net()
+    assert ow.recalibrate_batchnorm(model, batches(kind)) == 2
+    assert model.norm.running_mean.tolist() == [7.0, 8.0]
+    pruned = Net()
+    ow.prune(pruned, HALF, batches=batches(kind))
+    assert pruned.norm.running_mean.tolist() == [7.0, 8.0]
+
+
+def test_without_evaluate_nothing_is_measured():
+    result = ow.prune(Net(), HALF)
+    assert (result.sparsity, result.before, result.after, result.recalibrated) == (0.5, None, None, None)
+    assert str(result) == "50.00% sparsity"
+
+
+def broken(error):
+    yield X
+    raise error
+
+
+FAILURES = {
+    "a generator that raises": (lambda: broken(OSError("disk")), OSError),
+    "Ctrl-C": (lambda: broken(KeyboardInterrupt()), KeyboardInterrupt),
+    "another dtype": (lambda: [X, X.double()], RuntimeError),
+    "another shape": (lambda: [X, torch.zeros(8, 3)], RuntimeError),
+    "a dict without inputs": (lambda: [X, {"pixels": X}], TypeError),
+    "an empty tuple": (lambda: [X, ()], TypeError),
+    "one tensor": (lambda: X, TypeError),
+    "one dict": (lambda: {"x": X}, TypeError),
+    "a number": (lambda: 3, TypeError),
+    "an empty loader": (list, ValueError),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+@pytest.mark.parametrize("call", ["recalibrate", "prune"])
+def test_a_call_that_fails_changes_nothing(name, call):
+    make, error = FAILURES[name]
+    model = Net()
+    model.norm.running_mean.fill_(5.0)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    calls = {
+        "prune": lambda given: ow.prune(model, HALF, batches=given),
+        "recalibrate": lambda given: ow.recalibrate_batchnorm(model, given),
+    }
+    with pytest.raises(error):
+        calls[call](make())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.training
+    assert model.norm.momentum == 0.1
+
+
+def test_a_loader_in_the_place_of_evaluate_is_named():
+    with pytest.raises(
+        TypeError, match="evaluate must be a function model -> metric, got a list; a loader is batches="
+    ):
+        ow.prune(Net(), HALF, [X])
+
+
+def test_a_dict_that_the_model_does_not_take_names_both():
+    with pytest.raises(
+        TypeError, match=r"a batch has the entries pixels, and Net.forward takes x, labels; name the en"
+    ):
+        ow.recalibrate_batchnorm(Net(), [{"pixels": X}])

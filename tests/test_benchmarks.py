@@ -1,0 +1,82 @@
+"""The benchmarks keep their raw numbers, and their page says where they are or that they were not kept."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
+KEPT = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.csv"))
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_benchmark_adds_its_raw_numbers_to_a_file(tmp_path):
+    code = """
+import argparse, torch
+from raw import add_out, keep
+parser = argparse.ArgumentParser()
+add_out(parser)
+out, cpu = parser.parse_args().out, torch.device("cpu")
+keep(None, {"a": [1]}, unit="ms", device=cpu)
+keep(out, {"a": [1.5, 2], "b": [3]}, unit="ms", device=cpu, reference="a")
+keep(out, {"c": [123456.7]}, unit="GiB", device=cpu)
+"""
+    (tmp_path / "benchmark.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])}
+    command = [sys.executable, "benchmark.py", "--out", "file.csv"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    found = [
+        [line[name] for name in ("variant", "reference", "unit", "n", "values")]
+        for line in lines(tmp_path / "file.csv")
+    ]
+    assert found == [
+        ["a", "", "ms", "2", "1.5 2"],
+        ["b", "a", "ms", "1", "3"],
+        ["c", "", "GiB", "1", "1.2346e+05"],
+    ]
+    assert all(
+        line["torch"] and line["processor"] and "--out" in line["command"] for line in lines(tmp_path / "file.csv")
+    )
+
+    made = subprocess.run(
+        [sys.executable, str(FOLDER / "raw.py"), "file.csv"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert made.stdout.splitlines()[2:4] == [
+        "| a | ms | 2 | 1.5 | 1.75 | 2 | – |",
+        "| b | ms | 1 | 3 | 3 | 3 | 1.714 |",  # 3 / 1.75
+    ]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_numbers_say_on_what_they_were_measured(name):
+    assert f"]({name})" in PAGE
+    for line in lines(FOLDER / name):
+        assert len(line["values"].split()) == int(line["n"])
+        assert median(map(float, line["values"].split())) > 0
+        for column in ("command", "processor", "torch", "commit"):
+            assert line[column], (name, line["variant"], column)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_the_table_of_kept_numbers_is_made_of_them(name):
+    command = [sys.executable, str(FOLDER / "raw.py"), str(FOLDER / name)]
+    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (committed,) = re.findall(rf"<!-- table {re.escape(name)} -->\n\n(.*?)\n<!-- end -->", PAGE, re.S)
+    assert committed == made
+
+
+def test_each_section_with_a_table_has_its_numbers_or_says_that_they_were_not_kept():
+    for section in re.split(r"^## ", PAGE, flags=re.M)[1:]:
+        if re.search(r"^\|", section, re.M):
+            kept = re.search(r"\]\([\w/-]+\.csv\)|[Rr]aw\s+outputs\s+were\s+not\s+kept", section)
+            assert kept, section.splitlines()[0]
