@@ -23,7 +23,8 @@ from openwork.core.selection import (
     weight_matrices,
     weights_of,
 )
-from openwork.core.sparsifier import Sparsifier, sparsify
+from openwork.core.sparsifier import Sparsifier
+from openwork.core.sparsify import sparsify
 from openwork.inspect.report import Report, report
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0

@@ -13,7 +13,7 @@ from openwork.core.masks.technique import MaskTechnique
 from openwork.core.mechanism import Calibrate
 from openwork.core.selection import Selection, weight_matrices
 from openwork.core.snapshot import snapshot
-from openwork.core.sparsifier import sparsify
+from openwork.core.sparsify import sparsify
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The life cycle: `sparsify` a model, `attach` its optimizer, train, `finalize`."""
+"""The life cycle: `attach` the optimizer of a model that `sparsify` has made sparse, train, `finalize`."""
 
 import warnings
 from functools import partial
@@ -24,7 +24,7 @@ from openwork.core.ownership import hold, refuse_held, release
 from openwork.core.saved import FORMAT, check_saved
 from openwork.core.seeding import check_seed
 from openwork.core.seen import Seen, find_places
-from openwork.core.selection import Select, Selection, Weight, all_parameters, weight_matrices
+from openwork.core.selection import Select, Selection, Weight, all_parameters
 from openwork.core.sharded import reshard
 from openwork.core.technique import Technique, check_technique
 
@@ -300,40 +300,3 @@ class Sparsifier:
     def _check_live(self) -> None:
         if self._finalized:
             raise ValueError("this sparsifier is finalized; call sparsify again to go on from the model's zeros")
-
-
-def sparsify(
-    model: nn.Module,
-    technique: Technique,
-    *,
-    select: Selection = weight_matrices,
-    seed: int = 0,
-    keep_zeros: bool = False,
-    calibrate: Calibrate | None = None,
-) -> Sparsifier:
-    """Makes ``model`` sparse, in place, from now on; call it before the optimizer, DDP, FSDP2 and compile.
-
-    Args:
-        model: The model. Masks leave its modules alone; a technique with random variables switches their classes.
-        technique: Says which weights become zero, and when.
-        select: Which parameters become sparse, by default the matrices and kernels of all layers (`weight_matrices`):
-            a selection, or a name or list of names as `matching` takes them.
-        seed: The seed of random masks, ties and initial gates, which do not depend on torch's global generator.
-        keep_zeros: Whether the zeros that the weights hold now stay zero for good, whatever the schedule says: to prune
-            a sparse model further, or with ``Constant(0.0)`` to fine-tune it as it is. Masks only.
-        calibrate: For a technique that looks at inputs, or at gradients before training: a function that runs batches
-            through the model it is given, and ``backward()`` on a loss for gradients; autograd is off where the
-            technique asks for none. Gradients, buffers, training flags and torch's generators are afterwards as they
-            were. Where several processes run, all must sparsify; gradients and inputs are averaged over them, and
-            where the calibration of one fails, all raise.
-
-    Returns:
-        The sparsifier, which holds the state.
-
-    Raises:
-        TypeError: If ``technique`` is no instance of a technique, its methods take the wrong arguments, or another
-            argument is of the wrong kind.
-        ValueError: If nothing is selected or fits the pattern, another sparsifier holds one of the weights, or the
-            technique cannot have its evidence. The model is then as it was.
-    """
-    return Sparsifier(model, technique, select=select, seed=seed, keep_zeros=keep_zeros, calibrate=calibrate)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from openwork.core.schedules import Constant
 from openwork.core.selection import Select, find_weights
-from openwork.core.sparsifier import Sparsifier, sparsify
+from openwork.core.sparsifier import Sparsifier
+from openwork.core.sparsify import sparsify
 from openwork.study.runs.checkpoint import load_model, mismatch, model_state, read_checkpoint
 from openwork.study.runs.config import TRUSTED, canonical, from_plain, override
 from openwork.study.runs.origin import Origin
