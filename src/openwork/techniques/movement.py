@@ -24,7 +24,7 @@ class Movements(Evidence):
 
     def gradient(self, kept: Kept, weight: Tensor, gradient: Tensor) -> None:
         """One step of gradient descent on S."""
-        kept["movement"] -= weight.float() * gradient.float()
+        kept["movement"] -= weight * gradient
 
 
 @dataclass(frozen=True)
