@@ -1,6 +1,6 @@
 """What a sparsifier saw of the training, and whether the model still has the tensors that it follows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -16,39 +16,16 @@ _WRITES = 2
 """Loading a state, or swapping averaged weights in and out, writes to a weight no oftener."""
 
 
-def find_places(weights: Iterable[Weight]) -> Places:
-    """The tensors at the places of the weights.
-
-    Raises:
-        ValueError: If what was one tensor in `sparsify` is several now, or the other way round.
-    """
-    found: Places = {}
-    owners: dict[int, str] = {}
-    for weight in weights:
-        for site in weight.sites:
-            now = found[site.name] = site.module._parameters.get(site.leaf)
-            if now is not found[weight.name]:
-                raise ValueError(
-                    f"{weight.name} and {site.name} were one tensor in sparsify and are two now; tie them again, or "
-                    "untie them before sparsify or after finalize"
-                )
-        other = owners.setdefault(id(now), weight.name)
-        if other != weight.name:
-            raise ValueError(
-                f"{other} and {weight.name} were two tensors in sparsify and are one now; tie them before sparsify or "
-                "after finalize"
-            )
-    return found
-
-
 class Seen:
     """What a sparsifier saw of the training in this process.
 
     Args:
+        model: The sparsified module.
         weights: The selected weights.
     """
 
-    def __init__(self, weights: Sequence[Weight]) -> None:
+    def __init__(self, model: nn.Module, weights: Sequence[Weight]) -> None:
+        self.model = model
         self.weights = weights
         self.trained = False
         """Whether a step was completed since `sparsify`, or since a state was loaded."""
@@ -56,9 +33,42 @@ class Seen:
         """Whether the penalty was taken."""
         self._optimizers = ""
         self._places: Places = {}
+        self._shapes = {weight.name: weight.parameter.shape for weight in weights}
         self._frozen: list[Weight] = []
         self._watched = next((weight for weight in weights if weight.parameter.requires_grad), weights[0])
         self._look()
+
+    def find(self) -> Places:
+        """The tensors at the places of the weights, which may have other names in the model by now.
+
+        Raises:
+            ValueError: If a place is no longer in the model, a tensor has another shape than in `sparsify`, or what was
+                one tensor there is several now, or the other way round.
+        """
+        found: Places = {}
+        owners: dict[int, str] = {}
+        modules = {id(module) for module in self.model.modules()}
+        for weight in self.weights:
+            for site in weight.sites:
+                if id(site.module) not in modules:
+                    raise ValueError(
+                        f"{site.name} is no longer in the model; put its layer back, or replace it before sparsify or "
+                        "after finalize"
+                    )
+                now = found[site.name] = site.module._parameters.get(site.leaf)
+                if now is not found[weight.name]:
+                    raise ValueError(
+                        f"{weight.name} and {site.name} were one tensor in sparsify and are two now; tie them again, "
+                        "or untie them before sparsify or after finalize"
+                    )
+            other = owners.setdefault(id(now), weight.name)
+            if other != weight.name:
+                raise ValueError(
+                    f"{other} and {weight.name} were two tensors in sparsify and are one now; tie them before sparsify "
+                    "or after finalize"
+                )
+            self._check_shape(weight, now)
+        return found
 
     def attach(self, places: Places, optimizers: Sequence[torch.optim.Optimizer], *, penalty: bool) -> None:
         """Takes note that the optimizers are attached.
@@ -89,6 +99,7 @@ class Seen:
                         "old one; write new values into the parameter with copy_(), or call detach(), make the "
                         "optimizer anew and attach it"
                     )
+            self._check_shape(weight, then)
         thawed = [weight for weight in self._frozen if weight.parameter.requires_grad]
         self._frozen = [weight for weight in self._frozen if weight not in thawed]
         return bool(thawed)
@@ -131,6 +142,14 @@ class Seen:
                 "the loss, or attach(optimizer, penalty_gradient=True)"
             )
         return found
+
+    def _check_shape(self, weight: Weight, parameter: nn.Parameter | None) -> None:
+        then = self._shapes[weight.name]
+        if parameter is not None and parameter.shape != then:
+            raise ValueError(
+                f"{weight.name} had the shape {tuple(then)} in sparsify and has {tuple(parameter.shape)} now; sparsify "
+                "after such a change, and shard with fully_shard, not FSDP1"
+            )
 
     def _look(self) -> None:
         self._version = version(self._watched.parameter)

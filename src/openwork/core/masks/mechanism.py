@@ -214,9 +214,10 @@ class Masking(Mechanism):
         if not in_place and any(weight.sharded for weight in self.weights):
             raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
         if not in_place:
-            model = copy.deepcopy(model)
+            copies: dict[int, Any] = {}
+            model = copy.deepcopy(model, copies)
             for weight in self.weights:
-                model.get_parameter(weight.name).data.mul_(weight.mask)
+                copies[id(weight.parameter)].data.mul_(weight.mask)
             return model
         with torch.no_grad():
             self._apply(self.weights)
