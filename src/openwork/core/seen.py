@@ -3,17 +3,31 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from openwork.core.mechanism import Mechanism
 from openwork.core.selection import Weight
-from openwork.core.sharded import is_sharded, version
+from openwork.core.sharded import is_offloaded, is_sharded, version
 
 Places = dict[str, nn.Parameter | None]
 """The tensor at each place where a selected weight hangs, by the name there."""
 
-_WRITES = 2
-"""Loading a state, or swapping averaged weights in and out, writes to a weight no oftener."""
+_SWAPS = 2
+"""Evaluating or attacking averaged weights, which are swapped in and out, moves a weight between gradients no oftener."""
+
+
+class _Moves:
+    """A hook on a parameter that counts the gradients before which it was moved since the gradient before."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last: int | None = None  # the version at the last gradient
+
+    def __call__(self, parameter: Tensor) -> None:
+        now = version(parameter)
+        self.count += self.last is not None and now != self.last
+        self.last = now
 
 
 class Seen:
@@ -36,7 +50,9 @@ class Seen:
         self._shapes = {weight.name: weight.parameter.shape for weight in weights}
         self._frozen: list[Weight] = []
         self._watched = next((weight for weight in weights if weight.parameter.requires_grad), weights[0])
-        self._look()
+        self._moves = _Moves()
+        self._hook: RemovableHandle | None = None
+        self._watch()
 
     def find(self) -> Places:
         """The tensors at the places of the weights, which may have other names in the model by now.
@@ -82,7 +98,7 @@ class Seen:
         self.penalty |= penalty
         self._places = places
         self._frozen = [weight for weight in self.weights if not weight.parameter.requires_grad]
-        self._look()
+        self._watch()
 
     def thawed(self) -> bool:
         """Whether a weight is trained now that was still frozen when this was last asked.
@@ -151,14 +167,28 @@ class Seen:
                 "after such a change, and shard with fully_shard, not FSDP1"
             )
 
+    def close(self) -> None:
+        """Stops watching."""
+        if self._hook is not None:
+            self._hook.remove()
+
+    def _watch(self) -> None:
+        """Watches the parameter as it is now: FSDP2 replaces it by a shard."""
+        self.close()
+        parameter = self._watched.parameter
+        if parameter.requires_grad and not is_offloaded(parameter):
+            self._hook = parameter.register_post_accumulate_grad_hook(self._moves)  # type: ignore[no-untyped-call]
+        self._look()
+
     def _look(self) -> None:
         self._version = version(self._watched.parameter)
+        self._moves.count, self._moves.last = 0, None
 
     def _others(self) -> str:
         """What other code has done to a weight since the last step that was counted; "" for nothing unusual."""
-        writes = version(self._watched.parameter) - self._version
-        if writes <= _WRITES:
+        if self._moves.count <= _SWAPS:  # no optimizer: those move weights after each gradient
             return ""
+        writes = version(self._watched.parameter) - self._version
         return (
             f"other code wrote {writes} times to {self._watched.name}, as an optimizer does; attach the optimizer that "
             "trains the model"

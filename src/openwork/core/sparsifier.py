@@ -239,6 +239,7 @@ class Sparsifier:
         for remark in [*remarks, *self._mechanism.remarks(), *dead_paths(self.model, self._mechanism.masks())]:
             warnings.warn(remark, stacklevel=2)
         self.detach()
+        self._seen.close()
         model = self._mechanism.finalize(self.model, in_place=True)
         release(self.weights)
         self._finalized = True

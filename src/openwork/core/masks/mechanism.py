@@ -75,8 +75,10 @@ class Masking(Mechanism):
         return self.technique.schedule
 
     def reached(self, steps: int) -> float | None:
-        """The value of the last mask update; None if it is the schedule's last value."""
+        """The value of the last mask update; None if it is the schedule's last value, or no update is to come."""
         schedule = self.technique.schedule
+        if schedule.last is not None and steps >= schedule.last:
+            return None
         last = next((step for step in range(steps, -1, -1) if schedule.due(step)), None)
         value = 0.0 if last is None else schedule(last)
         return None if value == schedule.final else value
