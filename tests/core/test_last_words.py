@@ -43,6 +43,52 @@ def test_a_finished_training_is_silent(end, count):
     assert said(sparsifier) == []
 
 
+@pytest.mark.parametrize("count", [100, 120])
+def test_an_averaged_schedule_is_finished_at_its_end_though_its_average_is_not_its_final_value(count):
+    model, sparsifier, optimizer = started(ow.GradualMagnitude(ow.AveragedCubic(0.9, end=100, every=10)))
+    steps(model, optimizer, count)
+    assert said(sparsifier) == []
+
+
+@torch.no_grad()
+def swap_averages_in_and_out(model):
+    model.eval()
+    trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for _ in ("validation", "test", "another test"):
+        model.load_state_dict({name: 0.9 * tensor for name, tensor in trained.items()})
+        model.load_state_dict(trained)
+
+
+@torch.no_grad()
+def average_checkpoints(model):
+    one = [parameter.clone() for parameter in model.parameters()]
+    for parameter, value in zip(model.parameters(), one, strict=True):
+        parameter.zero_()
+        for _ in range(4):
+            parameter.add_(value, alpha=0.25)
+
+
+@torch.no_grad()
+def bound_weights(model):
+    for _ in range(3):
+        dict(model.named_parameters())["weight"].clamp_(-1, 1).mul_(1.0)
+
+
+def attack_inputs(model):
+    average_checkpoints(model)
+    for _ in range(5):  # gradients of the inputs are gradients of the weights as well
+        model(torch.randn(8, 16, requires_grad=True)).sum().backward()
+
+
+@pytest.mark.parametrize("write", [swap_averages_in_and_out, average_checkpoints, bound_weights, attack_inputs])
+@pytest.mark.parametrize("technique", [ow.GradualMagnitude(CUBIC), ow.L0(ow.Linear(0.01, end=100))], ids=["mask", "L0"])
+def test_code_that_writes_often_to_a_weight_and_takes_no_gradient_between_is_no_other_optimizer(write, technique):
+    model, sparsifier, optimizer = started(technique, penalty_gradient=True)
+    steps(model, optimizer, 100)
+    write(model)
+    assert said(sparsifier) == []
+
+
 def test_training_that_ends_before_the_schedule():
     model, sparsifier, optimizer = started(ow.GradualMagnitude(ow.Linear(0.8, end=100, every=25)))
     steps(model, optimizer, 74)

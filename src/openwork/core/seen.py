@@ -1,54 +1,45 @@
 """What a sparsifier saw of the training, and whether the model still has the tensors that it follows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from openwork.core.mechanism import Mechanism
 from openwork.core.selection import Weight
-from openwork.core.sharded import is_sharded, version
+from openwork.core.sharded import is_offloaded, is_sharded, version
 
 Places = dict[str, nn.Parameter | None]
 """The tensor at each place where a selected weight hangs, by the name there."""
 
-_WRITES = 2
-"""Loading a state, or swapping averaged weights in and out, writes to a weight no oftener."""
+_SWAPS = 2
+"""Evaluating or attacking averaged weights, which are swapped in and out, moves a weight between gradients no oftener."""
 
 
-def find_places(weights: Iterable[Weight]) -> Places:
-    """The tensors at the places of the weights.
+class _Moves:
+    """A hook on a parameter that counts the gradients before which it was moved since the gradient before."""
 
-    Raises:
-        ValueError: If what was one tensor in `sparsify` is several now, or the other way round.
-    """
-    found: Places = {}
-    owners: dict[int, str] = {}
-    for weight in weights:
-        for site in weight.sites:
-            now = found[site.name] = site.module._parameters.get(site.leaf)
-            if now is not found[weight.name]:
-                raise ValueError(
-                    f"{weight.name} and {site.name} were one tensor in sparsify and are two now; tie them again, or "
-                    "untie them before sparsify or after finalize"
-                )
-        other = owners.setdefault(id(now), weight.name)
-        if other != weight.name:
-            raise ValueError(
-                f"{other} and {weight.name} were two tensors in sparsify and are one now; tie them before sparsify or "
-                "after finalize"
-            )
-    return found
+    def __init__(self) -> None:
+        self.count = 0
+        self.last: int | None = None  # the version at the last gradient
+
+    def __call__(self, parameter: Tensor) -> None:
+        now = version(parameter)
+        self.count += self.last is not None and now != self.last
+        self.last = now
 
 
 class Seen:
     """What a sparsifier saw of the training in this process.
 
     Args:
+        model: The sparsified module.
         weights: The selected weights.
     """
 
-    def __init__(self, weights: Sequence[Weight]) -> None:
+    def __init__(self, model: nn.Module, weights: Sequence[Weight]) -> None:
+        self.model = model
         self.weights = weights
         self.trained = False
         """Whether a step was completed since `sparsify`, or since a state was loaded."""
@@ -56,9 +47,44 @@ class Seen:
         """Whether the penalty was taken."""
         self._optimizers = ""
         self._places: Places = {}
+        self._shapes = {weight.name: weight.parameter.shape for weight in weights}
         self._frozen: list[Weight] = []
         self._watched = next((weight for weight in weights if weight.parameter.requires_grad), weights[0])
-        self._look()
+        self._moves = _Moves()
+        self._hook: RemovableHandle | None = None
+        self._watch()
+
+    def find(self) -> Places:
+        """The tensors at the places of the weights, which may have other names in the model by now.
+
+        Raises:
+            ValueError: If a place is no longer in the model, a tensor has another shape than in `sparsify`, or what was
+                one tensor there is several now, or the other way round.
+        """
+        found: Places = {}
+        owners: dict[int, str] = {}
+        modules = {id(module) for module in self.model.modules()}
+        for weight in self.weights:
+            for site in weight.sites:
+                if id(site.module) not in modules:
+                    raise ValueError(
+                        f"{site.name} is no longer in the model; put its layer back, or replace it before sparsify or "
+                        "after finalize"
+                    )
+                now = found[site.name] = site.module._parameters.get(site.leaf)
+                if now is not found[weight.name]:
+                    raise ValueError(
+                        f"{weight.name} and {site.name} were one tensor in sparsify and are two now; tie them again, "
+                        "or untie them before sparsify or after finalize"
+                    )
+            other = owners.setdefault(id(now), weight.name)
+            if other != weight.name:
+                raise ValueError(
+                    f"{other} and {weight.name} were two tensors in sparsify and are one now; tie them before sparsify "
+                    "or after finalize"
+                )
+            self._check_shape(weight, now)
+        return found
 
     def attach(self, places: Places, optimizers: Sequence[torch.optim.Optimizer], *, penalty: bool) -> None:
         """Takes note that the optimizers are attached.
@@ -72,7 +98,7 @@ class Seen:
         self.penalty |= penalty
         self._places = places
         self._frozen = [weight for weight in self.weights if not weight.parameter.requires_grad]
-        self._look()
+        self._watch()
 
     def thawed(self) -> bool:
         """Whether a weight is trained now that was still frozen when this was last asked.
@@ -89,6 +115,7 @@ class Seen:
                         "old one; write new values into the parameter with copy_(), or call detach(), make the "
                         "optimizer anew and attach it"
                     )
+            self._check_shape(weight, then)
         thawed = [weight for weight in self._frozen if weight.parameter.requires_grad]
         self._frozen = [weight for weight in self._frozen if weight not in thawed]
         return bool(thawed)
@@ -132,14 +159,36 @@ class Seen:
             )
         return found
 
+    def _check_shape(self, weight: Weight, parameter: nn.Parameter | None) -> None:
+        then = self._shapes[weight.name]
+        if parameter is not None and parameter.shape != then:
+            raise ValueError(
+                f"{weight.name} had the shape {tuple(then)} in sparsify and has {tuple(parameter.shape)} now; sparsify "
+                "after such a change, and shard with fully_shard, not FSDP1"
+            )
+
+    def close(self) -> None:
+        """Stops watching."""
+        if self._hook is not None:
+            self._hook.remove()
+
+    def _watch(self) -> None:
+        """Watches the parameter as it is now: FSDP2 replaces it by a shard."""
+        self.close()
+        parameter = self._watched.parameter
+        if parameter.requires_grad and not is_offloaded(parameter):
+            self._hook = parameter.register_post_accumulate_grad_hook(self._moves)  # type: ignore[no-untyped-call]
+        self._look()
+
     def _look(self) -> None:
         self._version = version(self._watched.parameter)
+        self._moves.count, self._moves.last = 0, None
 
     def _others(self) -> str:
         """What other code has done to a weight since the last step that was counted; "" for nothing unusual."""
-        writes = version(self._watched.parameter) - self._version
-        if writes <= _WRITES:
+        if self._moves.count <= _SWAPS:  # no optimizer: those move weights after each gradient
             return ""
+        writes = version(self._watched.parameter) - self._version
         return (
             f"other code wrote {writes} times to {self._watched.name}, as an optimizer does; attach the optimizer that "
             "trains the model"

@@ -23,7 +23,7 @@ from openwork.core.optimizers import (
 from openwork.core.ownership import hold, refuse_held, release
 from openwork.core.saved import FORMAT, check_saved
 from openwork.core.seeding import check_seed
-from openwork.core.seen import Seen, find_places
+from openwork.core.seen import Seen
 from openwork.core.selection import Select, Selection, Weight, all_parameters
 from openwork.core.sharded import reshard
 from openwork.core.technique import Technique, check_technique
@@ -72,7 +72,7 @@ class Sparsifier:
         self._mechanism.start(model, calibrate)
         hold(weights, self, str(technique))
         log_choice(technique, self.weights, self.skipped)
-        self._seen = Seen(weights)
+        self._seen = Seen(model, weights)
         for remark in dead_paths(model, self._mechanism.masks()):
             warnings.warn(remark, stacklevel=3)
 
@@ -112,7 +112,7 @@ class Sparsifier:
             check_optimizer(each, once=self._mechanism.closure_once)
             self._mechanism.check_optimizer(each)
         reshard(self.model)
-        found = find_places(self.weights)
+        found = self._seen.find()
         check_ownership(self._trained_parameters(), optimizers)
         owned = shares(self.weights, optimizers)
         try:
@@ -154,7 +154,7 @@ class Sparsifier:
             raise ValueError("the attached optimizer's steps are counted already; leave step() out")
         if reason := self._mechanism.needs_optimizer:
             raise ValueError(f"{reason}; attach the optimizer instead")
-        find_places(self.weights)
+        self._seen.find()
         self.steps += 1
         self._mechanism.after_step(self.steps, list(range(len(self.weights))), None)
         self._seen.step()
@@ -165,6 +165,7 @@ class Sparsifier:
         The mask of a random variable is True where its deterministic weight is not zero. Under FSDP2 all are DTensors.
         """
         self._check_live()
+        self._seen.find()
         return self._mechanism.masks()
 
     def parameter_groups(self, weight_decay: float, *, decayed: Select = all_parameters, means: bool = False) -> Groups:
@@ -195,12 +196,14 @@ class Sparsifier:
         Under FSDP2 it is that of all processes, which must all call this, `layer_sparsity` and `attach`.
         """
         self._check_live()
+        self._seen.find()
         total = sum(weight.parameter.numel() for weight in self.weights)
         return sum(self._mechanism.zeros().values()) / total
 
     def layer_sparsity(self) -> dict[str, float]:
         """The fraction of zeros, 0-1, of each selected weight, by name."""
         self._check_live()
+        self._seen.find()
         zeros = self._mechanism.zeros()
         return {weight.name: zeros[weight.name] / max(weight.parameter.numel(), 1) for weight in self.weights}
 
@@ -228,14 +231,15 @@ class Sparsifier:
         or other code wrote to masked weights.
 
         Raises:
-            ValueError: If weights were tied or untied since `sparsify`.
+            ValueError: If weights were tied, untied, or replaced with their modules since `sparsify`.
         """
         self._check_live()
-        find_places(self.weights)
+        self._seen.find()
         remarks = self._seen.remarks(type(self.technique).__name__, self._mechanism, self.steps)
         for remark in [*remarks, *self._mechanism.remarks(), *dead_paths(self.model, self._mechanism.masks())]:
             warnings.warn(remark, stacklevel=2)
         self.detach()
+        self._seen.close()
         model = self._mechanism.finalize(self.model, in_place=True)
         release(self.weights)
         self._finalized = True
@@ -244,6 +248,7 @@ class Sparsifier:
     def finalized_copy(self) -> nn.Module:
         """A copy of the model as `finalize` would return it, without its warnings; training goes on undisturbed."""
         self._check_live()
+        self._seen.find()
         return self._mechanism.finalize(self.model, in_place=False)
 
     def state_dict(self) -> dict[str, Any]:

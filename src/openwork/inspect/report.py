@@ -91,8 +91,12 @@ def report(
     if isinstance(source, Sparsifier):
         if select is not None:
             raise ValueError("a sparsifier has its own selection; leave select out, or report on its model")
-        masks = source.state_dict().get("masks", {})
-        names = {weight.name for weight in source.weights}
+        source.masks()  # raises where a weight is no longer in the model
+        then = {id(weight.parameter): weight.name for weight in source.weights}
+        # A weight may have another name by now, inside a module that was put around its own.
+        names = {name: then[id(p)] for name, p in source.model.named_parameters() if id(p) in then}
+        saved = source.state_dict().get("masks", {})
+        masks = {now: saved[name] for now, name in names.items() if name in saved}
         chosen = lambda name, parameter, module: name in names  # noqa: E731
         model = source.finalized_copy() if is_random(source.model) else source.model
         return _report(count_model(model, chosen, example, masks))

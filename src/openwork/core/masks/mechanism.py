@@ -75,8 +75,10 @@ class Masking(Mechanism):
         return self.technique.schedule
 
     def reached(self, steps: int) -> float | None:
-        """The value of the last mask update; None if it is the schedule's last value."""
+        """The value of the last mask update; None if it is the schedule's last value, or no update is to come."""
         schedule = self.technique.schedule
+        if schedule.last is not None and steps >= schedule.last:
+            return None
         last = next((step for step in range(steps, -1, -1) if schedule.due(step)), None)
         value = 0.0 if last is None else schedule(last)
         return None if value == schedule.final else value
@@ -214,9 +216,10 @@ class Masking(Mechanism):
         if not in_place and any(weight.sharded for weight in self.weights):
             raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
         if not in_place:
-            model = copy.deepcopy(model)
+            copies: dict[int, Any] = {}
+            model = copy.deepcopy(model, copies)
             for weight in self.weights:
-                model.get_parameter(weight.name).data.mul_(weight.mask)
+                copies[id(weight.parameter)].data.mul_(weight.mask)
             return model
         with torch.no_grad():
             self._apply(self.weights)
