@@ -1,5 +1,6 @@
 """`openwork inspect` as a user calls it; what a run's own files give is in tests/study/test_cli.py."""
 
+import argparse
 import json
 import sys
 
@@ -34,7 +35,17 @@ def test_it_prints_what_the_report_prints(monkeypatch, capsys, folder):
     assert inspect(monkeypatch, folder, "--markdown") == 0
     assert capsys.readouterr().out == report.to_markdown() + "\n"
     assert inspect(monkeypatch, folder, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == report.to_dict()
+    assert json.loads(capsys.readouterr().out) == {"format": 1, "path": str(folder), **report.to_dict()}
+
+
+def test_files_with_objects_of_other_programs_are_read(monkeypatch, capsys, tmp_path):
+    torch.save({"state_dict": conv_net().state_dict(), "args": argparse.Namespace(lr=0.1)}, tmp_path / "x.ckpt")
+    assert inspect(monkeypatch, tmp_path / "x.ckpt") == 0
+    printed = capsys.readouterr().out
+    assert (
+        "read is what lies under 'state_dict'\nargparse.Namespace: unknown here, not imported and left out" in printed
+    )
+    assert "not counted (not part of the model's state): args" in printed
 
 
 def test_one_format_at_a_time(monkeypatch, capsys, folder):

@@ -287,6 +287,17 @@ def test_scales_and_zero_points_of_8_bit_codes_are_no_parameters():
         ow.report({"f.weight": codes, "f.weight_zero_point": torch.tensor([1, 2, 3])})
 
 
+def test_symmetric_8_bit_codes_count_as_the_weight_that_they_are():
+    codes = torch.tensor([[3, 0, -3, 3], [1, 1, 0, 1]], dtype=torch.int8)
+    norm = torch.tensor([1, 0, 2], dtype=torch.int8)
+    state = {"f.qweight": codes, "f.scale": torch.ones(2, 1), "n.weight.qweight": norm, "n.weight.scale": torch.ones(1)}
+    report = ow.report(state)
+    assert (counts(state), report.parameters, report.zeros) == ([("f", 2)], 11, 3)
+    assert report.skipped == dict.fromkeys(["f.scale", "n.weight.scale"], "scale of quantized values")
+    with raises(ValueError, "f.qweight holds GPTQ or AWQ codes"):
+        ow.report({**state, "f.qzeros": torch.ones(2, 1, dtype=torch.int8)})
+
+
 def test_fp8_weights_count_and_their_scales_do_not():
     state = {"f.weight": (WEIGHT * MASK).to(torch.float8_e4m3fn), "f.weight_scale_inv": torch.ones(1, 1)}
     assert counts(state) == [("f.weight", 3)]

@@ -23,6 +23,7 @@ from openwork.cli.common import (
 if TYPE_CHECKING:
     from torch import nn
 
+    from openwork.study.runs.live import Live
     from openwork.study.runs.run import Run
     from openwork.study.tasks.task import Task
 
@@ -199,32 +200,61 @@ def _with_weights(experiment: str, data: str | None, path: Path) -> tuple["Run",
     return run, model
 
 
+INSPECT_FORMAT = 1
+"""Of what `inspect --json` prints; it grows with changes that readers would trip over, not with new keys."""
+
+
 def inspect(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="FILE", help="A .safetensors or .pt file, a Hugging Face folder, or a run.")
     ],
+    other: Annotated[
+        Path | None, typer.Argument(metavar="[OTHER]", help="Another, to compare: which zeros stay zero in it.")
+    ] = None,
     trust: Trust = None,
     as_json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown with a row for every weight.")] = False,
 ) -> None:
-    """Audit any checkpoint: zeros, their patterns, dead units and bytes, per weight and in total."""
+    """Audit any checkpoint: zeros, their patterns, dead units and bytes, per weight and in total; or compare two."""
+    from openwork.inspect.compare import compare
     from openwork.inspect.report import report
+
+    if as_json and markdown:
+        raise typer.BadParameter("choose one of --json and --markdown")
+    if other and markdown:
+        raise typer.BadParameter("a comparison has no --markdown; choose --json or the table")
+    with error_console.status("counting"):
+        live, path = _run_in(checkpoint, trust)
+        if other:
+            found: Any = compare(
+                *(
+                    one.finalized_copy().state_dict() if one else place
+                    for one, place in ((live, path), _run_in(other, trust))
+                )
+            )
+        else:
+            found = report(live.finalized_copy(), select=live.run.select) if live else report(path)
+    paths = [str(checkpoint), str(other)] if other else str(checkpoint)
+    if as_json:
+        print_json({"format": INSPECT_FORMAT, "path": paths, **found.to_dict()})
+    elif markdown:
+        sys.stdout.write(found.to_markdown() + "\n")
+    else:
+        head = f"first: {checkpoint}\nsecond: {other}" if other else str(path)
+        sys.stdout.write(f"{head}\n{found}\n")
+
+
+def _run_in(path: Path, trust: list[str] | None) -> "tuple[Live | None, Path]":
+    """The run whose checkpoint this is, None for any other file; and the file to read."""
     from openwork.study.runs.checkpoint import is_checkpoint
     from openwork.study.runs.config import TRUSTED
     from openwork.study.runs.live import restore
 
-    if as_json and markdown:
-        raise typer.BadParameter("choose one of --json and --markdown")
-    unfinished = checkpoint / "checkpoint.pt"
-    if unfinished.is_file() and not (checkpoint / "model.safetensors").exists():
-        checkpoint = unfinished
-    with error_console.status("counting"):
-        if is_checkpoint(checkpoint):
-            live = restore(checkpoint, trusted=(*TRUSTED, *(trust or ())))
-            counts = report(live.finalized_copy(), select=live.run.select)
-        else:
-            counts = report(checkpoint)
-    if as_json:
-        print_json(counts.to_dict())
-    else:
-        sys.stdout.write((counts.to_markdown() if markdown else f"{checkpoint}\n{counts}") + "\n")
+    unfinished = path / "checkpoint.pt"
+    if unfinished.is_file() and not (path / "model.safetensors").exists():
+        path = unfinished
+    try:
+        ours = is_checkpoint(path)
+    except ValueError:  # it holds more than plain values, or is damaged: the report says which
+        ours = False
+    return (restore(path, trusted=(*TRUSTED, *(trust or ()))) if ours else None), path

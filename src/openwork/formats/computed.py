@@ -103,6 +103,15 @@ def four_bits(name: str, state: State) -> Held | None:
     return Held(name, (name, *beside.values()), lambda: from_4_bits(codes, parts), "bitsandbytes' 4-bit codes")
 
 
+def symmetric(name: str, state: State) -> Held | None:
+    """8-bit codes X.qweight without zero points: a code is zero where the weight is."""
+    module, _, leaf = name.rpartition(".")
+    points = ("qzeros", "zeros", "zero_point", "zero_points")
+    if leaf != "qweight" or state[name].dtype != torch.int8 or any(f"{module}.{point}" in state for point in points):
+        return None
+    return Held(module or name, (name,), lambda: state[name], "symmetric 8-bit codes")
+
+
 def zero_point(name: str, state: State) -> Held | None:
     """8-bit codes X with X_zero_point."""
     codes, point = state[name], state.get(f"{name}_zero_point")

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from openwork.formats.computed import bitmask, four_bits, parametrized, pruned, weight_norm, zero_point
+from openwork.formats.computed import bitmask, four_bits, parametrized, pruned, symmetric, weight_norm, zero_point
 from openwork.formats.held import ON_MODEL, Held, State, UnreadableLayoutError, masked
 
-_LAYOUTS = (pruned, parametrized, weight_norm, bitmask, four_bits, zero_point)
+_LAYOUTS = (pruned, parametrized, weight_norm, bitmask, four_bits, symmetric, zero_point)
 _NNCF_HOOK = re.compile(r"(.*?)__nncf_hooks\.(?:post|pre)_hooks\.(.+)__\d+\.\d+\.(?:binary_)?mask")
 _NNCF_OPERATION = re.compile(r"(.*\.)?pre_ops\.\d+\.(?:op|operand)\.(?:(weight|bias)_ctx\.)?_?binary_mask")
 _APEX = re.compile(r"(.*\.)?__(.+)_mma_(mask|pruned_p)")
@@ -112,8 +112,9 @@ def _no_weight(name: str, state: State) -> str:
     if leaf == "masked_bias" or (leaf == "bias" and state[name].dim() == 4 and state[name].shape[:2] == (1, 1)):
         return "mask of an attention"
     beside = state.under(f"{module}." if module else "") if _SCALE.fullmatch(leaf) else ()
-    if any(state[other].dim() > 1 and state[other].dtype.itemsize == 1 for other in beside):
-        return "scale of quantized values"
+    for other in beside:
+        if state[other].dtype.itemsize == 1 and (state[other].dim() > 1 or other.endswith(".qweight")):
+            return "scale of quantized values"
     return ""
 
 
@@ -121,7 +122,10 @@ def _refuse_codes(state: State) -> None:
     """Raises UnreadableLayoutError for the first weight whose zeros are not those of its codes."""
     for name, tensor in state.items():
         leaf = name.rpartition(".")[2]
-        what, cure = _CODES.get(leaf, ""), "give the checkpoint that they were made from"
+        what, cure = (
+            "" if symmetric(name, state) else _CODES.get(leaf, ""),
+            "give the checkpoint that they were made from",
+        )
         if not what and leaf.endswith("_blocks") and name.removesuffix("_blocks") + "_scales" in state:
             what = "MXFP4 codes"
         elif leaf == "meta" and name.removesuffix("meta") + "packed" in state:

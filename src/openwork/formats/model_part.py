@@ -10,7 +10,7 @@ from openwork.formats.stand_ins import StandIn
 
 # Under which key training programs put the model: the first that is there is taken.
 _MODEL_KEYS = (
-    *("model", "state_dict", "model_state_dict", "module", "net", "network", "params", "weights"),
+    *("model", "state_dict", "model_state_dict", "model_state", "module", "net", "network", "params", "weights"),
     *("ema", "model_ema", "ema_state_dict", "state_dict_ema", "params_ema"),
 )
 _PACKED, _PACKED_PARTS = "_packed_params._packed_params", ("weight", "bias")  # torch.ao's quantized Linear

@@ -31,7 +31,7 @@ def count_state(tensors: Mapping[str, Tensor], skipped: Mapping[str, str], notes
     skipped = {**skipped, **no_weights}
     found: dict[tuple[Any, ...], list[list[Held]]] = {}
     for weight in held:
-        reason = not_counted(weight.name, tensors[weight.parts[0]]) if len(weight.parts) == 1 else ""
+        reason = "" if weight.layout else not_counted(weight.name, tensors[weight.parts[0]])
         if reason:
             skipped[weight.name] = reason
         else:

@@ -21,7 +21,7 @@ from openwork.core.sharded import is_sharded, local, shards_of
 GROUPS = ("1:4", "2:4", "4:8")
 BLOCKS = ((1, 4), (4, 1), (4, 4), (8, 8), (16, 16), (32, 32))
 _CHUNK = 1 << 23  # elements looked at together: their masks stay in the processor's cache, and memory small
-_DENSIFIED = 1 << 26  # elements of the largest sparse tensor that is made dense to find its patterns
+DENSIFIED = 1 << 26  # elements of the largest sparse tensor that is made dense to find its patterns
 _BYTE_SUM_4 = 0x01010101  # the top byte of x * this is the sum of the four bytes of x
 _BYTE_SUM_8 = 0x0101010101010101
 
@@ -86,10 +86,10 @@ def count_structure(weight: Tensor, layout: Layout | None = None) -> Structure |
         layout: How it is stored; by default (out, in, *kernel).
     """
     if weight.layout != torch.strided or weight.is_quantized:
-        if weight.numel() > _DENSIFIED:
+        if weight.numel() > DENSIFIED:
             return None
         weight = weight.dequantize() if weight.is_quantized else weight.to_dense()
-    if weight.numel() * weight.element_size() > max(weight.untyped_storage().nbytes(), _DENSIFIED):
+    if weight.numel() * weight.element_size() > max(weight.untyped_storage().nbytes(), DENSIFIED):
         return None  # expanded from fewer values
     weight = layout.matrices(weight) if layout else weight.unsqueeze(0)
     if not weight.numel():

@@ -42,7 +42,7 @@ def text_table(report: Counts) -> str:
         if number in (1, len(rows) - 1):
             lines.append(rule)
         cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join([f"{_elided(row[0], widths[0]):{widths[0]}}", *cells]).rstrip())
+        lines.append("  ".join([f"{elided(row[0], widths[0]):{widths[0]}}", *cells]).rstrip())
     return "\n".join(lines)
 
 
@@ -153,8 +153,13 @@ def _by_kind(layers: Sequence[LayerCounts]) -> list[tuple[str, list[LayerCounts]
     return [(f"{name} x{len(group)}" if len(group) > 1 else group[0].name, group) for (name, _), group in kinds.items()]
 
 
-def _elided(name: str, width: int) -> str:
-    """The name, without its middle where it is too long: both ends tell layers apart."""
+def elided(name: str, width: int) -> str:
+    """The name, without its middle where it is too long: both ends tell layers apart.
+
+    Args:
+        name: The name.
+        width: The most characters it may have.
+    """
     if len(name) <= width:
         return name
     tail = (width - 1) * 2 // 3
