@@ -101,6 +101,7 @@ def test_a_calibration_gives_the_masks_of_the_cpu():
     assert all(torch.equal(found["cuda"][name], mask) for name, mask in found["cpu"].items())
 
 
+@pytest.mark.filterwarnings("ignore:.* keeps no weight")  # so small are these layers
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize(
     "technique",

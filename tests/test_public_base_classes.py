@@ -167,6 +167,7 @@ def test_a_pattern_of_ones_own():
     assert all((sparsifier.model[place].weight.tril() != 0).sum() == 21 for place in (0, 2))
 
 
+@pytest.mark.filterwarnings("ignore:.* keeps no weight")  # so small are these layers
 def test_a_reparameterization_of_ones_own():
     technique = Halve(ow.Constant(1e-3))
     model = net()

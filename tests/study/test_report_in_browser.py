@@ -125,7 +125,8 @@ def test_hovering_shows_the_settings_of_a_run(visit):
     target = next(value for value in visit.values("interval") if value["settings"] == "t2")
     x, y = visit.page.evaluate(
         """(d) => drawn["trade-off"].then(({view}) =>
-             [view.origin()[0] + view.scale("x")(d.x), view.origin()[1] + view.scale("y")(d.y)])""",
+             [view.padding().left + view.origin()[0] + view.scale("x")(d.x),
+              view.padding().top + view.origin()[1] + view.scale("y")(d.y)])""",
         target,
     )
     visit.page.locator("#trade-off .marks").hover(position={"x": x, "y": y})

@@ -135,7 +135,7 @@ def packages(plain: Any) -> set[str]:
 def describe(value: Any) -> str:
     """A value as a short text: a dataclass by its ``__str__``, or by the fields that differ from their defaults."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        if "__str__" in vars(type(value)):
+        if type(value).__str__ is not object.__str__:
             return str(value)
         return f"{type(value).__name__}({inside(value)})"
     if isinstance(value, tuple):
