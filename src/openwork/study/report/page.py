@@ -124,8 +124,8 @@ as {good}. Means over seeds.</p>
         }
         listed = ", ".join(f"{escape(technique)} {_area(volume, metric)}" for technique, volume in volumes.items())
         text += f"""<h3>At equal sparsity</h3>
-<p class="quiet">Each seed's frontier, read between its points and not beyond them. Differences in points of
-{name}, seed by seed, with a 95 % bootstrap interval of their mean, which is too narrow for a few seeds. Area
+<p class="quiet">Each seed's frontier, read between its points and not beyond the runs; a technique that a seed did
+not measure there is left out. Differences in points of {name}, seed by seed, with a 95 % bootstrap interval of their mean, which is too narrow for a few seeds. Area
 below the frontier of all runs (reference: sparsity 0, {name} {zero}): {listed}.</p>
 {compared}
 """
