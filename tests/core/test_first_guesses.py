@@ -193,3 +193,7 @@ def test_nothing_is_logged_or_printed_unless_asked_for(caplog, capsys):
     ow.sparsify(Net(), G)
     assert not caplog.records
     assert capsys.readouterr() == ("", "")
+
+
+def test_warnings_of_the_study_reach_standard_error_where_nobody_has_set_up_logging():
+    assert not logging.getLogger("openwork").handlers  # any handler, even one that does nothing, would keep them

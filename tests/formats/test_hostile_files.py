@@ -187,6 +187,19 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("level", [b"\x85", b"N\x86", b"NN\x87", b"q\x010(h\x01t"])
+def test_tuples_nested_as_keys_are_refused_before_they_end_the_process(tmp_path, level):
+    for write in (archive, legacy):
+        write(tmp_path / "x.pt", b"\x80\x02})" + level * 200_000 + b"K\x01s.")
+        with pytest.raises(ValueError, match="nests thousands of tuples, which no checkpoint does"):
+            ow.report(tmp_path / "x.pt")
+
+
+def test_many_flat_tuples_are_read(tmp_path):
+    torch.save({"model": STATE, "pairs": [(i, (i,)) for i in range(20_000)]}, tmp_path / "x.pt")
+    assert ow.report(tmp_path / "x.pt").parameters == 15
+
+
 @pytest.mark.parametrize(
     "shard", ["../../etc/passwd", "/etc/passwd", "..", "", "sub/model.safetensors", "a\\b", "x.json"]
 )

@@ -197,7 +197,6 @@ NO_TENSOR = [
     opcodes(b"(iforeign\nThing\n"),  # INST
     opcodes(b"K\x05", b")R"),  # a number is called
     opcodes(UNKNOWN, b"0", b"}r\xff\xff\xff\x7f", b"j\xff\xff\xff\x7f"),  # a memo of two thousand million places
-    opcodes(UNKNOWN, b"0", b"}", b")" + b"\x85" * 300_000, b"K\x01s"),  # a key that takes a deep stack to hash
     opcodes(UNKNOWN, b"X\xff\xff\xff\x7fabc"),  # a text longer than the file
     opcodes(UNKNOWN, b"0", b"\x8e" + b"\xff" * 7 + b"\x7f"),  # bytes longer than any memory
     opcodes(

@@ -6,9 +6,11 @@ import math
 import pytest
 
 from openwork.study.evaluation.metric import ACCURACY, BLEU, Metric
+from openwork.study.published.overlay import TECHNIQUES
 from openwork.study.report.charts import front_values
 from openwork.study.report.looks import DARK, SHAPES, look, looks
 from openwork.study.report.page import write_report
+from openwork.study.report.paper import LABELS
 from openwork.study.report.style import duration, whole_ticks
 from openwork.study.results.statistics import bounded_interval, student_interval, summarize
 from tests.study.studies import results, row, study
@@ -29,9 +31,9 @@ def test_a_variant_keeps_the_colour_and_changes_the_shape(name):
     assert (other, another != shape) == (colour, True)
 
 
-def test_the_paper_s_words_look_like_openwork_s_names():
-    assert look("magnitude pruning") == look("GradualMagnitude")
-    assert look("variational dropout") == look("VariationalDropout")
+def test_the_paper_s_techniques_have_the_colours_of_openwork_s():
+    for technique, words in LABELS.items():
+        assert look(words)[0] == look(TECHNIQUES[technique])[0]
 
 
 def test_fifty_techniques_of_the_user_s_all_look_different():

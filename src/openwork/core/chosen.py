@@ -10,7 +10,6 @@ from openwork.core.selection import Selection, Weight, find_weights
 from openwork.core.technique import Technique
 
 logger = logging.getLogger("openwork")
-logger.addHandler(logging.NullHandler())
 _NAMED = 3  # names that a line shows of many
 
 

@@ -68,20 +68,24 @@ def report(
     """What a model or a checkpoint holds, per weight and in total: zeros, their patterns, bytes and FLOPs.
 
     The ``layers`` of a module are the weights that ``select`` picks, tied ones once. A file or state dict knows no
-    modules: its layers are the floating-point and int8 tensors of two or more dimensions, tied ones once where they
-    share memory; every floating-point tensor but batch-norm statistics is a parameter, and ``skipped`` names the rest.
+    modules: its layers are the floating-point and int8 tensors of two or more dimensions that are no norms, biases or
+    bare tables of positions, tied ones once where they share memory; every floating-point tensor but batch-norm
+    statistics and masks is a parameter, and ``skipped`` names the rest. A weight that another library keeps as several
+    tensors counts as the value that runs, and ``notes`` says whose layout it is.
     All processes must call this for a model that FSDP2 shards.
 
     Args:
         source: A module; a `Sparsifier`, for its model as evaluation computes with it now; a state dict; a checkpoint
             file or Hugging Face folder.
-        select: Picks the weights of a module, as in `sparsify`; by default `weight_matrices`.
+        select: Picks the weights of a module, as in `sparsify`; by default `weight_matrices`, or all matrices where
+            that finds none.
         example: An input of the module, a tuple of arguments or a mapping of keyword arguments, to count FLOPs for.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be read, a tensor has no values, or variational dropout or L0 computes the
-            model's weights.
+        TypeError: If the source is something else.
+        ValueError: If the file cannot be read, a tensor has no values or codes that do not say which weights are zero,
+            or the weights of a module are random variables.
     """
     masks: dict[str, Tensor] = {}
     if isinstance(source, Sparsifier):

@@ -38,9 +38,9 @@ _WORDS = {
     "magnitude pruning": "GradualMagnitude",
     "random pruning": "RandomPruning",
     "variational dropout": "VariationalDropout",
-    "magnitude, longer, not uniform": "GradualMagnitude, extended",
+    "magnitude, 1.5 × steps, not uniform": "GradualMagnitude, extended",
 }
-"""The paper's techniques by openwork's names."""
+"""The words of the paper's figures (`paper.LABELS`) -> openwork's names."""
 
 
 def look(name: str) -> tuple[str, str]:

@@ -186,7 +186,7 @@ def _takeaway(points: Sequence[Point]) -> str:
         target = _REFERENCE
     rivals = _rivals(points, target)
     # Where the two best there cannot be told apart, the sparsest level at which they can says more.
-    if len(rivals) < 2 or _overlap(*rivals[:2]) is not False:
+    if len(rivals) < 2 or _overlap(*rivals[:2]):
         for level in reversed(_LEVELS):
             found = _rivals(points, level)
             if len(found) > 1 and _overlap(*found[:2]) is False:

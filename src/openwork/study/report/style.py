@@ -1,12 +1,9 @@
-"""The style that all charts share: colours, markers, type, axes that show what is left, and numbers as text.
+"""The style that all charts share: type, axes that show what is left, and numbers as text; `looks.py` has the colours.
 
 The axes of a trade-off show what is left on a logarithmic scale: a step to the right removes the
 same fraction of the non-zero weights anywhere, and a step down adds the same fraction of errors. On
 linear axes everything from 90 to 99 % sparsity is one tenth of the width, and one technique that
 collapses flattens the others into a line. The labels remain sparsity and score.
-
-The colours are those of Okabe & Ito, "Color Universal Design", 2008, brightened for a dark page;
-each technique has its own marker besides, so that no reading depends on colour.
 """
 
 from __future__ import annotations
@@ -18,6 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from openwork.study.evaluation.metric import Metric
+from openwork.study.report.looks import DARK, SHAPES
 from openwork.study.results.statistics import Point
 
 if TYPE_CHECKING:
@@ -29,10 +27,6 @@ if TYPE_CHECKING:
 ChartData = list[dict[str, Any]]
 """What a chart or table of the page draws: the records of its data in JSON, made of results, and not read again."""
 
-# Six colours and seven shapes have no common divisor: only after 42 techniques is a pair repeated.
-_LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_DARK = ("#3d8fd6", "#ee7733", "#1fb58a", "#e07fbf", "#f2c94c", "#b5e3ff")
-_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
 
 
@@ -59,7 +53,7 @@ def theme(*, dark: bool) -> dict[str, Any]:
         "font": _FONT,
         "padding": 4,
         "view": {"stroke": None},
-        "range": {"category": list(_DARK if dark else _LIGHT), "symbol": list(_SHAPES)},
+        "range": {"category": list(DARK.values() if dark else DARK), "symbol": list(SHAPES)},
         "axis": {
             "domain": False,
             "gridColor": line,
