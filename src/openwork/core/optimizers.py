@@ -1,14 +1,12 @@
-"""Following optimizers: checks that they own every weight once, and hooks around their steps."""
+"""What an optimizer is to a sparsifier: which optimizers are inside it, what it owns, whether it can be followed."""
 
 import gc
 import inspect
-import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from openwork.core.names import few
 from openwork.core.selection import Select, Weight
@@ -135,125 +133,6 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, decayed: Select, 
     return [{"params": parameters, "weight_decay": decay} for parameters, decay in decays if parameters]
 
 
-class _Call(dict[str, Any]):
-    """The keyword arguments of a running step: as an object of its own, it lives as long as the call."""
-
-    def __init__(self, kwargs: dict[str, Any]) -> None:
-        super().__init__(kwargs)
-        self.given = kwargs  # perhaps the call of another sparsifier that follows this optimizer
-
-
-def follow(
-    optimizer: torch.optim.Optimizer,
-    prepare: Callable[[], None],
-    finish: Callable[[bool], None],
-    loaded: Callable[[], None],
-    *,
-    once: bool,
-) -> Iterator[RemovableHandle]:
-    """Hooks the optimizer and those inside it: calls ``prepare`` before each update and ``finish`` after each step.
-
-    A step is a call of ``step`` within no other one. Where SAM's ``second_step`` or the training loop itself calls the
-    optimizer inside, that call is the step.
-
-    Args:
-        optimizer: The optimizer.
-        prepare: Called when the gradients are there, before the step of the innermost optimizer, or after the closure
-            of ``step(closure)``.
-        finish: Called with whether the weights were moved; a GradScaler may keep a fused optimizer from moving them.
-        loaded: Called after one of the optimizers has loaded a state.
-        once: Refuse to evaluate a closure a second time after ``prepare``.
-
-    Yields:
-        The hooks' handles, each as soon as the hook is there.
-    """
-    parts = unwrapped(optimizer)
-    order = {part: place for place, part in enumerate(parts)}
-    innermost = [part for part in parts if len(unwrapped(part)) == 1]
-    prepared = 0  # times within the running step
-    open_calls: list[torch.optim.Optimizer] = []  # whose steps are running, outermost first
-    running: weakref.ref[_Call] | None = None  # the outermost call
-
-    def ready() -> None:
-        nonlocal prepared
-        prepare()
-        prepared += 1
-
-    def nested(part: torch.optim.Optimizer) -> bool:
-        # A wrapper steps the optimizer inside; a step that calls its base class's step runs the hooks twice: then the
-        # outer call is alive. A call that has failed may be alive as well, in a traceback that is kept, but then steps
-        # are deeper within each other than there are classes whose step has hooks.
-        alive = running is not None and running() is not None
-        return (
-            alive
-            and bool(open_calls)
-            and order[open_calls[-1]] <= order[part]
-            and open_calls.count(part) < _steps_with_hooks(part)
-        )
-
-    def before(part: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        nonlocal prepared, running
-        inside = nested(part)
-        if not inside:
-            prepared = 0
-            open_calls.clear()
-        prepares = part in innermost and part not in open_calls
-        open_calls.append(part)
-        if inside and not prepares:
-            return None
-        closure: Callable[[], Any] | None = args[1] if len(args) > 1 else kwargs.get("closure")
-        calls = list(open_calls)
-
-        def closure_then_ready() -> Any:
-            assert closure is not None
-            if once and prepared:
-                raise ValueError(
-                    f"{type(optimizer).__name__} calls its closure again within one step, where hidden='trained' would "
-                    "show it the hidden values; take hidden='frozen'"
-                )
-            try:
-                loss = closure()
-                if prepares:
-                    ready()
-            except BaseException:
-                open_calls.clear()  # the step has failed, unless the optimizer goes on
-                raise
-            open_calls[:] = open_calls or calls
-            return loss
-
-        call = _Call(kwargs)
-        if closure is None:
-            if prepares:
-                ready()
-        elif len(args) > 1:
-            args = (args[0], closure_then_ready, *args[2:])
-        else:
-            call["closure"] = closure_then_ready
-        if not inside:
-            running = weakref.ref(call)
-        return args, call
-
-    def after(part: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not open_calls:
-            return
-        open_calls.pop()
-        if open_calls:
-            return
-        if not prepared and part in innermost:
-            raise ValueError(
-                f"{type(part).__name__} ignored the closure of step(closure); call the closure first, then step()"
-            )
-        finish(bool(prepared) and not overflowed(part))
-
-    # A compiled training step leaves the hooks out: a mask update is no graph.
-    pre, post = (torch.compiler.disable(hook) for hook in (before, after))  # type: ignore[no-untyped-call]
-    for part in parts:
-        yield part.register_step_pre_hook(pre)
-        yield part.register_step_post_hook(post)
-        if hasattr(part, "_optimizer_load_state_dict_post_hooks"):  # wrappers load the one inside, which has them
-            yield part.register_load_state_dict_post_hook(lambda _: loaded())
-
-
 def overflowed(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a GradScaler keeps a fused optimizer from moving the weights in the step that is running."""
     found = getattr(optimizer, "found_inf", None)  # a tensor, set only during the step
@@ -268,9 +147,3 @@ def _steps(kind: type[torch.optim.Optimizer]) -> bool:
 
 def _runs_hooks(optimizer: torch.optim.Optimizer) -> bool:
     return hasattr(optimizer, "_optimizer_step_pre_hooks") and getattr(type(optimizer).step, "hooked", False)
-
-
-def _steps_with_hooks(optimizer: torch.optim.Optimizer) -> int:
-    """How many of the optimizer's classes define a step that torch has given hooks."""
-    steps = (vars(kind).get("step") for kind in type(optimizer).__mro__)
-    return sum(getattr(step, "hooked", False) for step in steps)

@@ -10,12 +10,12 @@ from torch.utils.hooks import RemovableHandle
 
 from openwork.core.chosen import check_model, choose_weights, log_choice, summary
 from openwork.core.dead_paths import dead_paths
+from openwork.core.following import follow
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.optimizers import (
     Groups,
     check_optimizer,
     check_ownership,
-    follow,
     parameter_groups,
     parameter_ids,
     shares,
