@@ -14,7 +14,7 @@ Places = dict[str, nn.Parameter | None]
 """The tensor at each place where a selected weight hangs, by the name there."""
 
 _SWAPS = 2
-"""Evaluating or attacking averaged weights, which are swapped in and out, moves a weight between gradients no oftener."""
+"""Attacks on averaged weights, which are swapped in and out, move a weight between two gradients no oftener."""
 
 
 class _Moves:

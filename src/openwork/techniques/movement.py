@@ -24,7 +24,8 @@ class Movements(Evidence):
 
     def gradient(self, kept: Kept, weight: Tensor, gradient: Tensor) -> None:
         """One step of gradient descent on S."""
-        kept["movement"] -= weight.float() * gradient.float()
+        moved = weight.conj() * gradient if weight.is_complex() else weight.float() * gradient.float()
+        kept["movement"] -= moved.real
 
 
 @dataclass(frozen=True)
