@@ -18,4 +18,4 @@ else:
         return globals().setdefault(name, getattr(public, name))
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__getattr__("__all__")})
+        return [*__getattr__("__all__"), "__version__"]

@@ -125,6 +125,34 @@ def test_wrong_overrides_say_what_is_there(setting, message):
         override(RUN, [setting])
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["technique=none", "technique.schedule.end=9"],
+            "'technique=none' and 'technique.schedule.end=9' exclude each",
+        ),
+        (["technique.schedule.end=9", "technique=none"], "'technique=none' and a setting of a field inside technique"),
+        (["technique.schedule.end=9", "technique.schedule.end.x=1"], "exclude each other; leave one out"),
+        (["technique.schedule=none"], "needs a value of type Cubic|GradualMagnitude needs a schedule"),
+        (
+            ["technique.schedule.final=" + "1" * 400],
+            "final must be a number that a float can hold, got one of 400 digits",
+        ),
+    ],
+)
+def test_settings_that_no_field_can_take_are_one_sentence(settings, message):
+    with pytest.raises(ValueError, match=message):
+        override(RUN, settings)
+
+
+def test_a_class_s_own_check_of_its_types_is_a_wrong_value():
+    with pytest.raises(ValueError, match="VariationalDropout needs a coefficient, such as"):
+        override(
+            Run(DigitsLeNet300100(), ow.VariationalDropout(ow.Constant(1.0)), steps=1), ["technique.coefficient=none"]
+        )
+
+
 def test_what_has_no_stable_text_cannot_be_part_of_a_run():
     with pytest.raises(ValueError, match="cannot be part of a run"):
         to_plain(torch.zeros(2))
@@ -145,6 +173,8 @@ def test_a_description_cannot_choose_what_code_runs():
     ("path", "message"),
     [
         ("openwork", "expected module:name, got 'openwork'"),
+        (".lab:x", "expected module:name, got '.lab:x'"),
+        ("..:x", "expected module:name, got '..:x'"),
         ("nowhere.at_all:x", "there is no module 'nowhere.at_all'"),
         ("openwork.study.experiments.mnist:nothing", "has no 'nothing'; it has dense, magnitude, best"),
     ],

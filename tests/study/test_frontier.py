@@ -35,6 +35,14 @@ def test_scores_are_read_between_neighbours_and_not_beyond_the_ends():
     assert score_at([(0.9, 2.0)], 0.8) is None
 
 
+def test_a_sparser_model_that_beats_all_measured_below_stands_for_what_lies_there():
+    pairs = [(0.6, 7.0), (0.8, 6.0), (0.983, 8.0), (0.99, 5.0)]  # the frontier begins at 0.983
+    assert (score_at(pairs, 0.98), score_at(pairs, 0.6), score_at(pairs, 0.983)) == (8.0, 8.0, 8.0)
+    assert score_at(pairs, 0.59) is None  # nothing was measured there
+    mean, _, n = difference({0: pairs, 1: [(0.98, 8.0)]}, {0: [(0.98, 7.0)], 1: [(0.98, 7.0)]}, 0.98)
+    assert (mean, n) == (1.0, 2)
+
+
 def test_the_hypervolume_is_the_area_below_the_frontier():
     # 0.5 wide and 1 high, then 0.4 wide and 0.5 high
     assert hypervolume([(0.5, 1.0), (0.9, 0.5), (0.4, 0.9)]) == pytest.approx(0.7)

@@ -8,6 +8,7 @@ import pytest
 from openwork.study.published.overlay import own_bands
 from openwork.study.report.charts import run_values, trade_off
 from openwork.study.report.layers import kind, kind_panel, layer_panels
+from openwork.study.report.looks import looks
 from openwork.study.report.page import write_report
 from openwork.study.report.style import left_axis, nice_ticks, theme
 from openwork.study.results.statistics import nearest, summarize
@@ -274,10 +275,11 @@ def test_scratch_runs_and_tickets_are_bands_of_their_own(tmp_path):
     assert (tmp_path / "out" / "kept.svg").exists()
 
 
-def test_42_techniques_differ_in_colour_or_marker():
+def test_84_lines_differ_in_colour_or_marker():
     marks = theme(dark=False)["range"]
-    assert len({(marks["category"][i % 6], marks["symbol"][i % 7]) for i in range(42)}) == 42
-    assert (len(marks["category"]), len(marks["symbol"])) == (6, 7)
+    assert len({(marks["category"][i % 12], marks["symbol"][i % 7]) for i in range(84)}) == 84
+    assert (len({*marks["category"]}), len({*marks["symbol"]})) == (12, 7)
+    assert len({*looks([f"Mine{number}" for number in range(42)]).values()}) == 42
 
 
 def test_only_the_report_itself_is_no_unfinished_run(tmp_path):

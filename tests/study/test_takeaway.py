@@ -46,3 +46,17 @@ def test_the_takeaway_says_whether_the_intervals_overlap(lead, verdict):
     assert _takeaway(summarize(results(rows))).endswith(
         f"next is A with 81.0 % at 90.0 %, and the two intervals {verdict}."
     )
+
+
+def test_where_the_two_best_differ_nowhere_the_takeaway_names_who_is_apart_from_the_best():
+    rows = [
+        *points("A", {0.9: 0.8, 0.98: 0.7}),
+        *points("B", {0.9: 0.801, 0.98: 0.699}),
+        *points("C", {0.9: 0.8, 0.98: 0.3}),
+    ]
+    text = _takeaway(summarize(results(rows)))
+    assert text.startswith("Near 98 % sparsity, A is the most accurate on average: 70.1 % at 98.0 % sparsity (3 seeds")
+    assert text.endswith(
+        "next is B with 70.0 % at 98.0 %, and the two intervals overlap; the first whose interval lies apart is C with "
+        "30.1 % at 98.0 %."
+    )

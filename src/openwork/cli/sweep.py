@@ -208,17 +208,19 @@ def _price(runs: list["Run"], out: Path, device: str | None, *, retry_failed: bo
 
 
 def _print_prices(found: list["Price"]) -> None:
-    table = Table("task", "technique", "runs", "steps left", "ms/step", "from", "hours", box=SIMPLE)
+    from openwork.study.report.style import duration
+
+    table = Table("task", "technique", "runs", "steps left", "ms/step", "from", "time", box=SIMPLE)
     for p in found:
         states = ", ".join(f"{count} {state}" for state, count in sorted(p.states.items()))
-        price = ["-", "-", "-"] if p.hours is None else [f"{p.step_ms:.3g}", p.source, f"{p.hours:.3g}"]
+        price = ["-", "-", "-"] if p.hours is None else [f"{p.step_ms:.3g}", p.source, duration(3600 * p.hours)]
         table.add_row(p.task, p.name, states, f"{p.steps:,}", *price)
     out_console.print(table)
     runs, steps = sum(p.states.total() for p in found), sum(p.steps for p in found)
     unknown = sum(p.steps for p in found if p.hours is None)
     text = f"{runs} runs, {steps:,} steps left"
     if unknown < steps:
-        text += f", {sum(p.hours or 0 for p in found):.3g} hours of training on one device, without evaluation"
+        text += f", {duration(sum(3600 * (p.hours or 0) for p in found))} of training on one device, without evaluation"
     if unknown:
         text += f"; {unknown:,} steps have no price: --measure times some of them on --device"
     out_console.print(text, highlight=False, soft_wrap=True)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from openwork.core.names import few
 from openwork.core.selection import Selection, Weight, find_weights
 from openwork.core.technique import Technique
 
 logger = logging.getLogger("openwork")
-_NAMED = 3  # names that a line shows of many
 
 
 def check_model(model: object) -> nn.Module:
@@ -62,8 +62,8 @@ def summary(weights: Sequence[Weight], skipped: Mapping[str, str]) -> str:
     """How many weights were selected and left out, in a line, with the first names of each."""
     count = sum(weight.parameter.numel() for weight in weights)
     skipped_too = f", {len(skipped)} skipped" if skipped else ""
-    left_out = f"; left out {_few(list(skipped))}" if skipped else ""
-    names = _few([weight.name for weight in weights])
+    left_out = f"; left out {few(skipped)}" if skipped else ""
+    names = few([weight.name for weight in weights])
     return f"{len(weights)} tensors{skipped_too}, {count:,} weights: {names}{left_out}"
 
 
@@ -76,8 +76,3 @@ def log_choice(technique: Technique, weights: Sequence[Weight], skipped: Mapping
     logger.info("%s: selected %d tensors with %s weights: %s", technique, len(weights), f"{count:,}", names)
     for name, reason in skipped.items():
         logger.info("left out %s: %s", name, reason)
-
-
-def _few(names: list[str]) -> str:
-    shown = [*names[:_NAMED], "..."] if len(names) > _NAMED + 1 else names
-    return ", ".join(shown)

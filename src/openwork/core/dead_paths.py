@@ -46,30 +46,22 @@ def dead_paths(model: nn.Module, masks: Mapping[str, Tensor]) -> list[str]:
     for prefix, module in model.named_modules():
         alive: Tensor | None = None  # which features depend on the input; None where all may
         for name, layer in _layers(module, f"{prefix}." if prefix else ""):
-            if isinstance(layer, nn.Linear | _ConvNd):
-                mask = masks.get(f"{name}.weight")
-                if mask is None:
-                    parameter = layer._parameters.get("weight")  # reading a random weight would draw noise
-                    if parameter is not None and not_numbers(parameter):
-                        alive = None
-                        continue
-                    mask = torch.ones_like(layer.weight if parameter is None else parameter, dtype=torch.bool)
-                reads = _reads(layer, mask)
-                inputs = reads.shape[0] * reads.shape[2]
-                if (
-                    alive is not None and inputs and inputs % len(alive) == 0
-                ):  # Flatten gives each channel several features
-                    live = alive.repeat_interleave(inputs // len(alive)).to(reads.device)
-                    reads, kept = reads & live.view(len(reads), 1, -1), bool(reads.any())
-                    if kept and not reads.any():
-                        found[
-                            f"{name}.weight keeps weights only for inputs that the layers before it cut off, so its "
-                            "outputs do not depend on the model's input; give these layers less sparsity"
-                        ] = None
-                alive = reads.any(2).flatten()
-                alive = alive if alive.any() else None  # one sentence for each path
-            elif not isinstance(layer, _FEATUREWISE):
+            if not isinstance(layer, nn.Linear | _ConvNd):
+                alive = alive if isinstance(layer, _FEATUREWISE) else None
+                continue
+            mask = _mask(layer, masks.get(f"{name}.weight"))
+            if mask is None:
                 alive = None
+                continue
+            reads = _reads(layer, mask)
+            live = reads if alive is None else _live(reads, alive)
+            if live is not reads and reads.any() and not live.any():
+                found[
+                    f"{name}.weight keeps weights only for inputs that the layers before it cut off, so its outputs do "
+                    "not depend on the model's input; give these layers less sparsity"
+                ] = None
+            alive = live.any(2).flatten()
+            alive = alive if alive.any() else None  # one sentence for each path
     return list(found)
 
 
@@ -81,9 +73,29 @@ def _layers(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
             yield from inner or [(f"{prefix}{name}", child)] if child is not None else []
 
 
+def _mask(layer: nn.Linear | _ConvNd, mask: Tensor | None) -> Tensor | None:
+    """Where the layer's weight may be other than zero: all of one that is not selected; None where it holds codes."""
+    if mask is not None:
+        return mask
+    parameter = layer._parameters.get("weight")  # reading a random weight would draw noise
+    if parameter is not None and not_numbers(parameter):
+        return None
+    return torch.ones_like(layer.weight if parameter is None else parameter, dtype=torch.bool)
+
+
 def _reads(layer: nn.Linear | _ConvNd, mask: Tensor) -> Tensor:
     """Whether an output of a group keeps a weight for an input of the group: (groups, outputs, inputs)."""
     flat = mask.flatten(2).any(2) if mask.dim() > 2 else mask
     groups = layer.groups if isinstance(layer, _ConvNd) else 1
     by_group = flat.view(groups, len(flat) // groups, flat.shape[1])
     return by_group.transpose(1, 2) if isinstance(layer, _ConvTransposeNd) else by_group
+
+
+def _live(reads: Tensor, alive: Tensor) -> Tensor:
+    """``reads``, but only of inputs that are alive; itself where it is not known which inputs these are."""
+    groups, _, each = reads.shape
+    inputs = groups * each
+    if not inputs or inputs % len(alive):
+        return reads
+    live = alive.repeat_interleave(inputs // len(alive))  # Flatten gives each channel several features
+    return reads & live.to(reads.device).view(groups, 1, each)

@@ -1,7 +1,7 @@
 """Names of weights and layers: which pattern fits which, and what a misspelt one may have meant."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -28,6 +28,13 @@ def nearest(pattern: str, names: Iterable[str]) -> str:
     if found:
         return f"did you mean {' or '.join(map(repr, found))}?"
     return f"its modules are {', '.join([name for name in known if '.' not in name][:12]) or 'none'}"
+
+
+def few(names: Collection[str]) -> str:
+    """Up to four names, or the first three and how many more there are."""
+    if len(names) < 5:
+        return ", ".join(names)
+    return f"{', '.join(list(names)[:3])} and {len(names) - 3:,} more"
 
 
 def listed(values: Iterable[object]) -> str:

@@ -3,13 +3,14 @@
 import gc
 import inspect
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from openwork.core.names import few
 from openwork.core.selection import Select, Weight
 
 Groups = list[dict[str, Any]]
@@ -91,10 +92,10 @@ def check_ownership(needed: dict[str, nn.Parameter], optimizers: list[torch.opti
     missing = [name for name, parameter in needed.items() if id(parameter) not in owners]
     if missing:
         holder = "the optimizer does" if len(optimizers) == 1 else "the optimizers do"
-        raise ValueError(f"{holder} not own {_some(missing)}; create it after sparsify, from model.parameters()")
+        raise ValueError(f"{holder} not own {few(missing)}; create it after sparsify, from model.parameters()")
     shared = [name for name, parameter in needed.items() if owners[id(parameter)] > 1]
     if shared:
-        raise ValueError(f"two of the optimizers own {_some(shared)}; give each weight to one of them")
+        raise ValueError(f"two of the optimizers own {few(shared)}; give each weight to one of them")
 
 
 def parameter_ids(optimizer: torch.optim.Optimizer) -> set[int]:
@@ -112,14 +113,6 @@ def shares(weights: list[Weight], optimizers: list[torch.optim.Optimizer]) -> di
         shares[optimizer] = [index for index in rest if id(weights[index].parameter) in ids]
         rest = [index for index in rest if index not in shares[optimizer]]
     return {**shares, last: rest}
-
-
-class _Call(dict[str, Any]):
-    """The keyword arguments of a running step: as an object of its own, it lives as long as the call."""
-
-    def __init__(self, kwargs: dict[str, Any]) -> None:
-        super().__init__(kwargs)
-        self.given = kwargs  # perhaps the call of another sparsifier that follows this optimizer
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, *, decayed: Select, spared: Collection[int]) -> Groups:
@@ -140,6 +133,14 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, decayed: Select, 
     parts = ([p for p in model.parameters() if (id(p) in chosen) is kept] for kept in (True, False))
     decays = zip(parts, (weight_decay, 0.0), strict=True)
     return [{"params": parameters, "weight_decay": decay} for parameters, decay in decays if parameters]
+
+
+class _Call(dict[str, Any]):
+    """The keyword arguments of a running step: as an object of its own, it lives as long as the call."""
+
+    def __init__(self, kwargs: dict[str, Any]) -> None:
+        super().__init__(kwargs)
+        self.given = kwargs  # perhaps the call of another sparsifier that follows this optimizer
 
 
 def follow(
@@ -273,8 +274,3 @@ def _steps_with_hooks(optimizer: torch.optim.Optimizer) -> int:
     """How many of the optimizer's classes define a step that torch has given hooks."""
     steps = (vars(kind).get("step") for kind in type(optimizer).__mro__)
     return sum(getattr(step, "hooked", False) for step in steps)
-
-
-def _some(names: Iterable[str], most: int = 3) -> str:
-    listed = list(names)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

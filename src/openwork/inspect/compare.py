@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from openwork.core.names import few
 from openwork.formats.checkpoint import read_checkpoint
 from openwork.formats.held import Held
 from openwork.formats.layouts import held_weights
@@ -99,7 +100,7 @@ class Comparison:
         moved = sum(pair.difference != 0 for pair in others)
         lines.append(f"{len(others)} other parameters, {moved} of them different")
         for which, names in zip(("first", "second"), self.only, strict=True):
-            lines += [f"only in the {which}: {_few(names)}"] if names else []
+            lines += [f"only in the {which}: {few(names)}"] if names else []
         for name, (a, b) in self.shapes.items():
             lines.append(f"{name} has shape {_shape(a)} in the first, {_shape(b)} in the second")
         return "\n".join(lines)
@@ -114,10 +115,6 @@ def _cells(pair: Pair) -> tuple[str, ...]:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
-
-
-def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names) if len(names) < 4 else f"{', '.join(names[:3])} and {len(names) - 3:,} more"
 
 
 def compare(first: Mapping[str, Any] | str | Path, second: Mapping[str, Any] | str | Path) -> Comparison:

@@ -24,8 +24,7 @@ class Movements(Evidence):
 
     def gradient(self, kept: Kept, weight: Tensor, gradient: Tensor) -> None:
         """One step of gradient descent on S."""
-        moved = weight.conj() * gradient if weight.is_complex() else weight.float() * gradient.float()
-        kept["movement"] -= moved.real
+        kept["movement"] -= (weight.conj() * gradient).real  # conj and real are the tensor itself where it is real
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from openwork.core.parameters.noise import normal
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
+from openwork.core.precision import exact
 
 EPS = 1e-8
 K1, K2, K3 = 0.63576, 1.87320, 1.48695  # the fit of section 4.2
@@ -78,7 +79,7 @@ class GaussianWeight(ReparameterizedWeight):
         mean = op(x, self.mean(weight), bias)
         variance = self._variance(op, x, weight)
         # In half precision eps underflows, and the gradient of sqrt at 0 is infinite.
-        std = torch.sqrt(variance.to(torch.promote_types(variance.dtype, torch.float32)) + EPS).to(mean.dtype)
+        std = torch.sqrt(exact(variance) + EPS).to(mean.dtype)
         shape = list(mean.shape)
         if self.technique.share_noise and not one_hot and weight.dim() == 2 and mean.dim() > 2:
             shape[1:-1] = [1] * (mean.dim() - 2)

@@ -157,15 +157,14 @@ def check_solution(
             f"{technique}.solve returned a {type(found).__name__} for {name}; return two tensors, mask and weights"
         )
     mask, values = pair[0].to(weight.device), pair[1].to(weight)  # solvers often compute in float64
-    for what, found in (("a mask", mask), ("weights", values)):
-        if found.shape != weight.shape:
+    for what, tensor in (("a mask", mask), ("weights", values)):
+        if tensor.shape != weight.shape:
             raise RuntimeError(
-                f"{technique}.solve returned {what} of shape {tuple(found.shape)} for {name}, whose shape is "
+                f"{technique}.solve returned {what} of shape {tuple(tensor.shape)} for {name}, whose shape is "
                 f"{tuple(weight.shape)}; return both in the shape of view.weight"
             )
     if mask.dtype != torch.bool:
         raise RuntimeError(f"{technique}.solve returned a mask of {mask.dtype} for {name}; return a bool one")
-    mask, values = mask.to(weight.device), values.to(weight)  # solvers often compute in float64
     forbidden = torch.zeros_like(local(mask)) if masked.allowed is None else local(mask) & ~masked.allowed
     parts = [local(mask), ~local(values).isfinite(), forbidden]
     kept, spoiled, revived = count_each(parts, [weight] * len(parts))

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openwork.core.precision import exact
 from openwork.core.sharded import ALONE, Shards, kth_largest_over, local, shard_like, shards_of
 
 
@@ -30,7 +31,7 @@ def kth_largest(values: Tensor, k: int, shards: Shards = ALONE) -> Tensor:
         if k <= positive.count_nonzero() < 0.9 * values.numel():
             values = values[positive]  # many equal zeros, as masked weights are, make quickselect slow
         # numpy's vectorised quickselect takes a fifth of the time of torch's topk (benchmarks/mask_update.py).
-        array = values.float().numpy() if values.dtype in (torch.float16, torch.bfloat16) else values.numpy()
+        array = exact(values).numpy()
         index = values.numel() - k
         return values.new_tensor(np.partition(array, index)[index])
     # On an H200 sort takes 0.7 of the time of topk at 90 % sparsity, and kthvalue many times more than either.

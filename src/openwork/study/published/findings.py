@@ -54,8 +54,9 @@ def findings(results: Sequence[Published]) -> str:
         "![Expected best score of n random settings, by model and sparsity](budget.png)",
         *(_table(results, model, n) for model in LEVELS for n in _BUDGETS),
         "## The best of all settings",
-        "Each frontier at equal sparsity, read between its points and not beyond them. Each point is one run, chosen "
-        "on the test set, so there is no interval, and more settings are an advantage: these tables order nothing.",
+        "Each frontier at equal sparsity, read between its points and not beyond the rows. Each point is one run, "
+        "chosen on the test set, so there is no interval, and more settings are an advantage: these tables order "
+        "nothing.",
         _fronts(results),
         "One number for a frontier, its hypervolume: the area below it. Reference point: sparsity 0, score 0.",
         _volumes(results),

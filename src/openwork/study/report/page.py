@@ -124,7 +124,8 @@ as {good}. Means over seeds.</p>
         }
         listed = ", ".join(f"{escape(technique)} {_area(volume, metric)}" for technique, volume in volumes.items())
         text += f"""<h3>At equal sparsity</h3>
-<p class="quiet">Each seed's frontier, read between its points and not beyond them. Differences in points of
+<p class="quiet">Each seed's frontier, read between its points and not beyond the runs; a technique that a seed did
+not measure there is left out. Differences in points of
 {name}, seed by seed, with a 95 % bootstrap interval of their mean, which is too narrow for a few seeds. Area
 below the frontier of all runs (reference: sparsity 0, {name} {zero}): {listed}.</p>
 {compared}
@@ -176,7 +177,8 @@ def _takeaway(points: Sequence[Point]) -> str:
     """One sentence about a task: the best technique near one sparsity, and how certain that is.
 
     The sparsity is 90 %, or the one nearest to it that was reached. Where the intervals of the two best overlap there,
-    or only one technique is there, it is the sparsest of `_LEVELS` where those of the two best do not, if there is one.
+    or only one technique is there, it is the sparsest of `_LEVELS` where those of the two best do not; otherwise the
+    sparsest where that of any other technique lies apart from that of the best, if there is one.
     """
     near = nearest(points, _REFERENCE)
     if not near:
@@ -186,18 +188,17 @@ def _takeaway(points: Sequence[Point]) -> str:
         target = _REFERENCE
     rivals = _rivals(points, target)
     # Where the two best there cannot be told apart, the sparsest level at which they can says more.
-    if len(rivals) < 2 or _overlap(*rivals[:2]) is not False:
-        for level in reversed(_LEVELS):
-            found = _rivals(points, level)
-            if len(found) > 1 and _overlap(*found[:2]) is False:
-                target, rivals = level, found
-                break
+    if len(rivals) < 2 or _overlap(*rivals[:2]):
+        levels = [(level, _rivals(points, level)) for level in reversed(_LEVELS)]
+        apart = [one for one in levels if _first_apart(one[1]) == 1] or [one for one in levels if _first_apart(one[1])]
+        target, rivals = next(iter(apart), (target, rivals))
     best, *others = rivals
+    overlap = _overlap(best, others[0]) if others else None
     seeds = f"{count(best.n, 'seed')}, 95 % interval {interval_text(best)}"
     text = best.metric.text
     plain = best.metric.full is not None and (others or best.metric.percent)
     value = text(best.score) if plain else f"{best.metric.name} {text(best.score)}"
-    verb = f"is {best.metric.good[2]}" if others else "is the only technique measured"
+    verb = f"is {best.metric.good[2]}{' on average' if overlap else ''}" if others else "is the only technique measured"
     said = (
         f"Near {100 * target:.3g} % sparsity, {best.name} {verb}: {value} at "
         f"{percent(best.sparsity)} sparsity ({seeds})"
@@ -205,12 +206,22 @@ def _takeaway(points: Sequence[Point]) -> str:
     if dense := [p.score for p in points if p.dense and p.n]:
         said += f", against {text(max(dense))} for the dense model"
     if others:
-        next_one = f"{text(others[0].score)} at {percent(others[0].sparsity)}"
-        said += f"; next is {others[0].name} with {next_one}"
+        said += f"; next is {_with_score(others[0])}"
         said += {None: "", True: ", and the two intervals overlap", False: ", and the two intervals do not overlap"}[
-            _overlap(best, others[0])
+            overlap
         ]
+        if overlap and (first := _first_apart(rivals)):
+            said += f"; the first whose interval lies apart is {_with_score(rivals[first])}"
     return said + "."
+
+
+def _with_score(point: Point) -> str:
+    return f"{point.name} with {point.metric.text(point.score)} at {percent(point.sparsity)}"
+
+
+def _first_apart(rivals: Sequence[Point]) -> int:
+    """The place of the first point whose interval does not overlap that of the best, 0 where there is none."""
+    return next((place for place, other in enumerate(rivals) if place and _overlap(rivals[0], other) is False), 0)
 
 
 def _rivals(points: Sequence[Point], target: float) -> list[Point]:

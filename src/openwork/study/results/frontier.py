@@ -60,9 +60,14 @@ def connected(left: Pair, right: Pair) -> bool:
 def score_at(pairs: Iterable[tuple[float, float]], sparsity: float) -> float | None:
     """The score of the frontier of `pairs` at `sparsity` (0-1), between its neighbours.
 
-    None outside them, and between neighbours that are not `connected`.
+    Between the least sparse pair and the frontier's first, which beats all that lie there, it is the first's: otherwise
+    a technique would be missing just where its sparser models are also its better ones. None outside the pairs, and
+    between neighbours that are not `connected`.
     """
+    pairs = list(pairs)
     front = frontier(pairs)
+    if front and min(pairs)[0] <= sparsity < front[0][0]:
+        return front[0][1]
     for (left, high), (right, low) in pairwise(front):
         if sparsity in (left, right):
             return high if sparsity == left else low

@@ -168,7 +168,8 @@ def override(value: Any, settings: Iterable[str]) -> Any:
             case, or else text.
 
     Raises:
-        ValueError: If a setting has no "=", names a field that does not exist, or has another type than the field.
+        ValueError: If a setting has no "=", names a field that does not exist, has another type than the field, or
+            excludes another setting.
     """
     changes: dict[str, Any] = {}
     for setting in settings:
@@ -179,6 +180,10 @@ def override(value: Any, settings: Iterable[str]) -> Any:
         node = changes
         for parent in parents:
             node = node.setdefault(parent, {})
+            if isinstance(node, _Setting):
+                raise ValueError(f"{node.whole!r} and {setting!r} exclude each other; leave one out")
+        if isinstance(node.get(field), dict):
+            raise ValueError(f"{setting!r} and a setting of a field inside {path} exclude each other; leave one out")
         node[field] = _Setting(setting, text)
     return _replaced(value, changes)
 
@@ -199,7 +204,10 @@ def _replaced(value: Any, changes: dict[str, Any]) -> Any:
             raise ValueError(f"{type(value).__name__} has no field {name!r}; {has}")
         old = getattr(value, name)
         new[name] = _literal(old, change, fields[name]) if isinstance(change, _Setting) else _replaced(old, change)
-    return dataclasses.replace(value, **new)
+    try:
+        return dataclasses.replace(value, **new)
+    except TypeError as error:  # a class's own check of what it is given
+        raise ValueError(str(error)) from error
 
 
 def _literal(old: Any, setting: _Setting, field: dataclasses.Field[Any]) -> Any:
@@ -215,7 +223,12 @@ def _literal(old: Any, setting: _Setting, field: dataclasses.Field[Any]) -> Any:
     if type(new).__name__ in wanted or (new is None and "None" in named) or not wanted:
         return new
     if type(new) is int and "float" in wanted:
-        return float(new)
+        try:
+            return float(new)
+        except OverflowError:
+            raise ValueError(
+                f"{field.name} must be a number that a float can hold, got one of {len(setting.text)} digits"
+            ) from None
     if "str" in wanted:
         return setting.text
     raise ValueError(f"{setting.whole!r} needs a value of type {' or '.join(sorted(wanted))}")
@@ -228,7 +241,7 @@ def find(path: str) -> Any:
         ValueError: If there is no such module or name.
     """
     module_name, colon, name = path.partition(":")
-    if not colon or not module_name or not name:
+    if not colon or not module_name or module_name.startswith(".") or not name:
         raise ValueError(f"expected module:name, got {path!r}, such as openwork.study.experiments.mnist:dense")
     try:
         value = importlib.import_module(module_name)
