@@ -197,3 +197,64 @@ def test_nothing_is_logged_or_printed_unless_asked_for(caplog, capsys):
 
 def test_warnings_of_the_study_reach_standard_error_where_nobody_has_set_up_logging():
     assert not logging.getLogger("openwork").handlers  # any handler, even one that does nothing, would keep them
+
+
+@pytest.mark.parametrize("final", ["90%", None, [0.9]])
+@pytest.mark.parametrize("technique", [ow.GradualMagnitude, ow.PruneRetrain, ow.L0], ids=lambda kind: kind.__name__)
+def test_a_schedule_of_what_is_no_number_is_refused_by_every_technique(technique, final):
+    with pytest.raises(TypeError, match="must be a schedule of numbers such as"):
+        technique(ow.OneShot(final))
+
+
+@pytest.mark.parametrize("metric", [torch.zeros(3, 2), torch.zeros(2), torch.zeros(0)])
+def test_a_metric_of_several_numbers_is_refused_and_the_weights_are_as_before(metric):
+    model = nn.Linear(4, 4)
+    before = model.weight.detach().clone()
+    with pytest.raises(TypeError, match="evaluate must return one number, got the shape"):
+        ow.prune(model, G, lambda model: metric)
+    assert torch.equal(model.weight, before)
+
+
+def test_a_metric_that_is_a_tensor_with_a_gradient_becomes_a_plain_number():
+    model = nn.Linear(4, 4)
+    pruned = ow.prune(model, G, lambda model: model(torch.ones(4)).sum())
+    assert type(pruned.before) is type(pruned.after) is float
+    assert str(pruned).startswith("50.00% sparsity: ")
+
+
+def test_report_names_the_kind_of_what_it_cannot_count_in_one_line():
+    with pytest.raises(TypeError) as caught:
+        ow.report(torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1))
+    assert str(caught.value) == "report counts a module, a Sparsifier, a state dict or a file, got a SGD; give one"
+
+
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[1j, 2j], [3.0 + 0j, 4.0 + 0j]]))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+def test_movement_of_complex_weights_is_along_their_own_direction():
+    model = Complex()
+    sparsifier = ow.sparsify(model, ow.Movement(ow.OneShot(0.5, at=1)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier.attach(optimizer)
+    model.weight.grad = torch.tensor(
+        [[-1j, 1j], [-1.0 + 1j, 1.0 + 1j]]
+    )  # a step grows the first column, shrinks the other
+    optimizer.step()
+    assert (model.weight != 0).tolist() == [[True, False], [True, False]]
+
+
+def test_dynamic_surgery_takes_complex_weights():
+    model = Complex()
+    sparsifier = ow.sparsify(model, ow.DynamicSurgery(ow.Splicing(4), rate=0.0))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier.attach(optimizer)
+    for _ in range(4):
+        model.weight.grad = torch.zeros(2, 2, dtype=torch.complex64)
+        optimizer.step()
+    assert (model.weight != 0).tolist() == [[False, False], [True, True]]

@@ -1,5 +1,6 @@
 """What finalize warns of: unfinished schedules, forgotten calls, empty layers and dead paths."""
 
+import gc
 import warnings
 
 import pytest
@@ -268,3 +269,16 @@ def test_a_model_that_has_become_constant_is_said_to_be(allocation):
     with pytest.warns(UserWarning, match=r"2.weight .*do not depend on"):
         ow.sparsify(model, ow.GradualMagnitude(ONE, allocation=allocation))
     assert model(torch.randn(50, 20)).std() == 0
+
+
+@pytest.mark.parametrize("end", ["finalized", "abandoned"])
+def test_what_watches_a_weight_goes_with_the_sparsifier(end):
+    model = nn.Linear(16, 64)
+    sparsifier = ow.sparsify(model, ow.L0(ow.Constant(1e-3)))
+    mean = dict(model.named_parameters())["weight"]
+    assert len(mean._post_accumulate_grad_hooks) == 1
+    if end == "finalized":
+        sparsifier.finalize()
+    del sparsifier
+    gc.collect()
+    assert len(mean._post_accumulate_grad_hooks) == 0

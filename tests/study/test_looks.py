@@ -16,7 +16,7 @@ from openwork.study.results.statistics import bounded_interval, student_interval
 from tests.study.studies import results, row, study
 
 OURS = ["GradualMagnitude", "L0", "RandomPruning", "VariationalDropout", "RigL", "SET", "Movement", "SNIP", "Wanda",
-        "GroupL0", "PruneRetrain", "DynamicSurgery"]  # fmt: skip
+        "GroupL0", "PruneRetrain", "DynamicSurgery", "SoftWeightSharing"]  # fmt: skip
 
 
 def test_each_technique_has_a_colour_of_its_own_whatever_is_beside_it():

@@ -275,10 +275,10 @@ def test_scratch_runs_and_tickets_are_bands_of_their_own(tmp_path):
     assert (tmp_path / "out" / "kept.svg").exists()
 
 
-def test_84_lines_differ_in_colour_or_marker():
+def test_91_lines_differ_in_colour_or_marker():
     marks = theme(dark=False)["range"]
-    assert len({(marks["category"][i % 12], marks["symbol"][i % 7]) for i in range(84)}) == 84
-    assert (len({*marks["category"]}), len({*marks["symbol"]})) == (12, 7)
+    assert len({(marks["category"][i % 13], marks["symbol"][i % 7]) for i in range(91)}) == 91
+    assert (len({*marks["category"]}), len({*marks["symbol"]})) == (13, 7)
     assert len({*looks([f"Mine{number}" for number in range(42)]).values()}) == 42
 
 

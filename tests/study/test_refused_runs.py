@@ -93,14 +93,6 @@ def test_a_learning_rate_that_makes_no_sense_is_refused_before_there_is_a_direct
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("size", [1438, 10**11])
-def test_a_batch_of_more_images_than_there_are_is_refused_before_there_is_a_directory(tmp_path, size):
-    run = Run(DigitsLeNet300100(batch_size=size), None, steps=4)
-    with pytest.raises(ValueError, match=rf"batch_size must be in \[1, 1437\], the number of images, got {size}"):
-        execute(run, tmp_path / "runs")
-    assert not (tmp_path / "runs").exists()
-
-
 @pytest.mark.parametrize("evaluations", [0, -3])
 def test_a_run_is_evaluated(tmp_path, evaluations):
     with pytest.raises(ValueError, match=f"evaluations must be at least 1, got {evaluations}"):

@@ -1,5 +1,6 @@
 """One-shot pruning of a trained model, whose metric is measured before and after."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -82,20 +83,31 @@ def prune(
     weights = [weight.parameter for weight in choose_weights(model, select)[0]]
     restore, values = snapshot(model), [weight.detach().clone() for weight in weights]
     try:
-        before = evaluate(model) if evaluate else None
-        if evaluate and not hasattr(before, "__float__"):
-            raise TypeError(f"evaluate must return one number, got {before!r}")
+        before = _measured(evaluate, model)
         sparsifier = sparsify(model, technique, select=select, seed=seed, calibrate=calibrate)
         sparsity = sparsifier.sparsity()
         sparsifier.finalize()
-        after = evaluate(model) if evaluate else None
+        after = _measured(evaluate, model)
         if batches is None:
             return Pruned(sparsity, before, after, None)
         recalibrate_batchnorm(model, batches)
-        return Pruned(sparsity, before, after, evaluate(model) if evaluate else None)
+        return Pruned(sparsity, before, after, _measured(evaluate, model))
     except BaseException:
         restore()
         with torch.no_grad():
             for weight, value in zip(weights, values, strict=True):
                 weight.copy_(value)
         raise
+
+
+def _measured(evaluate: Callable[[nn.Module], float] | None, model: nn.Module) -> float | None:
+    """The metric as a plain number. Raises TypeError where it is no single one."""
+    if evaluate is None:
+        return None
+    metric: Any = evaluate(model)
+    if isinstance(metric, torch.Tensor):
+        metric = metric.detach()
+    shape = tuple(getattr(metric, "shape", ()))
+    if not hasattr(metric, "__float__") or math.prod(shape) != 1:
+        raise TypeError(f"evaluate must return one number, got {f'the shape {shape}' if shape else repr(metric)}")
+    return float(metric)

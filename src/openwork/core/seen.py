@@ -1,5 +1,6 @@
 """What a sparsifier saw of the training, and whether the model still has the tensors that it follows."""
 
+import weakref
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,7 @@ Places = dict[str, nn.Parameter | None]
 """The tensor at each place where a selected weight hangs, by the name there."""
 
 _SWAPS = 2
-"""Evaluating or attacking averaged weights, which are swapped in and out, moves a weight between gradients no oftener."""
+"""Swapping averaged weights in and out moves a weight between two gradients no oftener."""
 
 
 class _Moves:
@@ -178,6 +179,7 @@ class Seen:
         parameter = self._watched.parameter
         if parameter.requires_grad and not is_offloaded(parameter):
             self._hook = parameter.register_post_accumulate_grad_hook(self._moves)  # type: ignore[no-untyped-call]
+            weakref.finalize(self, self._hook.remove)  # a sparsifier may be abandoned
         self._look()
 
     def _look(self) -> None:

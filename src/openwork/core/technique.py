@@ -51,6 +51,8 @@ def check_technique(technique: object) -> Technique:
 
 
 def check_schedule(name: str, value: object, example: str) -> None:
-    """Raises TypeError, which names a field and an ``example`` of a schedule, if its ``value`` is no schedule."""
+    """Raises TypeError, which names a field and an ``example``, if its ``value`` is no schedule, or none of numbers."""
     if not isinstance(value, Schedule):
         raise TypeError(f"{name} must be a schedule such as {example}({value!r}), got {value!r}")
+    if not hasattr(value.final, "__float__"):
+        raise TypeError(f"{name} must be a schedule of numbers such as 0.9, and ends at {value.final!r}")

@@ -103,7 +103,7 @@ def report(
     if isinstance(source, nn.Module):
         return _report(count_model(source, select, example, masks))
     if not isinstance(source, Mapping | str | Path):
-        raise TypeError(f"report counts a module, a Sparsifier, a state dict or a file, got {source!r:.80}; give one")
+        raise TypeError(f"report counts a module, a Sparsifier, a state dict or a file, got {_short(source)}; give one")
     if select is not None or example is not None:
         raise ValueError("a checkpoint knows no modules, which select and example need; load it into its model first")
     if isinstance(source, Mapping):
@@ -118,3 +118,8 @@ def report(
 
 def _report(counts: Counts) -> Report:
     return Report(**vars(counts))
+
+
+def _short(source: object) -> str:
+    text = repr(source)
+    return text if len(text) < 80 and "\n" not in text else f"a {type(source).__name__}"

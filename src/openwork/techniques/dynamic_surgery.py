@@ -85,4 +85,5 @@ class DynamicSurgery(MaskTechnique):
     def scores(self, view: View) -> Tensor:
         """|w| over the threshold that it must reach now: at least 1 means kept."""
         threshold = (view.evidence["mean"] + self.rate * view.evidence["std"]).clamp(min=0)
-        return view.weight.abs() / (threshold * torch.where(view.mask, LOWER, UPPER).to(view.weight))
+        magnitude = view.weight.abs()
+        return magnitude / (threshold * torch.where(view.mask, LOWER, UPPER).to(magnitude))

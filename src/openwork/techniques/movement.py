@@ -24,7 +24,7 @@ class Movements(Evidence):
 
     def gradient(self, kept: Kept, weight: Tensor, gradient: Tensor) -> None:
         """One step of gradient descent on S."""
-        kept["movement"] -= weight * gradient
+        kept["movement"] -= (weight.conj() * gradient).real  # conj and real are the tensor itself where it is real
 
 
 @dataclass(frozen=True)

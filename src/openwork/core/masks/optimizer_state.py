@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openwork.core.masks.counting import read_back
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.optimizers import unwrapped, wrapper_of
 from openwork.core.sharded import local
@@ -85,7 +86,8 @@ def moved_outside(weights: Sequence[MaskedWeight], optimizer: torch.optim.Optimi
     Raises:
         ValueError: If it is an optimizer that wraps this one, which will do so again.
     """
-    moved = any(not weight.restored and (weight.local[weight.mask == 0] != 0).any() for weight in weights)
+    places = [(weight.mask == 0) & (weight.local != 0) for weight in weights if not weight.restored]
+    moved = any(read_back([place.any() for place in places]))
     if moved and (wrapper := wrapper_of(optimizer)):
         raise ValueError(
             f"{type(optimizer).__name__} runs inside {wrapper}, which moves masked weights after its step; detach() "

@@ -27,12 +27,13 @@ _COLOURS = (  # on a light page, on a dark one
     ("#117733", "#4dbb6d"),
     ("#aa4499", "#d987cc"),
     ("#6b6b6b", "#b0b0b0"),
+    ("#661100", "#b0683f"),
 )
 DARK = dict(_COLOURS)
 """The colour on a dark page of each on a light one."""
 
 _KNOWN = ("GradualMagnitude", "L0", "RandomPruning", "VariationalDropout", "RigL", "Movement",
-          "SET", "SNIP", "Wanda", "PruneRetrain", "GroupL0", "DynamicSurgery")  # fmt: skip
+          "SET", "SNIP", "Wanda", "PruneRetrain", "GroupL0", "DynamicSurgery", "SoftWeightSharing")  # fmt: skip
 _LOOKS = {name: (_COLOURS[i][0], SHAPES[i % len(SHAPES)]) for i, name in enumerate(_KNOWN)}
 _WORDS = {
     "magnitude pruning": "GradualMagnitude",
