@@ -1,6 +1,6 @@
 """Layers whose outputs no longer depend on the model's input: empty ones, and those that read only dead features."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -33,23 +33,25 @@ def empty_layer(name: str, cure: str) -> str:
     )
 
 
-def dead_paths(model: nn.Module, masks: Mapping[str, Tensor]) -> list[str]:
+def dead_paths(model: nn.Module, masks: Callable[[], Mapping[str, Tensor]]) -> list[str]:
     """What to say of each layer that keeps weights only for features that do not depend on the model's input.
 
     Only an `nn.Sequential` says in which order its layers run, so paths through other modules are not known.
 
     Args:
         model: The model.
-        masks: Where the selected weights are not zero, by name: bool.
+        masks: Computes where the selected weights are not zero, by name: bool. Not called where no order is known.
     """
+    chains = [list(_layers(module, f"{name}." if name else "")) for name, module in model.named_modules()]
+    kept = masks() if any(chains) else {}
     found: dict[str, None] = {}
-    for prefix, module in model.named_modules():
+    for chain in chains:
         alive: Tensor | None = None  # which features depend on the input; None where all may
-        for name, layer in _layers(module, f"{prefix}." if prefix else ""):
+        for name, layer in chain:
             if not isinstance(layer, nn.Linear | _ConvNd):
                 alive = alive if isinstance(layer, _FEATUREWISE) else None
                 continue
-            mask = _mask(layer, masks.get(f"{name}.weight"))
+            mask = _mask(layer, kept.get(f"{name}.weight"))
             if mask is None:
                 alive = None
                 continue

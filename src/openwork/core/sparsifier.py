@@ -73,7 +73,7 @@ class Sparsifier:
         hold(weights, self, str(technique))
         log_choice(technique, self.weights, self.skipped)
         self._seen = Seen(model, weights)
-        for remark in dead_paths(model, self._mechanism.masks()):
+        for remark in dead_paths(model, self._mechanism.masks):
             warnings.warn(remark, stacklevel=3)
 
     def __repr__(self) -> str:
@@ -236,7 +236,7 @@ class Sparsifier:
         self._check_live()
         self._seen.find()
         remarks = self._seen.remarks(type(self.technique).__name__, self._mechanism, self.steps)
-        for remark in [*remarks, *self._mechanism.remarks(), *dead_paths(self.model, self._mechanism.masks())]:
+        for remark in [*remarks, *self._mechanism.remarks(), *dead_paths(self.model, self._mechanism.masks)]:
             warnings.warn(remark, stacklevel=2)
         self.detach()
         self._seen.close()

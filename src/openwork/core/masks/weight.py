@@ -198,20 +198,13 @@ def count_masked(weights: Sequence[MaskedWeight]) -> list[int]:
 
 
 def check_parameters(weights: Sequence[MaskedWeight]) -> None:
-    """Checks that the masks fit the parameters as they are now, perhaps sharded since.
+    """Checks that the masks of all processes fit together, if the parameters have been sharded since.
 
     Raises:
-        ValueError: If a parameter has another shape than in `sparsify`, or the processes had different weights there.
+        ValueError: If the processes had different weights in `sparsify`.
     """
     newly = any(weight.newly_sharded for weight in weights)
     whole = [weight.zeros_as_saved() for weight in weights] if newly else []
-    for weight in weights:
-        now, then = tuple(weight.local.shape), tuple(weight.mask.shape)
-        if now != then:
-            raise ValueError(
-                f"{weight.name} had the shape {then} in sparsify and has {now} now; sparsify after such a change, "
-                "and shard with fully_shard, not FSDP1"
-            )
     if newly and count_masked(weights) != whole:
         raise ValueError(
             "the processes had different weights in sparsify, so their masks do not fit together; start all "
