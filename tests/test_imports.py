@@ -15,7 +15,9 @@ ALLOWED = {
     "openwork.core.parameters": ["openwork.core"],
     "openwork.core": [],
     "openwork.techniques": ["openwork.core"],
+    "openwork.kernels": [],
     "openwork.formats": [],
+    "openwork.inference": ["openwork.core", "openwork.kernels", "openwork.formats", "openwork.inspect"],
     "openwork.inspect": ["openwork.core", "openwork.formats", "openwork.techniques"],
     "openwork.integrations": ["openwork.core"],
     "openwork.study.models": [],
@@ -71,13 +73,33 @@ ALLOWED = {
         "openwork.study.tasks",
     ],
     "openwork.study": [],
-    "openwork.cli": ["openwork", "openwork.core", "openwork.formats", "openwork.inspect", "openwork.study"],
-    "openwork": ["openwork.public", "openwork.core", "openwork.techniques", "openwork.inspect"],
+    "openwork.cli": [
+        "openwork",
+        "openwork.core",
+        "openwork.formats",
+        "openwork.inference",
+        "openwork.inspect",
+        "openwork.study",
+    ],
+    "openwork": [
+        "openwork.public",
+        "openwork.core",
+        "openwork.techniques",
+        "openwork.formats",
+        "openwork.inference",
+        "openwork.inspect",
+    ],
 }
 CORE_ONLY = {"torch", "numpy", "safetensors", "openwork"}  # what a plain `pip install openwork` brings
 
 # Each integration also imports its own host, and nothing else does.
 HOSTS = {"openwork.integrations.lightning": "lightning", "openwork.integrations.transformers": "transformers"}
+# What parts of the library import where they use it, and say which extra brings it.
+EXTRAS = {
+    "openwork.formats.sparse": {"constriction", "zstandard"},
+    "openwork.formats.onnx": {"onnx", "onnxruntime"},
+    "openwork.kernels.triton": {"triton"},
+}
 
 
 def modules() -> dict[str, Path]:
@@ -127,7 +149,8 @@ def test_the_mechanisms_do_not_know_each_other_and_the_core_knows_their_techniqu
 def test_the_library_needs_no_extras(module):
     for name in imported(modules()[module]):
         package = name.partition(".")[0]
-        allowed = {*CORE_ONLY, HOSTS.get(module)}
+        extras = next((names for prefix, names in EXTRAS.items() if module.startswith(prefix)), set())
+        allowed = {*CORE_ONLY, *extras, HOSTS.get(module)}
         assert package in allowed or package in sys.stdlib_module_names, f"{module} imports {name}"
 
 

@@ -1,0 +1,1 @@
+"""What zeros buy when a model is used: faster layers, and smaller dense models."""
