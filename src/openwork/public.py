@@ -25,6 +25,8 @@ from openwork.core.selection import (
 )
 from openwork.core.sparsifier import Sparsifier
 from openwork.core.sparsify import sparsify
+from openwork.inference.accelerate import accelerate
+from openwork.inference.accelerated import Accelerated
 from openwork.inspect.report import Report, report
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0
@@ -47,6 +49,7 @@ __all__ = [
     "NM",
     "SET",
     "SNIP",
+    "Accelerated",
     "Allocation",
     "AveragedCubic",
     "Block",
@@ -88,6 +91,7 @@ __all__ = [
     "View",
     "Wanda",
     "WeightsOf",
+    "accelerate",
     "all_parameters",
     "declare_layout",
     "excluding",
