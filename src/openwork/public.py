@@ -25,6 +25,8 @@ from openwork.core.selection import (
 )
 from openwork.core.sparsifier import Sparsifier
 from openwork.core.sparsify import sparsify
+from openwork.formats.sparse.load import load
+from openwork.formats.sparse.save import Saved, save
 from openwork.inspect.report import Report, report
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0
@@ -76,6 +78,7 @@ __all__ = [
     "Report",
     "RigL",
     "Rows",
+    "Saved",
     "Schedule",
     "SoftWeightSharing",
     "Sparsifier",
@@ -91,10 +94,12 @@ __all__ = [
     "all_parameters",
     "declare_layout",
     "excluding",
+    "load",
     "matching",
     "prune",
     "recalibrate_batchnorm",
     "report",
+    "save",
     "sparsify",
     "weight_matrices",
     "weights_of",
