@@ -27,6 +27,8 @@ from openwork.core.sparsifier import Sparsifier
 from openwork.core.sparsify import sparsify
 from openwork.formats.sparse.load import load
 from openwork.formats.sparse.save import Saved, save
+from openwork.inference.accelerate import accelerate
+from openwork.inference.accelerated import Accelerated
 from openwork.inspect.report import Report, report
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0
@@ -49,6 +51,7 @@ __all__ = [
     "NM",
     "SET",
     "SNIP",
+    "Accelerated",
     "Allocation",
     "AveragedCubic",
     "Block",
@@ -91,6 +94,7 @@ __all__ = [
     "View",
     "Wanda",
     "WeightsOf",
+    "accelerate",
     "all_parameters",
     "declare_layout",
     "excluding",
