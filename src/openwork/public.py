@@ -25,6 +25,8 @@ from openwork.core.selection import (
 )
 from openwork.core.sparsifier import Sparsifier
 from openwork.core.sparsify import sparsify
+from openwork.formats.sparse.load import load
+from openwork.formats.sparse.save import Saved, save
 from openwork.inference.accelerate import accelerate
 from openwork.inference.accelerated import Accelerated
 from openwork.inspect.report import Report, report
@@ -79,6 +81,7 @@ __all__ = [
     "Report",
     "RigL",
     "Rows",
+    "Saved",
     "Schedule",
     "SoftWeightSharing",
     "Sparsifier",
@@ -95,10 +98,12 @@ __all__ = [
     "all_parameters",
     "declare_layout",
     "excluding",
+    "load",
     "matching",
     "prune",
     "recalibrate_batchnorm",
     "report",
+    "save",
     "sparsify",
     "weight_matrices",
     "weights_of",
