@@ -16,6 +16,7 @@ ALLOWED = {
     "openwork.core": [],
     "openwork.techniques": ["openwork.core"],
     "openwork.kernels": [],
+    "openwork.formats.onnx": ["openwork.core"],
     "openwork.formats": [],
     "openwork.inference": ["openwork.core", "openwork.kernels", "openwork.formats", "openwork.inspect"],
     "openwork.inspect": ["openwork.core", "openwork.formats", "openwork.techniques"],

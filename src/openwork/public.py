@@ -25,6 +25,7 @@ from openwork.core.selection import (
 )
 from openwork.core.sparsifier import Sparsifier
 from openwork.core.sparsify import sparsify
+from openwork.formats.onnx.export import Exported, export_onnx
 from openwork.inspect.report import Report, report
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0
@@ -57,6 +58,7 @@ __all__ = [
     "DynamicSurgery",
     "Evidence",
     "Excluding",
+    "Exported",
     "GlobalRanking",
     "GradualMagnitude",
     "GroupL0",
@@ -91,6 +93,7 @@ __all__ = [
     "all_parameters",
     "declare_layout",
     "excluding",
+    "export_onnx",
     "matching",
     "prune",
     "recalibrate_batchnorm",
