@@ -17,6 +17,7 @@ ALLOWED = {
     "openwork.techniques": ["openwork.core"],
     "openwork.kernels": [],
     "openwork.formats.sparse": ["openwork.core"],
+    "openwork.formats.onnx": ["openwork.core"],
     "openwork.formats": [],
     "openwork.inference": ["openwork.core", "openwork.kernels", "openwork.formats", "openwork.inspect"],
     "openwork.inspect": ["openwork.core", "openwork.formats", "openwork.techniques"],

@@ -25,6 +25,7 @@ from openwork.core.selection import (
 )
 from openwork.core.sparsifier import Sparsifier
 from openwork.core.sparsify import sparsify
+from openwork.formats.onnx.export import Exported, export_onnx
 from openwork.formats.sparse.load import load
 from openwork.formats.sparse.save import Saved, save
 from openwork.inference.accelerate import accelerate
@@ -62,6 +63,7 @@ __all__ = [
     "DynamicSurgery",
     "Evidence",
     "Excluding",
+    "Exported",
     "GlobalRanking",
     "GradualMagnitude",
     "GroupL0",
@@ -98,6 +100,7 @@ __all__ = [
     "all_parameters",
     "declare_layout",
     "excluding",
+    "export_onnx",
     "load",
     "matching",
     "prune",

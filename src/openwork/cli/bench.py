@@ -149,15 +149,12 @@ def _is_layer(name: str, tensor: "Tensor") -> bool:
 
 
 def _technique(sparsity: str) -> Any:
-    from openwork.core.masks.patterns import Unstructured
-    from openwork.core.masks.rows import NM
-    from openwork.core.schedules import OneShot
-    from openwork.techniques.magnitude import GradualMagnitude
+    import openwork as ow
 
     try:
         n, colon, m = sparsity.partition(":")
-        pattern = NM(int(n), int(m)) if colon else Unstructured()
-        return GradualMagnitude(OneShot(1 - int(n) / int(m) if colon else float(sparsity)), pattern=pattern)
+        pattern = ow.NM(int(n), int(m)) if colon else ow.Unstructured()
+        return ow.GradualMagnitude(ow.OneShot(1 - int(n) / int(m) if colon else float(sparsity)), pattern=pattern)
     except ValueError as error:
         raise UsageError(f"--sparsity takes a fraction such as 0.9 or a pattern such as 2:4: {error}") from error
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
-from openwork.formats.sparse.codecs import DamagedError
 from openwork.formats.sparse.described import SUFFIX, Description
 from openwork.formats.sparse.dtypes import DTYPES
 from openwork.formats.sparse.packed import unpack

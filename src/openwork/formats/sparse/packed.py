@@ -72,7 +72,9 @@ class Packed:
         if not all(type(size) is int and size >= 0 for size in (*shape, kept, base, *frames)):
             raise DamagedError("a size is no number of at least 0")
         if dtype not in DTYPES or where not in (*positions.POSITIONS, "all") or kind not in symbols.SYMBOLS:
-            raise DamagedError(f"{dtype[:20]!r}, {where[:20]!r} or {kind[:20]!r} is unknown; a newer openwork may know it")
+            raise DamagedError(
+                f"{dtype[:20]!r}, {where[:20]!r} or {kind[:20]!r} is unknown; a newer openwork may know it"
+            )
         if len(frames) != _FRAMES or len(shape) > _DIMENSIONS:
             raise DamagedError(f"it has {len(frames)} frames and {len(shape)} dimensions")
         packed = cls(dtype, tuple(shape), kept, base, where, kind, tuple(frames))

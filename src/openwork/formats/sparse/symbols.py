@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from openwork.formats.sparse.codecs import Bytes, DamagedError, content, frame
+from openwork.formats.sparse.codecs import Bytes, content, frame
 from openwork.formats.sparse.positions import BITS, GAPS, Positions
 
 _SAMPLE = 1 << 14
