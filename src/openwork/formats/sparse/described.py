@@ -44,7 +44,9 @@ class Description:
         if KEY not in metadata or not isinstance(content, dict) or "version" not in content:
             return cls()  # somebody else's
         if content["version"] != VERSION:
-            raise DamagedError(f"its format is {str(content['version'])[:20]}, this openwork reads {VERSION}; install a newer one")
+            raise DamagedError(
+                f"its format is {str(content['version'])[:20]}, not {VERSION}", "install a newer openwork"
+            )
         rows, tied = content.get("tensors"), content.get("tied")
         if content.get("columns") != COLUMNS or not isinstance(rows, dict) or not isinstance(tied, dict):
             raise DamagedError("its description lacks columns, tensors or tied")
