@@ -45,7 +45,7 @@ class Description:
             return cls()  # somebody else's
         if content["version"] != VERSION:
             raise DamagedError(
-                f"its format is {str(content['version'])[:20]}, this openwork reads {VERSION}; install a newer one"
+                f"its format is {str(content['version'])[:20]}, not {VERSION}", "install a newer openwork"
             )
         rows, tied = content.get("tensors"), content.get("tied")
         if content.get("columns") != COLUMNS or not isinstance(rows, dict) or not isinstance(tied, dict):

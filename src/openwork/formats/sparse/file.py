@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
@@ -31,7 +32,7 @@ class SparseFile(Mapping[str, Tensor]):
         if not self.path.is_file():
             raise FileNotFoundError(f"no file {path}; give a .safetensors file")
         try:
-            self._file = safe_open(self.path, framework="pt")
+            self._file: Any = safe_open(self.path, framework="pt")
             self.metadata: dict[str, str] = dict(self._file.metadata() or {})
             self.described = Description.from_metadata(self.metadata)
             plain = self.described.check(set(self._file.keys()))
@@ -59,7 +60,7 @@ class SparseFile(Mapping[str, Tensor]):
         except ImportError:
             raise
         except Exception as error:
-            raise self._unreadable(f"{name[:80]}: {error}") from error
+            raise self._unreadable(error, name) from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted([*self._plain, *self.described.packed, *self.described.tied]))
@@ -78,9 +79,10 @@ class SparseFile(Mapping[str, Tensor]):
                 f"give limit={taken}"
             )
 
-    def _unreadable(self, reason: object) -> ValueError:
-        text = str(reason).split("\n")[0][:160] or type(reason).__name__
-        return ValueError(f"{self.path} is not a readable safetensors file ({text}); copy it again from its source")
+    def _unreadable(self, cause: Exception, name: str = "") -> ValueError:
+        text = f"{name[:80]}: " * bool(name) + (str(cause).split("\n")[0][:120] or type(cause).__name__)
+        cure = cause.cure if isinstance(cause, DamagedError) else "copy it again from its source"
+        return ValueError(f"{self.path} is not a readable safetensors file ({text}); {cure}")
 
 
 def _bytes(dtype: str, shape: tuple[int, ...]) -> int:

@@ -53,11 +53,11 @@ def save(
 ) -> Saved:
     """Saves a model's tensors in a small safetensors file, lossless; `load` reads it.
 
-    Each tensor takes the smallest of: its bytes as they are; its values with their exponents coded; and the positions and
-    values of what is not zero, coded. Tied tensors are there once.
+    Each tensor takes the smallest of: its bytes as they are; its values with their exponents coded; and the positions
+    and values of what is not zero, coded. Tied tensors are there once.
 
     Args:
-        model: A model, its state dict, or a sparsifier, whose finalized model is saved with its technique and sparsities.
+        model: A model, its state dict, or a sparsifier, whose finalized model is saved, with technique and sparsities.
         path: The file, which by convention ends in ``.safetensors``.
         metadata: Texts by name to keep in the file, such as ``{"run": "3f2a"}``.
         threads: How many tensors are packed at a time; by default as many as there are processors, at most 8.
@@ -97,7 +97,7 @@ def save(
 
 def dense_entry(name: str, tensor: Tensor) -> Entry:
     """The tensor as it is, under its own name."""
-    return Entry(name, NAMES[tensor.dtype], tensor.shape, lambda: memoryview(in_bytes(tensor).numpy()))
+    return Entry(name, NAMES[tensor.dtype], tensor.shape, lambda: in_bytes(tensor).numpy())
 
 
 def _packed(name: str, tensor: Tensor, reserved: set[str]) -> tuple[Packed, bytes] | None:
