@@ -50,6 +50,7 @@ class ImageNetResNet(Task):
         decay_random: Decay the means of random weights, too, as the paper has it for variational dropout; L0 has its
             own weight decay.
         label_smoothing: The smoothing of the labels, in [0, 1).
+        same_pool: Whether the network pads its first pooling as TensorFlow does, as `ResNet` has it.
 
     Raises:
         ValueError: If batch_size is no multiple of part_size, or a value is out of its range.
@@ -70,6 +71,7 @@ class ImageNetResNet(Task):
     weight_decay: float = field(default=1e-4, kw_only=True)
     decay_random: bool = field(default=False, kw_only=True)
     label_smoothing: float = field(default=0.1, kw_only=True)
+    same_pool: bool = field(default=False, kw_only=True)
 
     metric = ACCURACY
 
@@ -94,7 +96,7 @@ class ImageNetResNet(Task):
 
     def model(self) -> nn.Module:
         """25,557,032 parameters for depth 50."""
-        return channels_last(ResNet(self.depth, self.width, self.classes))
+        return channels_last(ResNet(self.depth, self.width, self.classes, same_pool=self.same_pool))
 
     def weights_from(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """A state dict of torchvision's or Hugging Face's ResNet, with the names of `model`."""
