@@ -14,7 +14,8 @@ from openwork.study.data import imagenet
 from openwork.study.data.loader import ImageBatch, evaluation_batches, training_batches
 from openwork.study.data.order import share
 from openwork.study.data.reader import IGNORED
-from openwork.study.data.records import Records, open_records
+from openwork.study.data.record import Records
+from openwork.study.data.records import open_records
 from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.models.resnet import ResNet, from_hugging_face
 from openwork.study.processes import rank, sum_over_processes, world_size
