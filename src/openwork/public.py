@@ -27,6 +27,8 @@ from openwork.core.sparsifier import Sparsifier
 from openwork.core.sparsify import sparsify
 from openwork.inference.accelerate import accelerate
 from openwork.inference.accelerated import Accelerated
+from openwork.inference.shrink.shrink import shrink
+from openwork.inference.shrink.shrunk import Shrunk
 from openwork.inspect.report import Report, report
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0
@@ -80,6 +82,7 @@ __all__ = [
     "RigL",
     "Rows",
     "Schedule",
+    "Shrunk",
     "SoftWeightSharing",
     "Sparsifier",
     "Sparsity",
@@ -99,6 +102,7 @@ __all__ = [
     "prune",
     "recalibrate_batchnorm",
     "report",
+    "shrink",
     "sparsify",
     "weight_matrices",
     "weights_of",
