@@ -26,6 +26,8 @@ from openwork.core.selection import (
 from openwork.core.sparsifier import Sparsifier
 from openwork.core.sparsify import sparsify
 from openwork.formats.onnx.export import Exported, export_onnx
+from openwork.formats.sparse.load import load
+from openwork.formats.sparse.save import Saved, save
 from openwork.inference.accelerate import accelerate
 from openwork.inference.accelerated import Accelerated
 from openwork.inspect.report import Report, report
@@ -81,6 +83,7 @@ __all__ = [
     "Report",
     "RigL",
     "Rows",
+    "Saved",
     "Schedule",
     "SoftWeightSharing",
     "Sparsifier",
@@ -98,10 +101,12 @@ __all__ = [
     "declare_layout",
     "excluding",
     "export_onnx",
+    "load",
     "matching",
     "prune",
     "recalibrate_batchnorm",
     "report",
+    "save",
     "sparsify",
     "weight_matrices",
     "weights_of",

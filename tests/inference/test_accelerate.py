@@ -64,7 +64,7 @@ class Free(Kernel):
         outputs = {}
 
         def forward(x):
-            key = (tuple(x.shape), x.data_ptr())
+            key = (tuple(x.shape), float(x.flatten()[0]))
             if key not in outputs:
                 outputs[key] = nn.functional.linear(x, form.kept, form.bias)
             return outputs[key]
@@ -100,7 +100,7 @@ def test_a_slower_kernel_is_not_taken_and_the_layer_keeps_its_parameter():
     model = mlp()
     accelerated = ow.accelerate(model, X, alternatives=[Kernel(times=4)])
     assert [layer.kernel for layer in accelerated.layers] == ["dense", "dense"]
-    assert "dense is as fast (test:" in accelerated.layers[0].reason
+    assert "dense is faster (test:" in accelerated.layers[0].reason
     assert accelerated.model[0].weight is model[0].weight
     assert accelerated.speedup == 1.0
     assert accelerated.nbytes == accelerated.dense_bytes
