@@ -136,6 +136,57 @@ def test_the_operator_passes_torchs_own_checks():
     torch.library.opcheck(torch.ops.openwork.sparse_linear, (x, *sparse.pack(weight), bias, 10))
 
 
+TAPS = [
+    ((1, 1), (1, 1), (0, 0), (1, 1)),
+    ((1, 1), (2, 2), (0, 0), (1, 1)),
+    ((1, 1), (1, 1), (2, 2), (1, 1)),
+    ((3, 3), (1, 1), (1, 1), (1, 1)),
+    ((3, 3), (2, 2), (1, 1), (1, 1)),
+    ((7, 7), (2, 2), (3, 3), (1, 1)),
+    ((3, 2), (1, 3), (2, 0), (2, 1)),
+    ((1, 5), (2, 1), (0, 3), (1, 2)),
+    ((5, 5), (3, 2), (4, 4), (1, 2)),
+    ((2, 2), (4, 4), (0, 0), (1, 1)),
+    ((2, 2), (1, 1), (5, 5), (3, 3)),
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), TAPS)
+@pytest.mark.parametrize(("channels", "outputs", "height", "width"), [(1, 1, 7, 7), (3, 70, 14, 9), (4, 3, 40, 70)])
+def test_the_convolution_is_its_plain_twin(channels, outputs, height, width, kernel, stride, padding, dilation):
+    packed = sparse.pack(random_sparse(outputs, channels * kernel[0] * kernel[1]))
+    settings = torch.randn(outputs), channels, kernel, stride, padding, dilation
+    for images in (1, 2):
+        x = torch.randn(images, channels, height, width)
+        expected = sparse.plain_convolution(x, *packed, *settings)
+        torch.testing.assert_close(sparse.convolution(x, *packed, *settings), expected, rtol=1e-4, atol=1e-4)
+
+
+@needs_compiler
+def test_what_does_not_fit_a_convolution_is_one_sentence():
+    packed = sparse.pack(random_sparse(6, 18))
+    settings = None, 2, (3, 3), (1, 1), (0, 0), (1, 1)
+    with pytest.raises(ValueError, match=r"float32 of shape \(N, 2, H, W\), got Float \[1, 3, 5, 5\]"):
+        sparse.convolution(torch.randn(1, 3, 5, 5), *packed, *settings)
+    with pytest.raises(ValueError, match="larger than the padded input"):
+        sparse.convolution(torch.randn(1, 2, 2, 5), *packed, *settings)
+
+
+@needs_compiler
+def test_the_convolution_passes_torchs_own_checks():
+    packed = sparse.pack(random_sparse(6, 18))
+    arguments = (torch.randn(2, 2, 8, 9), *packed, torch.randn(6), 2, [3, 3], [2, 1], [1, 1], [1, 2])
+    torch.library.opcheck(torch.ops.openwork.sparse_convolution, arguments)
+
+
+def test_blocks_on_the_diagonal_are_packed_as_columns_of_the_whole_matrix():
+    weight = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 4.0], [0.0, 0.0]])
+    packed = sparse.pack(weight, groups=2)
+    assert packed[1].tolist() == [0, 1, 2, 3]
+    assert torch.equal(sparse.unpack(*packed, 2, groups=2), weight)
+
+
 def test_without_a_compiler_the_twin_computes(tmp_path):
     program = (
         "import torch; from openwork.kernels import compiled, sparse\n"

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-SOURCE = Path(__file__).with_name("sparse.cpp")
+FOLDER = Path(__file__).with_name("cpp")
 
 # What ATen's vectors need to be compiled for a processor; what is not here gets ATen's plain ones, NEON on ARM.
 _FLAGS = {
@@ -31,7 +31,7 @@ def load() -> str | None:
     """
     capability = torch.backends.cpu.get_cpu_capability()
     try:
-        shipped = SOURCE.with_name(library_name(capability))
+        shipped = FOLDER / library_name(capability)
         load_library: Any = torch.ops.load_library  # untyped
         load_library(shipped if shipped.exists() else _cached(capability))
     except (OSError, RuntimeError) as error:
@@ -41,9 +41,10 @@ def load() -> str | None:
 
 def library_name(capability: str) -> str:
     """The file name of the library for this torch, platform and source, and a capability of a CPU as torch names it."""
-    source = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+    sources = [path.read_bytes() for path in sorted(FOLDER.iterdir()) if path.suffix in (".cpp", ".h")]
+    source = hashlib.sha256(b"".join(sources)).hexdigest()[:12]
     machine = f"{platform.system()}-{platform.machine()}".lower()
-    return f"sparse-{source}-torch{torch.__version__}-{machine}-{capability.lower().replace(' ', '-')}.so"
+    return f"sparse-{source}-torch-{torch.__version__}-{machine}-{capability.lower().replace(' ', '-')}.so"
 
 
 def compile_to(path: Path, capability: str) -> None:
@@ -76,7 +77,7 @@ def compile_to(path: Path, capability: str) -> None:
             *_FLAGS.get(capability, ()),
             f"-I{root / 'include'}",
             f"-I{root / 'include' / 'torch' / 'csrc' / 'api' / 'include'}",
-            str(SOURCE),
+            str(FOLDER / "sparse.cpp"),
             "-o",
             str(made),
             f"-L{root / 'lib'}",

@@ -1,16 +1,13 @@
-// Products and convolutions with sparse weights, in float32 on a CPU. `sparse.py` declares the operators and has their
-// plain twins.
+// The sums that every operator of sparse.cpp is made of.
 //
-// All of them are one loop: of an output row, the sums over W places (rows of a batch, or pixels) stay in registers
-// while each weight that is left is multiplied with W neighbouring inputs. Vectors are ATen's, so this one source is
-// for AVX2, AVX-512, NEON and whatever else ATen knows; what it is compiled for is in `compiled.py`.
+// Of an output row, the sums over W places (rows of a batch, or pixels) stay in registers while each weight that is left
+// is multiplied with W neighbouring inputs. Vectors are ATen's, so the source is the same for AVX2, AVX-512, NEON and
+// whatever else ATen knows; what it is compiled for is in ../compiled.py.
+#pragma once
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/cpu/vec/vec.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
 namespace {
 
@@ -165,102 +162,4 @@ void over_tiles(int64_t tiles, const Weight& weight, const F& f) {
   });
 }
 
-// to[j * to_stride + i] = from[i * stride + j] for as many i and j as a vector has numbers. Flattened, as the compiler
-// otherwise leaves ATen's blocks of registers in memory.
-__attribute__((flatten, noinline)) void transpose_square(
-    const float* from,
-    int64_t stride,
-    float* to,
-    int64_t to_stride) {
-  at::vec::transpose_mxn<float, Vec::size(), Vec::size()>(from, stride, to, to_stride);
-}
-
-// to[c * W + n] = from[n * stride + c], zero from n = places on
-template <int W>
-void transpose_in(const float* from, int64_t stride, int64_t places, int64_t columns, float* to) {
-  constexpr int64_t L = Vec::size();
-  for (int64_t n = 0; n < W; n += L) {
-    int64_t c = 0;
-    if constexpr (W % L == 0)
-      if (n + L <= places)
-        for (; c + L <= columns; c += L)
-          transpose_square(from + n * stride + c, stride, to + c * W + n, W);
-    for (; c < columns; c++)
-      for (int64_t i = n; i < std::min<int64_t>(n + L, W); i++)
-        to[c * W + i] = i < places ? from[i * stride + c] : 0.f;
-  }
-}
-
-// to[n * stride + r] = from[r * W + n] for n < places
-template <int W>
-void transpose_out(const float* from, int64_t rows, int64_t places, float* to, int64_t stride) {
-  constexpr int64_t L = Vec::size();
-  for (int64_t n = 0; n < places; n += L) {
-    if constexpr (W % L == 0)
-      if (n + L <= places && rows == L) {
-        transpose_square(from + n, W, to + n * stride, stride);
-        continue;
-      }
-    for (int64_t i = n; i < std::min(n + L, places); i++)
-      for (int64_t r = 0; r < rows; r++)
-        to[i * stride + r] = from[r * W + i];
-  }
-}
-
-Tensor linear(
-    const Tensor& x_,
-    const Tensor& starts,
-    const Tensor& columns,
-    const Tensor& values,
-    const std::optional<Tensor>& bias,
-    int64_t inputs) {
-  const Weight weight(starts, columns, values, bias);
-  TORCH_CHECK_VALUE(
-      x_.dim() > 0 && x_.size(-1) == inputs && x_.scalar_type() == at::kFloat,
-      "the input must be float32 of shape (..., ", inputs, "), got ", x_.scalar_type(), " ", x_.sizes());
-  const auto x = x_.contiguous();
-  auto sizes = x.sizes().vec();
-  sizes.back() = weight.rows;
-  auto y = at::empty(sizes, x.options());
-  const int64_t batch = inputs ? x.numel() / inputs : c10::multiply_integers(sizes.begin(), sizes.end() - 1);
-  const int64_t tiles = ceil_div(batch, kWidth);
-  const auto panels = at::empty({tiles * kWidth * inputs}, x.options());
-  const float* from = x.const_data_ptr<float>();
-  float* panel = panels.mutable_data_ptr<float>();
-  float* to = y.mutable_data_ptr<float>();
-
-  at::parallel_for(0, tiles, ceil_div(kGrain, inputs * kWidth + 1), [&](int64_t begin, int64_t end) {
-    for (int64_t at = begin * kWidth; at < std::min(end * kWidth, batch); at += kWidth) {
-      const int64_t places = std::min(kWidth, batch - at);
-      with_width(places, [&](auto width) {
-        transpose_in<width()>(from + at * inputs, inputs, places, inputs, panel + at * inputs);
-      });
-    }
-  });
-  with_index(columns, [&](auto* index) {
-    over_tiles(tiles, weight, [&](int64_t tile, int64_t first, int64_t last) {
-      const int64_t at = tile * kWidth;
-      const int64_t places = std::min(kWidth, batch - at);
-      const float* inputs_here = panel + at * inputs;
-      with_width(places, [&](auto width) {
-        constexpr int W = width();
-        constexpr int64_t L = Vec::size();
-        alignas(64) float sum[L * W];
-        for (int64_t row = first; row < last; row += L) {
-          const int64_t rows = std::min(L, last - row);
-          for (int64_t r = 0; r < rows; r++)
-            sums<W>(weight, index, row + r, [&](auto column) { return inputs_here + int64_t(column) * W; })
-                .store(sum + r * W);
-          transpose_out<W>(sum, rows, places, to + at * weight.rows + row, weight.rows);
-        }
-      });
-    });
-  });
-  return y;
-}
-
 } // namespace
-
-TORCH_LIBRARY_IMPL(openwork, CPU, m) {
-  m.impl("sparse_linear", linear);
-}
