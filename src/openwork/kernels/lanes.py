@@ -1,9 +1,9 @@
 """A sparse matrix in lanes, for products with few columns on a GPU.
 
-Each row's non-zeros are spread over lanes, which run side by side, and a lane keeps the gaps between its columns instead
-of the columns. Rows of which much is left are cut into stretches, one a lane, with gaps of 4 bits. Others
-are dealt like cards: lane c of C takes the non-zeros c, c + C, c + 2C ..., so that the lanes read inputs that lie side by
-side, with gaps of 8 bits. A longer gap is bridged by stored zeros. Rows are sorted by length, and as many as one program
+Each row's non-zeros are spread over lanes, which run side by side, and a lane keeps the gaps between its columns
+instead of the columns. Rows of which much is left are cut into stretches, one a lane, with gaps of 4 bits. Others are
+dealt like cards: lane c of C takes the non-zeros c, c + C, c + 2C ..., so that lanes read inputs that lie side by side,
+with gaps of 8 bits. A longer gap is bridged by stored zeros. Rows are sorted by length, and as many as one program
 computes are padded with zeros to the length of the longest (SELL-C-σ: Kreutzer et al. 2014, arXiv 1307.6209, section 3;
 gaps of 4 bits: Macko and Boža 2025, arXiv 2511.13061).
 """
@@ -32,7 +32,8 @@ class Lanes(NamedTuple):
     Args:
         offsets: (groups + 1,) int32, the unit at which each group of rows begins.
         order: (out,) int32, the row that is computed at each place.
-        starts: (groups, rows of a group, lanes of a row) int32, the column of each lane's first value.
+        starts: (groups, rows of a group, lanes of a row) int16, or int32 where some do not fit: the column of each
+            lane's first value.
         gaps: (units, rows of a group, lanes of a row, bytes of a unit) uint8: how far each value's column lies behind
             that of the value before it in its lane, 0 for the first; one or two a byte, the low bits first.
         values: (units, rows of a group, lanes of a row, values of a unit); zeros fill.
@@ -77,15 +78,16 @@ def pack(weight: Tensor, lanes: int = 0, bits: int = 0) -> Lanes:
     group = (512 if bits == 4 else 256) // lanes
     order = counts.argsort(descending=True, stable=True)
     at_once = group * max(1, _AT_ONCE // max(1, inputs * group))
-    parts = [_pack_groups(weight[some], group, lanes, bits) for some in order.split(at_once)]
-    units, starts, gaps, values = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    parts = [_pack_groups(weight, some, group, lanes, bits) for some in torch.split(order, at_once)]
+    units, order, starts, gaps, values = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     offsets = torch.cat([units.new_zeros(1), units.cumsum(0)])
     return Lanes(offsets.int(), order.int(), starts, gaps, values)
 
 
-def _pack_groups(weight: Tensor, group: int, lanes: int, bits: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(units of each group, starts, gaps, values) of rows in their order."""
-    rows, _ = weight.shape
+def _pack_groups(weight: Tensor, some: Tensor, group: int, lanes: int, bits: int) -> tuple[Tensor, ...]:
+    """(units of each group, order, starts, gaps, values) of some rows."""
+    inputs, rows, unit = weight.shape[1], len(some), UNIT[weight.element_size()]
+    weight = weight[some]
     row, column = weight.nonzero(as_tuple=True)
     counts = row.bincount(minlength=rows)
     number = torch.arange(len(row), device=weight.device) - (counts.cumsum(0) - counts)[row]
@@ -94,8 +96,7 @@ def _pack_groups(weight: Tensor, group: int, lanes: int, bits: int) -> tuple[Ten
         lane, turn = number // stretch[row], number % stretch[row]
     else:
         lane, turn = number % lanes, number // lanes
-    turns = int(stretch.max()) if len(row) else 0
-    columns = column.new_zeros(rows, max(1, turns), lanes)
+    columns = column.new_zeros(rows, max(1, int(stretch.max())), lanes)
     columns[row, turn, lane] = column
     gap = torch.where(turn > 0, column - columns[row, turn - 1, lane], 0)
     longest_gap = 2**bits - 1
@@ -103,12 +104,14 @@ def _pack_groups(weight: Tensor, group: int, lanes: int, bits: int) -> tuple[Ten
     taken = torch.zeros_like(columns)
     taken[row, turn, lane] = 1 + bridges
     ends = taken.cumsum(1)
-    unit, groups = UNIT[weight.element_size()], -(-rows // group)
-    length = F.pad(ends[:, -1].amax(1), (0, groups * group - rows)).view(groups, group).amax(1)
-    units = -(-length // unit)
+    length = ends[:, -1].amax(1)
+    order = length.argsort(descending=True, stable=True)
+    place = torch.empty_like(order).index_copy_(0, order, torch.arange(rows, device=order.device))[row]
+    missing = -rows % group
+    units = -(-F.pad(length[order], (0, missing)).view(-1, group).amax(1) // unit)
     shape = (int(units.sum()), group, lanes, unit)
     gaps, values = weight.new_zeros(shape, dtype=torch.uint8), weight.new_zeros(shape)
-    begin, seat = (units.cumsum(0) - units)[row // group], row % group
+    begin, seat = (units.cumsum(0) - units)[place // group], place % group
     end = ends[row, turn, lane] - 1
     for back in range(1, int(bridges.max()) + 1 if len(row) else 1):
         far = bridges >= back
@@ -119,13 +122,13 @@ def _pack_groups(weight: Tensor, group: int, lanes: int, bits: int) -> tuple[Ten
     values[where] = weight[row, column]
     if bits == 4:
         gaps = gaps[..., ::2] | gaps[..., 1::2] << 4
-    starts = F.pad(columns[:, 0].int(), (0, 0, 0, groups * group - rows)).view(groups, group, lanes)
-    return units, starts, gaps, values
+    starts = columns[order, 0].to(torch.int16 if inputs <= 2**15 else torch.int32)
+    return units, some[order], F.pad(starts, (0, 0, 0, missing)).view(-1, group, lanes), gaps, values
 
 
 def unpack_plain(offsets: Tensor, order: Tensor, starts: Tensor, gaps: Tensor, values: Tensor, inputs: int) -> Tensor:
     """The matrix (out, in) that `pack` took, but for the sign of zeros; no step waits for a GPU."""
-    units, group, lanes, unit = values.shape
+    units, group, _, unit = values.shape
     if not units:
         return values.new_zeros(len(order), inputs)
     if gaps.shape[3] < unit:

@@ -88,7 +88,7 @@ def _product(
     CELLS: tl.constexpr = GROUP * LANES
     begin = tl.load(offsets_ptr + number).to(tl.int64)
     end = tl.load(offsets_ptr + number + 1).to(tl.int64)
-    column = tl.load(starts_ptr + number * CELLS + tl.arange(0, CELLS))
+    column = tl.load(starts_ptr + number * CELLS + tl.arange(0, CELLS)).to(tl.int32)
     if SHARED > 0:
         kept = _keep(x_ptr, first * inputs, second * inputs, inputs, COLUMNS, SHARED)
     total = tl.zeros([CELLS, UNROLL * UNIT], tl.float32)
@@ -168,7 +168,7 @@ def _unpack(
     CELLS: tl.constexpr = GROUP * LANES
     begin = tl.load(offsets_ptr + number).to(tl.int64)
     end = tl.load(offsets_ptr + number + 1).to(tl.int64)
-    column = tl.load(starts_ptr + number * CELLS + tl.arange(0, CELLS))
+    column = tl.load(starts_ptr + number * CELLS + tl.arange(0, CELLS)).to(tl.int32)
     place = number * GROUP + tl.arange(0, CELLS) // LANES
     row = tl.load(order_ptr + place, mask=place < outputs, other=0).to(tl.int64) * inputs
     for unit in range(begin, end):
