@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -33,7 +34,8 @@ class SparseFile(Mapping[str, Tensor]):
         if not self.path.is_file():
             raise FileNotFoundError(f"no file {path}; give a .safetensors file")
         try:
-            self._file: Any = safe_open(self.path, framework="pt")
+            opened: Any = safe_open  # untyped
+            self._file = opened(self.path, framework="pt")
             self.metadata: dict[str, str] = dict(self._file.metadata() or {})
             self.described = Description.from_metadata(self.metadata)
             plain = self.described.check(set(self._file.keys()))
@@ -57,11 +59,18 @@ class SparseFile(Mapping[str, Tensor]):
             raise KeyError(name)
         try:
             tensor: Tensor = self._file.get_tensor(name + SUFFIX if packed else name)
-            return unpack(packed, tensor.reshape(-1).numpy()) if packed else tensor
+            if not packed:
+                return tensor
+            if tensor.dtype != torch.uint8:
+                raise DamagedError(f"its frames are {tensor.dtype}")
+            return unpack(packed, tensor.reshape(-1).numpy())
         except ImportError:
             raise
         except Exception as error:
             raise self._unreadable(error, name) from error
+
+    def __contains__(self, name: object) -> bool:
+        return any(name in part for part in (self._plain, self.described.packed, self.described.tied))
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted([*self._plain, *self.described.packed, *self.described.tied]))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from openwork.core.sparsifier import Sparsifier
 from openwork.formats.sparse.container import Entry, write
-from openwork.formats.sparse.described import KEY, SUFFIX, Description
+from openwork.formats.sparse.described import CHECK, KEY, SUFFIX, Description
 from openwork.formats.sparse.dtypes import DTYPES, NAMES
 from openwork.formats.sparse.packed import Packed, pack
 from openwork.formats.sparse.tensors import in_bytes, plain_tensor, untied
@@ -67,7 +67,7 @@ def save(
         ImportError: If zstandard is missing: ``pip install "openwork[files]"``.
     """
     path, texts = Path(path), dict(metadata or {})
-    if taken := [name for name in texts if name in (KEY, "format")]:
+    if taken := [name for name in texts if name in (KEY, CHECK, "format")]:
         raise ValueError(f"metadata may not be named {taken[0]!r}, which every file has; choose another name")
     if not all(isinstance(text, str) for pair in texts.items() for text in pair):
         raise ValueError(f"metadata must map texts to texts, got {texts!r}; use json.dumps for other values")
