@@ -17,6 +17,7 @@ ALLOWED = {
     "openwork.techniques": ["openwork.core"],
     "openwork.kernels": [],
     "openwork.formats.sparse": ["openwork.core"],
+    "openwork.formats.onnx": ["openwork.core"],
     "openwork.formats": [],
     "openwork.inference": ["openwork.core", "openwork.kernels", "openwork.formats", "openwork.inspect"],
     "openwork.inspect": ["openwork.core", "openwork.formats", "openwork.techniques"],
@@ -38,6 +39,7 @@ ALLOWED = {
     ],
     "openwork.study.results": ["openwork.study.evaluation", "openwork.study.files"],
     "openwork.study.published": ["openwork.study.results", "openwork.study.evaluation", "openwork.study.files"],
+    "openwork.study.release": ["openwork.formats", "openwork.study.models"],
     "openwork.study.report": [
         "openwork.study.published",
         "openwork.study.results",

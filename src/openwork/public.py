@@ -25,10 +25,13 @@ from openwork.core.selection import (
 )
 from openwork.core.sparsifier import Sparsifier
 from openwork.core.sparsify import sparsify
+from openwork.formats.onnx.export import Exported, export_onnx
 from openwork.formats.sparse.load import load
 from openwork.formats.sparse.save import Saved, save
 from openwork.inference.accelerate import accelerate
 from openwork.inference.accelerated import Accelerated
+from openwork.inference.shrink.shrink import shrink
+from openwork.inference.shrink.shrunk import Shrunk
 from openwork.inspect.report import Report, report
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0
@@ -62,6 +65,7 @@ __all__ = [
     "DynamicSurgery",
     "Evidence",
     "Excluding",
+    "Exported",
     "GlobalRanking",
     "GradualMagnitude",
     "GroupL0",
@@ -83,6 +87,7 @@ __all__ = [
     "Rows",
     "Saved",
     "Schedule",
+    "Shrunk",
     "SoftWeightSharing",
     "Sparsifier",
     "Sparsity",
@@ -98,12 +103,14 @@ __all__ = [
     "all_parameters",
     "declare_layout",
     "excluding",
+    "export_onnx",
     "load",
     "matching",
     "prune",
     "recalibrate_batchnorm",
     "report",
     "save",
+    "shrink",
     "sparsify",
     "weight_matrices",
     "weights_of",
