@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from openwork.cli.checkpoints import _run_in
+from openwork.cli.checkpoints import run_in
 from openwork.cli.weights import with_weights
 
 
@@ -32,7 +32,7 @@ def to_onnx(
         run, model = with_weights(task, source)
     else:
         whole = source / "checkpoint.pt"  # a finished run's directory has its plain weights, too
-        live, path = _run_in(whole if whole.is_file() else source, trust)
+        live, path = run_in(whole if whole.is_file() else source, trust)
         if live is None:
             raise ValueError(
                 f"{path} holds weights and no model; give --task MODULE:FUNCTION, a function that returns a Run with it"
