@@ -17,7 +17,16 @@ def blocks(document: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", "docs/api.md", "docs/integrations.md", "docs/onnx.md"]
+    "document",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/acceleration.md",
+        "docs/api.md",
+        "docs/integrations.md",
+        "docs/onnx.md",
+        "docs/shrink.md",
+    ],
 )
 def test_python_blocks_run(document, tmp_path):
     found = blocks(document, "python")

@@ -39,6 +39,7 @@ ALLOWED = {
     ],
     "openwork.study.results": ["openwork.study.evaluation", "openwork.study.files"],
     "openwork.study.published": ["openwork.study.results", "openwork.study.evaluation", "openwork.study.files"],
+    "openwork.study.release": ["openwork.formats", "openwork.study.models"],
     "openwork.study.report": [
         "openwork.study.published",
         "openwork.study.results",

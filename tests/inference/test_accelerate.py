@@ -148,6 +148,14 @@ def test_a_shared_layer_is_converted_once_and_stays_shared():
     assert accelerated.layers[0].calls == 2
 
 
+def test_a_softmax_that_is_tied_to_the_embedding_is_converted_and_the_embedding_is_not():
+    model = nn.Sequential(nn.Embedding(300, 256), nn.Linear(256, 300))
+    model[1].weight = model[0].weight
+    accelerated = ow.accelerate(sparse(model), torch.randint(0, 300, (4, 8)), alternatives=[Free()])
+    assert [layer.kernel for layer in accelerated.layers] == ["dense", "test"]
+    assert accelerated.model[0].weight is model[0].weight
+
+
 def test_a_layer_that_the_model_keeps_in_a_list_is_converted_there_too():
     class Model(nn.Module):
         def __init__(self):

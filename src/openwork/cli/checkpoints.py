@@ -19,6 +19,7 @@ from openwork.cli.common import (
     out_console,
     print_json,
 )
+from openwork.cli.weights import with_images, with_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +35,9 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="A task.source, whose images replace those of the run.")] = None,
     task: Annotated[
         str | None, typer.Option(metavar="MODULE:FUNCTION", help="For a file of weights alone, a Run with its model.")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="With --task for translation: the vocabulary file, if not the run's.")
     ] = None,
     recalibrate: Annotated[
         int, typer.Option(min=0, help="Compute batch norms' statistics again, from this many training batches.")
@@ -52,9 +56,12 @@ def evaluate(
     from openwork.study.runs.config import TRUSTED
     from openwork.study.runs.live import Live, restore
 
+    if vocabulary and not task:
+        raise ValueError("--vocabulary is for a file of weights alone, a run has its own; give --task, or leave it out")
+
     def restored(*settings: str) -> Live:
         live = restore(checkpoint, settings=settings, trusted=(*TRUSTED, *(trust or ())))
-        return replace(live, run=_with_images(live.run, data))
+        return replace(live, run=with_images(live.run, data))
 
     found: list[Evaluated] = []
     with error_console.status("evaluating"):
@@ -63,7 +70,7 @@ def evaluate(
                 raise ValueError(
                     "--threshold needs a run of variational dropout, --task a file of weights alone; leave one out"
                 )
-            run, model = _with_weights(task, data, checkpoint)
+            run, model = with_weights(task, checkpoint, data=data, vocabulary=vocabulary)
             found.append(_evaluated(run, model, None, device, recalibrate))
         else:
             trained = restored()
@@ -172,32 +179,6 @@ def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: 
     counts = report(plain, select=run.select)
     metrics = final_metrics(run.task, plain, checked_device(device))
     return Evaluated(threshold, to_plain(run), run.settings, metrics, counts.sparsity, counts.sparsity_all)
-
-
-def _with_images(run: "Run", source: str | None) -> "Run":
-    """The run, with the images of ``source`` where it is given. Raises ValueError as `Task.with_images` does."""
-    return run if source is None else replace(run, task=run.task.with_images(source))
-
-
-def _with_weights(experiment: str, data: str | None, path: Path) -> tuple["Run", "nn.Module"]:
-    """The run that ``experiment`` names, and its task's model with the weights of a file."""
-    from openwork.formats.checkpoint import read_checkpoint
-    from openwork.study.runs.config import find
-    from openwork.study.runs.run import Run
-
-    made = find(experiment)
-    made = made() if callable(made) else made
-    if not isinstance(made, Run):
-        raise ValueError(f"{experiment} must return one Run, got {made!r}")
-    run = _with_images(made, data)
-    state = read_checkpoint(path).tensors
-    model = run.task.model()
-    try:
-        model.load_state_dict(run.task.weights_from(state))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise ValueError(f"{path} does not fit the model of {run.task.title}: {reason[:300]}") from error
-    return run, model
 
 
 INSPECT_FORMAT = 1

@@ -107,11 +107,14 @@ def _choose_all(
     model: nn.Module, sample: Any, tried: _Tried
 ) -> tuple[dict[nn.Module, LayerChoice], dict[nn.Module, Converted]]:
     """A choice for each module with weights, and the layers that a kernel computes faster, in its form."""
-    sites = [weight.sites[0] for weight in find_weights(model, weight_matrices)[0]]
-    problems = {site.module: _problem(site) for site in sites}
+    sites: dict[nn.Module, Site] = {}
+    for weight in find_weights(model, weight_matrices)[0]:
+        for site in weight.sites:  # several where it is tied
+            sites.setdefault(site.module, site)
+    problems = {site.module: _problem(site) for site in sites.values()}
     calls = record_calls(model, [module for module, problem in problems.items() if not problem], sample)
     choices, forms = {}, {}
-    for site in sites:
+    for site in sites.values():
         layer, name = site.module, site.name.removesuffix(f".{site.leaf}")
         if layer in calls:
             choices[layer], form = tried.layer(name, layer, calls[layer])

@@ -9,7 +9,16 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class DamagedError(ValueError):
-    """What a file holds is not what it says that it holds; the message is the reason, without the file's name."""
+    """What a file holds is not what it says that it holds.
+
+    Args:
+        reason: Why, without the file's name.
+        cure: What to do about it.
+    """
+
+    def __init__(self, reason: str, cure: str = "copy it again from its source") -> None:
+        super().__init__(reason)
+        self.cure = cure
 
 
 def frame(content: Bytes) -> bytes:
@@ -20,7 +29,7 @@ def frame(content: Bytes) -> bytes:
     """
     zstandard = _zstandard()
     compressor = zstandard.ZstdCompressor(level=1, write_checksum=True, write_content_size=True)
-    packed: bytes = compressor.compress(memoryview(content).cast("B") if content.size else b"")
+    packed: bytes = compressor.compress(content)
     return packed
 
 
@@ -37,10 +46,10 @@ def content(data: Bytes, least: int, most: int) -> Bytes:
     """
     zstandard = _zstandard()
     try:
-        size = zstandard.frame_content_size(memoryview(data))
+        size = zstandard.frame_content_size(data)
         if not least <= size <= most:
             raise DamagedError(f"a part has {size:,} bytes instead of {least:,} to {most:,}")
-        found = zstandard.ZstdDecompressor().decompress(memoryview(data), max_output_size=size)
+        found = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
     except zstandard.ZstdError as error:
         raise DamagedError(f"a part is no zstd frame: {error}") from error
     if len(found) != size:

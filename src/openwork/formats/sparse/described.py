@@ -1,14 +1,17 @@
 """What a sparse file says of itself, as JSON in the metadata that every safetensors file may have."""
 
 import json
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
 from openwork.formats.sparse.codecs import DamagedError
 from openwork.formats.sparse.packed import COLUMNS, Packed
 
-KEY = "openwork"
+KEY = "openwork.sparse"
 """Of the metadata."""
+CHECK = "openwork.sparse.crc32"
+"""Of the metadata that holds the checksum of that text, in decimal digits."""
 SUFFIX = ".packed"
 """Of a packed tensor's name in the file."""
 VERSION = 1
@@ -32,21 +35,25 @@ class Description:
             return {}
         rows = {name: packed.row() for name, packed in self.packed.items()}
         content = {"version": VERSION, "columns": COLUMNS, "tensors": rows, "tied": self.tied}
-        return {KEY: json.dumps(content, separators=(",", ":"))}
+        text = json.dumps(content, separators=(",", ":"))
+        return {KEY: text, CHECK: _checksum(text)}
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> "Description":
         """What `to_metadata` returned; the empty one of any other file. Raises DamagedError if it is damaged."""
+        if KEY not in metadata:
+            return cls()
+        if metadata.get(CHECK) != _checksum(metadata[KEY]):
+            raise DamagedError("its description does not have its checksum")
         try:
-            content = json.loads(metadata.get(KEY, "{}"))
+            content = json.loads(metadata[KEY])
         except (ValueError, RecursionError) as error:
             raise DamagedError(f"its description is no JSON: {str(error)[:80]}") from error
-        if KEY not in metadata or not isinstance(content, dict) or "version" not in content:
-            return cls()  # somebody else's
-        if content["version"] != VERSION:
-            raise DamagedError(
-                f"its format is {str(content['version'])[:20]}, this openwork reads {VERSION}; install a newer one"
-            )
+        if not isinstance(content, dict) or "version" not in content:
+            raise DamagedError("its description has no version")
+        if content["version"] != VERSION or content["version"] is True:
+            version = str(content["version"])[:20]
+            raise DamagedError(f"its format is {version}, not {VERSION}", "install a newer openwork")
         rows, tied = content.get("tensors"), content.get("tied")
         if content.get("columns") != COLUMNS or not isinstance(rows, dict) or not isinstance(tied, dict):
             raise DamagedError("its description lacks columns, tensors or tied")
@@ -71,6 +78,10 @@ class Description:
         if twice := plain & {*self.packed} | {*self.tied} & (plain | {*self.packed}):
             raise DamagedError(f"it holds {min(twice)[:80]!r} twice")
         return plain
+
+
+def _checksum(text: str) -> str:
+    return str(zlib.crc32(text.encode()))
 
 
 def _packed(name: str, row: Any) -> Packed:

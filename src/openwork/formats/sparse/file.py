@@ -3,10 +3,13 @@
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from openwork.formats.sparse.codecs import DamagedError
 from openwork.formats.sparse.described import SUFFIX, Description
 from openwork.formats.sparse.dtypes import DTYPES
 from openwork.formats.sparse.packed import unpack
@@ -31,7 +34,8 @@ class SparseFile(Mapping[str, Tensor]):
         if not self.path.is_file():
             raise FileNotFoundError(f"no file {path}; give a .safetensors file")
         try:
-            self._file = safe_open(self.path, framework="pt")
+            opened: Any = safe_open  # untyped
+            self._file = opened(self.path, framework="pt")
             self.metadata: dict[str, str] = dict(self._file.metadata() or {})
             self.described = Description.from_metadata(self.metadata)
             plain = self.described.check(set(self._file.keys()))
@@ -55,11 +59,18 @@ class SparseFile(Mapping[str, Tensor]):
             raise KeyError(name)
         try:
             tensor: Tensor = self._file.get_tensor(name + SUFFIX if packed else name)
-            return unpack(packed, tensor.reshape(-1).numpy()) if packed else tensor
+            if not packed:
+                return tensor
+            if tensor.dtype != torch.uint8:
+                raise DamagedError(f"its frames are {tensor.dtype}")
+            return unpack(packed, tensor.reshape(-1).numpy())
         except ImportError:
             raise
         except Exception as error:
-            raise self._unreadable(f"{name[:80]}: {error}") from error
+            raise self._unreadable(error, name) from error
+
+    def __contains__(self, name: object) -> bool:
+        return any(name in part for part in (self._plain, self.described.packed, self.described.tied))
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted([*self._plain, *self.described.packed, *self.described.tied]))
@@ -78,9 +89,10 @@ class SparseFile(Mapping[str, Tensor]):
                 f"give limit={taken}"
             )
 
-    def _unreadable(self, reason: object) -> ValueError:
-        text = str(reason).split("\n")[0][:160] or type(reason).__name__
-        return ValueError(f"{self.path} is not a readable safetensors file ({text}); copy it again from its source")
+    def _unreadable(self, cause: Exception, name: str = "") -> ValueError:
+        text = f"{name[:80]}: " * bool(name) + (str(cause).split("\n")[0][:120] or type(cause).__name__)
+        cure = cause.cure if isinstance(cause, DamagedError) else "copy it again from its source"
+        return ValueError(f"{self.path} is not a readable safetensors file ({text}); {cure}")
 
 
 def _bytes(dtype: str, shape: tuple[int, ...]) -> int:

@@ -19,8 +19,8 @@ def load(
     Args:
         path: The file.
         names: Which tensors to read; the others are not. By default all.
-        limit: The most bytes that all tensors of the file may take in memory. By default 1 GiB and 1,024 times the file's
-            own bytes, so that a small damaged file takes no more.
+        limit: The most bytes that all tensors of the file may take in memory. By default 1 GiB and 1,024 times the
+            file's own bytes, so that a small damaged file takes no more.
         threads: How many tensors are unpacked at a time; by default as many as there are processors, at most 8.
 
     Raises:

@@ -1,8 +1,9 @@
 """A tensor as frames: where its values are, and the values with their exponents apart.
 
-A word of a float is rotated by one bit, so that the exponent comes first and the sign last: the highest byte is then the
-exponent (float32, bfloat16) or begins with it, and pays to be coded, while sign and mantissa are noise. Pruning leaves no
-word below a threshold; with the smallest one subtracted, the highest byte counts from there and is nearly always 0.
+A word of a float is rotated by one bit, so that the exponent comes first and the sign last: the highest byte is then
+the exponent (float32, bfloat16) or begins with it, and pays to be coded, while sign and mantissa are noise. Pruning
+leaves no word below a threshold; with the smallest one subtracted, the highest byte counts from there and is nearly
+always 0.
 """
 
 import math
@@ -36,7 +37,7 @@ class Packed:
         base: What was subtracted from each.
         positions: How it says where the kept words are: "bits", "gaps", or "all" of them.
         symbols: The code of the words' highest bytes.
-        frames: The lengths of the five frames: positions, signs of the zeros, two of symbols, lower bytes. 0 is no frame.
+        frames: The lengths of the five frames: positions, signs of the zeros, two of symbols, lower bytes. 0: no frame.
     """
 
     dtype: str
@@ -72,9 +73,7 @@ class Packed:
         if not all(type(size) is int and size >= 0 for size in (*shape, kept, base, *frames)):
             raise DamagedError("a size is no number of at least 0")
         if dtype not in DTYPES or where not in (*positions.POSITIONS, "all") or kind not in symbols.SYMBOLS:
-            raise DamagedError(
-                f"{dtype[:20]!r}, {where[:20]!r} or {kind[:20]!r} is unknown; a newer openwork may know it"
-            )
+            raise DamagedError(f"{dtype[:20]!r}, {where[:20]!r} or {kind[:20]!r} is unknown")
         if len(frames) != _FRAMES or len(shape) > _DIMENSIONS:
             raise DamagedError(f"it has {len(frames)} frames and {len(shape)} dimensions")
         packed = cls(dtype, tuple(shape), kept, base, where, kind, tuple(frames))
@@ -164,12 +163,11 @@ def _words(tensor: Tensor) -> Words:
 
 def _nonzero(words: Words, kind: Dtype) -> positions.Mask:
     """Which words are no zeros; of floats, -0.0 is one too."""
-    if not kind.signed_zero:
-        return words != 0
     found = np.empty(len(words), np.bool_)
     for start in range(0, len(words), positions.PIECE):
         piece = slice(start, start + positions.PIECE)
-        np.not_equal(words[piece] << words.dtype.type(1), 0, out=found[piece])
+        # Without its sign, where that is all that a zero may have.
+        np.not_equal(words[piece] << words.dtype.type(kind.signed_zero), 0, out=found[piece])
     return found
 
 
@@ -190,9 +188,11 @@ def _set_signs(words: Words, signs: Bytes, count: int) -> None:
 
 def _rotated(words: Words) -> Words:
     one, top = words.dtype.type(1), words.dtype.type(8 * words.itemsize - 1)
-    return (words << one) | (words >> top)
+    rotated: Words = (words << one) | (words >> top)
+    return rotated
 
 
 def _rotated_back(words: Words) -> Words:
     one, top = words.dtype.type(1), words.dtype.type(8 * words.itemsize - 1)
-    return (words >> one) | (words << top)
+    rotated: Words = (words >> one) | (words << top)
+    return rotated

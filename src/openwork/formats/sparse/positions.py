@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,9 @@ PIECE = 1 << 17
 class Positions(Protocol):
     """A code for the True elements of a mask."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As files have it."""
 
     def encode(self, mask: Mask) -> bytes:
         """The code of a mask."""
@@ -41,7 +43,7 @@ class Positions(Protocol):
 class Bits:
     """A bit for each element, the first in the top bit of its byte."""
 
-    name = "bits"
+    name: ClassVar[str] = "bits"
 
     def encode(self, mask: Mask) -> bytes:
         """The zstd frame of the bits; the last byte is filled with zeros."""
@@ -66,7 +68,7 @@ class Bits:
 class Gaps:
     """A byte for each True element: how many False ones precede it. 255 stands for 255 of them, and goes on."""
 
-    name = "gaps"
+    name: ClassVar[str] = "gaps"
 
     def encode(self, mask: Mask) -> bytes:
         """The zstd frame of the gaps; what follows the last True element needs none."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from openwork.core.sparsifier import Sparsifier
 from openwork.formats.sparse.container import Entry, write
-from openwork.formats.sparse.described import KEY, SUFFIX, Description
+from openwork.formats.sparse.described import CHECK, KEY, SUFFIX, Description
 from openwork.formats.sparse.dtypes import DTYPES, NAMES
 from openwork.formats.sparse.packed import Packed, pack
 from openwork.formats.sparse.tensors import in_bytes, plain_tensor, untied
@@ -53,11 +53,11 @@ def save(
 ) -> Saved:
     """Saves a model's tensors in a small safetensors file, lossless; `load` reads it.
 
-    Each tensor takes the smallest of: its bytes as they are; its values with their exponents coded; and the positions and
-    values of what is not zero, coded. Tied tensors are there once.
+    Each tensor takes the smallest of: its bytes as they are; its values with their exponents coded; and the positions
+    and values of what is not zero, coded. Tied tensors are there once.
 
     Args:
-        model: A model, its state dict, or a sparsifier, whose finalized model is saved with its technique and sparsities.
+        model: A model, its state dict, or a sparsifier, whose finalized model is saved, with technique and sparsities.
         path: The file, which by convention ends in ``.safetensors``.
         metadata: Texts by name to keep in the file, such as ``{"run": "3f2a"}``.
         threads: How many tensors are packed at a time; by default as many as there are processors, at most 8.
@@ -67,7 +67,7 @@ def save(
         ImportError: If zstandard is missing: ``pip install "openwork[files]"``.
     """
     path, texts = Path(path), dict(metadata or {})
-    if taken := [name for name in texts if name in (KEY, "format")]:
+    if taken := [name for name in texts if name in (KEY, CHECK, "format")]:
         raise ValueError(f"metadata may not be named {taken[0]!r}, which every file has; choose another name")
     if not all(isinstance(text, str) for pair in texts.items() for text in pair):
         raise ValueError(f"metadata must map texts to texts, got {texts!r}; use json.dumps for other values")
@@ -97,7 +97,7 @@ def save(
 
 def dense_entry(name: str, tensor: Tensor) -> Entry:
     """The tensor as it is, under its own name."""
-    return Entry(name, NAMES[tensor.dtype], tensor.shape, lambda: memoryview(in_bytes(tensor).numpy()))
+    return Entry(name, NAMES[tensor.dtype], tensor.shape, lambda: in_bytes(tensor).numpy())
 
 
 def _packed(name: str, tensor: Tensor, reserved: set[str]) -> tuple[Packed, bytes] | None:

@@ -4,7 +4,7 @@ Huffman codes spend a bit at least, so several symbols share a byte, or all but 
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -17,7 +17,9 @@ _SAMPLE = 1 << 14
 class Symbols(Protocol):
     """A code for bytes: two frames, of which the second holds what the first leaves out."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As files have it."""
 
     def encode(self, symbols: Bytes) -> tuple[bytes, bytes]:
         """The two frames."""
@@ -30,7 +32,7 @@ class Symbols(Protocol):
 class Plain:
     """The bytes as they are."""
 
-    name = "bytes"
+    name: ClassVar[str] = "bytes"
 
     def encode(self, symbols: Bytes) -> tuple[bytes, bytes]:
         """A frame of the symbols, and one of nothing."""
@@ -56,7 +58,7 @@ class Ranks:
 
     @property
     def name(self) -> str:
-        """As files have it."""
+        """As `Symbols.name`."""
         return f"ranks{self.bits}"
 
     def encode(self, symbols: Bytes) -> tuple[bytes, bytes]:
@@ -104,7 +106,7 @@ class Exceptions:
 
     @property
     def name(self) -> str:
-        """As files have it."""
+        """As `Symbols.name`."""
         return f"exceptions.{self.positions.name}"
 
     def encode(self, symbols: Bytes) -> tuple[bytes, bytes]:

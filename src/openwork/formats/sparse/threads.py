@@ -31,9 +31,7 @@ def in_threads(
     count = min(_MOST, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     count = count if threads is None else threads
     if type(count) is not int or count < 1:
-        raise ValueError(
-            f"threads must be a whole number of at least 1, got {threads!r}; leave it out for all processors"
-        )
+        raise ValueError(f"threads must be a whole number of at least 1, got {threads!r}; leave it out for the default")
     if count == 1:
         yield from ((name, function(name, value)) for name, value in values.items())
         return

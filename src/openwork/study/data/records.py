@@ -4,14 +4,14 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from openwork.study.data.images import find_shards
+from openwork.study.data.record import Record, Records
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -19,40 +19,6 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 _TAR_BLOCK = 100  # images that are read together; a row group of the hub's image sets has as many
 _TAR_END = 1024  # bytes: the two empty records that end every tar file of POSIX
-
-
-@dataclass(frozen=True)
-class Record:
-    """One image as its file has it.
-
-    Args:
-        encoded: The bytes of the encoded image; None where the file has none.
-        label: The class.
-        name: Where the image lies, for messages.
-    """
-
-    encoded: bytes | None
-    label: int
-    name: str
-
-
-class Records(Protocol):
-    """A split of a data set: images in blocks, each read at once."""
-
-    @property
-    def blocks(self) -> npt.NDArray[np.int64]:
-        """How many images each block has."""
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        """The names of the classes by label, where the files tell."""
-
-    def read(self, block: int) -> list[Record]:
-        """The images of a block.
-
-        Raises:
-            ValueError, OSError: Where the block cannot be read; names the file.
-        """
 
 
 def open_records(folder: Path, split: str) -> Records:
