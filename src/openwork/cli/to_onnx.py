@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from openwork.cli.checkpoints import _run_in, _with_weights
+from openwork.cli.checkpoints import _run_in
+from openwork.cli.weights import with_weights
 
 
 def to_onnx(
@@ -28,7 +29,7 @@ def to_onnx(
     if not source.exists():
         raise FileNotFoundError(f"there is no {source}; give a run's directory, its checkpoint or a file of weights")
     if task:
-        run, model = _with_weights(task, None, source)
+        run, model = with_weights(task, source)
     else:
         whole = source / "checkpoint.pt"  # a finished run's directory has its plain weights, too
         live, path = _run_in(whole if whole.is_file() else source, trust)
