@@ -11,6 +11,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -78,7 +79,7 @@ def main() -> None:
             times: dict[str, list[float]] = {label: [] for label in sessions}
             for _ in range(arguments.rounds):
                 for label, one in sessions.items():
-                    times[label].append(milliseconds(lambda one=one, feed=feed: one.run(None, feed), arguments.calls))
+                    times[label].append(milliseconds(partial(one.run, None, feed), arguments.calls))
             dense = f"{name}, dense"
             for label, found in times.items():
                 small = size[f"{label}, sparse initializers"][0]
