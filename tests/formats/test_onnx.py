@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import openwork as ow
 from openwork.formats.onnx import export
@@ -90,6 +91,37 @@ def test_the_file_takes_any_batch_size(tmp_path):
         x = torch.randn(size, 4)
         (y,) = session.run(None, {"input": x.numpy()})
         torch.testing.assert_close(torch.from_numpy(y), model(x).detach())
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+        prune.identity(nn.Linear(4, 4), "weight"),
+        torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU())),
+        nn.Identity(),
+    ],
+    ids=["weight norm", "torch's prune", "torch.fx", "identity"],
+)
+def test_models_of_other_makers_are_exported(model, tmp_path):
+    assert ow.export_onnx(model, X, tmp_path / "m.onnx").difference < 1e-6
+
+
+def test_a_shrunk_model_is_smaller_in_onnx_too(tmp_path):
+    model = LeNet5Caffe()
+    ow.prune(model, ow.GradualMagnitude(ow.OneShot(0.5), pattern=ow.Rows()), select="conv*")
+    example = torch.randn(2, 1, 28, 28)
+    whole = ow.export_onnx(model, example, tmp_path / "whole.onnx")
+    small = ow.export_onnx(ow.shrink(model, example).model, example, tmp_path / "small.onnx")
+    assert small.nbytes < 0.6 * whole.nbytes
+    assert small.outputs == whole.outputs
+
+
+def test_nothing_is_printed(tmp_path, capfd):
+    ow.export_onnx(nn.MultiheadAttention(8, 2, batch_first=True), (torch.randn(2, 5, 8),) * 3, tmp_path / "m.onnx")
+    with pytest.raises(ValueError, match="decides by the values"):
+        ow.export_onnx(Deciding(), X, tmp_path / "m.onnx")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_axes_that_need_not_agree_have_names_of_their_own(tmp_path):
@@ -241,6 +273,31 @@ class Foreign(nn.Module):
         return torch.special.airy_ai(x)
 
 
+class Complex(nn.Module):
+    def forward(self, x):
+        return torch.fft.rfft(x)
+
+
+class Nothing(nn.Module):
+    def forward(self, x):
+        return None
+
+
+class Calls(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x):
+        self.calls += 1
+        return x + self.calls
+
+
+class Looping(nn.Module):
+    def forward(self, x):
+        return torch.stack([row + 1 for row in x])
+
+
 class Outside(nn.Module):
     def forward(self, x):
         return torch.from_numpy(x.numpy()) * 2
@@ -251,7 +308,11 @@ class Outside(nn.Module):
     [
         (Deciding(), {}, r"Deciding decides by the values of its input \(.*test_onnx.py, line \d+\)"),
         (Fixed(), {}, "Fixed fixes axis 0, 'batch', of its input at 3"),
+        (Looping(), {}, "Looping fixes axis 0, 'batch', of its input at 3"),
         (Noisy(), {}, "outputs differ from call to call"),
+        (Calls(), {}, "outputs differ from call to call; remove what is random, or counts calls"),
+        (Complex(), {}, "Complex returns complex numbers, which ONNX does not have"),
+        (Nothing(), {}, "Nothing returns no tensor"),
         (Counting(), {}, "Counting returns int beside tensors"),
         (Foreign(), {}, "ONNX has no operator for aten.special_airy_ai, which Foreign uses"),
         (Outside(), {}, r"torch.export cannot follow the forward of Outside: .*test_onnx.py, line \d+"),
