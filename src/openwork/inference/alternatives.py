@@ -4,8 +4,9 @@ import torch
 
 from openwork.inference.alternative import Alternative
 from openwork.inference.csr import CSR
+from openwork.inference.on_cpu import ALTERNATIVES as ON_CPU
 
 
 def alternatives(device: torch.device) -> tuple[Alternative, ...]:
     """Ways to compute layers on ``device``, those that are usually faster first."""
-    return (CSR(),)
+    return (*ON_CPU, CSR())
