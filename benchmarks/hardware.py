@@ -30,26 +30,54 @@ class Row:
         file: The raw rows, in `measured/`.
         variant: The name of a variant in them, with ``{level}`` for the sparsity in percent.
         unit: The unit of the variant's numbers.
-        best: Other names: each cell is the largest gain of all of them.
+        level: The only level that can be measured, such as 50 of 2:4; None for all.
     """
 
     what: str
     file: str
     variant: str
     unit: str
-    best: tuple[str, ...] = ()
+    level: int | None = None
+
+    def names(self) -> dict[int, str]:
+        """The variant at each level."""
+        return {level: self.variant.format(level=level) for level in LEVELS if self.level in (None, level)}
+
+
+def _gpu(shape: str, batch: int) -> Row:
+    return Row(
+        f"{shape} Linear, bf16, batch {batch}",
+        "gpu-inference.csv",
+        f"{shape}, batch {batch}: packed, {{level}} %",
+        "µs",
+    )
 
 
 ROWS = (
-    Row("file of a dense ONNX model", "onnx-cpu.csv", "FFN 512-2048-512, batch 16, {level}%", "bytes"),
+    *(_gpu(shape, batch) for shape in ("4096 x 4096", "11008 x 4096") for batch in (1, 8, 64)),
     Row(
-        "— with sparse initializers",
+        "4096 x 4096 Linear, bf16, 1,024 rows (prefill), 2:4",
+        "gpu-inference.csv",
+        "4096 x 4096, batch 1024: 2:4",
+        "µs",
+        level=50,
+    ),
+    Row(
+        "11008 x 4096 Linear, bf16, 1,024 rows (prefill), 2:4",
+        "gpu-inference.csv",
+        "11008 x 4096, batch 1024: 2:4",
+        "µs",
+        level=50,
+    ),
+    Row("onnxruntime, FFN 512-2048-512, batch 16", "onnx-cpu.csv", "FFN 512-2048-512, batch 16, {level}%", "ms a call"),
+    Row("onnxruntime, LeNet-300-100, batch 1", "onnx-cpu.csv", "LeNet-300-100, batch 1, {level}%", "ms a call"),
+    Row("ONNX file, FFN 512-2048-512", "onnx-cpu.csv", "FFN 512-2048-512, batch 16, {level}%", "bytes"),
+    Row(
+        "the same with sparse initializers",
         "onnx-cpu.csv",
         "FFN 512-2048-512, batch 16, {level}%, sparse initializers",
         "bytes",
     ),
-    Row("onnxruntime, FFN, batch 16", "onnx-cpu.csv", "FFN 512-2048-512, batch 16, {level}%", "ms a call"),
-    Row("onnxruntime, LeNet-300-100, batch 1", "onnx-cpu.csv", "LeNet-300-100, batch 1, {level}%", "ms a call"),
 )
 
 
@@ -81,9 +109,9 @@ def cells(row: Row, found: Sequence[Line]) -> list[str]:
     """The gains at each level, as text."""
     texts = []
     for level in LEVELS:
-        names = [name.format(level=level) for name in (row.variant, *row.best)]
-        gains = [value for name in names if (value := gain(found, name, row.unit)) is not None]
-        texts.append(f"{max(gains):.3g}" if gains else MISSING)
+        name = row.names().get(level)
+        value = gain(found, name, row.unit) if name else None
+        texts.append("–" if name is None else MISSING if value is None else f"{value:.3g}")
     return texts
 
 
@@ -98,7 +126,7 @@ def machine(used: Sequence[Line]) -> str:
 
 def used(row: Row, found: Sequence[Line]) -> list[Line]:
     """The lines behind a row's cells."""
-    names = {name.format(level=level) for name in (row.variant, *row.best) for level in LEVELS}
+    names = set(row.names().values())
     return [line for line in found if line["variant"] in names and line["unit"] == row.unit]
 
 
