@@ -41,6 +41,7 @@ bench: .venv/ready  ## every table of benchmarks/, CPU
 	$(BIN)/python benchmarks/masking_overhead.py
 	$(BIN)/python benchmarks/mask_update.py
 	$(BIN)/python benchmarks/report_page.py
+	$(BIN)/python benchmarks/onnx_inference.py
 	$(BIN)/python benchmarks/sweep.py
 
 compatibility: .venv-peers/ready  ## docs/compatibility.md: layers and habits × openwork and its peers, minutes of CPU
