@@ -1,4 +1,4 @@
-"""Tiny checkpoints with the names of the paper's release, written by TensorFlow itself.
+"""Tiny checkpoints with the names of the paper's release, and TFRecords of images, written by TensorFlow itself.
 
 ``python -m tests.programs.tensorflow_checkpoints FILE.tar.xz`` writes all `CASES`, and needs TensorFlow 2
 (``pip install tensorflow==2.21.0``). Their values come from `variables`, which needs NumPy alone, so that tests know
@@ -23,6 +23,8 @@ VOCABULARY, WIDTH, HIDDEN, HEADS, LAYERS = 24, 8, 16, 2, 2
 BLOCKS = (3, 4, 6, 3)
 CLASSES = 5
 USED_ROW = 3  # of the target space embedding, in the one case that keeps Adam's state
+LABELS = ((1, 3, 2), (2, 1))
+LISTS = {"int64_list": "Int64List", "bytes_list": "BytesList", "float_list": "FloatList"}
 CASES = [
     *(f"transformer-{name}" for name in ("dense", "magnitude", "split-heads", "variational-dropout", "l0")),
     *(f"resnet50-{name}" for name in ("dense", "magnitude", "extended", "variational-dropout", "l0")),
@@ -202,6 +204,30 @@ def write(case: str, folder: Path) -> None:
     (folder / "checkpoint").unlink()
 
 
+def write_records(folder: Path) -> None:
+    """Lets TensorFlow write two shards of images as the paper's code reads them: labels 1, 3, 2 and 2, 1."""
+    import tensorflow.compat.v1 as tf
+
+    def feature(**values: Any) -> Any:
+        return tf.train.Feature(**{kind: getattr(tf.train, LISTS[kind])(value=[v]) for kind, v in values.items()})
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        for shard, labels in enumerate(LABELS):
+            with tf.python_io.TFRecordWriter(str(folder / f"validation-{shard:05}-of-00002")) as writer:
+                for number, label in enumerate(labels):
+                    pixels = np.full((18, 20 + number, 3), 60 * label, np.uint8)
+                    encoded = session.run(tf.io.encode_jpeg(pixels, quality=90))
+                    named = {
+                        "image/height": feature(int64_list=18),
+                        "image/class/label": feature(int64_list=label),
+                        "image/class/synset": feature(bytes_list=b"n01440764"),
+                        "image/encoded": feature(bytes_list=encoded),
+                        "image/object/bbox/xmin": feature(float_list=0.25),
+                    }
+                    example = tf.train.Example(features=tf.train.Features(feature=named))
+                    writer.write(example.SerializeToString(deterministic=True))
+
+
 def _slices(value: Array) -> Callable[..., Any]:
     def initial(shape: Any, dtype: Any = None, partition_info: Any = None) -> Any:
         start = partition_info.var_offset
@@ -213,10 +239,13 @@ def _slices(value: Array) -> Callable[..., Any]:
 def main(path: Path) -> None:
     """Writes all cases to an archive."""
     with tarfile.open(path, "w:xz") as archive, tempfile.TemporaryDirectory() as temporary:
-        for case in CASES:
+        for case in (*CASES, "tfrecords"):
             folder = Path(temporary) / case
             folder.mkdir()
-            write(case, folder)
+            if case == "tfrecords":
+                write_records(folder)
+            else:
+                write(case, folder)
             for file in sorted(folder.iterdir()):
                 content = file.read_bytes()
                 info = tarfile.TarInfo(f"{case}/{file.name}")  # without a date: equal checkpoints, equal archives
