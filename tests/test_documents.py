@@ -16,7 +16,18 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.M | re.S)
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/api.md", "docs/integrations.md"])
+@pytest.mark.parametrize(
+    "document",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/acceleration.md",
+        "docs/api.md",
+        "docs/integrations.md",
+        "docs/onnx.md",
+        "docs/shrink.md",
+    ],
+)
 def test_python_blocks_run(document, tmp_path):
     found = blocks(document, "python")
     assert found

@@ -16,6 +16,8 @@ ALLOWED = {
     "openwork.core": [],
     "openwork.techniques": ["openwork.core"],
     "openwork.kernels": [],
+    "openwork.formats.sparse": ["openwork.core"],
+    "openwork.formats.onnx": ["openwork.core"],
     "openwork.formats": [],
     "openwork.inference": ["openwork.core", "openwork.kernels", "openwork.formats", "openwork.inspect"],
     "openwork.inspect": ["openwork.core", "openwork.formats", "openwork.techniques"],
@@ -97,7 +99,7 @@ CORE_ONLY = {"torch", "numpy", "safetensors", "openwork"}  # what a plain `pip i
 HOSTS = {"openwork.integrations.lightning": "lightning", "openwork.integrations.transformers": "transformers"}
 # What parts of the library import where they use it, and say which extra brings it.
 EXTRAS = {
-    "openwork.formats.sparse": {"constriction", "zstandard"},
+    "openwork.formats.sparse": {"zstandard"},
     "openwork.formats.onnx": {"onnx", "onnxruntime"},
     "openwork.kernels.triton": {"triton"},
 }

@@ -25,6 +25,13 @@ from openwork.core.selection import (
 )
 from openwork.core.sparsifier import Sparsifier
 from openwork.core.sparsify import sparsify
+from openwork.formats.onnx.export import Exported, export_onnx
+from openwork.formats.sparse.load import load
+from openwork.formats.sparse.save import Saved, save
+from openwork.inference.accelerate import accelerate
+from openwork.inference.accelerated import Accelerated
+from openwork.inference.shrink.shrink import shrink
+from openwork.inference.shrink.shrunk import Shrunk
 from openwork.inspect.report import Report, report
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0
@@ -47,6 +54,7 @@ __all__ = [
     "NM",
     "SET",
     "SNIP",
+    "Accelerated",
     "Allocation",
     "AveragedCubic",
     "Block",
@@ -57,6 +65,7 @@ __all__ = [
     "DynamicSurgery",
     "Evidence",
     "Excluding",
+    "Exported",
     "GlobalRanking",
     "GradualMagnitude",
     "GroupL0",
@@ -76,7 +85,9 @@ __all__ = [
     "Report",
     "RigL",
     "Rows",
+    "Saved",
     "Schedule",
+    "Shrunk",
     "SoftWeightSharing",
     "Sparsifier",
     "Sparsity",
@@ -88,13 +99,18 @@ __all__ = [
     "View",
     "Wanda",
     "WeightsOf",
+    "accelerate",
     "all_parameters",
     "declare_layout",
     "excluding",
+    "export_onnx",
+    "load",
     "matching",
     "prune",
     "recalibrate_batchnorm",
     "report",
+    "save",
+    "shrink",
     "sparsify",
     "weight_matrices",
     "weights_of",

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from openwork.formats.model_part import Checkpoint, model_tensors
+from openwork.formats.sparse.file import SparseFile
+from openwork.formats.sparse.load import read
 from openwork.formats.stand_ins import load_with_stand_ins
 from openwork.formats.tensorflow.place import is_prefix
 from openwork.formats.tensorflow.state import read_state
@@ -53,7 +54,8 @@ _FOREIGN_SUFFIXES = {
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """The tensors of a ``.safetensors`` or torch (``.pt``, ``.pth``, ``.bin``) file, or of a Hugging Face folder.
 
-    The prefix of a TensorFlow checkpoint, or its ``.index`` file, is read as `read_state` does.
+    Tensors that `openwork.save` packed are the dense ones, in memory. The prefix of a TensorFlow checkpoint, or its
+    ``.index`` file, is read as `read_state` does.
 
     Of a torch file with classes that are unknown here, the tensors are read and the objects left out: nothing is
     imported, and no code of the file runs.
@@ -125,18 +127,12 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys(), key=_natural)}
-            tied = file.metadata() or {}  # safetensors' convention: a tied tensor's name, and the name of its like
-    except Exception as error:  # SafetensorError, and what torch says of shapes and types that it does not have
-        reason = str(error).split("\n")[0][:120] or type(error).__name__
-        raise ValueError(
-            f"{path} is not a readable safetensors file ({reason}); copy it again from its source"
-        ) from error
+    file = SparseFile(path)
+    tensors = read(file, sorted(file, key=_natural))
     if not tensors:
         raise ValueError(f"{path} holds no tensors; give the file that holds the weights")
-    for name, like in tied.items():
+    # safetensors' convention: a tied tensor's name, and the name of its like
+    for name, like in file.metadata.items():
         if name in tensors and like in tensors and _same(tensors[name], tensors[like]):
             tensors[name] = tensors[like]
     return tensors

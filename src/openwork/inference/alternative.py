@@ -31,7 +31,7 @@ class Converted(nn.Module, ABC):
 
     @abstractmethod
     def dense(self) -> nn.Module:
-        """The layer that was converted, with the same weights bit for bit."""
+        """The layer that was converted, in evaluation mode: the same weights bit for bit, but for the sign of zeros."""
 
     @property
     def nbytes(self) -> int:

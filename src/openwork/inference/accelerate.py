@@ -1,0 +1,220 @@
+"""Sparse layers by the kernels that compute them fastest on this machine, and dense ones where none is faster."""
+
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from openwork.core.chosen import check_model, choose_weights
+from openwork.core.ownership import refuse_held
+from openwork.core.selection import Site, find_weights, weight_matrices
+from openwork.core.sharded import is_sharded
+from openwork.inference.accelerated import Accelerated
+from openwork.inference.alternative import Alternative, Converted
+from openwork.inference.alternatives import alternatives as usual_alternatives
+from openwork.inference.calls import Call, record_calls, run
+from openwork.inference.choice import TOLERANCES, LayerChoice, break_even, choose, not_tried, relative_difference
+from openwork.inference.timing import time_in_turns
+
+
+def accelerate(
+    model: nn.Module,
+    sample: Any,
+    *,
+    alternatives: Sequence[Alternative] | None = None,
+    rounds: int = 20,
+    graph: bool = False,
+) -> Accelerated:
+    """A copy of a sparse model for inference, each layer of which is computed in the way that is fastest here.
+
+    It measures every layer that has zeros, with the inputs that ``sample`` brings it, and converts those that a sparse
+    kernel computes faster than the dense one beyond noise. If the whole model is then no faster, all layers stay dense.
+    The model that is given stays as it is; tensors of layers that are not converted are shared with it.
+
+    The copy is in evaluation mode, computes no gradients of converted layers, takes other batch sizes than the
+    sample's, and can be compiled. Time it with the batch size and the number of threads that it will run with.
+
+    Args:
+        model: A finalized model, on the device where it is to run.
+        sample: Its input: a tuple holds several arguments, a mapping keyword arguments.
+        alternatives: What to try beside dense layers; by default all kernels for the device.
+        rounds: How often to measure each layer and the model, at least 4.
+        graph: On a GPU, measure replays of CUDA graphs, for a model that will run so (as with
+            ``torch.compile(mode="reduce-overhead")``); otherwise calls from Python, whose time small layers hide in.
+
+    Returns:
+        The copy as ``model``, and what was measured; prints as a table.
+
+    Raises:
+        TypeError: If ``model`` is no module, or wraps one.
+        ValueError: If the sample does not fit, the model is still being sparsified, is sharded or has no weights, or
+            ``rounds`` is below 4.
+    """
+    check_model(model)
+    if rounds < 4:
+        raise ValueError(f"rounds must be at least 4 to tell a gain from noise, got {rounds}")
+    weights, _ = choose_weights(model, weight_matrices)
+    refuse_held(weights)
+    for weight in weights:
+        if is_sharded(weight.parameter):
+            raise ValueError(f"{weight.name} is sharded over processes; gather the model's weights and accelerate that")
+    device = weights[0].parameter.device
+    if graph and device.type != "cuda":
+        raise ValueError(f"graph=True measures CUDA graphs, but the model is on {device}; move it or leave graph out")
+    dense = _copy(model, {})
+    expected = _output(dense, sample)
+    tried = _Tried(usual_alternatives(device) if alternatives is None else alternatives, rounds, graph)
+    choices, forms = _choose_all(dense, sample, tried)
+    for layer, reason in _unusable(dense, forms, sample).items():
+        choices[layer] = choices[layer].kept_dense(reason)
+        del forms[layer]
+    fast = _copy(dense, forms)
+    far = _largest_difference(expected, _output(fast, sample))
+    with torch.no_grad():
+        before, after = time_in_turns(
+            [lambda: run(dense, sample), lambda: run(fast, sample)], device, rounds=rounds, graph=graph
+        )
+    if not forms or far > _limit(expected) or after.median >= before.median:
+        reason = f"outputs of the model differ by {far:.1g}" if far > _limit(expected) else "the model gets no faster"
+        for layer in forms:
+            choices[layer] = choices[layer].kept_dense(reason)
+        fast, after, far = dense, before, 0.0
+    return Accelerated(fast, tuple(choices.values()), before, after, far, _bytes(dense), _bytes(fast), str(device))
+
+
+@dataclass
+class _Tried:
+    """What layers are tried with, and the break-even that was found for each kind of layer."""
+
+    alternatives: Sequence[Alternative]
+    rounds: int
+    graph: bool
+    break_even: dict[Any, float | None] = field(default_factory=dict)
+
+    def layer(self, name: str, layer: nn.Module, calls: Counter[Call]) -> tuple[LayerChoice, Converted | None]:
+        choice, form = choose(name, layer, calls, self.alternatives, self.rounds, self.graph)
+        best = choice.best
+        if best is None:
+            return choice, form
+        kind = (best.kernel, choice.shape, layer.extra_repr(), frozenset(calls.items()))
+        if kind not in self.break_even:
+            one = next(one for one in self.alternatives if one.name == best.kernel)
+            self.break_even[kind] = break_even(layer, calls, one, self.graph)
+        return replace(choice, break_even=self.break_even[kind]), form
+
+
+def _choose_all(
+    model: nn.Module, sample: Any, tried: _Tried
+) -> tuple[dict[nn.Module, LayerChoice], dict[nn.Module, Converted]]:
+    """A choice for each module with weights, and the layers that a kernel computes faster, in its form."""
+    sites: dict[nn.Module, Site] = {}
+    for weight in find_weights(model, weight_matrices)[0]:
+        for site in weight.sites:  # several where it is tied
+            sites.setdefault(site.module, site)
+    problems = {site.module: _problem(site) for site in sites.values()}
+    calls = record_calls(model, [module for module, problem in problems.items() if not problem], sample)
+    choices, forms = {}, {}
+    for site in sites.values():
+        layer, name = site.module, site.name.removesuffix(f".{site.leaf}")
+        if layer in calls:
+            choices[layer], form = tried.layer(name, layer, calls[layer])
+            if form:
+                forms[layer] = form
+        else:
+            choices[layer] = not_tried(name, site.leaf, layer, problems[layer])
+    return choices, forms
+
+
+def _problem(site: Site) -> str:
+    """Why nothing is tried with a weight; "" where something is."""
+    module = site.module
+    weight = module._parameters[site.leaf]
+    assert weight is not None
+    if site.leaf != "weight":
+        return f"no kernel for {type(module).__name__}"
+    if not int((weight == 0).sum()):
+        return "no zeros"
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "it has forward hooks"
+    return ""
+
+
+def _copy(model: nn.Module, forms: Mapping[nn.Module, Converted]) -> nn.Module:
+    """A copy in evaluation mode that shares the parameters, with layers in other forms wherever it refers to them.
+
+    Raises:
+        ValueError: If the model cannot be copied.
+    """
+    known: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
+    try:
+        copied: nn.Module = copy.deepcopy(model, known | {id(layer): form for layer, form in forms.items()}).eval()
+    except Exception as error:
+        reason = _first_line(error)
+        raise ValueError(f"the model cannot be copied ({reason}); give one that copy.deepcopy takes") from error
+    for module in copied.modules():
+        if isinstance(module, nn.TransformerEncoderLayer) and any(isinstance(m, Converted) for m in module.modules()):
+            # Its fast path reads the weights of its layers; this says that it does not know the activation.
+            module.activation_relu_or_gelu = 0
+    return copied
+
+
+@torch.no_grad()
+def _output(model: nn.Module, sample: Any) -> Any:
+    """The model's output; of a model that draws random numbers, the same ones each time.
+
+    Raises:
+        ValueError: If the sample does not fit.
+    """
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return run(model, sample)
+    except Exception as error:
+        raise ValueError(
+            f"the model does not take the sample ({_first_line(error)}); give one input, a tuple of arguments or a "
+            "mapping of keyword arguments"
+        ) from error
+
+
+def _unusable(model: nn.Module, forms: Mapping[nn.Module, Converted], sample: Any) -> dict[nn.Module, str]:
+    """The layers that cannot take another form in this model, and why."""
+    try:
+        calls = record_calls(_copy(model, forms), forms.values(), sample)
+        return {layer: "code outside the model calls it" for layer, form in forms.items() if not calls[form]}
+    except Exception:  # some code reads a weight, its dtype or another attribute of a layer: of which ones?
+        unusable = {}
+        for layer, form in forms.items():
+            try:
+                record_calls(_copy(model, {layer: form}), [form], sample)
+            except Exception as error:
+                unusable[layer] = f"other code reads it ({_first_line(error)})"
+        return unusable
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__
+
+
+def _floats(output: Any) -> list[Tensor]:
+    leaves = tree_leaves(output)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.dtype in TOLERANCES]
+
+
+def _limit(output: Any) -> float:
+    """How much the outputs may differ."""
+    return max((TOLERANCES[tensor.dtype] for tensor in _floats(output)), default=0.0)
+
+
+def _largest_difference(dense: Any, other: Any) -> float:
+    pairs = zip(_floats(dense), _floats(other), strict=True)
+    return max((relative_difference(a, b) for a, b in pairs), default=0.0)
+
+
+def _bytes(model: nn.Module) -> int:
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return sum(tensor.nbytes for tensor in tensors.values())

@@ -1,0 +1,74 @@
+"""With which inputs a model calls its layers."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Call:
+    """What of an input decides how long a layer takes.
+
+    Args:
+        shape: The input's shape.
+        stride: How it lies in memory.
+        dtype: Its type.
+        device: Where it is.
+    """
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Call":
+        """The call with this input."""
+        return cls(tuple(x.shape), x.stride(), x.dtype, x.device)
+
+    def random(self) -> Tensor:
+        """An input of this kind with values from N(0, 1), the same at each time."""
+        generator = torch.Generator().manual_seed(0)
+        values = torch.randn(self.shape, generator=generator).to(self.device, self.dtype)
+        x = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
+        return x.copy_(values) if 0 not in self.stride else values
+
+
+def run(model: nn.Module, sample: Any) -> Any:
+    """The output for ``sample``: a tuple holds several arguments, a mapping keyword arguments."""
+    arguments = sample if isinstance(sample, tuple) else () if isinstance(sample, Mapping) else (sample,)
+    keywords = sample if isinstance(sample, Mapping) else {}
+    return model(*arguments, **keywords)
+
+
+def record_calls(model: nn.Module, layers: Iterable[nn.Module], sample: Any) -> dict[nn.Module, Counter[Call]]:
+    """How often ``model(sample)`` calls each layer with each kind of input.
+
+    A layer that is called with more than one tensor, or none, counts as not called.
+
+    Args:
+        model: A model in evaluation mode.
+        layers: Modules in it.
+        sample: As `run` takes it.
+    """
+    calls: dict[nn.Module, Counter[Call]] = {layer: Counter() for layer in layers}
+    more: set[nn.Module] = set()
+
+    def keep(layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        if len(arguments) == 1 and not keywords and isinstance(arguments[0], Tensor):
+            calls[layer][Call.of(arguments[0])] += 1
+        else:
+            more.add(layer)
+
+    hooks = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in calls]
+    try:
+        with torch.no_grad():
+            run(model, sample)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {layer: Counter() if layer in more else found for layer, found in calls.items()}
