@@ -15,6 +15,7 @@ from openwork.formats.tensorflow.checksum import _one_by_one, crc32c, masked
 from openwork.formats.tensorflow.entries import slice_key
 from openwork.formats.tensorflow.table import read_table
 from openwork.formats.tensorflow.wire import DamagedError
+from tests.formats.tensorflow_files import block, checksum, field, shape, table, varint
 from tests.helpers import raises
 from tests.programs.tensorflow_checkpoints import CASES, variables
 from tests.study.release.checkpoints import NAME, unpacked
@@ -25,44 +26,6 @@ fuzz = settings(deadline=None, max_examples=80, suppress_health_check=[HealthChe
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return unpacked(tmp_path_factory.mktemp("bundles"))
-
-
-def varint(number):
-    found = b""
-    while number >= 0x80:
-        found += bytes([number & 0x7F | 0x80])
-        number >>= 7
-    return found + bytes([number])
-
-
-def field(number, content):
-    if isinstance(content, int):
-        return varint(number << 3) + varint(content % 2**64)
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def shape(*sizes):
-    return field(2, b"".join(field(2, field(1, size)) for size in sizes))
-
-
-def checksum(content):
-    return varint(6 << 3 | 5) + pack("<I", masked(crc32c(content)))
-
-
-def block(entries, *, kind=0):
-    """A block of a table, without shared prefixes."""
-    content = b"".join(varint(0) + varint(len(k)) + varint(len(v)) + k + v for k, v in entries)
-    content += pack("<II", 0, 1) + bytes([kind])
-    return content + pack("<I", masked(crc32c(content)))
-
-
-def table(entries, *, kind=0):
-    """A whole table of one block."""
-    entries = sorted(entries.items())
-    data = block(entries, kind=kind)
-    index = block([(entries[-1][0], varint(0) + varint(len(data) - 5))])
-    footer = varint(0) + varint(0) + varint(len(data)) + varint(len(index) - 5)
-    return data + index + footer.ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
 
 
 HEADER = field(1, 1)

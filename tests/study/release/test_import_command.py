@@ -18,15 +18,15 @@ from openwork.study.runs.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
 from openwork.study.tasks.wmt import TextTranslation
 from tests.helpers import raises
-from tests.programs.tensorflow_checkpoints import CLASSES, HEADS, HIDDEN, LAYERS, VOCABULARY, WIDTH
+from tests.programs.tensorflow_checkpoints import TINY
 from tests.study.release.checkpoints import NAME, unpacked
 from tests.study.test_translation_commands import command
 
 SUBWORDS = "\n".join(f"'{subword}'" for subword in ["<pad>_", "<EOS>_", "_", *"abcdefghijklmnopqrstu"]) + "\n"
-SIZES = {"width": WIDTH, "hidden": HIDDEN, "heads": HEADS, "layers": LAYERS}
-TEXT = TextTranslation(training=("news",), testing="test", development="test", vocabulary_size=VOCABULARY, **SIZES)
+SIZES = {"width": TINY.width, "hidden": TINY.hidden, "heads": TINY.heads, "layers": TINY.layers}
+TEXT = TextTranslation(training=("news",), testing="test", development="test", vocabulary_size=TINY.vocabulary, **SIZES)
 TRANSFORMER = Run(TEXT, None, 1)
-RESNET = Run(ImageNetResNet("shards", width=1 / 64, classes=CLASSES, size=64, same_pool=True), None, 1)
+RESNET = Run(ImageNetResNet("shards", width=1 / 64, classes=TINY.classes, size=64, same_pool=True), None, 1)
 HERE = "tests.study.release.test_import_command"
 
 
@@ -166,7 +166,7 @@ def test_inspect_reads_the_checkpoint_itself(folder):
     for name in (NAME, f"{NAME}.index"):
         report = ow.report(folder / "transformer-magnitude" / name)
         assert (report.zeros, report.parameters) == (2147, 3296)
-        assert [layer.shape for layer in report.layers if "conv1" in layer.name] == [(HIDDEN, WIDTH)] * 4
+        assert [layer.shape for layer in report.layers if "conv1" in layer.name] == [(TINY.hidden, TINY.width)] * 4
     means = ow.report(folder / "resnet50-variational-dropout" / NAME)
     assert any("says openwork import-tf" in note for note in means.notes)
     found = json.loads(answer("inspect", folder / "resnet50-magnitude" / f"{NAME}.index", "--json"))
@@ -175,7 +175,7 @@ def test_inspect_reads_the_checkpoint_itself(folder):
 
 def test_the_subwords_of_the_release_are_those_of_tensor2tensor():
     known = Subwords(SUBWORDS.encode())
-    assert known.size == VOCABULARY
+    assert known.size == TINY.vocabulary
     assert known.encode(["ab c"]) == [[3, 4, 2, 5, 2]]
     assert known.decode([3, 4, 2, 5, 2, 1]) == "ab c"
     assert np.ptp(known.encode(["abcu"])[0]) == 21

@@ -10,17 +10,7 @@ from openwork.study.models.transformer import Transformer
 from openwork.study.release.convert import Model, read_release
 from openwork.study.release.technique import Technique
 from tests.helpers import raises
-from tests.programs.tensorflow_checkpoints import (
-    CASES,
-    CLASSES,
-    HEADS,
-    HIDDEN,
-    LAYERS,
-    USED_ROW,
-    VOCABULARY,
-    WIDTH,
-    variables,
-)
+from tests.programs.tensorflow_checkpoints import CASES, TINY, USED_ROW, variables
 from tests.study.release import reference
 from tests.study.release.checkpoints import NAME, unpacked
 
@@ -45,12 +35,14 @@ def read(folder, case, technique=None, threshold=None):
 def test_the_imported_transformer_computes_what_tensorflow_would(folder, case):
     found = read(folder, case)
     split = case.endswith("split-heads")
-    model = Transformer(VOCABULARY, width=WIDTH, hidden=HIDDEN, heads=HEADS, layers=LAYERS, split_heads=split).eval()
+    model = Transformer(
+        TINY.vocabulary, width=TINY.width, hidden=TINY.hidden, heads=TINY.heads, layers=TINY.layers, split_heads=split
+    ).eval()
     model.load_state_dict(found.model.state_dict())
     source, target = np.array([5, 9, 23, 2, 1]), np.array([7, 0, 3, 1])
     weights = reference.Weights(variables(case), case.partition("-")[2], THRESHOLD)
     row = USED_ROW if case.endswith("magnitude") else 0
-    expected = reference.transformer(weights, source, target, heads=HEADS, layers=LAYERS, row=row)
+    expected = reference.transformer(weights, source, target, heads=TINY.heads, layers=TINY.layers, row=row)
     with torch.no_grad():
         rows = [torch.from_numpy(ids)[None] for ids in (source, target)]
         whole = [torch.stack([ids, torch.ones_like(ids), torch.arange(ids.shape[1])[None]]) for ids in rows]
@@ -63,7 +55,7 @@ def test_the_imported_transformer_computes_what_tensorflow_would(folder, case):
 @pytest.mark.parametrize("size", [64, 77])
 def test_the_imported_resnet_computes_what_tensorflow_would(folder, case, size):
     found = read(folder, case)
-    model = ResNet(50, 1 / 64, CLASSES, same_pool=True).eval()
+    model = ResNet(50, 1 / 64, TINY.classes, same_pool=True).eval()
     model.load_state_dict(found.model.state_dict())
     images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
     weights = reference.Weights(variables(case), case.partition("-")[2], THRESHOLD)
@@ -143,7 +135,7 @@ def test_what_is_not_used_is_named(folder):
 def test_weights_for_one_padding_do_not_load_into_the_other_network(folder):
     state = read(folder, "resnet50-dense").model.state_dict()
     with pytest.raises(RuntimeError, match=r"Unexpected key.s. in state_dict: \"pool.same\""):
-        ResNet(50, 1 / 64, CLASSES).load_state_dict(state)
+        ResNet(50, 1 / 64, TINY.classes).load_state_dict(state)
 
 
 class Changed(Bundle):
