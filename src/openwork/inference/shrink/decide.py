@@ -12,7 +12,6 @@ from torch import Tensor
 
 from openwork.inference.shrink.graph import Graph, Read, oriented
 
-
 _VAGUE = ("it is not known", "it reads the model's input", "it meets the model's input")
 
 

@@ -42,7 +42,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Heads:
-    """A reshape that gives a dimension of features several: the unit of each head, and the features of one.
+    """A dimension that may be that of heads after a reshape: the unit of each head, and the features of one.
 
     Args:
         module: The path of the module whose code reshapes.

@@ -24,7 +24,7 @@ def view(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Value:
             moved = ids.movedim(dim, 0).reshape(ids.shape[dim], -1)
             graph.units.unify(moved[:, :1].expand_as(moved), moved)
             axes[after[dim]] = moved[:, 0].contiguous()
-            if moved.shape[1] > 1 and len(before) == 1:
+            if len(before) == 1:
                 graph.heads.append(Heads(_module(node), moved[:, 0].contiguous(), moved.shape[1]))
     return Value(shape, tuple(axes), _viewed(x, shape))
 
