@@ -30,6 +30,8 @@ from openwork.formats.sparse.load import load
 from openwork.formats.sparse.save import Saved, save
 from openwork.inference.accelerate import accelerate
 from openwork.inference.accelerated import Accelerated
+from openwork.inference.shrink.shrink import shrink
+from openwork.inference.shrink.shrunk import Shrunk
 from openwork.inspect.report import Report, report
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0
@@ -85,6 +87,7 @@ __all__ = [
     "Rows",
     "Saved",
     "Schedule",
+    "Shrunk",
     "SoftWeightSharing",
     "Sparsifier",
     "Sparsity",
@@ -107,6 +110,7 @@ __all__ = [
     "recalibrate_batchnorm",
     "report",
     "save",
+    "shrink",
     "sparsify",
     "weight_matrices",
     "weights_of",

@@ -196,6 +196,20 @@ def test_the_fast_path_of_an_encoder_does_not_bypass_converted_layers():
     assert model.layers[0].activation_relu_or_gelu == 1
 
 
+def test_a_model_that_draws_random_numbers_is_compared_with_the_same_ones():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(256, 256)
+
+        def forward(self, x):
+            return self.layer(x) + torch.randn(len(x), 256)
+
+    accelerated = ow.accelerate(sparse(Noisy()), X, alternatives=[Free()])
+    assert accelerated.difference < 1e-5
+    assert accelerated.layers[0].kernel == "test"
+
+
 def test_forward_hooks_keep_a_layer_dense():
     model = mlp()
     model[0].register_forward_hook(lambda module, args, output: output + 1)

@@ -116,7 +116,7 @@ def not_tried(name: str, leaf: str, layer: nn.Module, reason: str) -> LayerChoic
 
 
 def _sparsity(weight: Tensor) -> float:
-    return float((weight == 0).float().mean()) if weight.numel() else 0.0
+    return int((weight == 0).sum()) / max(1, weight.numel())
 
 
 @torch.no_grad()

@@ -1,0 +1,112 @@
+"""The model's operations on an example, as `torch.export` finds them: a graph without writes in place."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
+
+from openwork.inference.calls import run
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A model's graph.
+
+    Args:
+        nodes: Its operations, in their order.
+        names: The parameter or buffer that a placeholder stands for, by the placeholder's name.
+        constants: Tensors that the code made itself, by the placeholder's name.
+    """
+
+    nodes: list[fx.Node]
+    names: dict[str, str]
+    constants: dict[str, Tensor]
+
+    def with_one_name(self, tensors: Mapping[str, Tensor]) -> "Traced":
+        """The same with one of the names where a tensor has several, as tied ones have."""
+        first: dict[int, str] = {}
+        for name, tensor in tensors.items():
+            first.setdefault(id(tensor), name)
+        names = {place: first[id(tensors[name])] for place, name in self.names.items() if name in tensors}
+        return Traced(self.nodes, names, self.constants)
+
+
+def outputs(model: nn.Module, example: Any) -> list[Tensor]:
+    """The tensors that the model returns for the example, without autograd.
+
+    Raises:
+        ValueError: If the example does not fit the model.
+    """
+    try:
+        with torch.no_grad(), plain_attention():
+            found = run(model, example)
+    except Exception as error:
+        raise ValueError(
+            f"the model does not take this example, it raises {_brief(error)}; pass an input that model(example) "
+            "takes, a tuple of its arguments or a mapping of its keyword arguments"
+        ) from error
+    return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
+
+
+def trace(model: nn.Module, example: Any) -> Traced:
+    """The graph of ``model(example)``; the model is in evaluation mode.
+
+    Raises:
+        ValueError: If the operations depend on more than shapes, or cannot be followed.
+    """
+    arguments, keywords = _arguments(example)
+    try:
+        with torch.no_grad(), plain_attention(), _silently():
+            program = torch.export.export(model, arguments, keywords, strict=False).run_decompositions({})
+    except Exception as error:
+        raise ValueError(
+            f"torch.export cannot follow this model's forward, so nothing is proven about its units: {_brief(error)}; "
+            "shrink the parts of the model that it can follow"
+        ) from error
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    constants = {place: program.constants[name] for place, name in signature.inputs_to_lifted_tensor_constants.items()}
+    return Traced(list(program.graph.nodes), names, constants)
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Without the fused encoder layers of torch, whose parts are not seen and which take no smaller ones."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _silently() -> Iterator[None]:
+    """Without the warnings and graphs that torch.export prints where it fails: the error says it in a sentence."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    before = logger.level
+    try:
+        logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    return (example if isinstance(example, tuple) else (example,)), {}
+
+
+def _brief(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0].rstrip('.')[:200]}"
