@@ -65,4 +65,6 @@ def _has_cusparselt() -> bool:
 
 def _matrix(packed: Tensor, meta: Tensor, outputs: int, inputs: int) -> SparseSemiStructuredTensor:
     kind = SparseSemiStructuredTensorCUTLASS if meta.numel() else SparseSemiStructuredTensorCUSPARSELT
-    return kind(torch.Size((outputs, inputs)), packed, meta if meta.numel() else None, None, None, None)
+    shape, kept = torch.Size((outputs, inputs)), meta if meta.numel() else None
+    # The product is computed transposed; cuSPARSELt writes it as it is wanted.
+    return kind(shape, packed, kept, None, None, None, fuse_transpose_cusparselt=not meta.numel())
