@@ -12,9 +12,14 @@ from torch.sparse import (
 )
 
 
+def has_cusparselt() -> bool:
+    """Whether torch brings cuSPARSELt; otherwise it has CUTLASS's product, which Hopper GPUs do not know."""
+    return bool(torch.backends.cusparselt.is_available())
+
+
 def multiples() -> tuple[int, int]:
     """What outputs and inputs must be multiples of, in 16-bit types."""
-    return (16, 16) if _has_cusparselt() else (32, 64)
+    return (16, 16) if has_cusparselt() else (32, 64)
 
 
 def groups_with_more(weight: Tensor) -> int:
@@ -26,7 +31,7 @@ def pack(weight: Tensor) -> tuple[Tensor, Tensor]:
     """(packed, meta) of a matrix (out, in) on a GPU; meta is empty where the packed tensor holds it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The PyTorch API of SparseSemiStructuredTensor is in prototype", UserWarning)
-        kind = SparseSemiStructuredTensorCUSPARSELT if _has_cusparselt() else SparseSemiStructuredTensorCUTLASS
+        kind = SparseSemiStructuredTensorCUSPARSELT if has_cusparselt() else SparseSemiStructuredTensorCUTLASS
         made = kind.from_dense(weight.contiguous())
     assert made.packed is not None
     return made.packed, weight.new_empty(0) if made.meta is None else made.meta
@@ -59,10 +64,8 @@ def _(x: Tensor, packed: Tensor, meta: Tensor, bias: Tensor | None, outputs: int
     return x.new_empty(*x.shape[:-1], outputs)
 
 
-def _has_cusparselt() -> bool:
-    return bool(torch.backends.cusparselt.is_available())
-
-
 def _matrix(packed: Tensor, meta: Tensor, outputs: int, inputs: int) -> SparseSemiStructuredTensor:
     kind = SparseSemiStructuredTensorCUTLASS if meta.numel() else SparseSemiStructuredTensorCUSPARSELT
-    return kind(torch.Size((outputs, inputs)), packed, meta if meta.numel() else None, None, None, None)
+    shape, kept = torch.Size((outputs, inputs)), meta if meta.numel() else None
+    # The product is computed transposed; cuSPARSELt writes it as it is wanted.
+    return kind(shape, packed, kept, None, None, None, fuse_transpose_cusparselt=not meta.numel())
