@@ -65,6 +65,7 @@ def test_command_lines_parse():
     commands = get_command(app).commands
     documents = (
         "README.md",
+        "docs/checkpoints.md",
         "docs/cluster.md",
         "docs/imagenet.md",
         "docs/pictures.md",
