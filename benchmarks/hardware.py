@@ -17,6 +17,8 @@ FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "hardware.md"
 LEVELS = (50, 70, 90, 95, 98)
 MISSING = "not measured"
+TIMES = "times smaller"
+"""The unit of numbers that are gains themselves."""
 
 Line = dict[str, str]
 
@@ -53,7 +55,12 @@ def _gpu(shape: str, batch: int) -> Row:
     )
 
 
+def _file(weights: str, dtype: str) -> Row:
+    return Row(f"sparse file, {weights}, {dtype}", "file-size.csv", f"{weights}, {{level}}%, {dtype}: openwork", TIMES)
+
+
 ROWS = (
+    *(_file(weights, dtype) for weights in ("MiniLM", "Gaussian") for dtype in ("bfloat16", "float32")),
     *(_gpu(shape, batch) for shape in ("4096 x 4096", "11008 x 4096") for batch in (1, 8, 64)),
     Row(
         "4096 x 4096 Linear, bf16, 1,024 rows (prefill), 2:4",
@@ -98,6 +105,8 @@ def find(found: Sequence[Line], variant: str, unit: str) -> Line | None:
 def gain(found: Sequence[Line], variant: str, unit: str) -> float | None:
     """The reference's median divided by the variant's; None where either was not measured."""
     line = find(found, variant, unit)
+    if line and unit == TIMES:
+        return median(float(value) for value in line["values"].split())
     reference = find(found, line["reference"], unit) if line else None
     if line is None or reference is None:
         return None
