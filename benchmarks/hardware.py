@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "hardware.md"
 LEVELS = (50, 70, 90, 95, 98)
 MISSING = "not measured"
+SHRUNK = "shrink-cpu.csv"
 TIMES = "times smaller"
 """The unit of numbers that are gains themselves."""
 
@@ -150,11 +151,24 @@ def gains() -> str:
     return markdown(["× dense", *(f"{level} %" for level in LEVELS), "hardware", "n"], made)
 
 
+def shrunk() -> str:
+    """The table of smaller dense models, whose sparsity is that of their units."""
+    found = lines(SHRUNK)
+    made = []
+    for line in found:
+        name, _, kind = line["variant"].rpartition(", whole, ")
+        value = gain(found, line["variant"], line["unit"])
+        if kind == "shrunk" and value is not None:
+            made.append([f"LeNet-5, {name}", f"{value:.3g}", machine([line]), line["n"]])
+    return markdown(["× dense", "batch 256", "hardware", "n"], made or [["LeNet-5", MISSING, MISSING, "–"]])
+
+
 def sources() -> str:
     """Which command measured what, with its versions."""
     made = []
-    for file in dict.fromkeys(row.file for row in ROWS):
-        behind = [line for row in ROWS if row.file == file for line in used(row, lines(file))]
+    for file in dict.fromkeys([*(row.file for row in ROWS), SHRUNK]):
+        own_rows = [row for row in ROWS if row.file == file]
+        behind = [line for row in own_rows for line in used(row, lines(file))] if own_rows else lines(file)
         for command in dict.fromkeys(line["command"] for line in behind):
             own = [line for line in behind if line["command"] == command]
             versions = ", ".join(dict.fromkeys(f"torch {line['torch']}, Python {line['python']}" for line in own))
@@ -169,7 +183,7 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])
 
 
-TABLES = {"gains": gains, "sources": sources}
+TABLES = {"gains": gains, "shrunk": shrunk, "sources": sources}
 MARKED = re.compile(r"(<!-- table (\w+): benchmarks/hardware\.py -->\n)(.*?)(<!-- end -->)", re.S)
 
 
