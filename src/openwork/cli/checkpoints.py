@@ -187,7 +187,10 @@ INSPECT_FORMAT = 1
 
 def inspect(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A .safetensors or .pt file, a Hugging Face folder, or a run.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A .safetensors or .pt file, a Hugging Face folder, a TensorFlow prefix, or a run."
+        ),
     ],
     other: Annotated[
         Path | None, typer.Argument(metavar="[OTHER]", help="Another, to compare: which zeros stay zero in it.")

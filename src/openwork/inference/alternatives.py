@@ -2,11 +2,11 @@
 
 import torch
 
+from openwork.inference import on_cpu, on_gpu
 from openwork.inference.alternative import Alternative
 from openwork.inference.csr import CSR
-from openwork.inference.on_cpu import ALTERNATIVES as ON_CPU
 
 
 def alternatives(device: torch.device) -> tuple[Alternative, ...]:
     """Ways to compute layers on ``device``, those that are usually faster first."""
-    return (*ON_CPU, CSR())
+    return on_gpu.ALTERNATIVES if device.type == "cuda" else (*on_cpu.ALTERNATIVES, CSR())
