@@ -30,7 +30,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from openwork.study.data.imagenet import image_records
 from openwork.study.data.loader import training_batches
-from openwork.study.data.records import Records, open_records
+from openwork.study.data.record import Records
+from openwork.study.data.records import open_records
 
 CPU = torch.device("cpu")
 

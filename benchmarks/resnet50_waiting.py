@@ -24,7 +24,7 @@ from resnet50_step import resident, trainer
 
 from openwork.study.data.imagenet import image_records
 from openwork.study.data.loader import training_batches
-from openwork.study.data.records import Records
+from openwork.study.data.record import Records
 from openwork.study.tasks.task import Parts
 
 

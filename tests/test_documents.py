@@ -17,7 +17,16 @@ def blocks(document: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", "docs/api.md", "docs/integrations.md", "docs/shrink.md"]
+    "document",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/acceleration.md",
+        "docs/api.md",
+        "docs/integrations.md",
+        "docs/onnx.md",
+        "docs/shrink.md",
+    ],
 )
 def test_python_blocks_run(document, tmp_path):
     found = blocks(document, "python")
@@ -95,3 +104,14 @@ def test_the_tree_of_the_design_is_the_tree():
     ]
     named = set(re.findall(r"\b[\w]+\.(?:py|html)\b", tree)) - {"__init__.py", "test_contract.py"}
     assert named == files
+
+
+def test_every_page_is_two_clicks_from_the_readme():
+    def links(document):
+        found = re.findall(r"\]\((?!https?://)([^)#]+\.md)", (ROOT / document).read_text())
+        return {((ROOT / document).parent / target).resolve().relative_to(ROOT).as_posix() for target in found}
+
+    first = links("README.md")
+    second = {target for document in first for target in links(document)}
+    pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")}
+    assert pages <= first | second

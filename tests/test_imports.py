@@ -16,12 +16,14 @@ ALLOWED = {
     "openwork.core": [],
     "openwork.techniques": ["openwork.core"],
     "openwork.kernels": [],
+    "openwork.formats.sparse": ["openwork.core"],
+    "openwork.formats.onnx": ["openwork.core"],
     "openwork.formats": [],
     "openwork.inference": ["openwork.core", "openwork.kernels", "openwork.formats", "openwork.inspect"],
     "openwork.inspect": ["openwork.core", "openwork.formats", "openwork.techniques"],
     "openwork.integrations": ["openwork.core"],
     "openwork.study.models": [],
-    "openwork.study.data": ["openwork.study.files"],
+    "openwork.study.data": ["openwork.study.files", "openwork.formats"],
     "openwork.study.evaluation": [],
     "openwork.study.processes": [],
     "openwork.study.files": ["openwork.study.processes"],
@@ -37,6 +39,7 @@ ALLOWED = {
     ],
     "openwork.study.results": ["openwork.study.evaluation", "openwork.study.files"],
     "openwork.study.published": ["openwork.study.results", "openwork.study.evaluation", "openwork.study.files"],
+    "openwork.study.release": ["openwork.formats", "openwork.study.models"],
     "openwork.study.report": [
         "openwork.study.published",
         "openwork.study.results",
@@ -96,7 +99,7 @@ CORE_ONLY = {"torch", "numpy", "safetensors", "openwork"}  # what a plain `pip i
 HOSTS = {"openwork.integrations.lightning": "lightning", "openwork.integrations.transformers": "transformers"}
 # What parts of the library import where they use it, and say which extra brings it.
 EXTRAS = {
-    "openwork.formats.sparse": {"constriction", "zstandard"},
+    "openwork.formats.sparse": {"zstandard"},
     "openwork.formats.onnx": {"onnx", "onnxruntime"},
     "openwork.kernels.triton": {"triton"},
 }

@@ -25,6 +25,9 @@ from openwork.core.selection import (
 )
 from openwork.core.sparsifier import Sparsifier
 from openwork.core.sparsify import sparsify
+from openwork.formats.onnx.export import Exported, export_onnx
+from openwork.formats.sparse.load import load
+from openwork.formats.sparse.save import Saved, save
 from openwork.inference.accelerate import accelerate
 from openwork.inference.accelerated import Accelerated
 from openwork.inference.shrink.shrink import shrink
@@ -62,6 +65,7 @@ __all__ = [
     "DynamicSurgery",
     "Evidence",
     "Excluding",
+    "Exported",
     "GlobalRanking",
     "GradualMagnitude",
     "GroupL0",
@@ -81,6 +85,7 @@ __all__ = [
     "Report",
     "RigL",
     "Rows",
+    "Saved",
     "Schedule",
     "Shrunk",
     "SoftWeightSharing",
@@ -98,10 +103,13 @@ __all__ = [
     "all_parameters",
     "declare_layout",
     "excluding",
+    "export_onnx",
+    "load",
     "matching",
     "prune",
     "recalibrate_batchnorm",
     "report",
+    "save",
     "shrink",
     "sparsify",
     "weight_matrices",

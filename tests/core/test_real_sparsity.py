@@ -217,3 +217,29 @@ def test_pruned_says_what_is_in_the_model():
     nn.init.zeros_(model.weight.data[:60])
     pruned = ow.prune(model, ow.GradualMagnitude(ow.OneShot(0.5)), lambda model: math.pi)
     assert pruned.sparsity == zeros(model) == 60 / 64
+
+
+@pytest.mark.filterwarnings("ignore:.*keeps no weight")
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize(
+    "technique",
+    [
+        ow.GradualMagnitude(ow.OneShot(0.9), hidden="frozen"),
+        ow.GradualMagnitude(ow.OneShot(0.9), hidden="trained"),
+        ow.RandomPruning(ow.OneShot(0.5)),
+        ow.GroupL0(coefficient=ow.Constant(1.0)),
+    ],
+)
+def test_finalized_zeros_have_no_sign(technique, in_place):
+    torch.manual_seed(0)
+    model = nn.Linear(64, 64)
+    sparsifier = ow.sparsify(model, technique)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier.attach(optimizer)
+    for _ in range(2):
+        (model(torch.randn(8, 64)).pow(2).mean() + sparsifier.penalty()).backward()
+        optimizer.step()
+    plain = sparsifier.finalize() if in_place else sparsifier.finalized_copy()
+    zeros = plain.weight[plain.weight == 0]
+    assert len(zeros) > 1000
+    assert not zeros.signbit().any()

@@ -7,7 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 from openwork.cli import app
-from openwork.cli.checkpoints import _with_images
+from openwork.cli.weights import with_images
 from openwork.study.runs.execute import execute
 from openwork.study.runs.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
@@ -85,11 +85,11 @@ def test_other_images_must_have_the_same_classes_as_far_as_can_be_told(tmp_path,
         with pytest.raises(
             ValueError, match="class 1 is 'n03' in other and 'n02' in own, whose classes the model knows"
         ):
-            _with_images(Run(task, None, steps=1), "other")
+            with_images(Run(task, None, steps=1), "other")
     else:
         if own == "parquet":
             write_parquet(tmp_path / "own", "validation", images(5))
-        assert _with_images(Run(task, None, steps=1), "other").task == ImageNetResNet("other", **SMALL)
+        assert with_images(Run(task, None, steps=1), "other").task == ImageNetResNet("other", **SMALL)
 
 
 def test_a_task_without_a_source_has_no_other_images(tmp_path):

@@ -1,4 +1,4 @@
-"""The command line: quickstart, run, sweep, results, eval, inspect, report, pictures, published, translate, bleu.
+"""The command line: quickstart, run, sweep, results, eval, inspect, export, bench, report, pictures and others.
 
 Exit codes: 0 done; 1 an error, said in one sentence on standard error; 2 wrong usage; 3 a run diverged; 4 done, but for
 runs that cannot be read; 130 stopped by Ctrl-C; 143 by SIGTERM.
@@ -15,7 +15,7 @@ try:
     import typer
 
     # None of them imports torch, or what does, before a command runs: --help would take seconds.
-    from openwork.cli import checkpoints, published, report, sweep, training, translation
+    from openwork.cli import bench, checkpoints, export, import_tf, published, report, sweep, training, translation
     from openwork.cli.common import error_console
     from openwork.cli.errors import TRACEBACK, UsageError, sentence
 except ImportError as error:
@@ -34,11 +34,14 @@ app.command()(sweep.sweep)
 app.command()(report.results)
 app.command("eval")(checkpoints.evaluate)
 app.command()(checkpoints.inspect)
+app.command()(export.export)
+app.command()(bench.bench)
 app.command()(report.report)
 app.command()(report.pictures)
 app.command()(published.published)
 app.command()(translation.translate)
 app.command()(translation.bleu)
+app.command()(import_tf.import_tf)
 
 
 def _version(wanted: bool) -> None:

@@ -19,6 +19,7 @@ from openwork.cli.common import (
     out_console,
     print_json,
 )
+from openwork.cli.weights import with_images, with_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +35,9 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="A task.source, whose images replace those of the run.")] = None,
     task: Annotated[
         str | None, typer.Option(metavar="MODULE:FUNCTION", help="For a file of weights alone, a Run with its model.")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="With --task for translation: the vocabulary file, if not the run's.")
     ] = None,
     recalibrate: Annotated[
         int, typer.Option(min=0, help="Compute batch norms' statistics again, from this many training batches.")
@@ -52,9 +56,12 @@ def evaluate(
     from openwork.study.runs.config import TRUSTED
     from openwork.study.runs.live import Live, restore
 
+    if vocabulary and not task:
+        raise ValueError("--vocabulary is for a file of weights alone, a run has its own; give --task, or leave it out")
+
     def restored(*settings: str) -> Live:
         live = restore(checkpoint, settings=settings, trusted=(*TRUSTED, *(trust or ())))
-        return replace(live, run=_with_images(live.run, data))
+        return replace(live, run=with_images(live.run, data))
 
     found: list[Evaluated] = []
     with error_console.status("evaluating"):
@@ -63,7 +70,7 @@ def evaluate(
                 raise ValueError(
                     "--threshold needs a run of variational dropout, --task a file of weights alone; leave one out"
                 )
-            run, model = _with_weights(task, data, checkpoint)
+            run, model = with_weights(task, checkpoint, data=data, vocabulary=vocabulary)
             found.append(_evaluated(run, model, None, device, recalibrate))
         else:
             trained = restored()
@@ -174,39 +181,16 @@ def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: 
     return Evaluated(threshold, to_plain(run), run.settings, metrics, counts.sparsity, counts.sparsity_all)
 
 
-def _with_images(run: "Run", source: str | None) -> "Run":
-    """The run, with the images of ``source`` where it is given. Raises ValueError as `Task.with_images` does."""
-    return run if source is None else replace(run, task=run.task.with_images(source))
-
-
-def _with_weights(experiment: str, data: str | None, path: Path) -> tuple["Run", "nn.Module"]:
-    """The run that ``experiment`` names, and its task's model with the weights of a file."""
-    from openwork.formats.checkpoint import read_checkpoint
-    from openwork.study.runs.config import find
-    from openwork.study.runs.run import Run
-
-    made = find(experiment)
-    made = made() if callable(made) else made
-    if not isinstance(made, Run):
-        raise ValueError(f"{experiment} must return one Run, got {made!r}")
-    run = _with_images(made, data)
-    state = read_checkpoint(path).tensors
-    model = run.task.model()
-    try:
-        model.load_state_dict(run.task.weights_from(state))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise ValueError(f"{path} does not fit the model of {run.task.title}: {reason[:300]}") from error
-    return run, model
-
-
 INSPECT_FORMAT = 1
 """Of what `inspect --json` prints; it grows with changes that readers would trip over, not with new keys."""
 
 
 def inspect(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A .safetensors or .pt file, a Hugging Face folder, or a run.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A .safetensors or .pt file, a Hugging Face folder, a TensorFlow prefix, or a run."
+        ),
     ],
     other: Annotated[
         Path | None, typer.Argument(metavar="[OTHER]", help="Another, to compare: which zeros stay zero in it.")
@@ -224,12 +208,12 @@ def inspect(
     if other and markdown:
         raise typer.BadParameter("a comparison has no --markdown; choose --json or the table")
     with error_console.status("counting"):
-        live, path = _run_in(checkpoint, trust)
+        live, path = run_in(checkpoint, trust)
         if other:
             found: Any = compare(
                 *(
                     one.finalized_copy().state_dict() if one else place
-                    for one, place in ((live, path), _run_in(other, trust))
+                    for one, place in ((live, path), run_in(other, trust))
                 )
             )
         else:
@@ -244,7 +228,7 @@ def inspect(
         sys.stdout.write(f"{head}\n{found}\n")
 
 
-def _run_in(path: Path, trust: list[str] | None) -> "tuple[Live | None, Path]":
+def run_in(path: Path, trust: list[str] | None) -> "tuple[Live | None, Path]":
     """The run whose checkpoint this is, None for any other file; and the file to read."""
     from openwork.study.runs.checkpoint import is_checkpoint
     from openwork.study.runs.config import TRUSTED

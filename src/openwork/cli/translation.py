@@ -3,14 +3,21 @@
 import math
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from openwork.cli.common import Checkpoint, Device, Json, Trust, checked_device, error_console, out_console, print_json
+from openwork.cli.weights import with_vocabulary, with_weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from openwork.study.runs.run import Run
+    from openwork.study.tasks.translator import Translator
 
 _CHUNK = 10_000  # lines that are sorted by length together
 
@@ -22,26 +29,49 @@ def translate(
     batch: Annotated[int, typer.Option(min=1, help="How many sentences to translate at once.")] = 128,
     threshold: Annotated[float | None, typer.Option(help="Another threshold on log alpha.")] = None,
     vocabulary: Annotated[Path | None, typer.Option(help="The model's vocabulary file, if not the run's.")] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="MODULE:FUNCTION", help="For a file of weights alone, a Run with its model.")
+    ] = None,
     device: Device = "cpu",
     trust: Trust = None,
 ) -> None:
     """Translate standard input, a sentence a line, to standard output with the model of a run."""
+    if not 0 <= alpha < math.inf:  # below 0 the search would stop too early
+        raise ValueError(f"--alpha must be a finite number of at least 0, got {alpha}")
+    place = checked_device(device)
+    if task and threshold is not None:
+        raise ValueError(
+            "--threshold needs a run of variational dropout, --task a file of weights alone; leave one out"
+        )
+    if task:
+        run, model = with_weights(task, checkpoint, vocabulary=vocabulary)
+    else:
+        run, model = _trained(checkpoint, threshold, vocabulary, trust)
+    _translate(run.task.translator(), model.to(place).eval(), place, beam=beam, alpha=alpha, batch=batch)
+
+
+def _trained(
+    checkpoint: Path, threshold: float | None, vocabulary: Path | None, trust: list[str] | None
+) -> tuple["Run", "nn.Module"]:
+    """The run of a checkpoint and its finalized model."""
     from openwork.study.runs.config import TRUSTED, override
     from openwork.study.runs.live import read_run, restore
 
     trusted = (*TRUSTED, *(trust or ()))
-    run, place = read_run(checkpoint, trusted=trusted), checked_device(device)
+    run = read_run(checkpoint, trusted=trusted)
     run.task.translator()
     if threshold is not None:
         if not run.technique or run.technique.threshold is None:
             raise ValueError(f"--threshold is for variational dropout; this run trained {run.name}")
         run = override(run, [f"technique.threshold={threshold}"])
-    if vocabulary:
-        run = replace(run, task=run.task.with_vocabulary(str(vocabulary.absolute())))
-    if not 0 <= alpha < math.inf:  # below 0 the search would stop too early
-        raise ValueError(f"--alpha must be a finite number of at least 0, got {alpha}")
-    task = run.task.translator()
-    model = restore(checkpoint, run=run, trusted=trusted).finalized_copy().to(place)
+    run = with_vocabulary(run, vocabulary)
+    return run, restore(checkpoint, run=run, trusted=trusted).finalized_copy()
+
+
+def _translate(
+    task: "Translator", model: "nn.Module", place: "torch.device", *, beam: int, alpha: float, batch: int
+) -> None:
+    """Standard input to standard output."""
     known = task.vocabulary()
     lines, empty, long, unknown = _lines(sys.stdin.buffer, "standard input"), 0, 0, 0
     while sentences := list(islice(lines, _CHUNK)):

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from openwork.formats.model_part import Checkpoint, model_tensors
+from openwork.formats.sparse.file import SparseFile
+from openwork.formats.sparse.load import read
 from openwork.formats.stand_ins import load_with_stand_ins
+from openwork.formats.tensorflow.place import is_prefix
+from openwork.formats.tensorflow.state import read_state
 from openwork.formats.torch_file import load_torch
 
 _FOLDER_FILES = (
@@ -45,12 +48,14 @@ _FOREIGN = (
 _FOREIGN_SUFFIXES = {
     ".onnx": ("an ONNX file", "give the PyTorch checkpoint that it was exported from"),
     ".msgpack": ("a Flax file", "convert it to safetensors"),
-    ".index": ("a TensorFlow checkpoint", "convert it to safetensors"),
 }
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """The tensors of a ``.safetensors`` or torch (``.pt``, ``.pth``, ``.bin``) file, or of a Hugging Face folder.
+
+    Tensors that `openwork.save` packed are the dense ones, in memory. The prefix of a TensorFlow checkpoint, or its
+    ``.index`` file, is read as `read_state` does.
 
     Of a torch file with classes that are unknown here, the tensors are read and the objects left out: nothing is
     imported, and no code of the file runs.
@@ -64,6 +69,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         ValueError: If the file is truncated or foreign, or has no tensors that can be read without executing code.
     """
     path = Path(path)
+    if is_prefix(path):
+        return read_state(path)
     if path.is_dir():
         path = _in_folder(path)
     if not path.is_file():
@@ -120,18 +127,12 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys(), key=_natural)}
-            tied = file.metadata() or {}  # safetensors' convention: a tied tensor's name, and the name of its like
-    except Exception as error:  # SafetensorError, and what torch says of shapes and types that it does not have
-        reason = str(error).split("\n")[0][:120] or type(error).__name__
-        raise ValueError(
-            f"{path} is not a readable safetensors file ({reason}); copy it again from its source"
-        ) from error
+    file = SparseFile(path)
+    tensors = read(file, sorted(file, key=_natural))
     if not tensors:
         raise ValueError(f"{path} holds no tensors; give the file that holds the weights")
-    for name, like in tied.items():
+    # safetensors' convention: a tied tensor's name, and the name of its like
+    for name, like in file.metadata.items():
         if name in tensors and like in tensors and _same(tensors[name], tensors[like]):
             tensors[name] = tensors[like]
     return tensors

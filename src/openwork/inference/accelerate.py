@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from openwork.core.chosen import check_model
+from openwork.core.chosen import check_model, choose_weights
 from openwork.core.ownership import refuse_held
 from openwork.core.selection import Site, find_weights, weight_matrices
+from openwork.core.sharded import is_sharded
 from openwork.inference.accelerated import Accelerated
 from openwork.inference.alternative import Alternative, Converted
 from openwork.inference.alternatives import alternatives as usual_alternatives
@@ -51,14 +52,17 @@ def accelerate(
 
     Raises:
         TypeError: If ``model`` is no module, or wraps one.
-        ValueError: If the sample does not fit, the model is still being sparsified, it has no weights, or ``rounds`` is
-            below 4.
+        ValueError: If the sample does not fit, the model is still being sparsified, is sharded or has no weights, or
+            ``rounds`` is below 4.
     """
     check_model(model)
     if rounds < 4:
         raise ValueError(f"rounds must be at least 4 to tell a gain from noise, got {rounds}")
-    weights, _ = find_weights(model, weight_matrices)
+    weights, _ = choose_weights(model, weight_matrices)
     refuse_held(weights)
+    for weight in weights:
+        if is_sharded(weight.parameter):
+            raise ValueError(f"{weight.name} is sharded over processes; gather the model's weights and accelerate that")
     device = weights[0].parameter.device
     if graph and device.type != "cuda":
         raise ValueError(f"graph=True measures CUDA graphs, but the model is on {device}; move it or leave graph out")
@@ -71,9 +75,10 @@ def accelerate(
         del forms[layer]
     fast = _copy(dense, forms)
     far = _largest_difference(expected, _output(fast, sample))
-    before, after = time_in_turns(
-        [lambda: _output(dense, sample), lambda: _output(fast, sample)], device, rounds=rounds, graph=graph
-    )
+    with torch.no_grad():
+        before, after = time_in_turns(
+            [lambda: run(dense, sample), lambda: run(fast, sample)], device, rounds=rounds, graph=graph
+        )
     if not forms or far > _limit(expected) or after.median >= before.median:
         reason = f"outputs of the model differ by {far:.1g}" if far > _limit(expected) else "the model gets no faster"
         for layer in forms:
@@ -107,11 +112,14 @@ def _choose_all(
     model: nn.Module, sample: Any, tried: _Tried
 ) -> tuple[dict[nn.Module, LayerChoice], dict[nn.Module, Converted]]:
     """A choice for each module with weights, and the layers that a kernel computes faster, in its form."""
-    sites = [weight.sites[0] for weight in find_weights(model, weight_matrices)[0]]
-    problems = {site.module: _problem(site) for site in sites}
+    sites: dict[nn.Module, Site] = {}
+    for weight in find_weights(model, weight_matrices)[0]:
+        for site in weight.sites:  # several where it is tied
+            sites.setdefault(site.module, site)
+    problems = {site.module: _problem(site) for site in sites.values()}
     calls = record_calls(model, [module for module, problem in problems.items() if not problem], sample)
     choices, forms = {}, {}
-    for site in sites:
+    for site in sites.values():
         layer, name = site.module, site.name.removesuffix(f".{site.leaf}")
         if layer in calls:
             choices[layer], form = tried.layer(name, layer, calls[layer])
@@ -129,7 +137,7 @@ def _problem(site: Site) -> str:
     assert weight is not None
     if site.leaf != "weight":
         return f"no kernel for {type(module).__name__}"
-    if weight.layout != torch.strided or not int((weight == 0).sum()):
+    if not int((weight == 0).sum()):
         return "no zeros"
     if module._forward_hooks or module._forward_pre_hooks:
         return "it has forward hooks"
@@ -157,13 +165,15 @@ def _copy(model: nn.Module, forms: Mapping[nn.Module, Converted]) -> nn.Module:
 
 @torch.no_grad()
 def _output(model: nn.Module, sample: Any) -> Any:
-    """The model's output.
+    """The model's output; of a model that draws random numbers, the same ones each time.
 
     Raises:
         ValueError: If the sample does not fit.
     """
     try:
-        return run(model, sample)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return run(model, sample)
     except Exception as error:
         raise ValueError(
             f"the model does not take the sample ({_first_line(error)}); give one input, a tuple of arguments or a "

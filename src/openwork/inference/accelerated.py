@@ -66,7 +66,7 @@ class Accelerated:
     def __str__(self) -> str:
         converted = sum(layer.kernel != "dense" for layer in self.layers)
         head = [
-            f"{self.speedup:.2f} x dense end to end: {_seconds(self.dense)} before, {_seconds(self.now)} now, "
+            f"{self.speedup:.2f} x dense end to end: {seconds_text(self.dense)} before, {seconds_text(self.now)} now, "
             f"on {self.device}" + (f" with {self.threads} threads" if self.device == "cpu" else ""),
             f"{converted} of {len(self.layers)} layers converted, {self.dense_bytes:,} bytes before, "
             f"{self.nbytes:,} now, outputs differ by {self.difference:.1g} of the largest",
@@ -96,15 +96,15 @@ def _row(layer: LayerChoice) -> tuple[str, ...]:
         "x".join(map(str, layer.shape)),
         f"{layer.sparsity:.1%}",
         layer.kernel,
-        _seconds(dense) if dense else "-",
-        _seconds(best.timing) if timed and best and best.timing else "-",
+        seconds_text(dense) if dense else "-",
+        seconds_text(best.timing) if timed and best and best.timing else "-",
         f"{dense.median / best.timing.median:.2f} x" if timed and best and best.timing and dense else "-",
         f"{layer.nbytes / max(1, layer.dense_bytes):.0%}",
         "-" if layer.break_even is None else "never" if layer.break_even == 1 else f"{layer.break_even:.0%}",
     )
 
 
-def _seconds(timing: Timing) -> str:
+def seconds_text(timing: Timing) -> str:
     """The median, and half of the distance between the quartiles: "1.23 ± 0.04 ms"."""
     low, high = timing.spread
     unit, scale = next((u, s) for u, s in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)) if timing.median >= s or u == "µs")

@@ -116,7 +116,7 @@ def not_tried(name: str, leaf: str, layer: nn.Module, reason: str) -> LayerChoic
 
 
 def _sparsity(weight: Tensor) -> float:
-    return float((weight == 0).float().mean()) if weight.numel() else 0.0
+    return int((weight == 0).sum()) / max(1, weight.numel())
 
 
 @torch.no_grad()
@@ -165,7 +165,8 @@ def choose(
     assert best.timing is not None
     if not best.timing.faster_than(dense):
         ratio = dense.median / best.timing.median
-        return found.kept_dense(f"dense is as fast ({best.kernel}: {ratio:.2f} x)"), None
+        reason = "dense is faster" if ratio < 1 else "no gain beyond noise"
+        return found.kept_dense(f"{reason} ({best.kernel}: {ratio:.2f} x)"), None
     return replace(found, kernel=best.kernel), forms[best.kernel]
 
 

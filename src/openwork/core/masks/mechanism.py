@@ -219,10 +219,12 @@ class Masking(Mechanism):
             copies: dict[int, Any] = {}
             model = copy.deepcopy(model, copies)
             for weight in self.weights:
-                copies[id(weight.parameter)].data.mul_(weight.mask)
+                copies[id(weight.parameter)].data.mul_(weight.mask).add_(0.0)  # -0.0 + 0.0 is 0.0, see below
             return model
         with torch.no_grad():
             self._apply(self.weights)
+            # A negative weight times 0 is -0.0, whose sign would cost a bit in every compressed file.
+            torch._foreach_add_([weight.local for weight in self.weights], 0.0)
         for hook in self._hooks:
             hook.remove()
         self.weights.clear()

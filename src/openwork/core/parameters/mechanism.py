@@ -190,7 +190,7 @@ class Reparameterizing(Mechanism):
                 assert parameter is not None
                 if id(parameter) not in written:  # L0 would multiply a tied weight by its gate twice
                     with torch.no_grad():
-                        parameter.copy_(deterministic(distribution, parameter))
+                        parameter.copy_(deterministic(distribution, parameter) + 0.0)  # no -0.0
                     written.add(id(parameter))
         for module in modules:
             for name in [name for name, child in module._modules.items() if isinstance(child, Learned)]:

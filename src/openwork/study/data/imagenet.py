@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from openwork.study.data.records import Records, open_records
+from openwork.study.data.record import Records
+from openwork.study.data.records import open_records
 
 IMAGES = 1_281_167  # for training
 _COUNTS = {"train": IMAGES, "validation": 50_000}

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from openwork.study.data.order import Numbers, batch_count, epoch_order, streams
 from openwork.study.data.reader import Answer, Chunk, ImageReader, SharedBatches
-from openwork.study.data.records import Records
+from openwork.study.data.record import Records
 
 _FEW = 10  # images that cannot be decoded before their share counts
 _PREFETCH = 3  # chunks that each worker is ahead

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from openwork.study.data.crops import UnreadableImageError, center_box, decoded, random_box, resized
 from openwork.study.data.order import Numbers, image_random
-from openwork.study.data.records import Record, Records
+from openwork.study.data.record import Record, Records
 
 IGNORED = -100  # the label of an image that cannot be decoded; the one that torch's cross-entropy ignores
 _GREY = 128

@@ -50,6 +50,11 @@ def dense() -> Run:
     return _run(None, 0.1)
 
 
+def released() -> Run:
+    """The model of the paper's published checkpoints, for `openwork eval --task`: its first pooling pads as theirs."""
+    return Run(ImageNetResNet(same_pool=True), None, STEPS)
+
+
 def magnitude() -> list[Run]:
     """324 runs: 6 sparsities, 3 begins, 3 ends, 3 intervals, with and without label smoothing."""
     grid = product(SPARSITIES, (8_000, 20_000, 40_000), (68_000, 76_000, 100_000), FREQUENCIES, SMOOTHINGS)

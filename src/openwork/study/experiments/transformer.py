@@ -72,6 +72,11 @@ def dense() -> list[Run]:
     return [Run(WMT14, None, STEPS, seed=seed) for seed in range(5)]
 
 
+def released() -> Run:
+    """The model of the paper's published checkpoints, for ``--task`` of `openwork translate` and `eval`."""
+    return dense()[0]
+
+
 def magnitude() -> list[Run]:
     """504 runs: seven sparsities, twelve intervals, two frequencies, three regularisations."""
     schedules = [s for sparsity in SPARSITIES for s in _pruning(sparsity, first_end=300_000)]

@@ -7,10 +7,11 @@ starts as its shortcut (Goyal et al. 2017, arXiv:1706.02677). Parameters have to
 import re
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_BLOCKS = {
+BLOCKS = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
@@ -18,6 +19,8 @@ _BLOCKS = {
     152: (3, 8, 36, 3),
     200: (3, 24, 36, 3),
 }
+"""How many blocks each of the four stages has, by depth."""
+
 _TRUNCATED_STD = 0.87962566103423978  # of a standard normal that is cut off at 2
 
 
@@ -33,23 +36,25 @@ class ResNet(nn.Module):
         depth: 18, 34, 50, 101, 152 or 200.
         width: Multiplies the channels, 64 in the stem.
         classes: The number of logits.
+        same_pool: Whether the first pooling pads as TensorFlow does, by the least on the right and below, instead of by
+            one on all sides. Weights that were trained with the one do not load into the other.
 
     Raises:
         ValueError: For another depth, and if the stem has no channel.
     """
 
-    def __init__(self, depth: int = 50, width: float = 1.0, classes: int = 1000) -> None:
+    def __init__(self, depth: int = 50, width: float = 1.0, classes: int = 1000, *, same_pool: bool = False) -> None:
         super().__init__()
-        if depth not in _BLOCKS:
-            raise ValueError(f"depth must be one of {', '.join(map(str, _BLOCKS))}, got {depth}")
+        if depth not in BLOCKS:
+            raise ValueError(f"depth must be one of {', '.join(map(str, BLOCKS))}, got {depth}")
         base = int(64 * width)
         if base < 1:
             raise ValueError(f"width must give the stem a channel, got {width}; it is 1 in the paper")
         kind = Basic if depth < 50 else Bottleneck
         self.conv1 = _convolution(3, base, 7, stride=2)
         self.bn1 = nn.BatchNorm2d(base)
-        self.pool = nn.MaxPool2d(3, 2, padding=1)
-        first, *blocks = _BLOCKS[depth]
+        self.pool = SamePool() if same_pool else nn.MaxPool2d(3, 2, padding=1)
+        first, *blocks = BLOCKS[depth]
         self.layer1 = _stage(kind, base, base, first, stride=1)
         self.layer2, self.layer3, self.layer4 = (
             _stage(kind, kind.expansion * base * 2**number, base * 2 ** (number + 1), count, stride=2)
@@ -122,6 +127,30 @@ class Bottleneck(nn.Module):
         y = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
         y = self.bn3(self.conv3(y))
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class SamePool(nn.Module):
+    """Maxima of 3x3 windows, every second place, with the padding that TensorFlow calls SAME.
+
+    Its buffer has no use but its name: it keeps weights from a network whose windows lie elsewhere.
+    """
+
+    same: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("same", torch.tensor(True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C, H, W), not negative -> (N, C, H / 2, W / 2), rounded up."""
+        (top, bottom), (left, right) = (_same(size) for size in x.shape[2:])
+        return F.max_pool2d(F.pad(x, (left, right, top, bottom)), 3, 2)
+
+
+def _same(size: int) -> tuple[int, int]:
+    """The padding before and after an axis with which windows of 3 at every second place cover it."""
+    total = max((size + 1) // 2 * 2 + 1 - size, 0)
+    return total // 2, total - total // 2
 
 
 def _stage(kind: type[Basic | Bottleneck], inputs: int, channels: int, blocks: int, *, stride: int) -> nn.Sequential:

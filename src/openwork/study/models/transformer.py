@@ -16,7 +16,10 @@ from openwork.study.models.dropout import Dropout
 PADDING, EOS = 0, 1
 """Ids in every vocabulary: the one that fills up a row, and the one that ends a sentence."""
 
-_TARGET_SPACES, _GERMAN = 32, 8
+TARGET_SPACE = 8
+"""The row of the table of target spaces that is added to the source; tensor2tensor's number of German tokens."""
+
+_TARGET_SPACES = 32
 NEVER = -1e9  # finite: a row that sees no token gives numbers, not NaN
 
 
@@ -104,7 +107,7 @@ class Transformer(nn.Module):
 
     def encode(self, source: Tensor) -> Tensor:
         """What the decoder looks at, (N, S, width), for source (3, N, S)."""
-        x = self.embed(source[0]) + self.target_space[_GERMAN] + self.positions(source[2])
+        x = self.embed(source[0]) + self.target_space[TARGET_SPACE] + self.positions(source[2])
         x = self.dropout(x)
         mask = bias(source[1].unsqueeze(2) == source[1].unsqueeze(1))
         for layer in self.encoder:

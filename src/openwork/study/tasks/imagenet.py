@@ -14,7 +14,8 @@ from openwork.study.data import imagenet
 from openwork.study.data.loader import ImageBatch, evaluation_batches, training_batches
 from openwork.study.data.order import share
 from openwork.study.data.reader import IGNORED
-from openwork.study.data.records import Records, open_records
+from openwork.study.data.record import Records
+from openwork.study.data.records import open_records
 from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.models.resnet import ResNet, from_hugging_face
 from openwork.study.processes import rank, sum_over_processes, world_size
@@ -50,6 +51,7 @@ class ImageNetResNet(Task):
         decay_random: Decay the means of random weights, too, as the paper has it for variational dropout; L0 has its
             own weight decay.
         label_smoothing: The smoothing of the labels, in [0, 1).
+        same_pool: Whether the network pads its first pooling as TensorFlow does, as `ResNet` has it.
 
     Raises:
         ValueError: If batch_size is no multiple of part_size, or a value is out of its range.
@@ -70,6 +72,7 @@ class ImageNetResNet(Task):
     weight_decay: float = field(default=1e-4, kw_only=True)
     decay_random: bool = field(default=False, kw_only=True)
     label_smoothing: float = field(default=0.1, kw_only=True)
+    same_pool: bool = field(default=False, kw_only=True)
 
     metric = ACCURACY
 
@@ -94,7 +97,7 @@ class ImageNetResNet(Task):
 
     def model(self) -> nn.Module:
         """25,557,032 parameters for depth 50."""
-        return channels_last(ResNet(self.depth, self.width, self.classes))
+        return channels_last(ResNet(self.depth, self.width, self.classes, same_pool=self.same_pool))
 
     def weights_from(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """A state dict of torchvision's or Hugging Face's ResNet, with the names of `model`."""

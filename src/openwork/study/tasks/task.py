@@ -91,7 +91,12 @@ class Task(ABC):
 
     @abstractmethod
     def example(self, device: torch.device) -> Any:
-        """One example as the model's input, to count FLOPs with; a tuple is several arguments."""
+        """One example as the model's input, to count FLOPs and to export with; a tuple is several arguments."""
+
+    @property
+    def axes(self) -> dict[int, str]:
+        """The axes of `example` whose size may vary when the model is used, and their names."""
+        return {0: "batch"}
 
     @abstractmethod
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:

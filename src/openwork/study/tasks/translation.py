@@ -137,6 +137,11 @@ class Translation(Task, ABC):
         packed = self.packed()
         return batch_of(packed.ids[:1], packed.segments[:1], device)
 
+    @property
+    def axes(self) -> dict[int, str]:
+        """Rows, each of ids, segments and positions, and their tokens."""
+        return {1: "batch", 2: "tokens"}
+
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """On the development set: the accuracy of each next token (0-1) and the mean cross-entropy, in nats."""
         return self._teacher_forced(model, device, "dev")

@@ -1,0 +1,136 @@
+"""Running an ONNX file in onnxruntime, beside the model that it was made of."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from openwork.formats.onnx.example import Example
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What `difference` found.
+
+    Args:
+        largest: The largest difference, as a fraction of the largest value of its output.
+        sizes: The sizes of the axes that may vary, for each example that was run.
+    """
+
+    largest: float
+    sizes: tuple[str, ...]
+
+
+def difference(model: nn.Module, path: Path, example: Example, tolerance: float) -> Difference:
+    """How far onnxruntime's outputs are from PyTorch's, on the example and on one of other sizes.
+
+    Args:
+        model: The model, in evaluation mode.
+        path: The ONNX file.
+        example: What it was exported with.
+        tolerance: The largest difference that is allowed.
+
+    Raises:
+        ValueError: If onnxruntime cannot run the file, or the difference is larger.
+    """
+    session = _session(path)
+    largest = 0.0
+    examples = [example, example.other()] if example.dynamic else [example]
+    for one in examples:
+        expected = tensors_of(_run(model, one))
+        got = _outputs(session, one)
+        if len(got) != len(expected):
+            raise ValueError(f"the file gives {len(got)} outputs for {len(expected)} tensors; return tensors alone")
+        for index, (ours, theirs) in enumerate(zip(expected, got, strict=True)):
+            apart = distance(ours, theirs)
+            if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+                raise ValueError(
+                    f"output {index} of onnxruntime is {theirs.dtype} {tuple(theirs.shape)}, PyTorch's {ours.dtype} "
+                    f"{tuple(ours.shape)}; the exporter changed it, so try another version of torch"
+                )
+            if not apart <= tolerance:
+                raise ValueError(_far(model, one, index, apart, tolerance))
+            largest = max(largest, apart)
+    return Difference(largest, tuple(one.sizes() for one in examples if example.dynamic))
+
+
+def distance(expected: Tensor, got: Tensor) -> float:
+    """The largest difference as a fraction of the largest finite value; inf where shapes, types or NaN differ."""
+    expected = expected.detach().cpu()
+    if got.shape != expected.shape or got.dtype != expected.dtype:
+        return float("inf")
+    if not expected.is_floating_point():
+        return 0.0 if torch.equal(got, expected) else float("inf")
+    ours, theirs = expected.double(), got.double()
+    same = (ours == theirs) | (ours.isnan() & theirs.isnan())
+    apart = torch.where(same, 0.0, (ours - theirs).abs())
+    if not apart.isfinite().all():
+        return float("inf")
+    finite = ours[ours.isfinite()].abs()
+    scale = float(finite.max()) if finite.numel() else 0.0
+    return float(apart.max()) / scale if scale and apart.numel() else float(apart.sum())
+
+
+def tensors_of(outputs: Any) -> list[Tensor]:
+    """The tensors among a model's outputs."""
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised, and said once
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no class of their own
+        raise ValueError(
+            f"onnxruntime cannot load what was exported: {_line(error)}; "
+            "it computes in float32, so try model.float(), or another version of onnxruntime"
+        ) from error
+
+
+def _outputs(session: Any, example: Example) -> list[Tensor]:
+    names = [value.name for value in session.get_inputs()]
+    tensors = example.tensors
+    if len(names) != len(tensors):
+        raise ValueError(
+            f"the graph has {len(names)} inputs for the {len(tensors)} tensors of the example; leave out those that "
+            "the forward does not use"
+        )
+    try:
+        outputs = session.run(None, {n: t.detach().cpu().numpy() for n, t in zip(names, tensors, strict=True)})
+    except Exception as error:
+        sizes = f" with {example.sizes()}" if example.dynamic else ""
+        raise ValueError(
+            f"onnxruntime cannot run what was exported{sizes}: {_line(error)}; the forward may depend on that size, so "
+            "leave the axis out of dynamic"
+        ) from error
+    return [torch.from_numpy(output) for output in outputs]
+
+
+def _run(model: nn.Module, example: Example) -> Any:
+    try:
+        return example.run(model)
+    except Exception as error:
+        raise ValueError(
+            f"the model does not run with {example.sizes()}, as its example does: {_line(error)}; leave the axis that "
+            "cannot have this size out of dynamic"
+        ) from error
+
+
+def _far(model: nn.Module, example: Example, index: int, apart: float, tolerance: float) -> str:
+    first, second = tensors_of(example.run(model))[index], tensors_of(example.run(model))[index]
+    if distance(first, second.detach().cpu()) > tolerance:
+        return "the model's outputs differ from call to call; remove what is random, or counts calls, from its forward"
+    where = f"output {index} of onnxruntime differs from PyTorch's by {apart:.2g} of its largest value"
+    sizes = f" with {example.sizes()}" if example.dynamic else ""
+    return f"{where}{sizes}, more than the tolerance {tolerance:g}; raise it if that is near enough"
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")

@@ -1,0 +1,1 @@
+"""Kernels in Triton; each module has its plain twin beside this folder."""
