@@ -57,9 +57,10 @@ def semi_structured_linear(x: Tensor, packed: Tensor, meta: Tensor, bias: Tensor
         outputs: How many.
     """
     flat = x.reshape(-1, x.shape[-1])
-    padded = F.pad(flat, (0, 0, 0, -len(flat) % _COLUMNS)).t()
+    missing = -len(flat) % _COLUMNS
+    padded = F.pad(flat, (0, 0, 0, missing)) if missing else flat  # F.pad copies where nothing is missing, too
     # Not F.linear: some releases then let the product transpose its outputs, which takes it longer.
-    y: Tensor = _matrix(packed, meta, outputs, x.shape[-1])._mm(padded, bias=bias)
+    y: Tensor = _matrix(packed, meta, outputs, x.shape[-1])._mm(padded.t(), bias=bias)
     return y[:, : len(flat)].t().reshape(*x.shape[:-1], outputs)
 
 
