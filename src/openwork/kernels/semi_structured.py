@@ -11,6 +11,8 @@ from torch.sparse import (
     SparseSemiStructuredTensorCUTLASS,
 )
 
+_COLUMNS = 8  # what the number of columns must be a multiple of
+
 
 def has_cusparselt() -> bool:
     """Whether torch brings cuSPARSELt; otherwise it has CUTLASS's product, which Hopper GPUs do not know."""
@@ -45,7 +47,7 @@ def unpack(packed: Tensor, meta: Tensor, outputs: int, inputs: int) -> Tensor:
 
 @torch.library.custom_op("openwork::semi_structured_linear", mutates_args=())
 def semi_structured_linear(x: Tensor, packed: Tensor, meta: Tensor, bias: Tensor | None, outputs: int) -> Tensor:
-    """``x @ weight.T + bias`` for a packed weight (out, in).
+    """``x @ weight.T + bias`` for a packed weight (out, in); its outputs lie column by column, as they are computed.
 
     Args:
         x: (..., in), of the weight's dtype.
@@ -55,17 +57,21 @@ def semi_structured_linear(x: Tensor, packed: Tensor, meta: Tensor, bias: Tensor
         outputs: How many.
     """
     flat = x.reshape(-1, x.shape[-1])
-    y: Tensor = F.linear(flat, _matrix(packed, meta, outputs, x.shape[-1]), bias)
-    return y.reshape(*x.shape[:-1], outputs).contiguous()
+    missing = -len(flat) % _COLUMNS
+    padded = F.pad(flat, (0, 0, 0, missing)) if missing else flat  # F.pad copies where nothing is missing, too
+    # Not F.linear: some releases then let the product transpose its outputs, which takes it longer.
+    y: Tensor = _matrix(packed, meta, outputs, x.shape[-1])._mm(padded.t(), bias=bias)
+    return y[:, : len(flat)].t().reshape(*x.shape[:-1], outputs)
 
 
 @semi_structured_linear.register_fake
 def _(x: Tensor, packed: Tensor, meta: Tensor, bias: Tensor | None, outputs: int) -> Tensor:
-    return x.new_empty(*x.shape[:-1], outputs)
+    count = x.numel() // x.shape[-1]
+    y = x.new_empty(outputs, -(-count // _COLUMNS) * _COLUMNS)
+    return y[:, :count].t().reshape(*x.shape[:-1], outputs)
 
 
 def _matrix(packed: Tensor, meta: Tensor, outputs: int, inputs: int) -> SparseSemiStructuredTensor:
     kind = SparseSemiStructuredTensorCUTLASS if meta.numel() else SparseSemiStructuredTensorCUSPARSELT
-    shape, kept = torch.Size((outputs, inputs)), meta if meta.numel() else None
-    # The product is computed transposed; cuSPARSELt writes it as it is wanted.
-    return kind(shape, packed, kept, None, None, None, fuse_transpose_cusparselt=not meta.numel())
+    shape = torch.Size((outputs, inputs))
+    return kind(shape, packed, meta if meta.numel() else None, None, None, None)
