@@ -5,7 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file
 
+import openwork as ow
 from tests.processes import openwork
 from tests.programs import mylab
 
@@ -73,6 +76,28 @@ def test_inspect_counts_a_run_and_its_files(folder, trained):
     table = openwork(folder, "inspect", str(path)).stdout
     assert "fc1.weight" in table
     assert "all parameters" in table
+
+
+def test_export_writes_a_run_with_its_technique_and_sparsities(folder, trained):
+    path, result = trained
+    plain = ow.load(path / "model.safetensors")
+    for target, about in ((path, True), (path / "checkpoint.pt", True), (path / "model.safetensors", False)):
+        answer = openwork(folder, "export", str(target), "--to", "sparse", "--out", "small.safetensors", "--json")
+        sizes = json.loads(answer.stdout)
+        assert sizes["file_bytes"] < 0.9 * sizes["dense_bytes"] == 0.9 * 4 * 50_610
+        found = ow.load(folder / "small.safetensors")
+        assert found.keys() == plain.keys()
+        assert all(found[name].equal(plain[name]) for name in plain)
+        with safe_open(folder / "small.safetensors", "pt") as file:
+            said = file.metadata()
+        assert ("run" in said) == about
+        if about:
+            assert (said["run"], said["technique"]) == (result["id"], result["name"])
+            assert said["settings"] == result["settings"]
+            layers = {layer["name"]: round(layer["sparsity"], 6) for layer in result["layers"]}
+            assert json.loads(said["sparsity"]) == layers
+    openwork(folder, "export", str(path), "--to", "dense", "--out", "plain.safetensors")
+    assert load_file(folder / "plain.safetensors").keys() == plain.keys()
 
 
 def test_a_list_of_runs_and_a_report(folder):

@@ -208,12 +208,12 @@ def inspect(
     if other and markdown:
         raise typer.BadParameter("a comparison has no --markdown; choose --json or the table")
     with error_console.status("counting"):
-        live, path = _run_in(checkpoint, trust)
+        live, path = run_in(checkpoint, trust)
         if other:
             found: Any = compare(
                 *(
                     one.finalized_copy().state_dict() if one else place
-                    for one, place in ((live, path), _run_in(other, trust))
+                    for one, place in ((live, path), run_in(other, trust))
                 )
             )
         else:
@@ -228,7 +228,7 @@ def inspect(
         sys.stdout.write(f"{head}\n{found}\n")
 
 
-def _run_in(path: Path, trust: list[str] | None) -> "tuple[Live | None, Path]":
+def run_in(path: Path, trust: list[str] | None) -> "tuple[Live | None, Path]":
     """The run whose checkpoint this is, None for any other file; and the file to read."""
     from openwork.study.runs.checkpoint import is_checkpoint
     from openwork.study.runs.config import TRUSTED

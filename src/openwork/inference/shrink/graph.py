@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from openwork.core.numbers import not_numbers
 from openwork.inference.shrink.units import Units
 from openwork.inference.shrink.values import Value, fixed
 
@@ -41,7 +42,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Heads:
-    """A reshape that gives a dimension of features several: the unit of each head, and the features of one.
+    """A dimension that may be that of heads after a reshape: the unit of each head, and the features of one.
 
     Args:
         module: The path of the module whose code reshapes.
@@ -95,7 +96,9 @@ class Graph:
         if name not in self.parameters:
             tensor = self.tensors[name]
             axes = tuple(self.units.fresh(size) if dim < 2 else None for dim, size in enumerate(tensor.shape))
-            self.parameters[name] = Value(tuple(tensor.shape), axes, tensor.detach(), name)
+            numbers = tensor.is_floating_point() and not not_numbers(tensor)
+            known = (tensor.detach(), name) if numbers else (None, None)
+            self.parameters[name] = Value(tuple(tensor.shape), axes, *known)
             if name in self.immovable and axes:
                 self.units.pin(axes[0], self.immovable[name])
         return self.parameters[name]
@@ -150,7 +153,9 @@ class Graph:
         count = weight.shape[dims[0]]
         unknown = torch.full((count,), torch.nan, dtype=torch.float64)
         if weight.name is None or outputs is None or inputs is None:
-            reason = "the weight that reads it is computed, by a parametrization or other code; make it a parameter"
+            reason = (
+                "the weight that reads it is computed, by a parametrization or other code, or holds no plain numbers"
+            )
             self.pin([x, weight, bias], reason)
             return None, unknown
         if bias is not None and bias.axes[-1] is not None:

@@ -3,8 +3,9 @@
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 import torch
@@ -90,17 +91,14 @@ def plain_attention() -> Iterator[None]:
 def _silently() -> Iterator[None]:
     """Without the warnings and graphs that torch.export prints where it fails: the error says it in a sentence."""
     logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    other = logging.getLogger("torch._subclasses.fake_tensor")
-    levels = logger.level, other.level
+    before = logger.level
     try:
         logger.setLevel(logging.CRITICAL)
-        other.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(levels[0])
-        other.setLevel(levels[1])
+        logger.setLevel(before)
 
 
 def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
