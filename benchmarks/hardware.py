@@ -60,7 +60,15 @@ def _file(weights: str, dtype: str) -> Row:
     return Row(f"sparse file, {weights}, {dtype}", "file-size.csv", f"{weights}, {{level}}%, {dtype}: openwork", TIMES)
 
 
+def _cpu(what: str, variant: str) -> Row:
+    return Row(what, "cpu-inference.csv", f"{variant}: openwork", "ms")
+
+
 ROWS = (
+    *(_cpu(f"FFN 512-2048-512, batch {n}", f"FFN 512-2048-512, batch {n}, {{level}}%") for n in (1, 16, 64)),
+    _cpu("MiniLM, a sentence of 32 tokens", "MiniLM, 32 tokens, {level}%"),
+    _cpu("ResNet-50, one image", "ResNet-50, batch 1, {level}%"),
+    _cpu("LeNet-300-100, batch 1", "LeNet-300-100, batch 1, {level} %"),
     *(_file(weights, dtype) for weights in ("MiniLM", "Gaussian") for dtype in ("bfloat16", "float32")),
     *(_gpu(shape, batch) for shape in ("4096 x 4096", "11008 x 4096") for batch in (1, 8, 64)),
     Row(
