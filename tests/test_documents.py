@@ -66,6 +66,7 @@ def test_command_lines_parse():
     documents = (
         "README.md",
         "docs/cluster.md",
+        "docs/files.md",
         "docs/imagenet.md",
         "docs/pictures.md",
         "docs/report.md",
