@@ -70,7 +70,7 @@ def csr(state: State) -> float:
 
 
 def bit_mask(state: State) -> float:
-    """Bytes of values and of a bit for each weight, rows padded to bytes: as compressed-tensors, without its offsets."""
+    """Bytes of values and of a bit for each weight, rows padded to bytes: as compressed-tensors, but offsets."""
     return sum(_left(w) * w.element_size() + len(w) * -(-w[0].numel() // 8) for w in state.values())
 
 

@@ -67,6 +67,7 @@ def test_command_lines_parse():
         "README.md",
         "docs/checkpoints.md",
         "docs/cluster.md",
+        "docs/files.md",
         "docs/imagenet.md",
         "docs/pictures.md",
         "docs/report.md",
