@@ -96,7 +96,7 @@ def resized(pixels: Pixels, box: Box, size: int) -> Pixels:
 
 
 def unfiltered(pixels: Pixels, box: Box, size: int) -> Pixels:
-    """A box of an image as (size, size, 3) pixels: TensorFlow 1's bicubic, a = -0.75, of 4 x 4 pixels however it shrinks.
+    """A box of an image as (size, size, 3) pixels: TensorFlow 1's bicubic, a = -0.75, of 4 x 4 pixels at any scale.
 
     Args:
         pixels: (height, width, 3).
