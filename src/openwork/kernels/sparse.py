@@ -65,7 +65,7 @@ def linear(x: Tensor, starts: Tensor, columns: Tensor, values: Tensor, bias: Ten
         bias: (out,), or None.
         inputs: in.
     """
-    y: Tensor = torch.ops.openwork.sparse_linear(x, starts, columns, values, bias, inputs)
+    y: Tensor = torch.ops.openwork.sparse_linear.default(x, starts, columns, values, bias, inputs)
     return y
 
 
@@ -108,7 +108,7 @@ def convolution(
         padding: Zeros on both sides.
         dilation: From tap to tap.
     """
-    y: Tensor = torch.ops.openwork.sparse_convolution(
+    y: Tensor = torch.ops.openwork.sparse_convolution.default(
         x, starts, columns, values, bias, channels, kernel, stride, padding, dilation
     )
     return y
