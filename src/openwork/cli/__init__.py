@@ -1,4 +1,4 @@
-"""The command line: quickstart, run, sweep, results, eval, inspect, bench, export, report, published and others.
+"""The command line: quickstart, run, sweep, results, eval, inspect, export, bench, report, pictures and others.
 
 Exit codes: 0 done; 1 an error, said in one sentence on standard error; 2 wrong usage; 3 a run diverged; 4 done, but for
 runs that cannot be read; 130 stopped by Ctrl-C; 143 by SIGTERM.
@@ -34,8 +34,8 @@ app.command()(sweep.sweep)
 app.command()(report.results)
 app.command("eval")(checkpoints.evaluate)
 app.command()(checkpoints.inspect)
-app.command()(bench.bench)
 app.command()(export.export)
+app.command()(bench.bench)
 app.command()(report.report)
 app.command()(report.pictures)
 app.command()(published.published)

@@ -11,6 +11,7 @@ import typer
 
 from openwork.cli.checkpoints import run_in
 from openwork.cli.common import Json, Trust, error_console, print_json
+from openwork.cli.to_onnx import to_onnx
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,16 +41,38 @@ def export(
         Path, typer.Argument(metavar="FILE", help="A .safetensors or .pt file, a Hugging Face folder, or a run.")
     ],
     to: Annotated[
-        Literal["sparse", "dense"],
-        typer.Option(help="sparse: small and lossless, read by openwork. dense: plain safetensors, for everybody."),
+        Literal["sparse", "dense", "onnx"],
+        typer.Option(
+            help="sparse: small and lossless, read by openwork. dense: plain safetensors, for everybody. onnx: a model "
+            "for onnxruntime."
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The file to write, by default FILE's name with .sparse or .dense.")
+        Path | None, typer.Option(help="The file to write, by default FILE's name with .sparse, .dense or .onnx.")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION", help="With --to onnx, for a file of weights alone, a Run with its model."
+        ),
     ] = None,
     trust: Trust = None,
     as_json: Json = False,
 ) -> None:
-    """Write the weights of any checkpoint to a small sparse file, or those of a sparse file to a plain one."""
+    """Write the weights of any checkpoint to a small sparse file, those of one to a plain file, or a model to ONNX.
+
+    --to onnx takes a run, or with --task a file of weights that fits the task's model.
+    """
+    if to == "onnx":
+        with error_console.status("exporting"):
+            exported = to_onnx(checkpoint, _target(checkpoint, out, to), task=task, trust=trust)
+        if as_json:
+            print_json({"format": 1, "path": str(checkpoint), "out": str(exported.path), **exported.to_dict()})
+        else:
+            sys.stdout.write(f"{exported}\n")
+        return
+    if task:
+        raise ValueError(f"--task is for --to onnx, which needs a model; leave it out with --to {to}")
     kinds: dict[str, Callable[[Source, Path], Saved]] = {"sparse": _sparse, "dense": _dense}
     with error_console.status("exporting"):
         source = _read(checkpoint, trust)
@@ -108,7 +131,8 @@ def _target(path: Path, out: Path | None, to: str) -> Path:
     """Where to write. Raises ValueError if that is what is read."""
     if out is None:
         name = path.resolve().name if path.is_dir() else path.stem
-        out = path.resolve().parent / f"{name.removesuffix('.sparse').removesuffix('.dense')}.{to}.safetensors"
+        suffix = to if to == "onnx" else f"{to}.safetensors"
+        out = path.resolve().parent / f"{name.removesuffix('.sparse').removesuffix('.dense')}.{suffix}"
     if out.exists() and (out.samefile(path) or out.parent.samefile(path)):
         raise ValueError(f"{out} belongs to what is exported; give another --out")
     if not out.parent.is_dir():

@@ -1,6 +1,5 @@
 """The command that imports the paper's published TensorFlow checkpoints: import-tf."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from openwork.study.release.technique import Count
 
 _FEW = 12  # variables of one kind that are named, not counted
-_OPTIMIZER = re.compile(r"Adam(_\d+)?|Momentum|Adagrad|RMSProp(_\d+)?|v[rc]?|m|beta\d_power(_\d+)?")
 
 
 def import_tf(
@@ -108,7 +106,9 @@ def _print(found: "Imported", out: Path) -> None:
 
 def _unused(names: dict[str, list[str]]) -> list[str]:
     """What of the checkpoint is not in the file: the optimizer's state as one group, other variables by name."""
-    state = {leaf: len(found) for leaf, found in names.items() if _OPTIMIZER.fullmatch(leaf)}
+    from openwork.formats.tensorflow.state import is_optimizers
+
+    state = {leaf: len(found) for leaf, found in names.items() if is_optimizers(leaf)}
     rest = [f"{len(found)} x {leaf}" if len(found) > _FEW else ", ".join(found)
             for leaf, found in names.items() if leaf not in state]  # fmt: skip
     kinds = ", ".join(f"{count} x {leaf}" for leaf, count in state.items())

@@ -1,21 +1,22 @@
 """What `openwork export --to onnx` does: a run's model, or weights in the model of a task, as an ONNX file."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openwork.cli.checkpoints import run_in
 from openwork.cli.weights import with_weights
 
+if TYPE_CHECKING:
+    from openwork.formats.onnx.export import Exported
 
-def to_onnx(
-    source: Path, out: Path, *, task: str | None = None, sparse: bool = False, trust: list[str] | None = None
-) -> str:
-    """Writes the ONNX file, and returns what `Exported` says.
+
+def to_onnx(source: Path, out: Path, *, task: str | None = None, trust: list[str] | None = None) -> "Exported":
+    """Writes the ONNX file, and returns what `export_onnx` returns.
 
     Args:
         source: A run's directory, its checkpoint, or with ``task`` a file of weights.
         out: The file to write.
         task: ``module:function`` of a Run whose task has the model of the weights.
-        sparse: Whether to store sparse initializers.
         trust: Packages that the checkpoint's run may import.
 
     Raises:
@@ -31,12 +32,11 @@ def to_onnx(
     if task:
         run, model = with_weights(task, source)
     else:
-        whole = source / "checkpoint.pt"  # a finished run's directory has its plain weights, too
-        live, path = run_in(whole if whole.is_file() else source, trust)
+        live, path = run_in(source, trust, with_model=True)
         if live is None:
             raise ValueError(
                 f"{path} holds weights and no model; give --task MODULE:FUNCTION, a function that returns a Run with it"
             )
         run, model = live.run, live.finalized_copy()
     example = run.task.example(torch.device("cpu"))
-    return str(export_onnx(model, example, out, dynamic=run.task.axes, sparse=sparse))
+    return export_onnx(model, example, out, dynamic=run.task.axes)

@@ -18,6 +18,8 @@ from openwork.formats.model_part import Checkpoint, model_tensors
 from openwork.formats.sparse.file import SparseFile
 from openwork.formats.sparse.load import read
 from openwork.formats.stand_ins import load_with_stand_ins
+from openwork.formats.tensorflow.place import is_prefix
+from openwork.formats.tensorflow.state import read_state
 from openwork.formats.torch_file import load_torch
 
 _FOLDER_FILES = (
@@ -46,14 +48,14 @@ _FOREIGN = (
 _FOREIGN_SUFFIXES = {
     ".onnx": ("an ONNX file", "give the PyTorch checkpoint that it was exported from"),
     ".msgpack": ("a Flax file", "convert it to safetensors"),
-    ".index": ("a TensorFlow checkpoint", "convert it to safetensors"),
 }
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """The tensors of a ``.safetensors`` or torch (``.pt``, ``.pth``, ``.bin``) file, or of a Hugging Face folder.
 
-    Tensors that `openwork.save` packed are the dense ones, in memory.
+    Tensors that `openwork.save` packed are the dense ones, in memory. The prefix of a TensorFlow checkpoint, or its
+    ``.index`` file, is read as `read_state` does.
 
     Of a torch file with classes that are unknown here, the tensors are read and the objects left out: nothing is
     imported, and no code of the file runs.
@@ -67,6 +69,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         ValueError: If the file is truncated or foreign, or has no tensors that can be read without executing code.
     """
     path = Path(path)
+    if is_prefix(path):
+        return read_state(path)
     if path.is_dir():
         path = _in_folder(path)
     if not path.is_file():

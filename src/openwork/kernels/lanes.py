@@ -1,9 +1,9 @@
 """A sparse matrix in lanes, for products with few columns on a GPU.
 
-Each row's non-zeros are spread over lanes, which run side by side, and a lane keeps the gaps between its columns instead
-of the columns. Rows of which at least a quarter is left are cut into stretches, one a lane, with gaps of 4 bits. Others
-are dealt like cards: lane c of C takes the non-zeros c, c + C, c + 2C ..., so that the lanes read inputs that lie side by
-side, with gaps of 8 bits. A longer gap is bridged by stored zeros. Rows are sorted by length, and as many as one program
+Each row's non-zeros are spread over lanes, which run side by side, and a lane keeps the gaps between its columns
+instead of the columns. Rows of which much is left are cut into stretches, one a lane, with gaps of 4 bits. Others are
+dealt like cards: lane c of C takes the non-zeros c, c + C, c + 2C ..., so that lanes read inputs that lie side by side,
+with gaps of 8 bits. A longer gap is bridged by stored zeros. Rows are sorted by length, and as many as one program
 computes are padded with zeros to the length of the longest (SELL-C-σ: Kreutzer et al. 2014, arXiv 1307.6209, section 3;
 gaps of 4 bits: Macko and Boža 2025, arXiv 2511.13061).
 """
@@ -23,7 +23,7 @@ WIDEST = 16_384
 MOST_COLUMNS = 16
 """With more columns than this, `lanes_linear` unpacks the matrix and computes a dense product."""
 
-_CELLS = 256  # lanes of one program
+_AT_ONCE = 2**22  # weights that are packed at once, which takes some 100 bytes for each that is not zero
 
 
 class Lanes(NamedTuple):
@@ -32,7 +32,8 @@ class Lanes(NamedTuple):
     Args:
         offsets: (groups + 1,) int32, the unit at which each group of rows begins.
         order: (out,) int32, the row that is computed at each place.
-        starts: (groups, rows of a group, lanes of a row) int32, the column of each lane's first value.
+        starts: (groups, rows of a group, lanes of a row) int16, or int32 where some do not fit: the column of each
+            lane's first value.
         gaps: (units, rows of a group, lanes of a row, bytes of a unit) uint8: how far each value's column lies behind
             that of the value before it in its lane, 0 for the first; one or two a byte, the low bits first.
         values: (units, rows of a group, lanes of a row, values of a unit); zeros fill.
@@ -45,15 +46,21 @@ class Lanes(NamedTuple):
     values: Tensor
 
 
-def layout(density: float, inputs: int) -> tuple[int, int]:
-    """(lanes of a row, bits of a gap) that are fast for a density (fraction of non-zeros) and this many inputs.
+def layout(rows: int, inputs: int, density: float) -> tuple[int, int]:
+    """(lanes of a row, bits of a gap) that were fastest for a matrix like this on an H100.
 
     The gaps of dealt rows are lanes / density on average: as many lanes as make most of them fit a byte, but not fewer
-    than eight, with which too few programs would be busy.
+    than eight. With many rows there is enough to do for all of the GPU with half as many lanes.
+
+    Args:
+        rows: Of the matrix.
+        inputs: Its columns.
+        density: The fraction of non-zeros.
     """
-    if density >= 0.25 and inputs <= WIDEST:
-        return 32, 4
-    return next((lanes for lanes in (32, 16) if lanes <= 220 * density), 8), 8
+    halved = rows > 8192
+    if density >= 0.15 and inputs <= WIDEST:
+        return 32 >> halved, 4
+    return max(8, next((lanes for lanes in (32, 16) if lanes <= 220 * density), 8) >> halved), 8
 
 
 def pack(weight: Tensor, lanes: int = 0, bits: int = 0) -> Lanes:
@@ -65,10 +72,23 @@ def pack(weight: Tensor, lanes: int = 0, bits: int = 0) -> Lanes:
         bits: Of a gap: 4 cuts rows into stretches, 8 deals them; 0 for those of `layout`.
     """
     rows, inputs = weight.shape
-    row, column = weight.nonzero(as_tuple=True)
-    usual = layout(len(row) / max(1, rows * inputs), inputs)
+    counts = (weight != 0).sum(1)
+    usual = layout(rows, inputs, float(counts.sum()) / max(1, rows * inputs))
     lanes, bits = lanes or usual[0], bits or usual[1]
-    group, unit, longest_gap = _CELLS // lanes, UNIT[weight.element_size()], 2**bits - 1
+    group = (512 if bits == 4 else 256) // lanes
+    order = counts.argsort(descending=True, stable=True)
+    at_once = group * max(1, _AT_ONCE // max(1, inputs * group))
+    parts = [_pack_groups(weight, some, group, lanes, bits) for some in torch.split(order, at_once)]
+    units, order, starts, gaps, values = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    offsets = torch.cat([units.new_zeros(1), units.cumsum(0)])
+    return Lanes(offsets.int(), order.int(), starts, gaps, values)
+
+
+def _pack_groups(weight: Tensor, some: Tensor, group: int, lanes: int, bits: int) -> tuple[Tensor, ...]:
+    """(units of each group, order, starts, gaps, values) of some rows."""
+    inputs, rows, unit = weight.shape[1], len(some), UNIT[weight.element_size()]
+    weight = weight[some]
+    row, column = weight.nonzero(as_tuple=True)
     counts = row.bincount(minlength=rows)
     number = torch.arange(len(row), device=weight.device) - (counts.cumsum(0) - counts)[row]
     stretch = -(-counts // lanes)
@@ -76,42 +96,39 @@ def pack(weight: Tensor, lanes: int = 0, bits: int = 0) -> Lanes:
         lane, turn = number // stretch[row], number % stretch[row]
     else:
         lane, turn = number % lanes, number // lanes
-    turns = int(stretch.max()) if len(row) else 0
-    columns = column.new_zeros(rows, turns, lanes)
+    columns = column.new_zeros(rows, max(1, int(stretch.max())), lanes)
     columns[row, turn, lane] = column
     gap = torch.where(turn > 0, column - columns[row, turn - 1, lane], 0)
+    longest_gap = 2**bits - 1
     bridges = (gap - 1).clamp(min=0) // longest_gap  # stored zeros on the way to each value
-    taken = column.new_zeros(rows, turns, lanes)
+    taken = torch.zeros_like(columns)
     taken[row, turn, lane] = 1 + bridges
     ends = taken.cumsum(1)
-    length = ends[:, -1].amax(1) if turns else counts
+    length = ends[:, -1].amax(1)
     order = length.argsort(descending=True, stable=True)
-    place = torch.empty_like(order).index_copy_(0, order, torch.arange(rows, device=weight.device))
-    groups = -(-rows // group)
-    longest = torch.cat([length[order], length.new_zeros(groups * group - rows)]).view(groups, group).amax(1)
-    offsets = torch.cat([longest.new_zeros(1), (-(-longest // unit)).cumsum(0)])
-    starts = order.new_zeros(groups * group, lanes, dtype=torch.int32)
-    if turns:
-        starts[:rows] = columns[order, 0].int()
-    shape = (int(offsets[-1]), group, lanes, unit)
+    place = torch.empty_like(order).index_copy_(0, order, torch.arange(rows, device=order.device))[row]
+    missing = -rows % group
+    units = -(-F.pad(length[order], (0, missing)).view(-1, group).amax(1) // unit)
+    shape = (int(units.sum()), group, lanes, unit)
     gaps, values = weight.new_zeros(shape, dtype=torch.uint8), weight.new_zeros(shape)
-    begin, seat = offsets[place[row] // group], place[row] % group
+    begin, seat = (units.cumsum(0) - units)[place // group], place % group
     end = ends[row, turn, lane] - 1
     for back in range(1, int(bridges.max()) + 1 if len(row) else 1):
-        to = bridges >= back
-        at = (end - back)[to]
-        gaps[begin[to] + at // unit, seat[to], lane[to], at % unit] = longest_gap
+        far = bridges >= back
+        at = (end - back)[far]
+        gaps[begin[far] + at // unit, seat[far], lane[far], at % unit] = longest_gap
     where = (begin + end // unit, seat, lane, end % unit)
     gaps[where] = (gap - bridges * longest_gap).to(torch.uint8)
     values[where] = weight[row, column]
     if bits == 4:
         gaps = gaps[..., ::2] | gaps[..., 1::2] << 4
-    return Lanes(offsets.int(), order.int(), starts.view(groups, group, lanes), gaps.contiguous(), values)
+    starts = columns[order, 0].to(torch.int16 if inputs <= 2**15 else torch.int32)
+    return units, some[order], F.pad(starts, (0, 0, 0, missing)).view(-1, group, lanes), gaps, values
 
 
 def unpack_plain(offsets: Tensor, order: Tensor, starts: Tensor, gaps: Tensor, values: Tensor, inputs: int) -> Tensor:
     """The matrix (out, in) that `pack` took, but for the sign of zeros; no step waits for a GPU."""
-    units, group, lanes, unit = values.shape
+    units, group, _, unit = values.shape
     if not units:
         return values.new_zeros(len(order), inputs)
     if gaps.shape[3] < unit:

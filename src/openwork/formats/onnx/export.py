@@ -54,6 +54,10 @@ class Exported:
     tolerance: float
     checked: tuple[str, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**vars(self), "path": str(self.path)}
+
     def __str__(self) -> str:
         zeros = self.zeros / self.parameters if self.parameters else 0.0
         return (

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sysconfig
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -20,8 +21,10 @@ _LOGGERS = (
     "torch.onnx._internal.exporter._registration",
     "torch.onnx._internal.exporter._core",
     "torch.fx.experimental.symbolic_shapes",
+    "onnxscript",
+    "onnx_ir",
 )
-_TORCH = Path(torch.__file__).parent
+_OTHERS = [Path(torch.__file__).parent, Path(__file__).parent, Path(sysconfig.get_path("stdlib"))]
 
 
 def graph_of(model: nn.Module, example: Example) -> Any:
@@ -45,6 +48,12 @@ def graph_of(model: nn.Module, example: Example) -> Any:
         raise ValueError(
             f"the forward of {type(model).__name__} returns {', '.join(sorted(others))} beside tensors; export a "
             "module that returns the tensors alone"
+        )
+    tensors = [leaf for leaf in pytree.tree_leaves(outputs) if leaf is not None]
+    if not tensors or any(tensor.is_complex() for tensor in tensors):
+        what = "complex numbers, which ONNX does not have" if tensors else "no tensor"
+        raise ValueError(
+            f"the forward of {type(model).__name__} returns {what}; export a module that returns real tensors"
         )
     traced = example.traced()
     with warnings.catch_warnings(), _quiet():
@@ -161,12 +170,11 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _place(error: Exception) -> str:
-    """The last line of code that is not torch's."""
+    """The last line of code that is neither torch's nor Python's, which is the user's."""
     found, traceback = "", error.__traceback__
     while traceback:
         name = traceback.tb_frame.f_code.co_filename
-        own = Path(name) == Path(__file__) or Path(name).parent == Path(__file__).parent
-        if not own and not name.startswith("<") and not Path(name).is_relative_to(_TORCH):
+        if not name.startswith("<") and not any(Path(name).is_relative_to(folder) for folder in _OTHERS):
             found = f" ({name}, line {traceback.tb_lineno})"
         traceback = traceback.tb_next
     return found

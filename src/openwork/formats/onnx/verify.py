@@ -46,6 +46,11 @@ def difference(model: nn.Module, path: Path, example: Example, tolerance: float)
             raise ValueError(f"the file gives {len(got)} outputs for {len(expected)} tensors; return tensors alone")
         for index, (ours, theirs) in enumerate(zip(expected, got, strict=True)):
             apart = distance(ours, theirs)
+            if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+                raise ValueError(
+                    f"output {index} of onnxruntime is {theirs.dtype} {tuple(theirs.shape)}, PyTorch's {ours.dtype} "
+                    f"{tuple(ours.shape)}; the exporter changed it, so try another version of torch"
+                )
             if not apart <= tolerance:
                 raise ValueError(_far(model, one, index, apart, tolerance))
             largest = max(largest, apart)
@@ -121,9 +126,7 @@ def _run(model: nn.Module, example: Example) -> Any:
 def _far(model: nn.Module, example: Example, index: int, apart: float, tolerance: float) -> str:
     first, second = tensors_of(example.run(model))[index], tensors_of(example.run(model))[index]
     if distance(first, second.detach().cpu()) > tolerance:
-        return (
-            "the model's outputs differ from call to call and cannot be compared; remove what is random in its forward"
-        )
+        return "the model's outputs differ from call to call; remove what is random, or counts calls, from its forward"
     where = f"output {index} of onnxruntime differs from PyTorch's by {apart:.2g} of its largest value"
     sizes = f" with {example.sizes()}" if example.dynamic else ""
     return f"{where}{sizes}, more than the tolerance {tolerance:g}; raise it if that is near enough"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 _POLYNOMIAL = 0x82F63B78  # 0x1EDC6F41 with its bits reversed
 _ALL = 0xFFFFFFFF
 _LANES = 8192  # their registers, and the cache lines from which they read, fit into a second-level cache
-_WORDS = 64  # of a lane at least: below that, joining the lanes costs more than they bring
+_WORDS = 8  # of a lane at least: below that, joining the lanes costs more than they bring
 
 Words = npt.NDArray[np.uint32]
 

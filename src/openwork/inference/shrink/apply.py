@@ -119,4 +119,4 @@ def _fixed(module: nn.Module, leaf: str) -> str | None:
     known = isinstance(module, nn.Linear | _ConvNd | _BatchNorm | nn.Embedding | nn.PReLU) or kind == "Conv1D"
     if known and leaf in ("weight", "bias", "running_mean", "running_var"):
         return None
-    return f"openwork does not know how a {kind} keeps the size of its {leaf}"
+    return f"it is not known how {kind} keeps the size of its {leaf}"

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from openwork.inference.shrink.graph import Graph, Read, oriented
 
+_VAGUE = ("it is not known", "it reads the model's input", "it meets the model's input")
+
 
 class Decision:
     """Which units of a graph go; it changes nothing.
@@ -45,16 +47,21 @@ class Decision:
         """For each input of a product, whether a weight for it, of an output that stays, is not zero."""
         return self._nonzero[read.weight][~removed[self.roots[read.outputs]]].any(0)
 
-    def left(self, read: Read) -> dict[tuple[str, str], int]:
+    def left(self, name: str) -> dict[tuple[str, str], int]:
         """How many outputs and inputs of a weight stay though it is zero for all of them, by side and reason."""
-        rows, columns = ~self.goes(read.outputs), ~self.goes(read.inputs)
-        nonzero = self._nonzero[read.weight][rows][:, columns]
+        value = self.graph.parameters[name]
+        dims = next((read.dims for read in self.graph.reads if read.weight == name), (0, 1))
+        ids = [value.axes[dim] for dim in dims] if len(value.shape) > 1 else []
+        if value.name is None or len(ids) < 2 or ids[0] is None or ids[1] is None:
+            return {}
+        if name not in self._nonzero:
+            self._nonzero[name] = _any(oriented(self.graph.tensors[name], dims) != 0).cpu()
+        kept = [~self.goes(ids[0]), ~self.goes(ids[1])]
+        nonzero = self._nonzero[name][kept[0]][:, kept[1]]
         found: Counter[tuple[str, str]] = Counter()
-        for side, ids, zeros in (
-            ("outputs", read.outputs[rows], ~nonzero.any(1)),
-            ("inputs", read.inputs[columns], ~nonzero.any(0)),
-        ):
-            found.update((side, self._why(int(root))) for root in self.roots[ids[zeros]])
+        for number, side in enumerate(("outputs", "inputs")):
+            zeros = self.roots[ids[number]][kept[number]][~nonzero.any(1 - number)]
+            found.update((side, self._why(int(root))) for root in zeros)
         return dict(found)
 
     def _why(self, root: int) -> str:
@@ -66,8 +73,8 @@ class Decision:
 
     def _reasons(self) -> dict[int, str]:
         found: dict[int, str] = {}
-        # What a layer does to a unit says more than that some other module keeps its size.
-        for ids, reason in sorted(self.graph.units.pinned, key=lambda pin: pin[1].startswith("openwork does not")):
+        # What a layer does to a unit says more than that something else keeps its size.
+        for ids, reason in sorted(self.graph.units.pinned, key=lambda pin: pin[1].startswith(_VAGUE)):
             for root in set(self.roots[ids].tolist()):
                 found.setdefault(root, reason)
         return found

@@ -59,7 +59,10 @@ def _constants(graph: Graph, node: fx.Node, values: list[Value]) -> Tensor | Non
 
     def number(argument: Any) -> Any:
         if isinstance(argument, fx.Node):
-            return next(numbers) if isinstance(graph.value(argument), Value) else graph.value(argument)
+            if not isinstance(graph.value(argument), Value):
+                return graph.value(argument)
+            found = next(numbers)
+            return found.nan_to_num(0) != 0 if argument.meta["val"].dtype == torch.bool else found
         return [number(one) for one in argument] if isinstance(argument, list | tuple) else argument
 
     target: Any = node.target
@@ -89,4 +92,9 @@ def _flat(arguments: Any) -> list[Any]:
     return [one for given in arguments for one in (given if isinstance(given, list | tuple) else [given])]
 
 
-RULES: dict[str, Rule] = {**dict.fromkeys(_COPIES, copy), "prelu": prelu, "_prelu_kernel": prelu}
+_UNTAGGED = ("hardswish", "log_sigmoid", "where")  # elementwise, but not all of their overloads say so
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_COPIES, copy),
+    **dict.fromkeys(("prelu", "_prelu_kernel"), prelu),
+    **dict.fromkeys(_UNTAGGED, elementwise),
+}

@@ -8,7 +8,7 @@ from torch import Tensor, fx
 from openwork.inference.shrink.graph import Graph, Rule, shapes
 from openwork.inference.shrink.values import Value, only_zeros
 
-_SCORES = "a product of two activations sums over it, and depends on how many there are"
+_SCORES = "a product of two activations sums over it"
 
 
 def linear(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Value:

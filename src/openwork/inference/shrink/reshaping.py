@@ -17,18 +17,14 @@ def view(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Value:
     axes: list[Tensor | None] = [None] * len(shape)
     for before, after in groups(x.shape, shape):
         named = [dim for dim in before if x.axes[dim] is not None]
-        if len(before) == len(after) == 1:
-            axes[after[0]] = x.axes[before[0]]
-        elif named:
+        if named and not _refused(graph, node, [x.axes[dim] for dim in named]):
             for dim in named[1:]:
                 graph.units.pin(x.axes[dim], "a reshape mixes it with other units")
-            if _refused(graph, node, [x.axes[dim] for dim in named]):
-                continue
             dim, ids = _regrouped(x, before, named[0], [shape[place] for place in after])
             moved = ids.movedim(dim, 0).reshape(ids.shape[dim], -1)
             graph.units.unify(moved[:, :1].expand_as(moved), moved)
             axes[after[dim]] = moved[:, 0].contiguous()
-            if moved.shape[1] > 1 and len(before) == 1:
+            if len(before) == 1:
                 graph.heads.append(Heads(_module(node), moved[:, 0].contiguous(), moved.shape[1]))
     return Value(shape, tuple(axes), _viewed(x, shape))
 
@@ -186,10 +182,10 @@ def _refused(graph: Graph, node: fx.Node, axes: list[Tensor | None]) -> bool:
         return False
     place = line(node)
     graph.reshaping_lines[place] = None
-    if place in graph.refused_lines:
+    if place in graph.refused:
         for ids in axes:
             graph.units.pin(ids, f"the code reshapes it by sizes of its own ({place})")
-    return place in graph.refused_lines
+    return place in graph.refused
 
 
 def _regrouped(x: Value, before: list[int], dim: int, sizes: list[int]) -> tuple[int, Tensor]:

@@ -89,11 +89,8 @@ class Shrunk:
 def compare(dense: nn.Module, small: nn.Module, decision: Decision, difference: float, example: Any) -> Shrunk:
     """The report on a model and a smaller one."""
     now = dict(small.named_parameters(remove_duplicate=False)) | dict(small.named_buffers(remove_duplicate=False))
-    kept: dict[str, dict[tuple[str, str], int]] = {}
-    for read in decision.graph.reads:
-        kept.setdefault(read.weight, decision.left(read))
     tensors = [
-        ShrunkTensor(name, value.shape, tuple(now[name].shape), kept.get(name, {}))
+        ShrunkTensor(name, value.shape, tuple(now[name].shape), decision.left(name))
         for name, value in decision.graph.parameters.items()
     ]
     flops = count_flops(dense, example).dense, count_flops(small, example).dense

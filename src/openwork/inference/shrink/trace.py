@@ -3,8 +3,9 @@
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 import torch
@@ -75,6 +76,14 @@ def trace(model: nn.Module, example: Any) -> Traced:
     return Traced(list(program.graph.nodes), names, constants)
 
 
+def arguments_of(node: fx.Node) -> dict[str, Any]:
+    """What an operation is called with, by the names of its schema; defaults included."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]  # an OpOverload
+    found = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
+    found |= {argument.name: given for argument, given in zip(schema, node.args, strict=False)}
+    return found | dict(node.kwargs)
+
+
 @contextmanager
 def plain_attention() -> Iterator[None]:
     """Without the fused encoder layers of torch, whose parts are not seen and which take no smaller ones."""
@@ -90,17 +99,14 @@ def plain_attention() -> Iterator[None]:
 def _silently() -> Iterator[None]:
     """Without the warnings and graphs that torch.export prints where it fails: the error says it in a sentence."""
     logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    other = logging.getLogger("torch._subclasses.fake_tensor")
-    levels = logger.level, other.level
+    before = logger.level
     try:
         logger.setLevel(logging.CRITICAL)
-        other.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(levels[0])
-        other.setLevel(levels[1])
+        logger.setLevel(before)
 
 
 def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

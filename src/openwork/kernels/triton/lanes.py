@@ -7,8 +7,6 @@ from torch import Tensor
 
 from openwork.kernels.lanes import WIDEST
 
-_UNROLL = 2  # units whose loads are in flight at once
-
 
 def product(
     x: Tensor, offsets: Tensor, order: Tensor, starts: Tensor, gaps: Tensor, values: Tensor, bias: Tensor | None
@@ -36,7 +34,7 @@ def product(
                 x, offsets, order, starts, gaps, values, bias, y, inputs, outputs, count,
                 GROUP=group, LANES=lanes, UNIT=unit, BYTES=gaps.shape[3], COLUMNS=columns,
                 SHARED=triton.next_power_of_2(inputs) if inputs <= WIDEST else 0,
-                UNROLL=_UNROLL, num_warps=_warps(group * lanes),
+                UNROLL=_unroll(values, gaps, columns), num_warps=_warps(group * lanes),
             )  # fmt: skip
     return y
 
@@ -63,6 +61,12 @@ def unpack(offsets: Tensor, order: Tensor, starts: Tensor, gaps: Tensor, values:
     return weight
 
 
+def _unroll(values: Tensor, gaps: Tensor, columns: int) -> int:
+    """How many units a lane loads at once: two, but where registers for them leave too little room on an H100."""
+    crowded = gaps.shape[3] < values.shape[3] and (values.shape[2] < 32 or columns == 2)
+    return 1 if crowded else 2
+
+
 def _warps(cells: int) -> int:
     return max(1, cells // 32)
 
@@ -84,16 +88,16 @@ def _product(
     CELLS: tl.constexpr = GROUP * LANES
     begin = tl.load(offsets_ptr + number).to(tl.int64)
     end = tl.load(offsets_ptr + number + 1).to(tl.int64)
-    column = tl.load(starts_ptr + number * CELLS + tl.arange(0, CELLS))
-    kept = _keep(x_ptr, first * inputs, second * inputs, inputs, COLUMNS, SHARED)
+    column = tl.load(starts_ptr + number * CELLS + tl.arange(0, CELLS)).to(tl.int32)
+    if SHARED > 0:
+        kept = _keep(x_ptr, first * inputs, second * inputs, inputs, COLUMNS, SHARED)
     total = tl.zeros([CELLS, UNROLL * UNIT], tl.float32)
     other = total
     for unit in range(begin, end, UNROLL):
         columns, value, column = _load(gaps_ptr, values_ptr, unit, end, column, CELLS, UNIT, BYTES)
         if UNROLL == 2:
-            columns_2, value_2, column = _load(gaps_ptr, values_ptr, unit + 1, end, column, CELLS, UNIT, BYTES)
-            columns = tl.reshape(tl.join(columns, columns_2), [CELLS, UNROLL * UNIT])
-            value = tl.reshape(tl.join(value, value_2), [CELLS, UNROLL * UNIT])
+            more = _load(gaps_ptr, values_ptr, unit + 1, end, column, CELLS, UNIT, BYTES)
+            columns, value, column = _beside(columns, more[0]), _beside(value, more[1]), more[2]
         value = value.to(tl.float32)
         if SHARED > 0:
             word = tl.gather(kept, tl.reshape(columns, [CELLS * UNROLL * UNIT]), 0)
@@ -130,10 +134,14 @@ def _load(gaps_ptr, values_ptr, unit, end, column, CELLS: tl.constexpr, UNIT: tl
 
 
 @triton.jit
+def _beside(first, second):
+    """Two units of a lane as one."""
+    return tl.reshape(tl.join(first, second), [first.shape[0], 2 * first.shape[1]])
+
+
+@triton.jit
 def _keep(x_ptr, first, second, inputs, COLUMNS: tl.constexpr, SHARED: tl.constexpr):
     """What `tl.gather` reads from shared memory: the inputs, of two columns as halves of words."""
-    if SHARED == 0:
-        return 0
     k = tl.arange(0, SHARED)
     x = tl.load(x_ptr + first + k, mask=k < inputs, other=0)
     if COLUMNS == 2:
@@ -165,9 +173,15 @@ def _unpack(
     CELLS: tl.constexpr = GROUP * LANES
     begin = tl.load(offsets_ptr + number).to(tl.int64)
     end = tl.load(offsets_ptr + number + 1).to(tl.int64)
-    column = tl.load(starts_ptr + number * CELLS + tl.arange(0, CELLS))
+    column = tl.load(starts_ptr + number * CELLS + tl.arange(0, CELLS)).to(tl.int32)
     place = number * GROUP + tl.arange(0, CELLS) // LANES
     row = tl.load(order_ptr + place, mask=place < outputs, other=0).to(tl.int64) * inputs
-    for unit in range(begin, end):
+    for unit in range(begin, end, 2):
         columns, value, column = _load(gaps_ptr, values_ptr, unit, end, column, CELLS, UNIT, BYTES)
-        tl.store(weight_ptr + row[:, None] + columns, value, mask=value != 0)
+        more = _load(gaps_ptr, values_ptr, unit + 1, end, column, CELLS, UNIT, BYTES)
+        columns, value, column = _beside(columns, more[0]), _beside(value, more[1]), more[2]
+        target = weight_ptr + row[:, None] + columns
+        if BYTES < UNIT:
+            # Neighbours of stretches are in the same lane: flat, threads that run side by side write them.
+            target, value = tl.reshape(target, [2 * CELLS * UNIT]), tl.reshape(value, [2 * CELLS * UNIT])
+        tl.store(target, value, mask=value != 0)

@@ -1,4 +1,4 @@
-"""Labelled images that stay in their files until they are read: parquet shards, a folder for each class, tar shards."""
+"""Labelled images that stay in their files until they are read: shards of three formats, or a folder for each class."""
 
 import json
 import re
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from openwork.study.data.images import find_shards
 from openwork.study.data.record import Record, Records
+from openwork.study.data.tfrecords import TFRecords, tfrecord_shards
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -22,11 +23,12 @@ _TAR_END = 1024  # bytes: the two empty records that end every tar file of POSIX
 
 
 def open_records(folder: Path, split: str) -> Records:
-    """The images of a split, in whichever of three forms ``folder`` holds it; reads only lists of contents.
+    """The images of a split, in whichever of four forms ``folder`` holds it; reads only lists of contents.
 
     * parquet, as `read_parquet` takes it: ``train-00000-of-00294.parquet``, also in ``data/``;
     * tar shards as WebDataset writes them: ``*train*.tar`` or ``train/*.tar``, numbered from 0, each image followed or
       preceded by a ``.cls`` file of its label;
+    * TFRecord shards as the paper's code reads them: ``validation-00000-of-00128``, also in ``validation/``;
     * a folder of images for each class: ``train/n01440764/*.JPEG``; labels count the sorted names.
 
     Args:
@@ -46,11 +48,14 @@ def open_records(folder: Path, split: str) -> Records:
             found.append(ParquetRecords(find_shards(folder, name)))
         if tars := _tar_shards(folder, name):
             found.append(TarRecords(tars))
+        elif shards := tfrecord_shards(folder, name):
+            found.append(TFRecords(shards))
         elif (folder / name).is_dir() and not any((folder / name).glob("*.parquet")):
             found.append(FolderRecords(folder / name))
     if not found:
         raise FileNotFoundError(
-            f"{folder} has no split {split!r}: neither {split}*.parquet, nor *{split}*.tar, nor a folder {split}"
+            f"{folder} has no split {split!r}: neither {split}*.parquet, nor {split}-*-of-*, nor "
+            f"*{split}*.tar, nor a folder {split}"
         )
     if len(found) > 1:
         raise ValueError(f"{folder} holds the split {split!r} in {len(found)} forms; keep one")

@@ -1,0 +1,186 @@
+"""Sparse layers on a CPU by our own kernels."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from openwork.inference.alternative import Alternative, Converted
+from openwork.kernels import compiled, sparse
+
+
+class SparseOnCPU:
+    """Linear layers (torch's and transformers' Conv1D) by a sparse product of our own, in float32."""
+
+    name = "sparse product"
+
+    def misfit(self, layer: nn.Module, x: Tensor) -> str | None:
+        """As `Alternative` declares it."""
+        if not _is_linear(layer):
+            return f"no kernel for {type(layer).__name__}"
+        return _misfit(layer, x)
+
+    def convert(self, layer: nn.Module) -> "SparseLinear":
+        """As `Alternative` declares it."""
+        return SparseLinear(layer)
+
+
+class SparseConvolutionOnCPU:
+    """`nn.Conv2d` and `nn.Conv1d` by a sparse convolution of our own, in float32: any stride, dilation and groups."""
+
+    name = "sparse convolution"
+
+    def misfit(self, layer: nn.Module, x: Tensor) -> str | None:
+        """As `Alternative` declares it."""
+        if type(layer) is not nn.Conv2d and type(layer) is not nn.Conv1d:
+            return f"no kernel for {type(layer).__name__}"
+        if layer.padding_mode != "zeros":
+            return f"the kernel pads with zeros, not with padding_mode={layer.padding_mode!r}"
+        if layer.padding == "same" and any(
+            step * (taps - 1) % 2 for step, taps in zip(layer.dilation, layer.kernel_size, strict=True)
+        ):
+            return "padding='same' of an even kernel is not the same on both sides"
+        return _misfit(layer, x)
+
+    def convert(self, layer: nn.Module) -> "SparseConvolution":
+        """As `Alternative` declares it."""
+        assert isinstance(layer, nn.Conv2d | nn.Conv1d)
+        return SparseConvolution(layer)
+
+
+ALTERNATIVES: tuple[Alternative, ...] = (SparseOnCPU(), SparseConvolutionOnCPU())
+"""What `accelerate` tries on a CPU, beside MKL's CSR."""
+
+
+class _Packed(Converted):
+    """A layer that holds its weight, a matrix of as many rows as outputs, packed.
+
+    Args:
+        weight: The matrix, or its diagonal blocks.
+        bias: (rows,), or None.
+        groups: The number of blocks.
+    """
+
+    starts: Tensor
+    columns: Tensor
+    values: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, groups: int = 1) -> None:
+        super().__init__()
+        self.rows, self.width = weight.shape
+        self.groups = groups
+        for name, tensor in zip(("starts", "columns", "values"), sparse.pack(weight.detach(), groups), strict=True):
+            self.register_buffer(name, tensor)
+        self.register_buffer("bias", None if bias is None else bias.detach())
+
+    def _matrix(self) -> Tensor:
+        return sparse.unpack(self.starts, self.columns, self.values, self.width, self.groups)
+
+    def _filled(self, layer: nn.Module, weight: Tensor) -> nn.Module:
+        layer.weight = nn.Parameter(weight)
+        if self.bias is not None:
+            layer.bias = nn.Parameter(self.bias)
+        return layer.eval()
+
+
+class SparseLinear(_Packed):
+    """What `SparseOnCPU` makes of a linear layer.
+
+    Args:
+        layer: The layer, which stays as it is.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        weight, bias = layer.weight, layer.bias
+        assert isinstance(weight, Tensor)
+        assert bias is None or isinstance(bias, Tensor)
+        super().__init__(weight if isinstance(layer, nn.Linear) else weight.t(), bias)
+        self.kind = type(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        return sparse.linear(x, self.starts, self.columns, self.values, self.bias, self.width)
+
+    def dense(self) -> nn.Module:
+        """The layer that was converted."""
+        weight = self._matrix()
+        if issubclass(self.kind, nn.Linear):
+            return self._filled(self.kind(self.width, self.rows, bias=self.bias is not None, device="meta"), weight)
+        return self._filled(self.kind(self.rows, self.width), weight.t().contiguous())
+
+    def extra_repr(self) -> str:
+        """What is printed of it."""
+        return f"{self.width}, {self.rows}, nonzeros={len(self.values)}"
+
+
+class SparseConvolution(_Packed):
+    """What `SparseConvolutionOnCPU` makes of a convolution.
+
+    Args:
+        layer: The layer, which stays as it is.
+    """
+
+    def __init__(self, layer: nn.Conv2d | nn.Conv1d) -> None:
+        super().__init__(layer.weight.flatten(1), layer.bias, layer.groups)
+        self.kind = type(layer)
+        self.settings = {
+            name: getattr(layer, name)
+            for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+        }
+        padding = layer.padding
+        if isinstance(padding, str):
+            taps = zip(layer.dilation, layer.kernel_size, strict=True)
+            padding = tuple(step * (count - 1) // 2 if padding == "same" else 0 for step, count in taps)
+        # Over one dimension it is a convolution of an image of one row.
+        missing = 2 - len(padding)
+        self.kernel, self.stride, self.dilation = (
+            [1] * missing + list(setting) for setting in (layer.kernel_size, layer.stride, layer.dilation)
+        )
+        self.padding = [0] * missing + list(padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), (N, C, L), or one without N, to the same with the outputs."""
+        in_rows = issubclass(self.kind, nn.Conv1d)
+        is_batch = x.dim() == 4 - in_rows
+        image = x if is_batch else x.unsqueeze(0)
+        y = sparse.convolution(
+            image.unsqueeze(2) if in_rows else image,
+            self.starts,
+            self.columns,
+            self.values,
+            self.bias,
+            self.settings["in_channels"],
+            self.kernel,
+            self.stride,
+            self.padding,
+            self.dilation,
+        )
+        y = y.squeeze(2) if in_rows else y
+        return y if is_batch else y.squeeze(0)
+
+    def dense(self) -> nn.Module:
+        """The layer that was converted."""
+        layer: nn.Module = self.kind(**self.settings, bias=self.bias is not None, device="meta")
+        assert isinstance(layer, nn.Conv2d | nn.Conv1d)
+        return self._filled(layer, self._matrix().view_as(layer.weight))
+
+    def extra_repr(self) -> str:
+        """What is printed of it."""
+        settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        return f"{settings}, nonzeros={len(self.values)}"
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    """Is it torch's Linear, or transformers' Conv1D, with the transposed weight? Subclasses may compute otherwise."""
+    kind = type(layer)
+    return kind is nn.Linear or (kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils")
+
+
+def _misfit(layer: nn.Module, x: Tensor) -> str | None:
+    tensors: Sequence[Tensor] = (x, *layer.parameters())
+    if devices := sorted({tensor.device.type for tensor in tensors} - {"cpu"}):
+        return f"the kernel computes on a CPU, not on {devices[0]}"
+    if dtypes := {tensor.dtype for tensor in tensors} - {torch.float32}:
+        return f"the kernel computes in float32, not in {dtypes.pop()}"
+    return compiled.load()
