@@ -169,33 +169,52 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    models = {f"MiniLM, {100 * s:g} %": minilm(arguments.minilm, s) for s in SPARSITIES}
-    cases = {
-        **models,
-        **{f"LeNet-5, {100 * s:g} %": lenet(s, arguments.steps) for s in (0.0, 0.9, 0.98)},
-        **{f"Gaussian, {100 * s:g} %": gaussian(s) for s in (0.0, 0.5, 0.9, 0.98)},
-        **{f"Gaussian, {name}": state for name, state in structured().items()},
+    groups = {
+        "MiniLM": {f"{s:.0%}": minilm(arguments.minilm, s) for s in SPARSITIES},
+        "LeNet-5": {f"{s:.0%}": lenet(s, arguments.steps) for s in (0.0, 0.9, 0.98)},
+        "Gaussian": {f"{s:.0%}": gaussian(s) for s in (0.0, 0.5, 0.9, 0.98)},
+        "structured": structured(),
     }
     print(
         f"| times smaller than dense | {' | '.join(FORMATS)} | openwork / entropy |\n|---|{'---|' * (len(FORMATS) + 1)}"
     )
-    for dtype, (name, state) in itertools.product(BITS, cases.items()):
-        these = {layer: w.to(dtype) for layer, w in state.items()}
-        dense = sum(w.nbytes for w in these.values())
-        ratios = {format_: dense / size(these) for format_, size in FORMATS.items()}
-        case = f"{name}, {str(dtype).removeprefix('torch.')}"
-        shown = " | ".join(f"{ratio:.2f}" for ratio in ratios.values())
-        print(f"| {case} | {shown} | {ratios['openwork'] / ratios['entropy']:.3f} |", flush=True)
-        series = {f"{case}: {format_}": [ratio] for format_, ratio in ratios.items()}
-        keep(arguments.out, series, unit="times smaller", device=CPU, reference=f"{case}: entropy")
+    for dtype, (group, cases) in itertools.product(BITS, groups.items()):
+        ratios = {name: sizes(typed(state, dtype)) for name, state in cases.items()}
+        for name, found in ratios.items():
+            shown = " | ".join(f"{ratio:.2f}" for ratio in found.values())
+            share = found["openwork"] / found["entropy"]
+            print(f"| {group}, {name}, {_named(dtype)} | {shown} | {share:.3f} |", flush=True)
+        series = {f"{group}, {_named(dtype)}: {f}": [found[f] for found in ratios.values()] for f in FORMATS}
+        keep(
+            arguments.out,
+            series,
+            unit=f"times smaller ({'; '.join(cases)})",
+            device=CPU,
+            reference=f"{group}, {_named(dtype)}: entropy",
+        )
     print(f"\nMB of dense weights a second of one thread's CPU time, median (best) of {arguments.rounds}")
     print("| | save | load |\n|---|---|---|")
-    for dtype, (name, state) in itertools.product(BITS, models.items()):
-        both = speeds({layer: w.to(dtype) for layer, w in state.items()}, arguments.rounds)
-        case = f"{name}, {str(dtype).removeprefix('torch.')}"
+    for dtype, (name, state) in itertools.product(BITS, groups["MiniLM"].items()):
+        both = speeds(typed(state, dtype), arguments.rounds)
+        case = f"MiniLM, {name}, {_named(dtype)}"
         print(f"| {case} | {' | '.join(f'{statistics.median(x):.0f} ({max(x):.0f})' for x in both)} |", flush=True)
         series = {f"{case}: {verb}": x for verb, x in zip(("save", "load"), both, strict=True)}
         keep(arguments.out, series, unit="MB/s", device=CPU)
+
+
+def typed(state: State, dtype: torch.dtype) -> State:
+    """The weights in another dtype."""
+    return {name: w.to(dtype) for name, w in state.items()}
+
+
+def sizes(state: State) -> dict[str, float]:
+    """How many times smaller than dense each format is."""
+    dense = sum(w.nbytes for w in state.values())
+    return {name: dense / size(state) for name, size in FORMATS.items()}
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ DTYPES = {
     "F8_E5M2": Dtype(torch.float8_e5m2, 1, signed_zero=True),
     "F8_E4M3FNUZ": Dtype(torch.float8_e4m3fnuz, 1, signed_zero=True, plain=False),
     "F8_E5M2FNUZ": Dtype(torch.float8_e5m2fnuz, 1, signed_zero=True, plain=False),
+    "F8_E8M0": Dtype(torch.float8_e8m0fnu, 1, signed_zero=True, plain=False),  # it has no sign, but any code will do
     "C64": Dtype(torch.complex64, 4, words=2, signed_zero=True, plain=False),
     "C128": Dtype(torch.complex128, 8, words=2, signed_zero=True, plain=False),
     "I64": Dtype(torch.int64, 8),

@@ -134,8 +134,7 @@ def unpack(packed: Packed, data: Bytes) -> Tensor:
     planes = [top, *content(low, rest, rest).reshape(kind.word - 1, packed.kept)] if kind.word > 1 else [top]
     tensor = torch.zeros(packed.shape, dtype=kind.torch)
     words, done = _words(tensor), 0
-    for places in _pieces(packed, where, len(words)):
-        count = len(words[places])
+    for places, count in _pieces(packed, where, len(words)):
         values = _joined([plane[done : done + count] for plane in planes])
         values += words.dtype.type(packed.base)
         words[places] = _rotated_back(values) if kind.signed_zero else values
@@ -155,11 +154,13 @@ def _joined(planes: list[Bytes]) -> Words:
     return joined[0]
 
 
-def _pieces(packed: Packed, code: Bytes, length: int) -> Iterator[Any]:
-    """Which words are in the file: indices, or a slice."""
+def _pieces(packed: Packed, code: Bytes, length: int) -> Iterator[tuple[Any, int]]:
+    """Which words are in the file, as indices or a slice, and how many these are."""
     if packed.positions == "all":
-        return (slice(start, start + positions.PIECE) for start in range(0, length, positions.PIECE))
-    return positions.POSITIONS[packed.positions].decode(code, packed.kept, length)
+        size = positions.PIECE
+        return ((slice(start, start + size), min(size, length - start)) for start in range(0, length, size))
+    found = positions.POSITIONS[packed.positions].decode(code, packed.kept, length)
+    return ((places, len(places)) for places in found)
 
 
 def _words(tensor: Tensor) -> Words:

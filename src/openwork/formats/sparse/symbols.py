@@ -85,7 +85,7 @@ class Ranks:
         order, packed = np.append(packed[:other], np.uint8(0)), packed[other:]
         # The ranks in each value of a byte, and all symbols of a byte at once.
         ranks = np.arange(256)[:, None] >> np.arange(0, 8, self.bits) & other
-        symbols = order[ranks].view(f"<u{each}").reshape(-1).take(packed).view(np.uint8)[:count]
+        symbols: Bytes = order[ranks].view(f"<u{each}").reshape(-1).take(packed).view(np.uint8)[:count]
         with_others = np.flatnonzero(_mapped(packed, (ranks == other).any(1).astype(np.uint8)).view(np.bool_))
         rows, places = np.nonzero(ranks[packed[with_others]] == other)
         others = with_others[rows] * each + places
