@@ -17,6 +17,9 @@ FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "hardware.md"
 LEVELS = (50, 70, 90, 95, 98)
 MISSING = "not measured"
+SHRUNK = "shrink-cpu.csv"
+TIMES = "times smaller"
+"""The unit of numbers that are gains themselves."""
 
 Line = dict[str, str]
 
@@ -53,7 +56,20 @@ def _gpu(shape: str, batch: int) -> Row:
     )
 
 
+def _file(weights: str, dtype: str) -> Row:
+    return Row(f"sparse file, {weights}, {dtype}", "file-size.csv", f"{weights}, {{level}}%, {dtype}: openwork", TIMES)
+
+
+def _cpu(what: str, variant: str) -> Row:
+    return Row(what, "cpu-inference.csv", f"{variant}: openwork", "ms")
+
+
 ROWS = (
+    *(_cpu(f"FFN 512-2048-512, batch {n}", f"FFN 512-2048-512, batch {n}, {{level}}%") for n in (1, 16, 64)),
+    _cpu("MiniLM, a sentence of 32 tokens", "MiniLM, 32 tokens, {level}%"),
+    _cpu("ResNet-50, one image", "ResNet-50, batch 1, {level}%"),
+    _cpu("LeNet-300-100, batch 1", "LeNet-300-100, batch 1, {level} %"),
+    *(_file(weights, dtype) for weights in ("MiniLM", "Gaussian") for dtype in ("bfloat16", "float32")),
     *(_gpu(shape, batch) for shape in ("4096 x 4096", "11008 x 4096") for batch in (1, 8, 64)),
     Row(
         "4096 x 4096 Linear, bf16, 1,024 rows (prefill), 2:4",
@@ -98,6 +114,8 @@ def find(found: Sequence[Line], variant: str, unit: str) -> Line | None:
 def gain(found: Sequence[Line], variant: str, unit: str) -> float | None:
     """The reference's median divided by the variant's; None where either was not measured."""
     line = find(found, variant, unit)
+    if line and unit == TIMES:
+        return median(float(value) for value in line["values"].split())
     reference = find(found, line["reference"], unit) if line else None
     if line is None or reference is None:
         return None
@@ -141,11 +159,24 @@ def gains() -> str:
     return markdown(["× dense", *(f"{level} %" for level in LEVELS), "hardware", "n"], made)
 
 
+def shrunk() -> str:
+    """The table of smaller dense models, whose sparsity is that of their units."""
+    found = lines(SHRUNK)
+    made = []
+    for line in found:
+        name, _, kind = line["variant"].rpartition(", whole, ")
+        value = gain(found, line["variant"], line["unit"])
+        if kind == "shrunk" and value is not None:
+            made.append([f"LeNet-5, {name}", f"{value:.3g}", machine([line]), line["n"]])
+    return markdown(["× dense", "batch 256", "hardware", "n"], made or [["LeNet-5", MISSING, MISSING, "–"]])
+
+
 def sources() -> str:
     """Which command measured what, with its versions."""
     made = []
-    for file in dict.fromkeys(row.file for row in ROWS):
-        behind = [line for row in ROWS if row.file == file for line in used(row, lines(file))]
+    for file in dict.fromkeys([*(row.file for row in ROWS), SHRUNK]):
+        own_rows = [row for row in ROWS if row.file == file]
+        behind = [line for row in own_rows for line in used(row, lines(file))] if own_rows else lines(file)
         for command in dict.fromkeys(line["command"] for line in behind):
             own = [line for line in behind if line["command"] == command]
             versions = ", ".join(dict.fromkeys(f"torch {line['torch']}, Python {line['python']}" for line in own))
@@ -160,7 +191,7 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])
 
 
-TABLES = {"gains": gains, "sources": sources}
+TABLES = {"gains": gains, "shrunk": shrunk, "sources": sources}
 MARKED = re.compile(r"(<!-- table (\w+): benchmarks/hardware\.py -->\n)(.*?)(<!-- end -->)", re.S)
 
 

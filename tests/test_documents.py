@@ -65,7 +65,9 @@ def test_command_lines_parse():
     commands = get_command(app).commands
     documents = (
         "README.md",
+        "docs/checkpoints.md",
         "docs/cluster.md",
+        "docs/files.md",
         "docs/imagenet.md",
         "docs/pictures.md",
         "docs/report.md",

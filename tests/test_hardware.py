@@ -48,6 +48,11 @@ def test_a_later_measurement_replaces_an_earlier_one(hardware):
     assert hardware.cells(hardware.Row("a", "", "a, {level}%", "ms"), found)[0] == "2"
 
 
+def test_numbers_that_are_gains_stand_for_themselves(hardware):
+    found = [line("a, 50%", "2.5 3.5", reference="other", unit="times smaller")]
+    assert hardware.cells(hardware.Row("a", "", "a, {level}%", "times smaller"), found)[0] == "3"
+
+
 def test_what_has_no_reference_is_not_measured(hardware):
     assert hardware.gain([line("a, 50%", "1 1")], "a, 50%", "ms") is None
 

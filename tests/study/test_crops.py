@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from openwork.study.data.crops import UnreadableImageError, center_box, decoded, random_box, resized
+from openwork.study.data.crops import UnreadableImageError, center_box, decoded, random_box, resized, unfiltered
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:
@@ -85,3 +85,21 @@ def test_what_is_no_image_is_said(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UnreadableImageError, match="decompression bomb"):
         decoded(whole)
+
+
+def test_unfiltered_resizing_is_tensorflow_ones():
+    # tf.raw_ops.ResizeBicubic(align_corners=False, half_pixel_centers=False) of TensorFlow 2.21.0.
+    smaller = [[0.0, 209.3634, 95.7942], [70.0857, 64.1935, 140.7149], [147.2996, 122.9403, 191.0360]]
+    larger = [63.275, 131.366, 191.584, 165.128, 78.674, 16.291, 16.269]
+    for size, shape, expected in ((3, (5, 5, 3), np.array(smaller)), (7, (3, 3, 3), np.array(larger))):
+        pixels = (np.arange(np.prod(shape)).reshape(shape) * 37 % 256).astype(np.uint8)
+        padded = np.pad(pixels, ((1, 2), (3, 1), (0, 0)), constant_values=255)
+        found = unfiltered(padded, (3, 1, 3 + shape[1], 1 + shape[0]), size)
+        assert found.shape == (size, size, 3)
+        assert np.array_equal(found[..., 0] if size == 3 else found[1, :, 1], np.rint(expected).astype(np.uint8))
+
+
+def test_unfiltered_resizing_to_the_same_size_changes_nothing_and_never_leaves_the_range_of_pixels():
+    pixels = np.random.default_rng(0).choice(np.array([0, 255], np.uint8), (9, 9, 3))
+    assert np.array_equal(unfiltered(pixels, (0, 0, 9, 9), 9), pixels)
+    assert {0, 255} <= set(np.unique(unfiltered(pixels, (0, 0, 9, 9), 20)))

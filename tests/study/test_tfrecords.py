@@ -1,6 +1,8 @@
 """ImageNet's validation images in TFRecords, as TensorFlow wrote them, and damaged ones."""
 
 import contextlib
+import dataclasses
+import io
 import json
 import shutil
 from struct import pack
@@ -10,6 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from typer.testing import CliRunner
 
 from openwork.cli import app
@@ -20,6 +23,7 @@ from openwork.study.runs.checkpoint import write_weights
 from openwork.study.runs.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
 from tests.helpers import raises
+from tests.study.pictures_on_disk import write_folders
 from tests.study.release.checkpoints import unpacked
 
 TINY = Run(ImageNetResNet("shards", depth=18, width=0.125, classes=3, size=16, batch_size=4, part_size=2), None, 1)
@@ -149,3 +153,18 @@ def test_any_bytes_in_a_right_frame_are_a_sentence_or_an_image(tmp_path, record)
     (tmp_path / "validation-00000-of-00001").write_bytes(framed(record))
     with contextlib.suppress(ValueError):
         assert np.isfinite(open_records(tmp_path, "validation").read(0)[0].label)
+
+
+def test_a_task_may_resize_as_tensorflow_one(written, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
+    monkeypatch.setenv("OPENWORK_WORKERS", "0")
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    write_folders(tmp_path / "noise", "val", [(buffer.getvalue(), label) for label in range(3)])
+    losses = []
+    for filtered in (True, False):
+        torch.manual_seed(0)
+        task = dataclasses.replace(TINY.task, source="noise", filtered=filtered)
+        losses.append(task.evaluate(task.model(), torch.device("cpu"))["loss"])
+    assert losses[0] != losses[1]

@@ -8,6 +8,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
+from openwork.cli.checkpoints import run_in
 from openwork.cli.common import Device, Json, Trust, checked_device, error_console, out_console, print_json
 from openwork.cli.errors import UsageError
 
@@ -88,10 +89,10 @@ def bench(
 
 def _model_or_weights(place: str, trust: list[str] | None) -> "tuple[nn.Module, Any] | dict[str, Tensor]":
     """A model and its sample; or the tensors of a file, by name."""
+    import torch
+
     from openwork.formats.checkpoint import read_checkpoint
-    from openwork.study.runs.checkpoint import is_checkpoint
-    from openwork.study.runs.config import TRUSTED, find
-    from openwork.study.runs.live import restore
+    from openwork.study.runs.config import find
 
     path = Path(place)
     if not path.exists() and ":" in place:
@@ -100,16 +101,9 @@ def _model_or_weights(place: str, trust: list[str] | None) -> "tuple[nn.Module, 
         if not isinstance(made, tuple) or len(made) != 2:
             raise ValueError(f"{place} must return (model, sample), got {type(made).__name__}")
         return made[0], made[1]
-    checkpoint = path / "checkpoint.pt" if (path / "checkpoint.pt").is_file() else path
-    try:
-        ours = is_checkpoint(checkpoint)
-    except ValueError:  # it holds more than plain values, or is damaged: reading it says which
-        ours = False
-    if not ours:
+    live, path = run_in(path, trust, with_model=True)
+    if live is None:
         return read_checkpoint(path).tensors
-    import torch
-
-    live = restore(checkpoint, trusted=(*TRUSTED, *(trust or ())))
     return live.finalized_copy(), live.run.task.example(torch.device("cpu"))
 
 

@@ -228,15 +228,21 @@ def inspect(
         sys.stdout.write(f"{head}\n{found}\n")
 
 
-def run_in(path: Path, trust: list[str] | None) -> "tuple[Live | None, Path]":
-    """The run whose checkpoint this is, None for any other file; and the file to read."""
+def run_in(path: Path, trust: list[str] | None, *, with_model: bool = False) -> "tuple[Live | None, Path]":
+    """The run whose checkpoint this is, None for any other file; and the file to read.
+
+    Args:
+        path: A run's directory, or any file or folder of weights.
+        trust: Packages that the checkpoint's run may import.
+        with_model: Whether the directory of a finished run gives the run, too, instead of its plain weights.
+    """
     from openwork.study.runs.checkpoint import is_checkpoint
     from openwork.study.runs.config import TRUSTED
     from openwork.study.runs.live import restore
 
-    unfinished = path / "checkpoint.pt"
-    if unfinished.is_file() and not (path / "model.safetensors").exists():
-        path = unfinished
+    checkpoint = path / "checkpoint.pt"
+    if checkpoint.is_file() and (with_model or not (path / "model.safetensors").exists()):
+        path = checkpoint
     try:
         ours = is_checkpoint(path)
     except ValueError:  # it holds more than plain values, or is damaged: the report says which

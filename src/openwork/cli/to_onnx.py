@@ -32,8 +32,7 @@ def to_onnx(source: Path, out: Path, *, task: str | None = None, trust: list[str
     if task:
         run, model = with_weights(task, source)
     else:
-        whole = source / "checkpoint.pt"  # a finished run's directory has its plain weights, too
-        live, path = run_in(whole if whole.is_file() else source, trust)
+        live, path = run_in(source, trust, with_model=True)
         if live is None:
             raise ValueError(
                 f"{path} holds weights and no model; give --task MODULE:FUNCTION, a function that returns a Run with it"

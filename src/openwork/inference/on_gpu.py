@@ -42,6 +42,8 @@ class SemiStructuredOnGPU:
         if problem := _misfit(layer, x, (torch.float16, torch.bfloat16)):
             return problem
         weight = _matrix(layer)
+        if not semi_structured.has_cusparselt() and torch.cuda.get_device_capability(weight.device) >= (9, 0):
+            return "torch is built without cuSPARSELt, and CUTLASS computes 2:4 on GPUs of compute capability 8.x alone"
         outputs, inputs = semi_structured.multiples()
         if weight.shape[0] % outputs or weight.shape[1] % inputs:
             wanted = f"outputs a multiple of {outputs} and inputs of {inputs}"

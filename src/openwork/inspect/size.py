@@ -13,7 +13,8 @@ class Size:
     Args:
         dense: Every value.
         bitmask: One bit for each weight, and the non-zero values.
-        entropy: n·H(sparsity) bits, and the non-zero values: no code that knows only the number of zeros takes less.
+        entropy: n·H(sparsity) bits, and the non-zero values: no code of a random mask takes less. A file by `save` may, as
+            it codes the values' exponents, too.
     """
 
     dense: int = 0

@@ -63,7 +63,7 @@ def _summary(report: Counts) -> list[str]:
     lines = [
         f"{report.parameters:,} parameters, {report.zeros:,} zeros, {report.accidental:,} of them accidental",
         f"{short(size.dense, 'B')} dense, {short(size.bitmask, 'B')} as bit masks and non-zero values, "
-        f"{short(size.entropy, 'B')} at the entropy bound",
+        f"{short(size.entropy, 'B')} with masks at their entropy",
     ]
     if report.flops:
         lines.append(

@@ -11,10 +11,17 @@ from torch.sparse import (
     SparseSemiStructuredTensorCUTLASS,
 )
 
+_COLUMNS = 8  # what the number of columns must be a multiple of
+
+
+def has_cusparselt() -> bool:
+    """Whether torch brings cuSPARSELt; otherwise it has CUTLASS's product, which Hopper GPUs do not know."""
+    return bool(torch.backends.cusparselt.is_available())
+
 
 def multiples() -> tuple[int, int]:
     """What outputs and inputs must be multiples of, in 16-bit types."""
-    return (16, 16) if _has_cusparselt() else (32, 64)
+    return (16, 16) if has_cusparselt() else (32, 64)
 
 
 def groups_with_more(weight: Tensor) -> int:
@@ -26,7 +33,7 @@ def pack(weight: Tensor) -> tuple[Tensor, Tensor]:
     """(packed, meta) of a matrix (out, in) on a GPU; meta is empty where the packed tensor holds it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The PyTorch API of SparseSemiStructuredTensor is in prototype", UserWarning)
-        kind = SparseSemiStructuredTensorCUSPARSELT if _has_cusparselt() else SparseSemiStructuredTensorCUTLASS
+        kind = SparseSemiStructuredTensorCUSPARSELT if has_cusparselt() else SparseSemiStructuredTensorCUTLASS
         made = kind.from_dense(weight.contiguous())
     assert made.packed is not None
     return made.packed, weight.new_empty(0) if made.meta is None else made.meta
@@ -40,7 +47,7 @@ def unpack(packed: Tensor, meta: Tensor, outputs: int, inputs: int) -> Tensor:
 
 @torch.library.custom_op("openwork::semi_structured_linear", mutates_args=())
 def semi_structured_linear(x: Tensor, packed: Tensor, meta: Tensor, bias: Tensor | None, outputs: int) -> Tensor:
-    """``x @ weight.T + bias`` for a packed weight (out, in).
+    """``x @ weight.T + bias`` for a packed weight (out, in); its outputs lie column by column, as they are computed.
 
     Args:
         x: (..., in), of the weight's dtype.
@@ -50,19 +57,21 @@ def semi_structured_linear(x: Tensor, packed: Tensor, meta: Tensor, bias: Tensor
         outputs: How many.
     """
     flat = x.reshape(-1, x.shape[-1])
-    y: Tensor = F.linear(flat, _matrix(packed, meta, outputs, x.shape[-1]), bias)
-    return y.reshape(*x.shape[:-1], outputs).contiguous()
+    missing = -len(flat) % _COLUMNS
+    padded = F.pad(flat, (0, 0, 0, missing)) if missing else flat  # F.pad copies where nothing is missing, too
+    # Not F.linear: some releases then let the product transpose its outputs, which takes it longer.
+    y: Tensor = _matrix(packed, meta, outputs, x.shape[-1])._mm(padded.t(), bias=bias)
+    return y[:, : len(flat)].t().reshape(*x.shape[:-1], outputs)
 
 
 @semi_structured_linear.register_fake
 def _(x: Tensor, packed: Tensor, meta: Tensor, bias: Tensor | None, outputs: int) -> Tensor:
-    return x.new_empty(*x.shape[:-1], outputs)
-
-
-def _has_cusparselt() -> bool:
-    return bool(torch.backends.cusparselt.is_available())
+    count = x.numel() // x.shape[-1]
+    y = x.new_empty(outputs, -(-count // _COLUMNS) * _COLUMNS)
+    return y[:, :count].t().reshape(*x.shape[:-1], outputs)
 
 
 def _matrix(packed: Tensor, meta: Tensor, outputs: int, inputs: int) -> SparseSemiStructuredTensor:
     kind = SparseSemiStructuredTensorCUTLASS if meta.numel() else SparseSemiStructuredTensorCUSPARSELT
-    return kind(torch.Size((outputs, inputs)), packed, meta if meta.numel() else None, None, None, None)
+    shape = torch.Size((outputs, inputs))
+    return kind(shape, packed, meta if meta.numel() else None, None, None, None)

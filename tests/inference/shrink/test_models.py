@@ -215,6 +215,27 @@ def test_hidden_units_of_gpt_2_go_whose_weights_store_inputs_first():
     torch.testing.assert_close(now, expected, rtol=0, atol=1e-5)
 
 
+def test_heads_that_share_keys_and_values_go_as_a_group():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
+    config = transformers.LlamaConfig(vocab_size=60, num_key_value_heads=2, use_cache=False, **sizes)
+    model = transformers.LlamaModel(config).eval()
+    with torch.no_grad():
+        model.layers[0].self_attn.o_proj.weight[:, 16:] = 0  # the two heads of the second group
+        model.layers[0].mlp.gate_proj.weight[:9] = 0  # silu(0) = 0 times what up_proj makes
+    ids = torch.randint(60, (2, 7))
+    shrunk = ow.shrink(model, {"input_ids": ids})
+    found = shapes(shrunk)
+    assert found["layers.0.self_attn.q_proj.weight"] == (16, 32)
+    assert found["layers.0.self_attn.k_proj.weight"] == found["layers.0.self_attn.v_proj.weight"] == (8, 32)
+    assert found["layers.0.self_attn.o_proj.weight"] == (32, 16)
+    assert found["layers.0.mlp.up_proj.weight"] == (39, 32)
+    with torch.no_grad():
+        expected, now = model(ids[:, :5]).last_hidden_state, shrunk.model(ids[:, :5]).last_hidden_state
+    torch.testing.assert_close(now, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_a_trained_minilm_loses_heads_and_hidden_units():
     transformers = pytest.importorskip("transformers")

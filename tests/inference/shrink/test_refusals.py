@@ -59,6 +59,19 @@ def scaled_by_a_buffer(self, x):
     return self.c(F.relu(self.b(self.a(x) * torch.arange(6.0))))
 
 
+def divided_by_its_size(self, x):
+    x = F.relu(self.a(x))
+    return self.c(F.relu(self.b(x / x.shape[1])))
+
+
+def divided_by_an_attribute(self, x):
+    return self.c(F.relu(self.b(F.relu(self.a(x)) / self.a.out_features)))
+
+
+def group_normed(self, x):
+    return self.c(F.relu(self.b(F.group_norm(self.a(x), 2))))
+
+
 def through_an_lstm(self, x):
     return self.c(F.relu(self.b(self.lstm(self.a(x))[0])))
 
@@ -77,6 +90,9 @@ def through_an_lstm(self, x):
         (sliced, "the code slices it at places that it counts itself"),
         (selected, "the code slices it at places that it counts itself"),
         (scaled_by_a_buffer, "it meets the model's input or another tensor of a fixed size"),
+        (divided_by_its_size, "the code counts on how many there are"),
+        (divided_by_an_attribute, "the code counts on how many there are"),
+        (group_normed, "a group norm takes the mean over it"),
         (through_an_lstm, "openwork does not know what lstm does with it"),
     ],
 )
@@ -220,3 +236,24 @@ def test_what_is_no_model_is_refused():
         ow.shrink(Net().state_dict(), X)
     with pytest.raises(TypeError, match=r"pass model\._orig_mod"):
         ow.shrink(torch.compile(Net(), backend="eager"), X)
+
+
+def test_an_output_that_hides_a_change_does_not_hide_that_code_counts():
+    def forward(self, x):
+        hidden = F.relu(self.a(x))
+        return (self.c(F.relu(self.b(hidden / hidden.shape[1]))) > -1e9).long()
+
+    shrunk = ow.shrink(net(forward), X)
+    assert shapes(shrunk)["a.weight"] == (6, 4)
+    assert shapes(shrunk)["b.weight"] == (4, 6)
+
+
+def test_a_layer_that_was_never_called_is_refused():
+    with pytest.raises(ValueError, match=r"0\.weight is not initialised yet; call the model once"):
+        ow.shrink(nn.Sequential(nn.LazyLinear(3)), X)
+
+
+def test_complex_weights_stay():
+    layers = [nn.Linear(4, 3, dtype=torch.complex64), nn.Linear(3, 2, dtype=torch.complex64)]
+    shrunk = ow.shrink(nn.Sequential(dead(layers[0], [1]), layers[1]), X.to(torch.complex64))
+    assert shapes(shrunk) == {"0.weight": (3, 4), "1.weight": (2, 3)}

@@ -288,8 +288,8 @@ def test_the_report_says_what_went_and_what_stayed():
         "a.weight  6x4 -> 4x4",
         "b.weight  5x6 -> 4x4",
         "c.weight  2x5 -> 2x4",
-        "kept though zero, 1 inputs of a.weight: it reads the model's input or another tensor of a fixed size",
-        "kept though zero, 1 outputs of c.weight: it is an output of the model",
+        "kept though zero, 1 input of a.weight: it reads the model's input or another tensor of a fixed size",
+        "kept though zero, 1 output of c.weight: it is an output of the model",
     ]
     plain = json.loads(json.dumps(shrunk.to_dict()))
     assert plain["flops"] == {"before": 384, "now": 240}

@@ -1,11 +1,14 @@
 """zstd frames: the one entropy coder of sparse files, whose Huffman codes suit all that the other modules make."""
 
+import threading
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
+
+_threads = threading.local()
 
 
 class DamagedError(ValueError):
@@ -27,9 +30,7 @@ def frame(content: Bytes) -> bytes:
     Level 1, as its Huffman codes are what saves here: to look longer for repetitions, which random masks and
     exponents have not, finds chance ones that cost more than they save.
     """
-    zstandard = _zstandard()
-    compressor = zstandard.ZstdCompressor(level=1, write_checksum=True, write_content_size=True)
-    packed: bytes = compressor.compress(content)
+    packed: bytes = _compressor().compress(content)
     return packed
 
 
@@ -49,12 +50,25 @@ def content(data: Bytes, least: int, most: int) -> Bytes:
         size = zstandard.frame_content_size(data)
         if not least <= size <= most:
             raise DamagedError(f"a part has {size:,} bytes instead of {least:,} to {most:,}")
-        found = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+        found = _decompressor().decompress(data, max_output_size=size)
     except zstandard.ZstdError as error:
         raise DamagedError(f"a part is no zstd frame: {error}") from error
     if len(found) != size:
         raise DamagedError(f"a part has {len(found):,} bytes instead of {size:,}")
     return np.frombuffer(found, np.uint8)
+
+
+def _compressor() -> Any:
+    """That of the thread, as making one takes as long as packing a small tensor."""
+    if not hasattr(_threads, "compressor"):
+        _threads.compressor = _zstandard().ZstdCompressor(level=1, write_checksum=True, write_content_size=True)
+    return _threads.compressor
+
+
+def _decompressor() -> Any:
+    if not hasattr(_threads, "decompressor"):
+        _threads.decompressor = _zstandard().ZstdDecompressor()
+    return _threads.decompressor
 
 
 def _zstandard() -> Any:

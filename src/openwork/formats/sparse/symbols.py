@@ -64,30 +64,32 @@ class Ranks:
     def encode(self, symbols: Bytes) -> tuple[bytes, bytes]:
         """As `Symbols.encode`."""
         other, each = 2**self.bits - 1, 8 // self.bits
-        order = np.argsort(-np.bincount(symbols, minlength=256), kind="stable")[:other].astype(np.uint8)
+        some = symbols[:: len(symbols) // _SAMPLE + 1]  # whoever is frequent is so among them
+        order = np.argsort(-np.bincount(some, minlength=256), kind="stable")[:other].astype(np.uint8)
         table = np.full(256, other, np.uint8)
         table[order] = np.arange(other)
-        ranks = _mapped(symbols, table)
-        filled = np.zeros(-(-len(symbols) // each) * each, np.uint8)
-        filled[: len(ranks)] = ranks
-        packed = filled[::each].copy()
+        ranks = np.zeros(-(-len(symbols) // each) * each, np.uint8)
+        ranks[: len(symbols)] = _mapped(symbols, table)
+        groups = ranks.view(f"<u{each}")  # a byte each, the first one lowest
+        packed = groups.copy()
         for place in range(1, each):
-            packed |= filled[place::each] << (self.bits * place)
-        return frame(np.concatenate([order, packed])), frame(np.compress(ranks == other, symbols))
+            packed |= groups >> groups.dtype.type((8 - self.bits) * place)
+        others = symbols[np.flatnonzero(ranks[: len(symbols)] == other)]
+        return frame(np.concatenate([order, packed.astype(np.uint8)])), frame(others)
 
     def decode(self, first: Bytes, second: Bytes, count: int) -> Bytes:
         """As `Symbols.decode`."""
         other, each = 2**self.bits - 1, 8 // self.bits
         size = other + -(-count // each)
         packed = content(first, size, size)
-        table = np.arange(256, dtype=np.uint8)
-        table[:other], packed = packed[:other], packed[other:]
-        ranks = np.empty((len(packed), each), np.uint8)
-        for place in range(each):
-            np.bitwise_and(packed >> (self.bits * place), other, out=ranks[:, place])
-        flat = ranks.reshape(-1)[:count]
-        others = np.flatnonzero(flat == other)
-        symbols = _mapped(flat, table)
+        order, packed = np.append(packed[:other], np.uint8(0)), packed[other:]
+        # The ranks in each value of a byte, and all symbols of a byte at once.
+        ranks = np.arange(256)[:, None] >> np.arange(0, 8, self.bits) & other
+        symbols = order[ranks].view(f"<u{each}").reshape(-1).take(packed).view(np.uint8)[:count]
+        with_others = np.flatnonzero(_mapped(packed, (ranks == other).any(1).astype(np.uint8)).view(np.bool_))
+        rows, places = np.nonzero(ranks[packed[with_others]] == other)
+        others = with_others[rows] * each + places
+        others = others[others < count]
         symbols[others] = content(second, len(others), len(others))
         return symbols
 

@@ -48,6 +48,12 @@ def mixing_norm(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Any:
     return [result, *(None for _ in others[1:])] if isinstance(others, list) else result
 
 
+def group_norm(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Any:
+    """A norm over groups of channels, whose number divides theirs."""
+    graph.pin(list(arguments.values()), "a group norm takes the mean over it")
+    return opaque(node)
+
+
 def softmax(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Value:
     """Sums over one dimension."""
     x = arguments["self"]
@@ -124,6 +130,7 @@ _POOLS += ["upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "up
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("batch_norm", "_native_batch_norm_legit_no_training"), batch_norm),
     **dict.fromkeys(("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm"), mixing_norm),
+    **dict.fromkeys(("group_norm", "native_group_norm"), group_norm),
     **dict.fromkeys(("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax"), softmax),
     **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min", "var", "std", "argmax", "argmin"), reduction),
     **dict.fromkeys(_POOLS, pooling),

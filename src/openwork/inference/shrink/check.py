@@ -1,6 +1,7 @@
 """Models that are not ready to be shrunk."""
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from openwork.core.ownership import RANDOM, holder
 from openwork.core.sharded import is_sharded
@@ -27,6 +28,8 @@ def check_finalized(model: nn.Module) -> None:
                 raise ValueError(
                     f"{name} is still masked by torch.nn.utils.prune; call prune.remove(module, {plain!r}) first"
                 )
+            if is_lazy(parameter):
+                raise ValueError(f"{name} is not initialised yet; call the model once")
             if is_sharded(parameter):
                 raise ValueError(f"{name} is spread over processes; shrink the whole model in one process")
             if parameter.is_meta:

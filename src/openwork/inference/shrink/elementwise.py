@@ -45,8 +45,8 @@ def prelu(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Value:
         slope = Value(spread, axes, slope.const.reshape(spread) if slope.const is not None else None)
     const = None
     if x.const is not None and slope.const is not None:
-        low = x.const.double() * slope.const.double()
-        const = torch.where(x.const.isnan() | (x.const > 0), x.const.double(), low)
+        high = _numbers(x)
+        const = torch.where(high.isnan() | (high > 0), high, high * _numbers(slope))
     return Value(x.shape, graph.agree([x, slope], x.shape, "a slope"), const)
 
 

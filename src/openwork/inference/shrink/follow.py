@@ -17,7 +17,7 @@ def follow(
     traced: Traced,
     tensors: Mapping[str, Tensor],
     immovable: Mapping[str, str],
-    refused_lines: frozenset[str] = frozenset(),
+    refused: frozenset[str] = frozenset(),
 ) -> Graph:
     """The units, reads and constants of a traced model.
 
@@ -25,9 +25,9 @@ def follow(
         traced: Its graph.
         tensors: Its parameters and buffers by name.
         immovable: Of those that cannot change their size, the reason.
-        refused_lines: Source lines whose reshapes keep all units.
+        refused: Source lines whose reshapes keep all units, and weights that keep all outputs.
     """
-    graph = Graph(tensors, immovable, refused_lines)
+    graph = Graph(tensors, immovable, refused)
     for node in traced.nodes:
         if node.op == "placeholder":
             graph.values[node] = _placeholder(graph, node, traced)
@@ -63,6 +63,8 @@ def _call(graph: Graph, node: fx.Node) -> Any:
     if not any(ids is not None for value in values for ids in value.axes) and all(v.const is None for v in values):
         return opaque(node)
     name = schema.name.split("::")[1]
+    if name.startswith("_assert"):  # returns nothing
+        return None
     if schema.name.startswith("aten::") and name in _RULES:
         return _RULES[name](graph, node, graph.arguments(node))
     if elementwise.is_elementwise(node.target):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from openwork.core.numbers import not_numbers
+from openwork.inference.shrink.trace import arguments_of
 from openwork.inference.shrink.units import Units
 from openwork.inference.shrink.values import Value, fixed
 
@@ -62,12 +63,12 @@ class Graph:
     Args:
         tensors: The model's parameters and buffers by name.
         immovable: Of those that cannot change their size, the reason.
-        refused_lines: Source lines whose reshapes keep all units, since the code counts them itself.
+        refused: Source lines whose reshapes keep all units, and weights that keep all outputs, as code counts them.
     """
 
     tensors: Mapping[str, Tensor]
     immovable: Mapping[str, str] = field(default_factory=dict)
-    refused_lines: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
     units: Units = field(default_factory=Units)
     reads: list[Read] = field(default_factory=list)
     heads: list[Heads] = field(default_factory=list)
@@ -86,10 +87,7 @@ class Graph:
 
     def arguments(self, node: fx.Node) -> dict[str, Any]:
         """What the operation is called with, by the names of its schema; defaults included."""
-        schema = node.target._schema.arguments  # type: ignore[union-attr]  # an OpOverload
-        found = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
-        found |= {argument.name: self.value(given) for argument, given in zip(schema, node.args, strict=False)}
-        return found | {name: self.value(given) for name, given in node.kwargs.items()}
+        return {name: self.value(given) for name, given in arguments_of(node).items()}
 
     def parameter(self, name: str) -> Value:
         """The value of a parameter or buffer, each output and input of which is a unit; a kernel keeps its places."""
@@ -158,6 +156,8 @@ class Graph:
             )
             self.pin([x, weight, bias], reason)
             return None, unknown
+        if weight.name in self.refused:
+            self.units.pin(outputs, COUNTED)
         if bias is not None and bias.axes[-1] is not None:
             self.units.unify(outputs, bias.axes[-1])
         came = x.axes[along]
@@ -189,6 +189,7 @@ class Graph:
         return made.cpu()
 
 
+COUNTED = "the code counts on how many there are"
 Rule = Callable[[Graph, fx.Node, dict[str, Any]], Any]
 
 

@@ -182,10 +182,10 @@ def _refused(graph: Graph, node: fx.Node, axes: list[Tensor | None]) -> bool:
         return False
     place = line(node)
     graph.reshaping_lines[place] = None
-    if place in graph.refused_lines:
+    if place in graph.refused:
         for ids in axes:
             graph.units.pin(ids, f"the code reshapes it by sizes of its own ({place})")
-    return place in graph.refused_lines
+    return place in graph.refused
 
 
 def _regrouped(x: Value, before: list[int], dim: int, sizes: list[int]) -> tuple[int, Tensor]:

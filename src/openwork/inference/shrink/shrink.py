@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from openwork.core.chosen import check_model
@@ -12,6 +13,7 @@ from openwork.inference.shrink.apply import Sites, apply, immovable
 from openwork.inference.shrink.check import check_finalized
 from openwork.inference.shrink.decide import Decision
 from openwork.inference.shrink.follow import follow
+from openwork.inference.shrink.same import same_operations
 from openwork.inference.shrink.shrunk import Shrunk, compare
 from openwork.inference.shrink.trace import Traced, outputs, trace
 
@@ -60,24 +62,22 @@ def _smaller(
 ) -> tuple[nn.Module, Decision, float]:
     """A smaller copy whose outputs are the same, what it lost, and the difference that is left.
 
-    Code may count channels itself, as ``x.view(-1, 800)`` does. Such a line looks like any other one in the graph, but
-    not when the smaller model runs; then each line that reshapes units is tried alone.
+    Code may count channels itself, as ``x.view(-1, 800)`` and ``x / x.shape[1]`` do. In the graph these look like any
+    other numbers, but not when the smaller model runs. Then each line that reshapes units is tried alone, and if that
+    does not help, each weight.
     """
     small, decision, difference = _attempt(model, example, traced, expected, frozenset())
+    for candidates in (decision.graph.reshaping_lines, _changed(decision)):
+        if difference is not None:
+            break
+        every = frozenset(candidates)
+        alone = {one: _attempt(model, example, traced, expected, every - {one})[2] for one in candidates}
+        for refused in (frozenset(one for one, found in alone.items() if found is None), every):
+            if difference is None:
+                small, decision, difference = _attempt(model, example, traced, expected, refused)
     if difference is None:
-        lines = frozenset(decision.graph.reshaping_lines)
-        alone = {line: _attempt(model, example, traced, expected, lines - {line})[2] for line in lines}
-        wrong = frozenset(line for line, found in alone.items() if found is None)
-        for refused in (wrong, lines):
-            small, decision, difference = _attempt(model, example, traced, expected, refused)
-            if difference is not None:
-                break
-    if difference is None:
-        again = _difference(expected, outputs(_copy(model), example))
         raise ValueError(
-            "the model computes something else each time, as with dropout that is on in evaluation; turn it off"
-            if again is None
-            else "code in the model counts on the sizes of its layers, so that a smaller one computes something else; "
+            "the model computes something else each time, as with dropout that is on in evaluation; turn it off, or "
             "shrink the parts of the model that do not"
         )
     return small, decision, difference
@@ -86,27 +86,39 @@ def _smaller(
 def _attempt(
     model: nn.Module, example: Any, traced: Traced, expected: list[Tensor], refused: frozenset[str]
 ) -> tuple[nn.Module, Decision, float | None]:
-    """A smaller copy; the difference is None where its outputs are others."""
+    """A smaller copy; the difference is None where it computes something else, or does the same in another way."""
     small = _copy(model)
     tensors, sites = _tensors(small)
     decision = Decision(follow(traced, tensors, immovable(sites), refused))
     apply(decision, tensors, sites, dict(small.named_modules()))
     unchanged = snapshot(small)
     try:
-        found = outputs(small, example)
+        difference = _difference(expected, outputs(small, example))
+        if _changed(decision) and not same_operations(traced, trace(small, example)):
+            difference = None
     except ValueError:
-        return small, decision, None
+        difference = None
     unchanged()
-    return small, decision, _difference(expected, found)
+    return small, decision, difference
+
+
+def _changed(decision: Decision) -> list[str]:
+    """The weights that lose outputs."""
+    return [read.weight for read in decision.graph.reads if decision.goes(read.outputs).any()]
 
 
 def _difference(expected: list[Tensor], found: list[Tensor]) -> float | None:
     """The largest difference as a fraction of the largest output; None where it is more than rounding."""
     if [tensor.shape for tensor in expected] != [tensor.shape for tensor in found]:
         return None
+    expected, found = _real(expected), _real(found)
     apart = [relative_difference(dense, small) for dense, small in zip(expected, found, strict=True)]
     limits = [TOLERANCES.get(tensor.dtype, 0.0) for tensor in expected]
     return max(apart, default=0.0) if all(a <= limit for a, limit in zip(apart, limits, strict=True)) else None
+
+
+def _real(tensors: list[Tensor]) -> list[Tensor]:
+    return [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
 
 
 def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], Sites]:

@@ -72,7 +72,8 @@ class Shrunk:
                 "nothing was removed: no unit is dead that could go; GroupL0, Rows() and Columns() make such ones"
             )
         for why, counts in self._kept().items():
-            many = ", ".join(f"{sum(c.values()):,} {side}" for side, c in counts.items())
+            totals = {side: sum(c.values()) for side, c in counts.items()}
+            many = ", ".join(f"{n:,} {side if n > 1 else side[:-1]}" for side, n in totals.items())
             names = dict.fromkeys(name for c in counts.values() for name in c)
             lines.append(f"kept though zero, {many} of {few(names)}: {why}")
         return "\n".join(lines)

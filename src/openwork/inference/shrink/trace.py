@@ -76,6 +76,14 @@ def trace(model: nn.Module, example: Any) -> Traced:
     return Traced(list(program.graph.nodes), names, constants)
 
 
+def arguments_of(node: fx.Node) -> dict[str, Any]:
+    """What an operation is called with, by the names of its schema; defaults included."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]  # an OpOverload
+    found = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
+    found |= {argument.name: given for argument, given in zip(schema, node.args, strict=False)}
+    return found | dict(node.kwargs)
+
+
 @contextmanager
 def plain_attention() -> Iterator[None]:
     """Without the fused encoder layers of torch, whose parts are not seen and which take no smaller ones."""

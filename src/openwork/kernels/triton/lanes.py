@@ -96,9 +96,8 @@ def _product(
     for unit in range(begin, end, UNROLL):
         columns, value, column = _load(gaps_ptr, values_ptr, unit, end, column, CELLS, UNIT, BYTES)
         if UNROLL == 2:
-            columns_2, value_2, column = _load(gaps_ptr, values_ptr, unit + 1, end, column, CELLS, UNIT, BYTES)
-            columns = tl.reshape(tl.join(columns, columns_2), [CELLS, UNROLL * UNIT])
-            value = tl.reshape(tl.join(value, value_2), [CELLS, UNROLL * UNIT])
+            more = _load(gaps_ptr, values_ptr, unit + 1, end, column, CELLS, UNIT, BYTES)
+            columns, value, column = _beside(columns, more[0]), _beside(value, more[1]), more[2]
         value = value.to(tl.float32)
         if SHARED > 0:
             word = tl.gather(kept, tl.reshape(columns, [CELLS * UNROLL * UNIT]), 0)
@@ -132,6 +131,12 @@ def _load(gaps_ptr, values_ptr, unit, end, column, CELLS: tl.constexpr, UNIT: tl
         gap = tl.reshape(tl.join(gap & 15, gap >> 4), [CELLS, UNIT])
     gap = gap.to(tl.int32)
     return column[:, None] + tl.cumsum(gap, 1), value, column + tl.sum(gap, 1)
+
+
+@triton.jit
+def _beside(first, second):
+    """Two units of a lane as one."""
+    return tl.reshape(tl.join(first, second), [first.shape[0], 2 * first.shape[1]])
 
 
 @triton.jit
@@ -171,6 +176,12 @@ def _unpack(
     column = tl.load(starts_ptr + number * CELLS + tl.arange(0, CELLS)).to(tl.int32)
     place = number * GROUP + tl.arange(0, CELLS) // LANES
     row = tl.load(order_ptr + place, mask=place < outputs, other=0).to(tl.int64) * inputs
-    for unit in range(begin, end):
+    for unit in range(begin, end, 2):
         columns, value, column = _load(gaps_ptr, values_ptr, unit, end, column, CELLS, UNIT, BYTES)
-        tl.store(weight_ptr + row[:, None] + columns, value, mask=value != 0)
+        more = _load(gaps_ptr, values_ptr, unit + 1, end, column, CELLS, UNIT, BYTES)
+        columns, value, column = _beside(columns, more[0]), _beside(value, more[1]), more[2]
+        target = weight_ptr + row[:, None] + columns
+        if BYTES < UNIT:
+            # Neighbours of stretches are in the same lane: flat, threads that run side by side write them.
+            target, value = tl.reshape(target, [2 * CELLS * UNIT]), tl.reshape(value, [2 * CELLS * UNIT])
+        tl.store(target, value, mask=value != 0)

@@ -95,6 +95,7 @@ def training_batches(
     device: torch.device,
     rank: int = 0,
     processes: int = 1,
+    filtered: bool = True,
 ) -> Iterator[ImageBatch]:
     """Endless shares of process ``rank`` in the batches of ``batch_size`` images, from batch ``start`` on.
 
@@ -111,6 +112,7 @@ def training_batches(
         device: Where the batches go.
         rank: Number of this process.
         processes: How many processes share each batch.
+        filtered: As `ImageReader` has it.
 
     Raises:
         ValueError: If batch_size is more than there are images or does not divide by ``processes``, and as
@@ -135,13 +137,20 @@ def training_batches(
     shared = SharedBatches(_slots(workers, pieces), batch_size // processes, size)
     # A stream has one block open, or two that it shares with its neighbours.
     open_blocks = 3 * (streams(batch_size) // (processes * pieces) + 1)
-    reader = ImageReader(records, shared, seed=seed, classes=classes, open_blocks=open_blocks)
+    reader = ImageReader(records, shared, seed=seed, classes=classes, open_blocks=open_blocks, filtered=filtered)
     counter = Unreadable("is left out of the loss")
     yield from _batches(reader, contents(), counter, pieces=pieces, workers=workers, device=device)
 
 
 def evaluation_batches(
-    records: Records, numbers: range, batch_size: int, *, size: int, classes: int, device: torch.device
+    records: Records,
+    numbers: range,
+    batch_size: int,
+    *,
+    size: int,
+    classes: int,
+    device: torch.device,
+    filtered: bool = True,
 ) -> Iterator[ImageBatch]:
     """Centre crops of the images ``numbers``, each once and in order; the last batch holds the rest.
 
@@ -154,6 +163,7 @@ def evaluation_batches(
         size: Height and width of a crop in pixels.
         classes: Labels must be below it.
         device: Where the batches go.
+        filtered: As `ImageReader` has it.
 
     Raises:
         ValueError: As for `training_batches`.
@@ -162,7 +172,7 @@ def evaluation_batches(
     contents = [(-1, np.arange(first, min(first + batch_size, numbers.stop))) for first in firsts]
     workers = min(_workers(), len(contents))
     shared = SharedBatches(_slots(workers, 1), batch_size, size)
-    reader = ImageReader(records, shared, seed=0, classes=classes, open_blocks=1)
+    reader = ImageReader(records, shared, seed=0, classes=classes, open_blocks=1, filtered=filtered)
     counter = Unreadable("counts as wrong")
     yield from _batches(reader, contents, counter, pieces=1, workers=workers, device=device)
 

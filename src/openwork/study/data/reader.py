@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
-from openwork.study.data.crops import UnreadableImageError, center_box, decoded, random_box, resized
+from openwork.study.data.crops import UnreadableImageError, center_box, decoded, random_box, resized, unfiltered
 from openwork.study.data.order import Numbers, image_random
 from openwork.study.data.record import Record, Records
 
@@ -84,9 +84,20 @@ class ImageReader(Dataset[Answer]):
         seed: Together with epoch and number, determines an image's crop and whether it is mirrored.
         classes: Labels must be below it.
         open_blocks: How many blocks are kept at most; a block is kept until all of its images have been asked for.
+        filtered: Whether resizing filters where it shrinks.
     """
 
-    def __init__(self, records: Records, shared: SharedBatches, *, seed: int, classes: int, open_blocks: int) -> None:
+    def __init__(
+        self,
+        records: Records,
+        shared: SharedBatches,
+        *,
+        seed: int,
+        classes: int,
+        open_blocks: int,
+        filtered: bool = True,
+    ) -> None:
+        self.resized = resized if filtered else unfiltered
         self.records, self.shared, self.seed, self.classes = records, shared, seed, classes
         self.open_blocks = open_blocks
         self.ends = np.cumsum(records.blocks)
@@ -136,7 +147,7 @@ class ImageReader(Dataset[Answer]):
         image = decoded(record.encoded)
         height, width, _ = image.shape
         if epoch < 0:
-            return resized(image, center_box(height, width), self.shared.size), False
+            return self.resized(image, center_box(height, width), self.shared.size), False
         random = image_random(self.seed, epoch, number)
         box, mirrored = random_box(height, width, random), bool(random.random() < 0.5)
-        return resized(image, box, self.shared.size), mirrored
+        return self.resized(image, box, self.shared.size), mirrored

@@ -51,8 +51,8 @@ def dense() -> Run:
 
 
 def released() -> Run:
-    """The model of the paper's published checkpoints, for `openwork eval --task`: its first pooling pads as theirs."""
-    return Run(ImageNetResNet(same_pool=True), None, STEPS)
+    """The model of the paper's published checkpoints, for `openwork eval --task`, with their pooling and resizing."""
+    return Run(ImageNetResNet(same_pool=True, filtered=False), None, STEPS)
 
 
 def magnitude() -> list[Run]:

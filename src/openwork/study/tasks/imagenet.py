@@ -52,6 +52,7 @@ class ImageNetResNet(Task):
             own weight decay.
         label_smoothing: The smoothing of the labels, in [0, 1).
         same_pool: Whether the network pads its first pooling as TensorFlow does, as `ResNet` has it.
+        filtered: Whether resizing images filters where it shrinks; TensorFlow 1's, and so the paper's, does not.
 
     Raises:
         ValueError: If batch_size is no multiple of part_size, or a value is out of its range.
@@ -73,6 +74,7 @@ class ImageNetResNet(Task):
     decay_random: bool = field(default=False, kw_only=True)
     label_smoothing: float = field(default=0.1, kw_only=True)
     same_pool: bool = field(default=False, kw_only=True)
+    filtered: bool = field(default=True, kw_only=True)
 
     metric = ACCURACY
 
@@ -140,6 +142,7 @@ class ImageNetResNet(Task):
             device=device,
             rank=rank(),
             processes=processes,
+            filtered=self.filtered,
         ):
             yield Parts(batch.parts(count // processes), count // processes * rank(), count)
 
@@ -180,9 +183,16 @@ class ImageNetResNet(Task):
         size = int(validation.blocks.sum())
         numbers = range(*share(size, rank(), world_size()))
         totals = torch.zeros(5, dtype=torch.float64, device=device)
-        for batch in evaluation_batches(
-            validation, numbers, self.part_size, size=self.size, classes=self.classes, device=device
-        ):
+        batches = evaluation_batches(
+            validation,
+            numbers,
+            self.part_size,
+            size=self.size,
+            classes=self.classes,
+            device=device,
+            filtered=self.filtered,
+        )
+        for batch in batches:
             totals += self._counts(model, batch)
         sum_over_processes([totals])
         model.train(training)
