@@ -103,7 +103,20 @@ def lines(file: str, folder: Path = FOLDER / "measured") -> list[Line]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as opened:
-        return list(csv.DictReader(opened))
+        return [each for line in csv.DictReader(opened) for each in _each_level(line)]
+
+
+def _each_level(line: Line) -> list[Line]:
+    """A line of file sizes, whose unit names the levels of its numbers, as a line for each level."""
+    levels = re.fullmatch(rf"{TIMES} \((.*)\)", line["unit"])
+    if not levels:
+        return [line]
+    weights, _, kind = line["variant"].partition(", ")
+    pairs = zip(levels[1].split("; "), line["values"].split(), strict=True)
+    return [
+        {**line, "variant": f"{weights}, {level}, {kind}", "unit": TIMES, "values": value, "n": "1"}
+        for level, value in pairs
+    ]
 
 
 def find(found: Sequence[Line], variant: str, unit: str) -> Line | None:
