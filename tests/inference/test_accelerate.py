@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from torch import nn
 
 import openwork as ow
 from openwork.inference.alternative import Converted
-from openwork.inference.choice import relative_difference
 
 X = torch.randn(16, 256)
 
@@ -111,35 +109,6 @@ def test_a_slower_kernel_is_not_taken_and_the_layer_keeps_its_parameter():
 def test_a_kernel_with_other_outputs_is_not_taken():
     accelerated = ow.accelerate(mlp(), X, alternatives=[Kernel(times=0)])
     assert all(layer.kernel == "dense" and "its output differs by" in layer.reason for layer in accelerated.layers)
-
-
-@pytest.mark.parametrize(
-    ("dense", "other", "difference"),
-    [
-        ([2.0, math.nan], [2.0, math.nan], 0.0),
-        ([2.0, math.inf], [1.0, math.inf], 0.5),
-        ([2.0, 1.0], [2.0, math.nan], math.inf),
-        ([2.0, math.nan], [2.0, 1.0], math.inf),
-        ([2.0, math.inf], [2.0, -math.inf], math.inf),
-    ],
-)
-def test_nan_and_infinity_equal_themselves_alone(dense, other, difference):
-    assert relative_difference(torch.tensor(dense), torch.tensor(other)) == difference
-
-
-def test_a_kernel_that_makes_numbers_of_the_samples_nan_is_not_taken():
-    class WithoutInfinity(Free):
-        def convert(self, layer):
-            form = super().convert(layer)
-            free = form.forward
-            form.forward = lambda x: free(x.nan_to_num(posinf=0.0))
-            return form
-
-    sample = X.clone()
-    sample[0, 0] = math.inf  # times a zero it is NaN in the dense layer
-    layer = sparse(nn.Linear(256, 4096))
-    accelerated = ow.accelerate(layer, sample, alternatives=[WithoutInfinity()], rounds=4)
-    assert [choice.reason for choice in accelerated.layers] == ["outputs of the model differ by inf"]
 
 
 def test_layers_without_zeros_and_of_unknown_kinds_say_so():
