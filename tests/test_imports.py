@@ -19,7 +19,7 @@ ALLOWED = {
     "openwork.formats.sparse": ["openwork.core"],
     "openwork.formats.onnx": ["openwork.core"],
     "openwork.formats": [],
-    "openwork.inference": ["openwork.core", "openwork.kernels", "openwork.formats", "openwork.inspect"],
+    "openwork.inference": ["openwork.core", "openwork.kernels", "openwork.inspect"],
     "openwork.inspect": ["openwork.core", "openwork.formats", "openwork.techniques"],
     "openwork.integrations": ["openwork.core"],
     "openwork.study.models": [],

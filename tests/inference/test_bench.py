@@ -51,6 +51,12 @@ def test_the_batch_is_the_first_axis_of_size_1():
         bench_model(model, torch.randn(3, 2, 4), [5], rounds=4)
 
 
+def test_matrices_of_one_width_may_have_several_dtypes():
+    double, single = (sparse(nn.Linear(40, 8)).weight.detach().to(dtype) for dtype in (torch.float64, torch.float32))
+    measured, _ = bench_weights({"a": double, "b": single}, [1], tokens=3, rounds=4)
+    assert [layer.name for layer in measured.accelerated.layers] == ["a", "b"]
+
+
 def test_matrices_of_a_file_are_each_timed_alone():
     weights = {name: sparse(nn.Linear(*shape)).weight.detach() for name, shape in (("a", (40, 8)), ("b.c", (40, 2)))}
     measured = bench_weights(weights, [1, 2], tokens=3, rounds=4)

@@ -74,13 +74,13 @@ def accelerate(
         choices[layer] = choices[layer].kept_dense(reason)
         del forms[layer]
     fast = _copy(dense, forms)
-    far = _largest_difference(expected, _output(fast, sample))
+    far, is_far = _difference(expected, _output(fast, sample))
     with torch.no_grad():
         before, after = time_in_turns(
             [lambda: run(dense, sample), lambda: run(fast, sample)], device, rounds=rounds, graph=graph
         )
-    if not forms or far > _limit(expected) or after.median >= before.median:
-        reason = f"outputs of the model differ by {far:.1g}" if far > _limit(expected) else "the model gets no faster"
+    if not forms or is_far or after.median >= before.median:
+        reason = f"outputs of the model differ by {far:.1g}" if is_far else "the model gets no faster"
         for layer in forms:
             choices[layer] = choices[layer].kept_dense(reason)
         fast, after, far = dense, before, 0.0
@@ -205,14 +205,12 @@ def _floats(output: Any) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.dtype in TOLERANCES]
 
 
-def _limit(output: Any) -> float:
-    """How much the outputs may differ."""
-    return max((TOLERANCES[tensor.dtype] for tensor in _floats(output)), default=0.0)
-
-
-def _largest_difference(dense: Any, other: Any) -> float:
-    pairs = zip(_floats(dense), _floats(other), strict=True)
-    return max((relative_difference(a, b) for a, b in pairs), default=0.0)
+def _difference(dense: Any, other: Any) -> tuple[float, bool]:
+    """The largest difference of two outputs, and whether that of any tensor is more than its dtype allows."""
+    pairs = list(zip(_floats(dense), _floats(other), strict=True))
+    apart = [relative_difference(a, b) for a, b in pairs]
+    is_far = any(found > TOLERANCES[a.dtype] for found, (a, _) in zip(apart, pairs, strict=True))
+    return max(apart, default=0.0), is_far
 
 
 def _bytes(model: nn.Module) -> int:

@@ -1,5 +1,6 @@
 """Which kernel computes a layer fastest: measured, on one layer and the inputs that it gets."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -232,11 +233,11 @@ def _difference(layer: nn.Module, form: nn.Module, inputs: list[Tensor]) -> str:
 
 
 def relative_difference(dense: Tensor, other: Tensor) -> float:
-    """The largest difference as a fraction of the largest finite number in ``dense``; NaN equals NaN."""
+    """The largest difference as a fraction of the largest finite number in ``dense``; inf where one alone is NaN."""
     if not dense.numel():
         return 0.0
     wide = dense.double(), other.double()
     same = (wide[0] == wide[1]) | (wide[0].isnan() & wide[1].isnan())
     apart = torch.where(same, 0.0, (wide[0] - wide[1]).abs())
     largest = wide[0].abs().nan_to_num(0.0, 0.0, 0.0).max().clamp(min=torch.finfo(torch.float32).tiny)
-    return float(apart.max() / largest)
+    return float((apart / largest).nan_to_num(math.inf, math.inf).max())
