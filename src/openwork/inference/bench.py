@@ -88,7 +88,7 @@ def bench_weights(
         for batch in batches:
             rows = batch * (length or tokens)
             inputs = {
-                weight.shape[1]: torch.randn(rows, weight.shape[1], generator=generator).to(weight)
+                _input_of(weight): torch.randn(rows, weight.shape[1], generator=generator).to(weight)
                 for weight in weights.values()
             }
             measured = accelerate(model, (inputs,), rounds=rounds, graph=graph)
@@ -101,7 +101,7 @@ _LENGTHS: dict[Phase, int | None] = {"decode": 1, "prefill": None}
 
 
 class _EachAlone(nn.Module):
-    """Linear layers that do not feed each other: each gets an input of its own width."""
+    """Linear layers that do not feed each other: each gets an input of its own width and dtype."""
 
     def __init__(self, weights: Collection[Tensor]) -> None:
         super().__init__()
@@ -110,11 +110,15 @@ class _EachAlone(nn.Module):
             layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
             layer.weight = nn.Parameter(weight, requires_grad=False)
             self.layers.append(layer)
-        self.widths = [weight.shape[1] for weight in weights]
+        self.inputs = [_input_of(weight) for weight in weights]
 
-    def forward(self, inputs: dict[int, Tensor]) -> list[Tensor]:
-        """The output of each for the input of its width."""
-        return [layer(inputs[width]) for layer, width in zip(self.layers, self.widths, strict=True)]
+    def forward(self, inputs: dict[str, Tensor]) -> list[Tensor]:
+        """The output of each for its input."""
+        return [layer(inputs[name]) for layer, name in zip(self.layers, self.inputs, strict=True)]
+
+
+def _input_of(weight: Tensor) -> str:
+    return f"{weight.shape[1]} {weight.dtype}"
 
 
 def _repeated(tensor: Tensor, count: int) -> Tensor:
