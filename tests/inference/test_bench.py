@@ -141,5 +141,5 @@ def test_the_command_leaves_out_codes_of_a_quantised_file(tmp_path):
 def test_the_command_says_that_a_number_is_no_model(tmp_path, monkeypatch):
     (tmp_path / "no_model.py").write_text("import torch\n\ndef net():\n    return 3, torch.randn(1, 8)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(TypeError, match="expected an nn.Module, got a int"):
+    with pytest.raises(TypeError, match=r"expected an nn\.Module, got a int"):
         CliRunner().invoke(app, ["bench", "no_model:net"], catch_exceptions=False)

@@ -55,15 +55,17 @@ def test_infinities_that_only_a_dense_product_turns_to_nan_keep_the_model_dense(
 
 
 class AlwaysFaster(SparseOnCPU):
-    """Our kernel beside a dense layer that is slowed down by nothing but a test's wish."""
+    """Our kernel, which gets its outputs for nothing: it remembers them."""
 
     def convert(self, layer):
-        form, forward = super().convert(layer), None
+        form = super().convert(layer)
         forward, outputs = form.forward, {}
 
         def remembered(x):
             key = (tuple(x.shape), float(x.flatten()[-1]))
-            return outputs.setdefault(key, forward(x)) if key not in outputs else outputs[key]
+            if key not in outputs:
+                outputs[key] = forward(x)
+            return outputs[key]
 
         form.forward = remembered
         return form
@@ -76,10 +78,7 @@ class Output:
 
 @pytest.mark.parametrize("wrap", [lambda y: Output(y), lambda y: {"y": [Output(y)]}, torch.fft.fft])
 def test_outputs_in_dataclasses_and_complex_ones_are_compared(wrap):
-    calls = []
-
     def wrong_at_last(model, x):
-        calls.append(type(model.layers[0]))
         return wrap(model.layers[0](x) + (type(model.layers[0]) is not nn.Linear))
 
     assert "outputs of the model differ" in accelerated(wrong_at_last).layers[0].reason
@@ -100,9 +99,7 @@ def test_random_numbers_and_buffers_and_samples_are_afterwards_what_they_were():
         x += 1
         return through(model, x) + torch.randn(()) + model.count
 
-    sample, state = X.clone(), torch.get_rng_state()
-    found = None
-    model = sparse(Calls(counts))
+    sample, model = X.clone(), sparse(Calls(counts))
     state = torch.get_rng_state()
     found = ow.accelerate(model, sample, alternatives=[Free()])
     assert torch.equal(torch.get_rng_state(), state)
