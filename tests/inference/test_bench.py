@@ -66,6 +66,12 @@ def test_matrices_of_a_file_are_each_timed_alone():
     assert [(layer.name, layer.shape) for layer in measured[0].accelerated.layers] == [("a", (8, 40)), ("b.c", (2, 40))]
 
 
+def test_matrices_of_one_width_and_two_dtypes_each_get_an_input_of_their_own():
+    weights = {"a": torch.eye(8), "b": torch.eye(8).bfloat16(), "c": torch.eye(8).double()}
+    layers = bench_weights(weights, [1], tokens=2, rounds=4)[0].accelerated.layers
+    assert [layer.name for layer in layers] == ["a", "b", "c"]
+
+
 def command(*arguments):
     return CliRunner().invoke(app, ["bench", *map(str, arguments)])
 
@@ -130,3 +136,16 @@ def test_wrong_use_is_one_sentence(weights, arguments, sentence):
         CliRunner().invoke(app, ["bench", str(weights), *map(str, arguments)], catch_exceptions=False)
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_the_command_leaves_out_codes_of_a_quantised_file(tmp_path):
+    save_file({"a": torch.eye(8), "code": torch.eye(8).to(torch.float8_e4m3fn)}, tmp_path / "quantised.safetensors")
+    found = json.loads(command(tmp_path / "quantised.safetensors", "--rounds", 4, "--json").stdout)
+    assert [layer["name"] for layer in found["measured"][0]["layers"]] == ["a"]
+
+
+def test_the_command_says_that_a_number_is_no_model(tmp_path, monkeypatch):
+    (tmp_path / "no_model.py").write_text("import torch\n\ndef net():\n    return 3, torch.randn(1, 8)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TypeError, match=r"expected an nn\.Module, got a int"):
+        CliRunner().invoke(app, ["bench", "no_model:net"], catch_exceptions=False)

@@ -58,7 +58,9 @@ def test_it_compiles_as_one_graph():
 def test_the_fake_kernel_says_the_shape():
     packed = csr.pack(sparse_layer(5, 7).weight.detach())
     checks = ("test_schema", "test_faketensor")  # the others want gradients
-    torch.library.opcheck(torch.ops.openwork_csr.linear.default, (torch.randn(3, 7), *packed, None), test_utils=checks)
+    torch.library.opcheck(
+        torch.ops.openwork_csr.linear.default, (torch.randn(3, 7), *packed, None, 7), test_utils=checks
+    )
 
 
 @pytest.mark.parametrize(

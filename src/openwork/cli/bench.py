@@ -91,6 +91,7 @@ def _model_or_weights(place: str, trust: list[str] | None) -> "tuple[nn.Module, 
     """A model and its sample; or the tensors of a file, by name."""
     import torch
 
+    from openwork.core.chosen import check_model
     from openwork.formats.checkpoint import read_checkpoint
     from openwork.study.runs.config import find
 
@@ -100,7 +101,7 @@ def _model_or_weights(place: str, trust: list[str] | None) -> "tuple[nn.Module, 
         made = made() if callable(made) else made
         if not isinstance(made, tuple) or len(made) != 2:
             raise ValueError(f"{place} must return (model, sample), got {type(made).__name__}")
-        return made[0], made[1]
+        return check_model(made[0]), made[1]
     live, path = run_in(path, trust, with_model=True)
     if live is None:
         return read_checkpoint(path).tensors
@@ -139,7 +140,8 @@ def _ready(found: Any, device: Any, dtype: Any, sparsity: str | None) -> Any:
 
 def _is_layer(name: str, tensor: "Tensor") -> bool:
     """Whether a tensor of a file is taken for the weight of a Linear layer; only a model tells an embedding apart."""
-    return tensor.dim() == 2 and tensor.is_floating_point() and "embed" not in name.lower()
+    is_number = tensor.is_floating_point() and tensor.element_size() > 1  # others are codes, whose scale is elsewhere
+    return tensor.dim() == 2 and is_number and "embed" not in name.lower()
 
 
 def _technique(sparsity: str) -> Any:

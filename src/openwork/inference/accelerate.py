@@ -1,9 +1,10 @@
 """Sparse layers by the kernels that compute them fastest on this machine, and dense ones where none is faster."""
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -14,10 +15,11 @@ from openwork.core.chosen import check_model, choose_weights
 from openwork.core.ownership import refuse_held
 from openwork.core.selection import Site, find_weights, weight_matrices
 from openwork.core.sharded import is_sharded
+from openwork.core.snapshot import snapshot
 from openwork.inference.accelerated import Accelerated
 from openwork.inference.alternative import Alternative, Converted
 from openwork.inference.alternatives import alternatives as usual_alternatives
-from openwork.inference.calls import Call, record_calls, run
+from openwork.inference.calls import Call, copied, record_calls, run
 from openwork.inference.choice import TOLERANCES, LayerChoice, break_even, choose, not_tried, relative_difference
 from openwork.inference.timing import time_in_turns
 
@@ -66,24 +68,33 @@ def accelerate(
     device = weights[0].parameter.device
     if graph and device.type != "cuda":
         raise ValueError(f"graph=True measures CUDA graphs, but the model is on {device}; move it or leave graph out")
-    dense = _copy(model, {})
-    expected = _output(dense, sample)
     tried = _Tried(usual_alternatives(device) if alternatives is None else alternatives, rounds, graph)
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # forward passes may draw random numbers
+        return _accelerated(_copy(model, {}), sample, device, tried)
+
+
+def _accelerated(dense: nn.Module, sample: Any, device: torch.device, tried: "_Tried") -> Accelerated:
+    """What `accelerate` returns; ``dense`` is a copy of the model."""
+    unchanged = snapshot(dense)  # forward passes may count, or fill caches
+    expected = _output(dense, sample)
+    unchanged()
     choices, forms = _choose_all(dense, sample, tried)
+    unchanged()
     for layer, reason in _unusable(dense, forms, sample).items():
         choices[layer] = choices[layer].kept_dense(reason)
         del forms[layer]
-    fast = _copy(dense, forms)
-    far, is_far = _difference(expected, _output(fast, sample))
+    fast, timed = _copy(dense, forms), copied(sample)
+    far, problem = _compared(expected, _output(fast, sample))
     with torch.no_grad():
         before, after = time_in_turns(
-            [lambda: run(dense, sample), lambda: run(fast, sample)], device, rounds=rounds, graph=graph
+            [lambda: run(dense, timed), lambda: run(fast, timed)], device, rounds=tried.rounds, graph=tried.graph
         )
-    if not forms or is_far or after.median >= before.median:
-        reason = f"outputs of the model differ by {far:.1g}" if is_far else "the model gets no faster"
+    unchanged()
+    if not forms or problem or after.median >= before.median:
         for layer in forms:
-            choices[layer] = choices[layer].kept_dense(reason)
-        fast, after, far = dense, before, 0.0
+            choices[layer] = choices[layer].kept_dense(problem or "the model gets no faster")
+        forms, after, far = {}, before, 0.0
+    fast = _copy(dense, forms) if forms else dense
     return Accelerated(fast, tuple(choices.values()), before, after, far, _bytes(dense), _bytes(fast), str(device))
 
 
@@ -120,7 +131,7 @@ def _choose_all(
     calls = record_calls(model, [module for module, problem in problems.items() if not problem], sample)
     choices, forms = {}, {}
     for site in sites.values():
-        layer, name = site.module, site.name.removesuffix(f".{site.leaf}")
+        layer, name = site.module, site.name.removesuffix(site.leaf).removesuffix(".")
         if layer in calls:
             choices[layer], form = tried.layer(name, layer, calls[layer])
             if form:
@@ -160,6 +171,8 @@ def _copy(model: nn.Module, forms: Mapping[nn.Module, Converted]) -> nn.Module:
         if isinstance(module, nn.TransformerEncoderLayer) and any(isinstance(m, Converted) for m in module.modules()):
             # Its fast path reads the weights of its layers; this says that it does not know the activation.
             module.activation_relu_or_gelu = 0
+        if isinstance(module, nn.TransformerEncoder) and any(isinstance(m, Converted) for m in module.modules()):
+            module.use_nested_tensor = False  # with a padding mask it would pass nested tensors, which no kernel takes
     return copied
 
 
@@ -171,9 +184,8 @@ def _output(model: nn.Module, sample: Any) -> Any:
         ValueError: If the sample does not fit.
     """
     try:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            return run(model, sample)
+        torch.manual_seed(0)
+        return run(model, copied(sample))
     except Exception as error:
         raise ValueError(
             f"the model does not take the sample ({_first_line(error)}); give one input, a tuple of arguments or a "
@@ -187,12 +199,19 @@ def _unusable(model: nn.Module, forms: Mapping[nn.Module, Converted], sample: An
         calls = record_calls(_copy(model, forms), forms.values(), sample)
         return {layer: "code outside the model calls it" for layer, form in forms.items() if not calls[form]}
     except Exception:  # some code reads a weight, its dtype or another attribute of a layer: of which ones?
-        unusable = {}
+        unusable: dict[nn.Module, str] = {}
+        usable: dict[nn.Module, Converted] = {}
         for layer, form in forms.items():
+            together = usable | {layer: form}  # code may need one dense layer of several, as for next(parameters())
             try:
-                record_calls(_copy(model, {layer: form}), [form], sample)
+                called = record_calls(_copy(model, together), [form], sample)[form]
             except Exception as error:
                 unusable[layer] = f"other code reads it ({_first_line(error)})"
+                continue
+            if called:
+                usable = together
+            else:
+                unusable[layer] = "code outside the model calls it"
         return unusable
 
 
@@ -201,16 +220,24 @@ def _first_line(error: Exception) -> str:
 
 
 def _floats(output: Any) -> list[Tensor]:
-    leaves = tree_leaves(output)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.dtype in TOLERANCES]
+    found = []
+    for leaf in tree_leaves(output):
+        if is_dataclass(leaf) and not isinstance(leaf, type):
+            found += _floats(vars(leaf))
+        elif isinstance(leaf, Tensor) and leaf.layout is torch.strided and not leaf.is_nested:
+            found.append(torch.view_as_real(leaf) if leaf.is_complex() else leaf)
+    return [tensor for tensor in found if tensor.dtype in TOLERANCES]
 
 
-def _difference(dense: Any, other: Any) -> tuple[float, bool]:
-    """The largest difference of two outputs, and whether that of any tensor is more than its dtype allows."""
+def _compared(dense: Any, other: Any) -> tuple[float, str]:
+    """The largest difference of outputs, and why it is too large; "" where it is not."""
     pairs = list(zip(_floats(dense), _floats(other), strict=True))
+    if any(a.shape != b.shape or a.dtype != b.dtype for a, b in pairs):
+        return math.nan, "outputs of the model have other shapes or types"
     apart = [relative_difference(a, b) for a, b in pairs]
-    is_far = any(found > TOLERANCES[a.dtype] for found, (a, _) in zip(apart, pairs, strict=True))
-    return max(apart, default=0.0), is_far
+    far = max(apart, key=lambda one: (math.isnan(one), one), default=0.0)
+    fits = all(one <= TOLERANCES[a.dtype] for one, (a, _) in zip(apart, pairs, strict=True))  # NaN does not
+    return far, "" if fits else f"outputs of the model differ by {far:.1g}"
 
 
 def _bytes(model: nn.Module) -> int:

@@ -1,5 +1,6 @@
 """With which inputs a model calls its layers."""
 
+import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,22 @@ def run(model: nn.Module, sample: Any) -> Any:
     return model(*arguments, **keywords)
 
 
+def copied(sample: Any) -> Any:
+    """The sample again, for a forward pass that may change it: a cache of keys grows, a tensor is written in place."""
+    return tree_map(_copied, sample)
+
+
+def _copied(leaf: Any) -> Any:
+    try:
+        return copy.deepcopy(leaf.detach() if isinstance(leaf, Tensor) else leaf)
+    except Exception:  # an object that cannot be copied
+        return leaf
+
+
 def record_calls(model: nn.Module, layers: Iterable[nn.Module], sample: Any) -> dict[nn.Module, Counter[Call]]:
     """How often ``model(sample)`` calls each layer with each kind of input.
 
-    A layer that is called with more than one tensor, or none, counts as not called.
+    A layer that is called with more than one tensor, none, or a sparse or nested one, counts as not called.
 
     Args:
         model: A model in evaluation mode.
@@ -59,7 +73,7 @@ def record_calls(model: nn.Module, layers: Iterable[nn.Module], sample: Any) -> 
     more: set[nn.Module] = set()
 
     def keep(layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        if len(arguments) == 1 and not keywords and isinstance(arguments[0], Tensor):
+        if len(arguments) == 1 and not keywords and _is_plain(arguments[0]):
             calls[layer][Call.of(arguments[0])] += 1
         else:
             more.add(layer)
@@ -67,8 +81,12 @@ def record_calls(model: nn.Module, layers: Iterable[nn.Module], sample: Any) -> 
     hooks = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in calls]
     try:
         with torch.no_grad():
-            run(model, sample)
+            run(model, copied(sample))
     finally:
         for hook in hooks:
             hook.remove()
     return {layer: Counter() if layer in more else found for layer, found in calls.items()}
+
+
+def _is_plain(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.layout is torch.strided and not x.is_nested

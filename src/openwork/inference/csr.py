@@ -51,7 +51,7 @@ class CSRLinear(Converted):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        return csr.linear(x, self.rows, self.columns, self.values, self.bias)
+        return csr.linear(x, self.rows, self.columns, self.values, self.bias, self.inputs)
 
     def dense(self) -> nn.Linear:
         """The layer that was converted."""

@@ -97,6 +97,10 @@ class _Linear(Converted):
         """What is printed of it."""
         return f"{self.inputs}, {self.outputs}, bytes={self.nbytes}"
 
+    def _check(self, x: Tensor) -> None:
+        if x.shape[-1] != self.inputs:  # the kernels would read behind its end
+            raise ValueError(f"the input must have the shape (..., {self.inputs}), got {tuple(x.shape)}")
+
 
 class PackedLinear(_Linear):
     """What `PackedOnGPU` makes of a linear layer.
@@ -118,6 +122,7 @@ class PackedLinear(_Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
+        self._check(x)
         y: Tensor = lanes.lanes_linear(x, self.offsets, self.order, self.starts, self.gaps, self.values, self.bias)
         return y
 
@@ -143,6 +148,7 @@ class SemiStructuredLinear(_Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
+        self._check(x)
         y: Tensor = semi_structured.semi_structured_linear(x, self.packed, self.meta, self.bias, self.outputs)
         return y
 

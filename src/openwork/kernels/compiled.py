@@ -30,10 +30,18 @@ def load() -> str | None:
     ``clang++``.
     """
     capability = torch.backends.cpu.get_cpu_capability()
+    load_library: Any = torch.ops.load_library  # untyped
     try:
-        shipped = FOLDER / library_name(capability)
-        load_library: Any = torch.ops.load_library  # untyped
-        load_library(shipped if shipped.exists() else _cached(capability))
+        shipped, cached = FOLDER / library_name(capability), _cache() / library_name(capability)
+        if not shipped.exists() and not cached.exists():
+            compile_to(cached, capability)
+        try:
+            load_library(shipped if shipped.exists() else cached)
+        except OSError:
+            if shipped.exists():
+                raise
+            compile_to(cached, capability)  # the file in the cache was damaged
+            load_library(cached)
     except (OSError, RuntimeError) as error:
         return f"the kernel for CPUs cannot be used: {error}"
     return None
@@ -92,12 +100,8 @@ def compile_to(path: Path, capability: str) -> None:
         made.replace(path)
 
 
-def _cached(capability: str) -> Path:
-    default = Path.home() / ".cache" / "openwork"
-    path = Path(os.environ.get("OPENWORK_CACHE", default)) / library_name(capability)
-    if not path.exists():
-        compile_to(path, capability)
-    return path
+def _cache() -> Path:
+    return Path(os.environ.get("OPENWORK_CACHE") or Path.home() / ".cache" / "openwork")
 
 
 def _compiler() -> list[str]:

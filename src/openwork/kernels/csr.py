@@ -23,11 +23,11 @@ def unpack(rows: Tensor, columns: Tensor, values: Tensor, inputs: int) -> Tensor
 # `torch.library.custom_op` takes 12 µs a call, this 4: small layers take no longer themselves.
 _LIBRARY = torch.library.Library("openwork_csr", "DEF")  # type: ignore[no-untyped-call]
 _LIBRARY.define(  # type: ignore[no-untyped-call]
-    "linear(Tensor x, Tensor rows, Tensor columns, Tensor values, Tensor? bias) -> Tensor"
+    "linear(Tensor x, Tensor rows, Tensor columns, Tensor values, Tensor? bias, int inputs) -> Tensor"
 )
 
 
-def linear(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+def linear(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, inputs: int) -> Tensor:
     """``x @ weight.T + bias`` for a packed weight (out, in).
 
     Args:
@@ -36,15 +36,21 @@ def linear(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor, bias: Tenso
         columns: (non-zeros,) int32.
         values: (non-zeros,) of x's dtype.
         bias: (out,), or None.
+        inputs: in.
+
+    Raises:
+        ValueError: If x has another width or dtype.
     """
-    y: Tensor = torch.ops.openwork_csr.linear(x, rows, columns, values, bias)
+    y: Tensor = torch.ops.openwork_csr.linear(x, rows, columns, values, bias, inputs)
     return y
 
 
 @torch.library.impl(_LIBRARY, "linear", "CPU")
-def _linear(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    weight = _matrix(rows, columns, values, x.shape[-1])
-    flat = x.reshape(-1, x.shape[-1])
+def _linear(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, inputs: int) -> Tensor:
+    if x.shape[-1:] != (inputs,) or x.dtype != values.dtype:  # MKL reads behind the end of a shorter one
+        raise ValueError(f"the input must be {values.dtype} of shape (..., {inputs}), got {x.dtype} {tuple(x.shape)}")
+    weight = _matrix(rows, columns, values, inputs)
+    flat = x.reshape(x.shape[:-1].numel(), inputs)
     # MKL's product with a vector is several times faster than that with a matrix of one column.
     y = torch.mv(weight, flat[0]).unsqueeze(0) if len(flat) == 1 else (weight @ flat.t()).t()
     y = y.reshape(*x.shape[:-1], weight.shape[0])
@@ -52,8 +58,12 @@ def _linear(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor, bias: Tens
 
 
 @torch.library.register_fake("openwork_csr::linear", lib=_LIBRARY)  # type: ignore[untyped-decorator]
-def _shape(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+def _shape(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, inputs: int) -> Tensor:
     return x.new_empty(*x.shape[:-1], rows.shape[0] - 1)
+
+
+# Under autocast, what comes from other layers is of a shorter dtype.
+torch.library.register_autocast("openwork_csr::linear", "cpu", torch.float32, lib=_LIBRARY)
 
 
 def _matrix(rows: Tensor, columns: Tensor, values: Tensor, inputs: int) -> Tensor:

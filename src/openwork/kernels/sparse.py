@@ -141,9 +141,10 @@ torch.library.define(
 def _linear_until_loaded(
     x: Tensor, starts: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, inputs: int
 ) -> Tensor:
-    # Runs where no library has registered a kernel: on a CPU once, or always where nothing compiles it.
+    # Runs where no library has registered a kernel: on a CPU once, or always where nothing compiles it, and for sparse
+    # inputs, which `nn.Linear` takes.
     other = plain_linear if x.device.type != "cpu" or compiled.load() else linear
-    return other(x, starts, columns, values, bias, inputs)
+    return other(x.to_dense(), starts, columns, values, bias, inputs)
 
 
 def _linear_shape(
@@ -153,6 +154,9 @@ def _linear_shape(
 
 
 torch.library.register_fake("openwork::sparse_linear", _linear_shape)
+torch.library.register_autocast(
+    "openwork::sparse_linear", "cpu", torch.float32
+)  # what comes from other layers is short
 
 
 torch.library.define(
@@ -199,3 +203,4 @@ def _convolution_shape(
 
 
 torch.library.register_fake("openwork::sparse_convolution", _convolution_shape)
+torch.library.register_autocast("openwork::sparse_convolution", "cpu", torch.float32)

@@ -312,3 +312,32 @@ def test_a_model_without_dead_units_comes_back_as_it_is_and_the_report_says_so()
     shrunk = ow.shrink(net, X.float())
     assert all(torch.equal(tensor, shrunk.model.state_dict()[name]) for name, tensor in net.state_dict().items())
     assert "nothing was removed" in str(shrunk)
+
+
+def test_the_example_and_random_numbers_are_afterwards_what_they_were():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            x += 1
+            torch.randn(())
+            return self.last(self.first(x).relu())
+
+    model, example, state = Net(), torch.zeros(2, 4), torch.get_rng_state()
+    with torch.no_grad():
+        model.first.weight[:3] = 0
+    shrunk = ow.shrink(model, example)
+    assert shrunk.model.first.out_features == 3
+    assert torch.equal(example, torch.zeros(2, 4))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_weights_in_channels_last_stay_so():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        model[0].weight[:4] = 0
+    shrunk = ow.shrink(model, torch.randn(2, 3, 9, 9)).model
+    assert shrunk[0].weight.shape == (4, 3, 3, 3)
+    assert all(shrunk[i].weight.is_contiguous(memory_format=torch.channels_last) for i in (0, 2))

@@ -65,8 +65,11 @@ def _move_constants(decision: Decision, read: Read, home: str | None, tensors: d
 
 def _replace(sites: list[tuple[nn.Module, str]], tensor: Tensor) -> None:
     """Puts a smaller tensor in the place of a parameter or buffer, everywhere where it is."""
-    tensor = tensor.clone(memory_format=torch.contiguous_format)
     before = getattr(*sites[0])
+    in_last = (
+        before.dim() == 4 and not before.is_contiguous() and before.is_contiguous(memory_format=torch.channels_last)
+    )
+    tensor = tensor.clone(memory_format=torch.channels_last if in_last else torch.contiguous_format)
     new = nn.Parameter(tensor, before.requires_grad) if isinstance(before, nn.Parameter) else tensor
     for module, leaf in sites:
         setattr(module, leaf, new)

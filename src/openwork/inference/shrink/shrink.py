@@ -46,12 +46,13 @@ def shrink(model: nn.Module, example: Any) -> Shrunk:
     check_model(model)
     check_finalized(model)
     dense = _copy(model)
-    expected = outputs(dense, example)
-    traced = trace(dense, example).with_one_name(_tensors(dense)[0])
-    small, decision, difference = _smaller(model, example, traced, expected)
-    unchanged = snapshot(small)
-    found = compare(dense, small, decision, difference, example)
-    unchanged()
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # forward passes may draw random numbers
+        expected = outputs(dense, example)
+        traced = trace(dense, example).with_one_name(_tensors(dense)[0])
+        small, decision, difference = _smaller(model, example, traced, expected)
+        unchanged = snapshot(small)
+        found = compare(dense, small, decision, difference, example)
+        unchanged()
     for own, given in zip(small.modules(), model.modules(), strict=True):
         own.training = given.training
     return found

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from openwork.core.names import few
+from openwork.inference.calls import copied
 from openwork.inference.shrink.decide import Decision
 from openwork.inspect.flops import count_flops
 from openwork.inspect.table import short
@@ -94,7 +95,7 @@ def compare(dense: nn.Module, small: nn.Module, decision: Decision, difference: 
         ShrunkTensor(name, value.shape, tuple(now[name].shape), decision.left(name))
         for name, value in decision.graph.parameters.items()
     ]
-    flops = count_flops(dense, example).dense, count_flops(small, example).dense
+    flops = count_flops(dense, copied(example)).dense, count_flops(small, copied(example)).dense
     return Shrunk(small, tuple(tensors), (_bytes(dense), _bytes(small)), flops, difference)
 
 

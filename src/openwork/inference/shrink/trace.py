@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from openwork.inference.calls import run
+from openwork.inference.calls import copied, run
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def outputs(model: nn.Module, example: Any) -> list[Tensor]:
     """
     try:
         with torch.no_grad(), plain_attention():
-            found = run(model, example)
+            found = run(model, copied(example))
     except Exception as error:
         raise ValueError(
             f"the model does not take this example, it raises {_brief(error)}; pass an input that model(example) "
