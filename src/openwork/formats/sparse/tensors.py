@@ -25,7 +25,8 @@ def untied(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]
     for name, tensor in state.items():
         _check(name, tensor)
         # What is empty has no place in memory.
-        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.is_conj())
+        views = (tensor.is_conj(), tensor.is_neg())  # of the same memory, with other values
+        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), views)
         like = first.setdefault(place, name) if tensor.numel() else name
         if like == name:
             tensors[name] = tensor
