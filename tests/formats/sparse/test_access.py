@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 import openwork as ow
 from openwork.formats.sparse import file as open_file
+from openwork.formats.sparse.dense import save_dense
+from tests.helpers import raises
 
 
 def sparse(*shape: int, density: float = 0.1) -> torch.Tensor:
@@ -129,6 +131,19 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
 def test_a_folder_that_is_not_there_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         ow.save({"w": sparse(1000)}, tmp_path / "nowhere" / "x.safetensors")
+
+
+def test_folders_and_devices_are_not_replaced_by_a_file(tmp_path):
+    (tmp_path / "file").write_text("old")
+    os.mkfifo(tmp_path / "pipe")
+    for save in (ow.save, save_dense):
+        for target in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
+            with raises(ValueError, f"{target} is a folder or a device; give the name of a file"):
+                save({"w": sparse(1000)}, target)
+        with raises(FileNotFoundError, f"there is no folder {tmp_path / 'file'} to write x to; make it"):
+            save({"w": sparse(1000)}, tmp_path / "file" / "x")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "pipe"}
+    assert not Path("/dev/null").is_file()
 
 
 @pytest.mark.slow

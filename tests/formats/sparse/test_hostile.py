@@ -256,7 +256,7 @@ class Odd(torch.Tensor):
             r"has the layout torch.sparse_coo; save its to_dense\(\), whose zeros take no space",
         ),
         (torch.eye(3).as_subclass(Odd), r"is a Odd, whose values are not in one piece of memory; give a plain tensor"),
-        (nn.UninitializedParameter(), "is a UninitializedParameter, whose values"),
+        (nn.UninitializedParameter(), "has no values yet; run the model on one batch first"),
         (torch.zeros(3).to(torch.uint8).view(torch.bits8), "is torch.bits8, which no file of tensors holds; convert"),
         ([1.0], "is a list and no tensor; leave it out of the state"),
         (Fraction(1), "is a Fraction and no tensor; leave it out of the state"),
@@ -286,11 +286,26 @@ def test_wrong_arguments_are_refused(tmp_path):
         ({"__metadata__": torch.ones(2)}, {}, "is named '__metadata__', which a file cannot have"),
         (layer, {"metadata": {KEY: "x"}}, f"metadata may not be named '{KEY}', which"),
         (layer, {"metadata": {"run": 3}}, "metadata must map texts to texts, got {'run': 3}; use json.dumps"),
+        ({"\ud800": torch.ones(2)}, {}, r"a tensor is named '\ud800', which a file cannot have"),
+        (layer, {"metadata": {"run": "\udfff"}}, r"metadata must map texts to texts, got {'run': '\udfff'}"),
         (layer, {"threads": 0}, "threads must be a whole number of at least 1, got 0"),
     ]:
         with raises(ValueError, reason):
             ow.save(state, path, **settings)
+    for state in (torch.ones(2), None, [("w", torch.ones(2))], "model.pt"):
+        with raises(TypeError, "expected a model, a sparsifier or a state dict, got a"):
+            ow.save(state, path)
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128, torch.float8_e4m3fnuz])
+def test_a_tensor_that_must_be_packed_gives_its_name_to_no_other(dtype, tmp_path):
+    state = {"w": torch.ones(3).to(dtype), "w.packed": torch.ones(3)}
+    with raises(ValueError, f"'w' is {dtype}, whose bytes are always packed, under the name 'w.packed', which another"):
+        ow.save(state, tmp_path / "x.safetensors")
+    assert [*tmp_path.iterdir()] == []
+    ow.save({"w": state["w"], "w.packed.packed": torch.ones(3)}, tmp_path / "x.safetensors")
+    assert ow.load(tmp_path / "x.safetensors").keys() == {"w", "w.packed.packed"}
 
 
 def test_the_plain_library_opens_what_is_saved(path):

@@ -131,6 +131,25 @@ def test_tied_tensors_are_there_once_and_one_again_after_loading(tmp_path):
     assert ("embedding.weight", ("head.weight",)) in [(layer.name, layer.also) for layer in layers]
 
 
+def test_views_of_one_memory_with_other_values_are_not_tied(tmp_path):
+    memory, numbers = torch.randn(3000), torch.randn(40, 40, dtype=torch.complex64)
+    state = {
+        "imaginary": numbers.imag,
+        "negative": numbers.conj().imag,  # torch's lazy minus: the memory is that of "imaginary"
+        "numbers": numbers,
+        "conjugate": numbers.conj(),
+        "first": memory[:2000],
+        "last": memory[1000:],
+        "bits": memory.view(torch.int32),
+        "square": memory[:2500].view(50, 50),
+        "transposed": memory[:2500].view(50, 50).t(),
+    }
+    ow.save(state, tmp_path / "x.safetensors")
+    found = ow.load(tmp_path / "x.safetensors")
+    for name, tensor in state.items():
+        assert same(found[name], tensor.resolve_conj().resolve_neg()), name
+
+
 def test_small_tensors_and_noise_stay_as_they_are(tmp_path):
     torch.manual_seed(0)
     state = {

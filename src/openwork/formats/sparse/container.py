@@ -38,6 +38,23 @@ class Entry:
         return math.prod(self.shape) * kind.words * kind.word
 
 
+def checked_target(path: str | Path) -> Path:
+    """The path of a file to write.
+
+    Raises:
+        FileNotFoundError: If its folder is not there.
+        ValueError: If it is a folder, or a device, which `write` would replace by a file.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {path.parent} to write {path.name} to; make it or give another path"
+        )
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is a folder or a device; give the name of a file")
+    return path
+
+
 def write(path: Path, entries: Iterable[Entry], metadata: Mapping[str, str]) -> int:
     """Writes a safetensors file in one step: a failure leaves what was there before. Returns its bytes.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from openwork.formats.sparse.container import write
+from openwork.formats.sparse.container import checked_target, write
 from openwork.formats.sparse.dtypes import DTYPES, NAMES
 from openwork.formats.sparse.save import Saved, dense_entry
 from openwork.formats.sparse.tensors import untied
@@ -21,8 +21,10 @@ def save_dense(state: Mapping[str, Tensor], path: Path) -> Saved:
         path: The file to replace or create.
 
     Raises:
-        ValueError: If a plain file cannot hold the state.
+        FileNotFoundError: If there is no folder for ``path``.
+        ValueError: If a plain file cannot hold the state, or ``path`` is no file.
     """
+    path = checked_target(path)
     tensors, tied = untied(state)
     for name, tensor in tensors.items():
         if not DTYPES[NAMES[tensor.dtype]].plain:

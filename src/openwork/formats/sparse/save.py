@@ -11,11 +11,11 @@ from typing import IO
 from torch import Tensor, nn
 
 from openwork.core.sparsifier import Sparsifier
-from openwork.formats.sparse.container import Entry, write
+from openwork.formats.sparse.container import Entry, checked_target, write
 from openwork.formats.sparse.described import CHECK, KEY, SUFFIX, Description
 from openwork.formats.sparse.dtypes import DTYPES, NAMES
 from openwork.formats.sparse.packed import Packed, pack
-from openwork.formats.sparse.tensors import in_bytes, plain_tensor, untied
+from openwork.formats.sparse.tensors import in_bytes, is_text, plain_tensor, untied
 from openwork.formats.sparse.threads import in_threads
 
 _SMALL = 256  # bytes; a row and a header entry cost as much
@@ -63,13 +63,16 @@ def save(
         threads: How many tensors are packed at a time; by default as many as there are processors, at most 8.
 
     Raises:
-        ValueError: If the state holds what a file of tensors cannot hold, or ``metadata`` takes a name of openwork's.
+        TypeError: If ``model`` is none of the three.
+        FileNotFoundError: If there is no folder for ``path``.
+        ValueError: If the state holds what a file of tensors cannot hold, ``metadata`` takes a name of openwork's, or
+            ``path`` is no file.
         ImportError: If zstandard is missing: ``pip install "openwork[files]"``.
     """
-    path, texts = Path(path), dict(metadata or {})
+    path, texts = checked_target(path), dict(metadata or {})
     if taken := [name for name in texts if name in (KEY, CHECK, "format")]:
         raise ValueError(f"metadata may not be named {taken[0]!r}, which every file has; choose another name")
-    if not all(isinstance(text, str) for pair in texts.items() for text in pair):
+    if not all(is_text(text) for pair in texts.items() for text in pair):
         raise ValueError(f"metadata must map texts to texts, got {texts!r}; use json.dumps for other values")
     if isinstance(model, Sparsifier):
         sparsity = {name: round(value, 6) for name, value in model.layer_sparsity().items()}
@@ -103,6 +106,11 @@ def dense_entry(name: str, tensor: Tensor) -> Entry:
 def _packed(name: str, tensor: Tensor, reserved: set[str]) -> tuple[Packed, bytes] | None:
     """The packed tensor, or None if it is smaller as it is."""
     plain = DTYPES[NAMES[tensor.dtype]].plain
+    if not plain and f"{name}{SUFFIX}" in reserved:
+        raise ValueError(
+            f"{name!r} is {tensor.dtype}, whose bytes are always packed, under the name {name + SUFFIX!r}, which "
+            "another tensor has; rename one of them"
+        )
     if plain and (tensor.nbytes <= _SMALL or f"{name}{SUFFIX}" in reserved):
         return None
     packed, frames = pack(plain_tensor(tensor))
