@@ -68,17 +68,17 @@ def accelerate(
     device = weights[0].parameter.device
     if graph and device.type != "cuda":
         raise ValueError(f"graph=True measures CUDA graphs, but the model is on {device}; move it or leave graph out")
-    tried = _Tried(usual_alternatives(device) if alternatives is None else alternatives, rounds, graph)
+    search = _Search(usual_alternatives(device) if alternatives is None else alternatives, rounds, graph)
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # forward passes may draw random numbers
-        return _accelerated(_copy(model, {}), sample, device, tried)
+        return _accelerated(_copy(model, {}), sample, device, search)
 
 
-def _accelerated(dense: nn.Module, sample: Any, device: torch.device, tried: "_Tried") -> Accelerated:
+def _accelerated(dense: nn.Module, sample: Any, device: torch.device, search: "_Search") -> Accelerated:
     """What `accelerate` returns; ``dense`` is a copy of the model."""
     unchanged = snapshot(dense)  # forward passes may count, or fill caches
     expected = _output(dense, sample)
     unchanged()
-    choices, forms = _choose_all(dense, sample, tried)
+    choices, forms = _choose_all(dense, sample, search)
     unchanged()
     for layer, reason in _unusable(dense, forms, sample).items():
         choices[layer] = choices[layer].kept_dense(reason)
@@ -87,7 +87,7 @@ def _accelerated(dense: nn.Module, sample: Any, device: torch.device, tried: "_T
     far, problem = _compared(expected, _output(fast, sample))
     with torch.no_grad():
         before, after = time_in_turns(
-            [lambda: run(dense, timed), lambda: run(fast, timed)], device, rounds=tried.rounds, graph=tried.graph
+            [lambda: run(dense, timed), lambda: run(fast, timed)], device, rounds=search.rounds, graph=search.graph
         )
     unchanged()
     if not forms or problem or after.median >= before.median:
@@ -99,7 +99,7 @@ def _accelerated(dense: nn.Module, sample: Any, device: torch.device, tried: "_T
 
 
 @dataclass
-class _Tried:
+class _Search:
     """What layers are tried with, and the break-even that was found for each kind of layer."""
 
     alternatives: Sequence[Alternative]
@@ -120,7 +120,7 @@ class _Tried:
 
 
 def _choose_all(
-    model: nn.Module, sample: Any, tried: _Tried
+    model: nn.Module, sample: Any, search: _Search
 ) -> tuple[dict[nn.Module, LayerChoice], dict[nn.Module, Converted]]:
     """A choice for each module with weights, and the layers that a kernel computes faster, in its form."""
     sites: dict[nn.Module, Site] = {}
@@ -133,7 +133,7 @@ def _choose_all(
     for site in sites.values():
         layer, name = site.module, site.name.removesuffix(site.leaf).removesuffix(".")
         if layer in calls:
-            choices[layer], form = tried.layer(name, layer, calls[layer])
+            choices[layer], form = search.layer(name, layer, calls[layer])
             if form:
                 forms[layer] = form
         else:
@@ -233,10 +233,10 @@ def _compared(dense: Any, other: Any) -> tuple[float, str]:
     """The largest difference of outputs, and why it is too large; "" where it is not."""
     pairs = list(zip(_floats(dense), _floats(other), strict=True))
     if any(a.shape != b.shape or a.dtype != b.dtype for a, b in pairs):
-        return math.nan, "outputs of the model have other shapes or types"
+        return math.inf, "outputs of the model have other shapes or types"
     apart = [relative_difference(a, b) for a, b in pairs]
-    far = max(apart, key=lambda one: (math.isnan(one), one), default=0.0)
-    fits = all(one <= TOLERANCES[a.dtype] for one, (a, _) in zip(apart, pairs, strict=True))  # NaN does not
+    far = max(apart, default=0.0)
+    fits = all(one <= TOLERANCES[a.dtype] for one, (a, _) in zip(apart, pairs, strict=True))
     return far, "" if fits else f"outputs of the model differ by {far:.1g}"
 
 
