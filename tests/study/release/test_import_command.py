@@ -150,15 +150,10 @@ def test_variational_dropout_needs_its_threshold(folder, tmp_path):
 
 @pytest.mark.parametrize("threshold", ["nan", "inf", "-inf"])
 def test_a_threshold_that_is_no_finite_number_is_refused(folder, tmp_path, threshold):
-    arguments = ["--model", "transformer", "--technique", "variational-dropout", f"--threshold={threshold}"]
+    case, out = folder / "transformer-variational-dropout" / NAME, tmp_path / "x.safetensors"
+    options = ["--model", "transformer", "--technique", "variational-dropout", f"--threshold={threshold}"]
     with raises(ValueError, f"--threshold must be a finite number, got {threshold}"):
-        answer(
-            "import-tf",
-            folder / "transformer-variational-dropout" / NAME,
-            *arguments,
-            "--out",
-            tmp_path / "x.safetensors",
-        )
+        answer("import-tf", case, *options, "--out", out)
     assert [*tmp_path.iterdir()] == []
 
 
