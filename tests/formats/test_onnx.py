@@ -321,6 +321,7 @@ class Outside(nn.Module):
         (nn.LazyLinear(2), {}, "weight has no values yet"),
         (nn.Linear(4, 2), {"dynamic": {2: "time"}}, "dynamic has the axis 2, which no input has"),
         (nn.Linear(4, 2), {"dynamic": {-1: "batch"}}, "dynamic has the axis -1"),
+        (nn.Linear(4, 2), {"dynamic": {True: "batch"}}, "dynamic has the axis True"),
         (nn.Linear(4, 2), {"dynamic": {0: "a batch"}}, "dynamic has the name 'a batch'"),
         (nn.Linear(4, 2), {"dynamic": {0: "same", 1: "same"}}, "dynamic has two axes of one name"),
         (nn.Linear(4, 2), {"tolerance": -1.0}, "tolerance must be 0 or more, got -1.0"),

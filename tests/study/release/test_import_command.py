@@ -148,6 +148,15 @@ def test_variational_dropout_needs_its_threshold(folder, tmp_path):
         imported(folder, "resnet50-variational-dropout", tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize("threshold", ["nan", "inf", "-inf"])
+def test_a_threshold_that_is_no_finite_number_is_refused(folder, tmp_path, threshold):
+    case, out = folder / "transformer-variational-dropout" / NAME, tmp_path / "x.safetensors"
+    options = ["--model", "transformer", "--technique", "variational-dropout", f"--threshold={threshold}"]
+    with raises(ValueError, f"--threshold must be a finite number, got {threshold}"):
+        answer("import-tf", case, *options, "--out", out)
+    assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize(("out", "said"), [("x.pt", "must be a .safetensors file"), ("a/x.safetensors", "there is no")])
 def test_a_place_that_cannot_be_written_is_refused(folder, tmp_path, out, said):
     with raises((ValueError, FileNotFoundError), said):

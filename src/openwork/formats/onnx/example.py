@@ -40,7 +40,7 @@ class Example:
         if not tensors:
             raise ValueError("the example holds no tensor; give an input of the model, or a tuple or dict of them")
         for axis, name in dynamic.items():
-            if not isinstance(axis, int) or not 0 <= axis < max(tensor.dim() for tensor in tensors):
+            if type(axis) is not int or not 0 <= axis < max(tensor.dim() for tensor in tensors):
                 raise ValueError(f"dynamic has the axis {axis!r}, which no input has; count axes from 0")
             if not isinstance(name, str) or not name.isidentifier():
                 raise ValueError(f"dynamic has the name {name!r}; give one such as 'batch'")

@@ -4,6 +4,7 @@ Gale et al. 2019, arXiv 1902.09574: masks of model_pruning, thresholds on log al
 float32 and in the order of operations of the release, so that the counts are equal.
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -88,6 +89,8 @@ def check_technique(variables: Variables, technique: Technique, threshold: float
         )
     if technique is not Technique.VARIATIONAL_DROPOUT and threshold is not None:
         raise ValueError(f"--threshold is for variational dropout, and {technique} has none; leave it out")
+    if threshold is not None and not math.isfinite(threshold):
+        raise ValueError(f"--threshold must be a finite number, got {threshold}; give the one of the release")
 
 
 def partner(variables: Variables, technique: Technique, name: str) -> str | None:
