@@ -63,7 +63,7 @@ def test_onnxruntime_gives_the_outputs_of_a_pruned_model(name, tmp_path):
     exported = ow.export_onnx(model, example, tmp_path / "model.onnx", dynamic=dynamic)
 
     assert exported.difference < 1e-5
-    assert len(exported.checked) == 2
+    assert len(exported.checked) == 3
     assert 0.5 < exported.zeros / exported.parameters < 0.81
     assert exported.nbytes == (tmp_path / "model.onnx").stat().st_size
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
@@ -425,3 +425,32 @@ def test_a_trained_sentence_encoder_takes_sentences_of_any_length(tmp_path):
     with torch.no_grad():
         expected = model(input_ids=longer).last_hidden_state
     torch.testing.assert_close(torch.from_numpy(session.run(None, feed)[0]), expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("small", [lambda n: n <= 2, lambda n: n == 1])
+def test_code_that_treats_a_batch_of_one_otherwise_is_refused(small, tmp_path):
+    class OfOne(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x):
+            return x if small(x.shape[0]) else self.layer(x)
+
+    with pytest.raises(ValueError, match=r"with batch 1"):
+        ow.export_onnx(OfOne(), torch.randn(4, 8), tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_takes_no_batch_of_one_itself_is_not_run_with_it(tmp_path):
+    class Several(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x):
+            if x.shape[0] == 1:
+                raise ValueError("one is too few")
+            return self.layer(x)
+
+    assert ow.export_onnx(Several(), torch.randn(4, 8), tmp_path / "x.onnx").checked == ("batch 4", "batch 3")

@@ -130,9 +130,11 @@ def _about(run: str, technique: str, settings: str, layers: Mapping[str, float])
 def _target(path: Path, out: Path | None, to: str) -> Path:
     """Where to write. Raises ValueError if that is what is read."""
     if out is None:
-        name = path.resolve().name if path.is_dir() else path.stem
+        name = path.resolve().name
+        for ending in (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".index", ".sparse", ".dense"):
+            name = name.removesuffix(ending)  # and not what follows any dot: TensorFlow's are model.ckpt-1000
         suffix = to if to == "onnx" else f"{to}.safetensors"
-        out = path.resolve().parent / f"{name.removesuffix('.sparse').removesuffix('.dense')}.{suffix}"
+        out = path.resolve().parent / f"{name}.{suffix}"
     if out.exists() and (out.samefile(path) or out.parent.samefile(path)):
         raise ValueError(f"{out} belongs to what is exported; give another --out")
     if not out.parent.is_dir():

@@ -80,6 +80,10 @@ class Example:
         """An example with other sizes, a function of the size alone, so that equal axes stay equal."""
         return self.traced()._resized(lambda size: size - 1 if size > 2 else size + 1)
 
+    def of_one(self) -> "Example":
+        """An example with size 1 along every axis that may vary, which code may treat as a case of its own."""
+        return self._resized(lambda size: 1)
+
     def sizes(self) -> str:
         """The sizes of the axes that may vary, for readers."""
         found = {

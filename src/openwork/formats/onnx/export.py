@@ -80,7 +80,7 @@ def export_onnx(
     """Writes the evaluation of ``model`` as an ONNX file, and returns how it was checked.
 
     The file appears only once onnxruntime gave PyTorch's outputs for the example, and for the example with other sizes
-    of the dynamic axes. Until then an older file of that name stays. The model is afterwards as it was.
+    of the dynamic axes, 1 among them. Until then an older file of that name stays. The model is afterwards as it was.
 
     Zeros are numbers in ONNX: neither the file nor onnxruntime gains by them. What makes both smaller is to remove dead
     units before, with `shrink`. Weights of more than two gigabytes go to a second file, ``path`` + ".data".

@@ -25,7 +25,9 @@ class Difference:
 
 
 def difference(model: nn.Module, path: Path, example: Example, tolerance: float) -> Difference:
-    """How far onnxruntime's outputs are from PyTorch's, on the example and on one of other sizes.
+    """How far onnxruntime's outputs are from PyTorch's, on the example, on one of other sizes, and on one of size 1.
+
+    A model that does not take size 1 itself is not run with it.
 
     Args:
         model: The model, in evaluation mode.
@@ -38,7 +40,7 @@ def difference(model: nn.Module, path: Path, example: Example, tolerance: float)
     """
     session = _session(path)
     largest = 0.0
-    examples = [example, example.other()] if example.dynamic else [example]
+    examples = _examples(model, example)
     for one in examples:
         expected = tensors_of(_run(model, one))
         got = _outputs(session, one)
@@ -55,6 +57,19 @@ def difference(model: nn.Module, path: Path, example: Example, tolerance: float)
                 raise ValueError(_far(model, one, index, apart, tolerance))
             largest = max(largest, apart)
     return Difference(largest, tuple(one.sizes() for one in examples if example.dynamic))
+
+
+def _examples(model: nn.Module, example: Example) -> list[Example]:
+    if not example.dynamic:
+        return [example]
+    examples, one = [example, example.other()], example.of_one()
+    if one.sizes() in (each.sizes() for each in examples):
+        return examples
+    try:
+        one.run(model)
+    except Exception:  # such as a norm over the batch
+        return examples
+    return [*examples, one]
 
 
 def distance(expected: Tensor, got: Tensor) -> float:
