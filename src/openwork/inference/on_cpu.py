@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.inference.alternative import Alternative, Converted
+from openwork.inference.linear import is_linear, matrix_of
 from openwork.kernels import compiled, sparse
 
 
@@ -16,7 +17,7 @@ class SparseOnCPU:
 
     def misfit(self, layer: nn.Module, x: Tensor) -> str | None:
         """As `Alternative` declares it."""
-        if not _is_linear(layer):
+        if not is_linear(layer):
             return f"no kernel for {type(layer).__name__}"
         return _misfit(layer, x)
 
@@ -92,10 +93,9 @@ class SparseLinear(_Packed):
     """
 
     def __init__(self, layer: nn.Module) -> None:
-        weight, bias = layer.weight, layer.bias
-        assert isinstance(weight, Tensor)
+        bias = layer.bias
         assert bias is None or isinstance(bias, Tensor)
-        super().__init__(weight if isinstance(layer, nn.Linear) else weight.t(), bias)
+        super().__init__(matrix_of(layer), bias)
         self.kind = type(layer)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -169,12 +169,6 @@ class SparseConvolution(_Packed):
         """What is printed of it."""
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
         return f"{settings}, nonzeros={len(self.values)}"
-
-
-def _is_linear(layer: nn.Module) -> bool:
-    """Is it torch's Linear, or transformers' Conv1D, with the transposed weight? Subclasses may compute otherwise."""
-    kind = type(layer)
-    return kind is nn.Linear or (kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils")
 
 
 def _misfit(layer: nn.Module, x: Tensor) -> str | None:

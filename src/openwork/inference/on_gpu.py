@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.inference.alternative import Alternative, Converted
+from openwork.inference.linear import is_linear, matrix_of
 from openwork.kernels import lanes, semi_structured
 
 
@@ -41,7 +42,7 @@ class SemiStructuredOnGPU:
         """As `Alternative` declares it."""
         if problem := _misfit(layer, x, (torch.float16, torch.bfloat16)):
             return problem
-        weight = _matrix(layer)
+        weight = matrix_of(layer)
         if not semi_structured.has_cusparselt() and torch.cuda.get_device_capability(weight.device) >= (9, 0):
             return "torch is built without cuSPARSELt, and CUTLASS computes 2:4 on GPUs of compute capability 8.x alone"
         outputs, inputs = semi_structured.multiples()
@@ -73,7 +74,7 @@ class _Linear(Converted):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.kind = type(layer)
-        self.outputs, self.inputs = _matrix(layer).shape
+        self.outputs, self.inputs = matrix_of(layer).shape
         bias = layer.bias
         self.register_buffer("bias", bias.detach() if isinstance(bias, Tensor) else None)
 
@@ -117,7 +118,7 @@ class PackedLinear(_Linear):
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)
-        for name, tensor in lanes.pack(_matrix(layer))._asdict().items():
+        for name, tensor in lanes.pack(matrix_of(layer))._asdict().items():
             self.register_buffer(name, tensor)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ class SemiStructuredLinear(_Linear):
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)
-        for name, tensor in zip(("packed", "meta"), semi_structured.pack(_matrix(layer)), strict=True):
+        for name, tensor in zip(("packed", "meta"), semi_structured.pack(matrix_of(layer)), strict=True):
             self.register_buffer(name, tensor)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,26 +158,13 @@ class SemiStructuredLinear(_Linear):
         return semi_structured.unpack(self.packed, self.meta, self.outputs, self.inputs)
 
 
-def _is_linear(layer: nn.Module) -> bool:
-    """Whether it is torch's Linear or transformers' Conv1D, which has the transposed weight."""
-    kind = type(layer)
-    return kind is nn.Linear or (kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils")
-
-
-def _matrix(layer: nn.Module) -> Tensor:
-    """The weight as (out, in)."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    return weight.detach() if isinstance(layer, nn.Linear) else weight.detach().t()
-
-
 def _misfit(layer: nn.Module, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> str | None:
-    if not _is_linear(layer):
+    if not is_linear(layer):
         return f"no kernel for {type(layer).__name__}"
     tensors = (x, *layer.parameters())
     if devices := sorted({tensor.device.type for tensor in tensors} - {"cuda"}):
         return f"the kernel computes on a GPU, not on {devices[0]}"
-    weight = _matrix(layer)
+    weight = matrix_of(layer)
     if weight.dtype not in dtypes or {tensor.dtype for tensor in tensors} != {weight.dtype}:
         found = " and ".join(sorted({str(tensor.dtype) for tensor in tensors}))
         return f"the kernel computes in {' or '.join(map(str, dtypes))} alone, not in {found}"
