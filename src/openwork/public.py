@@ -30,6 +30,7 @@ from openwork.formats.sparse.load import load
 from openwork.formats.sparse.save import Saved, save
 from openwork.inference.accelerate import accelerate
 from openwork.inference.accelerated import Accelerated
+from openwork.inference.alternative import Alternative, Converted
 from openwork.inference.shrink.shrink import shrink
 from openwork.inference.shrink.shrunk import Shrunk
 from openwork.inspect.report import Report, report
@@ -56,10 +57,12 @@ __all__ = [
     "SNIP",
     "Accelerated",
     "Allocation",
+    "Alternative",
     "AveragedCubic",
     "Block",
     "Columns",
     "Constant",
+    "Converted",
     "Criterion",
     "Cubic",
     "DynamicSurgery",

@@ -16,10 +16,18 @@ class Alternative(Protocol):
         """Why this way cannot compute ``layer`` on ``x`` here (kind, dtype, device, pattern), None where it can.
 
         It looks at types, shapes and at most at which weights are zero, and converts nothing.
+
+        Args:
+            layer: A module with a ``weight``, in evaluation mode.
+            x: An input of the shape, dtype and device that the model gives it.
         """
 
     def convert(self, layer: nn.Module) -> "Converted":
-        """A module with the outputs of ``layer`` in evaluation. ``layer`` stays as it is."""
+        """A module with the outputs of ``layer`` in evaluation. ``layer`` stays as it is.
+
+        Args:
+            layer: One for which `misfit` returned None.
+        """
 
 
 class Converted(nn.Module, ABC):
