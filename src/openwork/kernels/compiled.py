@@ -42,7 +42,9 @@ def load() -> str | None:
                 raise
             compile_to(cached, capability)  # the file in the cache was damaged
             load_library(cached)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
+        return f"the kernel for CPUs cannot be used: {error}; set OPENWORK_CACHE to a folder that can be written"
+    except RuntimeError as error:
         return f"the kernel for CPUs cannot be used: {error}"
     return None
 
