@@ -154,6 +154,15 @@ def test_an_expanded_tensor_in_a_small_file_has_a_right_answer(tmp_path):
     assert ow.report(tmp_path / "x.pt").zeros == 1 << 40
 
 
+def test_what_a_failed_load_left_behind_is_not_checked_with_the_next_file(tmp_path):
+    """torch keeps sparse tensors of a load until it has checked them, and forgets none of a load that failed before."""
+    wrong = torch.sparse_coo_tensor(torch.tensor([[9]]), torch.ones(1), (4,), check_invariants=False)
+    torch._utils._sparse_tensors_to_validate.append(wrong)
+    torch.save({"w": torch.zeros(2, 2)}, tmp_path / "x.pt")
+    assert ow.report(tmp_path / "x.pt").zeros == 4
+    assert torch._utils._sparse_tensors_to_validate == []
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 def test_sparse_indices_out_of_range_are_refused(tmp_path, compressed):

@@ -35,6 +35,9 @@ def load_torch(path: Path, *, mapped: bool = False) -> Any:
         _check_archive(path)
     elif path.stat().st_size:
         _check_old_format(path)
+    # A load that fails leaves its sparse tensors in torch's list, and the next load would check them, whoever's it is.
+    unchecked: list[Any] = torch._utils._sparse_tensors_to_validate
+    unchecked.clear()
     try:
         # Without these checks, a sparse tensor with indices out of range reads and writes foreign memory.
         with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]  # torch's gap
@@ -42,6 +45,8 @@ def load_torch(path: Path, *, mapped: bool = False) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
         raise ValueError(f"{path} is not a readable torch checkpoint ({_reason(error)}); {_CURE}") from error
+    finally:
+        unchecked.clear()
 
 
 def _check_archive(path: Path) -> None:
