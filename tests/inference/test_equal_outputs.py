@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import openwork as ow
-from openwork.inference.choice import relative_difference
+from openwork.inference.models import relative_difference
 from tests.inference.test_accelerate import Free, X, sparse
 
 

@@ -1,17 +1,15 @@
 """Sparse layers by the kernels that compute them fastest on this machine, and dense ones where none is faster."""
 
-import copy
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from openwork.core.chosen import check_model, choose_weights
+from openwork.core.forward import call, first_line
 from openwork.core.ownership import refuse_held
 from openwork.core.selection import Site, find_weights, weight_matrices
 from openwork.core.sharded import is_sharded
@@ -19,8 +17,9 @@ from openwork.core.snapshot import snapshot
 from openwork.inference.accelerated import Accelerated
 from openwork.inference.alternative import Alternative, Converted
 from openwork.inference.alternatives import alternatives as usual_alternatives
-from openwork.inference.calls import Call, copied, record_calls, run
-from openwork.inference.choice import TOLERANCES, LayerChoice, break_even, choose, not_tried, relative_difference
+from openwork.inference.calls import Call, copied, record_calls
+from openwork.inference.choice import LayerChoice, break_even, choose, not_tried
+from openwork.inference.models import TOLERANCES, bytes_of, copied_model, difference, tensors_of
 from openwork.inference.timing import time_in_turns
 
 
@@ -84,10 +83,10 @@ def _accelerated(dense: nn.Module, sample: Any, device: torch.device, search: "_
         choices[layer] = choices[layer].kept_dense(reason)
         del forms[layer]
     fast, timed = _copy(dense, forms), copied(sample)
-    far, problem = _compared(expected, _output(fast, sample))
+    far, problem = difference(_floats(expected), _floats(_output(fast, sample)))
     with torch.no_grad():
         before, after = time_in_turns(
-            [lambda: run(dense, timed), lambda: run(fast, timed)], device, rounds=search.rounds, graph=search.graph
+            [lambda: call(dense, timed), lambda: call(fast, timed)], device, rounds=search.rounds, graph=search.graph
         )
     unchanged()
     if not forms or problem or after.median >= before.median:
@@ -95,7 +94,7 @@ def _accelerated(dense: nn.Module, sample: Any, device: torch.device, search: "_
             choices[layer] = choices[layer].kept_dense(problem or "the model gets no faster")
         forms, after, far = {}, before, 0.0
     fast = _copy(dense, forms) if forms else dense
-    return Accelerated(fast, tuple(choices.values()), before, after, far, _bytes(dense), _bytes(fast), str(device))
+    return Accelerated(fast, tuple(choices.values()), before, after, far, bytes_of(dense), bytes_of(fast), str(device))
 
 
 @dataclass
@@ -162,18 +161,14 @@ def _copy(model: nn.Module, forms: Mapping[nn.Module, Converted]) -> nn.Module:
         ValueError: If the model cannot be copied.
     """
     known: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
-    try:
-        copied: nn.Module = copy.deepcopy(model, known | {id(layer): form for layer, form in forms.items()}).eval()
-    except Exception as error:
-        reason = _first_line(error)
-        raise ValueError(f"the model cannot be copied ({reason}); give one that copy.deepcopy takes") from error
-    for module in copied.modules():
+    fast = copied_model(model, known | {id(layer): form for layer, form in forms.items()})
+    for module in fast.modules():
         if isinstance(module, nn.TransformerEncoderLayer) and any(isinstance(m, Converted) for m in module.modules()):
             # Its fast path reads the weights of its layers; this says that it does not know the activation.
             module.activation_relu_or_gelu = 0
         if isinstance(module, nn.TransformerEncoder) and any(isinstance(m, Converted) for m in module.modules()):
             module.use_nested_tensor = False  # with a padding mask it would pass nested tensors, which no kernel takes
-    return copied
+    return fast
 
 
 @torch.no_grad()
@@ -185,10 +180,10 @@ def _output(model: nn.Module, sample: Any) -> Any:
     """
     try:
         torch.manual_seed(0)
-        return run(model, copied(sample))
+        return call(model, copied(sample))
     except Exception as error:
         raise ValueError(
-            f"the model does not take the sample ({_first_line(error)}); give one input, a tuple of arguments or a "
+            f"the model does not take the sample ({first_line(error)}); give one input, a tuple of arguments or a "
             "mapping of keyword arguments"
         ) from error
 
@@ -206,7 +201,7 @@ def _unusable(model: nn.Module, forms: Mapping[nn.Module, Converted], sample: An
             try:
                 called = record_calls(_copy(model, together), [form], sample)[form]
             except Exception as error:
-                unusable[layer] = f"other code reads it ({_first_line(error)})"
+                unusable[layer] = f"other code reads it ({first_line(error)})"
                 continue
             if called:
                 usable = together
@@ -215,31 +210,7 @@ def _unusable(model: nn.Module, forms: Mapping[nn.Module, Converted], sample: An
         return unusable
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200] or type(error).__name__
-
-
 def _floats(output: Any) -> list[Tensor]:
-    found = []
-    for leaf in tree_leaves(output):
-        if is_dataclass(leaf) and not isinstance(leaf, type):
-            found += _floats(vars(leaf))
-        elif isinstance(leaf, Tensor) and leaf.layout is torch.strided and not leaf.is_nested:
-            found.append(torch.view_as_real(leaf) if leaf.is_complex() else leaf)
-    return [tensor for tensor in found if tensor.dtype in TOLERANCES]
-
-
-def _compared(dense: Any, other: Any) -> tuple[float, str]:
-    """The largest difference of outputs, and why it is too large; "" where it is not."""
-    pairs = list(zip(_floats(dense), _floats(other), strict=True))
-    if any(a.shape != b.shape or a.dtype != b.dtype for a, b in pairs):
-        return math.inf, "outputs of the model have other shapes or types"
-    apart = [relative_difference(a, b) for a, b in pairs]
-    far = max(apart, default=0.0)
-    fits = all(one <= TOLERANCES[a.dtype] for one, (a, _) in zip(apart, pairs, strict=True))
-    return far, "" if fits else f"outputs of the model differ by {far:.1g}"
-
-
-def _bytes(model: nn.Module) -> int:
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return sum(tensor.nbytes for tensor in tensors.values())
+    """What is compared: numbers that other orders of sums may change, and no decisions that are made of them."""
+    plain = [tensor for tensor in tensors_of(output) if tensor.layout is torch.strided and not tensor.is_nested]
+    return [tensor for tensor in plain if tensor.dtype in TOLERANCES]

@@ -2,13 +2,15 @@
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+
+from openwork.core.forward import call
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,6 @@ class Call:
         return x.copy_(values) if 0 not in self.stride else values
 
 
-def run(model: nn.Module, sample: Any) -> Any:
-    """The output for ``sample``: a tuple holds several arguments, a mapping keyword arguments."""
-    arguments = sample if isinstance(sample, tuple) else () if isinstance(sample, Mapping) else (sample,)
-    keywords = sample if isinstance(sample, Mapping) else {}
-    return model(*arguments, **keywords)
-
-
 def copied(sample: Any) -> Any:
     """The sample again, for a forward pass that may change it: a cache of keys grows, a tensor is written in place."""
     return tree_map(_copied, sample)
@@ -67,7 +62,7 @@ def record_calls(model: nn.Module, layers: Iterable[nn.Module], sample: Any) -> 
     Args:
         model: A model in evaluation mode.
         layers: Modules in it.
-        sample: As `run` takes it.
+        sample: As `call` takes it.
     """
     calls: dict[nn.Module, Counter[Call]] = {layer: Counter() for layer in layers}
     more: set[nn.Module] = set()
@@ -81,7 +76,7 @@ def record_calls(model: nn.Module, layers: Iterable[nn.Module], sample: Any) -> 
     hooks = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in calls]
     try:
         with torch.no_grad():
-            run(model, copied(sample))
+            call(model, copied(sample))
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,6 +1,5 @@
 """Which kernel computes a layer fastest: measured, on one layer and the inputs that it gets."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +11,8 @@ from torch import Tensor, nn
 
 from openwork.inference.alternative import Alternative, Converted
 from openwork.inference.calls import Call
+from openwork.inference.models import TOLERANCES, relative_difference
 from openwork.inference.timing import Timing, time_in_turns
-
-TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""How much outputs may differ, as a fraction of the largest dense output: kernels sum in other orders."""
 
 _BREAK_EVEN_ROUNDS = 9
 _STEPS = range(0, 100, 5)  # percent
@@ -230,14 +227,3 @@ def _difference(layer: nn.Module, form: nn.Module, inputs: list[Tensor]) -> str:
         if not (far := relative_difference(dense, other)) <= limit:
             return f"its output differs by {far:.1g} of the largest, more than {limit:g}"
     return ""
-
-
-def relative_difference(dense: Tensor, other: Tensor) -> float:
-    """The largest difference as a fraction of the largest finite number in ``dense``; inf where one alone is NaN."""
-    if not dense.numel():
-        return 0.0
-    wide = dense.double(), other.double()
-    same = (wide[0] == wide[1]) | (wide[0].isnan() & wide[1].isnan())
-    apart = torch.where(same, 0.0, (wide[0] - wide[1]).abs())
-    largest = wide[0].abs().nan_to_num(0.0, 0.0, 0.0).max().clamp(min=torch.finfo(torch.float32).tiny)
-    return float((apart / largest).nan_to_num(math.inf, math.inf).max())

@@ -6,7 +6,7 @@ print "FLOPs" often mean multiply-adds: half of these. The sparse figure multipl
 non-zeros of its weight: what a perfect sparse kernel would compute, simulated, not executed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+
+from openwork.core.forward import call, plain_attention
 
 CONVENTION = (
     "multiply-add = 2 FLOPs, as torch.utils.flop_counter; matrix products and convolutions of one forward pass for the "
@@ -72,12 +74,10 @@ def count_flops(model: nn.Module, example: Any) -> Flops:
     training = [module for module in model.modules() if module.training]
     counter = FlopCounterMode(display=False)
     attribution = _Attribution(model, counter)
-    arguments = example if isinstance(example, tuple) else () if isinstance(example, Mapping) else (example,)
-    keywords = example if isinstance(example, Mapping) else {}
     try:
         model.eval()
         with torch.no_grad(), _plain_kernels(), counter, attribution:
-            model(*arguments, **keywords)
+            call(model, example)
     finally:
         for module in training:
             module.training = True
@@ -89,17 +89,15 @@ def count_flops(model: nn.Module, example: Any) -> Flops:
 @contextmanager
 def _plain_kernels() -> Iterator[None]:
     """Without the fused kernels for attention and recurrent layers, for which FlopCounterMode has no formula."""
-    fast_path, onednn, cudnn = torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn, torch.backends.cudnn
+    onednn, cudnn = torch.backends.mkldnn, torch.backends.cudnn
     before = bool(onednn.enabled), cudnn.enabled
     try:
-        torch.backends.mha.set_fastpath_enabled(False)
         # Not the flags() context managers, which warn without an Intel GPU.
         onednn.enabled = False  # type: ignore[assignment]  # a descriptor
         cudnn.enabled = False
-        with sdpa_kernel(SDPBackend.MATH):
+        with plain_attention(), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
         onednn.enabled, cudnn.enabled = before  # type: ignore[assignment]  # a descriptor
 
 

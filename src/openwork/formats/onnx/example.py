@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from openwork.core.forward import arguments_of
+
 
 @dataclass(frozen=True)
 class Example:
@@ -32,10 +34,7 @@ class Example:
             ValueError: If it holds no tensor, an empty one, or none with an axis of ``dynamic``, or if an axis or its
                 name is impossible.
         """
-        if isinstance(example, Mapping):
-            made = cls((), dict(example), dict(dynamic))
-        else:
-            made = cls(example if isinstance(example, tuple) else (example,), {}, dict(dynamic))
+        made = cls(*arguments_of(example), dict(dynamic))
         tensors = made.tensors
         if not tensors:
             raise ValueError("the example holds no tensor; give an input of the model, or a tuple or dict of them")

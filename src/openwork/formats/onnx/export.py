@@ -13,10 +13,11 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from openwork.core.chosen import check_model
+from openwork.core.forward import plain_attention
 from openwork.core.parameters.weight import ReparameterizedWeight
 from openwork.core.snapshot import snapshot
 from openwork.formats.onnx.example import Example
-from openwork.formats.onnx.graph import graph_of, plain_attention
+from openwork.formats.onnx.graph import graph_of
 from openwork.formats.onnx.sparse import with_sparse_initializers
 from openwork.formats.onnx.verify import difference
 

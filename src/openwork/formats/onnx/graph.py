@@ -15,6 +15,7 @@ from torch import nn
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
+from openwork.core.forward import first_line
 from openwork.formats.onnx.example import Example
 
 _LOGGERS = (
@@ -42,7 +43,7 @@ def graph_of(model: nn.Module, example: Example) -> Any:
         outputs = example.run(model)
     except Exception as error:
         raise ValueError(
-            f"{type(model).__name__} does not run on the example: {_line(error)}; give what its forward takes"
+            f"{type(model).__name__} does not run on the example: {first_line(error)}; give what its forward takes"
         ) from error
     if others := {type(leaf).__name__ for leaf in pytree.tree_leaves(outputs)} - {"Tensor", "NoneType"}:
         raise ValueError(
@@ -77,17 +78,6 @@ def graph_of(model: nn.Module, example: Example) -> Any:
     return program
 
 
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Without the fused kernels of torch's encoder layers, which ONNX does not have."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-
-
 def _captured(model: nn.Module, example: Example) -> torch.export.ExportedProgram:
     """The forward as torch.export follows it."""
     vary = torch.export.Dim.DYNAMIC
@@ -110,7 +100,7 @@ def _captured(model: nn.Module, example: Example) -> torch.export.ExportedProgra
                 f"{f' at {fixed[2]}' if fixed[2] else ''}; write it for any size, or leave that axis out of dynamic"
             ) from error
         raise ValueError(
-            f"torch.export cannot follow the forward of {type(model).__name__}: {_line(error)}{_place(error)}; "
+            f"torch.export cannot follow the forward of {type(model).__name__}: {first_line(error)}{_place(error)}; "
             "change that line, or export the part of the model without it"
         ) from error
 
@@ -156,7 +146,7 @@ def _untranslated(model: nn.Module, error: Exception) -> str:
     text = "\n".join(str(one) for one in _chain(error))
     operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", text)
     if not operator:
-        return f"torch.onnx cannot translate {type(model).__name__}: {_line(_chain(error)[-1])}; try a newer torch"
+        return f"torch.onnx cannot translate {type(model).__name__}: {first_line(_chain(error)[-1])}; try a newer torch"
     cure = "export it before accelerate" if operator[1].startswith("openwork") else "compute that part with others"
     return f"ONNX has no operator for {operator[1]}, which {type(model).__name__} uses; {cure}"
 
@@ -178,10 +168,6 @@ def _place(error: Exception) -> str:
             found = f" ({name}, line {traceback.tb_lineno})"
         traceback = traceback.tb_next
     return found
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".;:!")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from openwork.core.forward import first_line
 from openwork.formats.onnx.example import Example
 
 
@@ -104,7 +105,7 @@ def _session(path: Path) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no class of their own
         raise ValueError(
-            f"onnxruntime cannot load what was exported: {_line(error)}; "
+            f"onnxruntime cannot load what was exported: {first_line(error)}; "
             "it computes in float32, so try model.float(), or another version of onnxruntime"
         ) from error
 
@@ -122,8 +123,8 @@ def _outputs(session: Any, example: Example) -> list[Tensor]:
     except Exception as error:
         sizes = f" with {example.sizes()}" if example.dynamic else ""
         raise ValueError(
-            f"onnxruntime cannot run what was exported{sizes}: {_line(error)}; the forward may depend on that size, so "
-            "leave the axis out of dynamic"
+            f"onnxruntime cannot run what was exported{sizes}: {first_line(error)}; the forward may depend on that "
+            "size, so leave the axis out of dynamic"
         ) from error
     return [torch.from_numpy(output) for output in outputs]
 
@@ -133,8 +134,8 @@ def _run(model: nn.Module, example: Example) -> Any:
         return example.run(model)
     except Exception as error:
         raise ValueError(
-            f"the model does not run with {example.sizes()}, as its example does: {_line(error)}; leave the axis that "
-            "cannot have this size out of dynamic"
+            f"the model does not run with {example.sizes()}, as its example does: {first_line(error)}; leave the axis "
+            "that cannot have this size out of dynamic"
         ) from error
 
 
@@ -145,7 +146,3 @@ def _far(model: nn.Module, example: Example, index: int, apart: float, tolerance
     where = f"output {index} of onnxruntime differs from PyTorch's by {apart:.2g} of its largest value"
     sizes = f" with {example.sizes()}" if example.dynamic else ""
     return f"{where}{sizes}, more than the tolerance {tolerance:g}; raise it if that is near enough"
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from openwork.core.numbers import not_numbers
-from openwork.inference.shrink.trace import arguments_of
+from openwork.inference.shrink.trace import operands_of
 from openwork.inference.shrink.units import Units
 from openwork.inference.shrink.values import Value, fixed
 
@@ -87,7 +87,7 @@ class Graph:
 
     def arguments(self, node: fx.Node) -> dict[str, Any]:
         """What the operation is called with, by the names of its schema; defaults included."""
-        return {name: self.value(given) for name, given in arguments_of(node).items()}
+        return {name: self.value(given) for name, given in operands_of(node).items()}
 
     def parameter(self, name: str) -> Value:
         """The value of a parameter or buffer, each output and input of which is a unit; a kernel keeps its places."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from openwork.inference.shrink.trace import Traced, arguments_of
+from openwork.inference.shrink.trace import Traced, operands_of
 
 _VIEWS = {"view", "reshape", "_unsafe_view"}
 # These take sizes, or how many groups there are; what follows from them are shapes, which must fit anyway.
@@ -39,7 +39,7 @@ def _name(node: fx.Node) -> str:
 
 
 def _operands(node: fx.Node) -> Any:
-    return arguments_of(node) if hasattr(node.target, "_schema") else [node.args, node.kwargs]
+    return operands_of(node) if hasattr(node.target, "_schema") else [node.args, node.kwargs]
 
 
 def _same(one: Any, other: Any, twin: dict[fx.Node, fx.Node], *, sizes: bool) -> bool:

@@ -1,6 +1,5 @@
 """`shrink`, which removes dead units for good."""
 
-import copy
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 
 from openwork.core.chosen import check_model
 from openwork.core.snapshot import snapshot
-from openwork.inference.choice import TOLERANCES, relative_difference
+from openwork.inference.models import copied_model, difference
 from openwork.inference.shrink.apply import Sites, apply, immovable
 from openwork.inference.shrink.check import check_finalized
 from openwork.inference.shrink.decide import Decision
@@ -45,13 +44,13 @@ def shrink(model: nn.Module, example: Any) -> Shrunk:
     """
     check_model(model)
     check_finalized(model)
-    dense = _copy(model)
+    dense = copied_model(model)
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # forward passes may draw random numbers
         expected = outputs(dense, example)
         traced = trace(dense, example).with_one_name(_tensors(dense)[0])
-        small, decision, difference = _smaller(model, example, traced, expected)
+        small, decision, far = _smaller(model, example, traced, expected)
         unchanged = snapshot(small)
-        found = compare(dense, small, decision, difference, example)
+        found = compare(dense, small, decision, far, example)
         unchanged()
     for own, given in zip(small.modules(), model.modules(), strict=True):
         own.training = given.training
@@ -67,59 +66,46 @@ def _smaller(
     other numbers, but not when the smaller model runs. Then each line that reshapes units is tried alone, and if that
     does not help, each weight.
     """
-    small, decision, difference = _attempt(model, example, traced, expected, frozenset())
+    small, decision, far = _attempt(model, example, traced, expected, frozenset())
     for candidates in (decision.graph.reshaping_lines, _changed(decision)):
-        if difference is not None:
+        if far is not None:
             break
         every = frozenset(candidates)
         alone = {one: _attempt(model, example, traced, expected, every - {one})[2] for one in candidates}
         for refused in (frozenset(one for one, found in alone.items() if found is None), every):
-            if difference is None:
-                small, decision, difference = _attempt(model, example, traced, expected, refused)
-    if difference is None:
+            if far is None:
+                small, decision, far = _attempt(model, example, traced, expected, refused)
+    if far is None:
         raise ValueError(
             "the model computes something else each time, as with dropout that is on in evaluation; turn it off, or "
             "shrink the parts of the model that do not"
         )
-    return small, decision, difference
+    return small, decision, far
 
 
 def _attempt(
     model: nn.Module, example: Any, traced: Traced, expected: list[Tensor], refused: frozenset[str]
 ) -> tuple[nn.Module, Decision, float | None]:
     """A smaller copy; the difference is None where it computes something else, or does the same in another way."""
-    small = _copy(model)
+    small = copied_model(model)
     tensors, sites = _tensors(small)
     decision = Decision(follow(traced, tensors, immovable(sites), refused))
     apply(decision, tensors, sites, dict(small.named_modules()))
     unchanged = snapshot(small)
     try:
-        difference = _difference(expected, outputs(small, example))
+        far, problem = difference(expected, outputs(small, example))
+        found = None if problem else far
         if _changed(decision) and not same_operations(traced, trace(small, example)):
-            difference = None
+            found = None
     except ValueError:
-        difference = None
+        found = None
     unchanged()
-    return small, decision, difference
+    return small, decision, found
 
 
 def _changed(decision: Decision) -> list[str]:
     """The weights that lose outputs."""
     return [read.weight for read in decision.graph.reads if decision.goes(read.outputs).any()]
-
-
-def _difference(expected: list[Tensor], found: list[Tensor]) -> float | None:
-    """The largest difference as a fraction of the largest output; None where it is more than rounding."""
-    if [tensor.shape for tensor in expected] != [tensor.shape for tensor in found]:
-        return None
-    expected, found = _real(expected), _real(found)
-    apart = [relative_difference(dense, small) for dense, small in zip(expected, found, strict=True)]
-    limits = [TOLERANCES.get(tensor.dtype, 0.0) for tensor in expected]
-    return max(apart, default=0.0) if all(a <= limit for a, limit in zip(apart, limits, strict=True)) else None
-
-
-def _real(tensors: list[Tensor]) -> list[Tensor]:
-    return [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
 
 
 def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], Sites]:
@@ -131,16 +117,3 @@ def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], Sites]:
                 held.setdefault(id(tensor), []).append((module, leaf))
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     return tensors, {name: held[id(tensor)] for name, tensor in tensors.items()}
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode.
-
-    Raises:
-        ValueError: If the model cannot be copied.
-    """
-    try:
-        return copy.deepcopy(model).eval()
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        raise ValueError(f"the model cannot be copied ({reason}); give one that copy.deepcopy takes") from error

@@ -7,6 +7,7 @@ from torch import nn
 
 from openwork.core.names import few
 from openwork.inference.calls import copied
+from openwork.inference.models import bytes_of
 from openwork.inference.shrink.decide import Decision
 from openwork.inspect.flops import count_flops
 from openwork.inspect.table import short
@@ -96,12 +97,7 @@ def compare(dense: nn.Module, small: nn.Module, decision: Decision, difference: 
         for name, value in decision.graph.parameters.items()
     ]
     flops = count_flops(dense, copied(example)).dense, count_flops(small, copied(example)).dense
-    return Shrunk(small, tuple(tensors), (_bytes(dense), _bytes(small)), flops, difference)
-
-
-def _bytes(model: nn.Module) -> int:
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return sum(tensor.nbytes for tensor in tensors.values())
+    return Shrunk(small, tuple(tensors), (bytes_of(dense), bytes_of(small)), flops, difference)
 
 
 def _plain(kept: dict[tuple[str, str], int]) -> list[dict[str, Any]]:

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves
 
-from openwork.inference.calls import copied, run
+from openwork.core.forward import arguments_of, call, first_line, plain_attention
+from openwork.inference.calls import copied
+from openwork.inference.models import tensors_of
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ def outputs(model: nn.Module, example: Any) -> list[Tensor]:
     """
     try:
         with torch.no_grad(), plain_attention():
-            found = run(model, copied(example))
+            found = call(model, copied(example))
     except Exception as error:
         raise ValueError(
             f"the model does not take this example, it raises {_brief(error)}; pass an input that model(example) "
             "takes, a tuple of its arguments or a mapping of its keyword arguments"
         ) from error
-    return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
+    return tensors_of(found)
 
 
 def trace(model: nn.Module, example: Any) -> Traced:
@@ -61,7 +62,7 @@ def trace(model: nn.Module, example: Any) -> Traced:
     Raises:
         ValueError: If the operations depend on more than shapes, or cannot be followed.
     """
-    arguments, keywords = _arguments(example)
+    arguments, keywords = arguments_of(example)
     try:
         with torch.no_grad(), plain_attention(), _silently():
             program = torch.export.export(model, arguments, keywords, strict=False).run_decompositions({})
@@ -76,23 +77,12 @@ def trace(model: nn.Module, example: Any) -> Traced:
     return Traced(list(program.graph.nodes), names, constants)
 
 
-def arguments_of(node: fx.Node) -> dict[str, Any]:
+def operands_of(node: fx.Node) -> dict[str, Any]:
     """What an operation is called with, by the names of its schema; defaults included."""
     schema = node.target._schema.arguments  # type: ignore[union-attr]  # an OpOverload
     found = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
     found |= {argument.name: given for argument, given in zip(schema, node.args, strict=False)}
     return found | dict(node.kwargs)
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Without the fused encoder layers of torch, whose parts are not seen and which take no smaller ones."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    try:
-        torch.backends.mha.set_fastpath_enabled(False)
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager
@@ -109,12 +99,5 @@ def _silently() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(example, Mapping):
-        return (), dict(example)
-    return (example if isinstance(example, tuple) else (example,)), {}
-
-
 def _brief(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0].rstrip('.')[:200]}"
+    return f"{type(error).__name__}: {first_line(error)}"
