@@ -59,7 +59,7 @@ def test_the_fake_kernel_says_the_shape():
     packed = csr.pack(sparse_layer(5, 7).weight.detach())
     checks = ("test_schema", "test_faketensor")  # the others want gradients
     torch.library.opcheck(
-        torch.ops.openwork_csr.linear.default, (torch.randn(3, 7), *packed, None, 7), test_utils=checks
+        torch.ops.openwork.csr_linear.default, (torch.randn(3, 7), *packed, None, 7), test_utils=checks
     )
 
 

@@ -1,6 +1,10 @@
-"""Which layers are linear, and their weights as matrices."""
+"""Linear layers: which ones they are, and the base of those that hold their weight in another form."""
+
+from abc import abstractmethod
 
 from torch import Tensor, nn
+
+from openwork.inference.alternative import Converted
 
 
 def is_linear(layer: nn.Module) -> bool:
@@ -14,3 +18,43 @@ def matrix_of(layer: nn.Module) -> Tensor:
     weight = layer.weight
     assert isinstance(weight, Tensor)
     return weight.detach() if isinstance(layer, nn.Linear) else weight.detach().t()
+
+
+class ConvertedLinear(Converted):
+    """A linear layer that holds its weight, a matrix (out, in), in another form.
+
+    Args:
+        layer: The layer, which stays as it is.
+        packed: What the form consists of, by the names of the buffers.
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, layer: nn.Module, packed: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.kind = type(layer)
+        self.outputs, self.inputs = matrix_of(layer).shape
+        for name, tensor in packed.items():
+            self.register_buffer(name, tensor)
+        bias = layer.bias
+        self.register_buffer("bias", bias.detach() if isinstance(bias, Tensor) else None)
+
+    @abstractmethod
+    def matrix(self) -> Tensor:
+        """The matrix (out, in)."""
+
+    def dense(self) -> nn.Module:
+        """The layer that was converted."""
+        weight = self.matrix()
+        if issubclass(self.kind, nn.Linear):
+            layer: nn.Module = self.kind(self.inputs, self.outputs, bias=self.bias is not None, device="meta")
+        else:
+            layer, weight = self.kind(self.outputs, self.inputs), weight.t().contiguous()
+        layer.weight = nn.Parameter(weight)
+        if self.bias is not None:
+            layer.bias = nn.Parameter(self.bias)
+        return layer.eval()
+
+    def extra_repr(self) -> str:
+        """What is printed of it."""
+        return f"{self.inputs}, {self.outputs}, bytes={self.nbytes}"

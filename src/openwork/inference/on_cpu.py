@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.inference.alternative import Alternative, Converted
-from openwork.inference.linear import is_linear, matrix_of
+from openwork.inference.linear import ConvertedLinear, is_linear, matrix_of
 from openwork.kernels import compiled, sparse
 
 
@@ -53,13 +53,35 @@ ALTERNATIVES: tuple[Alternative, ...] = (SparseOnCPU(), SparseConvolutionOnCPU()
 """What `accelerate` tries on a CPU, beside MKL's CSR."""
 
 
-class _Packed(Converted):
-    """A layer that holds its weight, a matrix of as many rows as outputs, packed.
+class SparseLinear(ConvertedLinear):
+    """What `SparseOnCPU` makes of a linear layer.
 
     Args:
-        weight: The matrix, or its diagonal blocks.
-        bias: (rows,), or None.
-        groups: The number of blocks.
+        layer: The layer, which stays as it is.
+    """
+
+    starts: Tensor
+    columns: Tensor
+    values: Tensor
+
+    def __init__(self, layer: nn.Module) -> None:
+        starts, columns, values = sparse.pack(matrix_of(layer))
+        super().__init__(layer, {"starts": starts, "columns": columns, "values": values})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        return sparse.linear(x, self.starts, self.columns, self.values, self.bias, self.inputs)
+
+    def matrix(self) -> Tensor:
+        """The matrix that was packed."""
+        return sparse.unpack(self.starts, self.columns, self.values, self.inputs)
+
+
+class SparseConvolution(Converted):
+    """What `SparseConvolutionOnCPU` makes of a convolution.
+
+    Args:
+        layer: The layer, which stays as it is.
     """
 
     starts: Tensor
@@ -67,62 +89,12 @@ class _Packed(Converted):
     values: Tensor
     bias: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, groups: int = 1) -> None:
-        super().__init__()
-        self.rows, self.width = weight.shape
-        self.groups = groups
-        for name, tensor in zip(("starts", "columns", "values"), sparse.pack(weight.detach(), groups), strict=True):
-            self.register_buffer(name, tensor)
-        self.register_buffer("bias", None if bias is None else bias.detach())
-
-    def _matrix(self) -> Tensor:
-        return sparse.unpack(self.starts, self.columns, self.values, self.width, self.groups)
-
-    def _filled(self, layer: nn.Module, weight: Tensor) -> nn.Module:
-        layer.weight = nn.Parameter(weight)
-        if self.bias is not None:
-            layer.bias = nn.Parameter(self.bias)
-        return layer.eval()
-
-
-class SparseLinear(_Packed):
-    """What `SparseOnCPU` makes of a linear layer.
-
-    Args:
-        layer: The layer, which stays as it is.
-    """
-
-    def __init__(self, layer: nn.Module) -> None:
-        bias = layer.bias
-        assert bias is None or isinstance(bias, Tensor)
-        super().__init__(matrix_of(layer), bias)
-        self.kind = type(layer)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out)."""
-        return sparse.linear(x, self.starts, self.columns, self.values, self.bias, self.width)
-
-    def dense(self) -> nn.Module:
-        """The layer that was converted."""
-        weight = self._matrix()
-        if issubclass(self.kind, nn.Linear):
-            return self._filled(self.kind(self.width, self.rows, bias=self.bias is not None, device="meta"), weight)
-        return self._filled(self.kind(self.rows, self.width), weight.t().contiguous())
-
-    def extra_repr(self) -> str:
-        """What is printed of it."""
-        return f"{self.width}, {self.rows}, nonzeros={len(self.values)}"
-
-
-class SparseConvolution(_Packed):
-    """What `SparseConvolutionOnCPU` makes of a convolution.
-
-    Args:
-        layer: The layer, which stays as it is.
-    """
-
     def __init__(self, layer: nn.Conv2d | nn.Conv1d) -> None:
-        super().__init__(layer.weight.flatten(1), layer.bias, layer.groups)
+        super().__init__()
+        weight = layer.weight.detach().flatten(1)
+        for name, tensor in zip(("starts", "columns", "values"), sparse.pack(weight, layer.groups), strict=True):
+            self.register_buffer(name, tensor)
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
         self.kind = type(layer)
         self.settings = {
             name: getattr(layer, name)
@@ -163,7 +135,12 @@ class SparseConvolution(_Packed):
         """The layer that was converted."""
         layer: nn.Module = self.kind(**self.settings, bias=self.bias is not None, device="meta")
         assert isinstance(layer, nn.Conv2d | nn.Conv1d)
-        return self._filled(layer, self._matrix().view_as(layer.weight))
+        shape, groups = layer.weight.shape, layer.groups
+        weight = sparse.unpack(self.starts, self.columns, self.values, shape[1:].numel(), groups)
+        layer.weight = nn.Parameter(weight.view(shape))
+        if self.bias is not None:
+            layer.bias = nn.Parameter(self.bias)
+        return layer.eval()
 
     def extra_repr(self) -> str:
         """What is printed of it."""

@@ -1,13 +1,12 @@
 """Sparse layers on a GPU: any zeros by packed products of our own, two zeros of four by the hardware's."""
 
 import importlib.util
-from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
 
-from openwork.inference.alternative import Alternative, Converted
-from openwork.inference.linear import is_linear, matrix_of
+from openwork.inference.alternative import Alternative
+from openwork.inference.linear import ConvertedLinear, is_linear, matrix_of
 from openwork.kernels import lanes, semi_structured
 
 
@@ -62,48 +61,7 @@ ALTERNATIVES: tuple[Alternative, ...] = (PackedOnGPU(), SemiStructuredOnGPU())
 """What `accelerate` tries on a GPU."""
 
 
-class _Linear(Converted):
-    """A linear layer that holds its weight, a matrix (out, in), in another form.
-
-    Args:
-        layer: The layer, which stays as it is.
-    """
-
-    bias: Tensor | None
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.kind = type(layer)
-        self.outputs, self.inputs = matrix_of(layer).shape
-        bias = layer.bias
-        self.register_buffer("bias", bias.detach() if isinstance(bias, Tensor) else None)
-
-    @abstractmethod
-    def matrix(self) -> Tensor:
-        """The matrix (out, in)."""
-
-    def dense(self) -> nn.Module:
-        """The layer that was converted."""
-        weight = self.matrix()
-        if issubclass(self.kind, nn.Linear):
-            layer: nn.Module = self.kind(self.inputs, self.outputs, bias=self.bias is not None, device="meta")
-        else:
-            layer, weight = self.kind(self.outputs, self.inputs), weight.t().contiguous()
-        layer.weight = nn.Parameter(weight)
-        if self.bias is not None:
-            layer.bias = nn.Parameter(self.bias)
-        return layer.eval()
-
-    def extra_repr(self) -> str:
-        """What is printed of it."""
-        return f"{self.inputs}, {self.outputs}, bytes={self.nbytes}"
-
-    def _check(self, x: Tensor) -> None:
-        if x.shape[-1] != self.inputs:  # the kernels would read behind its end
-            raise ValueError(f"the input must have the shape (..., {self.inputs}), got {tuple(x.shape)}")
-
-
-class PackedLinear(_Linear):
+class PackedLinear(ConvertedLinear):
     """What `PackedOnGPU` makes of a linear layer.
 
     Args:
@@ -117,13 +75,11 @@ class PackedLinear(_Linear):
     values: Tensor
 
     def __init__(self, layer: nn.Module) -> None:
-        super().__init__(layer)
-        for name, tensor in lanes.pack(matrix_of(layer))._asdict().items():
-            self.register_buffer(name, tensor)
+        super().__init__(layer, lanes.pack(matrix_of(layer))._asdict())
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        self._check(x)
+        _check(self, x)
         y: Tensor = lanes.lanes_linear(x, self.offsets, self.order, self.starts, self.gaps, self.values, self.bias)
         return y
 
@@ -132,7 +88,7 @@ class PackedLinear(_Linear):
         return lanes.unpack(self.offsets, self.order, self.starts, self.gaps, self.values, self.inputs)
 
 
-class SemiStructuredLinear(_Linear):
+class SemiStructuredLinear(ConvertedLinear):
     """What `SemiStructuredOnGPU` makes of a linear layer.
 
     Args:
@@ -143,19 +99,23 @@ class SemiStructuredLinear(_Linear):
     meta: Tensor
 
     def __init__(self, layer: nn.Module) -> None:
-        super().__init__(layer)
-        for name, tensor in zip(("packed", "meta"), semi_structured.pack(matrix_of(layer)), strict=True):
-            self.register_buffer(name, tensor)
+        packed, meta = semi_structured.pack(matrix_of(layer))
+        super().__init__(layer, {"packed": packed, "meta": meta})
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        self._check(x)
+        _check(self, x)
         y: Tensor = semi_structured.semi_structured_linear(x, self.packed, self.meta, self.bias, self.outputs)
         return y
 
     def matrix(self) -> Tensor:
         """The matrix that was packed."""
         return semi_structured.unpack(self.packed, self.meta, self.outputs, self.inputs)
+
+
+def _check(layer: ConvertedLinear, x: Tensor) -> None:
+    if x.shape[-1] != layer.inputs:  # the kernels would read behind its end
+        raise ValueError(f"the input must have the shape (..., {layer.inputs}), got {tuple(x.shape)}")
 
 
 def _misfit(layer: nn.Module, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> str | None:

@@ -20,13 +20,6 @@ def unpack(rows: Tensor, columns: Tensor, values: Tensor, inputs: int) -> Tensor
     return _matrix(rows, columns, values, inputs).to_dense()
 
 
-# `torch.library.custom_op` takes 12 µs a call, this 4: small layers take no longer themselves.
-_LIBRARY = torch.library.Library("openwork_csr", "DEF")  # type: ignore[no-untyped-call]
-_LIBRARY.define(  # type: ignore[no-untyped-call]
-    "linear(Tensor x, Tensor rows, Tensor columns, Tensor values, Tensor? bias, int inputs) -> Tensor"
-)
-
-
 def linear(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, inputs: int) -> Tensor:
     """``x @ weight.T + bias`` for a packed weight (out, in).
 
@@ -41,11 +34,18 @@ def linear(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor, bias: Tenso
     Raises:
         ValueError: If x has another width or dtype.
     """
-    y: Tensor = torch.ops.openwork_csr.linear(x, rows, columns, values, bias, inputs)
+    y: Tensor = torch.ops.openwork.csr_linear.default(x, rows, columns, values, bias, inputs)
     return y
 
 
-@torch.library.impl(_LIBRARY, "linear", "CPU")
+# `torch.library.custom_op` takes 12 µs a call, this 4: small layers take no longer themselves.
+torch.library.define(
+    "openwork::csr_linear",
+    "(Tensor x, Tensor rows, Tensor columns, Tensor values, Tensor? bias, int inputs) -> Tensor",
+)
+
+
+@torch.library.impl("openwork::csr_linear", "CPU")
 def _linear(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, inputs: int) -> Tensor:
     if x.shape[-1:] != (inputs,) or x.dtype != values.dtype:  # MKL reads behind the end of a shorter one
         raise ValueError(f"the input must be {values.dtype} of shape (..., {inputs}), got {x.dtype} {tuple(x.shape)}")
@@ -57,13 +57,13 @@ def _linear(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor, bias: Tens
     return (y if bias is None else y + bias).contiguous()
 
 
-@torch.library.register_fake("openwork_csr::linear", lib=_LIBRARY)  # type: ignore[untyped-decorator]
 def _shape(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, inputs: int) -> Tensor:
     return x.new_empty(*x.shape[:-1], rows.shape[0] - 1)
 
 
+torch.library.register_fake("openwork::csr_linear", _shape)
 # Under autocast, what comes from other layers is of a shorter dtype.
-torch.library.register_autocast("openwork_csr::linear", "cpu", torch.float32, lib=_LIBRARY)
+torch.library.register_autocast("openwork::csr_linear", "cpu", torch.float32)
 
 
 def _matrix(rows: Tensor, columns: Tensor, values: Tensor, inputs: int) -> Tensor:
