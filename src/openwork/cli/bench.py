@@ -13,6 +13,7 @@ from openwork.cli.common import Device, Json, Trust, checked_device, error_conso
 from openwork.cli.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from openwork.inference.accelerated import Accelerated
@@ -70,13 +71,13 @@ def bench(
     if threads:
         torch.set_num_threads(threads)
     with error_console.status("reading"):
-        found = _model_or_weights(model, trust)
-        target = _ready(found, place, getattr(torch, dtype) if dtype else None, sparsity)
+        found, kind = _model_or_weights(model, trust), getattr(torch, dtype) if dtype else None
     with error_console.status("measuring"):
-        if isinstance(target, Mapping):
-            measured = bench_weights(target, batches, tokens=tokens, rounds=rounds, graph=graph)
+        if isinstance(found, Mapping):
+            weights = _ready_weights(found, place, kind, sparsity)
+            measured = bench_weights(weights, batches, tokens=tokens, rounds=rounds, graph=graph)
         else:
-            sparse, sample = target
+            sparse, sample = _ready_model(*found, place, kind, sparsity)
             measured = bench_model(sparse, sample, batches, rounds=rounds, graph=graph)
     if as_json:
         results = [one.to_dict() for one in measured]
@@ -84,7 +85,7 @@ def bench(
         return
     machine = environment(place)
     name = f"{machine['device'] if place.type == 'cuda' else machine['processor']}, torch {machine['torch']}"
-    _print(measured, model, each_alone=isinstance(target, Mapping), machine=name, layers=layers)
+    _print(measured, model, each_alone=isinstance(found, Mapping), machine=name, layers=layers)
 
 
 def _model_or_weights(place: str, trust: list[str] | None) -> "tuple[nn.Module, Any] | dict[str, Tensor]":
@@ -108,22 +109,27 @@ def _model_or_weights(place: str, trust: list[str] | None) -> "tuple[nn.Module, 
     return live.finalized_copy(), live.run.task.example(torch.device("cpu"))
 
 
-def _ready(found: Any, device: Any, dtype: Any, sparsity: str | None) -> Any:
-    """The same on the device, in the dtype, and pruned."""
+def _ready_weights(
+    tensors: "Mapping[str, Tensor]", device: "torch.device", dtype: "torch.dtype | None", sparsity: str | None
+) -> "dict[str, Tensor]":
+    """The matrices of a file that have zeros, moved and converted, and pruned where a sparsity is given."""
+    matrices = {name: t.to(device, dtype) for name, t in tensors.items() if _is_layer(name, t)}
+    if sparsity is not None:
+        matrices = {name: _pruned(t, sparsity) for name, t in matrices.items()}
+    sparse = {name: t for name, t in matrices.items() if not t.all()}
+    if not sparse:
+        has = f"{len(matrices)} matrices without a zero" if matrices else "no matrix"
+        raise ValueError(f"the file has {has}; give a sparse one, or --sparsity 0.9 to try how fast it would be")
+    return sparse
+
+
+def _ready_model(
+    model: "nn.Module", sample: Any, device: "torch.device", dtype: "torch.dtype | None", sparsity: str | None
+) -> "tuple[nn.Module, Any]":
+    """The model and its sample, moved and converted; the model pruned where a sparsity is given."""
     from torch import Tensor
     from torch.utils._pytree import tree_map
 
-    if isinstance(found, Mapping):
-        matrices = {name: t for name, t in found.items() if _is_layer(name, t)}
-        matrices = {name: t.to(device, dtype) for name, t in matrices.items()}
-        if sparsity is not None:
-            matrices = {name: _pruned(t, sparsity) for name, t in matrices.items()}
-        sparse = {name: t for name, t in matrices.items() if not t.all()}
-        if not sparse:
-            has = f"{len(matrices)} matrices without a zero" if matrices else "no matrix"
-            raise ValueError(f"the file has {has}; give a sparse one, or --sparsity 0.9 to try how fast it would be")
-        return sparse
-    model, sample = found
     model = model.to(device, dtype)
     if sparsity is not None:
         from openwork.core.one_shot import prune
