@@ -21,7 +21,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from raw import add_out, keep
@@ -35,11 +35,12 @@ from openwork.inference.on_cpu import ALTERNATIVES
 from openwork.study.models.resnet import ResNet
 
 Functions = dict[str, Callable[[], object]]
+Model = TypeVar("Model", bound=nn.Module)
 Case = tuple[str, float | None, Callable[[], Functions]]
 """Name, bar for openwork's speed as a multiple of dense torch's, and what makes the variants, dense first."""
 
 
-def pruned(model: nn.Module, sparsity: float, within: str = "") -> nn.Module:
+def pruned(model: Model, sparsity: float, within: str = "") -> Model:
     """The model, in each Linear and convolution of which only the largest weights are left."""
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Linear | nn.Conv2d) and name.startswith(within):
@@ -92,7 +93,7 @@ def ffn(accelerate: bool) -> Iterator[Case]:
 
             def make(batch: int = batch, sparsity: float = sparsity) -> Functions:
                 model = nn.Sequential(nn.Linear(512, 2048), nn.ReLU(), nn.Linear(2048, 512))
-                return layers(pruned(model, sparsity), torch.randn(batch, 512))  # type: ignore[arg-type]
+                return layers(pruned(model, sparsity), torch.randn(batch, 512))
 
             yield f"FFN 512-2048-512, batch {batch}, {sparsity:.0%}", bar if batch in (16, 64) else None, make
 
@@ -104,7 +105,7 @@ def lenet(accelerate: bool) -> Iterator[Case]:
         def make(batch: int = batch) -> Functions:
             sizes = 784, 300, 100, 10
             parts = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
-            return layers(pruned(nn.Sequential(*parts), 0.98), torch.randn(batch, 784))  # type: ignore[arg-type]
+            return layers(pruned(nn.Sequential(*parts), 0.98), torch.randn(batch, 784))
 
         yield f"LeNet-300-100, batch {batch}, 98 %", 4, make
 
