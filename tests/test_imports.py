@@ -16,7 +16,7 @@ ALLOWED = {
     "openwork.core": [],
     "openwork.techniques": ["openwork.core"],
     "openwork.kernels": [],
-    "openwork.formats.sparse": ["openwork.core"],
+    "openwork.formats.sparse": ["openwork.core", "openwork.formats.files"],
     "openwork.formats.onnx": ["openwork.core"],
     "openwork.formats": [],
     "openwork.inference": ["openwork.core", "openwork.kernels", "openwork.inspect"],
@@ -26,7 +26,7 @@ ALLOWED = {
     "openwork.study.data": ["openwork.study.files", "openwork.formats"],
     "openwork.study.evaluation": [],
     "openwork.study.processes": [],
-    "openwork.study.files": ["openwork.study.processes"],
+    "openwork.study.files": ["openwork.formats.files", "openwork.study.processes"],
     "openwork.study.training": ["openwork.study.tasks", "openwork.study.processes"],
     "openwork.study.tasks": [
         "openwork.core.optimizers",

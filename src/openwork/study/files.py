@@ -4,14 +4,13 @@ Of several processes that train one model, only the first writes.
 """
 
 import errno
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
 
+from openwork.formats.files import replacing
 from openwork.study.processes import rank
 
 
@@ -49,19 +48,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     if rank():
         return
-    with writing(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            write(temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.chmod(0o644)  # mkstemp's files are private
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with writing(path), replacing(path) as temporary:
+        write(temporary)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,13 +5,12 @@ A file is the length of its header (8 bytes, little-endian), the header (JSON), 
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openwork.formats.files import replacing
 from openwork.formats.sparse.dtypes import DTYPES
 
 
@@ -72,21 +71,12 @@ def write(path: Path, entries: Iterable[Entry], metadata: Mapping[str, str]) -> 
         header[entry.name] = {"dtype": entry.dtype, "shape": [*entry.shape], "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for entry in ordered:
                 file.write(entry.read())
-            file.flush()
-            os.fsync(file.fileno())
             size = file.tell()
         if size != 8 + len(text) + end:
             raise RuntimeError(f"{path} would have {size:,} bytes instead of {8 + len(text) + end:,}")
-        temporary.chmod(0o644)  # mkstemp's files are private
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     return size
