@@ -1,5 +1,7 @@
 """Replacing files."""
 
+import os
+
 import pytest
 
 from openwork.formats.files import replacing
@@ -8,6 +10,24 @@ from openwork.formats.files import replacing
 def write(path, text="new"):
     with replacing(path) as temporary:
         temporary.write_text(text)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_new_file_has_the_mode_of_any_new_file(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == mode
+
+
+def test_a_replaced_file_keeps_its_mode(tmp_path):
+    (tmp_path / "x").write_text("old")
+    (tmp_path / "x").chmod(0o640)
+    write(tmp_path / "x")
+    assert (tmp_path / "x").read_text() == "new"
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
