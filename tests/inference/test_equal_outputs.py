@@ -59,7 +59,7 @@ def test_each_output_has_the_tolerance_of_its_own_dtype():
 
         def forward(self, x):
             y = self.layer(x)[1:]
-            return y, y.bfloat16()
+            return y, y.sign().bfloat16()  # equal in both: how bfloat16 rounds is not the question
 
     kernel = Otherwise(lambda free, x: free(x) * 1.01)  # within the tolerance of bfloat16, not of float32
     accelerated = ow.accelerate(sparse(Two()), infinite(), alternatives=[kernel], rounds=4)
