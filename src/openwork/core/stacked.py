@@ -1,0 +1,87 @@
+"""Many models trained as one: the mechanisms of N models whose tensors are rows of stacked ones.
+
+Each model keeps its own `Sparsifier`; what happens at every step is done here for all of them at once.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Updated:
+    """What an update changed.
+
+    Args:
+        changed: The members whose masks are new.
+        diverged: Why a member has diverged, by member.
+    """
+
+    changed: Sequence[int] = ()
+    diverged: Mapping[int, str] = field(default_factory=dict)
+
+
+class Stacked(ABC):
+    """The mechanisms of N models that are trained as one; the tensors of member i are row i of the stacked ones.
+
+    Attributes:
+        inputs: What forward and penalty read besides parameters and buffers, by name, (N, ...); `update` writes to
+            them in place.
+        masks: The masks by weight, (N, *shape), 1 = keep, of the weight's dtype; empty for random weights.
+    """
+
+    inputs: dict[str, Tensor]
+    masks: dict[str, Tensor]
+
+    def using(self, inputs: Mapping[str, Tensor]) -> AbstractContextManager[object]:
+        """Within it, the first member's mechanism reads ``inputs`` of one member; by default it needs none."""
+        return nullcontext()
+
+    def take(self, step: int, gradients: Mapping[str, Tensor]) -> None:
+        """Takes evidence from the gradients, before they are masked; by default there is none to take.
+
+        Args:
+            step: The number of steps when this one is completed.
+            gradients: By parameter, (N, *shape).
+        """
+        return
+
+    def before_step(self, gradients: Mapping[str, Tensor]) -> None:
+        """Readies gradients and weights for the optimizer's step, in place; by default there is nothing to do.
+
+        The same operations on the device each time, without waiting for it: a CUDA graph may hold them.
+        """
+        return
+
+    def after_step(self) -> None:
+        """Does what follows every step of the optimizer, as `before_step` does; by default nothing."""
+        return
+
+    @abstractmethod
+    def update(self, step: int) -> Updated:
+        """Does what is due once ``step`` steps are completed: new masks, the next coefficients."""
+
+    @abstractmethod
+    def zeros(self) -> dict[str, Tensor]:
+        """The number of zeros of each weight in evaluation, by name, (N,) int64."""
+
+    @abstractmethod
+    def expected_nonzero(self) -> dict[str, Tensor]:
+        """The number of non-zero weights that training computes with, by name, (N,)."""
+
+
+@torch.no_grad()
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors as one, (N, *shape), of which each becomes a row.
+
+    Args:
+        tensors: Of one shape and dtype, on one device. What refers to them sees the row from now on.
+    """
+    whole = torch.stack([tensor.detach() for tensor in tensors])
+    for tensor, row in zip(tensors, whole, strict=True):
+        tensor.data = row
+    return whole
