@@ -153,15 +153,25 @@ def write_points(points: Iterable[Point], path: Path) -> None:
     write_table(header, lines, path)
 
 
-def _point(group: Sequence[Result]) -> Point:
-    by_seed: dict[int, Result] = {}
+def one_per_seed(group: Iterable[Result]) -> dict[int, Result]:
+    """The results of one group by seed.
+
+    Raises:
+        ValueError: If two of them have the same seed.
+    """
+    found: dict[int, Result] = {}
     for result in group:
-        twin = by_seed.setdefault(result.seed, result)
+        twin = found.setdefault(result.seed, result)
         if twin is not result:
             raise ValueError(
                 f"runs {twin.id} and {result.id} are both {result.name} {result.settings} on {result.task} with seed "
                 f"{result.seed}; say in the settings how they differ, or keep them in two studies"
             )
+    return found
+
+
+def _point(group: Sequence[Result]) -> Point:
+    one_per_seed(group)
     first, finished = group[0], [result for result in group if result.finished]
     scores = [result.score for result in finished]
     return Point(
