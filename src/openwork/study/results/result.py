@@ -52,6 +52,8 @@ class Environment:
     python: str | None = None
     openwork: str | None = None
     commit: str | None = None
+    fleet: int | None = None
+    """How many runs were trained as one model; None of a run that was trained alone."""
 
 
 class KeptZeros(NamedTuple):

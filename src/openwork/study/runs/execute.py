@@ -142,7 +142,9 @@ def _train(
     optimizer = run.task.optimizer(live.model, live.sparsifier)
     if live.sparsifier:
         live.sparsifier.attach(optimizer)
-    step, seconds, rows = resume(live, optimizer, folder)
+    state = resume(live, folder)
+    rows = load_training(state, optimizer, live.device) if state else []
+    step, seconds = (rows[-1]["step"], rows[-1]["seconds"]) if rows else (0, 0.0)
 
     if live.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(live.device)
@@ -226,17 +228,16 @@ def _finalized_weights(
     return load_file(directory / other.id / "model.safetensors")
 
 
-def resume(live: Live, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[int, float, list[dict[str, Any]]]:
-    """The completed steps, seconds and rows of the folder's checkpoint, after loading it; zeros without one."""
+def resume(live: Live, folder: Path) -> dict[str, Any] | None:
+    """The content of the checkpoint in the run's directory, after loading weights and masks; None without one."""
     path = folder / "checkpoint.pt"
     if not path.exists():
-        return 0, 0.0, []
+        return None
     state = read_checkpoint(path)
     if state["run"] != canonical(live.run):
         raise ValueError(f"{path} belongs to another run; remove the folder to start this one from the beginning")
     load_model(state, live.model, live.sparsifier, path)
-    rows = load_training(state, optimizer, live.device)
-    return int(rows[-1]["step"]), rows[-1]["seconds"], rows
+    return state
 
 
 def save(live: Live, optimizer: dict[str, Any], folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -251,11 +252,26 @@ def save(live: Live, optimizer: dict[str, Any], folder: Path, rows: list[dict[st
     # One file, so that no crash can leave two halves that disagree.
     state = {**live.state(), **training_state(optimizer, live.device, rows)}
     write_atomically(folder / "checkpoint.pt", lambda path: torch.save(state, path))
+    write_rows(folder, rows)
+
+
+def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes the folder's metrics.jsonl."""
     write_text(folder / "metrics.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
-def record(live: Live, folder: Path, *, step: int, seconds: float, finished: bool) -> Result:
-    """Writes the result and returns it; a ``finished`` run has diverged if its final metrics are not finite."""
+def record(live: Live, folder: Path, *, step: int, seconds: float, finished: bool, fleet: int | None = None) -> Result:
+    """Writes the result and returns it.
+
+    Args:
+        live: The run.
+        folder: Its directory.
+        step: The completed steps.
+        seconds: How long they took.
+        finished: Whether training came to its end; the run has diverged nevertheless if its final metrics are not
+            finite.
+        fleet: How many runs were trained as one model with this one; None where it was trained alone.
+    """
     run = live.run
     result: dict[str, Any] = {
         "format": FORMAT,
@@ -279,7 +295,7 @@ def record(live: Live, folder: Path, *, step: int, seconds: float, finished: boo
             "peak_memory_bytes": torch.cuda.max_memory_allocated(live.device) if live.device.type == "cuda" else None,
         },
         "execution": "simulated",  # zeros are stored and multiplied like any other number
-        "environment": environment(live.device),
+        "environment": environment(live.device) | ({} if fleet is None else {"fleet": fleet}),
     }
     if finished:
         plain = live.finalized_copy()

@@ -32,6 +32,7 @@ class ImageClassification(Task, ABC):
     peak_learning_rate: float = 1e-3
 
     metric = ACCURACY
+    varying = ("peak_learning_rate",)
 
     @abstractmethod
     def data(self, device: torch.device) -> tuple[Images, Images]:

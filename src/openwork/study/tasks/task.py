@@ -5,10 +5,11 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from openwork.core.sparsifier import Sparsifier
 from openwork.study.evaluation.metric import TAKEN, Metric
@@ -39,6 +40,9 @@ class Task(ABC):
     A subclass provides the abstract methods and `metric`. The other methods are abilities that a task may have; a task
     without one refuses with the reason.
     """
+
+    varying: ClassVar[tuple[str, ...]] = ()
+    """The fields whose numbers may differ between runs that are trained as one model: none that `loss` reads."""
 
     @property
     @abstractmethod
@@ -84,6 +88,21 @@ class Task(ABC):
             start: The step of the first batch; each step has the same batch whatever the start.
             device: Where the batches go.
         """
+
+    def batch_seed(self, seed: int) -> int:
+        """The seed that decides the batches of a run with that ``seed``, by default the same one."""
+        return seed
+
+    def stacked_batches(self, seeds: Sequence[int], start: int, device: torch.device) -> Iterator[Any]:
+        """The batches of runs with these seeds, stacked: each tensor has a first axis of their number.
+
+        Raises:
+            ValueError: If the task's batches are `Parts`.
+        """
+        for batches in zip(*(self.batches(seed, start, device) for seed in seeds), strict=False):
+            if isinstance(batches[0], Parts):
+                raise ValueError(f"{self.title} divides its batches into parts, which cannot be stacked")
+            yield tree_map(lambda *tensors: torch.stack(tensors), *batches)
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
