@@ -13,7 +13,7 @@ from openwork.study.data.images import Images
 def shuffled_indices(
     size: int, batch_size: int, *, seed: int, start: int = 0, device: torch.device | None = None
 ) -> Iterator[Tensor]:
-    """Endless tensors (batch_size,) of places in [0, size), int64, a new permutation in every epoch: what a batch holds.
+    """Endless tensors (batch_size,) of places in [0, size), int64, one a batch: a new permutation in every epoch.
 
     The permutation depends on (seed, epoch) alone and is drawn on the CPU, so it is the same on any device. An epoch
     has size // batch_size batches; the rest is dropped.
