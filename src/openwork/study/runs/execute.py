@@ -284,6 +284,8 @@ def record(live: Live, folder: Path, *, step: int, seconds: float, finished: boo
         "task": run.task.title,
         "run": to_plain(run),
         "metric": asdict(run.task.metric),
+        "judged_on": run.task.judged_on,
+        "watched_on": run.task.watched_on,
         "threshold": run.technique.threshold if run.technique else None,
         "before": None,
         "after": None,
@@ -300,7 +302,9 @@ def record(live: Live, folder: Path, *, step: int, seconds: float, finished: boo
     if finished:
         plain = live.finalized_copy()
         counts = report(plain, select=run.select)
-        before = {**final_metrics(run.task, live.model, live.device), "sparsity": live.sparsity()}
+        # Where training is watched on other data, only the model that is reported reads the test set.
+        measured = final_metrics if run.task.watched_on == run.task.judged_on else metrics
+        before = {**measured(run.task, live.model, live.device), "sparsity": live.sparsity()}
         after = {**final_metrics(run.task, plain, live.device), "sparsity": counts.sparsity}
         finished = finite(before) and finite(after)
     if finished:
