@@ -77,20 +77,18 @@ def _check_vocabulary(tensors: dict[str, Tensor], model: Transformer, path: Path
         )
 
 
-def training_state(
-    optimizer: torch.optim.Optimizer, device: torch.device, rows: list[dict[str, Any]]
-) -> dict[str, Any]:
+def training_state(optimizer: dict[str, Any], device: torch.device, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What resuming needs beside the `model_state`.
 
     Args:
-        optimizer: The optimizer, for its state.
+        optimizer: The state of the optimizer.
         device: Where training runs; its random numbers are kept beside the CPU's.
         rows: The rows of metrics.jsonl so far.
     """
     rng = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         rng["cuda"] = torch.cuda.get_rng_state(device)
-    return {"optimizer": optimizer.state_dict(), "rng": rng, "metrics": rows}
+    return {"optimizer": optimizer, "rng": rng, "metrics": rows}
 
 
 def load_training(

@@ -1,0 +1,154 @@
+"""N models as one: their tensors are rows of stacked ones, and the first one computes for all, by `torch.func.vmap`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from openwork.core.stacked import Stacked, stack, stacked
+from openwork.noise import keyed
+from openwork.study.runs.live import Live
+from openwork.study.training.loop import noise_keys
+
+Gradients = Callable[[Any, Tensor], tuple[Tensor, Tensor, dict[str, Tensor]]]
+"""(batch, steps done) -> losses (N,), penalties (N,), and the gradient of their sum by parameter."""
+
+
+class Stack:
+    """The models of runs in the middle of their training, which go on being the runs' own.
+
+    Args:
+        lives: The runs, on one device, with models of one shape.
+
+    Attributes:
+        parameters: What is trained, by name, (N, *shape): leaves for autograd.
+        buffers: The other tensors of the models, by name, (N, *shape).
+        mechanism: What makes the models sparse; None for dense ones.
+
+    Raises:
+        ValueError: If the models have tensors of different names or shapes, or their techniques cannot be stacked.
+    """
+
+    def __init__(self, lives: Sequence[Live]) -> None:
+        self.lives = lives
+        first = lives[0]
+        shapes = _shapes(first.model)
+        for live in lives[1:]:
+            if _shapes(live.model) != shapes:
+                raise ValueError(f"the models of {first.run.id} and {live.run.id} have different tensors")
+        tensors = [_tensors(live.model) for live in lives]
+        whole = {name: stacked([each[name] for each in tensors]) for name in shapes}
+        trained = {name for name, parameter in first.model.named_parameters() if parameter.requires_grad}
+        sparsifiers = [live.sparsifier for live in lives if live.sparsifier]
+        self.mechanism: Stacked | None = stack(sparsifiers, whole) if sparsifiers else None
+        self.parameters = {name: tensor.requires_grad_() for name, tensor in whole.items() if name in trained}
+        self.buffers = {name: tensor for name, tensor in whole.items() if name not in trained}
+        self.keys = noise_keys([live.run.seed for live in lives], first.device)
+        self._objective = _Objective(first)
+
+    def gradients(self, *, shared: bool, compile: bool = False) -> Gradients:
+        """A function that computes the losses of a step and their gradients.
+
+        Args:
+            shared: Whether all runs have the same batch; otherwise each of its tensors has a first axis of N.
+            compile: Whether to compile it, at its first call.
+        """
+
+        def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], key: Tensor, steps: Tensor, batch: Any):
+            with keyed(key, steps), self._using(inputs):
+                return functional_call(self._objective, dict(tensors), (batch,))
+
+        every = vmap(one, in_dims=(0, 0, 0, None, None if shared else 0))
+
+        def compute(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *others: Any) -> Any:
+            losses, penalties = every(_named(parameters | buffers), *others)
+            found = torch.autograd.grad((losses + penalties).sum(), list(parameters.values()))
+            # Contiguous: torch's fused optimizers take a transposed gradient for a straight one.
+            gradients = {name: each.contiguous() for name, each in zip(parameters, found, strict=True)}
+            return losses.detach(), penalties.detach(), gradients
+
+        inputs = self.mechanism.inputs if self.mechanism else {}
+        if not compile:
+            return lambda batch, steps: compute(self.parameters, self.buffers, inputs, self.keys, steps, batch)
+        plain = {name: parameter.detach() for name, parameter in self.parameters.items()}
+        made: Callable[..., Any] | None = None
+
+        @torch.no_grad()
+        def compiled(batch: Any, steps: Tensor) -> Any:
+            nonlocal made
+            if made is None:
+                # Traced before it is compiled: Dynamo would have to follow vmap, functional_call and our modules.
+                with torch.enable_grad():
+                    trace = make_fx(compute, tracing_mode="fake")
+                    traced = trace(self.parameters, self.buffers, inputs, self.keys, steps, batch)
+                made = torch.compile(traced, fullgraph=True)
+            return made(plain, self.buffers, inputs, self.keys, steps, batch)
+
+        return compiled
+
+    def _using(self, inputs: Mapping[str, Tensor]) -> AbstractContextManager[object]:
+        return self.mechanism.using(inputs) if self.mechanism else nullcontext()
+
+    def training(self, mode: bool) -> None:
+        """Puts all models into training or evaluation mode."""
+        for live in self.lives:
+            live.model.train(mode)
+
+    @torch.no_grad()
+    def outputs(self, function: Callable[[nn.Module, Any], Tensor], argument: Any) -> Tensor:
+        """What ``function`` returns for each model in evaluation mode and the argument, stacked: (N, ...).
+
+        Args:
+            function: Calls the model that it is given.
+            argument: The same for all models.
+        """
+        call = _Call(self.lives[0].model, function)
+
+        def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+            with self._using(inputs):
+                found: Tensor = functional_call(call, dict(tensors), (argument,))
+            return found
+
+        found: Tensor = vmap(one)(
+            _named(self.parameters | self.buffers), self.mechanism.inputs if self.mechanism else {}
+        )
+        return found
+
+
+class _Objective(nn.Module):
+    """Loss and penalty of one run, as a module, so that `functional_call` may replace its tensors."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__()
+        self.live, self.model = live, live.model
+
+    def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        return self.live.run.task.loss(self.model, batch), self.live.penalty()
+
+
+class _Call(nn.Module):
+    """A function of a model, as a module, for the same reason."""
+
+    def __init__(self, model: nn.Module, function: Callable[[nn.Module, Any], Tensor]) -> None:
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self, argument: Any) -> Tensor:
+        return self.function(self.model, argument)
+
+
+def _named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a model by their names in the modules above, which hold it as ``model``."""
+    return {f"model.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in _tensors(model).items()}
