@@ -12,7 +12,6 @@ from statistics import fmean, stdev
 from openwork.study.evaluation.metric import Metric
 from openwork.study.results.result import Result
 from openwork.study.results.score import metric_of, worst_score
-from openwork.study.results.statistics import one_per_seed
 from openwork.study.results.student import student_factor, student_tail
 
 
@@ -166,6 +165,23 @@ def paired_results(ours: Iterable[Result], theirs: Iterable[Result]) -> Differen
     found = paired(*scores, metric=metric)
     diverged = {result.seed for result in every if not result.finished}
     return Difference(found.seeds, found.ours, found.theirs, metric, tuple(sorted(diverged)))
+
+
+def one_per_seed(group: Iterable[Result]) -> dict[int, Result]:
+    """The results of one group by seed.
+
+    Raises:
+        ValueError: If two of them have the same seed.
+    """
+    found: dict[int, Result] = {}
+    for result in group:
+        twin = found.setdefault(result.seed, result)
+        if twin is not result:
+            raise ValueError(
+                f"runs {twin.id} and {result.id} are both {result.name} {result.settings} on {result.task} with seed "
+                f"{result.seed}; say in the settings how they differ, or keep them in two studies"
+            )
+    return found
 
 
 def _listed(seeds: Iterable[int]) -> str:
