@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from openwork.study.results.tuning import Choice, Tuned, check_equal_tuning, choose, tuning_runs
+from openwork.study.results.tuning import Choice, Tuned, check_equal_tuning, choose, tuned, tuning_runs
+from tests.study.studies import diverged, results, row
 
 
 def penalty(settings, sparsity, score, seed=0):
@@ -129,3 +130,17 @@ def test_levels_may_differ_by_the_run_that_is_left_over():
     message = "Magnitude spread its tuning runs unequally: 4 at 50 %, 2 at 90 %; give each level as many"
     with pytest.raises(ValueError, match=message):
         check_equal_tuning([*runs, magnitude("one more", 0.5, 0.9)])
+
+
+def test_results_that_were_judged_on_validation_data_are_tuning_runs():
+    rows = [{**row("L0", "λ = 1", 3, 0.9, 0.97), "judged_on": "validation"}, {**diverged(), "judged_on": "validation"}]
+    one, other = results(rows)
+    assert tuned(one) == Tuned("L0", "λ = 1", 3, 0.9, 0.97)
+    assert tuned(one, technique="L0, late", settings="4", level=0.9) == Tuned("L0, late", "4", 3, 0.9, 0.97, 0.9)
+    assert tuned(other).diverged
+
+
+def test_settings_are_not_chosen_on_the_test_set():
+    (one,) = results([row()])
+    with pytest.raises(ValueError, match=r"was judged on test data; .*judged_on=\"validation\""):
+        tuned(one)

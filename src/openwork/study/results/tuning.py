@@ -6,6 +6,7 @@ from math import isfinite
 from statistics import fmean
 
 from openwork.study.results.budget import TOLERANCE
+from openwork.study.results.result import Result
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,27 @@ class Choice:
             return f"{at}: {self.settings}, the best of {self.reached} that reach it, of {self.tried} settings"
         nearest = "all diverged" if self.sparsity is None else f"the sparsest has {_percent(self.sparsity)}"
         return f"{at}: none of {self.tried} settings reaches it" + (f"; {nearest}" if self.tried else "")
+
+
+def tuned(result: Result, *, technique: str = "", settings: str = "", level: float | None = None) -> Tuned:
+    """A result as a tuning run.
+
+    Args:
+        result: One that was judged on validation data.
+        technique: The name to compare by, such as "magnitude, ERK"; by default the result's.
+        settings: What was tried; by default the result's settings.
+        level: As for `Tuned`.
+
+    Raises:
+        ValueError: If it was judged on the test set: who chooses settings there has no test set left.
+    """
+    if result.judged_on != "validation":
+        raise ValueError(
+            f"run {result.id} was judged on {result.judged_on} data; choose settings by runs whose task holds images "
+            'out and has judged_on="validation"'
+        )
+    score = result.score if result.finished else None
+    return Tuned(technique or result.name, settings or result.settings, result.seed, result.sparsity, score, level)
 
 
 def choose(runs: Iterable[Tuned], levels: Iterable[float], *, tolerance: float = TOLERANCE) -> list[Choice]:
