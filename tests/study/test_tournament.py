@@ -1,10 +1,12 @@
+import csv
+
 import numpy as np
 import pytest
 
-from openwork.study.evaluation.metric import ACCURACY
+from openwork.study.evaluation.metric import ACCURACY, Metric
 from openwork.study.results.claims import as_good_as, holm
 from openwork.study.results.paired import paired
-from openwork.study.results.tournament import Scored, tournament
+from openwork.study.results.tournament import Scored, tournament, write_tournament
 
 SEEDS = range(6)
 NOISE = [0.0, 0.001, -0.002, 0.001, 0.002, -0.002]  # sums to 0
@@ -105,6 +107,20 @@ def test_a_diverged_run_counts_with_the_worst_score_where_somebody_says_so(score
     a, b = tournament(runs, worst=0.0).levels[0].standings
     assert (a.technique, b.diverged, b.n, b.verdict) == ("A", 1, 6, "undecided")
     assert b.mean == pytest.approx((5 * 0.96 + 0.002) / 6)  # the noise of five seeds sums to 0.002
+
+
+def test_a_tournament_is_written_in_the_metric_s_unit(tmp_path):
+    mse = Metric("mse", higher_is_better=False)
+    runs = [*rows("A", 0.9, -4.0), *rows("B", 0.9, -3.0, NOISE[::-1])]
+    write_tournament(tournament(runs, margin=0.5, metric=mse), tmp_path / "tournament.csv")
+    with (tmp_path / "tournament.csv").open(newline="") as file:
+        b, a = csv.DictReader(file)
+    assert (b["technique"], b["verdict"], b["difference"], b["p_holm"]) == ("B", "reference", "", "")
+    assert (a["level"], a["reference"], a["n"], a["verdict"]) == ("0.9", "B", "6", "worse")
+    assert float(a["mean"]) == pytest.approx(4.0)
+    assert float(a["difference"]) == pytest.approx(1.0)  # an error that is higher by 1
+    assert float(a["difference_low"]) < 1.0 < float(a["difference_high"])
+    assert float(a["p"]) == float(a["p_holm"])  # a family of one
 
 
 def test_one_technique_has_nobody_to_be_compared_with():

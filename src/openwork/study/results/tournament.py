@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from math import isfinite
+from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
 from openwork.study.evaluation.metric import Metric
 from openwork.study.results.claims import ALPHA, as_good_as, check_margin, holm
 from openwork.study.results.paired import Difference, paired
+from openwork.study.results.store import write_table
 from openwork.study.results.student import bounded_interval
 
 
@@ -155,6 +157,36 @@ def tournament(
         for level, found in scores.items()
     )
     return Tournament(levels, len(differences), margin, metric)
+
+
+def write_tournament(found: Tournament, path: Path) -> None:
+    """Writes a line for each technique at each level to `path`, replacing it in one step.
+
+    Means and differences are in the unit of the metric, accuracy from 0 to 1; ``p`` is that of the comparison alone,
+    ``p_holm`` and ``p_as_good_holm`` are corrected for the whole table. The reference has no difference.
+    """
+    value = found.metric.value if found.metric else float
+
+    def ends(interval: tuple[float, float] | None) -> tuple[float | None, float | None]:
+        if interval is None:
+            return None, None
+        low, high = sorted(map(value, interval))
+        return low, high
+
+    header = (
+        *("level", "reference", "technique", "n", "diverged", "mean", "mean_low", "mean_high"),
+        *("difference", "difference_low", "difference_high", "p", "p_holm", "p_as_good_holm", "verdict"),
+    )
+    lines = (
+        (
+            *(level.level, level.reference, one.technique, one.n, one.diverged, value(one.mean), *ends(one.interval)),
+            *((value(one.difference.mean), *ends(one.difference.interval())) if one.difference else (None, None, None)),
+            *(one.difference.p if one.difference else None, one.p, one.p_as_good, one.verdict),
+        )
+        for level in found.levels
+        for one in level.standings
+    )
+    write_table(header, lines, path)
 
 
 _Scores = dict[str, dict[int, float]]  # technique -> seed -> score
