@@ -28,7 +28,7 @@ from openwork.core.masks import state
 from openwork.core.masks.calibrate import gather
 from openwork.core.masks.check import checked_beginning, checked_exchange
 from openwork.core.masks.counting import count_each
-from openwork.core.masks.gradients import GradientHook, add_hook, mask_gradient
+from openwork.core.masks.gradients import GradientHook, add_hook, mask_gradients
 from openwork.core.masks.listening import Listening, check_calibration
 from openwork.core.masks.optimizer_state import check_eps, clear_state, keeps_zeros, moved_outside
 from openwork.core.masks.remarks import remarks, warn_emptied
@@ -163,8 +163,7 @@ class Masking(Mechanism):
         self._listening.stepped(owned)
         try:
             if step is not None and self.technique.schedule.due(step):
-                exchange = checked_exchange(self.technique, step) if self.technique.regrows and self._pruned else None
-                chosen = choose(self.technique, self.weights, seed=self.seed, step=step, exchange=exchange)
+                chosen = self._choose(step)
         finally:  # where the next masks cannot be computed, those that hold stay in force
             if chosen is not None:
                 self._take(chosen)
@@ -253,17 +252,16 @@ class Masking(Mechanism):
         handles = [add_hook(GradientHook(weight, self._masks_now), weight.parameter) for weight in self.weights]
         self._hooks = [handle for handle in handles if handle]
 
+    def _choose(self, step: int) -> list[Chosen]:
+        exchange = checked_exchange(self.technique, step) if self.technique.regrows and self._pruned else None
+        return choose(self.technique, self.weights, seed=self.seed, step=step, exchange=exchange)
+
     def _masks_now(self) -> bool:
         return self._pruned and not self._listening.now and not self.technique.dense_gradients
 
     def _mask_gradients(self, weights: Sequence[MaskedWeight]) -> None:
-        if not self._pruned or self.technique.dense_gradients:
-            return
-        for weight in weights:
-            parameter = weight.parameter
-            gradient = parameter.grad
-            if gradient is not None and weight.clean_gradient != (id(gradient), version(gradient)):
-                mask_gradient(weight, parameter)
+        if self._pruned and not self.technique.dense_gradients:
+            mask_gradients(weights)
 
     def _take(self, chosen: Sequence[Chosen]) -> None:
         """Puts new masks in force: hides the values under them, zeroes the parameters and optimizer state there."""
