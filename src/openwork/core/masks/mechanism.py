@@ -39,6 +39,7 @@ from openwork.core.selection import Weight
 from openwork.core.sharded import shard_like, version
 
 if TYPE_CHECKING:
+    from openwork.core.masks.stacked import StackedMasks
     from openwork.core.masks.technique import MaskTechnique
 
 _SURELY = 16
@@ -176,6 +177,24 @@ class Masking(Mechanism):
                 self._listening.expect(step + 1)
 
     @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Puts the masks in force that are due after ``step`` steps, for a loop that knows the weights' zeros."""
+        self._take(self._choose(step))
+
+    def count_to(self, steps: int) -> None:
+        """Expects the next gradients, and trusts no parameter to be as the last step left it."""
+        self._listening.expect(steps + 1)
+        for weight in self.weights:
+            weight.clean_gradient, weight.clean_parameter = None, -1
+
+    @classmethod
+    def stack(cls, mechanisms: Sequence[Masking], parameters: Mapping[str, Tensor]) -> StackedMasks:
+        """The masks of many models as one; raises ValueError for techniques of several classes, or sharded weights."""
+        from openwork.core.masks.stacked import StackedMasks  # which knows this class
+
+        return StackedMasks(mechanisms, parameters)
+
+    @torch.no_grad()
     def mask_gradients(self) -> None:
         """Zeroes the gradients under the masks where the backward hooks could not, or other code wrote to them since.
 
@@ -236,9 +255,7 @@ class Masking(Mechanism):
         self.pruned = any(count_masked(self.weights))
         self._apply(self.weights)
         self._unmasked_state.update(self._optimizers)
-        for weight in self.weights:
-            weight.clean_gradient, weight.clean_parameter = None, -1  # the model's own state may be loaded after this
-        self._listening.expect(saved["steps"] + 1)
+        self.count_to(saved["steps"])  # the model's own state may be loaded after this
 
     def _hook_parameters(self) -> None:
         for handle in self._hooks:
