@@ -10,45 +10,88 @@ from torch.func import functional_call, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from openwork.core.stacked import Stacked, stack, stacked
-from openwork.noise import keyed
+from openwork.noise import keyed, keys
 from openwork.study.runs.live import Live
-from openwork.study.training.loop import noise_keys
 
 Gradients = Callable[[Any, Tensor], tuple[Tensor, Tensor, dict[str, Tensor]]]
 """(batch, steps done) -> losses (N,), penalties (N,), and the gradient of their sum by parameter."""
 
 
-class Stack:
+class StackedModels:
+    """Models of one shape, whose tensors become rows of stacked ones.
+
+    Args:
+        models: The models, on one device.
+
+    Attributes:
+        each: The models.
+        parameters: Their trained parameters by name, (N, *shape).
+        buffers: Their other tensors by name, (N, *shape).
+        mechanism: What makes them sparse, once it is there; None for plain ones.
+
+    Raises:
+        ValueError: If the models have tensors of different names, shapes or dtypes.
+    """
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        self.each = models
+        shapes = _shapes(models[0])
+        for number, model in enumerate(models):
+            if _shapes(model) != shapes:
+                raise ValueError(f"model {number} has other tensors than the first one; train it alone")
+        tensors = [_tensors(model) for model in models]
+        whole = {name: stacked([each[name] for each in tensors]) for name in shapes}
+        trained = {name for name, parameter in models[0].named_parameters() if parameter.requires_grad}
+        self.parameters = {name: tensor for name, tensor in whole.items() if name in trained}
+        self.buffers = {name: tensor for name, tensor in whole.items() if name not in trained}
+        self.mechanism: Stacked | None = None
+
+    @torch.no_grad()
+    def outputs(self, function: Callable[[nn.Module, Any], Tensor], argument: Any) -> Tensor:
+        """What ``function`` returns for each model in evaluation mode and the argument, stacked: (N, ...).
+
+        Args:
+            function: Calls the model that it is given.
+            argument: The same for all models.
+        """
+        model = self.each[0]
+        call = _Call(model, function)
+
+        def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+            with self._using(inputs):
+                found: Tensor = functional_call(call, dict(tensors), (argument,))
+            return found
+
+        inputs = self.mechanism.inputs if self.mechanism else {}
+        training = model.training
+        model.eval()
+        found: Tensor = vmap(one)(_named(self.parameters | self.buffers), inputs)
+        model.train(training)
+        return found
+
+    def _using(self, inputs: Mapping[str, Tensor]) -> AbstractContextManager[object]:
+        return self.mechanism.using(inputs) if self.mechanism else nullcontext()
+
+
+class Stack(StackedModels):
     """The models of runs in the middle of their training, which go on being the runs' own.
 
     Args:
-        lives: The runs, on one device, with models of one shape.
-
-    Attributes:
-        parameters: What is trained, by name, (N, *shape): leaves for autograd.
-        buffers: The other tensors of the models, by name, (N, *shape).
-        mechanism: What makes the models sparse; None for dense ones.
+        lives: The runs.
 
     Raises:
-        ValueError: If the models have tensors of different names or shapes, or their techniques cannot be stacked.
+        ValueError: If their models or what makes them sparse cannot be stacked.
     """
 
     def __init__(self, lives: Sequence[Live]) -> None:
+        super().__init__([live.model for live in lives])
         self.lives = lives
-        first = lives[0]
-        shapes = _shapes(first.model)
-        for live in lives[1:]:
-            if _shapes(live.model) != shapes:
-                raise ValueError(f"the models of {first.run.id} and {live.run.id} have different tensors")
-        tensors = [_tensors(live.model) for live in lives]
-        whole = {name: stacked([each[name] for each in tensors]) for name in shapes}
-        trained = {name for name, parameter in first.model.named_parameters() if parameter.requires_grad}
         sparsifiers = [live.sparsifier for live in lives if live.sparsifier]
-        self.mechanism: Stacked | None = stack(sparsifiers, whole) if sparsifiers else None
-        self.parameters = {name: tensor.requires_grad_() for name, tensor in whole.items() if name in trained}
-        self.buffers = {name: tensor for name, tensor in whole.items() if name not in trained}
-        self.keys = noise_keys([live.run.seed for live in lives], first.device)
-        self._objective = _Objective(first)
+        self.mechanism = stack(sparsifiers, self.parameters | self.buffers) if sparsifiers else None
+        for parameter in self.parameters.values():
+            parameter.requires_grad_()
+        self.seeds = torch.tensor([live.run.seed for live in lives], device=lives[0].device)
+        self._objective = _Objective(lives[0])
 
     def gradients(self, *, shared: bool, compile: bool = False) -> Gradients:
         """A function that computes the losses of a step and their gradients.
@@ -58,14 +101,21 @@ class Stack:
             compile: Whether to compile it, at its first call.
         """
 
-        def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], key: Tensor, steps: Tensor, batch: Any):
-            with keyed(key, steps), self._using(inputs):
+        def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], key: Tensor, batch: Any) -> Any:
+            with keyed(key), self._using(inputs):
                 return functional_call(self._objective, dict(tensors), (batch,))
 
-        every = vmap(one, in_dims=(0, 0, 0, None, None if shared else 0))
+        every = vmap(one, in_dims=(0, 0, 0, None if shared else 0))
 
-        def compute(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *others: Any) -> Any:
-            losses, penalties = every(_named(parameters | buffers), *others)
+        def compute(
+            parameters: dict[str, Tensor],
+            buffers: dict[str, Tensor],
+            inputs: dict[str, Tensor],
+            seeds: Tensor,
+            steps: Tensor,
+            batch: Any,
+        ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+            losses, penalties = every(_named(parameters | buffers), inputs, keys(seeds, steps), batch)
             found = torch.autograd.grad((losses + penalties).sum(), list(parameters.values()))
             # Contiguous: torch's fused optimizers take a transposed gradient for a straight one.
             gradients = {name: each.contiguous() for name, each in zip(parameters, found, strict=True)}
@@ -73,7 +123,7 @@ class Stack:
 
         inputs = self.mechanism.inputs if self.mechanism else {}
         if not compile:
-            return lambda batch, steps: compute(self.parameters, self.buffers, inputs, self.keys, steps, batch)
+            return lambda batch, steps: compute(self.parameters, self.buffers, inputs, self.seeds, steps, batch)
         plain = {name: parameter.detach() for name, parameter in self.parameters.items()}
         made: Callable[..., Any] | None = None
 
@@ -84,39 +134,11 @@ class Stack:
                 # Traced before it is compiled: Dynamo would have to follow vmap, functional_call and our modules.
                 with torch.enable_grad():
                     trace = make_fx(compute, tracing_mode="fake")
-                    traced = trace(self.parameters, self.buffers, inputs, self.keys, steps, batch)
+                    traced = trace(self.parameters, self.buffers, inputs, self.seeds, steps, batch)
                 made = torch.compile(traced, fullgraph=True)
-            return made(plain, self.buffers, inputs, self.keys, steps, batch)
+            return made(plain, self.buffers, inputs, self.seeds, steps, batch)
 
         return compiled
-
-    def _using(self, inputs: Mapping[str, Tensor]) -> AbstractContextManager[object]:
-        return self.mechanism.using(inputs) if self.mechanism else nullcontext()
-
-    def training(self, mode: bool) -> None:
-        """Puts all models into training or evaluation mode."""
-        for live in self.lives:
-            live.model.train(mode)
-
-    @torch.no_grad()
-    def outputs(self, function: Callable[[nn.Module, Any], Tensor], argument: Any) -> Tensor:
-        """What ``function`` returns for each model in evaluation mode and the argument, stacked: (N, ...).
-
-        Args:
-            function: Calls the model that it is given.
-            argument: The same for all models.
-        """
-        call = _Call(self.lives[0].model, function)
-
-        def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-            with self._using(inputs):
-                found: Tensor = functional_call(call, dict(tensors), (argument,))
-            return found
-
-        found: Tensor = vmap(one)(
-            _named(self.parameters | self.buffers), self.mechanism.inputs if self.mechanism else {}
-        )
-        return found
 
 
 class _Objective(nn.Module):

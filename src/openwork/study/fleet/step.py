@@ -39,7 +39,7 @@ class Step:
     ) -> None:
         self.stack, self.optimizers, self.mechanism = stack, optimizers, stack.mechanism
         self.steps, self.done = steps, start
-        device = stack.keys.device
+        device = stack.seeds.device
         self._counter = torch.full((), start, dtype=torch.int64, device=device)
         self._losses = torch.zeros(2, len(stack.lives), device=device)
         self._counted, self._eager = 0, EAGER

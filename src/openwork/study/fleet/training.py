@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from openwork.study.fleet.optimizers import StackedOptimizer
-from openwork.study.fleet.stack import Stack
+from openwork.study.fleet.stack import Stack, StackedModels
 from openwork.study.fleet.step import Step
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.result import Result
-from openwork.study.runs.execute import dense_flops, evaluated, finite, record, save, write_rows
+from openwork.study.runs.execute import Final, dense_flops, evaluated, finite, record, save, write_rows
 from openwork.study.runs.live import Live
-from openwork.study.tasks.task import metrics
+from openwork.study.tasks.task import final_metrics_of, metrics_of
 
 CHECKPOINT_SECONDS = 60.0
 """Between two checkpoints of the runs of a fleet: they are many files, and little is lost."""
+COPIES = 256
+"""Finalized models at a time."""
 
 
 @dataclass
@@ -77,13 +79,17 @@ class Fleet:
         saved, began = time.monotonic(), time.perf_counter()
         if self.start == 0 and 0 in self.kept:
             self._snapshot(0)
-        self.stack.training(True)
+        for live in self.stack.lives:
+            live.model.train()
         for done, batch in zip(range(self.start + 1, self.run.steps + 1), self._batches(), strict=False):
             for number in self.step(batch).diverged:
                 self._diverge(self.members[number], done)
             progress(done)
             if done % self.every == 0 or done == self.run.steps:
                 losses = self.step.losses()
+                for member in self.training():
+                    if member.live.sparsifier:
+                        member.live.sparsifier.count_to(done)
                 self._count_seconds(time.perf_counter() - began)
                 self._evaluate(done, *losses)
                 if done in self.kept:
@@ -91,10 +97,8 @@ class Fleet:
                 if done < self.run.steps and time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self._save()
                     saved = time.monotonic()
-                self.stack.training(True)
                 began = time.perf_counter()
-        for member in self.training():
-            self._record(member, self.run.steps, finished=True)
+        self._finish()
 
     def training(self) -> list[Member]:
         """The runs that have not ended."""
@@ -107,16 +111,15 @@ class Fleet:
         return task.stacked_batches(self.seeds, self.start, self.device)
 
     def _evaluate(self, step: int, losses: Sequence[float], penalties: Sequence[float]) -> None:
-        self.stack.training(False)
-        measured = [metrics(self.run.task, member.live.model, self.device) for member in self.members]
-        for member, metrics, loss, penalty in zip(self.members, measured, losses, penalties, strict=True):
+        measured = metrics_of(self.run.task, self.stack, self.device)
+        for member, found, loss, penalty in zip(self.members, measured, losses, penalties, strict=True):
             if member.result is not None:
                 continue
             of_losses = {"train_loss": loss, "penalty": penalty}
             if not finite(of_losses):
                 self._diverge(member, step)
                 continue
-            row = evaluated(member.live, self.dense, of_losses | metrics, step=step, seconds=member.seconds)
+            row = evaluated(member.live, self.dense, of_losses | found, step=step, seconds=member.seconds)
             if finite(row):
                 member.rows.append(row)
             else:
@@ -125,13 +128,25 @@ class Fleet:
     def _diverge(self, member: Member, step: int) -> None:
         """Records that the run has diverged; its row stays in the stack, where it disturbs no other."""
         if member.result is None:
-            self._record(member, step, finished=False)
+            self._record(member, step)
 
-    def _record(self, member: Member, step: int, *, finished: bool) -> None:
+    def _finish(self) -> None:
+        """Measures the runs at their end, some at a time, since each needs a finalized copy, and records them."""
+        task, device = self.run.task, self.device
+        # Where training is watched on other data, only the models that are reported read the test set.
+        final = task.watched_on == task.judged_on
+        before = final_metrics_of(task, self.stack, device) if final else metrics_of(task, self.stack, device)
+        pairs = [(member, found) for member, found in zip(self.members, before, strict=True) if member.result is None]
+        for some in (pairs[first : first + COPIES] for first in range(0, len(pairs), COPIES)):
+            plain = StackedModels([member.live.finalized_copy() for member, _ in some])
+            after = final_metrics_of(task, plain, device)
+            for (member, found), model, last in zip(some, plain.each, after, strict=True):
+                self._record(member, self.run.steps, Final(model, found, last))
+
+    def _record(self, member: Member, step: int, final: Final | None = None) -> None:
         write_rows(member.folder, member.rows)
-        member.result = record(
-            member.live, member.folder, step=step, seconds=member.seconds, finished=finished, fleet=len(self.members)
-        )
+        width = len(self.members)
+        member.result = record(member.live, member.folder, step=step, seconds=member.seconds, final=final, fleet=width)
 
     def _count_seconds(self, seconds: float) -> None:
         for member in self.members:

@@ -3,9 +3,9 @@
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,17 @@ class Parts:
     batches: Sequence[Any]
     first: int
     count: int
+
+
+class Models(Protocol):
+    """Several models of one shape."""
+
+    @property
+    def each(self) -> Sequence[nn.Module]:
+        """The models."""
+
+    def outputs(self, function: Callable[[nn.Module, Any], Tensor], argument: Any) -> Tensor:
+        """What ``function`` returns for each model in evaluation mode and the argument, stacked: (models, ...)."""
 
 
 class Task(ABC):
@@ -128,6 +139,14 @@ class Task(ABC):
         data, which it then says in `watched_on`.
         """
         return self.evaluate(model, device)
+
+    def evaluate_stacked(self, models: Models, device: torch.device) -> list[dict[str, float]]:
+        """What `evaluate` returns for each model; by default one after the other."""
+        return [self.evaluate(model, device) for model in models.each]
+
+    def test_stacked(self, models: Models, device: torch.device) -> list[dict[str, float]]:
+        """What `test` returns for each model; by default one after the other."""
+        return [self.test(model, device) for model in models.each]
 
     @property
     def watched_on(self) -> DataName:
@@ -285,6 +304,23 @@ def final_metrics(task: Task, model: nn.Module, device: torch.device) -> dict[st
     """
     found = task.test(model, device)
     _check(task, found, "test")
+    return found
+
+
+def metrics_of(task: Task, models: Models, device: torch.device) -> list[dict[str, float]]:
+    """What `metrics` returns for each of several models."""
+    found = task.evaluate_stacked(models, device)
+    if not task.tests_more:
+        for each in found:
+            _check(task, each, "evaluate")
+    return found
+
+
+def final_metrics_of(task: Task, models: Models, device: torch.device) -> list[dict[str, float]]:
+    """What `final_metrics` returns for each of several models."""
+    found = task.test_stacked(models, device)
+    for each in found:
+        _check(task, each, "test")
     return found
 
 
