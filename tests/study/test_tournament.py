@@ -109,6 +109,12 @@ def test_a_diverged_run_counts_with_the_worst_score_where_somebody_says_so(score
     assert b.mean == pytest.approx((5 * 0.96 + 0.002) / 6)  # the noise of five seeds sums to 0.002
 
 
+def test_levels_that_differ_by_rounding_are_one():
+    runs = [*rows("A", 1 - 0.05 - 0.05, 0.95), *rows("B", 0.9, 0.96, NOISE[::-1])]
+    assert runs[0].level != runs[-1].level
+    assert verdicts(tournament(runs, reference={0.3 * 3: "A"})) == [[("B", "better"), ("A", "reference")]]
+
+
 def test_a_tournament_is_written_in_the_metric_s_unit(tmp_path):
     mse = Metric("mse", higher_is_better=False)
     runs = [*rows("A", 0.9, -4.0), *rows("B", 0.9, -3.0, NOISE[::-1])]

@@ -85,6 +85,16 @@ def test_of_equal_scores_the_sparser_settings_are_chosen_and_then_the_first_by_n
     assert chosen(runs, [0.9]) == chosen(runs[::-1], [0.9]) == ["b"]
 
 
+def test_levels_that_differ_by_rounding_are_one():
+    assert chosen([magnitude("a", 1 - 0.05 - 0.05, 0.99)], [0.9]) == ["a"]
+
+
+@pytest.mark.parametrize("wrong", [{"sparsity": 90.0}, {"sparsity": 0.9, "level": 90}, {"sparsity": -0.1}])
+def test_a_percentage_is_no_sparsity(wrong):
+    with pytest.raises(ValueError, match=r"(sparsity|level) of L0 a must be in \[0, 1\], got .*percentage"):
+        Tuned("L0", "a", 0, score=0.9, **wrong)
+
+
 def test_scores_may_be_negative():
     assert chosen([penalty("a", 0.9, -3.0), penalty("b", 0.9, -2.0)], [0.9]) == ["b"]  # errors of 3 and 2
 

@@ -114,7 +114,8 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float], *, metric: Me
         metric: That of the scores.
 
     Raises:
-        ValueError: If one has seeds that the other lacks, if there are none, and for scores that are no finite numbers.
+        ValueError: If one has seeds that the other lacks, if there are none, and for scores that are no finite numbers,
+            or no fractions where the metric's scores are.
     """
     if ours.keys() != theirs.keys():
         lacks = (
@@ -130,6 +131,11 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float], *, metric: Me
             raise ValueError(
                 f"the score of seed {_listed(wrong)} is {scores[wrong[0]]}; give a run that diverged the metric's "
                 "worst score, or leave its seed out of both"
+            )
+        outside = [seed for seed, score in scores.items() if not 0 <= score <= 1]
+        if outside and metric is not None and metric.full is not None:
+            raise ValueError(
+                f"scores of {metric.key} are fractions, got {scores[outside[0]]} of seed {outside[0]}; divide by 100"
             )
     seeds = tuple(sorted(ours))
     return Difference(seeds, tuple(ours[seed] for seed in seeds), tuple(theirs[seed] for seed in seeds), metric)

@@ -201,6 +201,7 @@ def _by_level(
     for technique, level, seed, score in runs:
         if not 0 <= level < 1:
             raise ValueError(f"a level must be in [0, 1), got {level}; did you pass a percentage?")
+        level = round(level, 9)  # 1 - 0.1 and 0.9 are one level
         by_seed = found.setdefault(level, {}).setdefault(technique, {})
         if seed in by_seed:
             raise ValueError(f"{technique} has two runs at {100 * level:g} % with seed {seed}; give each once")
@@ -224,6 +225,7 @@ def _ranked(scores: _Scores) -> list[str]:
 def _reference(named: Mapping[float, str] | None, level: float, scores: _Scores) -> str:
     if named is None:
         return _ranked(scores)[0]
+    named = {round(at, 9): technique for at, technique in named.items()}
     if level not in named:
         raise ValueError(f"there is no reference at {100 * level:g} %; name one, or none at all")
     if named[level] not in scores:
