@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from openwork.core.parameters.noise import uniform
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
+from openwork.noise import uniform
 
 EPS = 1e-8
 BETA = 2 / 3  # temperature

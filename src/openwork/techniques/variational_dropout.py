@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from openwork.core.parameters.noise import normal
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
 from openwork.core.precision import exact
+from openwork.noise import normal
 
 EPS = 1e-8
 K1, K2, K3 = 0.63576, 1.87320, 1.48695  # the fit of section 4.2
