@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from openwork.core.schedules import Schedule
+from openwork.core.stacked import Stacked
 
 Calibrate = Callable[[nn.Module], object]
 """Runs batches through the model, and backward where gradients are wanted; what it returns is not used."""
@@ -162,3 +163,16 @@ class Mechanism(ABC):
         Raises:
             ValueError: If the state is another model's; nothing changes.
         """
+
+    @classmethod
+    def stack(cls, mechanisms: Sequence[Self], parameters: Mapping[str, Tensor]) -> Stacked:
+        """The mechanisms of models that are trained as one.
+
+        Args:
+            mechanisms: One for each model, all as they were after `start` or `load_state_dict`.
+            parameters: The models' parameters, by name, (N, *shape); those of each model are rows of these.
+
+        Raises:
+            ValueError: If they cannot be stacked, as by default.
+        """
+        raise ValueError(f"{cls.__name__} cannot be stacked; train these models one by one")

@@ -7,9 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,27 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
     for tensor, row in zip(tensors, whole, strict=True):
         tensor.data = row
     return whole
+
+
+def call_with(module: nn.Module, tensors: Mapping[str, Tensor], *args: Any) -> Any:
+    """``module(*args)``, computed with other tensors in the place of the module's own.
+
+    As `functional_call`, which leaves one of them behind where two modules share a third one.
+
+    Args:
+        module: The module.
+        tensors: By the first name of the parameter or buffer that each replaces; the others stay.
+        args: What the module is called with.
+    """
+    own = chain(module.named_parameters(), module.named_buffers())
+    new = {id(tensor): tensors[name] for name, tensor in own if name in tensors}
+    places = {
+        name: new[id(tensor)]
+        for prefix, each in module.named_modules()  # a shared one is there once
+        for name, tensor in chain(
+            each.named_parameters(prefix, recurse=False, remove_duplicate=False),
+            each.named_buffers(prefix, recurse=False, remove_duplicate=False),
+        )
+        if id(tensor) in new
+    }
+    return functional_call(module, places, args, tie_weights=False)

@@ -5,6 +5,7 @@ the data do not need a weight, its dropout rate alpha grows without bound, and i
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ class VariationalDropout(Reparameterization):
         share_noise: For a Linear on inputs (batch, ..., in): whether all positions of an example share one draw for
             each output unit, as in the Transformer of Gale et al. 2019; otherwise there is a draw for each output.
     """
+
+    varying: ClassVar[tuple[str, ...]] = ("coefficient", "threshold", "log_sigma2", "clip")
 
     threshold: float = field(default=3.0, kw_only=True)
     log_sigma2: float = field(default=-10.0, kw_only=True)
