@@ -72,11 +72,12 @@ class Member:
 class Together:
     """Members that are trained as one."""
 
-    def __init__(self, members):
+    def __init__(self, members, *, many=False):
         self.members = members
         named = [dict(member.model.named_parameters()) for member in members]
         self.parameters = {name: stacked([each[name] for each in named]) for name in named[0]}
         self.masks = stack([member.sparsifier for member in members], self.parameters)
+        self.masks.many = many
         self.optimizer = torch.optim.Adam(list(self.parameters.values()), lr=0.01)
         self.step = members[0].sparsifier.steps
         self.diverged = {}
@@ -138,11 +139,12 @@ def states(member):
 
 @every_technique
 @pytest.mark.parametrize("keep_zeros", [False, True])
-def test_stacked_members_equal_those_trained_alone(technique, keep_zeros):
+@pytest.mark.parametrize("many", [False, True])
+def test_stacked_members_equal_those_trained_alone(technique, many, keep_zeros):
     techniques = [different(technique, member) for member in range(N)]
     alone = [Member(each, i, keep_zeros=keep_zeros).train(STEPS) for i, each in enumerate(techniques)]
     members = [Member(each, i, keep_zeros=keep_zeros, attach=False) for i, each in enumerate(techniques)]
-    together = Together(members).train(STEPS)
+    together = Together(members, many=many).train(STEPS)
     for one, other in zip(members, alone, strict=True):
         equal(states(one), states(other))
         assert one.sparsifier.sparsity() == other.sparsifier.sparsity() > 0.1
