@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from openwork.core.stacked import Stacked, stack, stacked
+from openwork.core.stacked import Stacked, call_with, stack, stacked
 from openwork.noise import keyed, keys
 from openwork.study.runs.live import Live
 
@@ -59,7 +59,7 @@ class StackedModels:
 
         def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
             with self._using(inputs):
-                found: Tensor = functional_call(call, dict(tensors), (argument,))
+                found: Tensor = call_with(call, tensors, argument)
             return found
 
         inputs = self.mechanism.inputs if self.mechanism else {}
@@ -103,7 +103,7 @@ class Stack(StackedModels):
 
         def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], key: Tensor, batch: Any) -> Any:
             with keyed(key), self._using(inputs):
-                return functional_call(self._objective, dict(tensors), (batch,))
+                return call_with(self._objective, tensors, batch)
 
         every = vmap(one, in_dims=(0, 0, 0, None if shared else 0))
 
@@ -142,7 +142,7 @@ class Stack(StackedModels):
 
 
 class _Objective(nn.Module):
-    """Loss and penalty of one run, as a module, so that `functional_call` may replace its tensors."""
+    """Loss and penalty of one run, as a module, so that `call_with` may replace its tensors."""
 
     def __init__(self, live: Live) -> None:
         super().__init__()
