@@ -91,7 +91,9 @@ class StackedMasks(Stacked):
         if not self.pruned:
             return
         if not self.technique.dense_gradients:
-            torch._foreach_mul_([gradients[name] for name in self.names], self._every_mask)
+            trained = [name for name in self.names if name in gradients]
+            if trained:
+                torch._foreach_mul_([gradients[name] for name in trained], [self.masks[name] for name in trained])
         if self.technique.hidden == "trained":
             torch._foreach_copy_(self.parameters, self.hidden)
 

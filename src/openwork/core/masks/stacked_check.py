@@ -42,16 +42,18 @@ def check_stack(members: Sequence[Masking], parameters: Mapping[str, Tensor]) ->
                     f"{weight.name} (member {index}) cannot be stacked: name, shape, dtype, device and evidence are "
                     f"{kinds[0]}, and {kinds[1]} in the first model; train these models in two groups"
                 )
-            if parameters[weight.name][index].data_ptr() != weight.local.data_ptr():
-                raise ValueError(
-                    f"{weight.name} (member {index}) cannot be stacked: it is not row {index} of the stacked "
-                    "parameter; pass what core.stacked.stacked() made of the models' own"
-                )
         if len(member.weights) != len(first.weights):
             raise ValueError(
                 f"member {index} cannot be stacked: it has {len(member.weights)} selected weights and the first model "
                 f"{len(first.weights)}; train these models in two groups"
             )
+    for index, member in enumerate(members):
+        for weight in member.weights:
+            if parameters[weight.name][index].data_ptr() != weight.local.data_ptr():
+                raise ValueError(
+                    f"{weight.name} (member {index}) cannot be stacked: it is not row {index} of the stacked "
+                    "parameter; pass what core.stacked.stacked() made of the models' own"
+                )
 
 
 def _kinds(evidence: Mapping[str, Tensor], lasting: frozenset[str]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

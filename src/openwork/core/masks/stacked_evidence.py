@@ -25,7 +25,8 @@ def show_to_one(stack: StackedMasks, member: int, gradients: Mapping[str, Tensor
     remember(weights)
     for weight in weights:
         before = dict(weight.evidence)
-        show(stack.technique.evidence, weight, gradients[weight.name][member])
+        gradient = gradients[weight.name][member] if weight.name in gradients else torch.zeros_like(weight.local)
+        show(stack.technique.evidence, weight, gradient)
         for name in weight.lasting:  # it stays a row, also where a new tensor has taken its place
             weight.evidence[name] = before[name].copy_(weight.evidence[name])
 
@@ -38,6 +39,8 @@ def show_to_many(stack: StackedMasks, members: Sequence[int], gradients: Mapping
         members: Some of them.
         gradients: By parameter, (N, *shape).
     """
+    if any(name not in gradients for name in stack.names):  # a frozen weight
+        return False
     first, *_ = members
     stack.remember(members)
     try:
