@@ -91,6 +91,24 @@ class Mechanism(ABC):
         """Takes note that an attached optimizer has loaded a state; by default that does not matter."""
         return
 
+    @classmethod
+    def stack(cls, mechanisms: Sequence[Self], parameters: Mapping[str, Tensor]) -> Stacked:
+        """The mechanisms of models that are trained as one; by default that is not possible.
+
+        Args:
+            mechanisms: Those of the models, which are all of this class, started, and between two steps.
+            parameters: The stacked parameters by name, (N, *shape). The models' own are their rows already; masks,
+                hidden values and evidence become rows here.
+
+        Raises:
+            ValueError: If these cannot be stacked; nothing has changed.
+        """
+        raise ValueError(f"{cls.__name__} cannot be stacked: it has no method stack; train these models one by one")
+
+    def count_to(self, steps: int) -> None:
+        """Readies the mechanism to go on alone after ``steps`` steps that `Stacked` made; by default it is ready."""
+        return
+
     def before_step(self, owned: list[int], optimizer: torch.optim.Optimizer, *, counts: bool) -> None:
         """Prepares the owned weights and their gradients for an optimizer's step; by default there is nothing to do.
 
@@ -163,16 +181,3 @@ class Mechanism(ABC):
         Raises:
             ValueError: If the state is another model's; nothing changes.
         """
-
-    @classmethod
-    def stack(cls, mechanisms: Sequence[Self], parameters: Mapping[str, Tensor]) -> Stacked:
-        """The mechanisms of models that are trained as one.
-
-        Args:
-            mechanisms: One for each model, all as they were after `start` or `load_state_dict`.
-            parameters: The models' parameters, by name, (N, *shape); those of each model are rows of these.
-
-        Raises:
-            ValueError: If they cannot be stacked, as by default.
-        """
-        raise ValueError(f"{cls.__name__} cannot be stacked; train these models one by one")

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from openwork.core.sparsifier import Sparsifier
 from openwork.formats.torch_file import load_torch
@@ -89,6 +90,15 @@ def training_state(optimizer: dict[str, Any], device: torch.device, rows: list[d
     if device.type == "cuda":
         rng["cuda"] = torch.cuda.get_rng_state(device)
     return {"optimizer": optimizer, "rng": rng, "metrics": rows}
+
+
+def owned(state: dict[str, Any]) -> dict[str, Any]:
+    """The state with copies of the tensors that are rows of larger ones, all of which torch would save."""
+    return tree_map_only(Tensor, _owned, state)  # type: ignore[no-any-return]
+
+
+def _owned(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
 
 
 def load_training(
