@@ -170,8 +170,10 @@ def _bytes(mask: Tensor | None) -> Tensor | None:
 @triton.jit
 def _dot(a, b, total, PRECISION: tl.constexpr):
     if PRECISION == "bf16":
-        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), total)
-    return tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision=PRECISION)
+        total = tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), total)
+    else:
+        total = tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision=PRECISION)
+    return total
 
 
 @triton.jit
@@ -291,19 +293,31 @@ def _linear_adam(
         tl.store(exp_avg_sq_ptr + at, square, mask=there)
     if bias_ptr is not None:  # noqa: SIM102  (the first is known when Triton compiles)
         if tile < TILES:  # one program of those that share these outputs
-            at = member * OUT + out
-            sums = tl.zeros([TILE_OUT], tl.float32)
-            for first in range(0, BATCH, TILE_BATCH):
-                row = first + tl.arange(0, TILE_BATCH)
-                gradient = _load_rows(gradient_ptr, None, member, row, out, BATCH, OUT, OUT)
-                sums += tl.sum(gradient.to(tl.float32), 0)
-            bias = tl.load(bias_ptr + at, mask=out < OUT, other=0)
-            exp_avg = tl.load(bias_exp_avg_ptr + at, mask=out < OUT, other=0)
-            exp_avg_sq = tl.load(bias_exp_avg_sq_ptr + at, mask=out < OUT, other=0)
-            new, mean, square = _adam(bias, exp_avg, exp_avg_sq, sums, size, scale, BETA1, BETA2, EPS, DECAY)
-            tl.store(bias_ptr + at, new, mask=out < OUT)
-            tl.store(bias_exp_avg_ptr + at, mean, mask=out < OUT)
-            tl.store(bias_exp_avg_sq_ptr + at, square, mask=out < OUT)
+            _bias_adam(
+                bias_ptr + member * OUT, bias_exp_avg_ptr + member * OUT, bias_exp_avg_sq_ptr + member * OUT,
+                gradient_ptr, member, out, size, scale, BATCH, OUT, BETA1, BETA2, EPS, DECAY, TILE_BATCH, TILE_OUT,
+            )  # fmt: skip
+
+
+@triton.jit
+def _bias_adam(
+    bias_ptr, exp_avg_ptr, exp_avg_sq_ptr, gradient_ptr, member, out, size, scale, BATCH: tl.constexpr,
+    OUT: tl.constexpr, BETA1: tl.constexpr, BETA2: tl.constexpr, EPS: tl.constexpr, DECAY: tl.constexpr,
+    TILE_BATCH: tl.constexpr, TILE_OUT: tl.constexpr,
+):  # fmt: skip
+    there = out < OUT
+    sums = tl.zeros([TILE_OUT], tl.float32)
+    for first in range(0, BATCH, TILE_BATCH):
+        row = first + tl.arange(0, TILE_BATCH)
+        gradient = _load_rows(gradient_ptr, None, member, row, out, BATCH, OUT, OUT)
+        sums += tl.sum(gradient.to(tl.float32), 0)
+    bias = tl.load(bias_ptr + out, mask=there, other=0)
+    mean = tl.load(exp_avg_ptr + out, mask=there, other=0)
+    square = tl.load(exp_avg_sq_ptr + out, mask=there, other=0)
+    bias, mean, square = _adam(bias, mean, square, sums, size, scale, BETA1, BETA2, EPS, DECAY)
+    tl.store(bias_ptr + out, bias, mask=there)
+    tl.store(exp_avg_ptr + out, mean, mask=there)
+    tl.store(exp_avg_sq_ptr + out, square, mask=there)
 
 
 @triton.jit
