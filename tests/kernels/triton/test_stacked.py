@@ -22,13 +22,14 @@ RATES = (1e-3, 0.1)
 SHAPES = [(1, 1, 1), (5, 7, 3), (16, 16, 16), (9, 33, 17), (130, 20, 18)]  # batch, in, out
 
 
-@pytest.fixture
-def kernels(monkeypatch):
+@pytest.fixture(params=[1, 2], ids=["a tile a program", "two tiles a program"])
+def kernels(request, monkeypatch):
     """With small tiles, so that small layers have several."""
     from openwork.kernels.triton import stacked as kernels
 
     for name in ("LINEAR", "LINEAR_INPUT", "ADAM"):
-        monkeypatch.setattr(kernels, name, kernels.Tile(outputs=16, inputs=16))
+        tile = kernels.Tile(outputs=16, inputs=16, tiles=request.param, stages=request.param)
+        monkeypatch.setattr(kernels, name, tile)
     return kernels
 
 
@@ -47,10 +48,10 @@ def train(function, given, *, precision="ieee", step=3, weight_decay=0.0):
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_is_that_of_torchs_adam(kernels, shape, case):
     given = layer(2, *shape, **CASES[case])
-    expected = [alone(given, number, RATES[number], 3, 0.1) for number in range(2)]
+    expected = [alone(given.to("cpu"), number, RATES[number], 3, 0.1) for number in range(2)]
     train(kernels.linear_adam, given, weight_decay=0.1)
     for one, each in zip(given.moved, zip(*expected, strict=True), strict=True):
-        assert torch.allclose(one.double(), torch.stack(each), rtol=2e-5, atol=1e-6)
+        assert torch.allclose(one.double().cpu(), torch.stack(each), rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("relu", [False, True])

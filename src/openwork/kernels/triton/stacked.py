@@ -11,19 +11,23 @@ from openwork.kernels.triton.lanes import _device
 
 
 class Tile(NamedTuple):
-    """How large a piece a program computes, and by how many warps and stages.
+    """What a program computes, and how.
 
     Args:
         outputs: Of a layer's outputs.
         inputs: Of its inputs.
         warps: Of a program.
-        stages: How many pieces of a sum it loads ahead.
+        stages: How many pieces of a sum, or tiles, are on their way at a time.
+        tiles: How many tiles a program computes one after the other; in `linear_adam` alone.
+        registers: How many a thread may have, None for as many as it wants; there alone.
     """
 
     outputs: int = 64
     inputs: int = 64
     warps: int = 4
     stages: int = 1
+    tiles: int = 1
+    registers: int | None = None
 
 
 # The fastest of those that were tried on an H200 for 784-300-100-10 and batches of 100.
@@ -32,6 +36,8 @@ LINEAR_INPUT = Tile(outputs=32, stages=2)
 ADAM = Tile()
 
 _BATCH = 128  # rows of a batch at a time
+# The same for a sum over the batch: more rows of exact products would not fit the registers.
+_BATCHES = {"bf16": 128, "tf32": 128, "ieee": 32}
 
 
 def linear(
@@ -127,16 +133,16 @@ def linear_adam(
     """
     members, outputs, inputs = weight.shape
     x, gradient, batch = _last_contiguous(x), gradient.contiguous(), gradient.shape[1]
-    tile = _fitted(ADAM, outputs, inputs)
-    grid = members * triton.cdiv(outputs, tile.outputs) * triton.cdiv(inputs, tile.inputs)
+    tile, rows_of = _fitted(ADAM, outputs, inputs), min(_BATCHES[precision], _size(batch))
+    grid = members * triton.cdiv(outputs, tile.outputs) * triton.cdiv(inputs, tile.inputs * tile.tiles)
     if weight.numel():
         with _device(x):
             _linear_adam[(grid,)](
                 weight, exp_avg, exp_avg_sq, bias, bias_exp_avg, bias_exp_avg_sq, x, gradient, _contiguous(rows),
                 _bytes(mask), scales, *_strides(x, rows), batch, outputs, inputs,
                 BETA1=beta1, BETA2=beta2, EPS=eps, DECAY=weight_decay,
-                TILE_BATCH=min(_BATCH, _size(batch)), TILE_OUT=tile.outputs, TILE_IN=tile.inputs, PRECISION=precision,
-                num_warps=tile.warps, num_stages=tile.stages,
+                TILE_BATCH=rows_of, TILE_OUT=tile.outputs, TILE_IN=tile.inputs, TILES=tile.tiles, STAGES=tile.stages,
+                PRECISION=precision, num_warps=tile.warps, maxnreg=tile.registers,
             )  # fmt: skip
 
 
@@ -177,14 +183,20 @@ def _dot(a, b, total, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def _load_rows(x_ptr, rows_ptr, member, row, column, BATCH, IN, x_row: tl.constexpr):
-    """Some columns of some rows of a model's input, 0 outside of it."""
-    there = row < BATCH
+def _starts(rows_ptr, member, row, BATCH: tl.constexpr, x_row: tl.constexpr):
+    """Where some rows of a model's input begin."""
     if rows_ptr is not None:
-        at = tl.load(rows_ptr + member * BATCH + row, mask=there, other=0)[:, None] * x_row
+        at = tl.load(rows_ptr + member * BATCH + row, mask=row < BATCH, other=0) * x_row
     else:
-        at = row[:, None] * x_row
-    return tl.load(x_ptr + at + column[None, :], mask=there[:, None] & (column < IN)[None, :], other=0)
+        at = row * x_row
+    return at
+
+
+@triton.jit
+def _load(x_ptr, starts, row, column, BATCH: tl.constexpr, IN: tl.constexpr):
+    """Some columns of these rows, 0 outside of the input."""
+    there = (row < BATCH)[:, None] & (column < IN)[None, :]
+    return tl.load(x_ptr + starts[:, None] + column[None, :], mask=there, other=0)
 
 
 @triton.jit
@@ -202,10 +214,11 @@ def _linear(
     row = tile // TILES * TILE_BATCH + tl.arange(0, TILE_BATCH)
     x_ptr += member * x_member
     weight_ptr += member * (OUT * IN)
+    starts = _starts(rows_ptr, member, row, BATCH, x_row)
     total = tl.zeros([TILE_BATCH, TILE_OUT], tl.float32)
     for first in range(0, IN, TILE_IN):
         column = first + tl.arange(0, TILE_IN)
-        x = _load_rows(x_ptr, rows_ptr, member, row, column, BATCH, IN, x_row)
+        x = _load(x_ptr, starts, row, column, BATCH, IN)
         there = (out < OUT)[:, None] & (column < IN)[None, :]
         weight = tl.load(weight_ptr + out[:, None] * IN + column[None, :], mask=there, other=0)
         total = _dot(x, tl.trans(weight), total, PRECISION)
@@ -214,7 +227,8 @@ def _linear(
     if RELU:
         total = tl.where(total < 0, 0.0, total)  # unlike tl.maximum it keeps NaN
     there = (row < BATCH)[:, None] & (out < OUT)[None, :]
-    at = member * (BATCH * OUT) + row[:, None] * OUT + out[None, :]
+    y_ptr += member * (BATCH * OUT)
+    at = row[:, None] * OUT + out[None, :]
     tl.store(y_ptr + at, total.to(y_ptr.dtype.element_ty), mask=there)
 
 
@@ -235,12 +249,13 @@ def _linear_input(
     total = tl.zeros([TILE_BATCH, TILE_IN], tl.float32)
     for first in range(0, OUT, TILE_OUT):
         out = first + tl.arange(0, TILE_OUT)
-        gradient = _load_rows(gradient_ptr, None, member, row, out, BATCH, OUT, OUT)
+        gradient = _load(gradient_ptr, row * OUT, row, out, BATCH, OUT)
         there = (out < OUT)[:, None] & (column < IN)[None, :]
         weight = tl.load(weight_ptr + out[:, None] * IN + column[None, :], mask=there, other=0)
         total = _dot(gradient, weight, total, PRECISION)
     there = (row < BATCH)[:, None] & (column < IN)[None, :]
-    at = member * (BATCH * IN) + row[:, None] * IN + column[None, :]
+    x_gradient_ptr += member * (BATCH * IN)
+    at = row[:, None] * IN + column[None, :]
     tl.store(x_gradient_ptr + at, total.to(x_gradient_ptr.dtype.element_ty), mask=there)
 
 
@@ -250,58 +265,68 @@ def _linear_adam(
     x_ptr, gradient_ptr, rows_ptr, mask_ptr, scales_ptr, x_member, x_row: tl.constexpr,
     BATCH: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr,
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPS: tl.constexpr, DECAY: tl.constexpr,
-    TILE_BATCH: tl.constexpr, TILE_OUT: tl.constexpr, TILE_IN: tl.constexpr, PRECISION: tl.constexpr,
+    TILE_BATCH: tl.constexpr, TILE_OUT: tl.constexpr, TILE_IN: tl.constexpr, TILES: tl.constexpr,
+    STAGES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    TILES: tl.constexpr = (OUT + TILE_OUT - 1) // TILE_OUT
-    PARTS: tl.constexpr = (IN + TILE_IN - 1) // TILE_IN
-    member = (tl.program_id(0) // (TILES * PARTS)).to(tl.int64)
-    tile = tl.program_id(0) % (TILES * PARTS)
-    out = tile % TILES * TILE_OUT + tl.arange(0, TILE_OUT)
-    column = tile // TILES * TILE_IN + tl.arange(0, TILE_IN)
+    OUTS: tl.constexpr = (OUT + TILE_OUT - 1) // TILE_OUT
+    STRETCH: tl.constexpr = TILE_IN * TILES
+    STRETCHES: tl.constexpr = (IN + STRETCH - 1) // STRETCH
+    member = (tl.program_id(0) // (OUTS * STRETCHES)).to(tl.int64)
+    number = tl.program_id(0) % (OUTS * STRETCHES)
+    out = number % OUTS * TILE_OUT + tl.arange(0, TILE_OUT)
+    begin = number // OUTS * STRETCH
     x_ptr += member * x_member
     gradient_ptr += member * (BATCH * OUT)
+    weight_ptr += member * (OUT * IN)
+    exp_avg_ptr += member * (OUT * IN)
+    exp_avg_sq_ptr += member * (OUT * IN)
+    if mask_ptr is not None:
+        mask_ptr += member * (OUT * IN)
     size = tl.load(scales_ptr + member * 3)
     scale = tl.load(scales_ptr + member * 3 + 1)
     step = tl.load(scales_ptr + member * 3 + 2)
-    # Loaded before the product, which does not wait for them.
-    place = out[:, None] * IN + column[None, :]
-    there = (out < OUT)[:, None] & (column < IN)[None, :]
-    at = member * (OUT * IN) + place
-    weight = tl.load(weight_ptr + at, mask=there, other=0)
-    exp_avg = tl.load(exp_avg_ptr + at, mask=there, other=0)
-    exp_avg_sq = tl.load(exp_avg_sq_ptr + at, mask=there, other=0)
-    if mask_ptr is not None:
-        kept = tl.load(mask_ptr + at, mask=there, other=0) != 0
-    total = tl.zeros([TILE_OUT, TILE_IN], tl.float32)
-    for first in range(0, BATCH, TILE_BATCH):
-        row = first + tl.arange(0, TILE_BATCH)
-        x = _load_rows(x_ptr, rows_ptr, member, row, column, BATCH, IN, x_row)
-        gradient = _load_rows(gradient_ptr, None, member, row, out, BATCH, OUT, OUT)
-        total = _dot(tl.trans(gradient), x, total, PRECISION)
-    new, mean, square = _adam(
-        weight, exp_avg.to(tl.float32), exp_avg_sq.to(tl.float32), total, size, scale, BETA1, BETA2, EPS, DECAY
-    )
-    if mask_ptr is not None:
-        new = tl.where(kept, new, 0.0)
-        mean = tl.where(kept, mean, 0.0)
-        square = tl.where(kept, square, 0.0)
-    tl.store(weight_ptr + at, new, mask=there)
-    tl.store(exp_avg_ptr + at, mean.to(exp_avg_ptr.dtype.element_ty), mask=there)
-    if exp_avg_sq_ptr.dtype.element_ty == tl.bfloat16:
-        tl.store(exp_avg_sq_ptr + at, _rounded(square, place, step), mask=there)
-    else:
-        tl.store(exp_avg_sq_ptr + at, square, mask=there)
+    first_row = tl.arange(0, TILE_BATCH)
+    first_starts = _starts(rows_ptr, member, first_row, BATCH, x_row)
+    first_gradient = _load(gradient_ptr, first_row * OUT, first_row, out, BATCH, OUT)
+    # Weights and moments of a tile are on their way while the tile before it is computed.
+    for first in tl.range(0, STRETCH, TILE_IN, num_stages=STAGES):
+        column = begin + first + tl.arange(0, TILE_IN)
+        x = _load(x_ptr, first_starts, first_row, column, BATCH, IN)
+        total = tl.zeros([TILE_OUT, TILE_IN], tl.float32)
+        total = _dot(tl.trans(first_gradient), x, total, PRECISION)
+        for part in tl.static_range(TILE_BATCH, BATCH, TILE_BATCH):
+            row = part + first_row
+            x = _load(x_ptr, _starts(rows_ptr, member, row, BATCH, x_row), row, column, BATCH, IN)
+            gradient = _load(gradient_ptr, row * OUT, row, out, BATCH, OUT)
+            total = _dot(tl.trans(gradient), x, total, PRECISION)
+        at = out[:, None] * IN + column[None, :]
+        there = (out < OUT)[:, None] & (column < IN)[None, :]
+        weight = tl.load(weight_ptr + at, mask=there, other=0)
+        mean = tl.load(exp_avg_ptr + at, mask=there, other=0).to(tl.float32)
+        square = tl.load(exp_avg_sq_ptr + at, mask=there, other=0).to(tl.float32)
+        weight, mean, square = _adam(weight, mean, square, total, size, scale, BETA1, BETA2, EPS, DECAY)
+        if mask_ptr is not None:
+            kept = tl.load(mask_ptr + at, mask=there, other=0) != 0
+            weight = tl.where(kept, weight, 0.0)
+            mean = tl.where(kept, mean, 0.0)
+            square = tl.where(kept, square, 0.0)
+        tl.store(weight_ptr + at, weight, mask=there)
+        tl.store(exp_avg_ptr + at, mean.to(exp_avg_ptr.dtype.element_ty), mask=there)
+        if exp_avg_sq_ptr.dtype.element_ty == tl.bfloat16:
+            tl.store(exp_avg_sq_ptr + at, _rounded(square, at, step), mask=there)
+        else:
+            tl.store(exp_avg_sq_ptr + at, square, mask=there)
     if bias_ptr is not None:  # noqa: SIM102  (the first is known when Triton compiles)
-        if tile < TILES:  # one program of those that share these outputs
+        if number < OUTS:  # one program of those that share these outputs
             _bias_adam(
                 bias_ptr + member * OUT, bias_exp_avg_ptr + member * OUT, bias_exp_avg_sq_ptr + member * OUT,
-                gradient_ptr, member, out, size, scale, BATCH, OUT, BETA1, BETA2, EPS, DECAY, TILE_BATCH, TILE_OUT,
+                gradient_ptr, out, size, scale, BATCH, OUT, BETA1, BETA2, EPS, DECAY, TILE_BATCH, TILE_OUT,
             )  # fmt: skip
 
 
 @triton.jit
 def _bias_adam(
-    bias_ptr, exp_avg_ptr, exp_avg_sq_ptr, gradient_ptr, member, out, size, scale, BATCH: tl.constexpr,
+    bias_ptr, exp_avg_ptr, exp_avg_sq_ptr, gradient_ptr, out, size, scale, BATCH: tl.constexpr,
     OUT: tl.constexpr, BETA1: tl.constexpr, BETA2: tl.constexpr, EPS: tl.constexpr, DECAY: tl.constexpr,
     TILE_BATCH: tl.constexpr, TILE_OUT: tl.constexpr,
 ):  # fmt: skip
@@ -309,7 +334,7 @@ def _bias_adam(
     sums = tl.zeros([TILE_OUT], tl.float32)
     for first in range(0, BATCH, TILE_BATCH):
         row = first + tl.arange(0, TILE_BATCH)
-        gradient = _load_rows(gradient_ptr, None, member, row, out, BATCH, OUT, OUT)
+        gradient = _load(gradient_ptr, row * OUT, row, out, BATCH, OUT)
         sums += tl.sum(gradient.to(tl.float32), 0)
     bias = tl.load(bias_ptr + out, mask=there, other=0)
     mean = tl.load(exp_avg_ptr + out, mask=there, other=0)
