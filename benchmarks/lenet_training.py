@@ -23,6 +23,7 @@ from torch import Tensor
 import openwork as ow
 from openwork.core.technique import Technique
 from openwork.study.data.images import Images
+from openwork.study.data.splits import Splits
 from openwork.study.runs.live import compiled, prepare
 from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import MnistLeNet300100
@@ -41,18 +42,18 @@ TECHNIQUES: dict[str, Technique | None] = {
 class Random(MnistLeNet300100):
     """Noise in place of MNIST."""
 
-    title = "LeNet-300-100, noise"
+    benchmark = "LeNet-300-100, noise"
 
-    def data(self, device: torch.device) -> tuple[Images, Images]:
+    def data(self, device: torch.device) -> Splits:
         """As many images as MNIST has."""
         return _noise(device)
 
 
 @cache
-def _noise(device: torch.device) -> tuple[Images, Images]:
+def _noise(device: torch.device) -> Splits:
     sets = (Images(torch.randn(n, 1, 28, 28), torch.randint(10, (n,))) for n in (60_000, 10_000))
     train_set, test_set = (Images(one.images.to(device), one.labels.to(device)) for one in sets)
-    return train_set, test_set
+    return Splits(train_set, test_set, test_set)
 
 
 def loops(technique: Technique | None, device: torch.device) -> tuple[Callable[[], None], Callable[[], None]]:

@@ -120,6 +120,7 @@ def main() -> None:
             row |= {"run": canonical(run), "format": str(FORMAT)}
             metric = run.task.metric
             row |= {"metric": metric.key, "better": "higher" if metric.higher_is_better else "lower"}
+            row |= {"judged_on": "test", "watched_on": "test"}  # nothing was held out, and BLEU counted on the test set
             row |= {f"{part}_value": row.get(f"{part}_{metric.key}", "") for part in ("before", "after")}
         write_csv(({column: row.get(column) for column in COLUMNS} for row in rows), ROOT / f"results/{study}/rows.csv")
         for side in SIDES:

@@ -16,7 +16,7 @@ from openwork.study.evaluation.metric import ACCURACY, BLEU
 from openwork.study.report.page import write_report
 from openwork.study.results.thresholds import AtThreshold, keep_thresholds
 
-METRICS = {metric.key: asdict(metric) for metric in (ACCURACY, BLEU)}
+METRICS = {metric.key: metric for metric in (ACCURACY, BLEU)}
 COST = ("seconds", "step_ms", "peak_memory_bytes")
 
 
@@ -32,7 +32,9 @@ def content(row: dict[str, str]) -> dict[str, Any]:
         **{key: row[key] for key in ("id", "status", "name", "settings", "task", "execution")},
         **{key: int(row[key]) for key in ("format", "seed", "step")},
         "run": json.loads(row["run"]),
-        "metric": METRICS[row["metric"]],
+        "metric": asdict(METRICS[row["metric"]].on(row["judged_on"])),
+        "judged_on": row["judged_on"],
+        "watched_on": row["watched_on"],
         "threshold": None,
         "before": numbers(row, "before_"),
         "after": numbers(row, "after_"),

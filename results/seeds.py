@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from openwork.study.published.rows import table as published
-from openwork.study.results.statistics import prediction_interval, student_interval
+from openwork.study.results.student import prediction_interval, student_interval
 
 Row = Sequence[str]
 RESULTS = Path(__file__).parent

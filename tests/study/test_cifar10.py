@@ -17,6 +17,7 @@ import openwork as ow
 from openwork.study.data import cifar10 as module
 from openwork.study.data.cifar10 import cifar10, normalized, only_jpeg
 from openwork.study.data.images import Images
+from openwork.study.data.splits import Splits
 from openwork.study.experiments import cifar10 as experiments
 from openwork.study.runs.execute import execute
 from openwork.study.runs.origin import Pretrained
@@ -51,9 +52,9 @@ def small(tmp_path, monkeypatch):
     """A made-up data set in place of CIFAR-10."""
     monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
     write(tmp_path / "cifar10")
-    tasks._normalized.cache_clear()
     yield tmp_path
-    tasks._normalized.cache_clear()
+    for cached in (tasks._normalized, tasks._enlarged, tasks._whitened):
+        cached.cache_clear()
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -127,7 +128,7 @@ def test_resnet_has_imagenets_stem_and_images_of_64_pixels(small):
     assert task.example(CPU).shape == (1, 3, 64, 64)
     images, labels = next(task.batches(0, 0, CPU))
     assert (images.shape, labels.shape) == ((16, 3, 64, 64), (16,))
-    kept = task.data(CPU)[1].images[:, :, 0, 0]  # a corner keeps its value, edges are not padded
+    kept = task.data(CPU).test.images[:, :, 0, 0]  # a corner keeps its value, edges are not padded
     torch.testing.assert_close(kept, normalized(cifar10("test").images)[:, :, 0, 0])
     accuracy = execute(Run(replace(task, depth=18), None, steps=2), small / "runs").after["accuracy"]
     assert 0 <= accuracy <= 1
@@ -171,7 +172,7 @@ def test_wide_resnets_see_cropped_and_normalised_images(small):
     black = normalized(torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
     assert bool((images[..., 0, :] == black[..., 0]).all(1).any())  # some image was shifted down
     assert images[labels == 1].mean() > images[labels == 0].mean() + 1
-    _, test = TINY.data(CPU)
+    test = TINY.data(CPU).test
     assert torch.equal(test.images, normalized(cifar10("test").images))
     assert torch.equal(TINY.example(CPU), test.images[:1])
 
@@ -203,7 +204,8 @@ def test_sparse_vd_starts_from_the_network_with_dropout(tmp_path, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(32) % 2
     images = torch.randn(32, 3, 32, 32, generator=generator) + labels.view(-1, 1, 1, 1)
-    monkeypatch.setattr(tasks, "_whitened", lambda device, jpeg: (Images(images, labels), Images(images, labels)))
+    data = Images(images, labels)
+    monkeypatch.setattr(tasks, "_whitened", lambda device, jpeg, held_out: Splits(data, data, data))
     small = {"width": 0.25, "batch_size": 16, "peak_learning_rate": 1e-3}
     dropout = Run(Cifar10Vgg(**small, dropout=True), None, steps=6)
     sparse_vd = ow.VariationalDropout(ow.Constant(1e-6), log_sigma2=-15.0)
@@ -219,7 +221,7 @@ def test_sparse_vd_starts_from_the_network_with_dropout(tmp_path, monkeypatch):
 def test_compiled_runs_work_with_cropping_and_channels_last(small, monkeypatch):
     l0 = Run(TINY, ow.L0(ow.Constant(1e-6), dropout=0.3), steps=8, select=FIRST)
     images = Images(torch.randn(32, 3, 32, 32), torch.arange(32) % 10)
-    monkeypatch.setattr(tasks, "_whitened", lambda device, jpeg: (images, images))
+    monkeypatch.setattr(tasks, "_whitened", lambda device, jpeg, held_out: Splits(images, images, images))
     sparse_vd = ow.VariationalDropout(ow.Constant(1e-6), log_sigma2=-15.0)
     vgg = Run(Cifar10Vgg(width=0.25, batch_size=16), sparse_vd, steps=2)
     dropout = Run(Cifar10Vgg(width=0.25, batch_size=16, dropout=True), None, steps=2)

@@ -9,14 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from openwork.study.files import write_text
-from openwork.study.results.statistics import (
-    nearest,
-    pareto,
-    prediction_interval,
-    student_interval,
-    summarize,
-    write_points,
-)
+from openwork.study.results.statistics import nearest, pareto, summarize, write_points
 from openwork.study.results.store import (
     COLUMNS,
     collect,
@@ -28,6 +21,7 @@ from openwork.study.results.store import (
     write_csv,
     write_parquet,
 )
+from openwork.study.results.student import prediction_interval, student_interval
 from tests.study.studies import diverged, results, row, study
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.box import SIMPLE
 from rich.table import Table
+from typer.core import TyperCommand
 
 from openwork.cli.common import (
     Compile,
@@ -34,7 +35,21 @@ if TYPE_CHECKING:
     from openwork.study.sweeps.price import Price
     from openwork.study.sweeps.sweep import Engine, Options, Sweep
 
+ALL = 0  # what --fleet without a number stands for: as many as the memory holds
 LINE_SECONDS = 30  # between two lines of progress where the output is not a terminal
+
+
+class SweepCommand(TyperCommand):
+    """Gives --fleet a number where it stands alone."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Parses the arguments."""
+        given = []
+        for argument, following in zip(args, [*args[1:], ""], strict=True):
+            given.append(argument)
+            if argument == "--fleet" and not following.isdigit():
+                given.append(str(ALL))
+        return super().parse_args(ctx, given)
 
 
 def sweep(
@@ -48,6 +63,15 @@ def sweep(
     cpus: Annotated[float, typer.Option(min=0.01, help="With --ray, the CPUs of each run.")] = 1,
     gpus: Annotated[
         float | None, typer.Option(min=0, help="With --ray, the GPUs of each run, such as 0.25; 1 with --device cuda.")
+    ] = None,
+    fleet: Annotated[
+        int | None,
+        typer.Option(
+            min=ALL,
+            metavar="[N]",
+            help="Train runs that differ in numbers alone as one model: N at most, or as many as the memory holds; "
+            "docs/fleet.md.",
+        ),
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and price the runs; train nothing.")] = False,
@@ -76,7 +100,7 @@ def sweep(
     options = Options(device, compile, evaluations, snapshots)
     watch = _Watch()
     # Ray handles SIGTERM itself until `going_on` does.
-    with _engine(ray, out, options, cpus, gpus, watch) as engine, watch, going_on(out):
+    with _engine(ray, out, options, cpus, gpus, fleet, watch) as engine, watch, going_on(out):
         ended = _swept(runs, out, engine, retry_failed, watch)
     if as_json:
         states = {id: outcome.state for id, outcome in ended.outcomes.items()}
@@ -105,7 +129,13 @@ def _swept(runs: list["Run"], out: Path, engine: "Engine", retry_failed: bool, w
 
 @contextmanager
 def _engine(
-    ray: str | None, out: Path, options: "Options", cpus: float, gpus: float | None, watch: "_Watch"
+    ray: str | None,
+    out: Path,
+    options: "Options",
+    cpus: float,
+    gpus: float | None,
+    fleet: int | None,
+    watch: "_Watch",
 ) -> Iterator["Engine"]:
     from openwork.study.sweeps.sweep import Here
 
@@ -113,7 +143,12 @@ def _engine(
         if gpus is not None or cpus != 1:
             raise typer.BadParameter("--cpus and --gpus belong to --ray")
         checked_device(options.device)
-        yield Here(out, options, watch.tick)
+        if fleet is None:
+            yield Here(out, options, watch.tick)
+            return
+        from openwork.study.sweeps.fleet import Fleets
+
+        yield Fleets(out, options, fleet or None, say=_say, progress=watch.tick)
         return
     on_gpu = checked_device(options.device, here=False).type == "cuda"
     gpus = float(on_gpu) if gpus is None else gpus
@@ -125,6 +160,10 @@ def _engine(
         with error_console.status("starting Ray" if ray == "local" else f"joining Ray at {ray}"):
             engine = stack.enter_context(Ray(ray, out, options, cpus=cpus, gpus=gpus))
         yield engine
+
+
+def _say(sentence: str) -> None:
+    error_console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 class _Watch:

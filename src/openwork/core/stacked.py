@@ -7,9 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from openwork.core.sparsifier import Sparsifier
 
 
 @dataclass(frozen=True)
@@ -17,12 +21,15 @@ class Updated:
     """What an update changed.
 
     Args:
-        changed: The members whose masks are new.
+        changed: The members whose masks are new, and whose optimizer state is to be zeroed under them.
         diverged: Why a member has diverged, by member.
+        recapture: Whether `Stacked.before_step` and `Stacked.after_step` do other things from now on, so that a CUDA
+            graph must be captured anew.
     """
 
     changed: Sequence[int] = ()
     diverged: Mapping[int, str] = field(default_factory=dict)
+    recapture: bool = False
 
 
 class Stacked(ABC):
@@ -53,7 +60,8 @@ class Stacked(ABC):
     def before_step(self, gradients: Mapping[str, Tensor]) -> None:
         """Readies gradients and weights for the optimizer's step, in place; by default there is nothing to do.
 
-        The same operations on the device each time, without waiting for it: a CUDA graph may hold them.
+        The same operations on the device each time until `update` asks to `Updated.recapture`, without waiting for it:
+        a CUDA graph may hold them.
         """
         return
 
@@ -85,3 +93,21 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
     for tensor, row in zip(tensors, whole, strict=True):
         tensor.data = row
     return whole
+
+
+def stack(sparsifiers: "Sequence[Sparsifier]", parameters: Mapping[str, Tensor]) -> Stacked:
+    """What makes the weights of several models sparse at once, in place of their sparsifiers' own steps.
+
+    Args:
+        sparsifiers: Those of the models, before training or with a state loaded, without an optimizer attached. Call
+            `Sparsifier.count_to` of one before you use its ``steps``, save its state, or go on with it alone.
+        parameters: The stacked parameters by name, (N, *shape), as `stacked` made them of the models' own.
+
+    Raises:
+        ValueError: If these cannot be stacked; nothing has changed.
+    """
+    mechanisms = [sparsifier.mechanism for sparsifier in sparsifiers]
+    first = type(mechanisms[0])
+    if other := next((type(each) for each in mechanisms if type(each) is not first), None):
+        raise ValueError(f"{other.__name__} cannot be stacked with {first.__name__}; train these models in two groups")
+    return first.stack(mechanisms, parameters)

@@ -1,6 +1,7 @@
 """Batches of a data set that is whole in memory: shuffled without end for training, in order for evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -10,24 +11,65 @@ from torch.nn import functional as F
 from openwork.study.data.images import Images
 
 
-def shuffled_batches(data: Images, batch_size: int, *, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches (images (batch_size, C, H, W), labels (batch_size,)), a new permutation in every epoch.
+def shuffled_indices(
+    size: int, batch_size: int, *, seed: int, start: int = 0, device: torch.device | None = None
+) -> Iterator[Tensor]:
+    """Endless tensors (batch_size,) of places in [0, size), int64, one a batch: a new permutation in every epoch.
 
-    The permutation depends on (seed, epoch) alone and is drawn on the CPU, so it is the same for data on any device.
-    An epoch has N // batch_size batches; the rest is dropped.
+    The permutation depends on (seed, epoch) alone and is drawn on the CPU, so it is the same on any device. An epoch
+    has size // batch_size batches; the rest is dropped.
+
+    Args:
+        size: The number of images.
+        batch_size: From 1 to size.
+        seed: At least 0.
+        start: Number of the first batch in the endless sequence, at least 0, found without drawing those before it: a
+            run resumed there sees what it would have seen.
+        device: Where the tensors are, by default the CPU.
+
+    Raises:
+        ValueError: Unless 1 ≤ batch_size ≤ size, seed ≥ 0 and start ≥ 0.
+    """
+    _check(size, batch_size, seed, start)
+    return _indices(size, batch_size, seed, start, device)
+
+
+def stacked_indices(
+    size: int, batch_size: int, *, seeds: Sequence[int], start: int = 0, device: torch.device | None = None
+) -> Iterator[Tensor]:
+    """What `shuffled_indices` gives for each of the seeds, at once: endless tensors (seeds, batch_size).
+
+    Another thread draws the permutations of an epoch during the one before.
+
+    Args:
+        size: The number of images.
+        batch_size: From 1 to size.
+        seeds: At least 0 each.
+        start: As for `shuffled_indices`.
+        device: Where the tensors are, by default the CPU.
+
+    Raises:
+        ValueError: As `shuffled_indices`.
+    """
+    for seed in seeds:
+        _check(size, batch_size, seed, start)
+    return _stacked_indices(size, batch_size, seeds, start, device)
+
+
+def shuffled_batches(data: Images, batch_size: int, *, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches (images (batch_size, C, H, W), labels (batch_size,)): the images that `shuffled_indices` names.
 
     Args:
         data: N images.
         batch_size: From 1 to N.
         seed: At least 0.
-        start: Number of the first batch in the endless sequence, at least 0, found without drawing those before it: a
-            run resumed there sees what it would have seen.
+        start: As for `shuffled_indices`.
 
     Raises:
-        ValueError: Unless 1 ≤ batch_size ≤ N, seed ≥ 0 and start ≥ 0.
+        ValueError: As `shuffled_indices`.
     """
-    _check(data, batch_size, seed, start)
-    return _shuffled(data, batch_size, seed, start)
+    indices = shuffled_indices(len(data.labels), batch_size, seed=seed, start=start, device=data.images.device)
+    return ((data.images[index], data.labels[index]) for index in indices)
 
 
 def cropped_batches(
@@ -43,20 +85,19 @@ def cropped_batches(
         data: N images.
         batch_size: From 1 to N.
         seed: At least 0.
-        start: As for `shuffled_batches`.
+        start: As for `shuffled_indices`.
         padding: Pixels on each side, at least 0.
 
     Raises:
-        ValueError: As `shuffled_batches`, and for padding < 0.
+        ValueError: As `shuffled_indices`, and for padding < 0.
     """
-    _check(data, batch_size, seed, start)
+    _check(len(data.labels), batch_size, seed, start)
     if padding < 0:
         raise ValueError(f"padding must be >= 0, got {padding}; it is 4 for CIFAR-10")
     return _cropped(data, batch_size, seed, start, padding)
 
 
-def _check(data: Images, batch_size: int, seed: int, start: int) -> None:
-    size = len(data.labels)
+def _check(size: int, batch_size: int, seed: int, start: int) -> None:
     if not 1 <= batch_size <= size:
         raise ValueError(
             f"batch_size must be in [1, {size}], the number of images, got {batch_size}; an epoch "
@@ -66,11 +107,27 @@ def _check(data: Images, batch_size: int, seed: int, start: int) -> None:
         raise ValueError(f"seed and start must be >= 0, got {seed} and {start}; count from 0")
 
 
-def _shuffled(data: Images, batch_size: int, seed: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for epoch, parts in _epochs(len(data.labels), batch_size, start):
-        order = _permutation(len(data.labels), seed, epoch).to(data.images.device)
-        for part in parts:
-            yield data.images[order[part]], data.labels[order[part]]
+def _indices(size: int, batch_size: int, seed: int, start: int, device: torch.device | None) -> Iterator[Tensor]:
+    for epoch, parts in _epochs(size, batch_size, start):
+        order = _permutation(size, seed, epoch).to(device)
+        yield from (order[part] for part in parts)
+
+
+def _stacked_indices(
+    size: int, batch_size: int, seeds: Sequence[int], start: int, device: torch.device | None
+) -> Iterator[Tensor]:
+    distinct = sorted(set(seeds))
+    places = torch.tensor([distinct.index(seed) for seed in seeds], device=device)
+
+    def orders(epoch: int) -> Tensor:
+        return torch.stack([_permutation(size, seed, epoch) for seed in distinct])
+
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(orders, start // (size // batch_size))
+        for epoch, parts in _epochs(size, batch_size, start):
+            order = coming.result().to(device)[places]
+            coming = thread.submit(orders, epoch + 1)
+            yield from (order[:, part] for part in parts)
 
 
 def _cropped(data: Images, batch_size: int, seed: int, start: int, padding: int) -> Iterator[tuple[Tensor, Tensor]]:

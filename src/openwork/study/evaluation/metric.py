@@ -1,6 +1,7 @@
 """The metric by which a task judges its models, and how it is written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 # Names under which an evaluation's row, a result or a line of a page has something else.
 TAKEN = {
@@ -8,6 +9,10 @@ TAKEN = {
     *("task", "technique", "settings", "seed", "status", "all", "memory", "execution"),
 }
 """What else an evaluation's row, a result or a line of a page has under these names."""
+
+
+DataName = Literal["test", "validation"]
+"""On which data something is measured: the test set, or what is held out of the training data."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,10 @@ class Metric:
             raise ValueError(f"percent needs full, the value that is 100 %, and {self.key} has none; give it")
         object.__setattr__(self, "name", self.name or self.key)
         object.__setattr__(self, "title", self.title or self.name)
+
+    def on(self, data: DataName) -> "Metric":
+        """The metric with words that say where it is not of the test set."""
+        return self if data == "test" else replace(self, name=f"{data} {self.name}", title=f"{data} {self.name}")
 
     @property
     def worst_score(self) -> float | None:

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
-from typing import Any, Literal, NamedTuple, TypeGuard
+from typing import Any, Literal, NamedTuple, TypeGuard, get_args
 
-from openwork.study.evaluation.metric import Metric
+from openwork.study.evaluation.metric import DataName, Metric
 
 FORMAT = 2
 """Of run directories and rows. 1 named openwork's values by their modules, so that ids were others."""
@@ -52,6 +52,8 @@ class Environment:
     python: str | None = None
     openwork: str | None = None
     commit: str | None = None
+    fleet: int | None = None
+    """How many runs were trained as one model; None of a run that was trained alone."""
 
 
 class KeptZeros(NamedTuple):
@@ -88,8 +90,9 @@ class Result:
         run: The description, as in run.json.
         metric: The one that the run is judged by.
         threshold: At which zeros were made, if that can be set after training.
-        before: Metrics by name before the model was made plain; None for a run that diverged and at another threshold.
-        after: The same of the plain model; None for a run that diverged.
+        before: Metrics by name before the model was made plain, on the data of ``watched_on``; None for a run that
+            diverged and at another threshold.
+        after: The same of the plain model, on the data of ``judged_on``; None for a run that diverged.
         sparsity: Zeros among the selected weights of the plain model, 0-1.
         sparsity_all: Zeros among all parameters, 0-1.
         layers: The zeros of each layer; none where nobody asked for them.
@@ -97,6 +100,8 @@ class Result:
         execution: ``simulated`` or ``executed``: what the zeros were in the arithmetic.
         environment: What the run was trained on.
         trained: False at another threshold.
+        judged_on: The data of the score: ``test``, or ``validation`` for what settings are chosen by.
+        watched_on: The data that was measured during training, and before the model was made plain.
     """
 
     id: str
@@ -118,6 +123,8 @@ class Result:
     execution: str
     environment: Environment
     trained: bool = True
+    judged_on: DataName = "test"
+    watched_on: DataName = "test"
 
     @property
     def finished(self) -> bool:
@@ -184,6 +191,9 @@ def parsed(content: object, *, layers: bool = True) -> Result:
         raise ValueError("threshold is not a number")
     if content["status"] not in ("finished", "diverged"):
         raise ValueError(f"status is {content['status']!r}, neither 'finished' nor 'diverged'")
+    on = {key: content.get(key, "test") for key in ("judged_on", "watched_on")}  # what is older has no such keys
+    if wrong := [key for key, data in on.items() if data not in get_args(DataName)]:
+        raise ValueError(f"{wrong[0]} is {on[wrong[0]]!r}, neither 'test' nor 'validation'")
     parts = {key: content[key] or {} for key in ("run", "metric", "sparsity", "cost", "environment")}
     if wrong := [key for key, part in parts.items() if not isinstance(part, dict)]:
         raise ValueError(f"{wrong[0]} is not an object")
@@ -212,6 +222,7 @@ def parsed(content: object, *, layers: bool = True) -> Result:
         layers=found,
         cost=Cost(**_known(Cost, parts["cost"])),
         environment=Environment(**_known(Environment, parts["environment"])),
+        **on,
     )
 
 

@@ -10,7 +10,7 @@ def metric_of(results: Iterable[Result]) -> Metric:
     """The metric by which the results of one task, at least one, are judged.
 
     Raises:
-        ValueError: If they are judged by different metrics, whose scores cannot be compared.
+        ValueError: If they are judged by different metrics or on different data, whose scores cannot be compared.
     """
     first, *others = results
     for other in others:
@@ -21,6 +21,11 @@ def metric_of(results: Iterable[Result]) -> Metric:
             raise ValueError(
                 f"run {first.id} of {first.task} is judged by {one} and run {other.id} by {two}; keep them "
                 "in two studies"
+            )
+        if other.judged_on != first.judged_on:
+            raise ValueError(
+                f"run {first.id} of {first.task} is judged on {first.judged_on} data and run {other.id} on "
+                f"{other.judged_on} data; let the task's title say so"
             )
     return first.metric
 

@@ -29,6 +29,8 @@ COLUMNS = (
     "step",
     "metric",
     "better",
+    "judged_on",
+    "watched_on",
     "sparsity_selected",
     "sparsity_all",
     *(f"before_{key}" for key in _MEASURED),

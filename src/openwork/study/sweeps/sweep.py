@@ -93,9 +93,9 @@ class Here:
 
     def wait(self) -> list[tuple[Run, Outcome]]:
         """The submitted run, after executing it."""
-        ended = [(run, attempt(run, self._directory, self._options, self._progress)) for run in self._submitted]
+        found = [(run, attempt(run, self._directory, self._options, self._progress)) for run in self._submitted]
         self._submitted.clear()
-        return ended
+        return found
 
 
 @dataclass
@@ -183,7 +183,7 @@ def sweep(
                 waiting[needed.id].append(id)
                 return
             if outcome.state != "finished":
-                settle(id, _failure(directory / id, f"it needs run {needed.id}, which {outcome.state}"))
+                settle(id, failure(directory / id, f"it needs run {needed.id}, which {outcome.state}"))
                 return
         ready.append(id)
 
@@ -220,7 +220,7 @@ def sweep(
                 if crashes[id][1] < CRASHES:
                     ready.append(id)
                 else:
-                    settle(id, _failure(directory / id, f"its process died {CRASHES} times: {outcome.reason}"))
+                    settle(id, failure(directory / id, f"its process died {CRASHES} times: {outcome.reason}"))
             else:
                 settle(id, outcome)
         watch(state)
@@ -254,8 +254,8 @@ def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int
     except Exception as error:
         if isinstance(error, OSError) and no_space(error):
             raise
-        return _failure(directory / run.id, f"{type(error).__name__}: {error}", traceback.format_exc())
-    return _ended(result)
+        return failure(directory / run.id, f"{type(error).__name__}: {error}", traceback.format_exc())
+    return ended(result)
 
 
 def known_outcome(folder: Path) -> Outcome | None:
@@ -265,7 +265,7 @@ def known_outcome(folder: Path) -> Outcome | None:
     """
     try:
         if (folder / "result.json").exists():
-            return _ended(read_result(folder / "result.json", layers=False))
+            return ended(read_result(folder / "result.json", layers=False))
         failure = read_failure(folder)
     except ValueError as error:  # one damaged run does not stop the others
         return Outcome("failed", reason=str(error))
@@ -278,12 +278,13 @@ def completed_steps(folder: Path) -> int:
     return evaluations[-1].step if evaluations else 0
 
 
-def _ended(result: Result) -> Outcome:
+def ended(result: Result) -> Outcome:
+    """The outcome of a run that has a result."""
     # A sweep remembers thousands of results, and layers would be nearly all of their memory.
     return Outcome(result.status, replace(result, layers=()))
 
 
-def _failure(folder: Path, reason: str, details: str = "") -> Outcome:
+def failure(folder: Path, reason: str, details: str = "") -> Outcome:
     """The outcome of a failed attempt, after recording it."""
     try:
         before = read_failure(folder)

@@ -18,6 +18,7 @@ from openwork.core.sparsifier import Sparsifier
 from openwork.study.data import cifar10
 from openwork.study.data.batches import cropped_batches
 from openwork.study.data.images import Images, on_device
+from openwork.study.data.splits import Splits, splits
 from openwork.study.data.whitening import whitened
 from openwork.study.models.resnet import ResNet
 from openwork.study.models.vgg import VggLike
@@ -66,7 +67,7 @@ class Cifar10Vgg(Cifar10):
     l2: float = field(default=1e-5, kw_only=True)
 
     @property
-    def title(self) -> str:
+    def benchmark(self) -> str:
         """The network with its width and the data set."""
         return f"VGG-like x {self.width:g}, {self.images}"
 
@@ -74,9 +75,9 @@ class Cifar10Vgg(Cifar10):
         """Thirteen convolutions and two fully-connected layers."""
         return channels_last(VggLike(self.width, dropout=self.dropout))
 
-    def data(self, device: torch.device) -> tuple[Images, Images]:
+    def data(self, device: torch.device) -> Splits:
         """Pixels of 0-255, ZCA-whitened."""
-        return _whitened(device, self.jpeg)
+        return _whitened(device, self.jpeg, self.held_out)
 
     def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
         """Adam; its weight decay is the gradient of ``l2`` times the sum of squares."""
@@ -104,7 +105,7 @@ class Cifar10WideResNet(Cifar10):
     weight_decay: float = field(default=5e-4, kw_only=True)
 
     @property
-    def title(self) -> str:
+    def benchmark(self) -> str:
         """The network with its depth and width, and the data set."""
         return f"WRN-{self.depth}-{self.width}, {self.images}"
 
@@ -112,13 +113,13 @@ class Cifar10WideResNet(Cifar10):
         """36,479,194 parameters for WRN-28-10."""
         return channels_last(WideResNet(self.depth, self.width))
 
-    def data(self, device: torch.device) -> tuple[Images, Images]:
-        """Training images as read, since they are augmented first, and normalised test images."""
-        return _normalized(device, self.jpeg)
+    def data(self, device: torch.device) -> Splits:
+        """Training images as read, since they are augmented first; the others normalised."""
+        return _normalized(device, self.jpeg, self.held_out)
 
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Images cropped from 40x40, padded with black, mirrored every other time, then normalised."""
-        return _augmented(self.data(device)[0], self.batch_size, seed, start)
+        return _augmented(self.data(device).train, self.batch_size, self.batch_seed(seed), start)
 
     def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
         """SGD with Nesterov momentum."""
@@ -152,7 +153,7 @@ class Cifar10ResNet(Cifar10):
     decay_random: bool = field(default=False, kw_only=True)
 
     @property
-    def title(self) -> str:
+    def benchmark(self) -> str:
         """The network with its depth, and the data set."""
         return f"ResNet-{self.depth}, {self.images}"
 
@@ -160,14 +161,13 @@ class Cifar10ResNet(Cifar10):
         """23,528,522 parameters for depth 50."""
         return channels_last(ResNet(self.depth, classes=10))
 
-    def data(self, device: torch.device) -> tuple[Images, Images]:
-        """Training images as read, since they are augmented first; test images normalised and enlarged."""
-        train, test = _normalized(device, self.jpeg)
-        return train, Images(_twice_as_large(test.images), test.labels)
+    def data(self, device: torch.device) -> Splits:
+        """Training images as read, since they are augmented first; the others normalised and enlarged."""
+        return _enlarged(device, self.jpeg, self.held_out)
 
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Images cropped from 40x40, padded with black, mirrored every other time, then normalised and enlarged."""
-        augmented = _augmented(_normalized(device, self.jpeg)[0], self.batch_size, seed, start)
+        augmented = _augmented(self.data(device).train, self.batch_size, self.batch_seed(seed), start)
         return ((_twice_as_large(images), labels) for images, labels in augmented)
 
     def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
@@ -190,14 +190,24 @@ def _read(device: torch.device, jpeg: bool) -> tuple[Images, Images]:
 
 
 @cache
-def _whitened(device: torch.device, jpeg: bool) -> tuple[Images, Images]:
-    return whitened(*_read(device, jpeg), scale=1.0)
+def _whitened(device: torch.device, jpeg: bool, held_out: int) -> Splits:
+    return splits(*_read(device, jpeg), held_out, lambda train, others: whitened(train, others, scale=1.0))
 
 
 @cache
-def _normalized(device: torch.device, jpeg: bool) -> tuple[Images, Images]:
-    train, test = _read(device, jpeg)
-    return train, Images(cifar10.normalized(test.images), test.labels)
+def _normalized(device: torch.device, jpeg: bool, held_out: int) -> Splits:
+    def prepare(train: Images, others: Images) -> tuple[Images, Images]:
+        return train, Images(cifar10.normalized(others.images), others.labels)
+
+    return splits(*_read(device, jpeg), held_out, prepare)
+
+
+@cache
+def _enlarged(device: torch.device, jpeg: bool, held_out: int) -> Splits:
+    def prepare(train: Images, others: Images) -> tuple[Images, Images]:
+        return train, Images(_twice_as_large(cifar10.normalized(others.images)), others.labels)
+
+    return splits(*_read(device, jpeg), held_out, prepare)
 
 
 def _twice_as_large(images: Tensor) -> Tensor:

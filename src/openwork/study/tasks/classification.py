@@ -1,8 +1,10 @@
 """The base class of tasks that classify images, and what their optimizers share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +13,11 @@ from torch.nn import functional as F
 from openwork.core.optimizers import Groups, parameter_groups
 from openwork.core.selection import Select, all_parameters
 from openwork.core.sparsifier import Sparsifier
-from openwork.study.data.batches import ordered_batches, shuffled_batches
+from openwork.study.data.batches import ordered_batches, shuffled_batches, stacked_indices
 from openwork.study.data.images import Images
-from openwork.study.evaluation.metric import ACCURACY
-from openwork.study.tasks.task import Task
+from openwork.study.data.splits import Splits
+from openwork.study.evaluation.metric import ACCURACY, DataName, Metric
+from openwork.study.tasks.task import Models, Task
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,57 @@ class ImageClassification(Task, ABC):
     Args:
         batch_size: Images of a step.
         peak_learning_rate: The highest learning rate.
+        held_out: How many of the training images, the last ones, are not trained on. Training is watched on these, and
+            the test set is read once, at the end; with 0 training is watched on the test set.
+        judged_on: The data of the final metrics. With "validation", the held-out images, nothing reads the test set:
+            for runs that settings are chosen by.
+        order: The seed of the batches, so that runs of other seeds see the same ones; None is the run's own seed.
+
+    Raises:
+        ValueError: If held_out or order is negative, or if no images are held out to be judged on.
     """
 
     batch_size: int = 100
     peak_learning_rate: float = 1e-3
+    held_out: int = field(default=0, kw_only=True)
+    judged_on: DataName = field(default="test", kw_only=True)
+    order: int | None = field(default=None, kw_only=True)
 
-    metric = ACCURACY
+    varying = ("peak_learning_rate", "order")
+    tests_more = False
+
+    def __post_init__(self) -> None:
+        if self.held_out < 0:
+            raise ValueError(f"held_out must be at least 0, got {self.held_out}; MNIST's is 10000")
+        if self.order is not None and self.order < 0:
+            raise ValueError(f"order must be at least 0, got {self.order}; None is the run's own seed")
+        if self.judged_on not in ("test", "validation"):
+            raise ValueError(f"judged_on must be 'test' or 'validation', got {self.judged_on!r}; choose one")
+        if self.judged_on == "validation" and not self.held_out:
+            raise ValueError(
+                "judged_on='validation' needs images that are not trained on, got held_out=0; hold out some, such as "
+                "10000 of MNIST"
+            )
+
+    @property
+    @abstractmethod
+    def benchmark(self) -> str:
+        """The network and its data, with which the title begins."""
+
+    @property
+    def title(self) -> str:
+        """The benchmark, how many images are held out, and whether the metrics are those of validation."""
+        held_out = f", {self.held_out:,} held out" if self.held_out else ""
+        return f"{self.benchmark}{held_out}{', validation' if self.judged_on == 'validation' else ''}"
+
+    @property
+    def metric(self) -> Metric:
+        """The accuracy."""
+        return ACCURACY.on(self.judged_on)
 
     @abstractmethod
-    def data(self, device: torch.device) -> tuple[Images, Images]:
-        """Training and test images on the device, as `batches` and `logits` take them."""
+    def data(self, device: torch.device) -> Splits:
+        """The images on the device, as `batches` and `logits` take them."""
 
     def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
         """Adam over all parameters."""
@@ -46,8 +90,28 @@ class ImageClassification(Task, ABC):
         return self.peak_learning_rate * min(2 - 2 * progress, 1.0)
 
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Endless (images (N, C, H, W) float, labels (N,)) in an order drawn for each epoch from the seed."""
-        return shuffled_batches(self.data(device)[0], self.batch_size, seed=seed, start=start)
+        """Endless (images (N, C, H, W) float, labels (N,)) in an order drawn for each epoch from `batch_seed`."""
+        return shuffled_batches(self.data(device).train, self.batch_size, seed=self.batch_seed(seed), start=start)
+
+    def stacked_batches(
+        self, seeds: Sequence[int], start: int, device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of runs with these seeds: (images (runs, N, C, H, W) float, labels (runs, N))."""
+        if type(self).batches is not ImageClassification.batches:
+            return super().stacked_batches(seeds, start, device)
+        data = self.data(device).train
+        indices = stacked_indices(
+            len(data.labels),
+            self.batch_size,
+            seeds=[self.batch_seed(seed) for seed in seeds],
+            start=start,
+            device=device,
+        )
+        return ((data.images[index], data.labels[index]) for index in indices)
+
+    def batch_seed(self, seed: int) -> int:
+        """The seed of the batches of a run with that seed."""
+        return seed if self.order is None else self.order
 
     def logits(self, model: nn.Module, images: Tensor) -> Tensor:
         """The model's float32 output (N, classes) for images."""
@@ -60,22 +124,71 @@ class ImageClassification(Task, ABC):
         return F.cross_entropy(self.logits(model, images), labels)
 
     def example(self, device: torch.device) -> Tensor:
-        """The first test image, (1, C, H, W)."""
-        return self.data(device)[1].images[:1]
+        """The first image that training is watched on, (1, C, H, W)."""
+        return self.data(device).validation.images[:1]
 
-    @torch.no_grad()
+    @property
+    def watched_on(self) -> DataName:
+        """The held-out images, if there are any."""
+        return "validation" if self.held_out else "test"
+
+    def judge_on(self, data: DataName) -> Self:
+        """The task, with other data for `test`."""
+        return replace(self, judged_on=data)
+
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        """Accuracy (0-1) and mean cross-entropy in nats over the whole test set, in evaluation mode."""
+        """Accuracy (0-1) and mean cross-entropy in nats on the held-out images, without any on the test set."""
+        return self._measured(model, self.data(device).validation)
+
+    def test(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """The same on the data of ``judged_on``."""
+        if self.watched_on == self.judged_on:
+            return self.evaluate(model, device)
+        return self._measured(model, self.data(device).test)
+
+    def evaluate_stacked(self, models: Models, device: torch.device) -> list[dict[str, float]]:
+        """What `evaluate` measures, of all models at once."""
+        return self._measured_stacked(models, self.data(device).validation)
+
+    def test_stacked(self, models: Models, device: torch.device) -> list[dict[str, float]]:
+        """What `test` measures, of all models at once."""
+        data = self.data(device)
+        return self._measured_stacked(models, data.validation if self.watched_on == self.judged_on else data.test)
+
+    def _measured_stacked(self, models: Models, data: Images) -> list[dict[str, float]]:
+        accuracies, losses = measure(partial(models.outputs, self.logits), data)
+        pairs = zip(accuracies.tolist(), losses.tolist(), strict=True)
+        return [{"accuracy": accuracy, "loss": loss} for accuracy, loss in pairs]
+
+    def _measured(self, model: nn.Module, data: Images) -> dict[str, float]:
         training = model.training
         model.eval()
-        test = self.data(device)[1]
-        correct, total = 0, 0.0
-        for images, labels in ordered_batches(test, 1000):
-            logits = self.logits(model, images)
-            correct += int((logits.argmax(1) == labels).sum())
-            total += float(F.cross_entropy(logits, labels, reduction="sum"))
+        accuracy, loss = measure(partial(self.logits, model), data)
         model.train(training)
-        return {"accuracy": correct / len(test.labels), "loss": total / len(test.labels)}
+        return {"accuracy": float(accuracy), "loss": float(loss)}
+
+
+@torch.no_grad()
+def measure(logits: Callable[[Tensor], Tensor], data: Images, *, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
+    """The accuracy (0-1) and mean cross-entropy in nats over all images, float64, of one model or of many at once.
+
+    Args:
+        logits: From images (N, C, H, W) to (..., N, classes), where the leading axes are those of models.
+        data: The images.
+        batch_size: How many of them go through the models at once.
+
+    Returns:
+        Two tensors of the shape of the leading axes, () of one model.
+    """
+    correct = total = torch.zeros((), dtype=torch.float64, device=data.labels.device)
+    for images, labels in ordered_batches(data, batch_size):
+        found = logits(images)
+        expected = labels.expand(found.shape[:-1])
+        losses = F.cross_entropy(found.flatten(0, -2), expected.flatten(), reduction="none").view(expected.shape)
+        correct = correct + (found.argmax(-1) == expected).sum(-1)
+        # In float64 sums do not depend on how many models there are.
+        total = total + losses.sum(-1, dtype=torch.float64)
+    return correct / len(data.labels), total / len(data.labels)
 
 
 def channels_last(model: nn.Module) -> nn.Module:

@@ -11,6 +11,7 @@ from torch import nn
 
 from openwork.study.data import digits, mnist
 from openwork.study.data.images import Images, centered, on_device, read_hub, read_parquet
+from openwork.study.data.splits import Splits, splits
 from openwork.study.models.lenet import LeNet5Caffe, LeNet300100, draw_as_lasagne
 from openwork.study.tasks.classification import ImageClassification
 
@@ -27,7 +28,10 @@ class LeNet(ImageClassification, ABC):
     lasagne: bool = field(default=False, kw_only=True)
     beginning: float = field(default=1.0, kw_only=True)
 
+    varying = (*ImageClassification.varying, "lasagne", "beginning")
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.beginning <= 1:
             raise ValueError(f"beginning must be in (0, 1], the fraction of a training, got {self.beginning}")
 
@@ -48,37 +52,37 @@ class LeNet(ImageClassification, ABC):
 class DigitsLeNet300100(LeNet):
     """LeNet-300-100 on scikit-learn's 8x8 digits: 1,437 training and 360 test images, no download."""
 
-    title = "LeNet-300-100, digits 8x8"
+    benchmark = "LeNet-300-100, digits 8x8"
 
     def model(self) -> nn.Module:
         """64-300-100-10: 50,200 weights."""
         return self.drawn(LeNet300100(inputs=64))
 
-    def data(self, device: torch.device) -> tuple[Images, Images]:
+    def data(self, device: torch.device) -> Splits:
         """8x8 pixels of 0-16."""
-        return _digits(device)
+        return _digits(device, self.held_out)
 
 
 @dataclass(frozen=True)
 class MnistLeNet300100(LeNet):
     """LeNet-300-100 on MNIST: 60,000 training and 10,000 test images."""
 
-    title = "LeNet-300-100, MNIST"
+    benchmark = "LeNet-300-100, MNIST"
 
     def model(self) -> nn.Module:
         """784-300-100-10: 266,200 weights."""
         return self.drawn(LeNet300100())
 
-    def data(self, device: torch.device) -> tuple[Images, Images]:
+    def data(self, device: torch.device) -> Splits:
         """28x28 pixels of 0-255."""
-        return _mnist(device)
+        return _mnist(device, self.held_out)
 
 
 @dataclass(frozen=True)
 class MnistLeNet5Caffe(MnistLeNet300100):
     """LeNet-5-Caffe on MNIST; the learning rate falls on a straight line from the first step."""
 
-    title = "LeNet-5-Caffe, MNIST"
+    benchmark = "LeNet-5-Caffe, MNIST"
 
     def model(self) -> nn.Module:
         """Two convolutions and two fully-connected layers: 430,500 weights."""
@@ -96,24 +100,25 @@ class ImagesLeNet300100(LeNet):
     Args:
         batch_size: Images of a step.
         peak_learning_rate: The highest learning rate.
+        held_out: As `ImageClassification` has it, like ``judged_on`` and ``order``.
         source: A folder of parquet files with the Hugging Face image schema, splits "train" and "test", or a hub name.
     """
 
     source: str = field(kw_only=True)
 
     @property
-    def title(self) -> str:
+    def benchmark(self) -> str:
         """The network and the name of the source."""
         return f"LeNet-300-100, {Path(self.source).name}"
 
     def model(self) -> nn.Module:
         """Pixels-300-100-classes."""
-        train, _ = self.data(torch.device("cpu"))
+        train = self.data(torch.device("cpu")).train
         return self.drawn(LeNet300100(inputs=train.images[0].numel(), classes=int(train.labels.max()) + 1))
 
-    def data(self, device: torch.device) -> tuple[Images, Images]:
+    def data(self, device: torch.device) -> Splits:
         """8-bit pixels, scaled by 256."""
-        return _images(self.source, device)
+        return _images(self.source, device, self.held_out)
 
     def with_images(self, source: str) -> Self:
         """The task with the images of another source."""
@@ -121,19 +126,23 @@ class ImagesLeNet300100(LeNet):
 
 
 @cache
-def _images(source: str, device: torch.device) -> tuple[Images, Images]:
+def _images(source: str, device: torch.device, held_out: int) -> Splits:
     folder = Path(source)
     train, test = (
         read_parquet(folder, split) if folder.is_dir() else read_hub(source, split) for split in ("train", "test")
     )
-    return on_device(device, centered(train, test, mnist.SCALE))
+    return _centered(train, test, held_out, device, mnist.SCALE)
 
 
 @cache
-def _digits(device: torch.device) -> tuple[Images, Images]:
-    return on_device(device, centered(digits.digits("train"), digits.digits("test"), digits.SCALE))
+def _digits(device: torch.device, held_out: int) -> Splits:
+    return _centered(digits.digits("train"), digits.digits("test"), held_out, device, digits.SCALE)
 
 
 @cache
-def _mnist(device: torch.device) -> tuple[Images, Images]:
-    return on_device(device, centered(mnist.mnist("train"), mnist.mnist("test"), mnist.SCALE))
+def _mnist(device: torch.device, held_out: int) -> Splits:
+    return _centered(mnist.mnist("train"), mnist.mnist("test"), held_out, device, mnist.SCALE)
+
+
+def _centered(train: Images, test: Images, held_out: int, device: torch.device, scale: float) -> Splits:
+    return splits(train, test, held_out, lambda train, others: on_device(device, centered(train, others, scale)))

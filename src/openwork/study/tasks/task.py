@@ -3,15 +3,16 @@
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from openwork.core.sparsifier import Sparsifier
-from openwork.study.evaluation.metric import TAKEN, Metric
+from openwork.study.evaluation.metric import TAKEN, DataName, Metric
 from openwork.study.tasks.translator import Translator
 
 
@@ -33,12 +34,26 @@ class Parts:
     count: int
 
 
+class Models(Protocol):
+    """Several models of one shape."""
+
+    @property
+    def each(self) -> Sequence[nn.Module]:
+        """The models."""
+
+    def outputs(self, function: Callable[[nn.Module, Any], Tensor], argument: Any) -> Tensor:
+        """What ``function`` returns for each model in evaluation mode and the argument, stacked: (models, ...)."""
+
+
 class Task(ABC):
     """A benchmark as a frozen dataclass: its fields are part of a run's identity.
 
     A subclass provides the abstract methods and `metric`. The other methods are abilities that a task may have; a task
     without one refuses with the reason.
     """
+
+    varying: ClassVar[tuple[str, ...]] = ()
+    """The fields whose numbers may differ between runs that are trained as one model: none that `loss` reads."""
 
     @property
     @abstractmethod
@@ -101,6 +116,21 @@ class Task(ABC):
             device: Where the batches go.
         """
 
+    def batch_seed(self, seed: int) -> int:
+        """The seed that decides the batches of a run with that ``seed``, by default the same one."""
+        return seed
+
+    def stacked_batches(self, seeds: Sequence[int], start: int, device: torch.device) -> Iterator[Any]:
+        """The batches of runs with these seeds, stacked: each tensor has a first axis of their number.
+
+        Raises:
+            ValueError: If the task's batches are `Parts`.
+        """
+        for batches in zip(*(self.batches(seed, start, device) for seed in seeds), strict=False):
+            if isinstance(batches[0], Parts):
+                raise ValueError(f"{self.title} divides its batches into parts, which cannot be stacked")
+            yield tree_map(lambda *tensors: torch.stack(tensors), *batches)
+
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """The mean loss of a batch, shape ()."""
@@ -122,9 +152,45 @@ class Task(ABC):
         """Metrics of a trained model; by default those of `evaluate`.
 
         A task defines its own where the full measure takes too long during training, or training is watched on other
-        data.
+        data, which it then says in `watched_on`.
         """
         return self.evaluate(model, device)
+
+    def evaluate_stacked(self, models: Models, device: torch.device) -> list[dict[str, float]]:
+        """What `evaluate` returns for each model; by default one after the other."""
+        return [self.evaluate(model, device) for model in models.each]
+
+    def test_stacked(self, models: Models, device: torch.device) -> list[dict[str, float]]:
+        """What `test` returns for each model; by default one after the other."""
+        return [self.test(model, device) for model in models.each]
+
+    @property
+    def watched_on(self) -> DataName:
+        """The data that `evaluate` measures; "validation" where a task keeps the test set for the end."""
+        return "test"
+
+    @property
+    def judged_on(self) -> DataName:
+        """The data that `test` measures; "validation" while settings are chosen. The title must then say so."""
+        return "test"
+
+    def judge_on(self, data: DataName) -> Self:
+        """The task, with other data for `test`.
+
+        Raises:
+            ValueError: If the task has no such data.
+        """
+        if data == self.judged_on:
+            return self
+        raise ValueError(f"{self.title} has no {data} data; leave --on out")
+
+    @property
+    def tests_more(self) -> bool:
+        """Whether `test` measures more than `evaluate`, and the metric may be missing there.
+
+        By default where a task has its own `test`.
+        """
+        return type(self).test is not Task.test
 
     @property
     def evaluates_quickly(self) -> bool:
@@ -220,7 +286,7 @@ def try_evaluation(task: Task, device: torch.device) -> None:
     """Makes a model and its optimizer, and checks that `Task.evaluate` returns the task's metric.
 
     Random numbers stay as they were. Does nothing where that would be slow (`Task.evaluates_quickly`), and evaluates
-    nothing where the task has a `Task.test`, which takes longer.
+    nothing where `Task.test` measures more, which takes longer.
 
     Raises:
         ValueError: If it does not return it. Whatever the task's own code raises.
@@ -230,7 +296,7 @@ def try_evaluation(task: Task, device: torch.device) -> None:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         model = task.model().to(device)
         task.optimizer(model)
-        if type(task).test is Task.test:
+        if not task.tests_more:
             metrics(task, model, device)
 
 
@@ -238,10 +304,10 @@ def metrics(task: Task, model: nn.Module, device: torch.device) -> dict[str, flo
     """Metrics of a model while it trains, as `Task.evaluate` measures them.
 
     Raises:
-        ValueError: If the task's metric is not among them, and the task has no `Task.test` to measure it.
+        ValueError: If the task's metric is not among them, and `Task.test` measures no more than that.
     """
     found = task.evaluate(model, device)
-    if type(task).test is Task.test:
+    if not task.tests_more:
         _check(task, found, "evaluate")
     return found
 
@@ -254,6 +320,23 @@ def final_metrics(task: Task, model: nn.Module, device: torch.device) -> dict[st
     """
     found = task.test(model, device)
     _check(task, found, "test")
+    return found
+
+
+def metrics_of(task: Task, models: Models, device: torch.device) -> list[dict[str, float]]:
+    """What `metrics` returns for each of several models."""
+    found = task.evaluate_stacked(models, device)
+    if not task.tests_more:
+        for each in found:
+            _check(task, each, "evaluate")
+    return found
+
+
+def final_metrics_of(task: Task, models: Models, device: torch.device) -> list[dict[str, float]]:
+    """What `final_metrics` returns for each of several models."""
+    found = task.test_stacked(models, device)
+    for each in found:
+        _check(task, each, "test")
     return found
 
 
