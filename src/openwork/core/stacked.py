@@ -7,10 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 if TYPE_CHECKING:
     from openwork.core.sparsifier import Sparsifier
@@ -111,3 +113,27 @@ def stack(sparsifiers: "Sequence[Sparsifier]", parameters: Mapping[str, Tensor])
     if other := next((type(each) for each in mechanisms if type(each) is not first), None):
         raise ValueError(f"{other.__name__} cannot be stacked with {first.__name__}; train these models in two groups")
     return first.stack(mechanisms, parameters)
+
+
+def call_with(module: nn.Module, tensors: Mapping[str, Tensor], *args: Any) -> Any:
+    """``module(*args)``, computed with other tensors in the place of the module's own.
+
+    As `functional_call`, which leaves one of them behind where two modules share a third one.
+
+    Args:
+        module: The module.
+        tensors: By the first name of the parameter or buffer that each replaces; the others stay.
+        args: What the module is called with.
+    """
+    own = chain(module.named_parameters(), module.named_buffers())
+    new = {id(tensor): tensors[name] for name, tensor in own if name in tensors}
+    places = {
+        name: new[id(tensor)]
+        for prefix, each in module.named_modules()  # a shared one is there once
+        for name, tensor in chain(
+            each.named_parameters(prefix, recurse=False, remove_duplicate=False),
+            each.named_buffers(prefix, recurse=False, remove_duplicate=False),
+        )
+        if id(tensor) in new
+    }
+    return functional_call(module, places, args, tie_weights=False)

@@ -14,7 +14,7 @@ class Technique(ABC):
     """A paper's method with its settings: hashable, printable, equal when the settings are equal."""
 
     varying: ClassVar[tuple[str, ...]] = ()
-    """The numbers, beside those of its schedule, that may differ between models that are trained as one."""
+    """The fields whose values may differ between models that are trained as one (`openwork.core.stacked`)."""
 
     @property
     def threshold(self) -> float | None:

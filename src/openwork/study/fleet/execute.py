@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from openwork.study.files import writing
+from openwork.study.fleet.fleet import Fleet, Member
 from openwork.study.fleet.memory import width
-from openwork.study.fleet.training import Fleet, Member
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
 from openwork.study.runs.claim import claim
@@ -48,7 +48,7 @@ def execute_fleet(
         evaluations: As for a run alone.
         snapshots: As for a run alone.
         most: How many runs to stack at most; None for as many as the memory holds.
-        progress: Called after each step, with its number.
+        progress: Called after each step, with the steps of all runs together.
 
     Returns:
         The result of each run that ended, and why others could not begin: a ClaimedError, or what the run raised.

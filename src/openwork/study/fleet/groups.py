@@ -16,7 +16,7 @@ def alike(run: Run) -> Hashable:
         type(task),
         _fixed(task, task.varying),
         type(technique),
-        technique and _fixed(technique, {*technique.varying, "schedule", "coefficient"}),
+        technique and _fixed(technique, technique.varying),
         canonical(run.select),
         run.kept_zeros is not None,
     )

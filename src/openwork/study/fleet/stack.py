@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from openwork.core.stacked import Stacked, stack, stacked
-from openwork.noise import keyed
+from openwork.core.stacked import Stacked, call_with, stack, stacked
+from openwork.noise import keyed, keys
 from openwork.study.runs.live import Live
-from openwork.study.training.loop import noise_keys
 
 Gradients = Callable[[Any, Tensor], tuple[Tensor, Tensor, dict[str, Tensor]]]
 """(batch, steps done) -> losses (N,), penalties (N,), and the gradient of their sum by parameter."""
@@ -60,7 +59,7 @@ class StackedModels:
 
         def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
             with self._using(inputs):
-                found: Tensor = functional_call(call, dict(tensors), (argument,))
+                found: Tensor = call_with(call, tensors, argument)
             return found
 
         inputs = self.mechanism.inputs if self.mechanism else {}
@@ -91,7 +90,7 @@ class Stack(StackedModels):
         self.mechanism = stack(sparsifiers, self.parameters | self.buffers) if sparsifiers else None
         for parameter in self.parameters.values():
             parameter.requires_grad_()
-        self.keys = noise_keys([live.run.seed for live in lives], lives[0].device)
+        self.seeds = torch.tensor([live.run.seed for live in lives], device=lives[0].device)
         self._objective = _Objective(lives[0])
 
     def gradients(self, *, shared: bool, compile: bool = False) -> Gradients:
@@ -102,14 +101,21 @@ class Stack(StackedModels):
             compile: Whether to compile it, at its first call.
         """
 
-        def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], key: Tensor, steps: Tensor, batch: Any):
-            with keyed(key, steps), self._using(inputs):
-                return functional_call(self._objective, dict(tensors), (batch,))
+        def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], key: Tensor, batch: Any) -> Any:
+            with keyed(key), self._using(inputs):
+                return call_with(self._objective, tensors, batch)
 
-        every = vmap(one, in_dims=(0, 0, 0, None, None if shared else 0))
+        every = vmap(one, in_dims=(0, 0, 0, None if shared else 0))
 
-        def compute(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *others: Any) -> Any:
-            losses, penalties = every(_named(parameters | buffers), *others)
+        def compute(
+            parameters: dict[str, Tensor],
+            buffers: dict[str, Tensor],
+            inputs: dict[str, Tensor],
+            seeds: Tensor,
+            steps: Tensor,
+            batch: Any,
+        ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+            losses, penalties = every(_named(parameters | buffers), inputs, keys(seeds, steps), batch)
             found = torch.autograd.grad((losses + penalties).sum(), list(parameters.values()))
             # Contiguous: torch's fused optimizers take a transposed gradient for a straight one.
             gradients = {name: each.contiguous() for name, each in zip(parameters, found, strict=True)}
@@ -117,7 +123,7 @@ class Stack(StackedModels):
 
         inputs = self.mechanism.inputs if self.mechanism else {}
         if not compile:
-            return lambda batch, steps: compute(self.parameters, self.buffers, inputs, self.keys, steps, batch)
+            return lambda batch, steps: compute(self.parameters, self.buffers, inputs, self.seeds, steps, batch)
         plain = {name: parameter.detach() for name, parameter in self.parameters.items()}
         made: Callable[..., Any] | None = None
 
@@ -128,15 +134,15 @@ class Stack(StackedModels):
                 # Traced before it is compiled: Dynamo would have to follow vmap, functional_call and our modules.
                 with torch.enable_grad():
                     trace = make_fx(compute, tracing_mode="fake")
-                    traced = trace(self.parameters, self.buffers, inputs, self.keys, steps, batch)
+                    traced = trace(self.parameters, self.buffers, inputs, self.seeds, steps, batch)
                 made = torch.compile(traced, fullgraph=True)
-            return made(plain, self.buffers, inputs, self.keys, steps, batch)
+            return made(plain, self.buffers, inputs, self.seeds, steps, batch)
 
         return compiled
 
 
 class _Objective(nn.Module):
-    """Loss and penalty of one run, as a module, so that `functional_call` may replace its tensors."""
+    """Loss and penalty of one run, as a module, so that `call_with` may replace its tensors."""
 
     def __init__(self, live: Live) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from openwork.study.fleet.execute import CannotStackError, execute_fleet
@@ -21,7 +21,7 @@ class Fleets:
         options: How to execute the runs.
         width: How many runs to stack at most; None for as many as the memory holds.
         say: Called with a sentence for runs that cannot be stacked, which are trained one by one.
-        progress: Called after each step, with its number.
+        progress: Called after each step, with the steps of the runs in training together.
     """
 
     def __init__(
@@ -53,32 +53,61 @@ class Fleets:
             return [(run, attempt(run, self._directory, self._options, self._progress))]
         if not self._submitted:
             return []
-        group = groups(self._submitted, lambda run: completed_steps(self._directory / run.id))[0]
-        outcomes = self._fleet(group) if len(group) > 1 else {}
+        group = next_group(self._submitted, self._directory)
+        outcomes: dict[str, Outcome] = {}
+        if len(group) > 1:
+            try:
+                outcomes = attempt_fleet(group, self._directory, self._options, self._width, self._progress)
+            except CannotStackError as error:
+                self._say(one_by_one(group, str(error)))
         if not outcomes:
             self._alone.extend(group)
         settled = outcomes or {run.id for run in group}
         self._submitted = [run for run in self._submitted if run.id not in settled]
         return [(run, outcomes[run.id]) for run in group if run.id in outcomes]
 
-    def _fleet(self, group: list[Run]) -> dict[str, Outcome]:
-        """How those of the runs ended that one fleet holds, by id; nothing where they cannot be stacked."""
-        options = self._options
-        try:
-            found = execute_fleet(
-                group,
-                self._directory,
-                device=options.device,
-                compile=options.compile,
-                evaluations=options.evaluations,
-                snapshots=options.snapshots,
-                most=self._width,
-                progress=self._progress,
-            )
-        except CannotStackError as error:
-            self._say(f"{len(group)} runs of {group[0].name} are trained one by one: {error}")
-            return {}
-        return {id: _outcome(self._directory / id, result) for id, result in found.items()}
+
+def next_group(runs: Sequence[Run], directory: Path) -> list[Run]:
+    """Those of the runs that can be trained with the first one."""
+    return groups(runs, lambda run: completed_steps(directory / run.id))[0]
+
+
+def one_by_one(group: Sequence[Run], reason: str) -> str:
+    """The sentence for runs that cannot be stacked."""
+    return f"{len(group)} runs of {group[0].name} are trained one by one: {reason}"
+
+
+def attempt_fleet(
+    group: Sequence[Run],
+    directory: Path,
+    options: Options,
+    width: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> dict[str, Outcome]:
+    """Trains some of the runs as one model, and returns how each of these ended, by id; the others are for later calls.
+
+    Args:
+        group: Runs that can be trained together, as `next_group` returns them.
+        directory: The folder of run directories.
+        options: How to execute the runs.
+        width: How many runs to stack at most; None for as many as the memory holds.
+        progress: As `execute_fleet` takes it.
+
+    Raises:
+        CannotStackError: If the runs cannot be trained as one model.
+        OSError: If the disk is full.
+    """
+    found = execute_fleet(
+        group,
+        directory,
+        device=options.device,
+        compile=options.compile,
+        evaluations=options.evaluations,
+        snapshots=options.snapshots,
+        most=width,
+        progress=progress,
+    )
+    return {id: _outcome(directory / id, result) for id, result in found.items()}
 
 
 def _outcome(folder: Path, found: Result | Exception) -> Outcome:

@@ -122,11 +122,15 @@ class Sweep:
         """The ids of the submitted runs that have begun."""
         return [id for id in self.submitted if (self.directory / id / "lock").exists()]
 
-    def steps(self) -> tuple[int, int]:
-        """The optimizer steps that are done, without those of failed runs, and the steps that are left."""
-        partial = {id: completed_steps(self.directory / id) for id in self.submitted}
-        done = sum(o.result.step for o in self.outcomes.values() if o.result) + sum(partial.values())
-        left = sum(run.steps - partial.get(id, 0) for id, run in self.runs.items() if id not in self.outcomes)
+    def steps(self, now: int = 0) -> tuple[int, int]:
+        """The optimizer steps that are done, without those of failed runs, and the steps that are left.
+
+        Args:
+            now: The steps that the engine's unfinished runs have made, where it knows more than their directories say.
+        """
+        partial = max(now, sum(completed_steps(self.directory / id) for id in self.submitted))
+        done = sum(o.result.step for o in self.outcomes.values() if o.result) + partial
+        left = sum(run.steps for id, run in self.runs.items() if id not in self.outcomes) - partial
         return done, left
 
     def best(self) -> Result | None:

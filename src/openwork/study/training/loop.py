@@ -69,6 +69,9 @@ def train(
             counted = 0
             yield step + 1, {"train_loss": mean_loss, "penalty": mean_penalty}
     if done < steps:
-        raise ValueError(
-            f"the batches of {task.title} end after {done} of {steps} steps; make them endless, as Task.batches says"
-        )
+        raise ValueError(batches_end(task, done, steps))
+
+
+def batches_end(task: Task, done: int, steps: int) -> str:
+    """The sentence for a task whose batches end after ``done`` of ``steps``."""
+    return f"the batches of {task.title} end after {done} of {steps} steps; make them endless, as Task.batches says"
