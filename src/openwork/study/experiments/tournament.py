@@ -1,7 +1,7 @@
 """The tournament: every technique on LeNet-300-100, equally tuned, at eight levels of sparsity and with twenty seeds.
 
 ``results/mnist/PLAN.md`` says what it is to decide. Each technique has 60 tuning runs, judged on 10,000 held-out
-training images. The settings that they choose are in ``results/mnist/chosen.csv``; the final runs train on all images
+training images. The settings that they choose are in ``results/mnist/study/chosen.csv``; the final runs train on all images
 and are judged on the test set.
 """
 
@@ -41,7 +41,7 @@ LENET5_LEVELS = (0.9, 0.98, 0.99, 0.995)
 STEPS, START = 12_000, 6_000  # of a network; of these, in the dense run that some techniques start from
 SEEDS = tuple(range(20))
 TUNING_SEED = 1_000
-CHOSEN = Path("results/mnist/chosen.csv")
+CHOSEN = Path("results/mnist/study/chosen.csv")
 """In the repository."""
 
 RATES, RETRAINING_RATES = (1e-3, 2e-3, 4e-3), (1e-4, 3e-4, 1e-3)
@@ -205,7 +205,7 @@ ENTRANTS: dict[str, Entrant] = {
     ),
     "variational dropout": Entrant(
         lambda option, _, images: VariationalDropout(_ramp(option, images)),
-        _pairs((0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0, 4.0), (0.25, 0.75)),
+        _pairs((0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0), (0.25, 0.75)),
         told=False,
     ),
     "L0": Entrant(
