@@ -56,7 +56,7 @@ class FusedLinears:
         self.names = frozenset(chain.from_iterable(names for _, names, _ in layers.values()))
         self.anchor = torch.zeros((), device=device, requires_grad=True)
         self._rates = torch.zeros(len(stack.each), device=device)
-        self._steps = torch.zeros((), device=device)
+        self._steps: list[Tensor] = []  # each parameter's own, as in torch: a shared one would be counted too often
         short = precision == "bf16" and self.names == stack.parameters.keys()  # nothing else wants float32
         self._layers = [
             _Layer(module, [stack.parameters[name] for name in names], settings, precision, short=short)
@@ -113,10 +113,10 @@ class FusedLinears:
     @torch.no_grad()
     def step(self) -> None:
         """Moves the parameters; the same operations on the device each time, so that a CUDA graph may hold them."""
-        self._steps += 1
+        torch._foreach_add_(self._steps, 1)
         for layer in self._layers:
             if layer.calls:
-                layer.step(adam_scales(self._rates, self._steps, layer.betas))
+                layer.step(adam_scales(self._rates, self._steps[0], layer.betas))
 
     def _moments(self, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The moments of a parameter, of which each optimizer has its part as its own state from now on."""
@@ -128,8 +128,8 @@ class FusedLinears:
                 if slot in state:
                     tensor[each.place].copy_(state[slot])
                 state[slot] = tensor[each.place]
-            self._steps.copy_(state.get("step", self._steps))
-            state["step"] = self._steps
+            state["step"] = torch.zeros((), device=whole.device).copy_(state.get("step", torch.zeros(())))
+            self._steps.append(state["step"])
         return kept[0], kept[1]
 
 
@@ -217,13 +217,17 @@ class _Linear(torch.autograd.Function):
             x, place = x.expand(members, *x.shape), 0
         first = 0 if place is None else 1
         each = x.shape[first:-1]
-        y: Tensor = _Linear.apply(x.reshape(*x.shape[:first], each.numel(), x.shape[-1]), *others)
-        return y.view(members, *each, y.shape[-1]), 0
+        y: Tensor = _apply(x.reshape(*x.shape[:first], each.numel(), x.shape[-1]), *others)
+        shaped: Tensor = y.view(members, *each, y.shape[-1])
+        return shaped, 0
 
 
 def _forward(layer: _Layer, anchor: Tensor, x: Tensor) -> Tensor:
-    y: Tensor = _Linear.apply(x, layer.module.weight, layer.module.bias, anchor, layer)
+    y: Tensor = _apply(x, layer.module.weight, layer.module.bias, anchor, layer)
     return y
+
+
+_apply: Any = _Linear.apply  # torch's stubs know no types of it
 
 
 def _layers(
