@@ -56,10 +56,7 @@ class Training:
                 optimizer.load(optimizers[optimizer.place])
         self._seeds = [live.run.task.batch_seed(live.run.seed) for live in lives]
         self._shared = len(set(self._seeds)) == 1
-        linears = (
-            FusedLinears(self.stack, self._optimizers, precision=precision, moments=moments) if precision else None
-        )
-        self._linears = linears if linears and linears.names else None
+        self._linears = self._fused(precision, moments) if precision else None
         self._compute = self.stack.gradients(shared=self._shared, compile=compile, linears=self._linears)
         self._counter = torch.full((), start, dtype=torch.int64, device=self.device)
         self._losses = torch.zeros(2, len(lives), device=self.device)
@@ -106,6 +103,16 @@ class Training:
         self._losses.zero_()
         self._counted = 0
         return losses, penalties
+
+    def _fused(self, precision: str, moments: torch.dtype) -> FusedLinears | None:
+        """The layers that can be trained without gradients; None where there are none, or masks need the gradients."""
+        sparsifier = self.stack.lives[0].sparsifier
+        if sparsifier and sparsifier.mechanism.needs_optimizer:
+            return None
+        masks = self.mechanism.masks if self.mechanism else {}
+        settings: dict[str, Any] = {"precision": precision, "moments": moments}
+        linears = FusedLinears(self.stack.each[0], self.stack.parameters, self._optimizers, masks, **settings)
+        return linears if linears.names else None
 
     def _update(self) -> Updated:
         if not self.mechanism:
