@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from openwork.core.masks.check import checked_exchange
+from openwork.core.masks.check import checked_exchange, unchanged
 from openwork.core.masks.criterion import Sparsity, Threshold
 from openwork.core.masks.evidence import View
 from openwork.core.masks.patterns import Unstructured
@@ -173,12 +173,14 @@ class _Members:
             return ordered(self.technique, like, view, method)
 
         inputs = self.values[place], self.kept[place], self.evidence[place]
-        try:
-            found = torch.func.vmap(one, in_dims=(0, 0, 0, None))(*inputs, None)
-        except _DrawsError:
-            shape = torch.empty(()).expand(like.parameter.shape)
-            drawn = [uniform_like(shape, seeded_generator(member.seed, step, name)) for member in self.masking]
-            found = torch.func.vmap(one)(*inputs, torch.stack(drawn).to(like.parameter.device))
+        # Tensors inside vmap do not count what is written to them.
+        with unchanged(f"{type(self.technique).__name__}.{method}", {f"view.weight of {name}": inputs[0]}):
+            try:
+                found = torch.func.vmap(one, in_dims=(0, 0, 0, None))(*inputs, None)
+            except _DrawsError:
+                shape = torch.empty(()).expand(like.parameter.shape)
+                drawn = [uniform_like(shape, seeded_generator(each.seed, step, name)) for each in self.masking]
+                found = torch.func.vmap(one)(*inputs, torch.stack(drawn).to(like.parameter.device))
         if any(weight.allowed is not None for weight in weights):
             everywhere = torch.ones_like(like.mask, dtype=torch.bool)
             allowed = [everywhere if weight.allowed is None else weight.allowed for weight in weights]
