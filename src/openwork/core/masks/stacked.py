@@ -25,7 +25,7 @@ from torch import Tensor
 
 from openwork.core.masks.check import DivergedError
 from openwork.core.masks.stacked_check import check_stack
-from openwork.core.masks.stacked_choice import update_many
+from openwork.core.masks.stacked_choice import alike, scorer, update_many
 from openwork.core.masks.stacked_evidence import show_to_many, show_to_one
 from openwork.core.schedules import Schedule
 from openwork.core.stacked import Stacked, Updated, pick, put, stacked
@@ -49,6 +49,9 @@ class StackedMasks(Stacked):
         check_stack(members, parameters)
         self.members = members
         self.technique = members[0].technique
+        self.techniques = alike([member.technique for member in members])
+        """Each member's technique; equal ones are one object, as are these:"""
+        self.scorers = alike([scorer(technique) for technique in self.techniques])
         self.names = [weight.name for weight in members[0].weights]
         self.parameters = [parameters[name].detach() for name in self.names]
         self.inputs = {}
@@ -181,12 +184,7 @@ class StackedMasks(Stacked):
 
 def _by_schedule(members: Sequence[Masking]) -> list[tuple[Schedule, list[int]]]:
     """The members with each schedule, since asking thousands at each step takes too long."""
-    found: dict[object, tuple[Schedule, list[int]]] = {}
-    for index, member in enumerate(members):
-        schedule = member.technique.schedule
-        try:
-            key: object = hash(schedule) and schedule
-        except TypeError:  # a field of it is a list
-            key = id(schedule)
-        found.setdefault(key, (schedule, []))[1].append(index)
+    found: dict[int, tuple[Schedule, list[int]]] = {}
+    for index, schedule in enumerate(alike([member.technique.schedule for member in members])):
+        found.setdefault(id(schedule), (schedule, []))[1].append(index)
     return list(found.values())
