@@ -1,6 +1,6 @@
 """N models as one: their tensors are rows of stacked ones, and the first one computes for all, by `torch.func.vmap`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -93,12 +93,16 @@ class Stack(StackedModels):
         self.seeds = torch.tensor([live.run.seed for live in lives], device=lives[0].device)
         self._objective = _Objective(lives[0])
 
-    def gradients(self, *, shared: bool, compile: bool = False) -> Gradients:
+    def gradients(
+        self, *, shared: bool, compile: bool = False, without: Collection[str] = (), anchor: Tensor | None = None
+    ) -> Gradients:
         """A function that computes the losses of a step and their gradients.
 
         Args:
             shared: Whether all runs have the same batch; otherwise each of its tensors has a first axis of N.
             compile: Whether to compile it, at its first call.
+            without: Parameters whose gradients nobody needs.
+            anchor: What leads autograd to the layers of these.
         """
 
         def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], key: Tensor, batch: Any) -> Any:
@@ -116,9 +120,11 @@ class Stack(StackedModels):
             batch: Any,
         ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
             losses, penalties = every(_named(parameters | buffers), inputs, keys(seeds, steps), batch)
-            found = torch.autograd.grad((losses + penalties).sum(), list(parameters.values()))
+            wanted = {name: parameter for name, parameter in parameters.items() if name not in without}
+            leaves = [*wanted.values(), *([] if anchor is None else [anchor])]
+            found = torch.autograd.grad((losses + penalties).sum(), leaves, allow_unused=anchor is not None)
             # Contiguous: torch's fused optimizers take a transposed gradient for a straight one.
-            gradients = {name: each.contiguous() for name, each in zip(parameters, found, strict=True)}
+            gradients = {name: each.contiguous() for name, each in zip(wanted, found, strict=False)}
             return losses.detach(), penalties.detach(), gradients
 
         inputs = self.mechanism.inputs if self.mechanism else {}
