@@ -2,13 +2,17 @@
 
 import itertools
 import warnings
+from functools import partial
 
 import pytest
 import torch
 
 import openwork as ow
 from openwork.core.masks.threshold import keep_largest, kth_largest, kth_largest_plain
+from openwork.core.stacked import stack, stacked
+from tests.core.test_stacked_masks import BATCHED, different
 from tests.helpers import conv_net, image_batches, train_step
+from tests.members import equal
 
 pytestmark = [
     pytest.mark.gpu,
@@ -191,3 +195,39 @@ def test_clearing_the_state_of_an_unknown_optimizer_waits_for_nothing():
     for batch in itertools.islice(image_batches(), 2):
         train_step(model, sparsifier, optimizer, [each.cuda() for each in batch])
     assert waits(lambda: sparsifier._mechanism._clear_state(optimizer)) == 0
+
+
+def stacked_on_gpu(technique, *, many, members, steps=12, width=64):
+    """The stacked masks of linear models after some steps on random gradients, and how often the last update waits."""
+    found = []
+    for seed in range(members):
+        torch.manual_seed(seed)
+        model = torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.Linear(width, 10)).cuda()
+        found.append(ow.sparsify(model, different(technique, seed % 4), seed=seed))
+    named = [dict(sparsifier.model.named_parameters()) for sparsifier in found]
+    parameters = {name: stacked([each[name] for each in named]) for name in named[0]}
+    masks = stack(found, parameters)
+    assert masks.many
+    masks.many = many
+    optimizer = torch.optim.Adam(list(parameters.values()), lr=0.01)
+    generator = torch.Generator(device="cuda").manual_seed(0)
+    for step in range(1, steps + 1):
+        gradients = {n: torch.randn(p.shape, generator=generator, device="cuda") for n, p in parameters.items()}
+        masks.take(step, gradients)
+        masks.before_step(gradients)
+        for name, parameter in parameters.items():
+            parameter.grad = gradients[name]
+        optimizer.step()
+        masks.after_step()
+        number = waits(partial(masks.update, step))
+    return [sparsifier.state_dict() for sparsifier in found], number
+
+
+@pytest.mark.filterwarnings("ignore:.* keeps no weight")
+@pytest.mark.parametrize("technique", BATCHED, ids=repr)
+def test_masks_of_many_members_are_those_of_each(technique):
+    (many, waited), (each, _) = (stacked_on_gpu(technique, many=many, members=5) for many in (True, False))
+    for one, other in zip(many, each, strict=True):
+        equal(one, other)
+    if technique.evidence.gradients == "never" and isinstance(technique, ow.GradualMagnitude):
+        assert waited == stacked_on_gpu(technique, many=True, members=20)[1]
