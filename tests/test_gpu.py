@@ -2,17 +2,16 @@
 
 import itertools
 import warnings
-from functools import partial
 
 import pytest
 import torch
 
 import openwork as ow
+from openwork.core.masks.stacked import StackedMasks
 from openwork.core.masks.threshold import keep_largest, kth_largest, kth_largest_plain
-from openwork.core.stacked import stack, stacked
 from tests.core.test_stacked_masks import BATCHED, different
 from tests.helpers import conv_net, image_batches, train_step
-from tests.members import equal
+from tests.members import equal, random_steps
 
 pytestmark = [
     pytest.mark.gpu,
@@ -197,30 +196,20 @@ def test_clearing_the_state_of_an_unknown_optimizer_waits_for_nothing():
     assert waits(lambda: sparsifier._mechanism._clear_state(optimizer)) == 0
 
 
-def stacked_on_gpu(technique, *, many, members, steps=12, width=64):
-    """The stacked masks of linear models after some steps on random gradients, and how often the last update waits."""
-    found = []
-    for seed in range(members):
-        torch.manual_seed(seed)
-        model = torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.Linear(width, 10)).cuda()
-        found.append(ow.sparsify(model, different(technique, seed % 4), seed=seed))
-    named = [dict(sparsifier.model.named_parameters()) for sparsifier in found]
-    parameters = {name: stacked([each[name] for each in named]) for name in named[0]}
-    masks = stack(found, parameters)
-    assert masks.many
-    masks.many = many
-    optimizer = torch.optim.Adam(list(parameters.values()), lr=0.01)
-    generator = torch.Generator(device="cuda").manual_seed(0)
-    for step in range(1, steps + 1):
-        gradients = {n: torch.randn(p.shape, generator=generator, device="cuda") for n, p in parameters.items()}
-        masks.take(step, gradients)
-        masks.before_step(gradients)
-        for name, parameter in parameters.items():
-            parameter.grad = gradients[name]
-        optimizer.step()
-        masks.after_step()
-        number = waits(partial(masks.update, step))
-    return [sparsifier.state_dict() for sparsifier in found], number
+def stacked_on_gpu(technique, *, many, members):
+    """The stacked masks of members after some steps, and how often the host waits in the last update."""
+    update = StackedMasks.update
+    number = 0
+
+    def counted(self, step):
+        nonlocal number
+        found = []
+        number = waits(lambda: found.append(update(self, step)))
+        return found[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StackedMasks, "update", counted)
+        return random_steps([different(technique, i % 4) for i in range(members)], many=many, device="cuda"), number
 
 
 @pytest.mark.filterwarnings("ignore:.* keeps no weight")

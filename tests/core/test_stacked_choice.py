@@ -12,8 +12,9 @@ from openwork.core.masks import stacked_choice
 from openwork.core.masks.mechanism import Masking
 from openwork.core.masks.threshold import drop_ties, keep_largest, kth_largest_of_rows, kth_largest_plain, reaching
 from openwork.core.seeding import seeded_generator
+from tests.core.test_stacked_masks import BATCHED, different, label
 from tests.helpers import raises
-from tests.members import Member, Together, equal
+from tests.members import Member, Together, equal, random_steps
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* keeps no weight")
 
@@ -240,3 +241,12 @@ def test_evidence_of_every_step_that_would_not_be_saved_is_refused():
 def test_layers_that_become_empty_are_said():
     with pytest.warns(UserWarning, match="0.weight keeps no weight"):
         trained(ow.GradualMagnitude(ow.OneShot(0.99, at=1)), many=True, steps=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("technique", BATCHED, ids=label)
+def test_weights_of_any_precision_are_chosen_alike(technique, dtype):
+    techniques = [different(technique, i) for i in range(3)]
+    many, each = (random_steps(techniques, many=many, dtype=dtype) for many in (True, False))
+    for one, other in zip(many, each, strict=True):
+        equal(one, other)
