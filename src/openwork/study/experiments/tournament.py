@@ -1,8 +1,8 @@
 """The tournament: every technique on LeNet-300-100, equally tuned, at eight levels of sparsity and with twenty seeds.
 
 ``results/mnist/PLAN.md`` says what it is to decide. Each technique has 60 tuning runs, judged on 10,000 held-out
-training images. The settings that they choose are in ``results/mnist/study/chosen.csv``; the final runs train on all images
-and are judged on the test set.
+training images. The settings that they choose are in ``results/mnist/study/chosen.csv``; the final runs train on all
+images and are judged on the test set.
 """
 
 import csv
