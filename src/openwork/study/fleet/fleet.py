@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ CHECKPOINT_SECONDS = 60.0
 """Between two checkpoints of the runs of a fleet: they are many files, and little is lost."""
 COPIES = 256
 """Finalized models at a time."""
+WRITERS = 8
+"""Threads that write results."""
 
 
 @dataclass
@@ -127,20 +131,19 @@ class Fleet:
 
     def _finish(self) -> None:
         """Measures the runs at their end, some at a time, since each needs a finalized copy, and records them."""
-        task, device = self.run.task, self.device
+        task, device, stack = self.run.task, self.device, self.training.stack
         # Where training is watched on other data, only the models that are reported read the test set.
-        final = task.watched_on == task.judged_on
-        before = (
-            final_metrics_of(task, self.training.stack, device)
-            if final
-            else metrics_of(task, self.training.stack, device)
-        )
-        pairs = [(member, found) for member, found in zip(self.members, before, strict=True) if member.result is None]
-        for some in (pairs[first : first + COPIES] for first in range(0, len(pairs), COPIES)):
-            plain = StackedModels([member.live.finalized_copy() for member, _ in some])
-            after = final_metrics_of(task, plain, device)
-            for (member, found), model, last in zip(some, plain.each, after, strict=True):
-                self._record(member, self.run.steps, Final(model, found, last))
+        measured = final_metrics_of if task.watched_on == task.judged_on else metrics_of
+        before = zip(self.members, measured(task, stack, device), strict=True)
+        pairs = [(member, found) for member, found in before if member.result is None]
+        with ThreadPoolExecutor(WRITERS) as pool:  # most of the time is that of the disk
+            for some in (pairs[first : first + COPIES] for first in range(0, len(pairs), COPIES)):
+                plain = StackedModels([member.live.finalized_copy() for member, _ in some])
+                after = final_metrics_of(task, plain, device)
+                finals = [Final(m, b, a) for m, (_, b), a in zip(plain.each, some, after, strict=True)]
+                members = [member for member, _ in some]
+                for _ in pool.map(self._record, members, repeat(self.run.steps), finals):
+                    pass  # what one raised is raised here
 
     def _record(self, member: Member, step: int, final: Final | None = None) -> None:
         write_rows(member.folder, member.rows)
