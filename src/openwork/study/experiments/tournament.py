@@ -142,13 +142,15 @@ def _dense(option: tuple[float, ...], level: float, images: int) -> None:
     """No technique: only the learning rate is tuned."""
 
 
-def _pruning(level: float, option: tuple[float, ...], steps: int = STEPS, every: int = 100) -> Cubic:
+def _pruning(level: float, option: tuple[float, ...], steps: int, every: int) -> Cubic:
     begin, end = (round(fraction * steps) for fraction in option)
     return Cubic(level, begin=begin, end=end, every=every)
 
 
 def _magnitude(allocation: Allocation) -> Entrant:
-    return Entrant(lambda option, level, _: GradualMagnitude(_pruning(level, option), allocation=allocation), INTERVALS)
+    return Entrant(
+        lambda option, level, _: GradualMagnitude(_pruning(level, option, STEPS, 100), allocation=allocation), INTERVALS
+    )
 
 
 def _updates(level: float, every: float) -> Constant:
@@ -171,7 +173,7 @@ ENTRANTS: dict[str, Entrant] = {
     "magnitude, uniform": _magnitude(Uniform()),
     "magnitude, global ranking": _magnitude(GlobalRanking()),
     "magnitude, Erdős–Rényi": _magnitude(ERK()),
-    "random": Entrant(lambda option, level, _: RandomPruning(_pruning(level, option)), INTERVALS),
+    "random": Entrant(lambda option, level, _: RandomPruning(_pruning(level, option, STEPS, 100)), INTERVALS),
     "RigL": Entrant(
         lambda option, level, _: RigL(_updates(level, option[0]), fraction=option[1], allocation=ERK()),
         ((50, 0.3), (100, 0.3), (200, 0.3), (500, 0.3), (100, 0.5)),
@@ -184,7 +186,7 @@ ENTRANTS: dict[str, Entrant] = {
         lambda option, level, _: SNIP(OneShot(level, at=int(option[0]))), ((1,), (5,), (20,), (100,), (500,))
     ),
     "movement": Entrant(
-        lambda option, level, _: Movement(_pruning(level, option, STEPS - START, every=10)),
+        lambda option, level, _: Movement(_pruning(level, option, STEPS - START, 10)),
         INTERVALS,
         rates=RETRAINING_RATES,
         start=True,
