@@ -199,7 +199,7 @@ ENTRANTS: dict[str, Entrant] = {
         start=True,
     ),
     "dynamic surgery": Entrant(
-        lambda option, _, __: DynamicSurgery(Splicing(round(option[1] * (STEPS - START)), gamma=1e-3), rate=option[0]),
+        lambda option, _, __: DynamicSurgery(Splicing(round(option[1] * (STEPS - START)), gamma=5e-3), rate=option[0]),
         _pairs((-0.25, 0.25, 0.75, 1.25, 1.75, 2.5, 3.25, 4.0, 5.0, 6.5), (0.5, 0.75)),
         rates=RETRAINING_RATES,
         told=False,
