@@ -279,9 +279,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.add(execute(piece, wanted, given.runs, given.device))
         took = time.monotonic() - began - spent
         left = sum(texts(key) not in rows.lines for key in wanted)
-        say(
-            f"{part} {piece.file}, {name}: {len(wanted) - left} runs in {took:.0f} s, expected {expected:.0f}; {left} left"
-        )
+        ran = f"{len(wanted) - left} runs in {took:.0f} s, expected {expected:.0f}"
+        say(f"{part} {piece.file}, {name}: {ran}; {left} left")
 
 
 if __name__ == "__main__":
