@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class ImageClassification(Task, ABC):
     judged_on: DataName = field(default="test", kw_only=True)
     order: int | None = field(default=None, kw_only=True)
 
-    varying = ("peak_learning_rate", "order")
+    varying: ClassVar[tuple[str, ...]] = ("peak_learning_rate", "order")
     tests_more = False
 
     def __post_init__(self) -> None:
