@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from openwork.study.evaluation.metric import ACCURACY, Metric
+from openwork.study.evaluation.metric import ACCURACY, BLEU, Metric
 from openwork.study.results.paired import paired, paired_results
 from tests.study.studies import diverged, results, row
 
@@ -62,6 +62,18 @@ def test_pairing_removes_what_the_runs_of_a_seed_share():
 def test_what_cannot_be_paired_is_named(ours, theirs, message):
     with pytest.raises(ValueError, match=message):
         paired(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("metric", "score", "message"),
+    [
+        (ACCURACY, 97.0, "scores of accuracy are fractions, got 97.0 of seed 1; divide by 100"),
+        (BLEU, 17.4, "scores of bleu are fractions, got 17.4 of seed 1; divide by 100"),
+    ],
+)
+def test_percentages_are_no_scores_where_scores_are_fractions(metric, score, message):
+    with pytest.raises(ValueError, match=message):
+        paired({0: 0.9, 1: score}, {0: 0.9, 1: 0.9}, metric=metric)
 
 
 def test_one_seed_claims_nothing():

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from openwork.study.results.tuning import Choice, Tuned, check_equal_tuning, choose, tuning_runs
+from openwork.study.results.tuning import Choice, Tuned, check_equal_tuning, choose, tuned, tuning_runs
+from tests.study.studies import diverged, results, row
 
 
 def penalty(settings, sparsity, score, seed=0):
@@ -84,6 +85,16 @@ def test_of_equal_scores_the_sparser_settings_are_chosen_and_then_the_first_by_n
     assert chosen(runs, [0.9]) == chosen(runs[::-1], [0.9]) == ["b"]
 
 
+def test_levels_that_differ_by_rounding_are_one():
+    assert chosen([magnitude("a", 1 - 0.05 - 0.05, 0.99)], [0.9]) == ["a"]
+
+
+@pytest.mark.parametrize("wrong", [{"sparsity": 90.0}, {"sparsity": 0.9, "level": 90}, {"sparsity": -0.1}])
+def test_a_percentage_is_no_sparsity(wrong):
+    with pytest.raises(ValueError, match=r"(sparsity|level) of L0 a must be in \[0, 1\], got .*percentage"):
+        Tuned("L0", "a", 0, score=0.9, **wrong)
+
+
 def test_scores_may_be_negative():
     assert chosen([penalty("a", 0.9, -3.0), penalty("b", 0.9, -2.0)], [0.9]) == ["b"]  # errors of 3 and 2
 
@@ -129,3 +140,17 @@ def test_levels_may_differ_by_the_run_that_is_left_over():
     message = "Magnitude spread its tuning runs unequally: 4 at 50 %, 2 at 90 %; give each level as many"
     with pytest.raises(ValueError, match=message):
         check_equal_tuning([*runs, magnitude("one more", 0.5, 0.9)])
+
+
+def test_results_that_were_judged_on_validation_data_are_tuning_runs():
+    rows = [{**row("L0", "λ = 1", 3, 0.9, 0.97), "judged_on": "validation"}, {**diverged(), "judged_on": "validation"}]
+    one, other = results(rows)
+    assert tuned(one) == Tuned("L0", "λ = 1", 3, 0.9, 0.97)
+    assert tuned(one, technique="L0, late", settings="4", level=0.9) == Tuned("L0, late", "4", 3, 0.9, 0.97, 0.9)
+    assert tuned(other).diverged
+
+
+def test_settings_are_not_chosen_on_the_test_set():
+    (one,) = results([row()])
+    with pytest.raises(ValueError, match=r"was judged on test data; .*judged_on=\"validation\""):
+        tuned(one)

@@ -97,6 +97,23 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
     return whole
 
 
+def pick(whole: Tensor, members: Sequence[int]) -> Tensor:
+    """The rows of these members, in order; in the same memory where they lie side by side."""
+    if members[-1] - members[0] == len(members) - 1:
+        return whole[members[0] : members[-1] + 1]
+    return whole[torch.tensor(members, device=whole.device)]
+
+
+def put(whole: Tensor, members: Sequence[int], rows: Tensor) -> None:
+    """Writes the rows of these members, in order."""
+    if members[-1] - members[0] == len(members) - 1:
+        place = whole[members[0] : members[-1] + 1]
+        if place.data_ptr() != rows.data_ptr():  # what `pick` gave may have been changed in place
+            place.copy_(rows)
+    else:
+        whole[torch.tensor(members, device=whole.device)] = rows
+
+
 def stack(sparsifiers: "Sequence[Sparsifier]", parameters: Mapping[str, Tensor]) -> Stacked:
     """What makes the weights of several models sparse at once, in place of their sparsifiers' own steps.
 

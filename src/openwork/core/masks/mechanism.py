@@ -181,6 +181,13 @@ class Masking(Mechanism):
         """Puts the masks in force that are due after ``step`` steps, for a loop that knows the weights' zeros."""
         self._take(self._choose(step))
 
+    def taken(self, keep: Sequence[int]) -> None:
+        """Takes note of masks that are in force now, and of how many weights each keeps."""
+        for weight in self.weights:
+            weight.restored, weight.clean_gradient = False, None
+            weight.forget()
+        warn_emptied(self.weights, keep)
+
     def count_to(self, steps: int) -> None:
         """Expects the next gradients, and trusts no parameter to be as the last step left it."""
         self._listening.expect(steps + 1)
@@ -276,9 +283,7 @@ class Masking(Mechanism):
 
     def _take(self, chosen: Sequence[Chosen]) -> None:
         """Puts new masks in force: hides the values under them, zeroes the parameters and optimizer state there."""
-        self.pruned = self.pruned or any(
-            one.keep < weight.parameter.numel() for weight, one in zip(self.weights, chosen, strict=True)
-        )
+        self.pruned |= any(one.keep < w.parameter.numel() for w, one in zip(self.weights, chosen, strict=True))
         remembers = self.technique.hidden != "lost" and self.pruned
         if remembers:
             hide([weight for weight in self.weights if weight.restored or weight.hidden is None])
@@ -288,12 +293,9 @@ class Masking(Mechanism):
             if one.values is not None:
                 weight.solve(one.values, remembers=remembers)
         self._apply(self.weights)
-        for weight in self.weights:
-            weight.restored, weight.clean_gradient = False, None
-            weight.forget()
+        self.taken([one.keep for one in chosen])
         for optimizer in self._optimizers:
             self._clear_state(optimizer)
-        warn_emptied(self.weights, [one.keep for one in chosen])
 
     def _keep(self, weights: Sequence[MaskedWeight], optimizer: torch.optim.Optimizer | None, *, surely: bool) -> None:
         """Puts the zeros back, as far as the optimizer or other code may have moved them."""

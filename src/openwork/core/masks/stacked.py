@@ -24,10 +24,11 @@ import torch
 from torch import Tensor
 
 from openwork.core.masks.check import DivergedError
-from openwork.core.masks.listening import show
-from openwork.core.masks.weight import remember
+from openwork.core.masks.stacked_check import check_stack
+from openwork.core.masks.stacked_choice import update_many
+from openwork.core.masks.stacked_evidence import show_to_many, show_to_one
 from openwork.core.schedules import Schedule
-from openwork.core.stacked import Stacked, Updated, stacked
+from openwork.core.stacked import Stacked, Updated, pick, put, stacked
 
 if TYPE_CHECKING:
     from openwork.core.masks.mechanism import Masking
@@ -45,22 +46,29 @@ class StackedMasks(Stacked):
     """
 
     def __init__(self, members: Sequence[Masking], parameters: Mapping[str, Tensor]) -> None:
-        check(members, parameters)
+        check_stack(members, parameters)
         self.members = members
         self.technique = members[0].technique
         self.names = [weight.name for weight in members[0].weights]
         self.parameters = [parameters[name].detach() for name in self.names]
         self.inputs = {}
         self.masks = {name: stacked([m.weights[p].mask for m in members]) for p, name in enumerate(self.names)}
+        self._every_mask = list(self.masks.values())
         self.hidden: list[Tensor] = []
         """The hidden values by weight; none before there are any."""
-        for place in range(len(self.names)):
-            for name in members[0].weights[place].lasting:
-                stacked([member.weights[place].evidence[name] for member in members])
+        self.evidence = [
+            {name: stacked([m.weights[p].evidence[name] for m in members]) for name in sorted(weight.lasting)}
+            for p, weight in enumerate(members[0].weights)
+        ]
+        """What evidence keeps for good, by weight and name."""
         self.pruned = any(member.pruned for member in members)
         """Whether a mask of any member holds a zero."""
         self.diverged: set[int] = set()
         """The members that are left out."""
+        self.many = self.parameters[0].device.type != "cpu"
+        """Whether to ask techniques about many members at once; on a CPU that gains little."""
+        self.shown = False
+        """Whether gradients have been shown to the evidence of many members at once."""
         self._schedules = _by_schedule(members)
         self._due: tuple[int, list[int]] = (0, [])
         self._begin_hiding(needed=self.pruned or any(w.hidden is not None for m in members for w in m.weights))
@@ -71,24 +79,21 @@ class StackedMasks(Stacked):
         when = self.technique.evidence.gradients
         if when == "never":
             return
-        for member in self.due(step) if when == "at updates" else range(len(self.members)):
-            if member not in self.diverged:
-                weights = self.members[member].weights
-                remember(weights)
-                for weight in weights:
-                    before = dict(weight.evidence)
-                    show(self.technique.evidence, weight, gradients[weight.name][member])
-                    for name in weight.lasting:  # what `gradient` has put in its place
-                        weight.evidence[name] = before[name].copy_(weight.evidence[name])
+        asked = self.due(step) if when == "at updates" else range(len(self.members))
+        members = [member for member in asked if member not in self.diverged]
+        if members and not (self.many and show_to_many(self, members, gradients)):
+            for member in members:
+                show_to_one(self, member, gradients)
 
     @torch.no_grad()
     def before_step(self, gradients: Mapping[str, Tensor]) -> None:
         """Masks the gradients, and puts hidden values back that are trained."""
         if not self.pruned:
             return
-        there = [name for name in self.names if name in gradients]
-        if there and not self.technique.dense_gradients:
-            torch._foreach_mul_([gradients[name] for name in there], [self.masks[name] for name in there])
+        if not self.technique.dense_gradients:
+            trained = [name for name in self.names if name in gradients]
+            if trained:
+                torch._foreach_mul_([gradients[name] for name in trained], [self.masks[name] for name in trained])
         if self.technique.hidden == "trained":
             torch._foreach_copy_(self.parameters, self.hidden)
 
@@ -97,7 +102,7 @@ class StackedMasks(Stacked):
         """Hides the values that are trained under the masks."""
         if self.pruned and self.technique.hidden == "trained":
             torch._foreach_copy_(self.hidden, self.parameters)
-            torch._foreach_mul_(self.parameters, list(self.masks.values()))
+            torch._foreach_mul_(self.parameters, self._every_mask)
 
     @torch.no_grad()
     def update(self, step: int) -> Updated:
@@ -107,7 +112,8 @@ class StackedMasks(Stacked):
             return Updated()
         self._begin_hiding(needed=True)
         diverged = {}
-        for member in due:
+        done = update_many(self, due, step) if self.many else []
+        for member in sorted(set(due).difference(done)):
             try:
                 self.members[member].update(step)
             except DivergedError as error:
@@ -117,7 +123,7 @@ class StackedMasks(Stacked):
         begins = bool(changed) and not self.pruned
         self.pruned |= begins
         if begins and self.hidden:  # those of members that nothing is hidden in are as old as the first update
-            torch._foreach_lerp_(self.hidden, self.parameters, list(self.masks.values()))
+            torch._foreach_lerp_(self.hidden, self.parameters, self._every_mask)
         return Updated(changed if self.technique.hidden != "trained" else [], diverged, begins)
 
     def due(self, step: int) -> list[int]:
@@ -127,6 +133,28 @@ class StackedMasks(Stacked):
             found = [member for schedule, members in self._schedules if schedule.due(step) for member in members]
             self._due = step, sorted(found)
         return self._due[1]
+
+    def remember(self, members: Sequence[int]) -> None:
+        """Brings the kept places of these members' hidden values up to date, as a member's own update does."""
+        for hidden, values, mask in zip(self.hidden, self.parameters, self.masks.values(), strict=False):
+            put(hidden, members, pick(hidden, members).lerp_(pick(values, members), pick(mask, members)))
+
+    def values(self, place: int, members: Sequence[int]) -> Tensor:
+        """A weight's values, the hidden ones included, of these members; right only after `remember`."""
+        return pick(self.hidden[place] if self.hidden else self.parameters[place], members)
+
+    def put(self, place: int, members: Sequence[int], mask: Tensor) -> None:
+        """Puts new masks of a weight in force; right only after `remember`.
+
+        Args:
+            place: The weight's.
+            members: The members.
+            mask: Their masks, bool.
+        """
+        values = self.values(place, members)
+        kept = mask.view_as(values).to(values)
+        put(self.masks[self.names[place]], members, kept)
+        put(self.parameters[place], members, values * kept)
 
     @torch.no_grad()
     def zeros(self) -> dict[str, Tensor]:
@@ -148,7 +176,7 @@ class StackedMasks(Stacked):
             for weight in weights:
                 weight.begin_hiding()
             self.hidden.append(stacked([weight.hidden_values() for weight in weights]))
-        torch._foreach_lerp_(self.hidden, self.parameters, list(self.masks.values()))
+        torch._foreach_lerp_(self.hidden, self.parameters, self._every_mask)
 
 
 def _by_schedule(members: Sequence[Masking]) -> list[tuple[Schedule, list[int]]]:
@@ -162,49 +190,3 @@ def _by_schedule(members: Sequence[Masking]) -> list[tuple[Schedule, list[int]]]
             key = id(schedule)
         found.setdefault(key, (schedule, []))[1].append(index)
     return list(found.values())
-
-
-def check(members: Sequence[Masking], parameters: Mapping[str, Tensor]) -> None:
-    """Checks that the masks of these members can be stacked.
-
-    Raises:
-        ValueError: If techniques differ in their class or in what they do with hidden values, if weights differ in
-            name, shape, dtype, device or evidence, if they are sharded, or if parameters are no rows of stacked ones.
-    """
-    first = members[0]
-    for index, member in enumerate(members):
-        technique, then = member.technique, first.technique
-        if type(technique) is not type(then) or technique.hidden != then.hidden:
-            raise ValueError(
-                f"{technique} (member {index}) cannot be stacked with {then}: class and hidden= must be equal; train "
-                "these models in two groups"
-            )
-        if any(weight.sharded for weight in member.weights):
-            raise ValueError(
-                f"{technique} (member {index}) cannot be stacked: fully_shard spreads its weights over processes; "
-                "train these models one by one"
-            )
-        for weight, like in zip(member.weights, first.weights, strict=False):
-            kinds = [
-                (w.name, tuple(w.local.shape), w.local.dtype, w.local.device, _kinds(w.evidence, w.lasting))
-                for w in (weight, like)
-            ]
-            if kinds[0] != kinds[1]:
-                raise ValueError(
-                    f"{weight.name} (member {index}) cannot be stacked: name, shape, dtype, device and evidence are "
-                    f"{kinds[0]}, and {kinds[1]} in the first model; train these models in two groups"
-                )
-            if parameters[weight.name][index].data_ptr() != weight.local.data_ptr():
-                raise ValueError(
-                    f"{weight.name} (member {index}) cannot be stacked: it is not row {index} of the stacked "
-                    "parameter; pass what core.stacked.stacked() made of the models' own"
-                )
-        if len(member.weights) != len(first.weights):
-            raise ValueError(
-                f"member {index} cannot be stacked: it has {len(member.weights)} selected weights and the first model "
-                f"{len(first.weights)}; train these models in two groups"
-            )
-
-
-def _kinds(evidence: Mapping[str, Tensor], lasting: frozenset[str]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    return {name: (tuple(evidence[name].shape), evidence[name].dtype) for name in sorted(lasting)}

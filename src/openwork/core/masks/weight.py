@@ -109,7 +109,7 @@ class MaskedWeight:
 
     def zero(self) -> Tensor:
         """0, of shape (), float32 whatever the weight's dtype, on the weight's device."""
-        return self._mask.new_zeros((), dtype=torch.float32)
+        return torch.zeros((), device=self._mask.device)
 
     def zeros_as_saved(self) -> int:
         """The number of zeros of the mask as it was last used, perhaps before the parameter was sharded."""

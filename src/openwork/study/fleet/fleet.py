@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.result import Result
 from openwork.study.runs.execute import Final, dense_flops, evaluated, finite, record, save, write_rows
 from openwork.study.runs.live import Live
+from openwork.study.runs.precision import Precision
 from openwork.study.tasks.task import final_metrics_of, metrics_of
 from openwork.study.training.loop import batches_end
 
@@ -19,6 +22,8 @@ CHECKPOINT_SECONDS = 60.0
 """Between two checkpoints of the runs of a fleet: they are many files, and little is lost."""
 COPIES = 256
 """Finalized models at a time."""
+WRITERS = 8
+"""Threads that write results."""
 
 
 @dataclass
@@ -50,13 +55,16 @@ class Fleet:
         evaluations: As `execute` takes it.
         snapshots: As `execute` takes it.
         compile: As `execute` takes it.
+        precision: As `execute` takes it.
 
     Raises:
         ValueError: If the runs cannot be stacked.
     """
 
-    def __init__(self, members: Sequence[Member], *, evaluations: int, snapshots: int, compile: bool) -> None:
-        self.members = members
+    def __init__(
+        self, members: Sequence[Member], *, evaluations: int, snapshots: int, compile: bool, precision: Precision
+    ) -> None:
+        self.members, self.precision = members, precision
         first = members[0].live
         self.run, self.device = first.run, first.device
         self.every = max(self.run.steps // evaluations, 1)
@@ -67,6 +75,7 @@ class Fleet:
             start=members[0].rows[-1]["step"] if members[0].rows else 0,
             optimizers=[member.optimizer for member in members if member.optimizer],
             compile=compile,
+            precision=precision,
         )
 
     def train(self, progress: Callable[[int], None]) -> None:
@@ -127,25 +136,31 @@ class Fleet:
 
     def _finish(self) -> None:
         """Measures the runs at their end, some at a time, since each needs a finalized copy, and records them."""
-        task, device = self.run.task, self.device
+        task, device, stack = self.run.task, self.device, self.training.stack
         # Where training is watched on other data, only the models that are reported read the test set.
-        final = task.watched_on == task.judged_on
-        before = (
-            final_metrics_of(task, self.training.stack, device)
-            if final
-            else metrics_of(task, self.training.stack, device)
-        )
-        pairs = [(member, found) for member, found in zip(self.members, before, strict=True) if member.result is None]
-        for some in (pairs[first : first + COPIES] for first in range(0, len(pairs), COPIES)):
-            plain = StackedModels([member.live.finalized_copy() for member, _ in some])
-            after = final_metrics_of(task, plain, device)
-            for (member, found), model, last in zip(some, plain.each, after, strict=True):
-                self._record(member, self.run.steps, Final(model, found, last))
+        measured = final_metrics_of if task.watched_on == task.judged_on else metrics_of
+        before = zip(self.members, measured(task, stack, device), strict=True)
+        pairs = [(member, found) for member, found in before if member.result is None]
+        with ThreadPoolExecutor(WRITERS) as pool:  # most of the time is that of the disk
+            for some in (pairs[first : first + COPIES] for first in range(0, len(pairs), COPIES)):
+                plain = StackedModels([member.live.finalized_copy() for member, _ in some])
+                after = final_metrics_of(task, plain, device)
+                finals = [Final(m, b, a) for m, (_, b), a in zip(plain.each, some, after, strict=True)]
+                members = [member for member, _ in some]
+                for _ in pool.map(self._record, members, repeat(self.run.steps), finals):
+                    pass  # what one raised is raised here
 
     def _record(self, member: Member, step: int, final: Final | None = None) -> None:
         write_rows(member.folder, member.rows)
-        width = len(self.members)
-        member.result = record(member.live, member.folder, step=step, seconds=member.seconds, final=final, fleet=width)
+        member.result = record(
+            member.live,
+            member.folder,
+            step=step,
+            seconds=member.seconds,
+            final=final,
+            precision=self.precision,
+            fleet=len(self.members),
+        )
 
     def _snapshot(self, step: int) -> None:
         for member in self.unfinished():

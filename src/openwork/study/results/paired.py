@@ -12,7 +12,6 @@ from statistics import fmean, stdev
 from openwork.study.evaluation.metric import Metric
 from openwork.study.results.result import Result
 from openwork.study.results.score import metric_of, worst_score
-from openwork.study.results.statistics import one_per_seed
 from openwork.study.results.student import student_factor, student_tail
 
 
@@ -115,7 +114,8 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float], *, metric: Me
         metric: That of the scores.
 
     Raises:
-        ValueError: If one has seeds that the other lacks, if there are none, and for scores that are no finite numbers.
+        ValueError: If one has seeds that the other lacks, if there are none, and for scores that are no finite numbers,
+            or no fractions where the metric's scores are.
     """
     if ours.keys() != theirs.keys():
         lacks = (
@@ -131,6 +131,11 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float], *, metric: Me
             raise ValueError(
                 f"the score of seed {_listed(wrong)} is {scores[wrong[0]]}; give a run that diverged the metric's "
                 "worst score, or leave its seed out of both"
+            )
+        outside = [seed for seed, score in scores.items() if not 0 <= score <= 1]
+        if outside and metric is not None and metric.full is not None:
+            raise ValueError(
+                f"scores of {metric.key} are fractions, got {scores[outside[0]]} of seed {outside[0]}; divide by 100"
             )
     seeds = tuple(sorted(ours))
     return Difference(seeds, tuple(ours[seed] for seed in seeds), tuple(theirs[seed] for seed in seeds), metric)
@@ -166,6 +171,23 @@ def paired_results(ours: Iterable[Result], theirs: Iterable[Result]) -> Differen
     found = paired(*scores, metric=metric)
     diverged = {result.seed for result in every if not result.finished}
     return Difference(found.seeds, found.ours, found.theirs, metric, tuple(sorted(diverged)))
+
+
+def one_per_seed(group: Iterable[Result]) -> dict[int, Result]:
+    """The results of one group by seed.
+
+    Raises:
+        ValueError: If two of them have the same seed.
+    """
+    found: dict[int, Result] = {}
+    for result in group:
+        twin = found.setdefault(result.seed, result)
+        if twin is not result:
+            raise ValueError(
+                f"runs {twin.id} and {result.id} are both {result.name} {result.settings} on {result.task} with seed "
+                f"{result.seed}; say in the settings how they differ, or keep them in two studies"
+            )
+    return found
 
 
 def _listed(seeds: Iterable[int]) -> str:

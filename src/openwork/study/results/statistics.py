@@ -10,6 +10,7 @@ from statistics import fmean
 
 from openwork.study.evaluation.metric import Metric
 from openwork.study.results.frontier import frontier, place
+from openwork.study.results.paired import one_per_seed
 from openwork.study.results.result import Result
 from openwork.study.results.score import metric_of, worst_score
 from openwork.study.results.store import write_table
@@ -151,23 +152,6 @@ def write_points(points: Iterable[Point], path: Path) -> None:
         for p in points
     )
     write_table(header, lines, path)
-
-
-def one_per_seed(group: Iterable[Result]) -> dict[int, Result]:
-    """The results of one group by seed.
-
-    Raises:
-        ValueError: If two of them have the same seed.
-    """
-    found: dict[int, Result] = {}
-    for result in group:
-        twin = found.setdefault(result.seed, result)
-        if twin is not result:
-            raise ValueError(
-                f"runs {twin.id} and {result.id} are both {result.name} {result.settings} on {result.task} with seed "
-                f"{result.seed}; say in the settings how they differ, or keep them in two studies"
-            )
-    return found
 
 
 def _point(group: Sequence[Result]) -> Point:

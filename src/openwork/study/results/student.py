@@ -35,6 +35,20 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return mean - half, mean + half
 
 
+def may_be_one_more(value: float, values: Sequence[float]) -> bool:
+    """Whether a single published run lies where one more of these values would with 95 % (`prediction_interval`).
+
+    If so, chance alone can explain that it differs from them.
+
+    Raises:
+        ValueError: For fewer than two values.
+    """
+    interval = prediction_interval(values)
+    if interval is None:
+        raise ValueError(f"{len(values)} seed has no interval; compare nothing with it")
+    return interval[0] <= value <= interval[1]
+
+
 def bounded_interval(scores: Sequence[float], metric: Metric | None) -> tuple[float, float] | None:
     """The 95 % Student interval of the mean score, which holds no score that the metric cannot have.
 

@@ -6,6 +6,7 @@ from math import isfinite
 from statistics import fmean
 
 from openwork.study.results.budget import TOLERANCE
+from openwork.study.results.result import Result
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class Tuned:
         score: On the validation set, the higher the better; None or NaN if the run diverged.
         level: The sparsity that the settings ask for, 0-1; None where it follows from a penalty, as variational
             dropout's and L0's does, so that the run may serve any level.
+
+    Raises:
+        ValueError: For a sparsity or level above 1 or below 0.
     """
 
     technique: str
@@ -28,6 +32,12 @@ class Tuned:
     sparsity: float | None
     score: float | None
     level: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("sparsity", self.sparsity), ("level", self.level)):
+            if value is not None and (value < 0 or value > 1):
+                run = f"{self.technique} {self.settings}"
+                raise ValueError(f"{name} of {run} must be in [0, 1], got {value}; did you pass a percentage?")
 
     @property
     def diverged(self) -> bool:
@@ -65,6 +75,27 @@ class Choice:
         return f"{at}: none of {self.tried} settings reaches it" + (f"; {nearest}" if self.tried else "")
 
 
+def tuned(result: Result, *, technique: str = "", settings: str = "", level: float | None = None) -> Tuned:
+    """A result as a tuning run.
+
+    Args:
+        result: One that was judged on validation data.
+        technique: The name to compare by, such as "magnitude, ERK"; by default the result's.
+        settings: What was tried; by default the result's settings.
+        level: As for `Tuned`.
+
+    Raises:
+        ValueError: If it was judged on the test set: who chooses settings there has no test set left.
+    """
+    if result.judged_on != "validation":
+        raise ValueError(
+            f"run {result.id} was judged on {result.judged_on} data; choose settings by runs whose task holds images "
+            'out and has judged_on="validation"'
+        )
+    score = result.score if result.finished else None
+    return Tuned(technique or result.name, settings or result.settings, result.seed, result.sparsity, score, level)
+
+
 def choose(runs: Iterable[Tuned], levels: Iterable[float], *, tolerance: float = TOLERANCE) -> list[Choice]:
     """For each technique and level, the settings with the best validation score among those that reach the level.
 
@@ -84,7 +115,7 @@ def choose(runs: Iterable[Tuned], levels: Iterable[float], *, tolerance: float =
         ValueError: For levels outside [0, 1); if a run is there twice; and if only some of a technique's runs say a
             level, or the same settings with another.
     """
-    levels = sorted(set(levels))
+    levels = sorted({round(level, 9) for level in levels})  # 1 - 0.1 and 0.9 are one level
     if wrong := [level for level in levels if not 0 <= level < 1]:
         raise ValueError(f"a level must be in [0, 1), got {wrong[0]}; did you pass a percentage?")
     return [
@@ -144,7 +175,7 @@ def _by_settings(runs: Iterable[Tuned]) -> dict[str, list[list[Tuned]]]:
 
 
 def _choice(technique: str, settings: Sequence[Sequence[Tuned]], level: float, tolerance: float) -> Choice:
-    tried = [group for group in settings if group[0].level in (None, level)]
+    tried = [group for group in settings if group[0].level is None or round(group[0].level, 9) == level]
     means = [
         (fmean(run.score or 0.0 for run in group), fmean(run.sparsity or 0.0 for run in group), group[0].settings)
         for group in tried

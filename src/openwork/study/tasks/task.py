@@ -90,6 +90,22 @@ class Task(ABC):
     def learning_rate(self, progress: float) -> float:
         """The learning rate when the fraction ``progress`` in [0, 1) of the steps is done."""
 
+    @property
+    def beginning(self) -> float:
+        """The fraction of its training that a run is: 1, unless a task can be trained in part."""
+        return 1.0
+
+    def first(self, fraction: float) -> Self:
+        """The task of a run that is the first part of one of this task, with the learning rates of the whole.
+
+        Args:
+            fraction: Of the steps, in (0, 1).
+
+        Raises:
+            ValueError: If the task cannot be trained in part.
+        """
+        raise ValueError(f"{self.title} cannot be trained in part; give its task a field `beginning` as LeNets have it")
+
     @abstractmethod
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Any]:
         """Endless training batches, each as `loss` takes it, or `Parts` of it.
