@@ -1,8 +1,9 @@
 """How many steps of training a GPU makes a second when N LeNet-300-100 are trained as one model.
 
-784-300-100-10, batch 100, each model with images of its own, Adam. A step is a CUDA graph: it draws the images' numbers,
-gathers them, and trains. "stacked" is `torch.func.vmap` and torch's fused Adam, "fused" trains the Linear layers without
-gradients in memory; "masks" keep nine weights of ten at zero. Rounds alternate between the variants.
+784-300-100-10, batch 100, each model with images of its own, Adam. A step is a CUDA graph: it draws images, gathers
+them and trains. "stacked" is `torch.func.vmap` and torch's fused Adam, with products in tf32; "fused" trains the Linear
+layers without gradients in memory, with products in bf16; "masks" keep nine weights of ten at zero. Rounds alternate
+between the variants.
 
     python benchmarks/fleet.py [--members 100 1000 4000] [--rounds 20] [--steps 3]
 """
@@ -55,8 +56,8 @@ def step(
         name: ((torch.rand(members, *shape, device=DEVICE) - 0.5) * 2 / shape[-1] ** 0.5).requires_grad_()
         for name, shape in shapes.items()
     }
-    masks = {name: (torch.rand_like(parameter) >= SPARSITY).float() for name, parameter in parameters.items() if masked}
-    masks = {name: mask for name, mask in masks.items() if name.endswith("weight")}
+    kept = {name: torch.rand_like(each) >= SPARSITY for name, each in parameters.items() if each.dim() > 2 and masked}
+    masks = kept if precision else {name: mask.float() for name, mask in kept.items()}
     for name, mask in masks.items():
         parameters[name].data *= mask
     optimizer = StackedOptimizer([live], slice(0, members), parameters)
@@ -98,6 +99,7 @@ def captured(train: Callable[[], None]) -> Callable[[], None]:
         for _ in range(2):
             train()
     torch.cuda.synchronize()
+    torch.cuda.empty_cache()  # what the stream's steps took
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         train()
