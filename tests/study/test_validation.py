@@ -92,13 +92,21 @@ def test_digits_without_the_last_437_are_centered_by_the_first_1000():
     [
         ({"held_out": -1}, ("held_out must be at least 0, got -1",)),
         ({"order": -2}, ("order must be at least 0, got -2; None is the run's own seed",)),
-        ({"judged_on": "training"}, ("judged_on must be 'test' or 'validation', got 'training'; choose one",)),
         ({"judged_on": "validation"}, ("judged_on='validation' needs images", "got held_out=0; hold out some")),
     ],
 )
 def test_fields_that_make_no_sense_are_refused_when_the_task_is_made(fields, parts):
     with raises(ValueError, *parts):
         DigitsLeNet300100(**fields)
+
+
+def test_data_that_nobody_knows_are_refused_when_the_run_is_made():
+    for name in ("judged_on", "watched_on"):
+        task = type("Mine", (Tiny,), {name: "training"})()
+        with raises(ValueError, f"{name} of Mine must be 'test' or 'validation', got 'training'; choose one"):
+            Run(task, None, steps=5)
+    with raises(ValueError, "judged_on of DigitsLeNet300100 must be 'test' or 'validation', got 'train'"):
+        Run(DigitsLeNet300100(held_out=5, judged_on="train"), None, steps=5)
 
 
 def test_more_held_out_than_there_is_is_refused_before_there_is_a_directory(tmp_path):

@@ -52,8 +52,6 @@ class ImageClassification(Task, ABC):
             raise ValueError(f"held_out must be at least 0, got {self.held_out}; MNIST's is 10000")
         if self.order is not None and self.order < 0:
             raise ValueError(f"order must be at least 0, got {self.order}; None is the run's own seed")
-        if self.judged_on not in ("test", "validation"):
-            raise ValueError(f"judged_on must be 'test' or 'validation', got {self.judged_on!r}; choose one")
         if self.judged_on == "validation" and not self.held_out:
             raise ValueError(
                 "judged_on='validation' needs images that are not trained on, got held_out=0; hold out some, such as "

@@ -5,7 +5,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -208,6 +208,19 @@ def check_numbers(task: Task) -> None:
         else:
             continue
         raise ValueError(f"{name} of {type(task).__name__} must be {wanted}, got {value}; change task.{name}")
+
+
+def check_data(task: Task) -> None:
+    """Checks that the task says on which data it is watched and judged.
+
+    Raises:
+        ValueError: If it names any other data.
+    """
+    for name in ("watched_on", "judged_on"):
+        if (data := getattr(task, name)) not in get_args(DataName):
+            raise ValueError(
+                f"{name} of {type(task).__name__} must be 'test' or 'validation', got {data!r}; choose one"
+            )
 
 
 def check_task(task: Task) -> None:

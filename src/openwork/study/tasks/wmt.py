@@ -31,8 +31,9 @@ class TextTranslation(Translation):
 
     Args:
         training: The sources to train on, all together.
-        development: The source whose next tokens the model predicts during training.
-        testing: The source that the model translates at the end.
+        development: The source whose next tokens the model predicts during training, and that it translates at the end
+            if ``judged_on`` is "validation".
+        testing: The source that the model translates at the end otherwise.
         languages: Of the source and of the translation.
         vocabulary_size: Ids of the vocabulary that is made from the training data.
         vocabulary_file: A sentencepiece model or a .subwords file in the folder of data sets; "" makes a vocabulary.
@@ -58,9 +59,10 @@ class TextTranslation(Translation):
                 raise ValueError(f"{source} is not for training, as {reason}; train on another source")
 
     @property
-    def title(self) -> str:
-        """The width, the languages and the test set."""
-        return f"Transformer {self.width}, {'-'.join(self.languages)}, {self.testing.rpartition('/')[2]}"
+    def benchmark(self) -> str:
+        """The width, the languages and the set that the model translates at the end."""
+        judged = self.testing if self.judged_on == "test" else self.development
+        return f"Transformer {self.width}, {'-'.join(self.languages)}, {judged.rpartition('/')[2]}"
 
     @property
     def target_language(self) -> str:
