@@ -1,7 +1,7 @@
 """What is held out: which images a run trains on, is watched on and is judged on, and what its row says of that."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar
 
@@ -18,10 +18,12 @@ from openwork.study.results.result import parsed
 from openwork.study.results.score import metric_of
 from openwork.study.results.store import flat, read_results
 from openwork.study.runs.execute import execute
+from openwork.study.runs.origin import LotteryTicket, Pretrained, Scratch
 from openwork.study.runs.run import Run
 from openwork.study.tasks.classification import ImageClassification, measure
 from openwork.study.tasks.lenet import DigitsLeNet300100, MnistLeNet300100
 from openwork.study.tasks.task import try_evaluation
+from openwork.study.tasks.wmt import TextTranslation
 from tests.helpers import raises
 from tests.study.studies import results, row
 from tests.study.tinylab import Tiny
@@ -137,8 +139,30 @@ def test_a_task_is_judged_on_data_that_it_has():
     with raises(ValueError, "judged_on='validation' needs images that are not trained on"):
         DigitsLeNet300100().judge_on("validation")
     assert Tiny().judge_on("test") == Tiny()
-    with raises(ValueError, "tiny has no validation data; leave --on out"):
+    with raises(ValueError, "tiny holds no validation data out; leave --on out"):
         Tiny().judge_on("validation")
+
+
+@pytest.mark.parametrize("kind", [Pretrained, LotteryTicket, Scratch])
+def test_a_run_does_not_start_from_one_that_has_seen_what_it_holds_out(kind):
+    def start(held_out):
+        return kind(Run(DigitsLeNet300100(held_out=held_out), PRUNE, steps=5))
+
+    for fewer in (0, 436):
+        with raises(
+            ValueError, f"holds out 437 images and the one that it starts from {fewer}", "task.held_out=437, too"
+        ):
+            Run(DigitsLeNet300100(held_out=437), None, steps=5, origin=start(fewer))
+    for more in (437, 500):
+        assert Run(DigitsLeNet300100(held_out=437), None, steps=5, origin=start(more)).prerequisites
+
+
+def test_a_translation_does_not_start_from_a_run_that_has_seen_its_sets():
+    task = TextTranslation(training=("news",), development="mine")
+    start = Pretrained(Run(task, None, steps=5))
+    assert Run(task.judge_on("validation"), None, steps=5, origin=start).prerequisites
+    with raises(ValueError, "is judged on other, and the one that it starts from does not leave its sentences out"):
+        Run(replace(task, development="other"), None, steps=5, origin=start)
 
 
 # --- the order of batches -------------------------------------------------------------------------------------------

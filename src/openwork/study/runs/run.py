@@ -28,8 +28,8 @@ class Run:
 
     Raises:
         ValueError: If a field is of another kind, steps are below 1, the seed is out of its range, a number of the task
-            makes no sense (`openwork.study.tasks.task.check_numbers`), the task is judged on no known data, or there is
-            a technique beside kept zeros.
+            makes no sense (`openwork.study.tasks.task.check_numbers`), the task is judged on no known data, there is a
+            technique beside kept zeros, or the other run may have been trained on what the task holds out.
     """
 
     task: Task
@@ -65,6 +65,8 @@ class Run:
             raise ValueError(f"origin must be Pretrained, LotteryTicket or Scratch of a Run, got {self.origin!r}")
         if self.origin.zeros and self.technique:
             raise ValueError(f"a run that keeps zeros has no technique, got {self.technique!r}")
+        if leak := self.task.leak(self.origin.run.task):
+            raise ValueError(leak)
         object.__setattr__(self, "origin", self.origin.seeded(self.seed))
 
     @property

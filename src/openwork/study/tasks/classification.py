@@ -117,6 +117,15 @@ class ImageClassification(Task, ABC):
         """The task, with other data for `test`."""
         return replace(self, judged_on=data)
 
+    def leak(self, other: Task) -> str:
+        """How a run of the other task has been trained on the held-out images; empty where it has not."""
+        if not isinstance(other, type(self)) or other.held_out >= self.held_out:
+            return ""
+        return (
+            f"the run holds out {self.held_out} images and the one that it starts from {other.held_out}, so that it "
+            f"would be judged on images that it was trained on; set origin.run.task.held_out={self.held_out}, too"
+        )
+
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """Accuracy (0-1) and mean cross-entropy in nats on the held-out images, without any on the test set."""
         return self._measured(model, self.data(device).validation)

@@ -128,7 +128,11 @@ class Task(ABC):
         """
         if data == self.judged_on:
             return self
-        raise ValueError(f"{self.title} has no {data} data; leave --on out")
+        raise ValueError(f"{self.title} holds no {data} data out; leave --on out")
+
+    def leak(self, other: "Task") -> str:
+        """How a run of the other task has been trained on what this one holds out; empty where it has not."""
+        return ""
 
     @property
     def tests_more(self) -> bool:

@@ -10,6 +10,7 @@ from openwork.study.data.corpus import Languages, Sources, packed_corpus, traine
 from openwork.study.data.packing import Packed
 from openwork.study.data.text import HUB, data_folder, read_pairs
 from openwork.study.data.vocabulary import Vocabulary, read_vocabulary
+from openwork.study.tasks.task import Task
 from openwork.study.tasks.translation import Translation
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,17 @@ class TextTranslation(Translation):
     def with_vocabulary(self, file: str) -> Self:
         """The task with the vocabulary of a file, relative to the folder of data sets."""
         return replace(self, vocabulary_file=file)
+
+    def leak(self, other: Task) -> str:
+        """How a run of the other task may have seen the development or test set; empty where it has not."""
+        if not isinstance(other, TextTranslation):
+            return ""
+        if not (seen := sorted({self.development, self.testing} - {other.development, other.testing})):
+            return ""
+        return (
+            f"the run is judged on {seen[0]}, and the one that it starts from does not leave its sentences out of its "
+            "training; give both the same development and testing"
+        )
 
     def packed(self) -> Packed:
         """Memory-mapped rows of the training data.
