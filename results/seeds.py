@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from openwork.study.published.rows import table as published
-from openwork.study.results.statistics import prediction_interval, student_interval
+from openwork.study.results.student import may_be_one_more, prediction_interval, student_interval
 
 Row = Sequence[str]
 RESULTS = Path(__file__).parent
@@ -129,10 +129,7 @@ def one_more(values: tuple[float, ...], digits: int = 2) -> str:
 
 def place(value: float, values: tuple[float, ...]) -> str:
     """``inside`` or ``outside`` of where one more run would lie."""
-    interval = prediction_interval(values)
-    if interval is None:
-        raise ValueError(f"{len(values)} seed has no interval; compare nothing with it")
-    return "inside" if interval[0] <= value <= interval[1] else "outside"
+    return "inside" if may_be_one_more(value, values) else "outside"
 
 
 def markdown(heads: Sequence[str], lines: Sequence[Row]) -> str:

@@ -26,6 +26,7 @@ def blocks(document: str, language: str) -> list[str]:
         "docs/integrations.md",
         "docs/onnx.md",
         "docs/shrink.md",
+        "docs/statistics.md",
     ],
 )
 def test_python_blocks_run(document, tmp_path):

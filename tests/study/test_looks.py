@@ -12,7 +12,8 @@ from openwork.study.report.looks import DARK, SHAPES, look, looks
 from openwork.study.report.page import write_report
 from openwork.study.report.paper import LABELS
 from openwork.study.report.style import duration, whole_ticks
-from openwork.study.results.statistics import bounded_interval, student_interval, summarize
+from openwork.study.results.statistics import summarize
+from openwork.study.results.student import bounded_interval, student_interval
 from tests.study.studies import results, row, study
 
 OURS = ["GradualMagnitude", "L0", "RandomPruning", "VariationalDropout", "RigL", "SET", "Movement", "SNIP", "Wanda",

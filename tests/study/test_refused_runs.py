@@ -8,7 +8,7 @@ import pytest
 
 import openwork as ow
 from openwork.study.runs.execute import execute
-from openwork.study.runs.origin import LotteryTicket, Origin, Pretrained, Scratch
+from openwork.study.runs.origin import LotteryTicket, Origin, Pretrained, Rewound, Scratch
 from openwork.study.runs.run import Run
 from openwork.study.sweeps.sweep import Here, Options, sweep
 from openwork.study.tasks.cifar10 import Cifar10ResNet, Cifar10Vgg, Cifar10WideResNet
@@ -108,7 +108,7 @@ def test_a_technique_s_nan_is_refused_before_there_is_a_directory(tmp_path, tech
 
 
 @dataclass(frozen=True)
-class Rewound(Origin):
+class Earlier(Origin):
     """An origin as a user would add it, with a field of its own."""
 
     at: int = 0
@@ -124,6 +124,7 @@ class Rewound(Origin):
 
 
 DENSE, SPARSE = Run(Tiny(), None, steps=3), Run(Tiny(), PRUNE, steps=3)
+PARTED = Run(DigitsLeNet300100(), PRUNE, steps=3)
 VALUES = [
     DigitsLeNet300100(),
     ImagesLeNet300100(source="a"),
@@ -141,8 +142,9 @@ VALUES = [
     ow.SoftWeightSharing(ow.Constant(0.5)),
     Pretrained(DENSE),
     LotteryTicket(SPARSE),
+    Rewound(PARTED, 1),
     Scratch(SPARSE),
-    Rewound(DENSE),
+    Earlier(DENSE),
 ]
 
 
@@ -195,5 +197,5 @@ def test_every_field_that_differs_appears_in_the_settings(value):
 
 
 def test_an_origin_of_the_user_s_shows_its_fields():
-    run = Run(Tiny(), None, steps=1, origin=Rewound(DENSE, at=5, initial_seed=9))
-    assert run.settings == "steps=1, origin=Rewound(dense(steps=3, seed=0), at=5, initial_seed=9)"
+    run = Run(Tiny(), None, steps=1, origin=Earlier(DENSE, at=5, initial_seed=9))
+    assert run.settings == "steps=1, origin=Earlier(dense(steps=3, seed=0), at=5, initial_seed=9)"

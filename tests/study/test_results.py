@@ -9,14 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from openwork.study.files import write_text
-from openwork.study.results.statistics import (
-    nearest,
-    pareto,
-    prediction_interval,
-    student_interval,
-    summarize,
-    write_points,
-)
+from openwork.study.results.statistics import nearest, pareto, summarize, write_points
 from openwork.study.results.store import (
     COLUMNS,
     collect,
@@ -28,6 +21,7 @@ from openwork.study.results.store import (
     write_csv,
     write_parquet,
 )
+from openwork.study.results.student import may_be_one_more, prediction_interval, student_interval
 from tests.study.studies import diverged, results, row, study
 
 
@@ -105,6 +99,10 @@ def test_one_more_run_lies_in_the_prediction_interval_by_hand():
     low, high = prediction_interval([1.0, 2.0, 3.0])
     assert (low, high) == pytest.approx((2 - 4.968276, 2 + 4.968276), abs=1e-5)
     assert prediction_interval([1.0]) is None
+    assert may_be_one_more(6.96, [1.0, 2.0, 3.0])
+    assert not may_be_one_more(6.97, [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="1 seed has no interval; compare nothing with it"):
+        may_be_one_more(1.0, [1.0])
 
 
 def test_points_are_means_over_seeds_without_the_diverged():

@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 app.command()(training.quickstart)
 app.command()(training.run)
-app.command()(sweep.sweep)
+app.command(cls=sweep.SweepCommand)(sweep.sweep)
 app.command()(report.results)
 app.command("eval")(checkpoints.evaluate)
 app.command()(checkpoints.inspect)

@@ -3,7 +3,7 @@
 import errno
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.box import SIMPLE
 from rich.table import Table
+from typer.core import TyperCommand
 
 from openwork.cli.common import (
     Compile,
@@ -34,7 +35,21 @@ if TYPE_CHECKING:
     from openwork.study.sweeps.price import Price
     from openwork.study.sweeps.sweep import Engine, Options, Sweep
 
+ALL = 0  # what --fleet without a number stands for: as many as the memory holds
 LINE_SECONDS = 30  # between two lines of progress where the output is not a terminal
+
+
+class SweepCommand(TyperCommand):
+    """Gives --fleet a number where it stands alone."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Parses the arguments."""
+        given = []
+        for argument, following in zip(args, [*args[1:], ""], strict=True):
+            given.append(argument)
+            if argument == "--fleet" and not following.isdigit():
+                given.append(str(ALL))
+        return super().parse_args(ctx, given)
 
 
 def sweep(
@@ -49,6 +64,15 @@ def sweep(
     gpus: Annotated[
         float | None, typer.Option(min=0, help="With --ray, the GPUs of each run, such as 0.25; 1 with --device cuda.")
     ] = None,
+    fleet: Annotated[
+        int | None,
+        typer.Option(
+            min=ALL,
+            metavar="[N]",
+            help="Train runs that differ in numbers alone as one model: N at most, or as many as the memory holds; "
+            "docs/fleet.md.",
+        ),
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and price the runs; train nothing.")] = False,
     measure: Annotated[
@@ -58,12 +82,16 @@ def sweep(
     compile: Compile = False,
     evaluations: Evaluations = 20,
     snapshots: Snapshots = 0,
+    precision: Annotated[
+        str, typer.Option(metavar="float32|tf32|bf16", help="How a GPU computes products; docs/fleet.md.")
+    ] = "float32",
     as_json: Json = False,
 ) -> None:
     """Train the many runs that MODULE:FUNCTION returns, each once, whatever fails; `run` stops at the first error.
 
     Finished runs are not repeated, interrupted ones go on, and a failed one is recorded and passed over.
     """
+    from openwork.study.runs.precision import checked_precision
     from openwork.study.sweeps.sweep import Options
 
     runs = runs_of(experiment, settings)
@@ -71,13 +99,13 @@ def sweep(
         raise typer.BadParameter("--measure belongs to --dry-run")
     say_unfinished(runs)
     if dry_run:
-        _price(runs, out, device if measure else None, retry_failed=retry_failed, as_json=as_json)
+        _price(runs, out, device if measure else None, fleet, retry_failed=retry_failed, as_json=as_json)
         return
-    options = Options(device, compile, evaluations, snapshots)
-    watch = _Watch()
+    options = Options(device, compile, evaluations, snapshots, checked_precision(precision))
+    watch = Watch()
     # Ray handles SIGTERM itself until `going_on` does.
-    with _engine(ray, out, options, cpus, gpus, watch) as engine, watch, going_on(out):
-        ended = _swept(runs, out, engine, retry_failed, watch)
+    with _engine(ray, out, options, cpus, gpus, fleet, watch) as engine, watch, going_on(out):
+        ended = swept(runs, out, engine, retry_failed, watch)
     if as_json:
         states = {id: outcome.state for id, outcome in ended.outcomes.items()}
         print_json({"runs": states, "directory": str(out.resolve())})
@@ -89,7 +117,8 @@ def sweep(
         raise typer.Exit(3)
 
 
-def _swept(runs: list["Run"], out: Path, engine: "Engine", retry_failed: bool, watch: "_Watch") -> "Sweep":
+def swept(runs: list["Run"], out: Path, engine: "Engine", retry_failed: bool, watch: "Watch") -> "Sweep":
+    """What `openwork.study.sweeps.sweep.sweep` returns; where the disk is full, the error says how to go on."""
     from openwork.study.files import no_space
     from openwork.study.sweeps.sweep import sweep
 
@@ -105,7 +134,13 @@ def _swept(runs: list["Run"], out: Path, engine: "Engine", retry_failed: bool, w
 
 @contextmanager
 def _engine(
-    ray: str | None, out: Path, options: "Options", cpus: float, gpus: float | None, watch: "_Watch"
+    ray: str | None,
+    out: Path,
+    options: "Options",
+    cpus: float,
+    gpus: float | None,
+    fleet: int | None,
+    watch: "Watch",
 ) -> Iterator["Engine"]:
     from openwork.study.sweeps.sweep import Here
 
@@ -113,7 +148,12 @@ def _engine(
         if gpus is not None or cpus != 1:
             raise typer.BadParameter("--cpus and --gpus belong to --ray")
         checked_device(options.device)
-        yield Here(out, options, watch.tick)
+        if fleet is None:
+            yield Here(out, options, watch.tick)
+            return
+        from openwork.study.sweeps.fleet import Fleets
+
+        yield Fleets(out, options, fleet or None, say=_say, progress=watch.tick)
         return
     on_gpu = checked_device(options.device, here=False).type == "cuda"
     gpus = float(on_gpu) if gpus is None else gpus
@@ -123,11 +163,15 @@ def _engine(
 
     with ExitStack() as stack:
         with error_console.status("starting Ray" if ray == "local" else f"joining Ray at {ray}"):
-            engine = stack.enter_context(Ray(ray, out, options, cpus=cpus, gpus=gpus))
+            engine = stack.enter_context(Ray(ray, out, options, cpus=cpus, gpus=gpus, fleet=fleet, say=_say))
         yield engine
 
 
-class _Watch:
+def _say(sentence: str) -> None:
+    error_console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+class Watch:
     """Says how a sweep is going: a line that changes on a terminal, a line now and then elsewhere."""
 
     def __init__(self) -> None:
@@ -135,6 +179,7 @@ class _Watch:
         self._began = self._said = time.monotonic()
         self._sweep: Sweep | None = None
         self._before = 0
+        self._now = 0  # the steps of the runs that this process is training, where it says so
 
     def __enter__(self) -> None:
         if error_console.is_terminal:
@@ -144,6 +189,17 @@ class _Watch:
         self._status.stop()
 
     def __call__(self, sweep: "Sweep") -> None:
+        """Between two runs."""
+        self._now = 0
+        self._show(sweep)
+
+    def tick(self, steps: int) -> None:
+        """After each step in this process; of a fleet, with the steps of all its runs together."""
+        self._now = steps
+        if self._sweep:
+            self._show(self._sweep)
+
+    def _show(self, sweep: "Sweep") -> None:
         now = time.monotonic()
         if self._sweep is None:
             self._sweep, self._began = sweep, now
@@ -157,16 +213,11 @@ class _Watch:
         else:
             error_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def tick(self, _: int) -> None:
-        """After each step in this process."""
-        if self._sweep:
-            self(self._sweep)
-
     def _line(self, sweep: "Sweep", seconds: float) -> str:
         from openwork.study.evaluation.metric import ACCURACY
         from openwork.study.report.style import duration
 
-        done, left = sweep.steps()
+        done, left = sweep.steps(self._now)
         parts = [f"{len(sweep.outcomes)} of {len(sweep.runs)} runs done", f"{len(sweep.running())} running"]
         parts += [f"{n} {state}" for state in ("failed", "diverged") if (n := sweep.count(state))]
         if best := sweep.best():
@@ -189,16 +240,23 @@ def _print_summary(sweep: "Sweep") -> None:
         error_console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
-def _price(runs: list["Run"], out: Path, device: str | None, *, retry_failed: bool, as_json: bool) -> None:
-    from openwork.study.sweeps.price import measured_step_ms, prices
+def _price(
+    runs: list["Run"], out: Path, device: str | None, fleet: int | None, *, retry_failed: bool, as_json: bool
+) -> None:
+    from openwork.study.sweeps.price import fleet_step_ms, prices, run_step_ms
 
     where = checked_device(device) if device else None
+
+    def measured(left: Sequence["Run"]) -> tuple[float, str]:
+        assert where
+        return run_step_ms(left, where) if fleet is None else fleet_step_ms(left, where, fleet or None)
+
     with error_console.status("counting"):
         found = prices(
             runs,
             out,
             retry_failed=retry_failed,
-            measure=(lambda run: measured_step_ms(run, where)) if where else None,
+            measure=measured if where else None,
         )
     if as_json:
         print_json([{"task": p.task, "name": p.name, "states": p.states, "steps": p.steps, "step_ms": p.step_ms,

@@ -27,6 +27,7 @@ from openwork.cli.common import (
     say_unfinished,
 )
 from openwork.cli.report import written_report
+from openwork.cli.sweep import Watch, swept
 
 if TYPE_CHECKING:
     from openwork.study.results.result import Result
@@ -42,15 +43,18 @@ def quickstart(
     device: Device = "cpu",
 ) -> None:
     """Compare four techniques on handwritten digits, and write the report page."""
-    import torch
-
     from openwork.study.experiments.quickstart import runs
+    from openwork.study.results.store import read_results
+    from openwork.study.sweeps.fleet import Fleets
+    from openwork.study.sweeps.sweep import Options
 
-    torch.set_num_threads(1)  # the matrices are so small that a second thread costs more than it brings
-    with going_on(out):
-        results = _execute(runs(), out / "runs", device=device, compile=False, evaluations=2)
+    checked_device(device)
+    watch = Watch()
+    with going_on(out), watch:
+        engine = Fleets(out / "runs", Options(device, evaluations=2), progress=watch.tick)
+        swept(runs(), out / "runs", engine, False, watch)
         page = written_report(out / "runs", out / "report", command="make quickstart")
-    _print_summary(results)
+    _print_summary(read_results(out / "runs", layers=False))
     out_console.print(f"\nReport: {page.resolve()}", highlight=False, soft_wrap=True)
 
 

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from openwork.core.schedules import Schedule
+from openwork.core.stacked import Stacked
 
 Calibrate = Callable[[nn.Module], object]
 """Runs batches through the model, and backward where gradients are wanted; what it returns is not used."""
@@ -88,6 +89,24 @@ class Mechanism(ABC):
 
     def state_loaded(self, optimizer: torch.optim.Optimizer) -> None:
         """Takes note that an attached optimizer has loaded a state; by default that does not matter."""
+        return
+
+    @classmethod
+    def stack(cls, mechanisms: Sequence[Self], parameters: Mapping[str, Tensor]) -> Stacked:
+        """The mechanisms of models that are trained as one; by default that is not possible.
+
+        Args:
+            mechanisms: Those of the models, which are all of this class, started, and between two steps.
+            parameters: The stacked parameters by name, (N, *shape). The models' own are their rows already; masks,
+                hidden values and evidence become rows here.
+
+        Raises:
+            ValueError: If these cannot be stacked; nothing has changed.
+        """
+        raise ValueError(f"{cls.__name__} cannot be stacked: it has no method stack; train these models one by one")
+
+    def count_to(self, steps: int) -> None:
+        """Readies the mechanism to go on alone after ``steps`` steps that `Stacked` made; by default it is ready."""
         return
 
     def before_step(self, owned: list[int], optimizer: torch.optim.Optimizer, *, counts: bool) -> None:

@@ -12,14 +12,7 @@ from openwork.core.chosen import check_model, choose_weights, log_choice, summar
 from openwork.core.dead_paths import dead_paths
 from openwork.core.following import follow
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
-from openwork.core.optimizers import (
-    Groups,
-    check_optimizer,
-    check_ownership,
-    parameter_groups,
-    parameter_ids,
-    shares,
-)
+from openwork.core.optimizers import Groups, check_optimizer, check_ownership, parameter_groups, parameter_ids, shares
 from openwork.core.ownership import hold, refuse_held, release
 from openwork.core.saved import FORMAT, check_saved
 from openwork.core.seeding import check_seed
@@ -85,6 +78,11 @@ class Sparsifier:
             "a sparsifier cannot be copied or pickled, since it follows one model and its optimizer; sparsify the "
             "copy and load state_dict(), or take finalized_copy()"
         )
+
+    @property
+    def mechanism(self) -> Mechanism:
+        """What the technique does to this model, for a loop that stacks it with others."""
+        return self._mechanism
 
     def attach(
         self, optimizer: torch.optim.Optimizer, *more: torch.optim.Optimizer, penalty_gradient: bool = False
@@ -157,6 +155,17 @@ class Sparsifier:
         self._seen.find()
         self.steps += 1
         self._mechanism.after_step(self.steps, list(range(len(self.weights))), None)
+        self._seen.step()
+
+    def count_to(self, steps: int) -> None:
+        """Takes note of the steps that this model has made as one of several stacked ones.
+
+        Args:
+            steps: All that are completed.
+        """
+        self._check_live()
+        self.steps = steps
+        self._mechanism.count_to(steps)
         self._seen.step()
 
     def masks(self) -> dict[str, Tensor]:

@@ -7,9 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
+
+if TYPE_CHECKING:
+    from openwork.core.sparsifier import Sparsifier
 
 
 @dataclass(frozen=True)
@@ -17,12 +23,15 @@ class Updated:
     """What an update changed.
 
     Args:
-        changed: The members whose masks are new.
+        changed: The members whose masks are new, and whose optimizer state is to be zeroed under them.
         diverged: Why a member has diverged, by member.
+        recapture: Whether `Stacked.before_step` and `Stacked.after_step` do other things from now on, so that a CUDA
+            graph must be captured anew.
     """
 
     changed: Sequence[int] = ()
     diverged: Mapping[int, str] = field(default_factory=dict)
+    recapture: bool = False
 
 
 class Stacked(ABC):
@@ -53,7 +62,8 @@ class Stacked(ABC):
     def before_step(self, gradients: Mapping[str, Tensor]) -> None:
         """Readies gradients and weights for the optimizer's step, in place; by default there is nothing to do.
 
-        The same operations on the device each time, without waiting for it: a CUDA graph may hold them.
+        The same operations on the device each time until `update` asks to `Updated.recapture`, without waiting for it:
+        a CUDA graph may hold them.
         """
         return
 
@@ -85,3 +95,62 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
     for tensor, row in zip(tensors, whole, strict=True):
         tensor.data = row
     return whole
+
+
+def pick(whole: Tensor, members: Sequence[int]) -> Tensor:
+    """The rows of these members, in order; in the same memory where they lie side by side."""
+    if members[-1] - members[0] == len(members) - 1:
+        return whole[members[0] : members[-1] + 1]
+    return whole[torch.tensor(members, device=whole.device)]
+
+
+def put(whole: Tensor, members: Sequence[int], rows: Tensor) -> None:
+    """Writes the rows of these members, in order."""
+    if members[-1] - members[0] == len(members) - 1:
+        place = whole[members[0] : members[-1] + 1]
+        if place.data_ptr() != rows.data_ptr():  # what `pick` gave may have been changed in place
+            place.copy_(rows)
+    else:
+        whole[torch.tensor(members, device=whole.device)] = rows
+
+
+def stack(sparsifiers: "Sequence[Sparsifier]", parameters: Mapping[str, Tensor]) -> Stacked:
+    """What makes the weights of several models sparse at once, in place of their sparsifiers' own steps.
+
+    Args:
+        sparsifiers: Those of the models, before training or with a state loaded, without an optimizer attached. Call
+            `Sparsifier.count_to` of one before you use its ``steps``, save its state, or go on with it alone.
+        parameters: The stacked parameters by name, (N, *shape), as `stacked` made them of the models' own.
+
+    Raises:
+        ValueError: If these cannot be stacked; nothing has changed.
+    """
+    mechanisms = [sparsifier.mechanism for sparsifier in sparsifiers]
+    first = type(mechanisms[0])
+    if other := next((type(each) for each in mechanisms if type(each) is not first), None):
+        raise ValueError(f"{other.__name__} cannot be stacked with {first.__name__}; train these models in two groups")
+    return first.stack(mechanisms, parameters)
+
+
+def call_with(module: nn.Module, tensors: Mapping[str, Tensor], *args: Any) -> Any:
+    """``module(*args)``, computed with other tensors in the place of the module's own.
+
+    As `functional_call`, which leaves one of them behind where two modules share a third one.
+
+    Args:
+        module: The module.
+        tensors: By the first name of the parameter or buffer that each replaces; the others stay.
+        args: What the module is called with.
+    """
+    own = chain(module.named_parameters(), module.named_buffers())
+    new = {id(tensor): tensors[name] for name, tensor in own if name in tensors}
+    places = {
+        name: new[id(tensor)]
+        for prefix, each in module.named_modules()  # a shared one is there once
+        for name, tensor in chain(
+            each.named_parameters(prefix, recurse=False, remove_duplicate=False),
+            each.named_buffers(prefix, recurse=False, remove_duplicate=False),
+        )
+        if id(tensor) in new
+    }
+    return functional_call(module, places, args, tie_weights=False)

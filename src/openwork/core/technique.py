@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from openwork.core.mechanism import Mechanism
 from openwork.core.schedules import Schedule
@@ -11,6 +12,9 @@ from openwork.core.selection import Weight
 @dataclass(frozen=True)
 class Technique(ABC):
     """A paper's method with its settings: hashable, printable, equal when the settings are equal."""
+
+    varying: ClassVar[tuple[str, ...]] = ()
+    """The fields whose values may differ between models that are trained as one (`openwork.core.stacked`)."""
 
     @property
     def threshold(self) -> float | None:

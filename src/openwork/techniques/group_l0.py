@@ -6,6 +6,7 @@ all weights of its group. The penalty counts the weights whose gate is open; the
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ class GroupL0(Reparameterization):
     Raises:
         ValueError: If ``dropout`` is outside (0, 1), or ``weight_decay`` is negative.
     """
+
+    varying: ClassVar[tuple[str, ...]] = ("coefficient", "dropout")
 
     dropout: float = field(default=0.5, kw_only=True)
     weight_decay: float = field(default=0.0, kw_only=True)

@@ -8,13 +8,14 @@ for single weights, not groups, are those of Gale et al. 2019, arXiv 1902.09574.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from openwork.core.parameters.noise import uniform
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
+from openwork.noise import uniform
 
 EPS = 1e-8
 BETA = 2 / 3  # temperature
@@ -39,6 +40,8 @@ class L0(Reparameterization):
     Raises:
         ValueError: If ``dropout`` is outside (0, 1), or ``weight_decay`` is negative.
     """
+
+    varying: ClassVar[tuple[str, ...]] = ("coefficient", "dropout")
 
     dropout: float = field(default=0.1, kw_only=True)
     weight_decay: float = field(default=0.0, kw_only=True)
@@ -87,10 +90,10 @@ class HardConcreteWeight(ReparameterizedWeight):
 
     def cost(self, weight: Tensor, coefficient: Tensor) -> Tensor:
         """Coefficient * penalty, and the expected L2 norm where it has a factor."""
-        factor = self.technique.length_scale()
-        if not factor:
-            return super().cost(weight, coefficient)
-        return super().cost(weight, coefficient) + expected_l2(self.log_alpha, weight, factor)
+        cost = super().cost(weight, coefficient)
+        if not self.technique.weight_decay:
+            return cost
+        return cost + expected_l2(self.log_alpha, weight, self.technique.length_scale())
 
     def expected_nonzero(self, weight: Tensor) -> Tensor:
         """The penalty."""

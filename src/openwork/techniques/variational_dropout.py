@@ -5,15 +5,16 @@ the data do not need a weight, its dropout rate alpha grows without bound, and i
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from openwork.core.parameters.noise import normal
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
 from openwork.core.precision import exact
+from openwork.noise import normal
 
 EPS = 1e-8
 K1, K2, K3 = 0.63576, 1.87320, 1.48695  # the fit of section 4.2
@@ -35,6 +36,8 @@ class VariationalDropout(Reparameterization):
         share_noise: For a Linear on inputs (batch, ..., in): whether all positions of an example share one draw for
             each output unit, as in the Transformer of Gale et al. 2019; otherwise there is a draw for each output.
     """
+
+    varying: ClassVar[tuple[str, ...]] = ("coefficient", "threshold", "log_sigma2", "clip")
 
     threshold: float = field(default=3.0, kw_only=True)
     log_sigma2: float = field(default=-10.0, kw_only=True)

@@ -1,7 +1,7 @@
 """Allocations: how many weights each tensor keeps when the model as a whole is to reach a sparsity."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from openwork.core.masks.counting import count_each
-from openwork.core.masks.threshold import keep_count, kth_largest
+from openwork.core.masks.threshold import keep_count, kth_largest, kth_largest_of_rows
 from openwork.core.names import fits
 from openwork.core.sharded import is_sharded, local, shards_of
 
@@ -41,6 +41,15 @@ class Allocation(ABC):
             groups: How many weights of a tensor are kept or removed together, by name, and share one score; by default
                 1.
         """
+
+    def of_many(self, scores: Mapping[str, Tensor], sparsities: Sequence[float]) -> list[dict[str, int]] | None:
+        """The counts of many models at once; None where they must be asked for one by one, as by default.
+
+        Args:
+            scores: The scores of each tensor, by name, (models, n).
+            sparsities: The schedule's value of each model.
+        """
+        return None
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,15 @@ class GlobalRanking(Allocation):
     ) -> dict[str, int]:
         """Exact counts under one common threshold."""
         return _ranked(scores, keep_count(_total(scores), sparsity))
+
+    def of_many(self, scores: Mapping[str, Tensor], sparsities: Sequence[float]) -> list[dict[str, int]]:
+        """The same, with two waits for the device."""
+        every = torch.cat(list(scores.values()), 1)
+        totals = [keep_count(every.shape[1], sparsity) for sparsity in sparsities]
+        thresholds = kth_largest_of_rows(every, torch.tensor(totals, device=every.device))[:, None]
+        parts = [score > thresholds for score in scores.values()] + [score == thresholds for score in scores.values()]
+        counts = torch.stack([part.sum(1) for part in parts], 1).tolist()
+        return [_spread(scores, total, row) for total, row in zip(totals, counts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -195,9 +213,14 @@ def _ranked(scores: Mapping[str, Tensor], total: int) -> dict[str, int]:
     threshold = kth_largest(torch.cat(flat), total, shards_of(*scores.values()))
     parts = [score > threshold for score in flat] + [score == threshold for score in flat]
     counts = count_each(parts, [*scores.values(), *scores.values()])
-    keep = dict(zip(scores, counts, strict=False))
+    return _spread(scores, total, counts)
+
+
+def _spread(names: Collection[str], total: int, counts: Sequence[int]) -> dict[str, int]:
+    """How many each tensor keeps, of whose counts the first half are above the common threshold, the others at it."""
+    keep = dict(zip(names, counts, strict=False))
     missing = total - sum(keep.values())
-    for name, ties in zip(scores, counts[len(flat) :], strict=True):
+    for name, ties in zip(names, counts[len(keep) :], strict=True):
         extra = min(missing, ties)
         keep[name] += extra
         missing -= extra

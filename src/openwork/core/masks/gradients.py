@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
@@ -65,3 +65,12 @@ def mask_gradient(weight: MaskedWeight, parameter: Tensor) -> None:
     else:
         local(gradient).mul_(mask)
         weight.clean_gradient = (id(gradient), version(gradient))
+
+
+def mask_gradients(weights: Sequence[MaskedWeight]) -> None:
+    """Zeroes the gradients under the masks where other code has written to them since they were masked last."""
+    for weight in weights:
+        parameter = weight.parameter
+        gradient = parameter.grad
+        if gradient is not None and weight.clean_gradient != (id(gradient), version(gradient)):
+            mask_gradient(weight, parameter)

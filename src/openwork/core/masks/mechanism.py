@@ -16,7 +16,6 @@ Where FSDP2 shards a weight, everything here concerns only the rows of this proc
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,18 +27,19 @@ from openwork.core.masks import state
 from openwork.core.masks.calibrate import gather
 from openwork.core.masks.check import checked_beginning, checked_exchange
 from openwork.core.masks.counting import count_each
-from openwork.core.masks.gradients import GradientHook, add_hook, mask_gradient
+from openwork.core.masks.gradients import GradientHook, add_hook, mask_gradients
 from openwork.core.masks.listening import Listening, check_calibration
 from openwork.core.masks.optimizer_state import check_eps, clear_state, keeps_zeros, moved_outside
 from openwork.core.masks.remarks import remarks, warn_emptied
 from openwork.core.masks.update import Chosen, choose, preview
-from openwork.core.masks.weight import MaskedWeight, check_parameters, count_masked, hide, remember, unhide
+from openwork.core.masks.weight import MaskedWeight, check_parameters, count_masked, hide, masked_copy, restore, unhide
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.schedules import Schedule
 from openwork.core.selection import Weight
-from openwork.core.sharded import local, shard_like, version
+from openwork.core.sharded import shard_like, version
 
 if TYPE_CHECKING:
+    from openwork.core.masks.stacked import StackedMasks
     from openwork.core.masks.technique import MaskTechnique
 
 _SURELY = 16
@@ -60,7 +60,8 @@ class Masking(Mechanism):
         self.technique = technique
         self.seed = seed
         self.weights = [MaskedWeight(weight, keep_zeros=keep_zeros) for weight in weights]
-        self._pruned = False  # nothing to do until a mask holds a zero
+        self.pruned = False
+        """Whether a mask holds a zero; there is nothing to do until one does."""
         self._overwritten = True
         self._looked_for_wrapper = False
         self._hooks: list[RemovableHandle] = []
@@ -112,7 +113,7 @@ class Masking(Mechanism):
         if technique.schedule.due(0):
             self._take(choose(technique, self.weights, seed=self.seed, step=0))
         else:
-            self._pruned = any(count_masked(self.weights))  # the zeros that stay
+            self.pruned = any(count_masked(self.weights))  # the zeros that stay
         self._hook_parameters()
 
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
@@ -144,7 +145,7 @@ class Masking(Mechanism):
             self._clear_state(optimizer)
             self._unmasked_state.remove(optimizer)
         self._listening.take(owned, optimizer, counts=counts)
-        if not self._pruned:
+        if not self.pruned:
             return
         weights = [self.weights[index] for index in owned]
         self._mask_gradients(weights)
@@ -154,7 +155,7 @@ class Masking(Mechanism):
         if self._overwritten and not self._looked_for_wrapper:
             self._looked_for_wrapper = moved_outside(weights, optimizer)
         if self.technique.hidden == "trained":
-            self._restore(weights)
+            restore(weights, overwritten=self._overwritten)
 
     @torch.no_grad()
     def after_step(self, step: int | None, owned: list[int], optimizer: torch.optim.Optimizer | None) -> None:
@@ -163,18 +164,42 @@ class Masking(Mechanism):
         self._listening.stepped(owned)
         try:
             if step is not None and self.technique.schedule.due(step):
-                exchange = checked_exchange(self.technique, step) if self.technique.regrows and self._pruned else None
-                chosen = choose(self.technique, self.weights, seed=self.seed, step=step, exchange=exchange)
+                chosen = self._choose(step)
         finally:  # where the next masks cannot be computed, those that hold stay in force
             if chosen is not None:
                 self._take(chosen)
                 weights = self.weights
-            elif self._pruned:
+            elif self.pruned:
                 self._keep(weights, optimizer, surely=step is None or step % _SURELY == 0)
             for weight in weights:
                 weight.write_clean()
             if step is not None:
                 self._listening.expect(step + 1)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Puts the masks in force that are due after ``step`` steps, for a loop that knows the weights' zeros."""
+        self._take(self._choose(step))
+
+    def taken(self, keep: Sequence[int]) -> None:
+        """Takes note of masks that are in force now, and of how many weights each keeps."""
+        for weight in self.weights:
+            weight.restored, weight.clean_gradient = False, None
+            weight.forget()
+        warn_emptied(self.weights, keep)
+
+    def count_to(self, steps: int) -> None:
+        """Expects the next gradients, and trusts no parameter to be as the last step left it."""
+        self._listening.expect(steps + 1)
+        for weight in self.weights:
+            weight.clean_gradient, weight.clean_parameter = None, -1
+
+    @classmethod
+    def stack(cls, mechanisms: Sequence[Masking], parameters: Mapping[str, Tensor]) -> StackedMasks:
+        """The masks of many models as one; raises ValueError for techniques of several classes, or sharded weights."""
+        from openwork.core.masks.stacked import StackedMasks  # which knows this class
+
+        return StackedMasks(mechanisms, parameters)
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
@@ -191,8 +216,7 @@ class Masking(Mechanism):
 
     def zeros(self) -> dict[str, int]:
         """The number of zeros by name, of all shards together: masked weights, and others that happen to be 0."""
-        parameters = [weight.parameter for weight in self.weights]
-        counts = count_each([local(parameter.detach()) == 0 for parameter in parameters], parameters)
+        counts = count_each([w.local.detach() == 0 for w in self.weights], [w.parameter for w in self.weights])
         return {weight.name: number for weight, number in zip(self.weights, counts, strict=True)}
 
     def remarks(self) -> list[str]:
@@ -213,18 +237,13 @@ class Masking(Mechanism):
 
         In place, the mechanism lets masks, hidden values and evidence go.
         """
-        if not in_place and any(weight.sharded for weight in self.weights):
-            raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
         if not in_place:
-            copies: dict[int, Any] = {}
-            model = copy.deepcopy(model, copies)
-            for weight in self.weights:
-                copies[id(weight.parameter)].data.mul_(weight.mask).add_(0.0)  # -0.0 + 0.0 is 0.0, see below
-            return model
+            if any(weight.sharded for weight in self.weights):
+                raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
+            return masked_copy(model, self.weights)
         with torch.no_grad():
             self._apply(self.weights)
-            # A negative weight times 0 is -0.0, whose sign would cost a bit in every compressed file.
-            torch._foreach_add_([weight.local for weight in self.weights], 0.0)
+            torch._foreach_add_([weight.local for weight in self.weights], 0.0)  # as `masked_copy` does
         for hook in self._hooks:
             hook.remove()
         self.weights.clear()
@@ -240,12 +259,10 @@ class Masking(Mechanism):
         state.check(saved, self.weights, hidden=self.technique.hidden != "lost")
         self.seed = whole_number(saved, "seed")
         state.restore(saved, self.weights)
-        self._pruned = any(count_masked(self.weights))
+        self.pruned = any(count_masked(self.weights))
         self._apply(self.weights)
         self._unmasked_state.update(self._optimizers)
-        for weight in self.weights:
-            weight.clean_gradient, weight.clean_parameter = None, -1  # the model's own state may be loaded after this
-        self._listening.expect(saved["steps"] + 1)
+        self.count_to(saved["steps"])  # the model's own state may be loaded after this
 
     def _hook_parameters(self) -> None:
         for handle in self._hooks:
@@ -253,24 +270,21 @@ class Masking(Mechanism):
         handles = [add_hook(GradientHook(weight, self._masks_now), weight.parameter) for weight in self.weights]
         self._hooks = [handle for handle in handles if handle]
 
+    def _choose(self, step: int) -> list[Chosen]:
+        exchange = checked_exchange(self.technique, step) if self.technique.regrows and self.pruned else None
+        return choose(self.technique, self.weights, seed=self.seed, step=step, exchange=exchange)
+
     def _masks_now(self) -> bool:
-        return self._pruned and not self._listening.now and not self.technique.dense_gradients
+        return self.pruned and not self._listening.now and not self.technique.dense_gradients
 
     def _mask_gradients(self, weights: Sequence[MaskedWeight]) -> None:
-        if not self._pruned or self.technique.dense_gradients:
-            return
-        for weight in weights:
-            parameter = weight.parameter
-            gradient = parameter.grad
-            if gradient is not None and weight.clean_gradient != (id(gradient), version(gradient)):
-                mask_gradient(weight, parameter)
+        if self.pruned and not self.technique.dense_gradients:
+            mask_gradients(weights)
 
     def _take(self, chosen: Sequence[Chosen]) -> None:
         """Puts new masks in force: hides the values under them, zeroes the parameters and optimizer state there."""
-        self._pruned = self._pruned or any(
-            one.keep < weight.parameter.numel() for weight, one in zip(self.weights, chosen, strict=True)
-        )
-        remembers = self.technique.hidden != "lost" and self._pruned
+        self.pruned |= any(one.keep < w.parameter.numel() for w, one in zip(self.weights, chosen, strict=True))
+        remembers = self.technique.hidden != "lost" and self.pruned
         if remembers:
             hide([weight for weight in self.weights if weight.restored or weight.hidden is None])
             unhide(self.weights)  # `choose` has looked at all values, so the others are up to date
@@ -279,12 +293,9 @@ class Masking(Mechanism):
             if one.values is not None:
                 weight.solve(one.values, remembers=remembers)
         self._apply(self.weights)
-        for weight in self.weights:
-            weight.restored, weight.clean_gradient = False, None
-            weight.forget()
+        self.taken([one.keep for one in chosen])
         for optimizer in self._optimizers:
             self._clear_state(optimizer)
-        warn_emptied(self.weights, [one.keep for one in chosen])
 
     def _keep(self, weights: Sequence[MaskedWeight], optimizer: torch.optim.Optimizer | None, *, surely: bool) -> None:
         """Puts the zeros back, as far as the optimizer or other code may have moved them."""
@@ -296,16 +307,8 @@ class Masking(Mechanism):
         if optimizer is not None and hasattr(optimizer, "eval"):
             self._clear_state(optimizer)  # eval() swaps in copies that its step made before weights had their zeros
 
-    def _restore(self, weights: Sequence[MaskedWeight]) -> None:
-        """Puts the hidden values back into the parameters."""
-        # Unless other code wrote since the last step, the trained copies agree with the parameters that are kept.
-        if self._overwritten:
-            hide([weight for weight in weights if weight.restored])  # the last step failed
-            remember(weights)
-        unhide(weights)
-
     def _clear_state(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.technique.hidden != "trained" and self._pruned:
+        if self.technique.hidden != "trained" and self.pruned:
             clear_state(optimizer, self.weights)
 
     def _apply(self, weights: Sequence[MaskedWeight]) -> None:

@@ -37,6 +37,7 @@ class MaskTechnique(Technique, ABC):
         ValueError: If the sparsity is outside [0, 1), or criterion or pattern cannot follow schedule or allocation.
     """
 
+    varying: ClassVar[tuple[str, ...]] = ("schedule",)
     evidence: ClassVar[Evidence] = Evidence()
     """What the technique gathers from gradients and inputs, for `View.evidence`."""
     dense_gradients: ClassVar[bool] = False

@@ -244,13 +244,22 @@ def _exchange(
     for place, (weight, view, score) in enumerate(zip(weights, views, scores, strict=True)):
         mask = _turned(technique, weight, view.mask)
         scores[place] = torch.where(mask | score.isnan(), score, -math.inf)  # NaN stays, to be found
-    survivors = [n - math.floor(exchange * n + 1e-6) for n in keep]  # 0.29 * 100 is 28.999999999999996 in binary
+    survivors = [survive(n, exchange) for n in keep]
     stay, _ = _masks(technique, views, scores, survivors, "survivors", seed=seed)
     for place, (weight, view) in enumerate(zip(weights, views, strict=True)):
         growth = ordered(technique, weight, view, "growth")
         weight.forget()
-        # Gradients that overflow must not tie with those that stay.
-        scores[place] = torch.where(stay[place], math.inf, growth.clamp(max=torch.finfo(growth.dtype).max))
+        scores[place] = torch.where(stay[place], math.inf, finite(growth))
+
+
+def survive(keep: int, exchange: float) -> int:
+    """How many of ``keep`` weights stay when the fraction ``exchange`` makes room."""
+    return keep - math.floor(exchange * keep + 1e-6)  # 0.29 * 100 is 28.999999999999996 in binary
+
+
+def finite(growth: Tensor) -> Tensor:
+    """The scores of growth, of which those that overflow must not tie with the weights that stay."""
+    return growth.clamp(max=torch.finfo(growth.dtype).max)
 
 
 def _refuse_shards(technique: MaskTechnique, weight: MaskedWeight) -> None:

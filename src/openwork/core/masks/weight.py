@@ -1,9 +1,11 @@
 """One selected weight with its mask."""
 
+import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import Kept, View
@@ -107,7 +109,7 @@ class MaskedWeight:
 
     def zero(self) -> Tensor:
         """0, of shape (), float32 whatever the weight's dtype, on the weight's device."""
-        return self._mask.new_zeros((), dtype=torch.float32)
+        return torch.zeros((), device=self._mask.device)
 
     def zeros_as_saved(self) -> int:
         """The number of zeros of the mask as it was last used, perhaps before the parameter was sharded."""
@@ -190,6 +192,30 @@ def unhide(weights: Sequence[MaskedWeight]) -> None:
         torch._foreach_copy_([weight.local for weight in hiding], [weight.hidden_values() for weight in hiding])
     for weight in hiding:
         weight.restored = True
+
+
+def restore(weights: Sequence[MaskedWeight], *, overwritten: bool) -> None:
+    """Puts the hidden values, where there are any, back into the parameters, for the optimizer to move them.
+
+    Args:
+        weights: The weights.
+        overwritten: Whether other code wrote to parameters since the last step. Unless it did, the hidden values agree
+            with the parameters that are kept.
+    """
+    if overwritten:
+        hide([weight for weight in weights if weight.restored])  # the last step failed
+        remember(weights)
+    unhide(weights)
+
+
+def masked_copy(model: nn.Module, weights: Sequence[MaskedWeight]) -> nn.Module:
+    """A copy of the model that owns the weights, with their zeros."""
+    copies: dict[int, Any] = {}
+    model = copy.deepcopy(model, copies)
+    for weight in weights:
+        # A negative weight times 0 is -0.0, whose sign would cost a bit in every compressed file; -0.0 + 0.0 is 0.0.
+        copies[id(weight.parameter)].data.mul_(weight.mask).add_(0.0)
+    return model
 
 
 def count_masked(weights: Sequence[MaskedWeight]) -> list[int]:

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.fx import _symbolic_trace
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from openwork.core.ownership import RANDOM
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
 from openwork.core.precision import LOW, exact
+from openwork.noise import draws_for
 
 NOISE_SEED = "_openwork_noise_seed"
 """The attribute of a recurrent cell that holds the seed of its noise in this optimizer step."""
@@ -43,7 +45,8 @@ def distribution(module: nn.Module, leaf: str) -> ReparameterizedWeight | None:
     found: RandomWeight | None = module.__dict__[RANDOM].get(leaf)
     if found is None:
         return None
-    if _symbolic_trace._is_fx_tracing_flag and not torch.compiler.is_compiling():
+    # make_fx sets the flag as well, but records operations, so that each call of what it makes draws anew.
+    if _symbolic_trace.is_fx_symbolic_tracing() and get_proxy_mode() is None:
         raise ValueError(
             f"{found.name} is a random variable, and torch.fx would record one sample of it as a constant; trace the "
             "sparsifier's finalized_copy() instead"
@@ -65,6 +68,7 @@ def draw(module: nn.Module, leaf: str, generator: torch.Generator | None = None)
         return parameter
     if not module.training:
         return deterministic(random, parameter)
+    draws_for(module.__dict__[RANDOM][leaf].name)
     return random.sample(exact(parameter), generator).to(parameter.dtype)
 
 
@@ -105,6 +109,7 @@ def operate(
     if random is None or not module.training:
         return op(x, draw(module, leaf), bias)
     parameter = _parameter(module, leaf)
+    draws_for(module.__dict__[RANDOM][leaf].name)
     if parameter.dtype not in LOW:
         output: Tensor = random(op, x, parameter, bias, generator)
         return output

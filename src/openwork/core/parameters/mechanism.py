@@ -13,7 +13,7 @@ import copy
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from openwork.core.dead_paths import empty_layer
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.ownership import RANDOM
 from openwork.core.parameters.layers import NOISE_SEED, RandomWeight, deterministic
+from openwork.core.parameters.stacked import StackedRandom
 from openwork.core.parameters.switch import PLAIN, switched
 from openwork.core.parameters.weight import Learned, learned
 from openwork.core.precision import LOW, exact
@@ -210,6 +211,11 @@ class Reparameterizing(Mechanism):
         """Takes over a sparsifier's state."""
         self.seed = whole_number(state, "seed")
         self._move_on(state["steps"])
+
+    @classmethod
+    def stack(cls, mechanisms: Sequence[Self], parameters: Mapping[str, Tensor]) -> StackedRandom:
+        """The random weights of models that are trained as one."""
+        return StackedRandom(mechanisms, parameters)
 
     @torch.no_grad()
     def _log_change(self) -> None:

@@ -72,8 +72,9 @@ def _reader(leaf: str) -> Callable[[nn.Module], Tensor]:
 
 def _drawn(module: nn.Module, leaf: str) -> Tensor:
     values = draw(module, leaf)
-    # Compiled code, and tensors that stand for others, as those of a FakeTensorMode, need their own types.
-    if torch.compiler.is_compiling() or type(values) is not Tensor:
+    # Compiled code, and tensors that stand for others, as those of a FakeTensorMode or vmap, need their own types.
+    inside = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(values)
+    if inside or type(values) is not Tensor:
         return values
     return protected(values, module.__dict__[RANDOM][leaf].name)
 

@@ -27,6 +27,7 @@ class Reparameterization(Technique, ABC):
         ValueError: If the coefficient is negative.
     """
 
+    varying: ClassVar[tuple[str, ...]] = ("coefficient",)
     penalised: ClassVar[bool] = True
     """Whether the weights have a penalty, which needs a coefficient."""
 

@@ -1,6 +1,7 @@
 """Batches of a data set that is whole in memory: shuffled without end for training, in order for evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -31,6 +32,28 @@ def shuffled_indices(
     """
     _check(size, batch_size, seed, start)
     return _indices(size, batch_size, seed, start, device)
+
+
+def stacked_indices(
+    size: int, batch_size: int, *, seeds: Sequence[int], start: int = 0, device: torch.device | None = None
+) -> Iterator[Tensor]:
+    """What `shuffled_indices` gives for each of the seeds, at once: endless tensors (seeds, batch_size).
+
+    Another thread draws the permutations of an epoch during the one before.
+
+    Args:
+        size: The number of images.
+        batch_size: From 1 to size.
+        seeds: At least 0 each.
+        start: As for `shuffled_indices`.
+        device: Where the tensors are, by default the CPU.
+
+    Raises:
+        ValueError: As `shuffled_indices`.
+    """
+    for seed in seeds:
+        _check(size, batch_size, seed, start)
+    return _stacked_indices(size, batch_size, seeds, start, device)
 
 
 def shuffled_batches(data: Images, batch_size: int, *, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -88,6 +111,23 @@ def _indices(size: int, batch_size: int, seed: int, start: int, device: torch.de
     for epoch, parts in _epochs(size, batch_size, start):
         order = _permutation(size, seed, epoch).to(device)
         yield from (order[part] for part in parts)
+
+
+def _stacked_indices(
+    size: int, batch_size: int, seeds: Sequence[int], start: int, device: torch.device | None
+) -> Iterator[Tensor]:
+    distinct = sorted(set(seeds))
+    places = torch.tensor([distinct.index(seed) for seed in seeds], device=device)
+
+    def orders(epoch: int) -> Tensor:
+        return torch.stack([_permutation(size, seed, epoch) for seed in distinct])
+
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(orders, start // (size // batch_size))
+        for epoch, parts in _epochs(size, batch_size, start):
+            order = coming.result().to(device)[places]
+            coming = thread.submit(orders, epoch + 1)
+            yield from (order[:, part] for part in parts)
 
 
 def _cropped(data: Images, batch_size: int, seed: int, start: int, padding: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -3,6 +3,8 @@
 ``seed=1`` and so on give the other seeds; what starts from a dense run starts from the one of the same seed.
 """
 
+from itertools import product
+
 from openwork.core.masks.allocations import ERK, GlobalRanking
 from openwork.core.schedules import Constant, Cubic, Linear
 from openwork.core.technique import Technique
@@ -64,6 +66,27 @@ def best_variational_dropout_lenet5(factor: float = 1.0, rate: float = 1e-3) -> 
 def variational_dropout() -> Run:
     """LeNet-300-100 with the schedule of SparseVD's own code: 200 epochs, KL off for 5, full from 20."""
     return Run(MnistLeNet300100(), VariationalDropout(_kl_ramp()), STEPS)
+
+
+def recipes(kind: type[MnistLeNet300100] = MnistLeNet300100, seeds: int = 20) -> dict[tuple[bool, bool, int], Run]:
+    """SparseVD's schedule with and without ``train_clip`` and its initial weights, by (these two, seed).
+
+    With both it is the recipe of SparseVD's code: see ``docs/fidelity.md``.
+
+    Args:
+        kind: The task.
+        seeds: How many.
+    """
+    return {
+        (clip, drawn, seed): Run(kind(lasagne=drawn), VariationalDropout(_kl_ramp(), train_clip=clip), STEPS, seed=seed)
+        for clip, drawn in product((True, False), (True, False))
+        for seed in range(seeds)
+    }
+
+
+def sparsevd() -> list[Run]:
+    """`recipes` of LeNet-300-100 with 20 seeds, and of LeNet-5-Caffe with 10."""
+    return [*recipes().values(), *recipes(MnistLeNet5Caffe, seeds=10).values()]
 
 
 def table() -> list[Run]:

@@ -4,6 +4,7 @@ LeCun, Bottou, Bengio & Haffner 1998, "Gradient-Based Learning Applied to Docume
 Han et al. 2015 (arXiv:1506.02626, section 4.1) and Molchanov, Ashukha & Vetrov 2017 (arXiv:1701.05369, section 6).
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -48,3 +49,20 @@ class LeNet5Caffe(nn.Module):
         x = F.relu(self.fc1(x.flatten(1)))
         logits: Tensor = self.fc2(x)
         return logits
+
+
+@torch.no_grad()
+def draw_as_lasagne(model: nn.Module) -> nn.Module:
+    """Draws the weights as the code of SparseVD does, which is in Lasagne, and returns the model.
+
+    Matrices are N(0, 0.01^2), kernels Glorot uniform, biases 0. Molchanov et al. 2017; their code passes another
+    argument, which Lasagne's layers there ignore.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight)
+        if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    return model

@@ -97,17 +97,18 @@ def own_bands(results: Sequence[Result]) -> list[Band]:
     """The same lines of openwork's runs that keep another run's zeros; scores as `Metric.points` has them.
 
     Runs that keep the zeros of runs with one technique are one point. Those with more steps than the run whose zeros
-    they keep are called scratch-b. Diverged runs are the failures.
+    they keep are called scratch-b. Diverged runs are the failures. The paper has no shuffled zeros and no rewinding,
+    so such runs are left out.
 
     Args:
         results: Those of one task.
     """
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
-        if kept := result.kept_zeros:
+        if (kept := result.kept_zeros) and not kept.shuffled and kept.kind != "Rewound":
             longer = "b" if result.budget > kept.budget else "e"
             augmented = ", augmented" if kept.augmented else ""
-            name = "lottery ticket" if kept.ticket else f"scratch-{longer}{augmented}"
+            name = "lottery ticket" if kept.kind == "LotteryTicket" else f"scratch-{longer}{augmented}"
             groups.setdefault((name, kept.technique), []).append(result)
     found = []
     for (name, _), group in groups.items():

@@ -126,7 +126,7 @@ as {good}. Means over seeds.</p>
         text += f"""<h3>At equal sparsity</h3>
 <p class="quiet">Each seed's frontier, read between its points and not beyond the runs; a technique that a seed did
 not measure there is left out. Differences in points of
-{name}, seed by seed, with a 95 % bootstrap interval of their mean, which is too narrow for a few seeds. Area
+{name}, seed by seed, with Student's 95 % interval of their mean, which is wide for a few seeds. Area
 below the frontier of all runs (reference: sparsity 0, {name} {zero}): {listed}.</p>
 {compared}
 """

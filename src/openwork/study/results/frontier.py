@@ -1,13 +1,11 @@
 """Frontiers of (sparsity, score) pairs: where they lie, what they enclose, and how two of them differ."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from statistics import fmean
-from typing import Any
-
-import numpy as np
 
 from openwork.study.results.result import Result
+from openwork.study.results.student import student_interval
 
 Pair = tuple[float, float]
 """(sparsity, score)."""
@@ -90,27 +88,6 @@ def hypervolume(pairs: Iterable[tuple[float, float]], reference: tuple[float, fl
     return area
 
 
-def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float] | None:
-    """The 95 % percentile bootstrap interval of the mean of `values`, from 10,000 resamples; None with fewer than 2.
-
-    Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7, 1979. With few values it is
-    too narrow (with n, by a factor sqrt((n - 1)/n) at least): with 3 to 5 seeds, read `student_interval` instead.
-    """
-    if len(values) < 2:
-        return None
-    try:
-        from scipy.stats import bootstrap
-    except ImportError as error:
-        raise ImportError('intervals need scipy: pip install "openwork[study]"') from error
-    if len(set(values)) == 1:  # scipy warns of a degenerate distribution; the interval is the value
-        return values[0], values[0]
-    mean: Callable[..., Any] = np.mean
-    found = bootstrap(
-        (values,), mean, n_resamples=10_000, batch=1_000, method="percentile", rng=np.random.default_rng(seed)
-    ).confidence_interval
-    return float(found.low), float(found.high)
-
-
 def by_seed(results: Iterable[Result]) -> dict[str, dict[int, Pairs]]:
     """Technique -> seed -> (sparsity, score) of the finished sparse runs of one task."""
     found: dict[str, dict[int, Pairs]] = {}
@@ -125,7 +102,7 @@ def difference(
     theirs: Mapping[int, Iterable[tuple[float, float]]],
     sparsity: float,
 ) -> tuple[float, tuple[float, float] | None, int] | None:
-    """How much more `ours` scores than `theirs` at one sparsity: mean, 95 % interval, and the number of seeds.
+    """How much more `ours` scores than `theirs` at one sparsity: mean, Student's interval, and the number of seeds.
 
     Each seed's two frontiers are read at ``sparsity``, and their differences are averaged: seeds share data order and
     initial weights, so pairing removes what they have in common. Seeds that one of the two lacks, or whose frontier
@@ -141,4 +118,4 @@ def difference(
         a, b = score_at(ours[seed], sparsity), score_at(theirs[seed], sparsity)
         if a is not None and b is not None:
             found.append(a - b)
-    return (fmean(found), bootstrap_interval(found), len(found)) if found else None
+    return (fmean(found), student_interval(found), len(found)) if found else None

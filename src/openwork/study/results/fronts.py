@@ -8,7 +8,7 @@ from statistics import fmean
 from openwork.study.evaluation.metric import Metric
 from openwork.study.results.frontier import Pair, beats, connected, frontier, place
 from openwork.study.results.result import Result
-from openwork.study.results.statistics import bounded_interval
+from openwork.study.results.student import bounded_interval
 
 FEW = 6
 """Up to this many seeds can be chosen freely, 2^6 - 1 ways; of more, all or one."""

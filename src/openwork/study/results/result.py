@@ -52,6 +52,10 @@ class Environment:
     python: str | None = None
     openwork: str | None = None
     commit: str | None = None
+    precision: str | None = None
+    """Of products on a GPU (`openwork.study.runs.precision`); None on a CPU."""
+    fleet: int | None = None
+    """How many runs were trained as one model; None of a run that was trained alone."""
 
 
 class KeptZeros(NamedTuple):
@@ -60,14 +64,17 @@ class KeptZeros(NamedTuple):
     Args:
         technique: The canonical JSON of the technique that found them.
         budget: The steps of the other run.
-        ticket: Whether the run starts from the other's initial weights, too.
+        kind: "LotteryTicket" where the run starts from the other's initial weights, too, "Rewound" where it starts from
+            those after some steps, and "Scratch" where it starts from new ones.
         augmented: Whether its initial weights were scaled for the density.
+        shuffled: Whether the zeros are at other places.
     """
 
     technique: str
     budget: int
-    ticket: bool
+    kind: str
     augmented: bool
+    shuffled: bool
 
 
 @dataclass(frozen=True)
@@ -149,11 +156,11 @@ class Result:
     def kept_zeros(self) -> KeptZeros | None:
         """The zeros of another run that this one keeps from its first step on; None where there are none."""
         origin = self.run.get("origin") or {}
-        if (kind := origin.get("type")) not in ("LotteryTicket", "Scratch"):
+        if (kind := origin.get("type")) not in ("LotteryTicket", "Rewound", "Scratch"):
             return None
         zeros = origin["run"]
-        ticket, augmented = kind == "LotteryTicket", origin.get("augmented", False)
-        return KeptZeros(canonical(zeros["technique"]), zeros["steps"], ticket, augmented)
+        flags = (origin.get(name, False) for name in ("augmented", "shuffled"))
+        return KeptZeros(canonical(zeros["technique"]), zeros["steps"], kind, *flags)
 
     @cached_property
     def group(self) -> str:

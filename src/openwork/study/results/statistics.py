@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 from openwork.study.evaluation.metric import Metric
 from openwork.study.results.frontier import frontier, place
+from openwork.study.results.paired import one_per_seed
 from openwork.study.results.result import Result
 from openwork.study.results.score import metric_of, worst_score
 from openwork.study.results.store import write_table
+from openwork.study.results.student import bounded_interval
 
 
 @dataclass(frozen=True)
@@ -75,68 +76,6 @@ def summarize(results: Iterable[Result]) -> list[Point]:
         metric_of(members)
     points = [_point(group) for group in groups.values()]
     return sorted(points, key=lambda p: (p.task, p.name, p.n == 0, p.sparsity if p.n else 0, p.settings, p.group))
-
-
-def student_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % interval of the mean of `values`, or None for fewer than two.
-
-    mean ± t(0.975, n − 1) · s / √n with the sample standard deviation s (n − 1 in its denominator);
-    it is not cut at 0 or 1. Student, "The probable error of a mean", Biometrika 6, 1908.
-    """
-    if len(values) < 2:
-        return None
-    mean = fmean(values)
-    half = student_factor(len(values)) * stdev(values) / math.sqrt(len(values))
-    return mean - half, mean + half
-
-
-def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Where one more value would lie with a probability of 95 %, or None for fewer than two values.
-
-    mean ± t(0.975, n − 1) · s · √(1 + 1/n). A single published run is compared with this interval and not with that of
-    the mean: it has the whole spread of a run.
-    """
-    if len(values) < 2:
-        return None
-    mean = fmean(values)
-    half = student_factor(len(values)) * stdev(values) * math.sqrt(1 + 1 / len(values))
-    return mean - half, mean + half
-
-
-def bounded_interval(scores: Sequence[float], metric: Metric | None) -> tuple[float, float] | None:
-    """The 95 % Student interval of the mean score, which holds no score that the metric cannot have.
-
-    Where `student_interval` would leave [0, 1], it is that of the log odds of the mean m, by the delta method:
-    logit(m) ± t · s / (√n · m (1 − m)). With m at 0 or 1 all scores are equal, and the interval is m.
-
-    Args:
-        scores: One for each seed.
-        metric: Theirs; one without bounds has Student's interval.
-    """
-    found = student_interval(scores)
-    if found is None or metric is None or metric.full is None or (found[0] >= 0 and found[1] <= 1):
-        return found
-    mean = fmean(scores)
-    if not 0 < mean < 1:
-        return mean, mean
-    half = (found[1] - found[0]) / 2 / (mean * (1 - mean))
-    odds = math.log(mean / (1 - mean))
-    return _from_log_odds(odds - half), _from_log_odds(odds + half)
-
-
-def _from_log_odds(odds: float) -> float:
-    # Of the two forms the one whose exponential is at most 1.
-    return 1 / (1 + math.exp(-odds)) if odds >= 0 else math.exp(odds) / (1 + math.exp(odds))
-
-
-@cache
-def student_factor(n: int) -> float:
-    """t(0.975, n − 1), the factor of the 95 % interval of a mean of n values; n is at least 2."""
-    try:
-        from scipy.stats import t
-    except ImportError as error:
-        raise ImportError('intervals need scipy: pip install "openwork[study]"') from error
-    return float(t.ppf(0.975, n - 1))
 
 
 def tried(points: Iterable[Point]) -> dict[str, list[tuple[float, float] | None]]:
@@ -216,14 +155,7 @@ def write_points(points: Iterable[Point], path: Path) -> None:
 
 
 def _point(group: Sequence[Result]) -> Point:
-    by_seed: dict[int, Result] = {}
-    for result in group:
-        twin = by_seed.setdefault(result.seed, result)
-        if twin is not result:
-            raise ValueError(
-                f"runs {twin.id} and {result.id} are both {result.name} {result.settings} on {result.task} with seed "
-                f"{result.seed}; say in the settings how they differ, or keep them in two studies"
-            )
+    one_per_seed(group)
     first, finished = group[0], [result for result in group if result.finished]
     scores = [result.score for result in finished]
     return Point(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from openwork.core.sparsifier import Sparsifier
 from openwork.formats.torch_file import load_torch
@@ -77,20 +78,27 @@ def _check_vocabulary(tensors: dict[str, Tensor], model: Transformer, path: Path
         )
 
 
-def training_state(
-    optimizer: torch.optim.Optimizer, device: torch.device, rows: list[dict[str, Any]]
-) -> dict[str, Any]:
+def training_state(optimizer: dict[str, Any], device: torch.device, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What resuming needs beside the `model_state`.
 
     Args:
-        optimizer: The optimizer, for its state.
+        optimizer: The state of the optimizer.
         device: Where training runs; its random numbers are kept beside the CPU's.
         rows: The rows of metrics.jsonl so far.
     """
     rng = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         rng["cuda"] = torch.cuda.get_rng_state(device)
-    return {"optimizer": optimizer.state_dict(), "rng": rng, "metrics": rows}
+    return {"optimizer": optimizer, "rng": rng, "metrics": rows}
+
+
+def owned(state: dict[str, Any]) -> dict[str, Any]:
+    """The state with copies of the tensors that are rows of larger ones, all of which torch would save."""
+    return tree_map_only(Tensor, _owned, state)  # type: ignore[no-any-return]
+
+
+def _owned(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
 
 
 def load_training(

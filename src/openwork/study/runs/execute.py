@@ -9,16 +9,16 @@ import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from openwork.core.masks.check import DivergedError
-from openwork.inspect.flops import count_flops
+from openwork.inspect.flops import Flops, count_flops
 from openwork.inspect.report import report
 from openwork.study.files import remove_leftovers, write_atomically, write_text, writing
 from openwork.study.processes import barrier
@@ -28,6 +28,7 @@ from openwork.study.results.store import read_result
 from openwork.study.runs.checkpoint import (
     load_model,
     load_training,
+    owned,
     read_checkpoint,
     training_state,
     write_weights,
@@ -38,6 +39,7 @@ from openwork.study.runs.described import is_begun, refuse_changed, refuse_old, 
 from openwork.study.runs.environment import environment
 from openwork.study.runs.expected_flops import expected_flops
 from openwork.study.runs.live import Live, compiled, prepare
+from openwork.study.runs.precision import Precision, products
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.tasks.task import check_task, final_metrics, metrics, try_evaluation
 from openwork.study.training.loop import train
@@ -51,6 +53,7 @@ def execute(
     compile: bool = False,
     evaluations: int = 20,
     snapshots: int = 0,
+    precision: Precision = "float32",
     progress: Callable[[int], None] | None = None,
 ) -> Result:
     """The run's result, from ``directory/<run.id>`` where it is done, otherwise after training it there.
@@ -68,6 +71,7 @@ def execute(
         evaluations: How often to evaluate and write a checkpoint, over the whole run.
         snapshots: How many finalized copies of the selected weights to keep besides the initial one, at the evaluations
             nearest to evenly spread. Not part of the run's identity, so a run that is done gets none.
+        precision: Of products on a GPU.
         progress: Called with the number of completed steps after each step of this run, not of the one it starts from.
 
     Raises:
@@ -96,16 +100,36 @@ def execute(
     with claim(folder):
         if (folder / "result.json").exists():  # another process was faster
             return read_result(folder / "result.json")
-        remove_leftovers(folder)
-        write_description(run, folder)
-        weights, zeros = (
-            _finalized_weights(run, other, directory, device, compile, evaluations)
-            for other in (run.first_weights, run.kept_zeros)
-        )
-        live = prepare(run, torch.device(device), weights, zeros)
-        result = _train(live, folder, compile=compile, every=every, kept=kept, progress=progress)
-        (folder / "failed.json").unlink(missing_ok=True)
-        return result
+
+        def finished(other: Run) -> Result:
+            return execute(
+                other, directory, device=device, compile=compile, evaluations=evaluations, precision=precision
+            )
+
+        live = begin(run, directory, torch.device(device), finished)
+        with products(precision):
+            return _train(live, folder, compile=compile, every=every, kept=kept, precision=precision, progress=progress)
+
+
+def begin(run: Run, directory: Path, device: torch.device, finished: Callable[[Run], Result]) -> Live:
+    """The run at its beginning, after describing it in its directory, which the caller has claimed.
+
+    Args:
+        run: The run.
+        directory: The folder of run directories.
+        device: Where it trains.
+        finished: Gives the result of a run that this one starts from, whose directory then has its weights.
+
+    Raises:
+        ValueError: If a run that this one starts from has diverged, or its weights do not fit.
+    """
+    folder = directory / run.id
+    remove_leftovers(folder)
+    write_description(run, folder)
+    weights, zeros = (
+        _finalized_weights(run, other, directory, finished) for other in (run.first_weights, run.kept_zeros)
+    )
+    return prepare(run, device, weights, zeros)
 
 
 def _train(
@@ -115,18 +139,20 @@ def _train(
     compile: bool,
     every: int,
     kept: Collection[int],
+    precision: Precision,
     progress: Callable[[int], None] | None,
 ) -> Result:
     """The result of the run after training it from where its checkpoint is, or from the beginning."""
     run = live.run
-    # Of the plain model: random weights are computed again in each forward pass, and no parameter owns their product.
-    dense = count_flops(live.finalized_copy(), run.task.example(live.device)) if live.sparsifier else None
+    dense = dense_flops(live)
     if 0 in kept:
         write_snapshot(folder, 0, live.finalized_weights())
     optimizer = run.task.optimizer(live.model, live.sparsifier)
     if live.sparsifier:
         live.sparsifier.attach(optimizer)
-    step, seconds, rows = _resume(live, optimizer, folder)
+    state = resume(live, folder)
+    rows = load_training(state, optimizer, live.device) if state else []
+    step, seconds = (rows[-1]["step"], rows[-1]["seconds"]) if rows else (0, 0.0)
 
     if live.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(live.device)
@@ -145,20 +171,41 @@ def _train(
     began = time.perf_counter()
     for step, losses in _until_divergence(stretch, live):
         seconds, began = seconds + time.perf_counter() - began, time.perf_counter()
-        if not _finite(losses):
-            return _record(live, folder, step=step, seconds=seconds, finished=False)
-        measured = {**losses, **metrics(run.task, live.model, live.device), "sparsity": live.sparsity()}
-        if live.sparsifier and dense and dense.dense:
-            measured["expected_flops"] = expected_flops(dense, live.sparsifier)
-        row = {"step": step, **measured, **live.layers(), "seconds": round(seconds, 3)}
-        if not _finite(row):  # the losses are from before the last update
-            return _record(live, folder, step=step, seconds=seconds, finished=False)
+        if not finite(losses):
+            return record(live, folder, step=step, seconds=seconds, precision=precision)
+        row = evaluated(live, dense, losses | metrics(run.task, live.model, live.device), step=step, seconds=seconds)
+        if not finite(row):  # the losses are from before the last update
+            return record(live, folder, step=step, seconds=seconds, precision=precision)
         rows.append(row)
         if step in kept:  # before the checkpoint: resuming after it would not come here again
             write_snapshot(folder, step, live.finalized_weights())
-        _save(live, optimizer, folder, rows)
+        save(live, optimizer.state_dict(), folder, rows)
         began = time.perf_counter()  # evaluation is not training time
-    return _record(live, folder, step=run.steps, seconds=seconds, finished=True)
+    return record(live, folder, step=run.steps, seconds=seconds, final=_final(live), precision=precision)
+
+
+def dense_flops(live: Live) -> Flops | None:
+    """The FLOPs of the run's model when dense; None where nothing makes it sparse."""
+    # Of the plain model: random weights are computed again in each forward pass, and no parameter owns their product.
+    return count_flops(live.finalized_copy(), live.run.task.example(live.device)) if live.sparsifier else None
+
+
+def evaluated(
+    live: Live, dense: Flops | None, measured: dict[str, float], *, step: int, seconds: float
+) -> dict[str, Any]:
+    """A row of metrics.jsonl.
+
+    Args:
+        live: The run.
+        dense: The FLOPs of its model when dense; None where that is all that it is.
+        measured: Losses and metrics.
+        step: The completed steps.
+        seconds: How long they took.
+    """
+    row: dict[str, Any] = {"step": step, **measured, "sparsity": live.sparsity()}
+    if live.sparsifier and dense and dense.dense:
+        row["expected_flops"] = expected_flops(dense, live.sparsifier)
+    return {**row, **live.layers(), "seconds": round(seconds, 3)}
 
 
 def _until_divergence(
@@ -172,45 +219,98 @@ def _until_divergence(
         yield live.sparsifier.steps, {"train_loss": math.nan}
 
 
-def _finite(row: Mapping[str, Any]) -> bool:
+def finite(row: Mapping[str, Any]) -> bool:
     """Whether no number of the row is NaN or infinite: an accuracy is finite even where the loss is not."""
     return all(math.isfinite(value) for value in row.values() if isinstance(value, float))
 
 
 def _finalized_weights(
-    run: Run, other: Run | None, directory: Path, device: str, compile: bool, evaluations: int
+    run: Run, other: Run | None, directory: Path, finished: Callable[[Run], Result]
 ) -> dict[str, Tensor] | None:
-    """The finalized weights of the other run, which this one needs, after executing it."""
+    """The finalized weights of the other run, which this one needs."""
     if not other:
         return None
-    result = execute(other, directory, device=device, compile=compile, evaluations=evaluations)
+    result = finished(other)
     if not result.finished:
         raise ValueError(f"run {run.id} needs {other.id}, which diverged at step {result.step}; give it another one")
     return load_file(directory / other.id / "model.safetensors")
 
 
-def _resume(live: Live, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[int, float, list[dict[str, Any]]]:
-    """The completed steps, seconds and rows of the folder's checkpoint, after loading it; zeros without one."""
+def resume(live: Live, folder: Path) -> dict[str, Any] | None:
+    """The content of the checkpoint in the run's directory, after loading weights and masks; None without one."""
     path = folder / "checkpoint.pt"
     if not path.exists():
-        return 0, 0.0, []
+        return None
     state = read_checkpoint(path)
     if state["run"] != canonical(live.run):
         raise ValueError(f"{path} belongs to another run; remove the folder to start this one from the beginning")
     load_model(state, live.model, live.sparsifier, path)
-    rows = load_training(state, optimizer, live.device)
-    return int(rows[-1]["step"]), rows[-1]["seconds"], rows
+    return state
 
 
-def _save(live: Live, optimizer: torch.optim.Optimizer, folder: Path, rows: list[dict[str, Any]]) -> None:
-    """One file holds all that resuming needs, so that no crash can leave two halves that disagree."""
-    state = {**live.state(), **training_state(optimizer, live.device, rows)}
+def save(live: Live, optimizer: dict[str, Any], folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes the rows of metrics.jsonl, and a checkpoint with all that resuming needs.
+
+    Args:
+        live: The run.
+        optimizer: The state of its optimizer.
+        folder: Its directory.
+        rows: Its evaluations so far.
+    """
+    # One file, so that no crash can leave two halves that disagree.
+    state = owned({**live.state(), **training_state(optimizer, live.device, rows)})
     write_atomically(folder / "checkpoint.pt", lambda path: torch.save(state, path))
+    write_rows(folder, rows)
+
+
+def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes the folder's metrics.jsonl."""
     write_text(folder / "metrics.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
-def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bool) -> Result:
-    """Writes the result and returns it; a ``finished`` run has diverged if its final metrics are not finite."""
+@dataclass(frozen=True)
+class Final:
+    """A run at its end.
+
+    Args:
+        plain: Its finalized model.
+        before: Metrics before the model was finalized.
+        after: Those of ``plain``.
+    """
+
+    plain: nn.Module
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+def _final(live: Live) -> Final:
+    plain, task, device = live.finalized_copy(), live.run.task, live.device
+    # Where training is watched on other data, only the model that is reported reads the test set.
+    measured = final_metrics if task.watched_on == task.judged_on else metrics
+    return Final(plain, measured(task, live.model, device), final_metrics(task, plain, device))
+
+
+def record(
+    live: Live,
+    folder: Path,
+    *,
+    step: int,
+    seconds: float,
+    final: Final | None = None,
+    precision: Precision = "float32",
+    fleet: int | None = None,
+) -> Result:
+    """Writes the result and returns it.
+
+    Args:
+        live: The run.
+        folder: Its directory.
+        step: The completed steps.
+        seconds: How long they took.
+        final: Where training has come to its end; the run has diverged nevertheless if its metrics are not finite.
+        precision: Of products on a GPU.
+        fleet: How many runs were trained as one model with this one; None where it was trained alone.
+    """
     run = live.run
     result: dict[str, Any] = {
         "format": FORMAT,
@@ -236,21 +336,22 @@ def _record(live: Live, folder: Path, *, step: int, seconds: float, finished: bo
             "peak_memory_bytes": torch.cuda.max_memory_allocated(live.device) if live.device.type == "cuda" else None,
         },
         "execution": "simulated",  # zeros are stored and multiplied like any other number
-        "environment": environment(live.device),
+        "environment": environment(live.device, precision) | ({} if fleet is None else {"fleet": fleet}),
     }
-    if finished:
-        plain = live.finalized_copy()
-        counts = report(plain, select=run.select)
-        # Where training is watched on other data, only the model that is reported reads the test set.
-        measured = final_metrics if run.task.watched_on == run.task.judged_on else metrics
-        before = {**measured(run.task, live.model, live.device), "sparsity": live.sparsity()}
-        after = {**final_metrics(run.task, plain, live.device), "sparsity": counts.sparsity}
-        finished = _finite(before) and _finite(after)
-    if finished:
-        result |= {"status": "finished", "before": before, "after": after, **counts.to_dict()}
-        write_weights(plain, folder / "model.safetensors")
+    finished = final is not None and finite(final.before) and finite(final.after)
+    if final is not None and finished:
+        counts = report(final.plain, select=run.select)
+        result |= {
+            "status": "finished",
+            "before": {**final.before, "sparsity": live.sparsity()},
+            "after": {**final.after, "sparsity": counts.sparsity},
+            **counts.to_dict(),
+        }
+        write_weights(final.plain, folder / "model.safetensors")
     write_text(folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
     if finished:  # resuming needs the rest until the result is written
-        write_atomically(folder / "checkpoint.pt", lambda path: torch.save(live.state(), path))
+        state = owned(live.state())
+        write_atomically(folder / "checkpoint.pt", lambda path: torch.save(state, path))
+    (folder / "failed.json").unlink(missing_ok=True)
     barrier()  # no process goes on before the first one has written
     return parsed(result)

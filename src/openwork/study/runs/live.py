@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.schedules import Constant
-from openwork.core.selection import Select, find_weights
+from openwork.core.seeding import seeded_generator
+from openwork.core.selection import find_weights
 from openwork.core.sparsifier import Sparsifier
 from openwork.core.sparsify import sparsify
 from openwork.study.runs.checkpoint import load_model, mismatch, model_state, read_checkpoint
@@ -107,7 +108,7 @@ def prepare(
             raise ValueError(f"the weights to start from do not fit the model: {mismatch(error)}") from error
     if zeros is not None:
         assert run.origin
-        _keep_zeros(model, run.select, run.origin, zeros)
+        _keep_zeros(model, run, run.origin, zeros)
     technique = GradualMagnitude(Constant(0.0)) if run.kept_zeros else run.technique
     if technique is None:
         return Live(run, model, None, device)
@@ -116,12 +117,13 @@ def prepare(
 
 
 @torch.no_grad()
-def _keep_zeros(model: nn.Module, select: Select, origin: Origin, zeros: Mapping[str, Tensor]) -> None:
-    for weight in find_weights(model, select)[0]:
+def _keep_zeros(model: nn.Module, run: Run, origin: Origin, zeros: Mapping[str, Tensor]) -> None:
+    for weight in find_weights(model, run.select)[0]:
         parameter = weight.parameter
         if weight.name not in zeros or zeros[weight.name].shape != parameter.shape:
             raise ValueError(f"the zeros to keep do not fit the model: {weight.name} is not there in its shape")
-        kept = zeros[weight.name].to(parameter.device) != 0
+        nonzero = zeros[weight.name].to(parameter.device) != 0
+        kept = origin.kept(nonzero, seeded_generator(run.seed, 0, f"kept {weight.name}"))
         parameter.mul_(origin.scale(kept))
 
 

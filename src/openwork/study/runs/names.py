@@ -11,6 +11,7 @@ PLACES = {
     "Run": "openwork.study.runs.run:Run",
     "Pretrained": "openwork.study.runs.origin:Pretrained",
     "LotteryTicket": "openwork.study.runs.origin:LotteryTicket",
+    "Rewound": "openwork.study.runs.origin:Rewound",
     "Scratch": "openwork.study.runs.origin:Scratch",
     "DigitsLeNet300100": "openwork.study.tasks.lenet:DigitsLeNet300100",
     "MnistLeNet300100": "openwork.study.tasks.lenet:MnistLeNet300100",

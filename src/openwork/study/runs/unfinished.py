@@ -12,6 +12,8 @@ def unfinished_schedules(runs: Iterable[Run]) -> list[str]:
     """A sentence for each schedule that ends after the steps of its run, once for runs that differ in their seed."""
     found = {}
     for run in runs:
+        if run.task.beginning < 1:
+            continue  # the whole training has time for its schedules
         for path, schedule in _schedules(run.technique, "technique"):
             if schedule.last is not None and schedule.last > run.steps:
                 found[run.name, run.settings, path] = (

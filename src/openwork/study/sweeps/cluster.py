@@ -1,16 +1,20 @@
 """Runs on Ray: the CPUs and GPUs of this machine, or of a cluster whose machines share the folder of the runs."""
 
 import logging
+import math
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from openwork.study.fleet.execute import CannotStackError
 from openwork.study.runs.config import from_plain, packages, to_plain
 from openwork.study.runs.run import Run
+from openwork.study.sweeps.fleet import attempt_fleet, next_group, one_by_one
 from openwork.study.sweeps.sweep import Options, Outcome, attempt
 
 try:
@@ -29,12 +33,27 @@ class Ray:
         options: How to execute the runs.
         cpus: The CPUs of each run.
         gpus: The GPUs of each run; a fraction lets several runs share one.
+        fleet: How many runs to train as one model at most, which then have these CPUs and GPUs together; 0 for as many
+            as the memory holds, None trains each alone.
+        say: Called with a sentence for runs that cannot be stacked, which are trained one by one.
     """
 
-    def __init__(self, address: str, directory: Path, options: Options, *, cpus: float = 1, gpus: float = 0) -> None:
+    def __init__(
+        self,
+        address: str,
+        directory: Path,
+        options: Options,
+        *,
+        cpus: float = 1,
+        gpus: float = 0,
+        fleet: int | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._address, self._directory, self._options = address, directory.resolve(), options
         self._cpus, self._gpus = cpus, gpus
-        self._tasks: dict[Any, Run] = {}
+        self._fleet, self._say = fleet, say
+        self._waiting: list[Run] = []  # for a fleet
+        self._tasks: dict[Any, list[Run]] = {}
 
     def __enter__(self) -> "Ray":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
@@ -51,6 +70,7 @@ class Ray:
         # the device for it, and other runs need the memory that it keeps.
         task = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=0, max_calls=1 if self._gpus else 0)
         self._task = task(_attempt)
+        self._fleet_task = task(_attempt_fleet)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,23 +79,62 @@ class Ray:
         ray.shutdown()
 
     def slots(self) -> int:
-        """Twice as many as fit, so that no worker waits for its next run; more when machines join."""
-        return 2 * max(self._parallel(), 1)
+        """Twice as many as fit, so that no worker waits for its next run; more when machines join.
+
+        All runs with fleets: only who knows them all finds those that are alike.
+        """
+        if self._fleet is None:
+            return 2 * max(self._parallel(), 1)
+        return len(self._waiting) + sum(map(len, self._tasks.values())) + 1
 
     def submit(self, run: Run) -> None:
-        """Hands the run to Ray."""
-        threads = max(int(self._cpus), 1)
-        plain = to_plain(run, defaults=True)  # so that another default on the worker makes another id there
-        task = self._task.remote(plain, run.id, self._directory, self._options, threads, os.getcwd())
-        self._tasks[task] = run
+        """Hands the run to Ray, or keeps it for a fleet."""
+        if self._fleet is None:
+            self._start([run])
+        else:
+            self._waiting.append(run)
 
     def wait(self) -> list[tuple[Run, Outcome]]:
         """The runs that have ended."""
+        self._start_fleets()
         if not self._tasks:
             return []
         ray.wait([*self._tasks], num_returns=1, timeout=1)
         ended, _ = ray.wait([*self._tasks], num_returns=len(self._tasks), timeout=0)
-        return [(self._tasks.pop(task), _outcome(task)) for task in ended]
+        return [pair for task in ended for pair in self._outcomes(task)]
+
+    def _start(self, runs: list[Run]) -> None:
+        # With the fields that have their defaults, so that another default on the worker makes another id there.
+        plain = {run.id: to_plain(run, defaults=True) for run in runs}
+        threads = max(int(self._cpus), 1)
+        remote = self._task if len(runs) == 1 else self._fleet_task
+        task = remote.remote(plain, self._directory, self._options, threads, os.getcwd(), self._fleet or None)
+        self._tasks[task] = runs
+
+    def _start_fleets(self) -> None:
+        """Gives each idle device a fleet of the runs that wait."""
+        parallel = max(self._parallel(), 1)
+        while self._waiting and len(self._tasks) < parallel:
+            group = next_group(self._waiting, self._directory)
+            fair = math.ceil(len(group) / (parallel - len(self._tasks)))  # so that no device is idle
+            some = group[: min(fair, self._fleet or fair)]
+            taken = {run.id for run in some}
+            self._waiting = [run for run in self._waiting if run.id not in taken]
+            self._start(some)
+
+    def _outcomes(self, task: Any) -> list[tuple[Run, Outcome]]:
+        """How the runs of an ended task ended; those that it has left wait again."""
+        runs = self._tasks.pop(task)
+        found = _answer(task)
+        if isinstance(found, str):
+            self._say(one_by_one(runs, found))
+            for run in runs:
+                self._start([run])
+            return []
+        if isinstance(found, Outcome):  # of the process
+            return [(run, found) for run in runs]
+        self._waiting += [run for run in runs if run.id not in found]
+        return [(run, found[run.id]) for run in runs if run.id in found]
 
     def _parallel(self) -> int:
         there = ray.cluster_resources()
@@ -90,24 +149,46 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.rpartition("/")[2], int(port)), timeout=10).close()
 
 
-def _outcome(task: Any) -> Outcome:
+def _answer(task: Any) -> dict[str, Outcome] | Outcome | str:
+    """What the worker returned; where it died, the outcome of that."""
     try:
-        outcome: Outcome = ray.get(task)
+        answer: dict[str, Outcome] | str = ray.get(task)
     except ray.exceptions.RayTaskError as error:  # not of the run, which `attempt` catches
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
     except ray.exceptions.LocalRayletDiedError:
         raise ConnectionError("Ray has died; finished runs are kept, and the same command goes on from there") from None
     except ray.exceptions.RayError as error:
         return Outcome("crashed", reason=f"{type(error).__name__}: {str(error).splitlines()[0]}")
-    return outcome
+    return answer
 
 
-def _attempt(plain: dict[str, Any], id: str, directory: Path, options: Options, threads: int, folder: str) -> Outcome:
-    """`attempt` in a worker. The run comes as JSON, as in run.json: its id says whether the code here is the same."""
+def _attempt(
+    plain: dict[str, Any], directory: Path, options: Options, threads: int, folder: str, width: int | None
+) -> dict[str, Outcome]:
+    """`attempt` in a worker, for one run."""
+    (run,) = _runs(plain, threads, folder)
+    return {run.id: attempt(run, directory, options)}
+
+
+def _attempt_fleet(
+    plain: dict[str, Any], directory: Path, options: Options, threads: int, folder: str, width: int | None
+) -> dict[str, Outcome] | str:
+    """`attempt_fleet` in a worker; the reason where the runs cannot be stacked."""
+    try:
+        return attempt_fleet(_runs(plain, threads, folder), directory, options, width)
+    except CannotStackError as error:
+        return str(error)
+
+
+def _runs(plain: dict[str, Any], threads: int, folder: str) -> list[Run]:
+    """The runs in a worker. They come as JSON, as in run.json: their ids say whether the code here is the same."""
     if folder not in sys.path:
         sys.path.insert(0, folder)  # the user's own experiments, as in `openwork.cli.main`
     torch.set_num_threads(threads)
-    run = from_plain(plain, packages(plain))
-    if run.id != id:
-        raise ValueError(f"run {id} is run {run.id} on {os.uname().nodename}: is the code there another?")
-    return attempt(run, directory, options)
+    runs = []
+    for id, each in plain.items():
+        run = from_plain(each, packages(each))
+        if run.id != id:
+            raise ValueError(f"run {id} is run {run.id} on {os.uname().nodename}: is the code there another?")
+        runs.append(run)
+    return runs

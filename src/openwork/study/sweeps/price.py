@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +10,9 @@ from statistics import median
 
 import torch
 
+from openwork.study.fleet.groups import groups
+from openwork.study.fleet.memory import width as fitting
+from openwork.study.fleet.training import Training
 from openwork.study.results.store import read_results
 from openwork.study.runs.live import prepare
 from openwork.study.runs.run import Run, with_prerequisites
@@ -50,7 +53,7 @@ def prices(
     directory: Path,
     *,
     retry_failed: bool = False,
-    measure: Callable[[Run], float] | None = None,
+    measure: Callable[[Sequence[Run]], tuple[float, str]] | None = None,
 ) -> list[Price]:
     """The price of the runs, and of those that they start from, for each task and technique.
 
@@ -61,7 +64,8 @@ def prices(
         runs: The runs of the sweep.
         directory: The folder of run directories, which need not exist.
         retry_failed: Count the steps of failed runs, too.
-        measure: The milliseconds of a step of a run; called for the first run that is still to be trained.
+        measure: The milliseconds of a step of a run, and how they were measured; called with the runs that are still to
+            be trained.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in with_prerequisites(runs):
@@ -73,27 +77,75 @@ def prices(
     found = []
     for (task, name), members in groups.items():
         states: Counter[str] = Counter()
-        steps, first = 0, None
+        steps, waiting = 0, []
         for run in members:
             state, left = _state(run, directory)
             states[state] += 1
             if left and (state != "failed" or retry_failed):
-                steps, first = steps + left, first or run
+                steps += left
+                waiting.append(run)
         step_ms, source = None, ""
         if known := times.get((task, name)):
             step_ms, source = median(known), f"{len(known)} finished runs"
-        elif measure and first:
-            step_ms, source = measure(first), f"{MEASURED} steps now"
+        elif measure and waiting:
+            step_ms, source = measure(waiting)
         found.append(Price(task, name, states, steps, step_ms, source))
     return found
 
 
-def measured_step_ms(run: Run, device: torch.device) -> float:
-    """The median time of the run's first steps after a warm-up, in milliseconds, on this machine."""
+def run_step_ms(runs: Sequence[Run], device: torch.device) -> tuple[float, str]:
+    """The median time of the first run's first steps after a warm-up, in milliseconds, on this machine."""
+    run = runs[0]
     live = prepare(run, device)
     optimizer = run.task.optimizer(live.model, live.sparsifier)
     if live.sparsifier:
         live.sparsifier.attach(optimizer)
+    count = min(WARM_UP + MEASURED + 1, run.steps)
+
+    def training(end: Callable[[int], None]) -> None:
+        steps = train(
+            run.task,
+            live.model,
+            optimizer,
+            live.objective,
+            steps=run.steps,
+            seed=run.seed,
+            start=0,
+            every=count,
+            device=device,
+            progress=end,
+        )
+        next(steps)
+
+    return _median_ms(training, device), f"{MEASURED} steps now"
+
+
+def fleet_step_ms(runs: Sequence[Run], device: torch.device, width: int | None = None) -> tuple[float, str]:
+    """The share of a run in the median time of its fleet's first steps, in milliseconds, on this machine.
+
+    Args:
+        runs: Runs, of which those that can be trained with the first one are its fleet.
+        device: Where they train.
+        width: How many there are at most; None for as many as the memory holds.
+    """
+    group = groups(runs, lambda _: 0)[0]
+    lives = [prepare(group[0], device)]
+    most = min(len(group), width or len(group), fitting(lives[0]))
+    if most == 1:
+        return run_step_ms(runs, device)
+    lives += [prepare(run, device) for run in group[1:most]]
+    trained = Training(lives)
+
+    def training(end: Callable[[int], None]) -> None:
+        for done, batch in zip(range(min(WARM_UP + MEASURED + 1, group[0].steps)), trained.batches(), strict=False):
+            trained.step(batch)
+            end(done)
+
+    return _median_ms(training, device) / most, f"{MEASURED} steps of {most} runs now"
+
+
+def _median_ms(training: Callable[[Callable[[int], None]], None], device: torch.device) -> float:
+    """The median time between the ends of its steps, of which ``training`` tells, after a warm-up."""
     ends: list[float] = []
 
     def end(_: int) -> None:
@@ -101,21 +153,8 @@ def measured_step_ms(run: Run, device: torch.device) -> float:
             torch.cuda.synchronize(device)
         ends.append(time.perf_counter())
 
-    count = min(WARM_UP + MEASURED + 1, run.steps)
-    steps = train(
-        run.task,
-        live.model,
-        optimizer,
-        live.objective,
-        steps=run.steps,
-        seed=run.seed,
-        start=0,
-        every=count,
-        device=device,
-        progress=end,
-    )
     end(0)
-    next(steps)
+    training(end)
     durations = [after - before for before, after in pairwise(ends)]
     return 1000 * median(durations[WARM_UP:] or durations)
 

@@ -23,6 +23,7 @@ from openwork.study.results.store import read_failure, read_result
 from openwork.study.runs.claim import ClaimedError
 from openwork.study.runs.described import refuse_changed, refuse_old
 from openwork.study.runs.execute import execute
+from openwork.study.runs.precision import Precision
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.tasks.task import check_task
 
@@ -55,6 +56,7 @@ class Options:
     compile: bool = False
     evaluations: int = 20
     snapshots: int = 0
+    precision: Precision = "float32"
 
 
 class Engine(Protocol):
@@ -93,9 +95,9 @@ class Here:
 
     def wait(self) -> list[tuple[Run, Outcome]]:
         """The submitted run, after executing it."""
-        ended = [(run, attempt(run, self._directory, self._options, self._progress)) for run in self._submitted]
+        found = [(run, attempt(run, self._directory, self._options, self._progress)) for run in self._submitted]
         self._submitted.clear()
-        return ended
+        return found
 
 
 @dataclass
@@ -122,11 +124,15 @@ class Sweep:
         """The ids of the submitted runs that have begun."""
         return [id for id in self.submitted if (self.directory / id / "lock").exists()]
 
-    def steps(self) -> tuple[int, int]:
-        """The optimizer steps that are done, without those of failed runs, and the steps that are left."""
-        partial = {id: completed_steps(self.directory / id) for id in self.submitted}
-        done = sum(o.result.step for o in self.outcomes.values() if o.result) + sum(partial.values())
-        left = sum(run.steps - partial.get(id, 0) for id, run in self.runs.items() if id not in self.outcomes)
+    def steps(self, now: int = 0) -> tuple[int, int]:
+        """The optimizer steps that are done, without those of failed runs, and the steps that are left.
+
+        Args:
+            now: The steps that the engine's unfinished runs have made, where it knows more than their directories say.
+        """
+        partial = max(now, sum(completed_steps(self.directory / id) for id in self.submitted))
+        done = sum(o.result.step for o in self.outcomes.values() if o.result) + partial
+        left = sum(run.steps for id, run in self.runs.items() if id not in self.outcomes) - partial
         return done, left
 
     def best(self) -> Result | None:
@@ -183,7 +189,7 @@ def sweep(
                 waiting[needed.id].append(id)
                 return
             if outcome.state != "finished":
-                settle(id, _failure(directory / id, f"it needs run {needed.id}, which {outcome.state}"))
+                settle(id, failure(directory / id, f"it needs run {needed.id}, which {outcome.state}"))
                 return
         ready.append(id)
 
@@ -220,7 +226,7 @@ def sweep(
                 if crashes[id][1] < CRASHES:
                     ready.append(id)
                 else:
-                    settle(id, _failure(directory / id, f"its process died {CRASHES} times: {outcome.reason}"))
+                    settle(id, failure(directory / id, f"its process died {CRASHES} times: {outcome.reason}"))
             else:
                 settle(id, outcome)
         watch(state)
@@ -247,6 +253,7 @@ def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int
             compile=options.compile,
             evaluations=options.evaluations,
             snapshots=options.snapshots,
+            precision=options.precision,
             progress=progress,
         )
     except ClaimedError as error:
@@ -254,8 +261,8 @@ def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int
     except Exception as error:
         if isinstance(error, OSError) and no_space(error):
             raise
-        return _failure(directory / run.id, f"{type(error).__name__}: {error}", traceback.format_exc())
-    return _ended(result)
+        return failure(directory / run.id, f"{type(error).__name__}: {error}", traceback.format_exc())
+    return ended(result)
 
 
 def known_outcome(folder: Path) -> Outcome | None:
@@ -265,7 +272,7 @@ def known_outcome(folder: Path) -> Outcome | None:
     """
     try:
         if (folder / "result.json").exists():
-            return _ended(read_result(folder / "result.json", layers=False))
+            return ended(read_result(folder / "result.json", layers=False))
         failure = read_failure(folder)
     except ValueError as error:  # one damaged run does not stop the others
         return Outcome("failed", reason=str(error))
@@ -278,12 +285,13 @@ def completed_steps(folder: Path) -> int:
     return evaluations[-1].step if evaluations else 0
 
 
-def _ended(result: Result) -> Outcome:
+def ended(result: Result) -> Outcome:
+    """The outcome of a run that has a result."""
     # A sweep remembers thousands of results, and layers would be nearly all of their memory.
     return Outcome(result.status, replace(result, layers=()))
 
 
-def _failure(folder: Path, reason: str, details: str = "") -> Outcome:
+def failure(folder: Path, reason: str, details: str = "") -> Outcome:
     """The outcome of a failed attempt, after recording it."""
     try:
         before = read_failure(folder)

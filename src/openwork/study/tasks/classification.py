@@ -1,7 +1,7 @@
 """The base class of tasks that classify images, and what their optimizers share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Self
@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from openwork.core.optimizers import Groups, parameter_groups
 from openwork.core.selection import Select, all_parameters
 from openwork.core.sparsifier import Sparsifier
-from openwork.study.data.batches import ordered_batches, shuffled_batches
+from openwork.study.data.batches import ordered_batches, shuffled_batches, stacked_indices
 from openwork.study.data.images import Images
 from openwork.study.data.splits import Splits
 from openwork.study.evaluation.metric import ACCURACY, DataName, Metric
-from openwork.study.tasks.task import Task
+from openwork.study.tasks.task import Models, Task
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class ImageClassification(Task, ABC):
     judged_on: DataName = field(default="test", kw_only=True)
     order: int | None = field(default=None, kw_only=True)
 
+    varying = ("peak_learning_rate", "order")
     tests_more = False
 
     def __post_init__(self) -> None:
@@ -89,6 +90,22 @@ class ImageClassification(Task, ABC):
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Endless (images (N, C, H, W) float, labels (N,)) in an order drawn for each epoch from `batch_seed`."""
         return shuffled_batches(self.data(device).train, self.batch_size, seed=self.batch_seed(seed), start=start)
+
+    def stacked_batches(
+        self, seeds: Sequence[int], start: int, device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of runs with these seeds: (images (runs, N, C, H, W) float, labels (runs, N))."""
+        if type(self).batches is not ImageClassification.batches:
+            return super().stacked_batches(seeds, start, device)
+        data = self.data(device).train
+        indices = stacked_indices(
+            len(data.labels),
+            self.batch_size,
+            seeds=[self.batch_seed(seed) for seed in seeds],
+            start=start,
+            device=device,
+        )
+        return ((data.images[index], data.labels[index]) for index in indices)
 
     def batch_seed(self, seed: int) -> int:
         """The seed of the batches of a run with that seed."""
@@ -135,6 +152,20 @@ class ImageClassification(Task, ABC):
         if self.watched_on == self.judged_on:
             return self.evaluate(model, device)
         return self._measured(model, self.data(device).test)
+
+    def evaluate_stacked(self, models: Models, device: torch.device) -> list[dict[str, float]]:
+        """What `evaluate` measures, of all models at once."""
+        return self._measured_stacked(models, self.data(device).validation)
+
+    def test_stacked(self, models: Models, device: torch.device) -> list[dict[str, float]]:
+        """What `test` measures, of all models at once."""
+        data = self.data(device)
+        return self._measured_stacked(models, data.validation if self.watched_on == self.judged_on else data.test)
+
+    def _measured_stacked(self, models: Models, data: Images) -> list[dict[str, float]]:
+        accuracies, losses = measure(partial(models.outputs, self.logits), data)
+        pairs = zip(accuracies.tolist(), losses.tolist(), strict=True)
+        return [{"accuracy": accuracy, "loss": loss} for accuracy, loss in pairs]
 
     def _measured(self, model: nn.Module, data: Images) -> dict[str, float]:
         training = model.training

@@ -1,5 +1,6 @@
 """LeNets on handwritten digits, trained as by Molchanov, Ashukha & Vetrov 2017 (arXiv 1701.05369; their code)."""
 
+from abc import ABC
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -11,19 +12,51 @@ from torch import nn
 from openwork.study.data import digits, mnist
 from openwork.study.data.images import Images, centered, on_device, read_hub, read_parquet
 from openwork.study.data.splits import Splits, splits
-from openwork.study.models.lenet import LeNet5Caffe, LeNet300100
+from openwork.study.models.lenet import LeNet5Caffe, LeNet300100, draw_as_lasagne
 from openwork.study.tasks.classification import ImageClassification
 
 
 @dataclass(frozen=True)
-class DigitsLeNet300100(ImageClassification):
+class LeNet(ImageClassification, ABC):
+    """The base of tasks with a LeNet.
+
+    Args:
+        lasagne: Draw the initial weights as SparseVD's code does (`draw_as_lasagne`), not as PyTorch.
+        beginning: The fraction of its training that a run is; below 1, it is the beginning of a longer one.
+    """
+
+    lasagne: bool = field(default=False, kw_only=True)
+    beginning: float = field(default=1.0, kw_only=True)
+
+    varying = (*ImageClassification.varying, "lasagne", "beginning")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.beginning <= 1:
+            raise ValueError(f"beginning must be in (0, 1], the fraction of a training, got {self.beginning}")
+
+    def first(self, fraction: float) -> Self:
+        """The task of a run that is this fraction of one of this task."""
+        return replace(self, beginning=self.beginning * fraction)
+
+    def learning_rate(self, progress: float) -> float:
+        """The peak * min(2 - 2 * progress, 1), with the progress of the whole training."""
+        return super().learning_rate(self.beginning * progress)
+
+    def drawn(self, network: nn.Module) -> nn.Module:
+        """The network, with the initial weights of the task."""
+        return draw_as_lasagne(network) if self.lasagne else network
+
+
+@dataclass(frozen=True)
+class DigitsLeNet300100(LeNet):
     """LeNet-300-100 on scikit-learn's 8x8 digits: 1,437 training and 360 test images, no download."""
 
     benchmark = "LeNet-300-100, digits 8x8"
 
     def model(self) -> nn.Module:
         """64-300-100-10: 50,200 weights."""
-        return LeNet300100(inputs=64)
+        return self.drawn(LeNet300100(inputs=64))
 
     def data(self, device: torch.device) -> Splits:
         """8x8 pixels of 0-16."""
@@ -31,14 +64,14 @@ class DigitsLeNet300100(ImageClassification):
 
 
 @dataclass(frozen=True)
-class MnistLeNet300100(ImageClassification):
+class MnistLeNet300100(LeNet):
     """LeNet-300-100 on MNIST: 60,000 training and 10,000 test images."""
 
     benchmark = "LeNet-300-100, MNIST"
 
     def model(self) -> nn.Module:
         """784-300-100-10: 266,200 weights."""
-        return LeNet300100()
+        return self.drawn(LeNet300100())
 
     def data(self, device: torch.device) -> Splits:
         """28x28 pixels of 0-255."""
@@ -53,15 +86,15 @@ class MnistLeNet5Caffe(MnistLeNet300100):
 
     def model(self) -> nn.Module:
         """Two convolutions and two fully-connected layers: 430,500 weights."""
-        return LeNet5Caffe()
+        return self.drawn(LeNet5Caffe())
 
     def learning_rate(self, progress: float) -> float:
-        """The peak * (1 - progress)."""
-        return self.peak_learning_rate * (1 - progress)
+        """The peak * (1 - progress), with the progress of the whole training."""
+        return self.peak_learning_rate * (1 - self.beginning * progress)
 
 
 @dataclass(frozen=True)
-class ImagesLeNet300100(ImageClassification):
+class ImagesLeNet300100(LeNet):
     """LeNet-300-100 on your own images of one size: as many inputs and classes as they have.
 
     Args:
@@ -81,7 +114,7 @@ class ImagesLeNet300100(ImageClassification):
     def model(self) -> nn.Module:
         """Pixels-300-100-classes."""
         train = self.data(torch.device("cpu")).train
-        return LeNet300100(inputs=train.images[0].numel(), classes=int(train.labels.max()) + 1)
+        return self.drawn(LeNet300100(inputs=train.images[0].numel(), classes=int(train.labels.max()) + 1))
 
     def data(self, device: torch.device) -> Splits:
         """8-bit pixels, scaled by 256."""

@@ -3,12 +3,13 @@
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Protocol, Self, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from openwork.core.sparsifier import Sparsifier
 from openwork.study.evaluation.metric import TAKEN, DataName, Metric
@@ -33,12 +34,26 @@ class Parts:
     count: int
 
 
+class Models(Protocol):
+    """Several models of one shape."""
+
+    @property
+    def each(self) -> Sequence[nn.Module]:
+        """The models."""
+
+    def outputs(self, function: Callable[[nn.Module, Any], Tensor], argument: Any) -> Tensor:
+        """What ``function`` returns for each model in evaluation mode and the argument, stacked: (models, ...)."""
+
+
 class Task(ABC):
     """A benchmark as a frozen dataclass: its fields are part of a run's identity.
 
     A subclass provides the abstract methods and `metric`. The other methods are abilities that a task may have; a task
     without one refuses with the reason.
     """
+
+    varying: ClassVar[tuple[str, ...]] = ()
+    """The fields whose numbers may differ between runs that are trained as one model: none that `loss` reads."""
 
     @property
     @abstractmethod
@@ -75,6 +90,22 @@ class Task(ABC):
     def learning_rate(self, progress: float) -> float:
         """The learning rate when the fraction ``progress`` in [0, 1) of the steps is done."""
 
+    @property
+    def beginning(self) -> float:
+        """The fraction of its training that a run is: 1, unless a task can be trained in part."""
+        return 1.0
+
+    def first(self, fraction: float) -> Self:
+        """The task of a run that is the first part of one of this task, with the learning rates of the whole.
+
+        Args:
+            fraction: Of the steps, in (0, 1).
+
+        Raises:
+            ValueError: If the task cannot be trained in part.
+        """
+        raise ValueError(f"{self.title} cannot be trained in part; give its task a field `beginning` as LeNets have it")
+
     @abstractmethod
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Any]:
         """Endless training batches, each as `loss` takes it, or `Parts` of it.
@@ -84,6 +115,21 @@ class Task(ABC):
             start: The step of the first batch; each step has the same batch whatever the start.
             device: Where the batches go.
         """
+
+    def batch_seed(self, seed: int) -> int:
+        """The seed that decides the batches of a run with that ``seed``, by default the same one."""
+        return seed
+
+    def stacked_batches(self, seeds: Sequence[int], start: int, device: torch.device) -> Iterator[Any]:
+        """The batches of runs with these seeds, stacked: each tensor has a first axis of their number.
+
+        Raises:
+            ValueError: If the task's batches are `Parts`.
+        """
+        for batches in zip(*(self.batches(seed, start, device) for seed in seeds), strict=False):
+            if isinstance(batches[0], Parts):
+                raise ValueError(f"{self.title} divides its batches into parts, which cannot be stacked")
+            yield tree_map(lambda *tensors: torch.stack(tensors), *batches)
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
@@ -109,6 +155,14 @@ class Task(ABC):
         data, which it then says in `watched_on`.
         """
         return self.evaluate(model, device)
+
+    def evaluate_stacked(self, models: Models, device: torch.device) -> list[dict[str, float]]:
+        """What `evaluate` returns for each model; by default one after the other."""
+        return [self.evaluate(model, device) for model in models.each]
+
+    def test_stacked(self, models: Models, device: torch.device) -> list[dict[str, float]]:
+        """What `test` returns for each model; by default one after the other."""
+        return [self.test(model, device) for model in models.each]
 
     @property
     def watched_on(self) -> DataName:
@@ -283,6 +337,23 @@ def final_metrics(task: Task, model: nn.Module, device: torch.device) -> dict[st
     """
     found = task.test(model, device)
     _check(task, found, "test")
+    return found
+
+
+def metrics_of(task: Task, models: Models, device: torch.device) -> list[dict[str, float]]:
+    """What `metrics` returns for each of several models."""
+    found = task.evaluate_stacked(models, device)
+    if not task.tests_more:
+        for each in found:
+            _check(task, each, "evaluate")
+    return found
+
+
+def final_metrics_of(task: Task, models: Models, device: torch.device) -> list[dict[str, float]]:
+    """What `final_metrics` returns for each of several models."""
+    found = task.test_stacked(models, device)
+    for each in found:
+        _check(task, each, "test")
     return found
 
 

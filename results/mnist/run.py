@@ -1,0 +1,288 @@
+"""Executes the runs of PLAN.md in its order, and keeps a line for each in small CSV files.
+
+    python results/mnist/run.py ROWS --runs RUNS --device cuda --seconds 540
+
+ROWS is the folder of the CSV files, ``results/mnist/study`` in the repository: what they have is not run again, also on
+another machine. RUNS is the folder of the run directories, which are removed once their lines are written, but for
+those that other runs start from. No piece begins that would not end within the seconds; start it again for the rest.
+"""
+
+import argparse
+import csv
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from openwork.inspect.report import report
+from openwork.study.experiments import mnist, section6, tournament
+from openwork.study.results.result import Result
+from openwork.study.results.store import read_result, write_table
+from openwork.study.results.tuning import Tuned, choose
+from openwork.study.runs.live import restore
+from openwork.study.runs.run import Run, with_prerequisites
+from openwork.study.sweeps.fleet import Fleets
+from openwork.study.sweeps.sweep import Options, sweep
+from openwork.study.tasks.lenet import MnistLeNet5Caffe
+from openwork.study.tasks.task import final_metrics
+
+MEASURED = ("id", "status", "step", "sparsity", "layers", "accuracy", "loss")
+COST = ("seconds", "fleet", "device", "torch", "commit")
+THRESHOLDS = (2.0, 0.1)  # of variational dropout, beside 3: those of Gale et al., Table 3
+LAST = "soft weight sharing"  # the slowest by far
+SLACK = 1.05  # a run reaches a level with up to so many times the weights that the level leaves
+CHOICE = ("technique", "level", "setting", "rate", "option", "sparsity", "accuracy", "reached", "tried")
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Runs that are executed together, and where their lines go.
+
+    Args:
+        file: The CSV file, without its ending.
+        columns: What the keys are.
+        runs: Gives the runs by key, when the piece's turn has come.
+        rate: The expected run-steps a second.
+        thresholds: Other thresholds at which the runs are evaluated, too; the last column is then the threshold.
+        evaluations: How often the runs are evaluated and can be resumed from.
+    """
+
+    file: str
+    columns: tuple[str, ...]
+    runs: Callable[[], dict[Key, Run]]
+    rate: float
+    thresholds: tuple[float, ...] = field(default=(), kw_only=True)
+    evaluations: int = field(default=1, kw_only=True)
+
+    def seconds(self, runs: Iterable[Run]) -> float:
+        """How long some of its runs are expected to take, with what they start from."""
+        every = with_prerequisites(runs)
+        return sum(run.steps for run in every) / self.rate + 0.035 * len(every)
+
+
+class Rows:
+    """The lines of one CSV file by key, written after every change."""
+
+    def __init__(self, path: Path, columns: Sequence[str], measured: Sequence[str]) -> None:
+        self.path, self.columns, self.measured = path, tuple(columns), tuple(measured)
+        self.lines: dict[tuple[str, ...], dict[str, str]] = {}
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.lines = {tuple(line[c] for c in columns): line for line in csv.DictReader(file)}
+
+    def add(self, found: dict[Key, dict[str, Any]]) -> None:
+        """Adds lines and writes the file."""
+        self.lines |= {texts(key): dict(zip(self.columns, texts(key), strict=True)) | row for key, row in found.items()}
+        header = (*self.columns, *self.measured)
+        write_table(header, ([line.get(name, "") for name in header] for line in self.lines.values()), self.path)
+
+
+def texts(key: Key) -> tuple[str, ...]:
+    """A key as the file has it."""
+    return tuple(f"{part:g}" if isinstance(part, float) else str(part) for part in key)
+
+
+def line(result: Result) -> dict[str, Any]:
+    """What is kept of a result."""
+    measured = {
+        "id": result.id,
+        "status": result.status,
+        "step": result.step,
+        "seconds": result.cost.seconds,
+        "fleet": result.environment.fleet,
+        "device": result.environment.device,
+        "torch": result.environment.torch,
+        "commit": result.environment.commit,
+    }
+    if result.after:
+        measured |= numbers(result.sparsity or 0.0, [layer.sparsity for layer in result.layers], result.after)
+    return measured
+
+
+def numbers(sparsity: float, layers: Iterable[float], metrics: Any) -> dict[str, str]:
+    """The figures of a finished model."""
+    return {
+        "sparsity": f"{sparsity:.6f}",
+        "layers": " ".join(f"{each:.5f}" for each in layers),
+        "accuracy": f"{metrics['accuracy']:.4f}",
+        "loss": f"{metrics['loss']:.5f}",
+    }
+
+
+def at_threshold(run: Run, runs: Path, threshold: float, device: torch.device) -> dict[str, Any]:
+    """The line of a finished run at another threshold."""
+    live = restore(runs / run.id, settings=[f"technique.threshold={threshold}"])
+    plain = live.finalized_copy().to(device)
+    counts = report(plain, select=run.select)
+    layers = [layer.sparsity for layer in counts.layers]
+    shared = {"id": f"{run.id}@{threshold:g}", "status": "finished", "step": run.steps}
+    return shared | numbers(counts.sparsity, layers, final_metrics(run.task, plain, device))
+
+
+def tuning(name: str) -> dict[Key, Run]:
+    """The tuning runs of a technique."""
+    return {key: run for key, run in tournament.trials().items() if key[0] == name}
+
+
+def finals(rows: Path, name: str) -> dict[Key, Run]:
+    """The final runs of a technique."""
+    return {key: run for key, run in tournament.finals(rows / "chosen.csv").items() if key[0] == name}
+
+
+def recipes(net: str, *cells: tuple[bool, bool]) -> dict[Key, Run]:
+    """The runs of SparseVD's recipe, by network, both settings, seed and threshold."""
+    kind, seeds = (MnistLeNet5Caffe, 10) if net == "LeNet-5-Caffe" else (mnist.MnistLeNet300100, 20)
+    found = mnist.recipes(kind, seeds)
+    return {(net, *key, 3.0): run for key, run in found.items() if not cells or key[:2] in cells}
+
+
+def pieces(rows: Path) -> list[tuple[str, Piece]]:
+    """The pieces in the order of the plan, with the letters of their parts."""
+    trial, final = ("technique", "level", "setting"), ("technique", "level", "seed")
+    recipe = ("net", "train_clip", "lasagne", "seed", "threshold")
+    names = [name for name in tournament.ENTRANTS if name != LAST]
+    learned = ("variational dropout", "L0", "group L0")
+
+    def tuned(name: str, rate: float) -> Piece:
+        return Piece("tuning", trial, lambda: tuning(name), rate)
+
+    def played(name: str, rate: float) -> Piece:
+        return Piece("tournament", final, lambda: finals(rows, name), rate)
+
+    def vd(net: str, rate: float, *cells: tuple[bool, bool]) -> Piece:
+        return Piece("recipes", recipe, lambda: recipes(net, *cells), rate, thresholds=THRESHOLDS, evaluations=4)
+
+    kinds = ("kind", "level", "mask", "replica")
+    others = ((True, False), (False, True), (False, False))
+    return [
+        *(("A", tuned(name, 60_000 if name in learned else 100_000)) for name in names),
+        *(("B", played(name, 75_000 if name in learned else 150_000)) for name in names),
+        ("C", vd("LeNet-300-100", 75_000)),
+        ("D", Piece("section6", kinds, section6.networks, 150_000)),
+        ("E", vd("LeNet-5-Caffe", 15_000, (True, True))),
+        ("F", tuned(LAST, 5_000)),
+        ("F", played(LAST, 5_000)),
+        *(
+            ("G", Piece("lenet5", final, lambda name=name: lenet5(rows, name), 15_000))
+            for name in tournament.LENET5_TECHNIQUES
+        ),
+        *(("H", vd("LeNet-5-Caffe", 15_000, cell)) for cell in others),
+    ]
+
+
+def lenet5(rows: Path, name: str) -> dict[Key, Run]:
+    """The runs of LeNet-5-Caffe of a technique."""
+    return {key: run for key, run in tournament.finals_of_lenet5(rows / "chosen.csv").items() if key[0] == name}
+
+
+def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, device: str) -> dict[Key, dict[str, Any]]:
+    """The lines of the runs that ended, by key, after executing them and what they start from."""
+    by_id = {run.id: run for run in wanted.values()}
+    options = Options(device=device, evaluations=piece.evaluations)
+    sweep(list(by_id.values()), runs, Fleets(runs, options, say=say), retry_failed=True)
+    found: dict[Key, dict[str, Any]] = {}
+    for key, run in wanted.items():
+        path = runs / run.id / "result.json"
+        if not path.exists():
+            continue
+        result = read_result(path)
+        found[key] = line(result)
+        for threshold in piece.thresholds if result.finished else ():
+            other = at_threshold(run, runs, threshold, torch.device(device))
+            found[*key[:-1], threshold] = {name: found[key].get(name) for name in COST} | {"seconds": 0.0} | other
+    needed = {each.id for run in by_id.values() for each in with_prerequisites([run]) if each.id != run.id}
+    for id in by_id.keys() - needed:
+        shutil.rmtree(runs / id, ignore_errors=True)
+    return found
+
+
+def write_choices(rows: Path) -> None:
+    """Writes chosen.csv: for each technique and level what its tuning runs choose, where they reach it."""
+    held = Rows(rows / "tuning.csv", ("technique", "level", "setting"), (*MEASURED, *COST)).lines
+    found: dict[Key, dict[str, Any]] = {}
+    for name, entrant in tournament.ENTRANTS.items():
+        own = [
+            Tuned(
+                name,
+                f"{row['level']}/{int(row['setting']):02d}",
+                tournament.TUNING_SEED,
+                number(row["sparsity"]),
+                number(row["accuracy"]),
+                float(row["level"]) if entrant.told else None,
+            )
+            for (technique, _, _), row in held.items()
+            if technique == name
+        ]
+        if len(own) != len(tuning(name)):
+            continue  # its tuning is not done
+        for level in (0.0,) if name == "dense" else tournament.LEVELS:
+            tuned_at = min(a for a in tournament.ANCHORS if a >= level) if entrant.told else level
+            (choice,) = choose(own, [tuned_at], tolerance=(SLACK - 1) * (1 - tuned_at))
+            if choice.settings is not None:
+                setting = int(choice.settings.partition("/")[2])
+                rate, option = entrant.settings[setting]
+                found[name, level, setting] = {
+                    "rate": f"{rate:.6g}",
+                    "option": " ".join(f"{value:g}" for value in option),
+                    "sparsity": f"{choice.sparsity:.6f}",
+                    "accuracy": f"{choice.score:.4f}",
+                    "reached": choice.reached,
+                    "tried": choice.tried,
+                }
+    (rows / "chosen.csv").unlink(missing_ok=True)
+    Rows(rows / "chosen.csv", CHOICE[:3], CHOICE[3:]).add(found)
+
+
+def number(text: str) -> float | None:
+    """The number of a cell; None where it is empty."""
+    return float(text) if text else None
+
+
+def say(text: str) -> None:
+    """Prints a line at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Executes pieces until all are done or the time is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=Path, help="folder of the CSV files")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the run directories")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no piece that would end later")
+    parser.add_argument("--parts", default="ABCDEFGH", help="letters of parts, such as ABC")
+    given = parser.parse_args(arguments)
+    warnings.filterwarnings("ignore", message=".*keeps no weight")
+    began = time.monotonic()
+    for part, piece in pieces(given.rows):
+        if part not in given.parts:
+            continue
+        if piece.file in ("tournament", "lenet5"):
+            write_choices(given.rows)
+        rows = Rows(given.rows / f"{piece.file}.csv", piece.columns, (*MEASURED, *COST))
+        wanted = {key: run for key, run in piece.runs().items() if texts(key) not in rows.lines}
+        if not wanted:
+            continue
+        name, expected, spent = next(iter(wanted))[0], piece.seconds(wanted.values()), time.monotonic() - began
+        if spent + expected > given.seconds:
+            say(f"{part} {name}: {len(wanted)} runs would take {expected:.0f} s more, after {spent:.0f} s; call again")
+            break
+        rows.add(execute(piece, wanted, given.runs, given.device))
+        took = time.monotonic() - began - spent
+        left = sum(texts(key) not in rows.lines for key in wanted)
+        say(
+            f"{part} {piece.file}, {name}: {len(wanted) - left} runs in {took:.0f} s, expected {expected:.0f}; {left} left"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""The masks of many models as one: what every step does is one operation a weight for all of them.
+
+    backward      stacked gradients, of the masked models
+    take          at the steps whose gradients a technique looks at
+    before_step   gradients <- gradients * masks;  hidden="trained" only: parameters <- hidden
+                  optimizer's step
+    after_step    hidden="trained" only: hidden <- parameters;  parameters <- parameters * masks
+    update        members whose schedules are due choose new masks
+
+Masks, hidden values and evidence of the members' own mechanisms are rows of the stacked tensors, so that each member
+can be asked, saved and continued alone at any time. An update of a member is its own; `stacked_choice.py` has a faster
+way for many members.
+
+Where the gradient and the optimizer's state of a zero are zero, the step of an elementwise optimizer keeps it. So
+unless hidden values are trained, parameters are masked at updates only. No other code may write to parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from openwork.core.masks.check import DivergedError
+from openwork.core.masks.stacked_check import check_stack
+from openwork.core.masks.stacked_choice import update_many
+from openwork.core.masks.stacked_evidence import show_to_many, show_to_one
+from openwork.core.schedules import Schedule
+from openwork.core.stacked import Stacked, Updated, pick, put, stacked
+
+if TYPE_CHECKING:
+    from openwork.core.masks.mechanism import Masking
+
+
+class StackedMasks(Stacked):
+    """The masks of many models whose parameters are rows of stacked ones.
+
+    Args:
+        members: Their mechanisms, started, and between two steps.
+        parameters: The stacked parameters by name.
+
+    Raises:
+        ValueError: If the members cannot be stacked; nothing has changed.
+    """
+
+    def __init__(self, members: Sequence[Masking], parameters: Mapping[str, Tensor]) -> None:
+        check_stack(members, parameters)
+        self.members = members
+        self.technique = members[0].technique
+        self.names = [weight.name for weight in members[0].weights]
+        self.parameters = [parameters[name].detach() for name in self.names]
+        self.inputs = {}
+        self.masks = {name: stacked([m.weights[p].mask for m in members]) for p, name in enumerate(self.names)}
+        self._every_mask = list(self.masks.values())
+        self.hidden: list[Tensor] = []
+        """The hidden values by weight; none before there are any."""
+        self.evidence = [
+            {name: stacked([m.weights[p].evidence[name] for m in members]) for name in sorted(weight.lasting)}
+            for p, weight in enumerate(members[0].weights)
+        ]
+        """What evidence keeps for good, by weight and name."""
+        self.pruned = any(member.pruned for member in members)
+        """Whether a mask of any member holds a zero."""
+        self.diverged: set[int] = set()
+        """The members that are left out."""
+        self.many = self.parameters[0].device.type != "cpu"
+        """Whether to ask techniques about many members at once; on a CPU that gains little."""
+        self.shown = False
+        """Whether gradients have been shown to the evidence of many members at once."""
+        self._schedules = _by_schedule(members)
+        self._due: tuple[int, list[int]] = (0, [])
+        self._begin_hiding(needed=self.pruned or any(w.hidden is not None for m in members for w in m.weights))
+
+    @torch.no_grad()
+    def take(self, step: int, gradients: Mapping[str, Tensor]) -> None:
+        """Takes evidence where the technique asks for the gradients of this step."""
+        when = self.technique.evidence.gradients
+        if when == "never":
+            return
+        asked = self.due(step) if when == "at updates" else range(len(self.members))
+        members = [member for member in asked if member not in self.diverged]
+        if members and not (self.many and show_to_many(self, members, gradients)):
+            for member in members:
+                show_to_one(self, member, gradients)
+
+    @torch.no_grad()
+    def before_step(self, gradients: Mapping[str, Tensor]) -> None:
+        """Masks the gradients, and puts hidden values back that are trained."""
+        if not self.pruned:
+            return
+        if not self.technique.dense_gradients:
+            trained = [name for name in self.names if name in gradients]
+            if trained:
+                torch._foreach_mul_([gradients[name] for name in trained], [self.masks[name] for name in trained])
+        if self.technique.hidden == "trained":
+            torch._foreach_copy_(self.parameters, self.hidden)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Hides the values that are trained under the masks."""
+        if self.pruned and self.technique.hidden == "trained":
+            torch._foreach_copy_(self.hidden, self.parameters)
+            torch._foreach_mul_(self.parameters, self._every_mask)
+
+    @torch.no_grad()
+    def update(self, step: int) -> Updated:
+        """Puts the masks in force that are due."""
+        due = [member for member in self.due(step) if member not in self.diverged]
+        if not due:
+            return Updated()
+        self._begin_hiding(needed=True)
+        diverged = {}
+        done = update_many(self, due, step) if self.many else []
+        for member in sorted(set(due).difference(done)):
+            try:
+                self.members[member].update(step)
+            except DivergedError as error:
+                diverged[member] = str(error)
+        self.diverged |= diverged.keys()
+        changed = [member for member in due if member not in diverged and self.members[member].pruned]
+        begins = bool(changed) and not self.pruned
+        self.pruned |= begins
+        if begins and self.hidden:  # those of members that nothing is hidden in are as old as the first update
+            torch._foreach_lerp_(self.hidden, self.parameters, self._every_mask)
+        return Updated(changed if self.technique.hidden != "trained" else [], diverged, begins)
+
+    def due(self, step: int) -> list[int]:
+        """The members whose masks are due after ``step`` steps, in order."""
+        if self._due[0] != step:
+            self._schedules = [pair for pair in self._schedules if pair[0].last is None or pair[0].last >= step]
+            found = [member for schedule, members in self._schedules if schedule.due(step) for member in members]
+            self._due = step, sorted(found)
+        return self._due[1]
+
+    def remember(self, members: Sequence[int]) -> None:
+        """Brings the kept places of these members' hidden values up to date, as a member's own update does."""
+        for hidden, values, mask in zip(self.hidden, self.parameters, self.masks.values(), strict=False):
+            put(hidden, members, pick(hidden, members).lerp_(pick(values, members), pick(mask, members)))
+
+    def values(self, place: int, members: Sequence[int]) -> Tensor:
+        """A weight's values, the hidden ones included, of these members; right only after `remember`."""
+        return pick(self.hidden[place] if self.hidden else self.parameters[place], members)
+
+    def put(self, place: int, members: Sequence[int], mask: Tensor) -> None:
+        """Puts new masks of a weight in force; right only after `remember`.
+
+        Args:
+            place: The weight's.
+            members: The members.
+            mask: Their masks, bool.
+        """
+        values = self.values(place, members)
+        kept = mask.view_as(values).to(values)
+        put(self.masks[self.names[place]], members, kept)
+        put(self.parameters[place], members, values * kept)
+
+    @torch.no_grad()
+    def zeros(self) -> dict[str, Tensor]:
+        """The number of zeros of each weight, by name, (N,) int64 on the CPU."""
+        counts = torch.stack([(tensor.flatten(1) == 0).sum(1) for tensor in self.parameters]).cpu()
+        return dict(zip(self.names, counts, strict=True))
+
+    def expected_nonzero(self) -> dict[str, Tensor]:
+        """The number of weights that are not zero, by name, (N,) int64 on the CPU."""
+        zeros = self.zeros()
+        return {name: p[0].numel() - zeros[name] for name, p in zip(self.names, self.parameters, strict=True)}
+
+    def _begin_hiding(self, *, needed: bool) -> None:
+        """Makes the members' hidden values rows, where the technique remembers them."""
+        if not needed or self.hidden or self.technique.hidden == "lost":
+            return
+        for place in range(len(self.names)):
+            weights = [member.weights[place] for member in self.members]
+            for weight in weights:
+                weight.begin_hiding()
+            self.hidden.append(stacked([weight.hidden_values() for weight in weights]))
+        torch._foreach_lerp_(self.hidden, self.parameters, self._every_mask)
+
+
+def _by_schedule(members: Sequence[Masking]) -> list[tuple[Schedule, list[int]]]:
+    """The members with each schedule, since asking thousands at each step takes too long."""
+    found: dict[object, tuple[Schedule, list[int]]] = {}
+    for index, member in enumerate(members):
+        schedule = member.technique.schedule
+        try:
+            key: object = hash(schedule) and schedule
+        except TypeError:  # a field of it is a list
+            key = id(schedule)
+        found.setdefault(key, (schedule, []))[1].append(index)
+    return list(found.values())

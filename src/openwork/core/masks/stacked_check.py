@@ -1,0 +1,60 @@
+"""Whether the masks of several models can be stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from openwork.core.masks.mechanism import Masking
+
+
+def check_stack(members: Sequence[Masking], parameters: Mapping[str, Tensor]) -> None:
+    """Checks that the masks of these members can be stacked.
+
+    Raises:
+        ValueError: If techniques differ in their class or in what they do with hidden values, if weights differ in
+            name, shape, dtype, device or evidence, if they are sharded, or if parameters are no rows of stacked ones.
+    """
+    first = members[0]
+    for index, member in enumerate(members):
+        technique, then = member.technique, first.technique
+        if type(technique) is not type(then) or technique.hidden != then.hidden:
+            raise ValueError(
+                f"{technique} (member {index}) cannot be stacked with {then}: class and hidden= must be equal; train "
+                "these models in two groups"
+            )
+        if any(weight.sharded for weight in member.weights):
+            raise ValueError(
+                f"{technique} (member {index}) cannot be stacked: fully_shard spreads its weights over processes; "
+                "train these models one by one"
+            )
+        for weight, like in zip(member.weights, first.weights, strict=False):
+            kinds = [
+                (w.name, tuple(w.local.shape), w.local.dtype, w.local.device, _kinds(w.evidence, w.lasting))
+                for w in (weight, like)
+            ]
+            if kinds[0] != kinds[1]:
+                raise ValueError(
+                    f"{weight.name} (member {index}) cannot be stacked: name, shape, dtype, device and evidence are "
+                    f"{kinds[0]}, and {kinds[1]} in the first model; train these models in two groups"
+                )
+        if len(member.weights) != len(first.weights):
+            raise ValueError(
+                f"member {index} cannot be stacked: it has {len(member.weights)} selected weights and the first model "
+                f"{len(first.weights)}; train these models in two groups"
+            )
+    for index, member in enumerate(members):
+        for weight in member.weights:
+            if parameters[weight.name][index].data_ptr() != weight.local.data_ptr():
+                raise ValueError(
+                    f"{weight.name} (member {index}) cannot be stacked: it is not row {index} of the stacked "
+                    "parameter; pass what core.stacked.stacked() made of the models' own"
+                )
+
+
+def _kinds(evidence: Mapping[str, Tensor], lasting: frozenset[str]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    return {name: (tuple(evidence[name].shape), evidence[name].dtype) for name in sorted(lasting)}

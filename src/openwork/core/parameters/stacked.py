@@ -1,0 +1,193 @@
+"""Random weights of models that are trained as one: all coefficients in one tensor, and what follows each step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functionalize, vmap
+
+from openwork.core.parameters.layers import deterministic
+from openwork.core.parameters.weight import ReparameterizedWeight
+from openwork.core.precision import exact
+from openwork.core.schedules import Schedule
+from openwork.core.stacked import Stacked, Updated, call_with, stacked
+
+if TYPE_CHECKING:
+    from openwork.core.parameters.mechanism import Reparameterizing
+
+_AT_ONCE = 2**24
+"""How many weights are counted at once: the counts need several times their memory."""
+
+
+class StackedRandom(Stacked):
+    """The distributions of N models, computed with those of the first one.
+
+    ``inputs`` are the coefficients, by the name "coefficient", and those numbers of the technique that differ between
+    the models, by their fields.
+
+    Args:
+        mechanisms: Those of the models.
+        parameters: The models' parameters, by name, (N, *shape).
+
+    Raises:
+        ValueError: If the mechanisms cannot be stacked.
+    """
+
+    def __init__(self, mechanisms: Sequence[Reparameterizing], parameters: Mapping[str, Tensor]) -> None:
+        numbers = _differing(mechanisms)
+        self.masks = {}
+        self._first = first = mechanisms[0]
+        self._distributions = _Distributions(first.distributions)
+        self._weights = [parameters[weight.name] for weight in first.weights]
+        names = {id(parameter): name for name, parameter in first.parameters().items() if name in parameters}
+        self._learned = {name: parameters[names[id(p)]] for name, p in self._distributions.named_parameters()}
+        like = exact(self._weights[0])
+        self.inputs = {"coefficient": stacked([mechanism._coefficient for mechanism in mechanisms])}
+        self.inputs |= {name: like.new_tensor(values) for name, values in numbers.items()}
+        self._coefficients = _Coefficients([mechanism.technique.coefficient for mechanism in mechanisms])
+
+    @contextmanager
+    def using(self, inputs: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within it, the first model's distributions and penalty compute with these numbers."""
+        technique, coefficient = self._first.technique, self._first._coefficient
+        changed = copy.copy(technique)
+        for name, value in inputs.items():
+            if name != "coefficient":
+                object.__setattr__(changed, name, value)
+        places = [
+            (vars(module), name)
+            for module in self._distributions.modules()
+            for name, value in vars(module).items()
+            if value is technique
+        ]
+        for place, name in places:
+            place[name] = changed
+        self._first._coefficient = inputs["coefficient"]
+        try:
+            yield
+        finally:
+            for place, name in places:
+                place[name] = technique
+            self._first._coefficient = coefficient
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Puts what is learned back into its range, where the distributions have one."""
+        plain = ReparameterizedWeight.constrain
+        ranged = [each for each in self._distributions.all if type(each).constrain is not plain]
+        if not ranged:
+            return
+
+        def constrain(weights: list[Tensor]) -> dict[str, Tensor]:
+            for distribution in ranged:
+                distribution.constrain()
+            return dict(self._distributions.named_parameters())
+
+        changed = self._for_each(constrain)
+        torch._foreach_copy_(list(self._learned.values()), [changed[name] for name in self._learned])
+
+    def update(self, step: int) -> Updated:
+        """Writes the coefficients of the next step."""
+        self._coefficients.write(self.inputs["coefficient"], step)
+        return Updated()
+
+    def zeros(self) -> dict[str, Tensor]:
+        """The number of zeros among the deterministic weights, by name, (N,) int64, on the CPU."""
+        counts = self._count(lambda distribution, weight: (deterministic(distribution, weight) == 0).sum())
+        return {name: count.long() for name, count in counts.items()}
+
+    def expected_nonzero(self) -> dict[str, Tensor]:
+        """The expected number of non-zero weights in training, by name, (N,) float64, on the CPU."""
+        return self._count(lambda distribution, weight: distribution.expected_nonzero(exact(weight)))
+
+    @torch.no_grad()
+    def _count(self, count: Callable[[ReparameterizedWeight, Tensor], Tensor]) -> dict[str, Tensor]:
+        def counts(weights: list[Tensor]) -> Tensor:
+            pairs = zip(self._distributions.all, weights, strict=True)
+            return torch.stack([count(*pair).double() for pair in pairs])
+
+        members = max(_AT_ONCE // sum(weight[0].numel() for weight in self._weights), 1)
+        rows = self._for_each(counts, chunk_size=members).T.cpu()
+        return {weight.name: row for weight, row in zip(self._first.weights, rows, strict=True)}
+
+    def _for_each(self, function: Callable[[list[Tensor]], Any], chunk_size: int | None = None) -> Any:
+        """What ``function(weights)`` returns for each model, stacked; the distributions hold that model's tensors."""
+
+        def one(weights: list[Tensor], learned: dict[str, Tensor], inputs: dict[str, Tensor]) -> Any:
+            with self.using(inputs):
+                return call_with(self._distributions, learned, function, weights)
+
+        return vmap(functionalize(one), chunk_size=chunk_size)(self._weights, self._learned, self.inputs)
+
+
+class _Distributions(nn.Module):
+    """One model's distributions as a module, so that `call_with` can give them other tensors."""
+
+    def __init__(self, distributions: Sequence[ReparameterizedWeight]) -> None:
+        super().__init__()
+        self.all: Any = nn.ModuleList(distributions)
+
+    def forward(self, function: Callable[[list[Tensor]], Any], weights: list[Tensor]) -> Any:
+        return function(weights)
+
+
+class _Coefficients:
+    """The coefficients of many models, computed once for all that have equal schedules."""
+
+    def __init__(self, schedules: Sequence[Schedule | None]) -> None:
+        self.moving = dict.fromkeys(schedule for schedule in schedules if schedule is not None)
+        self.values: dict[Schedule | None, float] = {None: 0.0}
+        places = {schedule: place for place, schedule in enumerate([None, *self.moving])}
+        self.places = torch.tensor([places[schedule] for schedule in schedules])
+
+    def write(self, coefficients: Tensor, step: int) -> None:
+        """Writes those of the step to ``coefficients``, (N,), if any is new."""
+        before = list(self.values.values())
+        for schedule in list(self.moving):
+            value = schedule(step)
+            # An average still moves after the schedule's last step.
+            if value == self.values.get(schedule) and schedule.last is not None and step > schedule.last:
+                del self.moving[schedule]
+            self.values[schedule] = value
+        values = list(self.values.values())
+        if values != before:
+            coefficients.copy_(torch.tensor(values, dtype=torch.float64)[self.places], non_blocking=True)
+
+
+def _differing(mechanisms: Sequence[Reparameterizing]) -> dict[str, list[float]]:
+    """The numbers of the techniques that are not all equal, by field.
+
+    Raises:
+        ValueError: If something else differs as well, or cannot be computed for stacked models.
+    """
+    first = mechanisms[0]
+    kind, names = type(first.technique), [weight.name for weight in first.weights]
+    for weight in first.weights:
+        for site in weight.sites:
+            if isinstance(site.module, nn.RNNBase | nn.RNNCellBase):
+                raise ValueError(
+                    f"{site.name} is a random weight of a recurrent layer, and these cannot be stacked; train these "
+                    "models one by one"
+                )
+    if any(type(each.technique) is not kind or [w.name for w in each.weights] != names for each in mechanisms):
+        raise ValueError(
+            f"models can only be stacked if they have the same random weights under {kind.__name__}; train these one "
+            "by one"
+        )
+    differing: dict[str, list[float]] = {}
+    for field in fields(kind):
+        values = [getattr(each.technique, field.name) for each in mechanisms]
+        if field.name == "coefficient" or all(value == values[0] for value in values):
+            continue
+        if field.name not in kind.varying:
+            raise ValueError(
+                f"models whose {kind.__name__} differs in {field.name} cannot be stacked; stack those where it is equal"
+            )
+        differing[field.name] = values
+    return differing

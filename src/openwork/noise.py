@@ -1,0 +1,163 @@
+"""Noise in a tensor's dtype and on its device: torch's own, or, within `keyed`, a hash of a key, a name and a place.
+
+By a key, training draws the same noise alone and among thousands of stacked models, on a CPU and, up to rounding, on a
+GPU, eagerly and compiled, and however many processes share its batches.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+_STEP, _PART = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03  # odd, so that no two steps or parts of a seed share a key
+_FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_PRIME = 2**61 - 1
+
+
+def key(seed: int, step: int, part: int = 0) -> int:
+    """The key of a part of a step's batch, in [-2^63, 2^63).
+
+    Args:
+        seed: The training's, from 0 to 2^63 - 1.
+        step: The number of completed steps.
+        part: The part's number.
+    """
+    return _signed(_mixed64(_mixed64(seed + _STEP) + step * _STEP + part * _PART))
+
+
+def keys(seeds: Tensor, step: int | Tensor) -> Tensor:
+    """The `key` of a step for each of these seeds, int64 like them, computed on their device.
+
+    Args:
+        seeds: int64, of any shape.
+        step: The number of completed steps.
+    """
+    steps = _signed(step * _STEP) if isinstance(step, int) else step * _signed(_STEP)
+    return _mixed64s(_mixed64s(seeds + _signed(_STEP)) + steps)
+
+
+@contextmanager
+def keyed(key: Tensor) -> Iterator[None]:
+    """Within it, noise is a hash of ``key``, of the weight's name, of how often that has drawn, and of the place.
+
+    Args:
+        key: int64, shape (), what `key` or `keys` return; batched under ``torch.func.vmap``.
+    """
+    global _source
+    outer, _source = _source, _Source(key)
+    try:
+        yield
+    finally:
+        _source = outer
+
+
+def is_keyed() -> bool:
+    """Whether noise comes from a key now."""
+    return _source is not None
+
+
+def draws_for(name: str) -> None:
+    """Notes the name of the weight whose noise comes next."""
+    if _source is not None:
+        _source.name = name
+
+
+def normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal noise; by a key between -5.4 and 5.4, and with 2^24 values.
+
+    Args:
+        shape: The noise's shape.
+        like: A tensor of the wanted dtype, on the wanted device.
+        generator: On that device, instead of a key and of torch's own.
+    """
+    if generator is not None:
+        return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+    if _source is None:  # a compiler that does not know the batch size yet wants the call without a generator
+        return torch.randn(shape, dtype=like.dtype, device=like.device)
+    exact = torch.promote_types(like.dtype, torch.float32)
+    places = _source.hashed(shape, like.device).bitwise_right_shift_(8).to(exact)  # in [-2^23, 2^23)
+    quantiles = places.mul_(2.0**-23).add_(2.0**-24)  # the middles of 2^24 intervals of (-1, 1), all exact
+    return quantiles.erfinv_().mul_(math.sqrt(2)).to(like.dtype)
+
+
+def uniform(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Noise in [0, 1); by a key multiples of 2^-24, or of the dtype's precision.
+
+    Args:
+        shape: The noise's shape.
+        like: A tensor of the wanted dtype, on the wanted device.
+        generator: On that device, instead of a key and of torch's own.
+    """
+    if generator is not None:
+        return torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
+    if _source is None:
+        return torch.rand(shape, dtype=like.dtype, device=like.device)
+    bits = {torch.float16: 11, torch.bfloat16: 8}.get(like.dtype, 24)  # more would round to 1
+    return _shifted(_source.hashed(shape, like.device), 32 - bits).to(like.dtype).mul_(2.0**-bits)
+
+
+def chosen(p: float, like: Tensor) -> Tensor:
+    """True with probability ``p``, exact to 2^-25; bool, of ``like``'s shape, by a key or from torch's generator."""
+    if _source is None:
+        return torch.rand_like(like, dtype=torch.float32) < p
+    return _shifted(_source.hashed(like.shape, like.device), 8) < round(p * 2**24)
+
+
+def mixed(x: Tensor) -> Tensor:
+    """A bijection of int32 in which each bit of the result depends on all bits of ``x``.
+
+    Two rounds of multiplication and shifts: lowbias32 of C. Wellons' hash prospector, 2018.
+    """
+    x = _shifted(x, 16).bitwise_xor_(x).mul_(0x7FEB352D)
+    x = _shifted(x, 15).bitwise_xor_(x).mul_(0x846CA68B - 2**32)
+    return _shifted(x, 16).bitwise_xor_(x)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """To the right, with zeros from the left."""
+    return x.bitwise_right_shift(bits).bitwise_and_(2 ** (32 - bits) - 1)
+
+
+class _Source:
+    """A key, and how often each name has drawn by it."""
+
+    def __init__(self, key: Tensor) -> None:
+        self.factor = key.to(torch.int32).bitwise_or_(1)
+        self.offset = key.bitwise_right_shift(32).to(torch.int32)
+        self.name = ""
+        self.drawn: dict[str, int] = {}
+
+    def hashed(self, shape: Sequence[int], device: torch.device) -> Tensor:
+        """A random int32 for each place."""
+        drawn = self.drawn[self.name] = self.drawn.get(self.name, 0) + 1
+        own = _mixed64(int.from_bytes(self.name.encode(), "little") % _PRIME + drawn * _STEP)
+        # An odd factor as well as an offset: with the offset alone, two draws would often be shifts of each other.
+        factor, offset = self.factor ^ _signed(own & ~1, 32), self.offset ^ _signed(own >> 32, 32)
+        places = torch.arange(math.prod(shape), dtype=torch.int32, device=device).view(shape)
+        return mixed((places * factor).add_(offset))
+
+
+_source: _Source | None = None
+
+
+def _mixed64(x: int) -> int:
+    """A bijection of [0, 2^64), as `mixed` is one of int32: that of splitmix64 (Steele, Lea & Flood 2014)."""
+    x %= 2**64
+    x = (x ^ (x >> 30)) * _FIRST % 2**64
+    x = (x ^ (x >> 27)) * _SECOND % 2**64
+    return x ^ (x >> 31)
+
+
+def _mixed64s(x: Tensor) -> Tensor:
+    """`_mixed64` of int64."""
+    for bits, factor in ((30, _FIRST), (27, _SECOND)):
+        x = (x ^ (x >> bits & 2 ** (64 - bits) - 1)) * _signed(factor)
+    return x ^ (x >> 31 & 2**33 - 1)
+
+
+def _signed(x: int, bits: int = 64) -> int:
+    """``x`` modulo 2^bits as a number with a sign."""
+    half = 1 << bits - 1
+    return (x + half) % (2 * half) - half

@@ -1,0 +1,269 @@
+"""Linear layers of stacked models, trained by Adam without gradients of their weights in memory.
+
+A backward pass keeps what a layer was given and the gradient of what it returned. The optimizer's step computes the
+gradient of the weights from them while it moves the weights (`openwork.kernels.stacked`).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openwork.kernels.stacked import adam_scales, stacked_linear, stacked_linear_adam, stacked_linear_input
+from openwork.study.fleet.optimizers import StackedOptimizer
+from openwork.study.fleet.stack import Stack
+
+_NARROW = 32
+"""Layers with fewer outputs return float32: the loss may be computed from them, and they cost little."""
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_UNUSUAL = ("amsgrad", "maximize", "differentiable", "decoupled_weight_decay")
+
+
+class FusedLinears:
+    """The layers of a stack that one operation each trains in place of the optimizers.
+
+    What they learn is in the optimizers' states as ever.
+
+    Args:
+        stack: The models.
+        optimizers: Theirs, with their states loaded.
+        precision: Of the layers' products, one of `openwork.kernels.stacked.PRECISIONS`.
+        moments: The dtype of the weights' moments, float32 or bfloat16.
+
+    Attributes:
+        names: The parameters that they train; empty where no layer is one of these: a plain `torch.nn.Linear` of
+            float32 whose parameters are its own, under `torch.optim.Adam`, and not under masks that need gradients.
+        anchor: A tensor through which autograd comes to the layers, whose parameters need no gradient: ask for its
+            gradient besides those of the other parameters, with ``allow_unused=True``. It is None.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        optimizers: Sequence[StackedOptimizer],
+        *,
+        precision: str = "bf16",
+        moments: torch.dtype = torch.float32,
+    ) -> None:
+        self._stack, self._optimizers = stack, optimizers
+        device = next(iter(stack.parameters.values())).device
+        layers = _layers(stack, optimizers)
+        self.names = frozenset(chain.from_iterable(names for _, names, _ in layers.values()))
+        self.anchor = torch.zeros((), device=device, requires_grad=True)
+        self._rates = torch.zeros(len(stack.each), device=device)
+        self._steps = torch.zeros((), device=device)
+        short = precision == "bf16" and self.names == stack.parameters.keys()  # nothing else wants float32
+        self._layers = [
+            _Layer(module, [stack.parameters[name] for name in names], settings, precision, short=short)
+            for module, names, settings in layers.values()
+        ]
+        for layer, (_, names, _) in zip(self._layers, layers.values(), strict=True):
+            for place, name in enumerate(names):
+                layer.moments.append(self._moments(name, torch.float32 if place else moments))
+        self._masks = {
+            names[0]: layer
+            for layer, (_, names, _) in zip(self._layers, layers.values(), strict=True)
+            if stack.mechanism and names[0] in stack.mechanism.masks
+        }
+        self.take_masks()
+
+    @torch.no_grad()
+    def take_masks(self) -> None:
+        """Takes over the masks of the stack; to be called whenever they have changed."""
+        for name, layer in self._masks.items():
+            assert self._stack.mechanism
+            mask = self._stack.mechanism.masks[name]
+            if layer.mask is None:
+                layer.mask = torch.empty_like(mask, dtype=torch.bool)
+            torch.ne(mask, 0, out=layer.mask)
+
+    def rate(self, progress: float) -> None:
+        """Sets the learning rates.
+
+        Args:
+            progress: The fraction of the steps that is done.
+        """
+        rates = [optimizer.task.learning_rate(progress) for optimizer in self._optimizers]
+        if len(rates) == 1:
+            self._rates.fill_(rates[0])
+        else:
+            counts = torch.tensor([optimizer.count for optimizer in self._optimizers])
+            self._rates.copy_(torch.tensor(rates).repeat_interleave(counts))
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Within it, a forward pass of the stack under `torch.func.vmap` computes the layers so that `step` can follow.
+
+        Take the gradients outside of vmap.
+        """
+        for layer in self._layers:
+            layer.calls.clear()
+            vars(layer.module)["forward"] = partial(_forward, layer, self.anchor)
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                del vars(layer.module)["forward"]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Moves the parameters; the same operations on the device each time, so that a CUDA graph may hold them."""
+        self._steps += 1
+        for layer in self._layers:
+            if layer.calls:
+                layer.step(adam_scales(self._rates, self._steps, layer.betas))
+
+    def _moments(self, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The moments of a parameter, of which each optimizer has its part as its own state from now on."""
+        whole = self._stack.parameters[name].detach()
+        kept = [torch.zeros_like(whole, dtype=dtype) for _ in range(2)]
+        for each in self._optimizers:
+            state = each.optimizer.state.setdefault(each.parameters[name], {})
+            for slot, tensor in zip(("exp_avg", "exp_avg_sq"), kept, strict=True):
+                if slot in state:
+                    tensor[each.place].copy_(state[slot])
+                state[slot] = tensor[each.place]
+            self._steps.copy_(state.get("step", self._steps))
+            state["step"] = self._steps
+        return kept[0], kept[1]
+
+
+class _Layer:
+    """One layer of all models.
+
+    Args:
+        module: That of the first model.
+        parameters: Weight (N, out, in) and, if there is one, bias (N, out).
+        settings: Those of Adam.
+        precision: Of products.
+        short: Whether results may be bfloat16.
+    """
+
+    def __init__(
+        self,
+        module: nn.Linear,
+        parameters: Sequence[Tensor],
+        settings: Mapping[str, Any],
+        precision: str,
+        *,
+        short: bool,
+    ) -> None:
+        self.module, self.precision = module, precision
+        self.parameters = [parameter.detach() for parameter in parameters]
+        self.moments: list[tuple[Tensor, Tensor]] = []
+        self.mask: Tensor | None = None
+        self.betas: tuple[float, float] = settings["betas"]
+        self._constants: tuple[float, float] = (settings["eps"], settings["weight_decay"])
+        self.dtype = torch.bfloat16 if short and module.out_features >= _NARROW else torch.float32
+        self.calls: list[tuple[Tensor, Tensor]] = []
+        """What each call was given, (N, B, in) or (B, in), and the gradient of what it returned, (N, B, out)."""
+
+    def step(self, scales: Tensor) -> None:
+        members = len(self.parameters[0])
+        xs, gradients = zip(*self.calls, strict=True)
+        if len(xs) == 1:
+            x, gradient = xs[0], gradients[0]
+        else:
+            x = torch.cat([each.expand(members, *each.shape[-2:]) for each in xs], 1)
+            gradient = torch.cat(gradients, 1)
+        weight, bias = self.parameters[0], (self.parameters[1] if len(self.parameters) > 1 else None)
+        of_bias = self.moments[1] if bias is not None else (None, None)
+        stacked_linear_adam(
+            weight, *self.moments[0], bias, *of_bias, x, gradient, None, self.mask, scales,
+            *self.betas, *self._constants, self.precision,
+        )  # fmt: skip
+
+
+class _Linear(torch.autograd.Function):
+    """A layer of all models at once; it comes to a backward pass by its anchor."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, anchor: Tensor, layer: _Layer) -> Tensor:
+        """(N, B, out)."""
+        return stacked_linear(x, weight, bias, None, layer.precision, False, layer.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keeps what the backward pass needs."""
+        x, weight, _, _, ctx.layer = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of the input alone."""
+        x, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        ctx.layer.calls.append((x.detach(), gradient))
+        found = None
+        if ctx.needs_input_grad[0]:
+            found = stacked_linear_input(gradient, weight, ctx.layer.precision, x.dtype)
+        return found, None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+        """The same for stacked arguments."""
+        x, *others = arguments
+        place, members = dims[0], info.batch_size
+        if place is not None:
+            x = x.movedim(place, 0)
+        elif x.requires_grad:  # its gradient is the sum over the models
+            x, place = x.expand(members, *x.shape), 0
+        first = 0 if place is None else 1
+        each = x.shape[first:-1]
+        y: Tensor = _Linear.apply(x.reshape(*x.shape[:first], each.numel(), x.shape[-1]), *others)
+        return y.view(members, *each, y.shape[-1]), 0
+
+
+def _forward(layer: _Layer, anchor: Tensor, x: Tensor) -> Tensor:
+    y: Tensor = _Linear.apply(x, layer.module.weight, layer.module.bias, anchor, layer)
+    return y
+
+
+def _layers(
+    stack: Stack, optimizers: Sequence[StackedOptimizer]
+) -> dict[str, tuple[nn.Linear, list[str], dict[str, Any]]]:
+    """By name the layers that can be fused, their parameters, and Adam's settings for these."""
+    sparsifier, mechanism = stack.lives[0].sparsifier, stack.mechanism
+    if sparsifier is not None and sparsifier.mechanism.needs_optimizer:
+        return {}
+    model = stack.each[0]
+    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    settings = _settings(optimizers)
+    found = {}
+    for prefix, module in model.named_modules():
+        own = {f"{prefix}.{name}".lstrip("."): parameter for name, parameter in module.named_parameters(recurse=False)}
+        plain = type(module) is nn.Linear and not any(vars(module)[name] for name in _HOOKS)
+        if not plain or not own.keys() <= stack.parameters.keys() & settings.keys():
+            continue
+        names = sorted(own, key=lambda name: own[name].dim(), reverse=True)  # the weight, then the bias
+        of_these = [settings[name] for name in names]
+        masked_bias = mechanism is not None and names[-1] in mechanism.masks and len(names) > 1
+        floats = all(parameter.dtype == torch.float32 and uses[id(parameter)] == 1 for parameter in own.values())
+        if floats and not masked_bias and all(each == of_these[0] for each in of_these):
+            found[prefix] = (module, names, of_these[0])
+    return found
+
+
+def _settings(optimizers: Sequence[StackedOptimizer]) -> dict[str, dict[str, Any]]:
+    """Adam's settings by parameter, of those that have one in all optimizers."""
+    found: list[dict[str, dict[str, Any]]] = []
+    for each in optimizers:
+        if type(each.optimizer) is not torch.optim.Adam:
+            return {}
+        names = {id(parameter): name for name, parameter in each.parameters.items()}
+        found.append(
+            {
+                names[id(parameter)]: {name: group[name] for name in ("betas", "eps", "weight_decay")}
+                for group in each.optimizer.param_groups
+                if not any(group.get(name) for name in _UNUSUAL)
+                for parameter in group["params"]
+            }
+        )
+    return {name: one for name, one in found[0].items() if all(other.get(name) == one for other in found)}

@@ -1,0 +1,76 @@
+"""How many runs the memory of a device holds as one model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from openwork.study.runs.live import Live
+
+COPIES = 8
+"""A trained number is held as weight, gradient, two moments, mask and hidden value, and twice in passing."""
+SHARE = 0.8
+"""Of the free memory: the rest is for evaluation and for what the allocator cannot use."""
+
+
+def bytes_of_a_run(live: Live) -> int:
+    """The bytes that a run needs in a fleet, estimated from its tensors and from what one step keeps for its gradient.
+
+    Args:
+        live: The run at its beginning; its training mode, batch norms and random numbers stay as they are.
+    """
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in live.model.parameters())
+    return COPIES * weights + 2 * _kept_by_a_step(live)
+
+
+def width(live: Live) -> int:
+    """How many runs like this one fit the device.
+
+    Raises:
+        ValueError: If it cannot hold one.
+    """
+    needed, free = bytes_of_a_run(live), free_bytes(live.device)
+    fits = int(SHARE * free / needed)
+    if fits < 1:
+        raise ValueError(
+            f"{live.run.task.title} needs about {needed / 1e6:,.0f} MB for a run and {live.device} has "
+            f"{free / 1e6:,.0f} MB free; free some of it, or take another device"
+        )
+    return fits
+
+
+def free_bytes(device: torch.device) -> int:
+    """The memory of the device that nobody uses."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError("this system does not say how much memory is free; give the width of the fleet")
+
+
+def _kept_by_a_step(live: Live) -> int:
+    kept: dict[int, int] = {}
+    own = {tensor.untyped_storage().data_ptr() for tensor in live.model.state_dict().values()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    training = live.model.training
+    buffers = [buffer.clone() for buffer in live.model.buffers()]
+    batches: Iterator[object] = live.run.task.batches(live.run.seed, 0, live.device)
+    with torch.random.fork_rng([live.device] if live.device.type == "cuda" else []):
+        live.model.train()
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            live.objective(next(batches))
+    live.model.train(training)
+    with torch.no_grad():
+        for buffer, before in zip(live.model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+    return sum(kept.values())

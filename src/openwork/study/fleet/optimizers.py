@@ -1,0 +1,118 @@
+"""The tasks' own optimizers, over stacked parameters."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openwork.core.masks.optimizer_state import keeps_zeros
+from openwork.study.runs.live import Live
+
+
+class StackedOptimizer:
+    """The optimizer of neighbouring runs whose tasks have equal settings.
+
+    Each number has an optimizer of its own anyway in torch's elementwise optimizers, so one that holds the stacked
+    parameters does what one for each run would do.
+
+    Args:
+        lives: The runs of the fleet.
+        place: Which of them are these.
+        parameters: The stacked parameters of the fleet, by name.
+
+    Attributes:
+        place: Where these runs lie in the stacked tensors.
+        parameters: Their part of the stacked parameters, as the optimizer holds them.
+
+    Raises:
+        ValueError: If the task's optimizer is no elementwise one of torch's.
+    """
+
+    def __init__(self, lives: Sequence[Live], place: slice, parameters: Mapping[str, Tensor]) -> None:
+        first = lives[place.start]
+        self.task, self.place, self.count = first.run.task, place, place.stop - place.start
+        self.optimizer = self.task.optimizer(first.model, first.sparsifier)
+        if not keeps_zeros(self.optimizer):
+            raise ValueError(
+                f"{self.task.title} trains with {type(self.optimizer).__name__}, which is none of torch's elementwise "
+                "optimizers"
+            )
+        self._format = self.optimizer.state_dict()["param_groups"]
+        self.parameters = {name: nn.Parameter(tensor.detach()[place]) for name, tensor in parameters.items()}
+        names = {id(parameter): name for name, parameter in first.model.named_parameters()}
+        self._order: list[str] = []
+        for group in self.optimizer.param_groups:
+            names_here = [names[id(parameter)] for parameter in group["params"]]
+            group["params"] = [self.parameters[name] for name in names_here]
+            self._order += names_here
+
+    @property
+    def waits(self) -> bool:
+        """Whether a step on a GPU waits for the device, so that no CUDA graph can hold it."""
+        return not all("capturable" in group for group in self.optimizer.param_groups)
+
+    def rate(self, progress: float) -> None:
+        """Sets the learning rate.
+
+        Args:
+            progress: The fraction of the steps that is done.
+        """
+        rate = self.task.learning_rate(progress)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            elif "capturable" in group and group["params"][0].is_cuda:
+                group["lr"] = torch.full((), rate, device=group["params"][0].device)  # as CUDA graphs want it
+                group["capturable"] = True
+            else:
+                group["lr"] = rate
+
+    def step(self, gradients: Mapping[str, Tensor]) -> None:
+        """Moves those of the parameters that have gradients here: of the whole fleet, by name."""
+        for name, parameter in self.parameters.items():
+            parameter.grad = gradients[name][self.place] if name in gradients else None
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def clear(self, masks: Mapping[str, Tensor]) -> None:
+        """Zeroes the state under the masks of the fleet, by weight: momentum would move a masked weight."""
+        for name, mask in masks.items():
+            for value in self.optimizer.state.get(self.parameters[name], {}).values():
+                if isinstance(value, Tensor) and value.shape == mask[self.place].shape:
+                    value.mul_(mask[self.place])
+
+    def states(self) -> list[dict[str, Any]]:
+        """The state of each run's own optimizer, as its ``state_dict`` would return it, with views of the tensors."""
+        whole = [self.optimizer.state.get(self.parameters[name], {}) for name in self._order]
+        return [
+            {
+                "state": {
+                    place: {key: self._row(value, number, self._order[place]) for key, value in state.items()}
+                    for place, state in enumerate(whole)
+                    if state
+                },
+                "param_groups": self._format,
+            }
+            for number in range(self.count)
+        ]
+
+    def load(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Takes over what the optimizers of the runs, trained to one step, returned from ``state_dict``."""
+        for place, name in enumerate(self._order):
+            kept = [state["state"].get(place, {}) for state in states]
+            parameter = self.parameters[name]
+            self.optimizer.state[parameter] = {
+                key: torch.stack([each[key].to(parameter.device) for each in kept])
+                if self._is_slot(value, name)
+                else value
+                for key, value in kept[0].items()
+            }
+
+    def _is_slot(self, value: Any, name: str) -> bool:
+        return isinstance(value, Tensor) and value.shape == self.parameters[name].shape[1:]
+
+    def _row(self, value: Any, number: int, name: str) -> Any:
+        if isinstance(value, Tensor) and value.shape == self.parameters[name].shape:
+            return value[number]
+        return value

@@ -1,0 +1,182 @@
+"""N models as one: their tensors are rows of stacked ones, and the first one computes for all, by `torch.func.vmap`."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from openwork.core.stacked import Stacked, call_with, stack, stacked
+from openwork.noise import keyed, keys
+from openwork.study.runs.live import Live
+
+Gradients = Callable[[Any, Tensor], tuple[Tensor, Tensor, dict[str, Tensor]]]
+"""(batch, steps done) -> losses (N,), penalties (N,), and the gradient of their sum by parameter."""
+
+
+class StackedModels:
+    """Models of one shape, whose tensors become rows of stacked ones.
+
+    Args:
+        models: The models, on one device.
+
+    Attributes:
+        each: The models.
+        parameters: Their trained parameters by name, (N, *shape).
+        buffers: Their other tensors by name, (N, *shape).
+        mechanism: What makes them sparse, once it is there; None for plain ones.
+
+    Raises:
+        ValueError: If the models have tensors of different names, shapes or dtypes.
+    """
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        self.each = models
+        shapes = _shapes(models[0])
+        for number, model in enumerate(models):
+            if _shapes(model) != shapes:
+                raise ValueError(f"model {number} has other tensors than the first one; train it alone")
+        tensors = [_tensors(model) for model in models]
+        whole = {name: stacked([each[name] for each in tensors]) for name in shapes}
+        trained = {name for name, parameter in models[0].named_parameters() if parameter.requires_grad}
+        self.parameters = {name: tensor for name, tensor in whole.items() if name in trained}
+        self.buffers = {name: tensor for name, tensor in whole.items() if name not in trained}
+        self.mechanism: Stacked | None = None
+
+    @torch.no_grad()
+    def outputs(self, function: Callable[[nn.Module, Any], Tensor], argument: Any) -> Tensor:
+        """What ``function`` returns for each model in evaluation mode and the argument, stacked: (N, ...).
+
+        Args:
+            function: Calls the model that it is given.
+            argument: The same for all models.
+        """
+        model = self.each[0]
+        call = _Call(model, function)
+
+        def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+            with self._using(inputs):
+                found: Tensor = call_with(call, tensors, argument)
+            return found
+
+        inputs = self.mechanism.inputs if self.mechanism else {}
+        training = model.training
+        model.eval()
+        found: Tensor = vmap(one)(_named(self.parameters | self.buffers), inputs)
+        model.train(training)
+        return found
+
+    def _using(self, inputs: Mapping[str, Tensor]) -> AbstractContextManager[object]:
+        return self.mechanism.using(inputs) if self.mechanism else nullcontext()
+
+
+class Stack(StackedModels):
+    """The models of runs in the middle of their training, which go on being the runs' own.
+
+    Args:
+        lives: The runs.
+
+    Raises:
+        ValueError: If their models or what makes them sparse cannot be stacked.
+    """
+
+    def __init__(self, lives: Sequence[Live]) -> None:
+        super().__init__([live.model for live in lives])
+        self.lives = lives
+        sparsifiers = [live.sparsifier for live in lives if live.sparsifier]
+        self.mechanism = stack(sparsifiers, self.parameters | self.buffers) if sparsifiers else None
+        for parameter in self.parameters.values():
+            parameter.requires_grad_()
+        self.seeds = torch.tensor([live.run.seed for live in lives], device=lives[0].device)
+        self._objective = _Objective(lives[0])
+
+    def gradients(
+        self, *, shared: bool, compile: bool = False, without: Collection[str] = (), anchor: Tensor | None = None
+    ) -> Gradients:
+        """A function that computes the losses of a step and their gradients.
+
+        Args:
+            shared: Whether all runs have the same batch; otherwise each of its tensors has a first axis of N.
+            compile: Whether to compile it, at its first call.
+            without: Parameters whose gradients nobody needs.
+            anchor: What leads autograd to the layers of these.
+        """
+
+        def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], key: Tensor, batch: Any) -> Any:
+            with keyed(key), self._using(inputs):
+                return call_with(self._objective, tensors, batch)
+
+        every = vmap(one, in_dims=(0, 0, 0, None if shared else 0))
+
+        def compute(
+            parameters: dict[str, Tensor],
+            buffers: dict[str, Tensor],
+            inputs: dict[str, Tensor],
+            seeds: Tensor,
+            steps: Tensor,
+            batch: Any,
+        ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+            losses, penalties = every(_named(parameters | buffers), inputs, keys(seeds, steps), batch)
+            wanted = {name: parameter for name, parameter in parameters.items() if name not in without}
+            leaves = [*wanted.values(), *([] if anchor is None else [anchor])]
+            found = torch.autograd.grad((losses + penalties).sum(), leaves, allow_unused=anchor is not None)
+            # Contiguous: torch's fused optimizers take a transposed gradient for a straight one.
+            gradients = {name: each.contiguous() for name, each in zip(wanted, found, strict=False)}
+            return losses.detach(), penalties.detach(), gradients
+
+        inputs = self.mechanism.inputs if self.mechanism else {}
+        if not compile:
+            return lambda batch, steps: compute(self.parameters, self.buffers, inputs, self.seeds, steps, batch)
+        plain = {name: parameter.detach() for name, parameter in self.parameters.items()}
+        made: Callable[..., Any] | None = None
+
+        @torch.no_grad()
+        def compiled(batch: Any, steps: Tensor) -> Any:
+            nonlocal made
+            if made is None:
+                # Traced before it is compiled: Dynamo would have to follow vmap, functional_call and our modules.
+                with torch.enable_grad():
+                    trace = make_fx(compute, tracing_mode="fake")
+                    traced = trace(self.parameters, self.buffers, inputs, self.seeds, steps, batch)
+                made = torch.compile(traced, fullgraph=True)
+            return made(plain, self.buffers, inputs, self.seeds, steps, batch)
+
+        return compiled
+
+
+class _Objective(nn.Module):
+    """Loss and penalty of one run, as a module, so that `call_with` may replace its tensors."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__()
+        self.live, self.model = live, live.model
+
+    def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
+        return self.live.run.task.loss(self.model, batch), self.live.penalty()
+
+
+class _Call(nn.Module):
+    """A function of a model, as a module, for the same reason."""
+
+    def __init__(self, model: nn.Module, function: Callable[[nn.Module, Any], Tensor]) -> None:
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self, argument: Any) -> Tensor:
+        return self.function(self.model, argument)
+
+
+def _named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a model by their names in the modules above, which hold it as ``model``."""
+    return {f"model.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in _tensors(model).items()}

@@ -1,0 +1,159 @@
+"""The steps of a fleet: eager on a CPU; on a GPU as CUDA graphs, compiled where that is wanted."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from openwork.core.stacked import Updated
+from openwork.study.fleet.fused import FusedLinears
+from openwork.study.fleet.optimizers import StackedOptimizer
+from openwork.study.fleet.stack import Stack
+from openwork.study.runs.live import Live
+from openwork.study.runs.precision import Precision
+
+EAGER = 3
+"""Steps before CUDA graphs are captured, in which optimizers and libraries allocate what they keep."""
+
+
+class Training:
+    """The training of runs as one model.
+
+    Args:
+        lives: The runs; those with equal tasks are neighbours.
+        start: The steps that all of them have completed.
+        optimizers: The state of each run's optimizer, where there is one.
+        compile: Compile what computes the gradients.
+        precision: Of products on a GPU. With "tf32" and "bf16" Linear layers are trained without their gradients in
+            memory (`openwork.study.fleet.fused`), where they are not compiled.
+
+    Attributes:
+        stack: Their models.
+        done: The completed steps.
+
+    Raises:
+        ValueError: If the runs cannot be trained as one model.
+    """
+
+    def __init__(
+        self,
+        lives: Sequence[Live],
+        *,
+        start: int = 0,
+        optimizers: Sequence[dict[str, Any]] = (),
+        compile: bool = False,
+        precision: Precision = "float32",
+    ) -> None:
+        self.run, self.device, self.done = lives[0].run, lives[0].device, start
+        self.stack = Stack(lives)
+        self.mechanism = self.stack.mechanism
+        self._optimizers = [StackedOptimizer(lives, place, self.stack.parameters) for place in _equal_tasks(lives)]
+        if optimizers:
+            for optimizer in self._optimizers:
+                optimizer.load(optimizers[optimizer.place])
+        self._seeds = [live.run.task.batch_seed(live.run.seed) for live in lives]
+        self._shared = len(set(self._seeds)) == 1
+        fuses = self.device.type == "cuda" and precision != "float32" and not compile
+        rounded = "bf16" if precision == "bf16" else "tf32"
+        self._fused = FusedLinears(self.stack, self._optimizers, precision=rounded) if fuses else None
+        self._compute = self.stack.gradients(
+            shared=self._shared,
+            compile=compile,
+            without=self._fused.names if self._fused else (),
+            anchor=self._fused.anchor if self._fused else None,
+        )
+        self._counter = torch.full((), start, dtype=torch.int64, device=self.device)
+        self._losses = torch.zeros(2, len(lives), device=self.device)
+        self._counted, self._eager = 0, EAGER
+        self._batch: Any = None
+        self._gradients: dict[str, Tensor] = {}
+        self._graphs: list[torch.cuda.CUDAGraph | None] = [None, None]
+        for live in lives:
+            live.model.train()
+
+    def batches(self) -> Iterator[Any]:
+        """The batches of the steps to come: one for all runs where they see the same, otherwise stacked ones."""
+        if self._shared:
+            return self.run.task.batches(self._seeds[0], self.done, self.device)
+        return self.run.task.stacked_batches(self._seeds, self.done, self.device)
+
+    def step(self, batch: Any) -> Updated:
+        """Trains the models on a batch; returns what the update after it changed."""
+        on_gpu = self.device.type == "cuda"
+        for optimizer in self._optimizers:
+            optimizer.rate(self.done / self.run.steps)
+        if self._fused:
+            self._fused.rate(self.done / self.run.steps)
+        if on_gpu and self._batch is not None:
+            tree_map(lambda kept, new: kept.copy_(new, non_blocking=True), self._batch, batch)  # where graphs read it
+        else:
+            self._batch = batch
+        self._do(0, self._differentiate, captured=on_gpu)
+        if self.mechanism:
+            self.mechanism.take(self.done + 1, self._gradients)
+        self._do(1, self._move, captured=on_gpu and not any(each.waits for each in self._optimizers))
+        self.done += 1
+        self._counted += 1
+        self._eager = max(self._eager - 1, 0)
+        return self._update()
+
+    def states(self) -> list[dict[str, Any]]:
+        """The state of each run's optimizer."""
+        return [state for optimizer in self._optimizers for state in optimizer.states()]
+
+    def losses(self) -> tuple[list[float], list[float]]:
+        """The mean losses and penalties of each run since the last call; waits for the device."""
+        losses, penalties = (self._losses / self._counted).tolist()
+        self._losses.zero_()
+        self._counted = 0
+        return losses, penalties
+
+    def _update(self) -> Updated:
+        if not self.mechanism:
+            return Updated()
+        updated = self.mechanism.update(self.done)
+        if updated.changed:
+            for optimizer in self._optimizers:
+                optimizer.clear(self.mechanism.masks)
+            if self._fused:
+                self._fused.take_masks()
+        if updated.recapture:
+            self._graphs[1] = None
+        return updated
+
+    def _do(self, number: int, work: Callable[[], None], *, captured: bool) -> None:
+        """Does one of the two parts of a step."""
+        if not captured or self._eager:
+            work()
+            return
+        graph = self._graphs[number]
+        if graph is None:
+            graph = self._graphs[number] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                work()
+        graph.replay()
+
+    def _differentiate(self) -> None:
+        with self._fused.training() if self._fused else nullcontext():
+            losses, penalties, self._gradients = self._compute(self._batch, self._counter)
+        self._losses += torch.stack([losses, penalties])
+        self._counter += 1
+
+    def _move(self) -> None:
+        if self.mechanism:
+            self.mechanism.before_step(self._gradients)
+        for optimizer in self._optimizers:
+            optimizer.step(self._gradients)
+        if self._fused:
+            self._fused.step()
+        if self.mechanism:
+            self.mechanism.after_step()
+
+
+def _equal_tasks(lives: Sequence[Live]) -> list[slice]:
+    """Where the runs with equal tasks lie."""
+    starts = [n for n, live in enumerate(lives) if n == 0 or live.run.task != lives[n - 1].run.task]
+    return [slice(begin, end) for begin, end in zip(starts, [*starts[1:], len(lives)], strict=True)]
