@@ -20,9 +20,9 @@ from openwork.study.results.store import flat, read_results
 from openwork.study.runs.execute import execute
 from openwork.study.runs.origin import LotteryTicket, Pretrained, Scratch
 from openwork.study.runs.run import Run
+from openwork.study.tasks.check import try_evaluation
 from openwork.study.tasks.classification import ImageClassification, measure
 from openwork.study.tasks.lenet import DigitsLeNet300100, MnistLeNet300100
-from openwork.study.tasks.task import try_evaluation
 from openwork.study.tasks.wmt import TextTranslation
 from tests.helpers import raises
 from tests.study.studies import results, row

@@ -8,7 +8,8 @@ from openwork.core.technique import Technique
 from openwork.study.results.result import identity
 from openwork.study.runs.config import describe, inside, to_plain
 from openwork.study.runs.origin import Origin
-from openwork.study.tasks.task import Task, check_data, check_numbers
+from openwork.study.tasks.check import check_data, check_numbers
+from openwork.study.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Run:
 
     Raises:
         ValueError: If a field is of another kind, steps are below 1, the seed is out of its range, a number of the task
-            makes no sense (`openwork.study.tasks.task.check_numbers`), the task is judged on no known data, there is a
+            makes no sense (`openwork.study.tasks.check.check_numbers`), the task is judged on no known data, there is a
             technique beside kept zeros, or the other run may have been trained on what the task holds out.
     """
 
