@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class ImageClassification(Task, ABC):
     judged_on: DataName = field(default="test", kw_only=True)
     order: int | None = field(default=None, kw_only=True)
 
-    varying = ("peak_learning_rate", "order")
+    varying: ClassVar[tuple[str, ...]] = ("peak_learning_rate", "order")
     tests_more = False
 
     def __post_init__(self) -> None:
@@ -163,7 +163,8 @@ class ImageClassification(Task, ABC):
         return self._measured_stacked(models, data.validation if self.watched_on == self.judged_on else data.test)
 
     def _measured_stacked(self, models: Models, data: Images) -> list[dict[str, float]]:
-        accuracies, losses = measure(partial(models.outputs, self.logits), data)
+        # As many images at a time as in training, so that the memory of evaluation is no larger.
+        accuracies, losses = measure(partial(models.outputs, self.logits), data, batch_size=self.batch_size)
         pairs = zip(accuracies.tolist(), losses.tolist(), strict=True)
         return [{"accuracy": accuracy, "loss": loss} for accuracy, loss in pairs]
 
