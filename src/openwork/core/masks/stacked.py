@@ -96,10 +96,9 @@ class StackedMasks(Stacked):
         """Masks the gradients, and puts hidden values back that are trained."""
         if not self.pruned:
             return
-        if not self.technique.dense_gradients:
-            trained = [name for name in self.names if name in gradients]
-            if trained:
-                torch._foreach_mul_([gradients[name] for name in trained], [self.masks[name] for name in trained])
+        there = [name for name in self.names if name in gradients]
+        if there and not self.technique.dense_gradients:
+            torch._foreach_mul_([gradients[name] for name in there], [self.masks[name] for name in there])
         if self.technique.hidden == "trained":
             torch._foreach_copy_(self.parameters, self.hidden)
 

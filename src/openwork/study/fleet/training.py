@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from openwork.core.stacked import Updated
-from openwork.study.fleet.fused import FusedLinears
+from openwork.study.fleet.fused import fused_linears
 from openwork.study.fleet.optimizers import StackedOptimizer
 from openwork.study.fleet.stack import Stack
 from openwork.study.runs.live import Live
@@ -58,7 +58,7 @@ class Training:
         self._shared = len(set(self._seeds)) == 1
         fuses = self.device.type == "cuda" and precision != "float32" and not compile
         rounded = "bf16" if precision == "bf16" else "tf32"
-        self._fused = FusedLinears(self.stack, self._optimizers, precision=rounded) if fuses else None
+        self._fused = fused_linears(self.stack, self._optimizers, precision=rounded) if fuses else None
         self._compute = self.stack.gradients(
             shared=self._shared,
             compile=compile,
