@@ -74,6 +74,7 @@ class DynamicSurgery(MaskTechnique):
         rate: The factor of the standard deviation, c in the authors' code.
     """
 
+    varying: ClassVar[tuple[str, ...]] = ("schedule", "rate")
     evidence: ClassVar[Evidence] = Beginning()
     dense_gradients: ClassVar[bool] = True
 

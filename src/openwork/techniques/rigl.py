@@ -29,6 +29,7 @@ class RigL(MaskTechnique):
         ValueError: If the schedule has no last update, or the fraction is outside [0, 1].
     """
 
+    varying: ClassVar[tuple[str, ...]] = ("schedule", "fraction")
     evidence: ClassVar[Evidence] = Evidence(gradients="at updates")
     regrows: ClassVar[bool] = True
 

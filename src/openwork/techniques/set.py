@@ -27,6 +27,7 @@ class SET(MaskTechnique):
         ValueError: If the fraction is outside [0, 1].
     """
 
+    varying: ClassVar[tuple[str, ...]] = ("schedule", "fraction")
     regrows: ClassVar[bool] = True
 
     fraction: float = field(default=0.3, kw_only=True)

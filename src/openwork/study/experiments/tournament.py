@@ -1,8 +1,8 @@
 """The tournament: every technique on LeNet-300-100, equally tuned, at eight levels of sparsity and with twenty seeds.
 
 ``results/mnist/PLAN.md`` says what it is to decide. Each technique has 60 tuning runs, judged on 10,000 held-out
-training images. The settings that they choose are in ``results/mnist/study/chosen.csv``; the final runs train on all images
-and are judged on the test set.
+training images. The settings that they choose are in ``results/mnist/study/chosen.csv``; the final runs train on all
+images and are judged on the test set.
 """
 
 import csv
@@ -142,13 +142,15 @@ def _dense(option: tuple[float, ...], level: float, images: int) -> None:
     """No technique: only the learning rate is tuned."""
 
 
-def _pruning(level: float, option: tuple[float, ...], steps: int = STEPS, every: int = 100) -> Cubic:
+def _pruning(level: float, option: tuple[float, ...], steps: int, every: int) -> Cubic:
     begin, end = (round(fraction * steps) for fraction in option)
     return Cubic(level, begin=begin, end=end, every=every)
 
 
 def _magnitude(allocation: Allocation) -> Entrant:
-    return Entrant(lambda option, level, _: GradualMagnitude(_pruning(level, option), allocation=allocation), INTERVALS)
+    return Entrant(
+        lambda option, level, _: GradualMagnitude(_pruning(level, option, STEPS, 100), allocation=allocation), INTERVALS
+    )
 
 
 def _updates(level: float, every: float) -> Constant:
@@ -171,7 +173,7 @@ ENTRANTS: dict[str, Entrant] = {
     "magnitude, uniform": _magnitude(Uniform()),
     "magnitude, global ranking": _magnitude(GlobalRanking()),
     "magnitude, Erdős–Rényi": _magnitude(ERK()),
-    "random": Entrant(lambda option, level, _: RandomPruning(_pruning(level, option)), INTERVALS),
+    "random": Entrant(lambda option, level, _: RandomPruning(_pruning(level, option, STEPS, 100)), INTERVALS),
     "RigL": Entrant(
         lambda option, level, _: RigL(_updates(level, option[0]), fraction=option[1], allocation=ERK()),
         ((50, 0.3), (100, 0.3), (200, 0.3), (500, 0.3), (100, 0.5)),
@@ -184,7 +186,7 @@ ENTRANTS: dict[str, Entrant] = {
         lambda option, level, _: SNIP(OneShot(level, at=int(option[0]))), ((1,), (5,), (20,), (100,), (500,))
     ),
     "movement": Entrant(
-        lambda option, level, _: Movement(_pruning(level, option, STEPS - START, every=10)),
+        lambda option, level, _: Movement(_pruning(level, option, STEPS - START, 10)),
         INTERVALS,
         rates=RETRAINING_RATES,
         start=True,
@@ -197,7 +199,7 @@ ENTRANTS: dict[str, Entrant] = {
         start=True,
     ),
     "dynamic surgery": Entrant(
-        lambda option, _, __: DynamicSurgery(Splicing(round(option[1] * (STEPS - START)), gamma=1e-3), rate=option[0]),
+        lambda option, _, __: DynamicSurgery(Splicing(round(option[1] * (STEPS - START)), gamma=5e-3), rate=option[0]),
         _pairs((-0.25, 0.25, 0.75, 1.25, 1.75, 2.5, 3.25, 4.0, 5.0, 6.5), (0.5, 0.75)),
         rates=RETRAINING_RATES,
         told=False,

@@ -1,0 +1,110 @@
+"""Draws the pictures of the small study: errors over sparsity, with intervals, from the committed rows.
+
+Run: python results/draw_study.py
+"""
+
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import vl_convert
+from masks import KINDS, by_mask
+from played import errors, finals, sparsities
+
+from openwork.study.experiments.section6 import LEVELS as MASK_LEVELS
+from openwork.study.experiments.tournament import ENTRANTS, LEVELS
+from openwork.study.report.looks import looks
+from openwork.study.report.style import theme
+from openwork.study.results.student import student_interval
+
+STUDY = Path(__file__).parent / "mnist"
+WORST = 10.0  # % of error: what lies beyond is left out, as it says no more than that a network has broken
+
+
+def point(line: str, level: float, sparsity: float, wrong: tuple[float, ...]) -> dict[str, Any]:
+    """A mean error with its interval."""
+    middle = sum(wrong) / len(wrong)
+    low, high = student_interval(wrong) or (middle, middle)
+    return {
+        "technique": line,
+        "level": f"{100 * level:g} %",
+        "left": 100 - sparsity,
+        "error": middle,
+        "low": max(low, 0.01),
+        "high": high,
+    }
+
+
+def tournament() -> alt.TopLevelMixin:
+    """Every technique over the sparsity that its final runs have; dense as a line."""
+    values = [
+        point(name, level, sum(sparsities(runs)) / len(runs), errors(runs))
+        for name in ENTRANTS
+        for level in LEVELS
+        if (runs := finals().get((name, level)))
+    ]
+    dense = errors(finals()["dense", 0.0])
+    names = [name for name in ENTRANTS if any(value["technique"] == name for value in values)]
+    low, high = student_interval(dense) or (dense[0], dense[0])
+    band = alt.Chart(alt.InlineData(values=[{"low": low, "high": high}])).mark_rect(style="dense-band")
+    kept = [value for value in values if value["error"] <= WORST]
+    marks = drawn(kept, names, x="weights left, %", field="left")
+    return alt.layer(band.encode(y="low:Q", y2="high:Q"), *marks).properties(
+        width=720,
+        height=440,
+        title=alt.TitleParams(
+            "LeNet-300-100 on MNIST: error over the weights that are left",
+            subtitle=[
+                "Means of 20 seeds with 95 % intervals, each technique tuned with 60 runs. Grey: dense.",
+                f"Errors above {WORST:g} % are left out.",
+            ],
+        ),
+    )
+
+
+def masks() -> alt.TopLevelMixin:
+    """The kinds of networks of section 6 over the sparsity of their masks."""
+    values = [
+        point(kind, level, 100 * level, tuple(100 * (1 - value) for value in by_mask(kind, level).values()))
+        for kind in KINDS
+        for level in MASK_LEVELS
+        if by_mask(kind, level)
+    ]
+    return alt.layer(*drawn(values, list(KINDS), x="weights left, %", field="left")).properties(
+        width=720,
+        height=440,
+        title=alt.TitleParams(
+            "Masks of magnitude pruning, trained again: error over the weights that are left",
+            subtitle=["Means of five masks with 95 % intervals, five replicas of each."],
+        ),
+    )
+
+
+def drawn(values: list[dict[str, Any]], names: list[str], *, x: str, field: str) -> list[alt.Chart]:
+    """Lines, intervals and points on logarithmic axes."""
+    found = looks(names)
+    legend = alt.Legend(orient="right", title=None, columns=1)
+    colours, shapes = [colour for colour, _ in found.values()], [shape for _, shape in found.values()]
+    color = alt.Color("technique:N").scale(domain=names, range=colours).legend(legend)
+    shape = alt.Shape("technique:N").scale(domain=names, range=shapes).legend(legend)
+    base = alt.Chart(alt.InlineData(values=values)).encode(
+        alt.X(f"{field}:Q").scale(type="log", reverse=True, nice=False).axis(title=x, grid=False),
+        color=color,
+    )
+    y = alt.Y("error:Q").scale(type="log", nice=False).axis(title="error on the test set, %", format="~g")
+    return [
+        base.mark_line(strokeWidth=1.5).encode(y),
+        base.mark_rule(strokeWidth=1.5).encode(alt.Y("low:Q"), y2="high:Q"),
+        base.mark_point(filled=True, size=55, opacity=1).encode(y, shape=shape),
+    ]
+
+
+def main() -> None:
+    """Writes the pictures."""
+    for name, chart in (("tournament", tournament()), ("masks", masks())):
+        spec = chart.configure(**theme(dark=False) | {"background": "white"}).to_dict()
+        (STUDY / f"{name}.png").write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
+
+
+if __name__ == "__main__":
+    main()

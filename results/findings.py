@@ -1,0 +1,92 @@
+"""What the small study on MNIST found, in sentences that are made from its rows."""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from masks import section6_tests
+from played import errors, listed, signed, sparsities, verdicts
+from recipes import RECIPES, recipe_effects, recipes
+from seeds import paper, place
+from tournaments import as_good_as_dense, compared, named_tests
+
+from openwork.study.experiments.tournament import ENTRANTS
+
+
+def findings() -> str:
+    """A list of what was decided and what was not."""
+    return "\n".join(f"* {sentence}" for sentence in sentences())
+
+
+def sentences() -> Iterator[str]:
+    """They, in the order of the plan's questions."""
+    yield from recipe_sentences()
+    yield from tournament_sentences()
+    yield from mask_sentences()
+
+
+def recipe_sentences() -> Iterator[str]:
+    """SparseVD's recipe."""
+    for net, known in (
+        ("LeNet-300-100", (("Molchanov", 3.0), ("Gale", 3.0), ("Gale", 2.0), ("Gale", 0.1))),
+        ("LeNet-5-Caffe", (("Molchanov", 3.0), ("Gale", 3.0), ("Gale", 2.0))),
+    ):
+        n = len(recipes(net, ("True", "True")))
+        if n < 2:
+            continue
+        said = []
+        for by, threshold in known:
+            runs = recipes(net, ("True", "True"), threshold)
+            sparsity, error = paper(net, by, threshold)
+            where = place(sparsity, sparsities(runs)), place(error, errors(runs))
+            said.append(f"{by} et al. at threshold {threshold:g} sparsity {where[0]}, error {where[1]}")
+        yield (
+            f"SparseVD's recipe on {net} (n = {n}): where published runs lie, seen from its 95 % prediction intervals: "
+            f"{'; '.join(said)}."
+        )
+    if len(RECIPES) * 20 == sum(len(recipes("LeNet-300-100", cell)) for cell in RECIPES):
+        effects = recipe_effects()
+        shown = [(label, what, pair.mean) for label, what, pair, p in effects if p is not None and p < 0.05]
+        text = "; ".join(f"{label} ({what} {signed(value)} points)" for label, what, value in shown)
+        yield (
+            f"Of eight effects of `train_clip` and of the initial weights (n = 20) {len(shown)} are shown: "
+            f"{text or 'none'}; the others are not."
+        )
+
+
+def tournament_sentences() -> Iterator[str]:
+    """The tournament."""
+    best = []
+    for name, levels in groupby(compared().levels, key=lambda level: level.reference):
+        best.append(f"{name} at {listed([f'{100 * level.level:g}' for level in levels])} %")
+    yield f"Best on validation data, and the reference on the test set (n = 20): {'; '.join(best)}."
+    for level in compared().levels:
+        rest = [one for one in level.standings if one.technique != level.reference]
+        better = [one.technique for one in rest if one.verdict.startswith("better")]
+        as_good = [one.technique for one in rest if one.verdict.startswith(("as good", "equal"))]
+        undecided = [one.technique for one in rest if one.verdict == "undecided"]
+        worse = sum(one.verdict.startswith("worse") for one in rest)
+        parts = [
+            f"{word}: {', '.join(names)}"
+            for word, names in (("better", better), ("as good", as_good), ("undecided", undecided))
+            if names
+        ]
+        text = "; ".join([*parts, f"worse: {worse} of {len(rest)}"])
+        yield f"At {100 * level.level:g} % against {level.reference} (n = 20, Holm): {text}."
+    for (one, other), levels in named_tests().items():
+        yield f"The error of {one} against that of {other} (n = 20): {verdicts(levels)}."
+    for margin, found in as_good_as_dense().items():
+        said = []
+        for name in ENTRANTS:
+            held = [f"{100 * level:g}" for (technique, level), holds in found.items() if technique == name and holds]
+            said += [f"{name} at {listed(held)} %"] if held else []
+        yield (
+            f"Shown to be as good as dense within {100 * margin:g} points (n = 20): "
+            f"{'; '.join(said) or 'no technique at any level'}."
+        )
+
+
+def mask_sentences() -> Iterator[str]:
+    """Section 6."""
+    for (one, other), levels in section6_tests().items():
+        n = next(iter(levels.values()))[0].n
+        yield f"The error of {one} against that of {other} (n = {n} masks): {verdicts(levels)}."

@@ -1,0 +1,108 @@
+"""The tables of SparseVD's recipe, and SparseVD's own table with what openwork has for it."""
+
+from functools import cache
+from statistics import fmean
+
+from played import Found, errors, finals, points, probability, sparsities
+from seeds import Row, markdown, mean, one_more, paper, place, rows
+
+from openwork.study.published.rows import table as published
+from openwork.study.results.claims import holm
+from openwork.study.results.paired import Difference, paired
+
+RECIPES = {
+    ("True", "True"): "both: SparseVD's code",
+    ("True", "False"): "`train_clip` alone",
+    ("False", "True"): "its initial weights alone",
+    ("False", "False"): "neither",
+}
+
+
+@cache
+def recipes(net: str, cell: tuple[str, str], threshold: float = 3.0) -> list[Found]:
+    """The runs of SparseVD's recipe on a network, with these two settings, by seed."""
+    found = [
+        row
+        for row in rows("mnist/study", "recipes")
+        if (row["net"], row["train_clip"], row["lasagne"]) == (net, *cell) and float(row["threshold"]) == threshold
+    ]
+    return sorted(found, key=lambda row: int(row["seed"]))
+
+
+def recipe_table() -> str:
+    """The four recipes beside the published runs."""
+    lines = []
+    for net in ("LeNet-300-100", "LeNet-5-Caffe"):
+        for cell, label in RECIPES.items():
+            known = [("Molchanov", 3.0), ("Gale", 3.0), ("Gale", 2.0), *([("Gale", 0.1)] if net[-1] == "0" else [])]
+            for by, threshold in known if cell == ("True", "True") else known[:2]:
+                if not (runs := recipes(net, cell, threshold)):
+                    continue
+                zeros, wrong, (sparsity, error) = sparsities(runs), errors(runs), paper(net, by, threshold)
+                more = (f"{one_more(zeros)} %", f"{one_more(wrong)} %") if len(runs) > 1 else ("–", "–")
+                text = f"{by} et al.: {sparsity:.2f} %, {error:.2f} %"
+                if len(runs) > 1:
+                    text += f": {place(sparsity, zeros)}, {place(error, wrong)}"
+                name = f"{net}, {label}, threshold {threshold:g}"
+                lines.append((name, str(len(runs)), f"{mean(zeros)} %", f"{mean(wrong)} %", *more, text))
+    heads = ("", "n", "sparsity", "error", "one more run (95 %): sparsity", "error", "published: sparsity, error")
+    return markdown(heads, lines)
+
+
+def recipe_effects() -> list[tuple[str, str, Difference, float | None]]:
+    """What each setting changes: (setting, of what, the paired difference, its corrected p)."""
+    net, kinds = "LeNet-300-100", ("True", "False")
+    cells = [
+        (f"`train_clip`, {'with its' if other == 'True' else 'with PyTorch’s'} initial weights", other, 0)
+        for other in kinds
+    ] + [(f"initial weights, {'with' if other == 'True' else 'without'} `train_clip`", other, 1) for other in kinds]
+    found = []
+    for label, other, axis in cells:
+        on, off = (recipes(net, (value, other) if axis == 0 else (other, value)) for value in kinds)
+        for what, values in (("error", errors), ("sparsity", sparsities)):
+            pair = paired(*({int(r["seed"]): v for r, v in zip(s, values(s), strict=True)} for s in (on, off)))
+            found.append((label, what, pair))
+    p = holm([pair.p for _, _, pair in found])
+    return [(*one, value) for one, value in zip(found, p, strict=True)]
+
+
+def effects_table() -> str:
+    """The effects of `train_clip` and of the initial weights."""
+    lines: list[Row] = []
+    effects = recipe_effects()
+    for (label, _, wrong, p), (_, _, zeros, q) in zip(effects[::2], effects[1::2], strict=True):
+        lines.append((label, str(wrong.n), points(wrong), probability(p), points(zeros), probability(q)))
+    return markdown(("LeNet-300-100", "n", "error, points", "p (Holm)", "sparsity, points", "p (Holm)"), lines)
+
+
+def compression_table() -> str:
+    """SparseVD's table: error, sparsity by layer and compression, published and here."""
+    names = {"pruning": "Han 2015", "dynamic_network_surgery": "dynamic surgery"}
+    names |= {"soft_weight_sharing": "soft weight sharing", "dense": "dense"}
+    lines = []
+    for row in published("sparsevd"):
+        net, technique = row["model"], row["technique"]
+        known = (f"{row['error_percent']} %", row["layer_sparsity_percent"] or "–", f"{row['compression']}×")
+        small = net == "LeNet-300-100"
+        if technique == "variational_dropout":
+            name, runs = "SparseVD, its recipe", recipes(net, ("True", "True"))
+        else:
+            name = names[technique]
+            runs = nearest(name, 1 - 1 / float(row["compression"])) if small else []
+        if not runs:
+            lines.append((f"{net}: {name}", "0", "–", "–", "–", *known))
+            continue
+        layers = zip(*(map(float, run["layers"].split()) for run in runs if run["layers"]), strict=True)
+        text = "-".join(f"{100 * fmean(each):.1f}" for each in layers)
+        times = f"{fmean(1 / (1 - zeros / 100) for zeros in sparsities(runs)):.0f}×"
+        lines.append((f"{net}: {name}", str(len(runs)), f"{mean(errors(runs))} %", text or "–", times, *known))
+    heads = ("", "n", "error", "sparsity by layer, %", "compression")
+    return markdown((*heads, "published, one run: error", "sparsity by layer, %", "compression"), lines)
+
+
+def nearest(name: str, sparsity: float) -> list[Found]:
+    """The final runs of a technique whose mean sparsity is nearest."""
+    if name == "dense":
+        return finals()["dense", 0.0]
+    own = [runs for (technique, _), runs in finals().items() if technique == name]
+    return min(own, key=lambda runs: abs(fmean(sparsities(runs)) / 100 - sparsity), default=[])

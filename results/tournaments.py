@@ -1,0 +1,162 @@
+"""The tables of the tournament on LeNet-300-100, and of the small one on LeNet-5-Caffe."""
+
+from functools import cache
+from statistics import fmean
+
+from played import accuracy, apart, by_seed, errors, finals, probability, reaches, sparsities
+from seeds import markdown, mean, rows
+
+from openwork.study.evaluation.metric import ACCURACY
+from openwork.study.experiments.tournament import ENTRANTS, LENET5_LEVELS, LEVELS, SEEDS
+from openwork.study.results.claims import as_good_as, holm
+from openwork.study.results.paired import Difference, paired
+from openwork.study.results.tournament import Level, Standing, Tournament, tournament
+
+MARGIN, WIDE = 0.0004, 0.001  # of accuracy: 0.04 and 0.1 points
+NAMED = (
+    ("variational dropout", "magnitude, uniform"),
+    ("variational dropout", "magnitude, global ranking"),
+    ("magnitude, global ranking", "magnitude, uniform"),
+    ("magnitude, Erdős–Rényi", "magnitude, uniform"),
+)
+NAMED_LEVELS = (0.98, 0.985, 0.99, 0.995)
+MARKS = {"reference": "★", "better": "▲", "as good as": "≈", "equal": "≈", "worse": "▼", "undecided": ""}
+
+
+@cache
+def compared(margin: float = MARGIN) -> Tournament:
+    """The tournament; the reference of a level is the best on validation data of those that are compared there."""
+    scores = [
+        (technique, level, int(row["seed"]), accuracy(row))
+        for (technique, level), runs in finals().items()
+        if level and reaches(runs, level)
+        for row in runs
+    ]
+    there = {(technique, level) for technique, level, _, _ in scores}
+    choices = [row for row in rows("mnist/study", "chosen") if (row["technique"], float(row["level"])) in there]
+    best: dict[float, tuple[float, str]] = {}
+    for row in choices:
+        level, found = float(row["level"]), (float(row["accuracy"]), row["technique"])
+        best[level] = max(best.get(level, found), found)
+    reference = {level: name for level, (_, name) in best.items()}
+    return tournament(scores, margin=margin, reference=reference, metric=ACCURACY)
+
+
+def standings() -> dict[tuple[str, float], tuple[Level, Standing]]:
+    """The standing of each technique at each level."""
+    return {(one.technique, level.level): (level, one) for level in compared().levels for one in level.standings}
+
+
+def every_level() -> str:
+    """The errors of all techniques at all levels."""
+    places = standings()
+    lines = []
+    dense = finals()["dense", 0.0]
+    lines.append(("dense", str(len(dense)), f"{mean(errors(dense))} %", *[""] * (len(LEVELS) - 1)))
+    for name in ENTRANTS:
+        cells, n = [], 0
+        for level in LEVELS:
+            if (runs := finals().get((name, level))) is None:
+                cells.append("–")
+                continue
+            n = len(runs)
+            found = places.get((name, level))
+            mark = MARKS[found[1].verdict.partition(",")[0]] if found else f"({fmean(sparsities(runs)):.1f} %)"
+            cells.append(f"{mean(errors(runs))} {mark}".strip())
+        if n:
+            lines.append((name, str(n), *cells))
+    return markdown(("", "n", *(f"{100 * level:g} %" for level in LEVELS)), lines)
+
+
+def leaders() -> str:
+    """For each level the reference, what else is not shown to be worse, and the next best by mean."""
+    lines = []
+    for level in compared().levels:
+        by_name = {one.technique: one for one in level.standings}
+        reference = by_name[level.reference]
+        worse = [one for one in level.standings if one.verdict.startswith("worse")]
+        better = [one for one in level.standings if one.verdict.startswith("better")]
+        open_ = [one for one in level.standings if one not in (*worse, *better, reference)]
+        lines.append(
+            (
+                f"{100 * level.level:g} %",
+                str(reference.n),
+                f"{reference.technique}, {100 * (1 - reference.mean):.2f} %",
+                "; ".join(f"{one.technique} {apart(one.difference)}" for one in better) or "none",
+                "; ".join(f"{one.technique} {apart(one.difference)}" for one in open_) or "none",
+                str(len(worse)),
+            )
+        )
+    heads = ("level", "n", "best on validation data: test error", "shown to be better", "undecided or as good", "worse")
+    return markdown(heads, lines)
+
+
+def named_tests() -> dict[tuple[str, str], dict[float, tuple[Difference, float | None]]]:
+    """The comparisons that the plan names: pair -> level -> the difference by seed, and its corrected p."""
+    there = [
+        (pair, level)
+        for pair in NAMED
+        for level in NAMED_LEVELS
+        if all((name, level) in finals() and reaches(finals()[name, level], level) for name in pair)
+    ]
+    pairs = {
+        ((one, other), level): paired(by_seed(finals()[one, level]), by_seed(finals()[other, level]), metric=ACCURACY)
+        for (one, other), level in there
+    }
+    # What could not be made counts in the family, too.
+    p = holm([pair.p for pair in pairs.values()] + [None] * (len(NAMED) * len(NAMED_LEVELS) - len(pairs)))
+    found: dict[tuple[str, str], dict[float, tuple[Difference, float | None]]] = {}
+    for ((pair, level), difference), value in zip(pairs.items(), p, strict=False):
+        found.setdefault(pair, {})[level] = difference, value
+    return found
+
+
+def named_table() -> str:
+    """They as a table: differences of errors."""
+    lines = []
+    for (one, other), levels in named_tests().items():
+        found = [levels.get(level) for level in NAMED_LEVELS]
+        cells = [f"{apart(each[0])}, p {probability(each[1])}" if each else "–" for each in found]
+        lines.append((f"{one} less {other}", str(len(SEEDS)), *cells))
+    return markdown(("error, points", "n", *(f"{100 * level:g} %" for level in NAMED_LEVELS)), lines)
+
+
+def as_good_as_dense() -> dict[float, dict[tuple[str, float], bool]]:
+    """For each margin whether a technique at a level is shown to be as good as the dense network of its seed."""
+    dense = by_seed(finals()["dense", 0.0])
+    pairs = {
+        key: paired(by_seed(runs), dense, metric=ACCURACY)
+        for key, runs in finals().items()
+        if key[1] and reaches(runs, key[1])
+    }
+    found = {}
+    for margin in (MARGIN, WIDE):
+        p = holm([as_good_as(pair, margin).p for pair in pairs.values()])
+        found[margin] = {key: one is not None and one < 0.05 for key, one in zip(pairs, p, strict=True)}
+    return found
+
+
+def dense_table() -> str:
+    """Up to which level each technique is shown to be as good as dense."""
+    found, lines = as_good_as_dense(), []
+    for name in list(ENTRANTS)[1:]:
+        if not any(key[0] == name for key in finals()):
+            continue
+        cells = []
+        for margin in (MARGIN, WIDE):
+            held = [level for (technique, level), holds in found[margin].items() if technique == name and holds]
+            cells.append(", ".join(f"{100 * level:g}" for level in sorted(held)) + " %" if held else "none")
+        lines.append((name, str(len(SEEDS)), *cells))
+    return markdown(("", "n", "as good as dense within 0.04 points at", "within 0.1 points at"), lines)
+
+
+def lenet5_table() -> str:
+    """The small tournament of LeNet-5-Caffe."""
+    lines = []
+    for name in dict.fromkeys(technique for technique, _ in finals("lenet5")):
+        levels = (0.0,) if name == "dense" else LENET5_LEVELS
+        found = [finals("lenet5").get((name, level)) for level in levels]
+        cells = [f"{mean(errors(runs))} ({fmean(sparsities(runs)):.1f} %)" if runs else "–" for runs in found]
+        n = max((len(runs) for runs in found if runs), default=0)
+        lines.append((name, str(n), *cells, *[""] * (len(LENET5_LEVELS) - len(cells))))
+    return markdown(("error, % (sparsity)", "n", *(f"{100 * level:g} %" for level in LENET5_LEVELS)), lines)
