@@ -64,6 +64,7 @@ class FusedLinears:
             itself, and whose optimizer is `torch.optim.Adam` without `amsgrad` or `maximize`.
         anchor: A tensor through which autograd comes to the layers, whose parameters need no gradient: ask for its
             gradient besides those of the other parameters, with ``allow_unused=True``. It is None.
+        rounding: The dtype to which all that has parameters rounds its inputs; None if there is none.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class FusedLinears:
         self._rates = torch.zeros(len(first), device=first.device)
         self._steps: list[Tensor] = []  # each parameter's own, as in torch: a shared one would be counted too often
         short = precision == "bf16" and self.names == parameters.keys()  # nothing else wants float32
+        self.rounding = torch.bfloat16 if short else None
         self._layers = []
         for module, names, settings in found:
             values = {name: parameters[name].detach() for name in names}
