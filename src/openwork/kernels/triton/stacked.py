@@ -44,17 +44,7 @@ _BATCHES = {"bf16": 128, "tf32": 128, "ieee": 32}
 def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None, rows: Tensor | None, precision: str, relu: bool, dtype: torch.dtype
 ) -> Tensor:
-    """``x @ weight.T + bias`` for each model.
-
-    Args:
-        x: This and the following as of `openwork.kernels.stacked.stacked_linear`.
-        weight: See there.
-        bias: See there.
-        rows: See there.
-        precision: See there.
-        relu: See there.
-        dtype: See there.
-    """
+    """``x @ weight.T + bias`` for each model; arguments as of `openwork.kernels.stacked.stacked_linear`."""
     members, outputs, inputs = weight.shape
     x, batch = _last_contiguous(x), x.shape[-2] if rows is None else rows.shape[1]
     y = x.new_empty(members, batch, outputs, dtype=dtype)
@@ -71,14 +61,7 @@ def linear(
 
 
 def linear_input(gradient: Tensor, weight: Tensor, precision: str, dtype: torch.dtype) -> Tensor:
-    """The gradient of the input.
-
-    Args:
-        gradient: This and the following as of `openwork.kernels.stacked.stacked_linear_input`.
-        weight: See there.
-        precision: See there.
-        dtype: See there.
-    """
+    """The gradient of the input; arguments as of `openwork.kernels.stacked.stacked_linear_input`."""
     members, outputs, inputs = weight.shape
     gradient, batch = gradient.contiguous(), gradient.shape[1]
     x_gradient = gradient.new_empty(members, batch, inputs, dtype=dtype)
@@ -111,25 +94,7 @@ def linear_adam(
     weight_decay: float,
     precision: str,
 ) -> None:
-    """A step of Adam.
-
-    Args:
-        weight: This and the following as of `openwork.kernels.stacked.stacked_linear_adam`.
-        exp_avg: See there.
-        exp_avg_sq: See there.
-        bias: See there.
-        bias_exp_avg: See there.
-        bias_exp_avg_sq: See there.
-        x: See there.
-        gradient: See there.
-        rows: See there.
-        scales: See there.
-        beta1: See there.
-        beta2: See there.
-        eps: See there.
-        weight_decay: See there.
-        precision: See there.
-    """
+    """A step of Adam; arguments as of `openwork.kernels.stacked.stacked_linear_adam`."""
     members, outputs, inputs = weight.shape
     x, gradient, batch = _last_contiguous(x), gradient.contiguous(), gradient.shape[1]
     tile = _fitted(ADAM_NARROW if inputs < NARROW else ADAM, outputs, inputs)
