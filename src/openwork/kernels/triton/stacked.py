@@ -78,22 +78,11 @@ def linear_input(gradient: Tensor, weight: Tensor, precision: str, dtype: torch.
 
 
 def linear_adam(
-    weight: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    bias: Tensor | None,
-    bias_exp_avg: Tensor | None,
-    bias_exp_avg_sq: Tensor | None,
-    x: Tensor,
-    gradient: Tensor,
-    rows: Tensor | None,
-    scales: Tensor,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    precision: str,
-) -> None:
+    weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor,
+    bias: Tensor | None, bias_exp_avg: Tensor | None, bias_exp_avg_sq: Tensor | None,
+    x: Tensor, gradient: Tensor, rows: Tensor | None, scales: Tensor,
+    beta1: float, beta2: float, eps: float, weight_decay: float, precision: str,
+) -> None:  # fmt: skip
     """A step of Adam; arguments as of `openwork.kernels.stacked.stacked_linear_adam`."""
     members, outputs, inputs = weight.shape
     x, gradient, batch = _last_contiguous(x), gradient.contiguous(), gradient.shape[1]
