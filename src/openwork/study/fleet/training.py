@@ -65,6 +65,9 @@ class Training:
             without=self._fused.names if self._fused else (),
             anchor=self._fused.anchor if self._fused else None,
         )
+        self._take: Callable[[Any], Any] = lambda batch: batch
+        if not self._shared:
+            self._take = self.run.task.taking(self.device, self._fused.rounding if self._fused else None)
         self._counter = torch.full((), start, dtype=torch.int64, device=self.device)
         self._losses = torch.zeros(2, len(lives), device=self.device)
         self._counted, self._eager = 0, EAGER
@@ -75,7 +78,7 @@ class Training:
             live.model.train()
 
     def batches(self) -> Iterator[Any]:
-        """The batches of the steps to come: one for all runs where they see the same, otherwise stacked ones."""
+        """The batches of the steps to come: those of one run where all see the same, otherwise for `Task.taking`."""
         if self._shared:
             return self.run.task.batches(self._seeds[0], self.done, self.device)
         return self.run.task.stacked_batches(self._seeds, self.done, self.device)
@@ -138,7 +141,7 @@ class Training:
 
     def _differentiate(self) -> None:
         with self._fused.training() if self._fused else nullcontext():
-            losses, penalties, self._gradients = self._compute(self._batch, self._counter)
+            losses, penalties, self._gradients = self._compute(self._take(self._batch), self._counter)
         self._losses += torch.stack([losses, penalties])
         self._counter += 1
 

@@ -120,7 +120,7 @@ class Task(ABC):
         return seed
 
     def stacked_batches(self, seeds: Sequence[int], start: int, device: torch.device) -> Iterator[Any]:
-        """The batches of runs with these seeds, stacked: each tensor has a first axis of their number.
+        """What `taking` makes the batches of runs with these seeds of; by default the batches, stacked.
 
         Raises:
             ValueError: If the task's batches are `Parts`.
@@ -129,6 +129,18 @@ class Task(ABC):
             if isinstance(batches[0], Parts):
                 raise ValueError(f"{self.title} divides its batches into parts, which cannot be stacked")
             yield tree_map(lambda *tensors: torch.stack(tensors), *batches)
+
+    def taking(self, device: torch.device, dtype: torch.dtype | None = None) -> Callable[[Any], Any]:
+        """A function that makes stacked batches of what `stacked_batches` yields; by default they are the same.
+
+        The tensors of a stacked batch have a first axis of the number of runs. The function does the same operations on
+        the device each time, so that a CUDA graph may hold them.
+
+        Args:
+            device: Where the batches go.
+            dtype: What products round images to, so that these may be in it; None for none.
+        """
+        return lambda batch: batch
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
