@@ -14,7 +14,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +163,8 @@ def pieces(rows: Path) -> list[tuple[str, Piece]]:
         return Piece("tournament", final, lambda: finals(rows, name), rate)
 
     def vd(net: str, rate: float, *cells: tuple[bool, bool]) -> Piece:
-        return Piece(
-            "recipes", recipe, lambda: recipes(net, *cells), rate, thresholds=THRESHOLDS, evaluations=4, compiles=True
-        )
+        runs = partial(recipes, net, *cells)
+        return Piece("recipes", recipe, runs, rate, thresholds=THRESHOLDS, evaluations=4, compiles=True)
 
     kinds = ("kind", "level", "mask", "replica")
     others = ((True, False), (False, True), (False, False))
@@ -189,10 +189,24 @@ def lenet5(rows: Path, name: str) -> dict[Key, Run]:
     return {key: run for key, run in tournament.finals_of_lenet5(rows / "chosen.csv").items() if key[0] == name}
 
 
+class AloneError(Exception):
+    """Runs cannot be trained as one model, and one by one they would take too long."""
+
+
+def refuse(reason: str) -> None:
+    """Raises AloneError."""
+    raise AloneError(reason)
+
+
 def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options) -> dict[Key, dict[str, Any]]:
     """The lines of the runs that ended, by key, after executing them and what they start from."""
-    by_id = {run.id: run for run in wanted.values()}
-    sweep(list(by_id.values()), runs, Fleets(runs, options, say=say), retry_failed=True)
+    by_id, device = {run.id: run for run in wanted.values()}, options.device
+    compiles = piece.compiles and device != "cpu"
+    options = replace(options, evaluations=piece.evaluations, compile=compiles)
+    try:
+        sweep(list(by_id.values()), runs, Fleets(runs, options, say=refuse), retry_failed=True)
+    except AloneError as error:
+        say(str(error))
     found: dict[Key, dict[str, Any]] = {}
     for key, run in wanted.items():
         path = runs / run.id / "result.json"
@@ -201,7 +215,7 @@ def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options) 
         result = read_result(path)
         found[key] = line(result)
         for threshold in piece.thresholds if result.finished else ():
-            other = at_threshold(run, runs, threshold, torch.device(options.device))
+            other = at_threshold(run, runs, threshold, torch.device(device))
             found[*key[:-1], threshold] = {name: found[key].get(name) for name in COST} | {"seconds": 0.0} | other
     needed = {each.id for run in by_id.values() for each in with_prerequisites([run]) if each.id != run.id}
     for id in by_id.keys() - needed:
@@ -263,11 +277,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("rows", type=Path, help="folder of the CSV files")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the run directories")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--precision", default="float32", help="of products on a GPU: float32, tf32 or bf16")
+    parser.add_argument("--precision", default="float32", help="as openwork sweep has it")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no piece that would end later")
     parser.add_argument("--parts", default="ABCDEFGH", help="letters of parts, such as ABC")
     given = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", message=".*keeps no weight")
+    options = Options(device=given.device, precision=checked_precision(given.precision))
     began = time.monotonic()
     for part, piece in pieces(given.rows):
         if part not in given.parts:
@@ -282,12 +297,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if spent + expected > given.seconds:
             say(f"{part} {name}: {len(wanted)} runs would take {expected:.0f} s more, after {spent:.0f} s; call again")
             break
-        options = Options(
-            given.device,
-            piece.compiles and given.device != "cpu",
-            evaluations=piece.evaluations,
-            precision=checked_precision(given.precision),
-        )
         rows.add(execute(piece, wanted, given.runs, options))
         took = time.monotonic() - began - spent
         left = sum(texts(key) not in rows.lines for key in wanted)

@@ -121,3 +121,12 @@ def test_a_key_reads_the_same_from_a_file(tmp_path, name):
     rows = run.Rows(tmp_path / "tuning.csv", COLUMNS, ("id",))
     rows.add({key: {"id": "x"} for key in keys})
     assert set(run.Rows(tmp_path / "tuning.csv", COLUMNS, ("id",)).lines) == {run.texts(key) for key in keys}
+
+
+def test_runs_that_cannot_be_one_model_are_said_and_left(tmp_path, capsys):
+    rounds = [Run(TASK, ow.GradualMagnitude(ow.Constant(0.5)), steps=2, seed=seed) for seed in (0, 1)]
+    with pytest.raises(run.AloneError, match="one by one"):
+        run.refuse("2 runs of X are trained one by one: why")
+    wanted = {("a", 0.5, each.seed): each for each in rounds}
+    found = run.execute(run.Piece("tuning", COLUMNS, lambda: wanted, 1e5), wanted, tmp_path / "runs", Options())
+    assert [row["fleet"] for row in found.values()] == [2, 2]
