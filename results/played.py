@@ -34,7 +34,7 @@ def sparsities(found: Iterable[Found]) -> tuple[float, ...]:
 def finals(file: str = "tournament") -> dict[tuple[str, float], list[Found]]:
     """The final runs by technique and level, each with all its seeds, in their order."""
     found: dict[tuple[str, float], list[Found]] = {}
-    for row in rows("mnist/study", file):
+    for row in rows("mnist/study", file) if (STUDY / f"{file}.csv").exists() else ():
         found.setdefault((row["technique"], float(row["level"])), []).append(row)
     complete = len(SEEDS) if file == "tournament" else 1
     return {key: sorted(runs, key=lambda row: int(row["seed"])) for key, runs in found.items() if len(runs) >= complete}

@@ -1,6 +1,7 @@
 """Small models that are trained alone, or stacked by a plain loop that does all that a fleet must do."""
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 import openwork as ow
@@ -105,3 +106,37 @@ def equal(one, other):
             equal(one[key], other[key])
     else:
         assert one == other
+
+
+def random_steps(techniques, *, many, steps=12, device="cpu", dtype=torch.float32):
+    """The sparsifiers' states of stacked linear models after some steps on random gradients.
+
+    Args:
+        techniques: One for each model.
+        many: Whether the masks of many members are chosen at once.
+        steps: How many steps.
+        device: Where.
+        dtype: That of the models.
+    """
+    found = []
+    for seed, technique in enumerate(techniques):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(16, 32), nn.Linear(32, 10)).to(device, dtype)
+        found.append(ow.sparsify(model, technique, seed=seed))
+    named = [dict(sparsifier.model.named_parameters()) for sparsifier in found]
+    parameters = {name: stacked([each[name] for each in named]) for name in named[0]}
+    masks = stack(found, parameters)
+    assert masks.many == (device != "cpu")
+    masks.many = many
+    optimizer = torch.optim.Adam(list(parameters.values()), lr=0.01, eps=1e-4)
+    generator = torch.Generator(device).manual_seed(0)
+    for step in range(1, steps + 1):
+        for parameter in parameters.values():
+            parameter.grad = torch.randn(parameter.shape, generator=generator, device=device).to(dtype)
+        gradients = {name: parameter.grad for name, parameter in parameters.items()}
+        masks.take(step, gradients)
+        masks.before_step(gradients)
+        optimizer.step()
+        masks.after_step()
+        masks.update(step)
+    return [sparsifier.state_dict() for sparsifier in found]

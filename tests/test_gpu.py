@@ -7,8 +7,11 @@ import pytest
 import torch
 
 import openwork as ow
+from openwork.core.masks.stacked import StackedMasks
 from openwork.core.masks.threshold import keep_largest, kth_largest, kth_largest_plain
+from tests.core.test_stacked_masks import BATCHED, different
 from tests.helpers import conv_net, image_batches, train_step
+from tests.members import equal, random_steps
 
 pytestmark = [
     pytest.mark.gpu,
@@ -191,3 +194,29 @@ def test_clearing_the_state_of_an_unknown_optimizer_waits_for_nothing():
     for batch in itertools.islice(image_batches(), 2):
         train_step(model, sparsifier, optimizer, [each.cuda() for each in batch])
     assert waits(lambda: sparsifier._mechanism._clear_state(optimizer)) == 0
+
+
+def stacked_on_gpu(technique, *, many, members):
+    """The stacked masks of members after some steps, and how often the host waits in the last update."""
+    update = StackedMasks.update
+    number = 0
+
+    def counted(self, step):
+        nonlocal number
+        found = []
+        number = waits(lambda: found.append(update(self, step)))
+        return found[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StackedMasks, "update", counted)
+        return random_steps([different(technique, i % 4) for i in range(members)], many=many, device="cuda"), number
+
+
+@pytest.mark.filterwarnings("ignore:.* keeps no weight")
+@pytest.mark.parametrize("technique", BATCHED, ids=repr)
+def test_masks_of_many_members_are_those_of_each(technique):
+    (many, waited), (each, _) = (stacked_on_gpu(technique, many=many, members=5) for many in (True, False))
+    for one, other in zip(many, each, strict=True):
+        equal(one, other)
+    if technique.evidence.gradients == "never" and isinstance(technique, ow.GradualMagnitude):
+        assert waited == stacked_on_gpu(technique, many=True, members=20)[1]

@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from openwork.study.tasks.lenet import MnistLeNet5Caffe
 from openwork.study.tasks.task import final_metrics
 
 MEASURED = ("id", "status", "step", "sparsity", "layers", "accuracy", "loss")
-COST = ("seconds", "fleet", "device", "torch", "commit")
+COST = ("seconds", "fleet", "precision", "device", "torch", "commit")
 THRESHOLDS = (2.0, 0.1)  # of variational dropout, beside 3: those of Gale et al., Table 3
 LAST = "soft weight sharing"  # the slowest by far
 SLACK = 1.05  # a run reaches a level with up to so many times the weights that the level leaves
@@ -98,6 +98,7 @@ def line(result: Result) -> dict[str, Any]:
         "step": result.step,
         "seconds": result.cost.seconds,
         "fleet": result.environment.fleet,
+        "precision": result.environment.precision,
         "device": result.environment.device,
         "torch": result.environment.torch,
         "commit": result.environment.commit,
@@ -183,11 +184,23 @@ def lenet5(rows: Path, name: str) -> dict[Key, Run]:
     return {key: run for key, run in tournament.finals_of_lenet5(rows / "chosen.csv").items() if key[0] == name}
 
 
-def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, device: str) -> dict[Key, dict[str, Any]]:
+class AloneError(Exception):
+    """Runs cannot be trained as one model, and one by one they would take too long."""
+
+
+def refuse(reason: str) -> None:
+    """Raises AloneError."""
+    raise AloneError(reason)
+
+
+def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options) -> dict[Key, dict[str, Any]]:
     """The lines of the runs that ended, by key, after executing them and what they start from."""
-    by_id = {run.id: run for run in wanted.values()}
-    options = Options(device=device, evaluations=piece.evaluations)
-    sweep(list(by_id.values()), runs, Fleets(runs, options, say=say), retry_failed=True)
+    by_id, device = {run.id: run for run in wanted.values()}, options.device
+    options = replace(options, evaluations=piece.evaluations)
+    try:
+        sweep(list(by_id.values()), runs, Fleets(runs, options, say=refuse), retry_failed=True)
+    except AloneError as error:
+        say(str(error))
     found: dict[Key, dict[str, Any]] = {}
     for key, run in wanted.items():
         path = runs / run.id / "result.json"
@@ -258,10 +271,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("rows", type=Path, help="folder of the CSV files")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the run directories")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--precision", default="float32", help="as openwork sweep has it")
+    parser.add_argument("--compile", action="store_true", help="as openwork sweep has it")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no piece that would end later")
     parser.add_argument("--parts", default="ABCDEFGH", help="letters of parts, such as ABC")
     given = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", message=".*keeps no weight")
+    options = Options(device=given.device, compile=given.compile, precision=given.precision)
     began = time.monotonic()
     for part, piece in pieces(given.rows):
         if part not in given.parts:
@@ -276,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if spent + expected > given.seconds:
             say(f"{part} {name}: {len(wanted)} runs would take {expected:.0f} s more, after {spent:.0f} s; call again")
             break
-        rows.add(execute(piece, wanted, given.runs, given.device))
+        rows.add(execute(piece, wanted, given.runs, options))
         took = time.monotonic() - began - spent
         left = sum(texts(key) not in rows.lines for key in wanted)
         ran = f"{len(wanted) - left} runs in {took:.0f} s, expected {expected:.0f}"

@@ -98,6 +98,13 @@ def uniform(shape: Sequence[int], like: Tensor, generator: torch.Generator | Non
     return _shifted(_source.hashed(shape, like.device), 32 - bits).to(like.dtype).mul_(2.0**-bits)
 
 
+def chosen(p: float, like: Tensor) -> Tensor:
+    """True with probability ``p``, exact to 2^-25; bool, of ``like``'s shape, by a key or from torch's generator."""
+    if _source is None:
+        return torch.rand_like(like, dtype=torch.float32) < p
+    return _shifted(_source.hashed(like.shape, like.device), 8) < round(p * 2**24)
+
+
 def mixed(x: Tensor) -> Tensor:
     """A bijection of int32 in which each bit of the result depends on all bits of ``x``.
 

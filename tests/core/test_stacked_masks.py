@@ -129,10 +129,6 @@ def test_states_that_were_loaded_are_stacked(technique):
 def test_counts_are_those_of_each_member():
     together = Together(differing(BATCHED[0], attach=False)).train(STEPS)
     zeros, expected = together.masks.zeros(), together.masks.expected_nonzero()
-    assert all(
-        count.tolist() == [int(e[i] + count[i]) - int(e[i]) for i in range(N)]
-        for count, e in zip(zeros.values(), expected.values(), strict=True)
-    )
     for index, member in enumerate(together.members):
         assert {name: int(count[index]) for name, count in zeros.items()} == member.sparsifier.mechanism.zeros()
         assert {name: float(count[index]) for name, count in expected.items()} == member.sparsifier.expected_nonzero()
@@ -149,14 +145,12 @@ def test_a_member_that_diverges_disturbs_no_other(technique, many):
     for index in (0, 2, 3):
         equal(together.members[index].state(), alone[index].state())
     found = [update for update in together.updates if update.diverged]
-    if isinstance(technique, ow.RandomPruning | ow.SNIP | ow.GradualMagnitude) is False:
+    if isinstance(technique, ow.RandomPruning | Steady):  # their scores are numbers whatever the weights are
+        assert found == []
         return
-    if isinstance(technique, ow.RandomPruning):
-        assert found == []  # its scores are numbers whatever the weights are
-    else:
-        (update,) = found
-        assert update.diverged.keys() == {1}
-        assert "are NaN, so its mask cannot be computed; has training diverged?" in update.diverged[1]
+    (update,) = found
+    assert update.diverged.keys() == {1}
+    assert "are NaN, so its mask cannot be computed; has training diverged?" in update.diverged[1]
 
 
 def test_hidden_values_of_members_without_zeros_are_trained_until_they_have_some():

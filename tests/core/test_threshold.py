@@ -6,7 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openwork.core.masks.threshold import keep_count, keep_largest, kth_largest, kth_largest_plain
+import openwork as ow
+from openwork.core.masks import patterns
+from openwork.core.masks.threshold import above_threshold, keep_count, keep_largest, kth_largest, kth_largest_plain
 from openwork.core.seeding import seeded_generator
 
 
@@ -94,3 +96,25 @@ def test_seeded_generators_differ_by_seed_step_and_name():
     }
     assert len(set(draws.values())) == 5
     assert draws[0, 0, "a"] == torch.rand((), generator=seeded_generator(0, 0, "a")).item()
+
+
+@pytest.mark.parametrize("scores", [[3.0, 1.0, 2.0], [3.0, -math.inf, 2.0], [-math.inf] * 3, []])
+def test_the_mask_above_the_threshold_has_the_right_count_only_where_it_is_right(scores):
+    scores = torch.tensor(scores)
+    for keep in range(len(scores) + 1):
+        quick, exact = above_threshold(scores, keep), keep_largest(scores, keep, generator())
+        assert torch.equal(quick, exact) or int(quick.sum()) != keep
+
+
+@pytest.mark.parametrize("allocation", [ow.Uniform(), ow.GlobalRanking(), ow.PerLayer({"weight": 0.0})], ids=repr)
+def test_zeros_that_are_to_stay_do_so_where_all_other_weights_are_kept(allocation, monkeypatch):
+    monkeypatch.setattr(
+        patterns.Unstructured, "quick", lambda self, scores, keep: above_threshold(scores, keep)
+    )  # a GPU
+    layer = torch.nn.Linear(4, 4)
+    with torch.no_grad():
+        layer.weight[0] = 0
+    technique = ow.GradualMagnitude(ow.Linear(0.5, begin=1, end=9, every=1), allocation=allocation)
+    sparsifier = ow.sparsify(layer, technique, keep_zeros=True)
+    sparsifier.step()  # to a sparsity of 0
+    assert sparsifier.masks()["weight"].sum(1).tolist() == [0, 4, 4, 4]

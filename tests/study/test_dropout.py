@@ -4,25 +4,16 @@ import math
 
 import pytest
 import torch
+from torch.func import vmap
 
-from openwork.study.models.dropout import Dropout, mixed
+from openwork.noise import key, keyed, keys
+from openwork.study.models.dropout import Dropout, dropout
 
 N = 1_000_000
 
 
 def compiled(p: float, backend: str = "aot_eager"):
     return torch.compile(Dropout(p), backend=backend, fullgraph=True)
-
-
-def test_the_hash_is_lowbias32():
-    def in_python(x: int) -> int:
-        x = (x ^ x >> 16) * 0x7FEB352D % 2**32
-        x = (x ^ x >> 15) * 0x846CA68B % 2**32
-        return x ^ x >> 16
-
-    values = [0, 1, 2, 12_345, 2**31, 2**32 - 1]
-    found = mixed(torch.tensor([v if v < 2**31 else v - 2**32 for v in values], dtype=torch.int32))
-    assert [v % 2**32 for v in found.tolist()] == [in_python(v) for v in values]
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
@@ -66,3 +57,34 @@ def test_otherwise_it_is_torchs():
     evaluated = torch.compile(Dropout(0.3).eval(), backend="aot_eager")
     assert torch.equal(evaluated(x), x)
     assert torch.equal(compiled(0.0)(x), x)
+
+
+KEYS = keys(torch.arange(4), 0)
+
+
+def keyed_dropout(key, x):
+    with keyed(key):
+        return torch.stack([dropout(x, 0.3, True), Dropout(0.3)(x)])
+
+
+def test_by_a_key_the_nth_dropout_of_a_forward_has_noise_of_its_own_alone_stacked_and_compiled():
+    x = torch.ones(1000, 3)
+    alone = torch.stack([keyed_dropout(each, x) for each in KEYS])
+    dropped = (alone == 0).double()
+    assert dropped.mean().item() == pytest.approx(0.3, abs=6 * math.sqrt(0.21 / dropped.numel()))
+    masks = dropped.flatten(2).flatten(0, 1) - 0.3
+    assert (masks @ masks.T / masks.shape[1] - 0.21 * torch.eye(8)).abs().max() < 6 * 0.21 / math.sqrt(3000)
+    assert alone.unique().tolist() == pytest.approx([0, 1 / 0.7])
+    assert torch.equal(vmap(keyed_dropout, in_dims=(0, None))(KEYS, x), alone)
+    compiled = torch.compile(keyed_dropout, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(KEYS[2], x), alone[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_by_a_key_the_probability_does_not_depend_on_the_dtype(dtype):
+    with keyed(torch.tensor(key(0, 0))):
+        found = dropout(torch.ones(N, dtype=dtype), 0.001, True)
+    assert found.dtype == dtype
+    assert (found == 0).double().mean().item() == pytest.approx(0.001, abs=6 * math.sqrt(0.001 / N))
+    with keyed(torch.tensor(key(0, 0))):
+        assert torch.equal(dropout(torch.ones(N, dtype=dtype), 0.001, False), torch.ones(N, dtype=dtype))

@@ -8,6 +8,7 @@ import openwork as ow
 from openwork.study.experiments import tournament
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
+from openwork.study.sweeps.sweep import Options
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from tests.study.study_script import script
 
@@ -66,7 +67,7 @@ def test_runs_are_executed_once_and_their_folders_removed_but_for_starts(tmp_pat
     dense = Run(TASK, None, steps=2)
     sparse = [Run(TASK, ow.GradualMagnitude(ow.OneShot(s)), steps=2, origin=Pretrained(dense)) for s in (0.5, 0.9)]
     wanted = {("a", each.technique.schedule.final, 0): each for each in sparse}
-    found = run.execute(run.Piece("tuning", COLUMNS, lambda: wanted, 1e5), wanted, tmp_path / "runs", "cpu")
+    found = run.execute(run.Piece("tuning", COLUMNS, lambda: wanted, 1e5), wanted, tmp_path / "runs", Options())
     assert [row["sparsity"] for row in found.values()] == ["0.500000", "0.900000"]
     assert {row["status"] for row in found.values()} == {"finished"}
     assert all(len(row["layers"].split()) == 3 for row in found.values())
@@ -77,7 +78,7 @@ def test_a_run_is_evaluated_at_other_thresholds(tmp_path):
     technique = ow.VariationalDropout(ow.Constant(1e-3), log_sigma2=-3.0)
     wanted = {("net", 0, 0, 0, 3.0): Run(TASK, technique, steps=3)}
     piece = run.Piece("recipes", ("a", "b", "c", "d", "e"), lambda: wanted, 1e5, thresholds=(-9.0, 9.0))
-    found = run.execute(piece, wanted, tmp_path / "runs", "cpu")
+    found = run.execute(piece, wanted, tmp_path / "runs", Options())
     none, own, all_ = (float(found["net", 0, 0, 0, at]["sparsity"]) for at in (9.0, 3.0, -9.0))
     assert none < own < all_ == 1
     assert found["net", 0, 0, 0, 9.0]["id"].endswith("@9")
@@ -87,7 +88,7 @@ def test_what_is_there_is_not_run_again_and_no_piece_begins_too_late(tmp_path, m
     ran = []
     wanted = {("a", 0.5, number): Run(TASK, None, steps=2, seed=number) for number in range(3)}
 
-    def execute(piece, missing, runs, device):
+    def execute(piece, missing, runs, options):
         ran.extend(missing)
         return {key: {"id": one.id} for key, one in list(missing.items())[:2]}
 
@@ -120,3 +121,12 @@ def test_a_key_reads_the_same_from_a_file(tmp_path, name):
     rows = run.Rows(tmp_path / "tuning.csv", COLUMNS, ("id",))
     rows.add({key: {"id": "x"} for key in keys})
     assert set(run.Rows(tmp_path / "tuning.csv", COLUMNS, ("id",)).lines) == {run.texts(key) for key in keys}
+
+
+def test_runs_that_cannot_be_one_model_are_said_and_left(tmp_path, capsys):
+    rounds = [Run(TASK, ow.GradualMagnitude(ow.Constant(0.5)), steps=2, seed=seed) for seed in (0, 1)]
+    with pytest.raises(run.AloneError, match="one by one"):
+        run.refuse("2 runs of X are trained one by one: why")
+    wanted = {("a", 0.5, each.seed): each for each in rounds}
+    found = run.execute(run.Piece("tuning", COLUMNS, lambda: wanted, 1e5), wanted, tmp_path / "runs", Options())
+    assert [row["fleet"] for row in found.values()] == [2, 2]

@@ -15,7 +15,7 @@ from openwork.study.runs.execute import execute
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.sweeps import sweep as module
-from openwork.study.sweeps.price import measured_step_ms, prices
+from openwork.study.sweeps.price import fleet_step_ms, prices, run_step_ms
 from openwork.study.sweeps.sweep import Here, Options, Outcome, sweep
 from tests.processes import run as run_program
 from tests.study.tinylab import PRUNE, Diverging, Failing, Tiny, grid, mixed
@@ -182,13 +182,18 @@ def test_a_price_is_the_steps_left_times_the_median_of_finished_runs(tmp_path):
 
 def test_without_a_finished_run_a_step_is_measured_or_has_no_price(tmp_path):
     runs = mixed()
-    measured = prices(runs[:1], tmp_path, measure=lambda run: 10.0 * run.steps)
+    measured = prices(runs[:1], tmp_path, measure=lambda left: (10.0 * left[0].steps, f"{len(left)} now"))
     assert [(p.name, p.steps, p.step_ms, p.source) for p in measured] == [
-        ("dense", 3, 30.0, "20 steps now"), ("GradualMagnitude", 20, 200.0, "20 steps now"),
+        ("dense", 3, 30.0, "1 now"), ("GradualMagnitude", 20, 200.0, "1 now"),
     ]  # fmt: skip
     assert [p.hours for p in prices(runs[:1], tmp_path / "nothing")] == [None, None]
-    assert measured_step_ms(runs[0], torch.device("cpu")) > 0
-    assert measured_step_ms(runs[0].origin.run, torch.device("cpu")) > 0  # fewer steps than the warm-up has
+    cpu = torch.device("cpu")
+    time, source = run_step_ms(runs, cpu)
+    assert (time > 0, source) == (True, "20 steps now")
+    assert run_step_ms([runs[0].origin.run], cpu)[0] > 0  # fewer steps than the warm-up has
+    alike = [dataclasses.replace(runs[0], seed=seed) for seed in range(3)]
+    time, source = fleet_step_ms([*alike, runs[0].origin.run], cpu, 2)
+    assert (time > 0, source) == (True, "20 steps of 2 runs now")
     assert not list(tmp_path.iterdir())
 
 

@@ -82,12 +82,16 @@ def sweep(
     compile: Compile = False,
     evaluations: Evaluations = 20,
     snapshots: Snapshots = 0,
+    precision: Annotated[
+        str, typer.Option(metavar="float32|tf32|bf16", help="How a GPU computes products; docs/fleet.md.")
+    ] = "float32",
     as_json: Json = False,
 ) -> None:
     """Train the many runs that MODULE:FUNCTION returns, each once, whatever fails; `run` stops at the first error.
 
     Finished runs are not repeated, interrupted ones go on, and a failed one is recorded and passed over.
     """
+    from openwork.study.runs.precision import checked_precision
     from openwork.study.sweeps.sweep import Options
 
     runs = runs_of(experiment, settings)
@@ -97,7 +101,7 @@ def sweep(
     if dry_run:
         _price(runs, out, device if measure else None, fleet, retry_failed=retry_failed, as_json=as_json)
         return
-    options = Options(device, compile, evaluations, snapshots)
+    options = Options(device, compile, evaluations, snapshots, checked_precision(precision))
     watch = Watch()
     # Ray handles SIGTERM itself until `going_on` does.
     with _engine(ray, out, options, cpus, gpus, fleet, watch) as engine, watch, going_on(out):

@@ -18,6 +18,7 @@ from openwork.core.masks.criterion import Criterion
 from openwork.core.masks.threshold import above_threshold, keep_largest
 from openwork.core.schedules import Schedule
 from openwork.core.selection import Weight
+from openwork.core.sharded import is_sharded
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,9 @@ class Unstructured(Pattern):
         return keep_largest(scores, keep, generator)
 
     def quick(self, scores: Tensor, keep: int) -> Tensor | None:
-        """`above_threshold`."""
-        return above_threshold(scores, keep)
+        """`above_threshold`, for whole tensors on a GPU."""
+        gains = scores.device.type != "cpu" and not is_sharded(scores)
+        return above_threshold(scores, keep) if gains else None
 
 
 def fitting(pattern: Pattern, weights: list[Weight]) -> tuple[list[Weight], dict[str, str]]:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from openwork.core.masks.check import DivergedError
 from openwork.core.masks.stacked_check import check_stack
-from openwork.core.masks.stacked_choice import update_many
+from openwork.core.masks.stacked_choice import alike, scorer, update_many
 from openwork.core.masks.stacked_evidence import show_to_many, show_to_one
 from openwork.core.schedules import Schedule
 from openwork.core.stacked import Stacked, Updated, pick, put, stacked
@@ -49,6 +49,9 @@ class StackedMasks(Stacked):
         check_stack(members, parameters)
         self.members = members
         self.technique = members[0].technique
+        self.techniques = alike([member.technique for member in members])
+        """Each member's technique; equal ones are one object, as are these:"""
+        self.scorers = alike([scorer(technique) for technique in self.techniques])
         self.names = [weight.name for weight in members[0].weights]
         self.parameters = [parameters[name].detach() for name in self.names]
         self.inputs = {}
@@ -79,9 +82,12 @@ class StackedMasks(Stacked):
         when = self.technique.evidence.gradients
         if when == "never":
             return
-        asked = self.due(step) if when == "at updates" else range(len(self.members))
+        every = when == "every step"
+        if every and self.many and show_to_many(self, range(len(self.members)), gradients):
+            return  # nobody will ask for those of members that have diverged
+        asked = range(len(self.members)) if every else self.due(step)
         members = [member for member in asked if member not in self.diverged]
-        if members and not (self.many and show_to_many(self, members, gradients)):
+        if members and (every or not self.many or not show_to_many(self, members, gradients)):
             for member in members:
                 show_to_one(self, member, gradients)
 
@@ -90,10 +96,9 @@ class StackedMasks(Stacked):
         """Masks the gradients, and puts hidden values back that are trained."""
         if not self.pruned:
             return
-        if not self.technique.dense_gradients:
-            trained = [name for name in self.names if name in gradients]
-            if trained:
-                torch._foreach_mul_([gradients[name] for name in trained], [self.masks[name] for name in trained])
+        there = [name for name in self.names if name in gradients]
+        if there and not self.technique.dense_gradients:
+            torch._foreach_mul_([gradients[name] for name in there], [self.masks[name] for name in there])
         if self.technique.hidden == "trained":
             torch._foreach_copy_(self.parameters, self.hidden)
 
@@ -129,8 +134,8 @@ class StackedMasks(Stacked):
     def due(self, step: int) -> list[int]:
         """The members whose masks are due after ``step`` steps, in order."""
         if self._due[0] != step:
-            self._schedules = [pair for pair in self._schedules if pair[0].last is None or pair[0].last >= step]
-            found = [member for schedule, members in self._schedules if schedule.due(step) for member in members]
+            asked = [each for each in self._schedules if each[1] is None or step <= each[1]]
+            found = [member for schedule, _, members in asked if schedule.due(step) for member in members]
             self._due = step, sorted(found)
         return self._due[1]
 
@@ -179,14 +184,9 @@ class StackedMasks(Stacked):
         torch._foreach_lerp_(self.hidden, self.parameters, self._every_mask)
 
 
-def _by_schedule(members: Sequence[Masking]) -> list[tuple[Schedule, list[int]]]:
-    """The members with each schedule, since asking thousands at each step takes too long."""
-    found: dict[object, tuple[Schedule, list[int]]] = {}
-    for index, member in enumerate(members):
-        schedule = member.technique.schedule
-        try:
-            key: object = hash(schedule) and schedule
-        except TypeError:  # a field of it is a list
-            key = id(schedule)
-        found.setdefault(key, (schedule, []))[1].append(index)
+def _by_schedule(members: Sequence[Masking]) -> list[tuple[Schedule, int | None, list[int]]]:
+    """Each schedule, its last step and the members that follow it: asking thousands at each step would take long."""
+    found: dict[int, tuple[Schedule, int | None, list[int]]] = {}
+    for index, schedule in enumerate(alike([member.technique.schedule for member in members])):
+        found.setdefault(id(schedule), (schedule, schedule.last, []))[2].append(index)
     return list(found.values())

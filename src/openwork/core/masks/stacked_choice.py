@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from openwork.core.masks.check import checked_exchange
+from openwork.core.masks.check import checked_exchange, unchanged
 from openwork.core.masks.criterion import Sparsity, Threshold
 from openwork.core.masks.evidence import View
 from openwork.core.masks.patterns import Unstructured
@@ -30,8 +31,10 @@ from openwork.core.seeding import seeded_generator, uniform_like
 from openwork.core.stacked import pick
 
 if TYPE_CHECKING:
+    from openwork.core.masks.mechanism import Masking
     from openwork.core.masks.stacked import StackedMasks
     from openwork.core.masks.technique import MaskTechnique
+    from openwork.core.masks.weight import MaskedWeight
 
 _AT_ONCE = 1 << 27
 """So many weights are ranked at once, each of which takes some 20 bytes meanwhile."""
@@ -67,35 +70,54 @@ def update_many(stack: StackedMasks, due: Sequence[int], step: int) -> list[int]
     done: list[int] = []
     size = sum(parameter[0].numel() for parameter in stack.parameters)
     at_once = max(_AT_ONCE // max(size, 1), 1)
-    for technique, members in _kinds(stack, due, scheduled=False):
+    for technique, members in _kinds(stack, stack.scorers, due):
         for first in range(0, len(members), at_once):
             some = members[first : first + at_once]
             found = _update(stack, technique, some, step)
             if found is None:  # perhaps the scores read the schedule
-                for kind, few in _kinds(stack, some, scheduled=True):
+                for kind, few in _kinds(stack, stack.techniques, some):
                     done += _update(stack, kind, few, step) or []
             else:
                 done += found
     return done
 
 
+def scorer(technique: MaskTechnique) -> MaskTechnique | None:
+    """The technique as far as it scores weights, without its schedule; None where thresholds alone do not choose.
+
+    Techniques that differ in their schedules are equal here, and reading the schedule fails.
+    """
+    by_threshold = technique.criterion == Threshold() and not technique.regrows
+    if (
+        technique.pattern != Unstructured()
+        or technique.solves
+        or not (by_threshold or technique.criterion == Sparsity())
+    ):
+        return None
+    technique = copy.copy(technique)
+    object.__setattr__(technique, "schedule", None)
+    return technique
+
+
+def alike(values: Sequence[Any]) -> list[Any]:
+    """The values, each as the first one that equals it."""
+    known: dict[Any, Any] = {}
+    try:
+        return [known.setdefault(value, value) for value in values]
+    except TypeError:  # a field of one is a list
+        return list(values)
+
+
 def _kinds(
-    stack: StackedMasks, members: Sequence[int], *, scheduled: bool
-) -> Iterator[tuple[MaskTechnique, list[int]]]:
-    """The members whose techniques score alike, and that technique; without its schedule unless ``scheduled``."""
-    found: dict[MaskTechnique, list[int]] = {}
+    stack: StackedMasks, techniques: Sequence[Any], members: Sequence[int]
+) -> list[tuple[MaskTechnique, list[int]]]:
+    """The members that have the same of these techniques, as far as they can be updated at once."""
+    found: dict[int, tuple[MaskTechnique, list[int]]] = {}
     for index in members:
-        member = stack.members[index]
-        technique = member.technique
-        by_threshold = technique.criterion == Threshold() and not technique.regrows
-        if technique.pattern != Unstructured() or technique.solves or (technique.regrows and not member.pruned):
-            continue
-        if by_threshold or technique.criterion == Sparsity():
-            if not scheduled:
-                technique = copy.copy(technique)
-                object.__setattr__(technique, "schedule", None)  # reading it fails
-            found.setdefault(technique, []).append(index)
-    yield from found.items()
+        technique = techniques[index]
+        if stack.scorers[index] and (stack.members[index].pruned or not technique.regrows):
+            found.setdefault(id(technique), (technique, []))[1].append(index)
+    return list(found.values())
 
 
 def _update(stack: StackedMasks, technique: MaskTechnique, members: list[int], step: int) -> list[int] | None:
@@ -108,7 +130,7 @@ def _update(stack: StackedMasks, technique: MaskTechnique, members: list[int], s
     except Exception:  # vmap may raise anything, and alone each technique says for itself what is wrong
         return None
     if technique.criterion == Threshold():
-        values = torch.tensor([member.technique.schedule(step) for member in some.masking])
+        values = torch.tensor([each.schedule(step) for each in some.techniques])
         thresholds = [values.to(score) for score in scores]
         masks, kept = some.select(scores, thresholds, None, "ties")
     else:
@@ -135,6 +157,7 @@ class _Members:
         self.technique = technique
         self.members = members
         self.masking = [stack.members[index] for index in members]
+        self.techniques = [stack.techniques[index] for index in members]
         self.step = step
         self.spoiled: set[int] = set()
         """The rows with a score that is NaN, which are left alone."""
@@ -173,31 +196,41 @@ class _Members:
             return ordered(self.technique, like, view, method)
 
         inputs = self.values[place], self.kept[place], self.evidence[place]
-        try:
-            found = torch.func.vmap(one, in_dims=(0, 0, 0, None))(*inputs, None)
-        except _DrawsError:
-            shape = torch.empty(()).expand(like.parameter.shape)
-            drawn = [uniform_like(shape, seeded_generator(member.seed, step, name)) for member in self.masking]
-            found = torch.func.vmap(one)(*inputs, torch.stack(drawn).to(like.parameter.device))
+        # Tensors inside vmap do not count what is written to them.
+        with unchanged(f"{type(self.technique).__name__}.{method}", {f"view.weight of {name}": inputs[0]}):
+            try:
+                found = torch.func.vmap(one, in_dims=(0, 0, 0, None))(*inputs, None)
+            except _DrawsError:
+                found = torch.func.vmap(one)(*inputs, self._drawn(like))
         if any(weight.allowed is not None for weight in weights):
             everywhere = torch.ones_like(like.mask, dtype=torch.bool)
             allowed = [everywhere if weight.allowed is None else weight.allowed for weight in weights]
             found = torch.where(torch.stack(allowed), found, -math.inf)
         return found.flatten(1)
 
+    def _drawn(self, like: MaskedWeight) -> Tensor:
+        """What `View.uniform` of each member gives for the weight; drawn by several threads, for it takes long."""
+        shape = torch.empty(()).expand(like.parameter.shape)
+
+        def draw(member: Masking) -> Tensor:
+            return uniform_like(shape, seeded_generator(member.seed, self.step, like.name))
+
+        with ThreadPoolExecutor() as threads:
+            return torch.stack(list(threads.map(draw, self.masking))).to(like.parameter.device)
+
     def counts(self, scores: Sequence[Tensor]) -> list[list[int]] | None:
         """How many weights are kept; None where the allocation must be asked one by one."""
         found: list[dict[str, int]] | None = None
-        sparsities = [member.technique.schedule(self.step) for member in self.masking]
         if not self.technique.allocation.needs_scores:
-            known: dict[MaskTechnique, dict[str, int]] = {}
-            for member in self.masking:
-                if member.technique not in known:
-                    shapes = {weight.name: weight.parameter for weight in member.weights}
-                    known[member.technique] = count(member.technique, member.weights, shapes, self.step)
-            found = [known[member.technique] for member in self.masking]
-        elif all(0 <= sparsity < 1 for sparsity in sparsities):
-            found = self.technique.allocation.of_many(dict(zip(self.stack.names, scores, strict=True)), sparsities)
+            weights = self.masking[0].weights
+            shapes = {weight.name: weight.parameter for weight in weights}
+            known = {id(each): each for each in self.techniques}
+            counts = {key: count(each, weights, shapes, self.step) for key, each in known.items()}
+            found = [counts[id(each)] for each in self.techniques]
+        else:
+            sparsities = [each.schedule(self.step) for each in self.techniques]
+            if all(0 <= sparsity < 1 for sparsity in sparsities):
+                found = self.technique.allocation.of_many(dict(zip(self.stack.names, scores, strict=True)), sparsities)
         return None if found is None else [[keep[name] for keep in found] for name in self.stack.names]
 
     def exchanged(self, scores: list[Tensor], growth: list[Tensor], keep: list[list[int]]) -> list[Tensor]:

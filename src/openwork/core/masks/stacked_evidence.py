@@ -41,13 +41,12 @@ def show_to_many(stack: StackedMasks, members: Sequence[int], gradients: Mapping
     """
     if any(name not in gradients for name in stack.names):  # a frozen weight
         return False
-    first, *_ = members
     stack.remember(members)
     try:
         if not stack.shown:  # what cannot be shown to one in this way is found before anything changes
             for place in range(len(stack.names)):
-                kept = {name: value.clone() for name, value in _kept(stack, place, [first]).items()}
-                _shown(stack, place, [first], kept, gradients)
+                kept = {name: value.clone() for name, value in _kept(stack, place, members[:1]).items()}
+                _shown(stack, place, members[:1], kept, gradients)
     except Exception:  # vmap may raise anything, and alone the evidence says for itself what is wrong
         return False
     stack.shown = True
@@ -67,9 +66,10 @@ def show_to_many(stack: StackedMasks, members: Sequence[int], gradients: Mapping
 
 def _kept(stack: StackedMasks, place: int, members: Sequence[int]) -> Kept:
     """What evidence has kept until now for some members' weight; it may share the memory of the stack's."""
-    lasting = {name: pick(value, members) for name, value in stack.evidence[place].items()}
-    evidence = [stack.members[member].weights[place].evidence for member in members]
-    return lasting | {name: torch.stack([e[name] for e in evidence]) for name in evidence[0].keys() - lasting.keys()}
+    kept = {name: pick(value, members) for name, value in stack.evidence[place].items()}
+    for name in stack.members[members[0]].weights[place].evidence.keys() - kept.keys():
+        kept[name] = torch.stack([stack.members[member].weights[place].evidence[name] for member in members])
+    return kept
 
 
 def _shown(

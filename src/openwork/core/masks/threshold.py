@@ -146,17 +146,18 @@ def keep_largest(scores: Tensor, keep: int, generator: torch.Generator) -> Tenso
     return shard_like(mask.view_as(here), scores)
 
 
-def above_threshold(scores: Tensor, keep: int) -> Tensor | None:
-    """`keep_largest` without a draw between ties, which are all kept, and without waiting for the device.
+def above_threshold(scores: Tensor, keep: int) -> Tensor:
+    """`keep_largest` without a draw between ties, which are all kept, and without waiting for a GPU.
 
-    The number of True is wrong where there are ties at the threshold, where scores are NaN, and where fewer than
-    ``keep`` are above -inf.
+    The number of True is another one than ``keep`` where there are ties at the threshold, where scores are NaN, and
+    where fewer than ``keep`` are above -inf.
 
-    Returns:
-        The mask; None where this gains nothing: on the CPU, and for sharded scores.
+    Args:
+        scores: Of any shape, not sharded.
+        keep: How many to keep.
     """
-    if scores.device.type == "cpu" or shards_of(scores) is not ALONE:
-        return None
-    if keep in (0, scores.numel()):
-        return torch.full_like(scores, bool(keep), dtype=torch.bool)
+    if keep == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    if keep == scores.numel():
+        return scores > -math.inf
     return scores >= kth_largest(scores.flatten(), keep)

@@ -1,5 +1,6 @@
 """How runs are executed as one model, in the directories that they would have alone."""
 
+import gc
 import resource
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from openwork.study.results.store import read_result
 from openwork.study.runs.claim import claim
 from openwork.study.runs.described import refuse_changed, refuse_old
 from openwork.study.runs.execute import begin, resume
+from openwork.study.runs.precision import Precision, products
 from openwork.study.runs.run import Run
 
 _FILES = 256  # that a process needs besides those of its claims
@@ -32,6 +34,7 @@ def execute_fleet(
     compile: bool = False,
     evaluations: int = 20,
     snapshots: int = 0,
+    precision: Precision = "float32",
     most: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Result | Exception]:
@@ -47,6 +50,7 @@ def execute_fleet(
         compile: Use torch.compile.
         evaluations: As for a run alone.
         snapshots: As for a run alone.
+        precision: Of products on a GPU.
         most: How many runs to stack at most; None for as many as the memory holds.
         progress: Called after each step, with the steps of all runs together.
 
@@ -58,33 +62,55 @@ def execute_fleet(
         ValueError: If the device is too small for one run.
         WriteError: If the disk is full.
     """
-    found: dict[str, Result | Exception] = {}
-    members: list[Member] = []
     most = min(most or len(runs), _claims())
-    with ExitStack() as claims:
-        for run in runs:
-            if len(members) == most:
-                break
+    while True:
+        members: list[Member] = []
+        with ExitStack() as claims, products(precision):
+            found = _claim(runs, directory, torch.device(device), most, claims, members)
+            if not members:
+                return found
             try:
-                member = _member(run, directory, torch.device(device), claims)
+                fleet = Fleet(
+                    members, evaluations=evaluations, snapshots=snapshots, compile=compile, precision=precision
+                )
+                fleet.train(progress)
             except OSError:
                 raise
-            except Exception as error:
-                found[run.id] = error
-                continue
-            if isinstance(member, Result):
-                found[run.id] = member
-                continue
-            if not members:
-                most = min(most, width(member.live))
-            members.append(member)
-        if members:
-            try:
-                fleet = Fleet(members, evaluations=evaluations, snapshots=snapshots, compile=compile)
-            except ValueError as error:
-                raise CannotStackError(str(error)) from error
-            fleet.train(progress)
-        return found | {member.live.run.id: member.result for member in members if member.result}
+            except torch.OutOfMemoryError:
+                if len(members) == 1:
+                    raise
+                most = len(members) // 2
+            except Exception as error:  # perhaps one run's own, which it will raise alone
+                raise CannotStackError(f"{type(error).__name__}: {error}") from error
+            else:
+                return found | {member.live.run.id: member.result for member in members if member.result}
+        del members[:], fleet
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _claim(
+    runs: Sequence[Run], directory: Path, device: torch.device, most: int, claims: ExitStack, members: list[Member]
+) -> dict[str, Result | Exception]:
+    """Fills the ``members``; returns what those of the other runs ended with that came before."""
+    found: dict[str, Result | Exception] = {}
+    for run in runs:
+        if len(members) == most:
+            break
+        try:
+            member = _member(run, directory, device, claims)
+        except OSError:
+            raise
+        except Exception as error:
+            found[run.id] = error
+            continue
+        if isinstance(member, Result):
+            found[run.id] = member
+            continue
+        if not members:
+            most = min(most, width(member.live))
+        members.append(member)
+    return found
 
 
 def _member(run: Run, directory: Path, device: torch.device, claims: ExitStack) -> Member | Result:

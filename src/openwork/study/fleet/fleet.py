@@ -14,6 +14,7 @@ from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.result import Result
 from openwork.study.runs.execute import Final, dense_flops, evaluated, finite, record, save, write_rows
 from openwork.study.runs.live import Live
+from openwork.study.runs.precision import Precision
 from openwork.study.tasks.task import final_metrics_of, metrics_of
 from openwork.study.training.loop import batches_end
 
@@ -54,13 +55,16 @@ class Fleet:
         evaluations: As `execute` takes it.
         snapshots: As `execute` takes it.
         compile: As `execute` takes it.
+        precision: As `execute` takes it.
 
     Raises:
         ValueError: If the runs cannot be stacked.
     """
 
-    def __init__(self, members: Sequence[Member], *, evaluations: int, snapshots: int, compile: bool) -> None:
-        self.members = members
+    def __init__(
+        self, members: Sequence[Member], *, evaluations: int, snapshots: int, compile: bool, precision: Precision
+    ) -> None:
+        self.members, self.precision = members, precision
         first = members[0].live
         self.run, self.device = first.run, first.device
         self.every = max(self.run.steps // evaluations, 1)
@@ -71,6 +75,7 @@ class Fleet:
             start=members[0].rows[-1]["step"] if members[0].rows else 0,
             optimizers=[member.optimizer for member in members if member.optimizer],
             compile=compile,
+            precision=self._of_linears(compile),
         )
 
     def train(self, progress: Callable[[int], None]) -> None:
@@ -101,6 +106,11 @@ class Fleet:
         if training.done < self.run.steps:
             raise ValueError(batches_end(self.run.task, training.done, self.run.steps))
         self._finish()
+
+    def _of_linears(self, compile: bool) -> str | None:
+        """The precision of Linear layers that are trained without gradients in memory; None where none is."""
+        fuses = self.device.type == "cuda" and self.precision != "float32" and not compile
+        return self.precision if fuses else None
 
     def unfinished(self) -> list[Member]:
         """The runs that have not ended."""
@@ -147,8 +157,15 @@ class Fleet:
 
     def _record(self, member: Member, step: int, final: Final | None = None) -> None:
         write_rows(member.folder, member.rows)
-        width = len(self.members)
-        member.result = record(member.live, member.folder, step=step, seconds=member.seconds, final=final, fleet=width)
+        member.result = record(
+            member.live,
+            member.folder,
+            step=step,
+            seconds=member.seconds,
+            final=final,
+            precision=self.precision,
+            fleet=len(self.members),
+        )
 
     def _snapshot(self, step: int) -> None:
         for member in self.unfinished():

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from openwork.kernels.stacked import adam_scales, stacked_linear, stacked_linear_adam, stacked_linear_input
 from openwork.study.fleet.optimizers import StackedOptimizer
-from openwork.study.fleet.stack import Stack
 
 _NARROW = 32
 """Layers with fewer outputs return float32: the loss may be computed from them, and they cost little."""
@@ -30,57 +29,52 @@ class FusedLinears:
     What they learn is in the optimizers' states as ever.
 
     Args:
-        stack: The models.
+        model: The first of the models, which computes for all.
+        parameters: Their parameters by name, (N, *shape).
         optimizers: Theirs, with their states loaded.
+        masks: The masks by parameter, (N, *shape), 0 where a weight stays 0.
         precision: Of the layers' products, one of `openwork.kernels.stacked.PRECISIONS`.
         moments: The dtype of the weights' moments, float32 or bfloat16.
 
     Attributes:
-        names: The parameters that they train; empty where no layer is one of these: a plain `torch.nn.Linear` of
-            float32 whose parameters are its own, under `torch.optim.Adam`, and not under masks that need gradients.
+        names: The parameters that they train, those of each plain `torch.nn.Linear` of float32 which has them to
+            itself, and whose optimizer is `torch.optim.Adam` without `amsgrad` or `maximize`.
         anchor: A tensor through which autograd comes to the layers, whose parameters need no gradient: ask for its
             gradient besides those of the other parameters, with ``allow_unused=True``. It is None.
     """
 
     def __init__(
         self,
-        stack: Stack,
+        model: nn.Module,
+        parameters: Mapping[str, Tensor],
         optimizers: Sequence[StackedOptimizer],
+        masks: Mapping[str, Tensor],
         *,
         precision: str = "bf16",
         moments: torch.dtype = torch.float32,
     ) -> None:
-        self._stack, self._optimizers = stack, optimizers
-        device = next(iter(stack.parameters.values())).device
-        layers = _layers(stack, optimizers)
-        self.names = frozenset(chain.from_iterable(names for _, names, _ in layers.values()))
-        self.anchor = torch.zeros((), device=device, requires_grad=True)
-        self._rates = torch.zeros(len(stack.each), device=device)
-        self._steps = torch.zeros((), device=device)
-        short = precision == "bf16" and self.names == stack.parameters.keys()  # nothing else wants float32
-        self._layers = [
-            _Layer(module, [stack.parameters[name] for name in names], settings, precision, short=short)
-            for module, names, settings in layers.values()
-        ]
-        for layer, (_, names, _) in zip(self._layers, layers.values(), strict=True):
-            for place, name in enumerate(names):
-                layer.moments.append(self._moments(name, torch.float32 if place else moments))
-        self._masks = {
-            names[0]: layer
-            for layer, (_, names, _) in zip(self._layers, layers.values(), strict=True)
-            if stack.mechanism and names[0] in stack.mechanism.masks
-        }
+        self._optimizers, self._masks = optimizers, masks
+        found = _layers(model, optimizers, masks)
+        self.names = frozenset(chain.from_iterable(names for _, names, _ in found))
+        first = next(iter(parameters.values()))
+        self.anchor = torch.zeros((), device=first.device, requires_grad=True)
+        self._rates = torch.zeros(len(first), device=first.device)
+        self._steps: list[Tensor] = []  # each parameter's own, as in torch: a shared one would be counted too often
+        short = precision == "bf16" and self.names == parameters.keys()  # nothing else wants float32
+        self._layers = []
+        for module, names, settings in found:
+            values = {name: parameters[name].detach() for name in names}
+            kept = [self._moments(name, whole, moments) for name, whole in values.items()]
+            self._layers.append(_Layer(module, values, kept, settings, precision, short=short))
         self.take_masks()
 
     @torch.no_grad()
     def take_masks(self) -> None:
-        """Takes over the masks of the stack; to be called whenever they have changed."""
-        for name, layer in self._masks.items():
-            assert self._stack.mechanism
-            mask = self._stack.mechanism.masks[name]
-            if layer.mask is None:
-                layer.mask = torch.empty_like(mask, dtype=torch.bool)
-            torch.ne(mask, 0, out=layer.mask)
+        """Takes over the masks; to be called whenever they have changed."""
+        for layer in self._layers:
+            mask = self._masks.get(layer.name)
+            if mask is not None:
+                layer.mask = torch.ne(mask, 0, out=layer.mask)
 
     def rate(self, progress: float) -> None:
         """Sets the learning rates.
@@ -113,14 +107,14 @@ class FusedLinears:
     @torch.no_grad()
     def step(self) -> None:
         """Moves the parameters; the same operations on the device each time, so that a CUDA graph may hold them."""
-        self._steps += 1
+        torch._foreach_add_(self._steps, 1)
         for layer in self._layers:
             if layer.calls:
-                layer.step(adam_scales(self._rates, self._steps, layer.betas))
+                layer.step(adam_scales(self._rates, self._steps[0], layer.betas))
 
-    def _moments(self, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _moments(self, name: str, whole: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The moments of a parameter, of which each optimizer has its part as its own state from now on."""
-        whole = self._stack.parameters[name].detach()
+        dtype = dtype if whole.dim() > 2 else torch.float32
         kept = [torch.zeros_like(whole, dtype=dtype) for _ in range(2)]
         for each in self._optimizers:
             state = each.optimizer.state.setdefault(each.parameters[name], {})
@@ -128,8 +122,8 @@ class FusedLinears:
                 if slot in state:
                     tensor[each.place].copy_(state[slot])
                 state[slot] = tensor[each.place]
-            self._steps.copy_(state.get("step", self._steps))
-            state["step"] = self._steps
+            state["step"] = torch.zeros((), device=whole.device).copy_(state.get("step", torch.zeros(())))
+            self._steps.append(state["step"])
         return kept[0], kept[1]
 
 
@@ -138,7 +132,8 @@ class _Layer:
 
     Args:
         module: That of the first model.
-        parameters: Weight (N, out, in) and, if there is one, bias (N, out).
+        parameters: Weight (N, out, in) and, if there is one, bias (N, out), by name.
+        moments: Those of each.
         settings: Those of Adam.
         precision: Of products.
         short: Whether results may be bfloat16.
@@ -147,15 +142,19 @@ class _Layer:
     def __init__(
         self,
         module: nn.Linear,
-        parameters: Sequence[Tensor],
+        parameters: Mapping[str, Tensor],
+        moments: Sequence[tuple[Tensor, Tensor]],
         settings: Mapping[str, Any],
         precision: str,
         *,
         short: bool,
     ) -> None:
         self.module, self.precision = module, precision
-        self.parameters = [parameter.detach() for parameter in parameters]
-        self.moments: list[tuple[Tensor, Tensor]] = []
+        self.name = next(iter(parameters))
+        self._trained: list[tuple[Any, Any, Any]] = [
+            (value, *pair) for value, pair in zip(parameters.values(), moments, strict=True)
+        ]
+        self._trained += [(None, None, None)] * (2 - len(parameters))
         self.mask: Tensor | None = None
         self.betas: tuple[float, float] = settings["betas"]
         self._constants: tuple[float, float] = (settings["eps"], settings["weight_decay"])
@@ -164,17 +163,15 @@ class _Layer:
         """What each call was given, (N, B, in) or (B, in), and the gradient of what it returned, (N, B, out)."""
 
     def step(self, scales: Tensor) -> None:
-        members = len(self.parameters[0])
+        """Moves the parameters."""
         xs, gradients = zip(*self.calls, strict=True)
-        if len(xs) == 1:
-            x, gradient = xs[0], gradients[0]
-        else:
-            x = torch.cat([each.expand(members, *each.shape[-2:]) for each in xs], 1)
+        x, gradient = xs[0], gradients[0]
+        if len(xs) > 1:
+            x = torch.cat([each.expand(len(scales), *each.shape[-2:]) for each in xs], 1)
             gradient = torch.cat(gradients, 1)
-        weight, bias = self.parameters[0], (self.parameters[1] if len(self.parameters) > 1 else None)
-        of_bias = self.moments[1] if bias is not None else (None, None)
+        (weight, *of_weight), (bias, *of_bias) = self._trained
         stacked_linear_adam(
-            weight, *self.moments[0], bias, *of_bias, x, gradient, None, self.mask, scales,
+            weight, *of_weight, bias, *of_bias, x, gradient, None, self.mask, scales,
             *self.betas, *self._constants, self.precision,
         )  # fmt: skip
 
@@ -187,7 +184,8 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, anchor: Tensor, layer: _Layer) -> Tensor:
         """(N, B, out)."""
-        return stacked_linear(x, weight, bias, None, layer.precision, False, layer.dtype)
+        y: Tensor = stacked_linear(x, weight, bias, None, layer.precision, False, layer.dtype)
+        return y
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -217,37 +215,36 @@ class _Linear(torch.autograd.Function):
             x, place = x.expand(members, *x.shape), 0
         first = 0 if place is None else 1
         each = x.shape[first:-1]
-        y: Tensor = _Linear.apply(x.reshape(*x.shape[:first], each.numel(), x.shape[-1]), *others)
-        return y.view(members, *each, y.shape[-1]), 0
+        y: Tensor = _apply(x.reshape(*x.shape[:first], each.numel(), x.shape[-1]), *others)
+        shaped: Tensor = y.view(members, *each, y.shape[-1])
+        return shaped, 0
 
 
 def _forward(layer: _Layer, anchor: Tensor, x: Tensor) -> Tensor:
-    y: Tensor = _Linear.apply(x, layer.module.weight, layer.module.bias, anchor, layer)
+    y: Tensor = _apply(x, layer.module.weight, layer.module.bias, anchor, layer)
     return y
 
 
+_apply: Any = _Linear.apply  # torch's stubs know no types of it
+
+
 def _layers(
-    stack: Stack, optimizers: Sequence[StackedOptimizer]
-) -> dict[str, tuple[nn.Linear, list[str], dict[str, Any]]]:
-    """By name the layers that can be fused, their parameters, and Adam's settings for these."""
-    sparsifier, mechanism = stack.lives[0].sparsifier, stack.mechanism
-    if sparsifier is not None and sparsifier.mechanism.needs_optimizer:
-        return {}
-    model = stack.each[0]
+    model: nn.Module, optimizers: Sequence[StackedOptimizer], masks: Mapping[str, Tensor]
+) -> list[tuple[nn.Linear, list[str], dict[str, Any]]]:
+    """The layers that can be fused, the names of their parameters, the weight first, and Adam's settings for these."""
     uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     settings = _settings(optimizers)
-    found = {}
+    found = []
     for prefix, module in model.named_modules():
         own = {f"{prefix}.{name}".lstrip("."): parameter for name, parameter in module.named_parameters(recurse=False)}
         plain = type(module) is nn.Linear and not any(vars(module)[name] for name in _HOOKS)
-        if not plain or not own.keys() <= stack.parameters.keys() & settings.keys():
+        if not plain or not own.keys() <= settings.keys():
             continue
-        names = sorted(own, key=lambda name: own[name].dim(), reverse=True)  # the weight, then the bias
-        of_these = [settings[name] for name in names]
-        masked_bias = mechanism is not None and names[-1] in mechanism.masks and len(names) > 1
+        names = sorted(own, key=lambda name: own[name].dim(), reverse=True)
+        alike = all(settings[name] == settings[names[0]] for name in names)
         floats = all(parameter.dtype == torch.float32 and uses[id(parameter)] == 1 for parameter in own.values())
-        if floats and not masked_bias and all(each == of_these[0] for each in of_these):
-            found[prefix] = (module, names, of_these[0])
+        if floats and alike and not masks.keys() & set(names[1:]):
+            found.append((module, names, settings[names[0]]))
     return found
 
 

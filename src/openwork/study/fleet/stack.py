@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from openwork.core.stacked import Stacked, call_with, stack, stacked
 from openwork.noise import keyed, keys
+from openwork.study.fleet.convolutions import Unfolded
 from openwork.study.runs.live import Live
+
+if TYPE_CHECKING:
+    from openwork.study.fleet.fused import FusedLinears
 
 Gradients = Callable[[Any, Tensor], tuple[Tensor, Tensor, dict[str, Tensor]]]
 """(batch, steps done) -> losses (N,), penalties (N,), and the gradient of their sum by parameter."""
@@ -58,7 +62,7 @@ class StackedModels:
         call = _Call(model, function)
 
         def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-            with self._using(inputs):
+            with self._using(inputs), self._convolutions():
                 found: Tensor = call_with(call, tensors, argument)
             return found
 
@@ -68,6 +72,10 @@ class StackedModels:
         found: Tensor = vmap(one)(_named(self.parameters | self.buffers), inputs)
         model.train(training)
         return found
+
+    def _convolutions(self) -> AbstractContextManager[object]:
+        on_gpu = next(iter(self.parameters.values())).is_cuda
+        return Unfolded() if on_gpu else nullcontext()  # on a CPU they are no slower in groups
 
     def _using(self, inputs: Mapping[str, Tensor]) -> AbstractContextManager[object]:
         return self.mechanism.using(inputs) if self.mechanism else nullcontext()
@@ -93,16 +101,17 @@ class Stack(StackedModels):
         self.seeds = torch.tensor([live.run.seed for live in lives], device=lives[0].device)
         self._objective = _Objective(lives[0])
 
-    def gradients(self, *, shared: bool, compile: bool = False) -> Gradients:
+    def gradients(self, *, shared: bool, compile: bool = False, linears: "FusedLinears | None" = None) -> Gradients:
         """A function that computes the losses of a step and their gradients.
 
         Args:
             shared: Whether all runs have the same batch; otherwise each of its tensors has a first axis of N.
             compile: Whether to compile it, at its first call.
+            linears: Layers whose parameters get no gradients; not compiled.
         """
 
         def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], key: Tensor, batch: Any) -> Any:
-            with keyed(key), self._using(inputs):
+            with keyed(key), self._using(inputs), self._convolutions():
                 return call_with(self._objective, tensors, batch)
 
         every = vmap(one, in_dims=(0, 0, 0, None if shared else 0))
@@ -115,10 +124,14 @@ class Stack(StackedModels):
             steps: Tensor,
             batch: Any,
         ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-            losses, penalties = every(_named(parameters | buffers), inputs, keys(seeds, steps), batch)
-            found = torch.autograd.grad((losses + penalties).sum(), list(parameters.values()))
+            with linears.training() if linears else nullcontext():
+                losses, penalties = every(_named(parameters | buffers), inputs, keys(seeds, steps), batch)
+            wanted = {name: each for name, each in parameters.items() if not linears or name not in linears.names}
+            anchors = [linears.anchor] if linears else []
+            total = (losses + penalties).sum()
+            found = torch.autograd.grad(total, [*wanted.values(), *anchors], allow_unused=linears is not None)
             # Contiguous: torch's fused optimizers take a transposed gradient for a straight one.
-            gradients = {name: each.contiguous() for name, each in zip(parameters, found, strict=True)}
+            gradients = {name: each.contiguous() for name, each in zip(wanted, found, strict=False)}
             return losses.detach(), penalties.detach(), gradients
 
         inputs = self.mechanism.inputs if self.mechanism else {}

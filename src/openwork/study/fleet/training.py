@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from openwork.core.stacked import Updated
+from openwork.study.fleet.fused import FusedLinears
 from openwork.study.fleet.optimizers import StackedOptimizer
 from openwork.study.fleet.stack import Stack
 from openwork.study.runs.live import Live
@@ -24,6 +25,9 @@ class Training:
         start: The steps that all of them have completed.
         optimizers: The state of each run's optimizer, where there is one.
         compile: Compile what computes the gradients.
+        precision: That of products in Linear layers which are trained without gradients in memory, one of
+            `openwork.kernels.stacked.PRECISIONS`; None trains all layers in the same way.
+        moments: The dtype of the moments of such layers' weights.
 
     Attributes:
         stack: Their models.
@@ -40,6 +44,8 @@ class Training:
         start: int = 0,
         optimizers: Sequence[dict[str, Any]] = (),
         compile: bool = False,
+        precision: str | None = None,
+        moments: torch.dtype = torch.float32,
     ) -> None:
         self.run, self.device, self.done = lives[0].run, lives[0].device, start
         self.stack = Stack(lives)
@@ -50,7 +56,8 @@ class Training:
                 optimizer.load(optimizers[optimizer.place])
         self._seeds = [live.run.task.batch_seed(live.run.seed) for live in lives]
         self._shared = len(set(self._seeds)) == 1
-        self._compute = self.stack.gradients(shared=self._shared, compile=compile)
+        self._linears = self._fused(precision, moments) if precision else None
+        self._compute = self.stack.gradients(shared=self._shared, compile=compile, linears=self._linears)
         self._counter = torch.full((), start, dtype=torch.int64, device=self.device)
         self._losses = torch.zeros(2, len(lives), device=self.device)
         self._counted, self._eager = 0, EAGER
@@ -71,6 +78,8 @@ class Training:
         on_gpu = self.device.type == "cuda"
         for optimizer in self._optimizers:
             optimizer.rate(self.done / self.run.steps)
+        if self._linears:
+            self._linears.rate(self.done / self.run.steps)
         if on_gpu and self._batch is not None:
             tree_map(lambda kept, new: kept.copy_(new, non_blocking=True), self._batch, batch)  # where graphs read it
         else:
@@ -95,6 +104,16 @@ class Training:
         self._counted = 0
         return losses, penalties
 
+    def _fused(self, precision: str, moments: torch.dtype) -> FusedLinears | None:
+        """The layers that can be trained without gradients; None where there are none, or masks need the gradients."""
+        sparsifier = self.stack.lives[0].sparsifier
+        if sparsifier and sparsifier.mechanism.needs_optimizer:
+            return None
+        masks = self.mechanism.masks if self.mechanism else {}
+        settings: dict[str, Any] = {"precision": precision, "moments": moments}
+        linears = FusedLinears(self.stack.each[0], self.stack.parameters, self._optimizers, masks, **settings)
+        return linears if linears.names else None
+
     def _update(self) -> Updated:
         if not self.mechanism:
             return Updated()
@@ -102,6 +121,8 @@ class Training:
         if updated.changed:
             for optimizer in self._optimizers:
                 optimizer.clear(self.mechanism.masks)
+            if self._linears:
+                self._linears.take_masks()
         if updated.recapture:
             self._graphs[1] = None
         return updated
@@ -128,6 +149,8 @@ class Training:
             self.mechanism.before_step(self._gradients)
         for optimizer in self._optimizers:
             optimizer.step(self._gradients)
+        if self._linears:
+            self._linears.step()
         if self.mechanism:
             self.mechanism.after_step()
 

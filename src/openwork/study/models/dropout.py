@@ -1,44 +1,41 @@
-"""Binary dropout whose noise costs little where it is compiled."""
+"""Binary dropout whose noise costs little where it is compiled, and is a run's own where noise comes from a key."""
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-_BITS = 24  # of a hash; the probability is exact to 2**-25
+from openwork.noise import chosen, draws_for, is_keyed, keyed
 
 
 class Dropout(nn.Dropout):
-    """As nn.Dropout; compiled, a hash of a unit's index and of two numbers from torch's generator decides its fate.
-
-    A compiled nn.Dropout draws a number of Philox for every unit, some ninety integer operations, and keeps the mask
-    for the backward pass. A fifth of these operations make a hash that is as good for this purpose, and cheap enough to
-    be computed again.
-    """
+    """As nn.Dropout, with the noise of `dropout`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """The input with units zeroed at random, each with probability ``p``, and the others divided by 1 - p.
 
         In evaluation, the input itself.
         """
-        if not (self.training and 0 < self.p < 1 and torch.compiler.is_compiling()):
-            return super().forward(input)
-        seeds = torch.randint(-(2**31), 2**31 - 1, (2,), dtype=torch.int32, device=input.device)
-        units = torch.arange(input.numel(), dtype=torch.int32, device=input.device).view(input.shape)
-        # An odd factor as well as an offset: with the offset alone, two masks would often be shifts of each other.
-        hashed = mixed(units * (seeds[0] | 1) + seeds[1])
-        keep = _shifted(hashed, 32 - _BITS) >= round(self.p * 2**_BITS)
-        return torch.where(keep, input / (1 - self.p), 0.0)
+        return dropout(input, self.p, self.training)
 
 
-def mixed(x: Tensor) -> Tensor:
-    """A bijection of int32 in which each bit of the result depends on all bits of ``x``.
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """As torch's; by a key, and wherever it is compiled, a hash decides the fate of each unit.
 
-    Two rounds of multiplication and shifts: lowbias32 of C. Wellons' hash prospector, 2018.
+    A compiled dropout of torch's draws a number of Philox for every unit, some ninety integer operations, and keeps the
+    mask for the backward pass. A fifth of these operations make a hash that is as good for this purpose, and cheap
+    enough to be computed again.
+
+    Args:
+        x: The units.
+        p: The probability that a unit becomes zero; the others are divided by 1 - p.
+        training: Whether anything happens.
     """
-    x = (x ^ _shifted(x, 16)) * 0x7FEB352D
-    x = (x ^ _shifted(x, 15)) * (0x846CA68B - 2**32)
-    return x ^ _shifted(x, 16)
-
-
-def _shifted(x: Tensor, bits: int) -> Tensor:
-    """To the right, with zeros from the left."""
-    return x.bitwise_right_shift(bits).bitwise_and(2 ** (32 - bits) - 1)
+    if not (training and 0 < p < 1):
+        return F.dropout(x, p, training)
+    if is_keyed():
+        draws_for("dropout")  # the n-th dropout of a forward is its n-th draw
+        return torch.where(chosen(p, x), 0.0, x / (1 - p))
+    if not torch.compiler.is_compiling():
+        return F.dropout(x, p, training)
+    with keyed(torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device=x.device)):
+        return torch.where(chosen(p, x), 0.0, x / (1 - p))

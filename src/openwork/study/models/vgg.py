@@ -6,6 +6,8 @@ It goes back to Zagoruyko 2015, "92.45% on CIFAR-10 in Torch".
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from openwork.study.models.dropout import dropout
+
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _EPS, _STD = 1e-3, 0.01
 
@@ -58,10 +60,10 @@ class VggLike(nn.Module):
                 assert isinstance(layer, nn.ModuleDict)
                 x = F.relu(layer["norm"](layer["conv"](x)))
                 if self.dropout and place + 1 < len(block):
-                    x = F.dropout(x, 0.4 if number else 0.3, self.training)
+                    x = dropout(x, 0.4 if number else 0.3, self.training)
             x = F.max_pool2d(x, 2)
         x = F.relu(self.norm(self.fc1(x.flatten(1))))
         if self.dropout:
-            x = F.dropout(x, 0.5, self.training)
+            x = dropout(x, 0.5, self.training)
         logits: Tensor = self.fc2(x)
         return logits

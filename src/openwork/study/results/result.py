@@ -52,6 +52,8 @@ class Environment:
     python: str | None = None
     openwork: str | None = None
     commit: str | None = None
+    precision: str | None = None
+    """Of products on a GPU (`openwork.study.runs.precision`); None on a CPU."""
     fleet: int | None = None
     """How many runs were trained as one model; None of a run that was trained alone."""
 

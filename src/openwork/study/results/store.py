@@ -17,7 +17,7 @@ from openwork.study.results.result import FORMAT, Result, canonical, identity, p
 from openwork.study.results.thresholds import threshold_results
 
 _MEASURED = ("accuracy", "loss", "sparsity", "value")
-_ENVIRONMENT = ("device", "processor", "threads", "torch", "python", "openwork", "commit")
+_ENVIRONMENT = ("device", "processor", "threads", "precision", "fleet", "torch", "python", "openwork", "commit")
 _COST = ("seconds", "step_ms", "peak_memory_bytes")
 
 COLUMNS = (
@@ -42,7 +42,7 @@ COLUMNS = (
     "run",
     "format",
 )
-_WHOLE = {"seed", "step", "peak_memory_bytes", "threads", "format"}
+_WHOLE = {"seed", "step", "peak_memory_bytes", "threads", "fleet", "format"}
 _REAL = {"sparsity_selected", "sparsity_all", "seconds", "step_ms"}
 # What a run computes, as opposed to what that cost and where it ran.
 _COMPUTED = [c for c in COLUMNS if c in ("status", "step") or c.startswith(("sparsity_", "before_", "after_"))]

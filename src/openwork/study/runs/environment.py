@@ -12,18 +12,20 @@ import torch
 
 import openwork
 from openwork.study.processes import world_size
+from openwork.study.runs.precision import Precision
 
 COMMIT_FILE = ".openwork-commit"
 """Says the commit of a source tree that was copied without its history."""
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Device, processor, threads, processes, versions and the commit of openwork's code (`commit_of`)."""
+def environment(device: torch.device, precision: Precision = "float32") -> dict[str, Any]:
+    """Device, processor, threads, precision, processes, versions and the commit of openwork's code (`commit_of`)."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "device": device.type,
         "processor": gpu or _processor(),
         "threads": torch.get_num_threads(),
+        "precision": precision if gpu else None,
         "processes": world_size(),
         "torch": torch.__version__,
         "python": platform.python_version(),

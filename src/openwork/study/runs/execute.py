@@ -39,6 +39,7 @@ from openwork.study.runs.described import is_begun, refuse_changed, refuse_old, 
 from openwork.study.runs.environment import environment
 from openwork.study.runs.expected_flops import expected_flops
 from openwork.study.runs.live import Live, compiled, prepare
+from openwork.study.runs.precision import Precision, products
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.tasks.task import check_task, final_metrics, metrics, try_evaluation
 from openwork.study.training.loop import train
@@ -52,6 +53,7 @@ def execute(
     compile: bool = False,
     evaluations: int = 20,
     snapshots: int = 0,
+    precision: Precision = "float32",
     progress: Callable[[int], None] | None = None,
 ) -> Result:
     """The run's result, from ``directory/<run.id>`` where it is done, otherwise after training it there.
@@ -69,6 +71,7 @@ def execute(
         evaluations: How often to evaluate and write a checkpoint, over the whole run.
         snapshots: How many finalized copies of the selected weights to keep besides the initial one, at the evaluations
             nearest to evenly spread. Not part of the run's identity, so a run that is done gets none.
+        precision: Of products on a GPU.
         progress: Called with the number of completed steps after each step of this run, not of the one it starts from.
 
     Raises:
@@ -99,10 +102,13 @@ def execute(
             return read_result(folder / "result.json")
 
         def finished(other: Run) -> Result:
-            return execute(other, directory, device=device, compile=compile, evaluations=evaluations)
+            return execute(
+                other, directory, device=device, compile=compile, evaluations=evaluations, precision=precision
+            )
 
         live = begin(run, directory, torch.device(device), finished)
-        return _train(live, folder, compile=compile, every=every, kept=kept, progress=progress)
+        with products(precision):
+            return _train(live, folder, compile=compile, every=every, kept=kept, precision=precision, progress=progress)
 
 
 def begin(run: Run, directory: Path, device: torch.device, finished: Callable[[Run], Result]) -> Live:
@@ -133,6 +139,7 @@ def _train(
     compile: bool,
     every: int,
     kept: Collection[int],
+    precision: Precision,
     progress: Callable[[int], None] | None,
 ) -> Result:
     """The result of the run after training it from where its checkpoint is, or from the beginning."""
@@ -165,16 +172,16 @@ def _train(
     for step, losses in _until_divergence(stretch, live):
         seconds, began = seconds + time.perf_counter() - began, time.perf_counter()
         if not finite(losses):
-            return record(live, folder, step=step, seconds=seconds)
+            return record(live, folder, step=step, seconds=seconds, precision=precision)
         row = evaluated(live, dense, losses | metrics(run.task, live.model, live.device), step=step, seconds=seconds)
         if not finite(row):  # the losses are from before the last update
-            return record(live, folder, step=step, seconds=seconds)
+            return record(live, folder, step=step, seconds=seconds, precision=precision)
         rows.append(row)
         if step in kept:  # before the checkpoint: resuming after it would not come here again
             write_snapshot(folder, step, live.finalized_weights())
         save(live, optimizer.state_dict(), folder, rows)
         began = time.perf_counter()  # evaluation is not training time
-    return record(live, folder, step=run.steps, seconds=seconds, final=_final(live))
+    return record(live, folder, step=run.steps, seconds=seconds, final=_final(live), precision=precision)
 
 
 def dense_flops(live: Live) -> Flops | None:
@@ -284,7 +291,14 @@ def _final(live: Live) -> Final:
 
 
 def record(
-    live: Live, folder: Path, *, step: int, seconds: float, final: Final | None = None, fleet: int | None = None
+    live: Live,
+    folder: Path,
+    *,
+    step: int,
+    seconds: float,
+    final: Final | None = None,
+    precision: Precision = "float32",
+    fleet: int | None = None,
 ) -> Result:
     """Writes the result and returns it.
 
@@ -294,6 +308,7 @@ def record(
         step: The completed steps.
         seconds: How long they took.
         final: Where training has come to its end; the run has diverged nevertheless if its metrics are not finite.
+        precision: Of products on a GPU.
         fleet: How many runs were trained as one model with this one; None where it was trained alone.
     """
     run = live.run
@@ -321,7 +336,7 @@ def record(
             "peak_memory_bytes": torch.cuda.max_memory_allocated(live.device) if live.device.type == "cuda" else None,
         },
         "execution": "simulated",  # zeros are stored and multiplied like any other number
-        "environment": environment(live.device) | ({} if fleet is None else {"fleet": fleet}),
+        "environment": environment(live.device, precision) | ({} if fleet is None else {"fleet": fleet}),
     }
     finished = final is not None and finite(final.before) and finite(final.after)
     if final is not None and finished:

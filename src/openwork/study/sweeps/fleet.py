@@ -104,6 +104,7 @@ def attempt_fleet(
         compile=options.compile,
         evaluations=options.evaluations,
         snapshots=options.snapshots,
+        precision=options.precision,
         most=width,
         progress=progress,
     )

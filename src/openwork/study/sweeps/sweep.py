@@ -23,6 +23,7 @@ from openwork.study.results.store import read_failure, read_result
 from openwork.study.runs.claim import ClaimedError
 from openwork.study.runs.described import refuse_changed, refuse_old
 from openwork.study.runs.execute import execute
+from openwork.study.runs.precision import Precision
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.tasks.task import check_task
 
@@ -55,6 +56,7 @@ class Options:
     compile: bool = False
     evaluations: int = 20
     snapshots: int = 0
+    precision: Precision = "float32"
 
 
 class Engine(Protocol):
@@ -251,6 +253,7 @@ def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int
             compile=options.compile,
             evaluations=options.evaluations,
             snapshots=options.snapshots,
+            precision=options.precision,
             progress=progress,
         )
     except ClaimedError as error:

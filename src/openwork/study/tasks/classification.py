@@ -156,7 +156,8 @@ class ImageClassification(Task, ABC):
         return self._measured_stacked(models, data.validation if self.watched_on == self.judged_on else data.test)
 
     def _measured_stacked(self, models: Models, data: Images) -> list[dict[str, float]]:
-        accuracies, losses = measure(partial(models.outputs, self.logits), data)
+        # As many images at a time as in training, so that the memory of evaluation is no larger.
+        accuracies, losses = measure(partial(models.outputs, self.logits), data, batch_size=self.batch_size)
         pairs = zip(accuracies.tolist(), losses.tolist(), strict=True)
         return [{"accuracy": accuracy, "loss": loss} for accuracy, loss in pairs]
 

@@ -8,7 +8,7 @@ from torch import nn
 from openwork.study.processes import sum_over_processes, world_size
 from openwork.study.tasks.task import Parts, Task
 from openwork.study.training.parts import Objective as Objective  # where `execute` looks for it
-from openwork.study.training.parts import backward_in_parts
+from openwork.study.training.parts import backward_in_parts, noise
 
 
 def train(
@@ -34,7 +34,7 @@ def train(
         optimizer: The optimizer of its parameters.
         objective: The loss and penalty of a batch.
         steps: The step to end at.
-        seed: The seed of the batches, and of the noise of their parts.
+        seed: The seed of the batches and of the noise.
         start: The completed steps to begin from.
         every: Yield after so many steps, and at the end.
         device: Where the model is.
@@ -54,7 +54,8 @@ def train(
         elif world_size() > 1:
             raise ValueError(f"{task.title} does not divide its batches among processes; run it without torchrun")
         else:
-            loss, penalty = objective(batch)
+            with noise(seed, step, device=device):
+                loss, penalty = objective(batch)
             torch.autograd.backward(loss + penalty)
         optimizer.step()
         optimizer.zero_grad()

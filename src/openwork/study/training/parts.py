@@ -5,12 +5,14 @@ the parts, and noise is drawn for each part, so that the number of processes cha
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from openwork.noise import key, keyed
 from openwork.study.processes import sum_over_processes
 from openwork.study.tasks.task import Parts
 
@@ -40,7 +42,8 @@ def backward_in_parts(
     losses, penalties = [], []
     for number, batch in enumerate(parts.batches, parts.first):
         _seed_noise(seed, step, number)
-        loss, penalty = objective(batch)
+        with noise(seed, step, number, device=parameters[0].device):
+            loss, penalty = objective(batch)
         torch.autograd.backward((loss + penalty) / parts.count)
         norms.after_part()
         losses.append(loss.detach() / parts.count)
@@ -50,8 +53,21 @@ def backward_in_parts(
     return torch.stack(losses).sum(), torch.stack(penalties).sum()
 
 
+def noise(seed: int, step: int, part: int = 0, *, device: torch.device) -> AbstractContextManager[None]:
+    """Within it, random weights and dropout draw what belongs to this part of this step's batch.
+
+    Args:
+        seed: The run's seed.
+        step: The step.
+        part: The part's number.
+        device: Where the model is.
+    """
+    # Filled, not copied: a copy would wait for the device.
+    return keyed(torch.full((), key(seed, step, part), dtype=torch.int64, device=device))
+
+
 def _seed_noise(seed: int, step: int, part: int) -> None:
-    """Makes torch's generators those of one part of one step's batch."""
+    """Makes torch's generators those of the part, for whatever else draws."""
     torch.manual_seed(int(np.random.SeedSequence(seed, spawn_key=(step, part)).generate_state(1, np.uint64)[0]))
 
 

@@ -1,0 +1,264 @@
+"""Stacked Linear layers that are trained without gradients in memory, beside the same models trained with them."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import openwork as ow
+from openwork.study.evaluation.metric import ACCURACY
+from openwork.study.fleet.training import Training
+from openwork.study.runs.live import prepare
+from openwork.study.runs.run import Run
+from openwork.study.tasks.task import Task
+
+STEPS = 8
+PRUNE = ow.GradualMagnitude(ow.Cubic(0.8, begin=1, end=6, every=2))
+
+
+class Twice(nn.Module):
+    """A layer that is called twice, and one that is called on sequences."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = F.relu(self.first(x.view(len(x), 3, 4)))
+        x = F.relu(self.second(F.relu(self.second(x))))
+        return self.last(x.mean(1))
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, and one of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(12, 12), nn.Linear(12, 12), nn.Linear(12, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.last(F.relu(self.second(F.relu(self.first(x)))))
+
+
+MODELS = {
+    "plain": lambda: nn.Sequential(nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 9), nn.ReLU(), nn.Linear(9, 3)),
+    "no bias": lambda: nn.Sequential(nn.Linear(12, 7, bias=False), nn.ReLU(), nn.Linear(7, 3)),
+    "one layer": lambda: nn.Linear(12, 3),
+    "twice": Twice,
+    "tied": Tied,
+    "convolution": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 3, 4)), nn.Conv2d(1, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(24, 7), nn.Linear(7, 3)
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Small(Task):
+    """Which of three sums of 12 numbers is the largest."""
+
+    kind: str = "plain"
+    rate: float = 0.01
+    order: int | None = None
+    optimizers: Callable[..., torch.optim.Optimizer] = field(default=torch.optim.Adam)
+    title = "small"
+    metric = ACCURACY
+    varying = ("rate",)
+
+    def model(self):
+        return MODELS[self.kind]()
+
+    def optimizer(self, model, sparsifier=None):
+        return self.optimizers(model.parameters(), lr=self.rate)
+
+    def learning_rate(self, progress):
+        return self.rate * (1 - progress)
+
+    def batch_seed(self, seed):
+        return seed if self.order is None else self.order
+
+    def batches(self, seed, start, device):
+        while True:
+            x = torch.randn(5, 12, generator=torch.Generator().manual_seed(1000 * seed + start))
+            yield x, x.view(5, 3, 4).sum(2).argmax(1)
+            start += 1
+
+    def loss(self, model, batch):
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+    def example(self, device):
+        return torch.zeros(1, 12)
+
+    def evaluate(self, model, device):
+        return {"accuracy": 0.0}
+
+
+def runs(task, technique=None, rates=(0.01, 0.01, 0.01)):
+    return [Run(replace(task, rate=rate), technique, steps=STEPS, seed=n) for n, rate in enumerate(rates)]
+
+
+def trained(runs, precision, steps=STEPS, **settings):
+    training = Training([prepare(run, torch.device("cpu")) for run in runs], precision=precision, **settings)
+    for batch, _ in zip(training.batches(), range(steps), strict=False):
+        training.step(batch)
+    return training
+
+
+def fused(training):
+    return training._linears.names if training._linears else frozenset()
+
+
+def assert_close(one, other):
+    for name, tensor in one.stack.parameters.items():
+        assert torch.allclose(tensor, other.stack.parameters[name], rtol=1e-4, atol=1e-5), name
+
+
+@pytest.mark.parametrize("technique", [None, PRUNE], ids=["dense", "masks"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_models_are_trained_as_with_gradients(kind, technique):
+    usual, direct = (trained(runs(Small(kind), technique), precision) for precision in (None, "ieee"))
+    assert fused(direct)
+    assert_close(usual, direct)
+    assert torch.allclose(torch.tensor(usual.losses()), torch.tensor(direct.losses()), rtol=1e-4)
+    if technique:
+        zeros = usual.mechanism.zeros()
+        assert all(torch.equal(count, zeros[name]) for name, count in direct.mechanism.zeros().items())
+        assert all(int(count.sum()) for count in zeros.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("plain", {"0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias"}),
+        ("one layer", {"weight", "bias"}),
+        ("tied", {"last.weight", "last.bias"}),
+        ("convolution", {"4.weight", "4.bias", "5.weight", "5.bias"}),
+    ],
+)
+def test_layers_with_parameters_of_their_own_are_fused(kind, names):
+    assert fused(trained(runs(Small(kind)), "ieee", steps=0)) == names
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [
+        ow.GradualMagnitude(ow.OneShot(0.5), hidden="trained"),
+        ow.RigL(ow.Constant(0.5, every=2, stop=6)),
+        ow.L0(ow.Constant(1e-3)),
+    ],
+    ids=["hidden values that are trained", "gradients as evidence", "random weights"],
+)
+def test_techniques_that_need_gradients_and_random_weights_are_not_fused(technique):
+    assert not fused(trained(runs(Small(), technique), "ieee", steps=0))
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        torch.optim.AdamW,
+        torch.optim.NAdam,
+        lambda parameters, lr: torch.optim.Adam(parameters, lr=lr, amsgrad=True),
+        lambda parameters, lr: torch.optim.Adam(parameters, lr=lr, maximize=True),
+    ],
+    ids=["AdamW", "NAdam", "amsgrad", "maximize"],
+)
+def test_other_optimizers_keep_their_layers(optimizer):
+    assert not fused(trained(runs(Small(optimizers=optimizer)), "ieee", steps=0))
+
+
+def test_settings_of_adam_are_those_of_the_task():
+    def optimizer(parameters, lr):
+        return torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)
+
+    usual, direct = (trained(runs(Small(optimizers=optimizer)), precision) for precision in (None, "ieee"))
+    assert fused(direct)
+    assert_close(usual, direct)
+
+
+def test_a_layer_whose_weight_and_bias_decay_differently_is_not_fused():
+    def optimizer(parameters, lr):
+        weight, bias = parameters
+        return torch.optim.Adam([{"params": [weight], "weight_decay": 0.1}, {"params": [bias]}], lr=lr)
+
+    assert not fused(trained(runs(Small("one layer", optimizers=optimizer)), "ieee", steps=0))
+
+
+def test_members_have_their_own_rates():
+    usual, direct = (trained(runs(Small(), PRUNE, (0.01, 0.03, 0.1)), precision) for precision in (None, "ieee"))
+    assert_close(usual, direct)
+
+
+def test_members_may_share_their_batches():
+    usual, direct = (trained(runs(Small("convolution", order=3), PRUNE), precision) for precision in (None, "ieee"))
+    assert_close(usual, direct)
+
+
+def test_a_member_of_nan_leaves_the_others_as_they_are_bit_by_bit():
+    clean, spoilt = (trained(runs(Small()), "ieee", steps=0) for _ in range(2))
+    with torch.no_grad():
+        spoilt.stack.parameters["0.weight"][1] = float("nan")
+    for training in (clean, spoilt):
+        for batch, _ in zip(training.batches(), range(3), strict=False):
+            training.step(batch)
+    for name, tensor in clean.stack.parameters.items():
+        assert torch.equal(tensor[::2], spoilt.stack.parameters[name][::2])
+
+
+def test_optimizers_keep_the_state_so_that_runs_resume_with_gradients_or_without():
+    whole = trained(runs(Small()), "ieee")
+    half = trained(runs(Small()), "ieee", steps=4)
+    for precision in (None, "ieee"):
+        lives = [prepare(run, torch.device("cpu")) for run in runs(Small())]
+        for live, model in zip(lives, half.stack.each, strict=True):
+            live.model.load_state_dict(model.state_dict())
+        training = Training(lives, start=4, optimizers=copy.deepcopy(half.states()), precision=precision)
+        for batch, _ in zip(training.batches(), range(4), strict=False):
+            training.step(batch)
+        assert_close(whole, training)
+        if precision:
+            assert all(torch.equal(whole.stack.parameters[n], each) for n, each in training.stack.parameters.items())
+
+
+def test_states_are_those_of_torchs_adam():
+    usual, direct = (trained(runs(Small(), PRUNE), precision) for precision in (None, "ieee"))
+    for one, other in zip(usual.states(), direct.states(), strict=True):
+        assert one["param_groups"] == other["param_groups"]
+        for place, state in one["state"].items():
+            assert float(state["step"]) == float(other["state"][place]["step"]) == STEPS
+            for slot in ("exp_avg", "exp_avg_sq"):
+                assert torch.allclose(state[slot], other["state"][place][slot], rtol=1e-3, atol=1e-6)
+
+
+def test_products_in_bf16_and_moments_in_bf16_train_nearly_alike():
+    usual = trained(runs(Small()), None)
+    short = trained(runs(Small()), "bf16", moments=torch.bfloat16)
+    state = short.states()[0]["state"]
+    assert state[0]["exp_avg"].dtype == torch.bfloat16
+    assert state[1]["exp_avg"].dtype == torch.float32  # of the bias
+    for name, tensor in usual.stack.parameters.items():
+        # 8 steps at rates of at most 0.01 go 0.045 far; bfloat16 has 8 bits.
+        assert (tensor - short.stack.parameters[name]).abs().mean() < 0.002
+
+
+def test_layers_that_nothing_calls_stay_as_they_are():
+    training = trained(runs(Small()), "ieee", steps=0)
+    before = {name: tensor.clone() for name, tensor in training.stack.parameters.items()}
+    training._linears.step()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in training.stack.parameters.items())
+
+
+def test_models_call_their_own_forward_again_after_a_step():
+    training = trained(runs(Small()), "ieee", steps=1)
+    model = training.stack.each[0]
+    assert "forward" not in vars(model[0])
+    assert torch.equal(model[0](torch.ones(12)), F.linear(torch.ones(12), model[0].weight, model[0].bias))
+
+
+def test_hooks_of_a_layer_are_called_as_ever():
+    lives = [prepare(run, torch.device("cpu")) for run in runs(Small())]
+    lives[0].model[0].register_forward_hook(lambda module, args, y: y * 2)
+    assert "0.weight" not in Training(lives, precision="ieee")._linears.names
