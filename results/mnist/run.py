@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from openwork.study.results.result import Result
 from openwork.study.results.store import read_result, write_table
 from openwork.study.results.tuning import Tuned, choose
 from openwork.study.runs.live import restore
+from openwork.study.runs.precision import checked_precision
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Options, sweep
@@ -53,6 +55,7 @@ class Piece:
         rate: The expected run-steps a second.
         thresholds: Other thresholds at which the runs are evaluated, too; the last column is then the threshold.
         evaluations: How often the runs are evaluated and can be resumed from.
+        compiles: Whether a GPU trains them compiled, which pays where they are long.
     """
 
     file: str
@@ -61,6 +64,7 @@ class Piece:
     rate: float
     thresholds: tuple[float, ...] = field(default=(), kw_only=True)
     evaluations: int = field(default=1, kw_only=True)
+    compiles: bool = field(default=False, kw_only=True)
 
     def seconds(self, runs: Iterable[Run]) -> float:
         """How long some of its runs are expected to take, with what they start from."""
@@ -159,7 +163,8 @@ def pieces(rows: Path) -> list[tuple[str, Piece]]:
         return Piece("tournament", final, lambda: finals(rows, name), rate)
 
     def vd(net: str, rate: float, *cells: tuple[bool, bool]) -> Piece:
-        return Piece("recipes", recipe, lambda: recipes(net, *cells), rate, thresholds=THRESHOLDS, evaluations=4)
+        runs = partial(recipes, net, *cells)
+        return Piece("recipes", recipe, runs, rate, thresholds=THRESHOLDS, evaluations=4, compiles=True)
 
     kinds = ("kind", "level", "mask", "replica")
     others = ((True, False), (False, True), (False, False))
@@ -196,7 +201,8 @@ def refuse(reason: str) -> None:
 def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options) -> dict[Key, dict[str, Any]]:
     """The lines of the runs that ended, by key, after executing them and what they start from."""
     by_id, device = {run.id: run for run in wanted.values()}, options.device
-    options = replace(options, evaluations=piece.evaluations)
+    compiles = piece.compiles and device != "cpu"
+    options = replace(options, evaluations=piece.evaluations, compile=compiles)
     try:
         sweep(list(by_id.values()), runs, Fleets(runs, options, say=refuse), retry_failed=True)
     except AloneError as error:
@@ -272,12 +278,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder of the run directories")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--precision", default="float32", help="as openwork sweep has it")
-    parser.add_argument("--compile", action="store_true", help="as openwork sweep has it")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no piece that would end later")
     parser.add_argument("--parts", default="ABCDEFGH", help="letters of parts, such as ABC")
     given = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", message=".*keeps no weight")
-    options = Options(device=given.device, compile=given.compile, precision=given.precision)
+    options = Options(device=given.device, precision=checked_precision(given.precision))
     began = time.monotonic()
     for part, piece in pieces(given.rows):
         if part not in given.parts:

@@ -75,7 +75,7 @@ class Fleet:
             start=members[0].rows[-1]["step"] if members[0].rows else 0,
             optimizers=[member.optimizer for member in members if member.optimizer],
             compile=compile,
-            precision=self._of_linears(compile),
+            precision=precision,
         )
 
     def train(self, progress: Callable[[int], None]) -> None:
@@ -106,11 +106,6 @@ class Fleet:
         if training.done < self.run.steps:
             raise ValueError(batches_end(self.run.task, training.done, self.run.steps))
         self._finish()
-
-    def _of_linears(self, compile: bool) -> str | None:
-        """The precision of Linear layers that are trained without gradients in memory; None where none is."""
-        fuses = self.device.type == "cuda" and self.precision != "float32" and not compile
-        return self.precision if fuses else None
 
     def unfinished(self) -> list[Member]:
         """The runs that have not ended."""
