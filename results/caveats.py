@@ -72,8 +72,8 @@ def less() -> str:
     fewer = [100 * (tuned - final) for tuned, final in pairs if final < tuned]
     text = f", by {min(fewer):.2f} to {max(fewer):.2f} points" if fewer else ""
     return (
-        f"Final runs of {listed(names)} have fewer zeros than the tuning run that chose their settings in {len(fewer)} of "
-        f"{len(pairs)} cases{text}."
+        f"Final runs of {listed(names)} have fewer zeros than the tuning run that chose their settings in {len(fewer)} "
+        f"of {len(pairs)} cases{text}."
     )
 
 
@@ -91,7 +91,7 @@ def edges() -> Iterator[str]:
         if row["technique"] not in INTERVALS and first in (min(tried), max(tried))
     ]
     yield (
-        f"At the edge of what was tried: of {len(chosen)} choices {highest} have the highest of three learning rates and "
-        f"{lowest} the lowest; the interval, the step, the threshold or the penalty is the outermost of "
+        f"At the edge of what was tried: of {len(chosen)} choices {highest} have the highest of three learning rates "
+        f"and {lowest} the lowest; the interval, the step, the threshold or the penalty is the outermost of "
         f"{by_technique(outer) or 'none'}."
     )

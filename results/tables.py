@@ -7,20 +7,17 @@ Run: python results/tables.py
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from caveats import caveats
 from findings import findings
 from lenets import layered, mnist, reproduced, vd
 from masks import section6_comparisons, section6_table
-from played import cost_table, errors, finals, plain
+from played import cost_table
 from recipes import compression_table, effects_table, recipe_table
-from seeds import Row, Seeds, best, find, layers, markdown, mean, rows, seeds
-from tournaments import compared, dense_table, every_level, has_begun, leaders, lenet5_table, missing, named_table
-from tournaments import with_verdict
-
-from openwork.study.experiments.tournament import ENTRANTS, SEEDS
+from seeds import Seeds, best, find, layers, markdown, mean, rows, seeds
+from tournaments import dense_table, every_level, leaders, lenet5_table, named_table, shortly
 
 ROOT = Path(__file__).parents[1]
 CIFAR = 50_000  # training images
@@ -146,7 +143,7 @@ def in_short() -> str:
     bleu = [find("translation", "Transformer", "GradualMagnitude", final=s).score for s in (0.8, 0.9)]
     whole = find("translation", "Transformer", "dense").score
     lines = [
-        *tournament_in_short(),
+        *shortly(),
         (
             "variational dropout, LeNet-300-100 on MNIST; the factor of the KL was chosen on the test set",
             str(one.n),
@@ -180,22 +177,6 @@ def in_short() -> str:
         ),
     ]
     return markdown(("what", "n", "figure; ± is half of the 95 % interval of the mean", "where"), lines)
-
-
-def tournament_in_short() -> Iterator[Row]:
-    """What README says of the tournament."""
-    if not has_begun():
-        return
-    dense = mean(errors(finals()["dense", 0.0]))
-    best = [
-        f"{plain(level.reference)} {mean(errors(finals()[level.reference, level.level]))} % at {100 * level.level:g} %"
-        for level in compared().levels
-        if level.level in (0.75, 0.9, 0.985) and not with_verdict(level, "better")
-    ]
-    text = f"best on validation data, and none of {len(ENTRANTS) - 1 - len(missing())} shown to be better: {', '.join(best)}"
-    text += f" (dense: {dense} %)"
-    what = "all techniques on LeNet-300-100, each tuned with 60 runs"
-    yield what, str(len(SEEDS)), text, "[the tournament](results/mnist/README.md#the-tournament)"
 
 
 def in_one_seed() -> str:

@@ -1,10 +1,24 @@
 """The tables of the tournament on LeNet-300-100, and of the small one on LeNet-5-Caffe."""
 
+from collections.abc import Iterator
 from functools import cache
 from statistics import fmean
 
-from played import accuracy, apart, by_seed, errors, finals, held, listed, not_run, probability, reaches, sparsities
-from seeds import markdown, mean
+from played import (
+    accuracy,
+    apart,
+    by_seed,
+    errors,
+    finals,
+    held,
+    listed,
+    not_run,
+    plain,
+    probability,
+    reaches,
+    sparsities,
+)
+from seeds import Row, markdown, mean
 
 from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.experiments.tournament import ENTRANTS, LENET5_LEVELS, LEVELS, SEEDS
@@ -207,3 +221,19 @@ def lenet5_table() -> str:
         n = max((len(runs) for runs in found if runs), default=0)
         lines.append((name, str(n), *cells, *[""] * (len(LENET5_LEVELS) - len(cells))))
     return markdown(("error, % (sparsity)", "n", *(f"{100 * level:g} %" for level in LENET5_LEVELS)), lines)
+
+
+def shortly() -> Iterator[Row]:
+    """What README says of the tournament."""
+    if not has_begun():
+        return
+    dense = mean(errors(finals()["dense", 0.0]))
+    best = [
+        f"{plain(level.reference)} {mean(errors(finals()[level.reference, level.level]))} % at {100 * level.level:g} %"
+        for level in compared().levels
+        if level.level in (0.75, 0.9, 0.985) and not with_verdict(level, "better")
+    ]
+    others = len(ENTRANTS) - 1 - len(missing())
+    text = f"best on validation data, and none of {others} shown to be better: {', '.join(best)} (dense: {dense} %)"
+    what = "all techniques on LeNet-300-100, each tuned with 60 runs"
+    yield what, str(len(SEEDS)), text, "[the tournament](results/mnist/README.md#the-tournament)"

@@ -20,9 +20,9 @@ played.STUDY = Path(sys.argv[1])
 import tables
 print(json.dumps({name: make() for name, make in tables.TABLES.items() if name in sys.argv[2:]}))
 """
-NAMES = ("in short", "findings", "caveats", "recipes", "recipes, effects", "SparseVD's table", "tournament", "tournament, references",
-         "tournament, named pairs", "tournament, dense", "tournament, LeNet-5-Caffe", "masks", "masks, comparisons",
-         "study, cost")  # fmt: skip
+NAMES = ("in short", "findings", "caveats", "recipes", "recipes, effects", "SparseVD's table", "tournament",
+         "tournament, references", "tournament, named pairs", "tournament, dense", "tournament, LeNet-5-Caffe", "masks",
+         "masks, comparisons", "study, cost")  # fmt: skip
 
 
 def made(study):
@@ -81,7 +81,10 @@ def test_a_part_that_is_there_is_shown_without_the_others(tmp_path, part):
 
 def test_a_technique_with_fewer_than_20_seeds_has_not_been_run(tmp_path):
     shutil.copy(STUDY / "chosen.csv", tmp_path)
-    write(tmp_path / "tournament.csv", [row for row in held("tournament") if (row["technique"], row["seed"]) != ("SET", "7")])
+    write(
+        tmp_path / "tournament.csv",
+        [row for row in held("tournament") if (row["technique"], row["seed"]) != ("SET", "7")],
+    )
     assert "| SET | 0 | not run yet |" in made(tmp_path)["tournament"]
 
 
@@ -89,10 +92,12 @@ def test_parts_that_come_later_fill_what_was_not_run(tmp_path):
     for name in ("tuning", "chosen", "section6"):
         shutil.copy(STUDY / f"{name}.csv", tmp_path)
     runs = held("tournament")
-    names = ("group L0", "soft weight sharing")
-    write(tmp_path / "tournament.csv", runs + [row | {"technique": n} for n in names for row in runs if row["technique"] == "SET"])
+    of_set = [row for row in runs if row["technique"] == "SET"]
+    more = [row | {"technique": name} for name in ("group L0", "soft weight sharing") for row in of_set]
+    write(tmp_path / "tournament.csv", runs + more)
     write(tmp_path / "recipes.csv", recipes("LeNet-300-100", 20) + recipes("LeNet-5-Caffe", 10))
-    write(tmp_path / "lenet5.csv", [row for row in runs if row["technique"] in ("dense", "L0") and int(row["seed"]) < 10])
+    small = [row for row in runs if row["technique"] in ("dense", "L0") and int(row["seed"]) < 10]
+    write(tmp_path / "lenet5.csv", small)
     found = made(tmp_path)
     assert [name for name, text in found.items() if "not run yet" in text.lower()] == []
     assert "| group L0 | 20 | 1.51 ± 0.04" in found["tournament"]
