@@ -12,6 +12,7 @@ from openwork.study.fleet.fused import FusedLinears
 from openwork.study.fleet.optimizers import StackedOptimizer
 from openwork.study.fleet.stack import Stack
 from openwork.study.runs.live import Live
+from openwork.study.tasks.task import Task, has_own
 
 EAGER = 3
 """Steps before CUDA graphs are captured, in which optimizers and libraries allocate what they keep."""
@@ -54,8 +55,7 @@ class Training:
         if optimizers:
             for optimizer in self._optimizers:
                 optimizer.load(optimizers[optimizer.place])
-        self._seeds = [live.run.task.batch_seed(live.run.seed) for live in lives]
-        self._shared = len(set(self._seeds)) == 1
+        self._shared = len({live.run.task.batch_seed(live.run.seed) for live in lives}) == 1
         self._linears = self._fused(precision, moments) if precision else None
         self._compute = self.stack.gradients(shared=self._shared, compile=compile, linears=self._linears)
         self._counter = torch.full((), start, dtype=torch.int64, device=self.device)
@@ -69,9 +69,13 @@ class Training:
 
     def batches(self) -> Iterator[Any]:
         """The batches of the steps to come: one for all runs where they see the same, otherwise stacked ones."""
+        task, runs = self.run.task, [live.run for live in self.stack.lives]
         if self._shared:
-            return self.run.task.batches(self._seeds[0], self.done, self.device)
-        return self.run.task.stacked_batches(self._seeds, self.done, self.device)
+            return task.batches(self.run.seed, self.done, self.device)
+        tasks, seeds = [run.task for run in runs], [run.seed for run in runs]
+        if has_own(task, "stacked_batches", "batches"):
+            return task.stacked_batches(tasks, seeds, self.done, self.device)
+        return Task.stacked_batches(task, tasks, seeds, self.done, self.device)
 
     def step(self, batch: Any) -> Updated:
         """Trains the models on a batch; returns what the update after it changed."""
@@ -103,6 +107,11 @@ class Training:
         self._losses.zero_()
         self._counted = 0
         return losses, penalties
+
+    def last_losses(self) -> list[float]:
+        """The sum of loss and penalty of each run in all steps since `losses` was called; waits for the device."""
+        found: list[float] = self._losses.sum(0).tolist()
+        return found
 
     def _fused(self, precision: str, moments: torch.dtype) -> FusedLinears | None:
         """The layers that can be trained without gradients; None where there are none, or masks need the gradients."""

@@ -94,16 +94,14 @@ class ImageClassification(Task, ABC):
         return shuffled_batches(self.data(device).train, self.batch_size, seed=self.batch_seed(seed), start=start)
 
     def stacked_batches(
-        self, seeds: Sequence[int], start: int, device: torch.device
+        self, tasks: Sequence[Self], seeds: Sequence[int], start: int, device: torch.device
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of runs with these seeds: (images (runs, N, C, H, W) float, labels (runs, N))."""
-        if type(self).batches is not ImageClassification.batches:
-            return super().stacked_batches(seeds, start, device)
         data = self.data(device).train
         indices = stacked_indices(
             len(data.labels),
             self.batch_size,
-            seeds=[self.batch_seed(seed) for seed in seeds],
+            seeds=[task.batch_seed(seed) for task, seed in zip(tasks, seeds, strict=True)],
             start=start,
             device=device,
         )

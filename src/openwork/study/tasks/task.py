@@ -53,7 +53,10 @@ class Task(ABC):
     """
 
     varying: ClassVar[tuple[str, ...]] = ()
-    """The fields whose numbers may differ between runs that are trained as one model: none that `loss` reads."""
+    """The fields whose numbers may differ between runs that are trained as one model.
+
+    None that `loss`, `evaluate` or `test` reads.
+    """
 
     @property
     @abstractmethod
@@ -120,15 +123,23 @@ class Task(ABC):
         """The seed that decides the batches of a run with that ``seed``, by default the same one."""
         return seed
 
-    def stacked_batches(self, seeds: Sequence[int], start: int, device: torch.device) -> Iterator[Any]:
-        """The batches of runs with these seeds, stacked: each tensor has a first axis of their number.
+    def stacked_batches(
+        self, tasks: Sequence[Self], seeds: Sequence[int], start: int, device: torch.device
+    ) -> Iterator[Any]:
+        """The batches of runs, stacked: each tensor has a first axis of their number.
+
+        Args:
+            tasks: Those of the runs, which differ in `varying` alone.
+            seeds: Those of the runs.
+            start: The step of the first batch.
+            device: Where the batches go.
 
         Raises:
             ValueError: If the task's batches are `Parts`.
         """
-        for batches in zip(*(self.batches(seed, start, device) for seed in seeds), strict=False):
-            if isinstance(batches[0], Parts):
-                raise ValueError(f"{self.title} divides its batches into parts, which cannot be stacked")
+        each = [task.batches(seed, start, device) for task, seed in zip(tasks, seeds, strict=True)]
+        for batches in zip(*each, strict=False):
+            refuse_parts(self, batches[0])
             yield tree_map(lambda *tensors: torch.stack(tensors), *batches)
 
     @abstractmethod
@@ -325,7 +336,10 @@ def final_metrics(task: Task, model: nn.Module, device: torch.device) -> dict[st
 
 def metrics_of(task: Task, models: Models, device: torch.device) -> list[dict[str, float]]:
     """What `metrics` returns for each of several models."""
-    found = task.evaluate_stacked(models, device)
+    if has_own(task, "evaluate_stacked", "evaluate"):
+        found = task.evaluate_stacked(models, device)
+    else:
+        found = [task.evaluate(model, device) for model in models.each]
     if not task.tests_more:
         for each in found:
             _check(task, each, "evaluate")
@@ -334,10 +348,26 @@ def metrics_of(task: Task, models: Models, device: torch.device) -> list[dict[st
 
 def final_metrics_of(task: Task, models: Models, device: torch.device) -> list[dict[str, float]]:
     """What `final_metrics` returns for each of several models."""
-    found = task.test_stacked(models, device)
+    if has_own(task, "test_stacked", "test") and has_own(task, "test_stacked", "evaluate"):
+        found = task.test_stacked(models, device)
+    else:
+        found = [task.test(model, device) for model in models.each]
     for each in found:
         _check(task, each, "test")
     return found
+
+
+def has_own(task: Task, stacked: str, method: str) -> bool:
+    """Whether the task's ``stacked`` method knows its ``method``: no subclass has another one of that alone."""
+    kinds = type(task).__mro__
+    first = next(kind for kind in kinds if stacked in vars(kind) or method in vars(kind))
+    return stacked in vars(first)
+
+
+def refuse_parts(task: Task, batch: Any) -> None:
+    """Raises ValueError if the batch is in `Parts`, which cannot be stacked."""
+    if isinstance(batch, Parts):
+        raise ValueError(f"{task.title} divides its batches into parts, which cannot be stacked")
 
 
 def _check(task: Task, found: object, method: str) -> None:
