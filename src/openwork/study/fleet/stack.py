@@ -129,9 +129,10 @@ class Stack(StackedModels):
             wanted = {name: each for name, each in parameters.items() if not linears or name not in linears.names}
             anchors = [linears.anchor] if linears else []
             total = (losses + penalties).sum()
-            found = torch.autograd.grad(total, [*wanted.values(), *anchors], allow_unused=linears is not None)
+            found = torch.autograd.grad(total, [*wanted.values(), *anchors], allow_unused=True)
+            pairs = zip(wanted, found, strict=False)
             # Contiguous: torch's fused optimizers take a transposed gradient for a straight one.
-            gradients = {name: each.contiguous() for name, each in zip(wanted, found, strict=False)}
+            gradients = {name: each.contiguous() for name, each in pairs if each is not None}
             return losses.detach(), penalties.detach(), gradients
 
         inputs = self.mechanism.inputs if self.mechanism else {}
