@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,6 +14,17 @@ import openwork as ow
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.study.tasks.task import Parts
 from tests.study.tinylab import Batch, Tiny
+
+
+@dataclass(frozen=True)
+class Still(Tiny):
+    """Evaluates without noise."""
+
+    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        model.eval()
+        found = super().evaluate(model, device)
+        model.train()
+        return found
 
 
 @dataclass(frozen=True)
@@ -240,7 +253,7 @@ class OfItsOwnOrder(Tiny):
 
 
 @dataclass(frozen=True)
-class Centered(Tiny):
+class Centered(Still):
     """A scalar parameter, with Adam."""
 
     def model(self) -> nn.Module:
@@ -279,3 +292,53 @@ class Powered(ow.MaskTechnique):
             abs(value) ** self.power if value > 0 else 0.5 * abs(value) for value in view.weight.flatten().tolist()
         ]
         return torch.tensor(values).view_as(view.weight)
+
+
+@dataclass(frozen=True)
+class Closure(Tiny):
+    """LBFGS, which calls the loss itself, and alone fails for want of it."""
+
+    def optimizer(self, model: nn.Module, sparsifier: ow.Sparsifier | None = None) -> torch.optim.Optimizer:
+        return torch.optim.LBFGS(model.parameters(), lr=0.1)
+
+
+@dataclass(frozen=True)
+class Rated(Tiny):
+    """A learning rate of its own."""
+
+    rate: float = 0.1
+    varying: ClassVar[tuple[str, ...]] = ("rate",)
+
+    def learning_rate(self, progress: float) -> float:
+        return self.rate
+
+
+@dataclass(frozen=True)
+class Poisoned(Still):
+    """Seed 1 begins with a weight that is not a number, or that is infinite."""
+
+    value: str = "nan"
+
+    def model(self) -> nn.Module:
+        model = super().model()
+        if torch.initial_seed() == 1:
+            model.weight.data[0, 0] = float(self.value)
+        return model
+
+
+@dataclass(frozen=True)
+class WithoutNumbers(ow.MaskTechnique):
+    """Scores that are no numbers, if it is bad."""
+
+    bad: bool = False
+    varying: ClassVar[tuple[str, ...]] = ("schedule", "bad")
+
+    def scores(self, view: ow.View) -> Tensor:
+        return view.weight.abs() * (torch.nan if self.bad else 1)
+
+
+def assert_near(ours: Path, theirs: Path) -> None:
+    """Compares two files of weights, up to the rounding of sums."""
+    weights, expected = load_file(ours), load_file(theirs)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=2e-5)

@@ -1,26 +1,19 @@
 """Runs that are trained as one model are the runs that they would be alone."""
 
 import json
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
 import openwork as ow
-from openwork.study.fleet.execute import CannotStackError, execute_fleet
+from openwork.study.fleet.execute import execute_fleet
 from openwork.study.results.store import read_result
-from openwork.study.runs.claim import ClaimedError, claim
 from openwork.study.runs.execute import execute
-from openwork.study.runs.origin import LotteryTicket, Pretrained, Scratch
 from openwork.study.runs.run import Run
-from openwork.study.sweeps.fleet import Fleets
-from openwork.study.sweeps.sweep import Options, sweep
 from openwork.study.tasks.lenet import DigitsLeNet300100
-from tests.study.tinylab import PRUNE, Tiny
 from tests.test_contract import TECHNIQUES, label
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* keeps no weight", "ignore:.* stopped at .* of a schedule")

@@ -86,6 +86,8 @@ class Fleet:
         self.members, self.precision, self.trial = members, precision, trial
         first = members[0].live
         self.run, self.device = first.run, first.device
+        if evaluations < 1:
+            raise ValueError(f"evaluations must be at least 1, got {evaluations}; the runs' last step needs one")
         self.every = max(self.run.steps // evaluations, 1)
         self.kept = snapshot_steps(self.run.steps, self.every, snapshots)
         self.dense = dense_flops(first)
