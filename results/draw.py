@@ -14,7 +14,7 @@ from typing import Any
 
 from openwork.study.evaluation.metric import ACCURACY, BLEU
 from openwork.study.report.page import write_report
-from openwork.study.results.thresholds import AtThreshold, keep_thresholds
+from openwork.study.results.thresholds import AtThreshold, Judged, keep_thresholds
 
 METRICS = {metric.key: metric for metric in (ACCURACY, BLEU)}
 COST = ("seconds", "step_ms", "peak_memory_bytes")
@@ -49,7 +49,9 @@ def at_threshold(row: dict[str, str], threshold: str) -> AtThreshold:
     """What the thresholds.json of its run says of a row at another threshold."""
     sparsity = numbers(row, "sparsity_")
     run, after = json.loads(row["run"]), numbers(row, "after_")
-    return AtThreshold(float(threshold), run, row["settings"], after, sparsity["selected"], sparsity["all"])
+    number, on, data = threshold.partition(",")
+    judged = Judged(data, row["task"], METRICS[row["metric"]].on(data)) if on else None
+    return AtThreshold(float(number), run, row["settings"], after, sparsity["selected"], sparsity["all"], judged)
 
 
 def main() -> None:

@@ -5,11 +5,12 @@ from functools import cache
 from math import isclose
 from statistics import fmean
 
-from seeds import rows
+from seeds import RESULTS, markdown, rows
 
 from openwork.study.experiments.tournament import SEEDS
 from openwork.study.results.paired import Difference
 
+STUDY = RESULTS / "mnist" / "study"
 SLACK = 1.05  # of the weights that a level leaves
 Found = dict[str, str]
 
@@ -33,7 +34,7 @@ def sparsities(found: Iterable[Found]) -> tuple[float, ...]:
 def finals(file: str = "tournament") -> dict[tuple[str, float], list[Found]]:
     """The final runs by technique and level, each with all its seeds, in their order."""
     found: dict[tuple[str, float], list[Found]] = {}
-    for row in rows("mnist/study", file):
+    for row in rows("mnist/study", file) if (STUDY / f"{file}.csv").exists() else ():
         found.setdefault((row["technique"], float(row["level"])), []).append(row)
     complete = len(SEEDS) if file == "tournament" else 1
     return {key: sorted(runs, key=lambda row: int(row["seed"])) for key, runs in found.items() if len(runs) >= complete}
@@ -87,3 +88,17 @@ def verdicts(levels: dict[float, tuple[Difference, float | None]]) -> str:
 def listed(words: Sequence[str]) -> str:
     """``a, b and c``."""
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def cost_table() -> str:
+    """What the rows of the study ran on."""
+    lines = []
+    for name in ("tuning", "tournament", "recipes", "section6", "lenet5"):
+        if not (STUDY / f"{name}.csv").exists():
+            continue
+        runs = {row["id"]: row for row in rows("mnist/study", name) if "@" not in row["id"]}.values()
+        steps = sum(int(row["step"]) for row in runs) / 1e6
+        widths = [int(row["fleet"] or 1) for row in runs]
+        where = ["; ".join(sorted({row[key] for row in runs})) for key in ("device", "torch", "commit")]
+        lines.append((f"{name}.csv", str(len(runs)), f"{steps:.1f}", f"{min(widths)} to {max(widths)}", *where))
+    return markdown(("", "n", "million run-steps", "fleet", "device", "torch", "commit"), lines)

@@ -14,7 +14,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,15 @@ from openwork.study.results.result import Result
 from openwork.study.results.store import read_result, write_table
 from openwork.study.results.tuning import Tuned, choose
 from openwork.study.runs.live import restore
+from openwork.study.runs.precision import checked_precision
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Options, sweep
 from openwork.study.tasks.lenet import MnistLeNet5Caffe
-from openwork.study.tasks.task import final_metrics
+from openwork.study.tasks.measure import final_metrics
 
 MEASURED = ("id", "status", "step", "sparsity", "layers", "accuracy", "loss")
-COST = ("seconds", "fleet", "device", "torch", "commit")
+COST = ("seconds", "fleet", "precision", "device", "torch", "commit")
 THRESHOLDS = (2.0, 0.1)  # of variational dropout, beside 3: those of Gale et al., Table 3
 LAST = "soft weight sharing"  # the slowest by far
 SLACK = 1.05  # a run reaches a level with up to so many times the weights that the level leaves
@@ -53,6 +55,7 @@ class Piece:
         rate: The expected run-steps a second.
         thresholds: Other thresholds at which the runs are evaluated, too; the last column is then the threshold.
         evaluations: How often the runs are evaluated and can be resumed from.
+        compiles: Whether a GPU trains them compiled, which pays where they are long.
     """
 
     file: str
@@ -61,6 +64,7 @@ class Piece:
     rate: float
     thresholds: tuple[float, ...] = field(default=(), kw_only=True)
     evaluations: int = field(default=1, kw_only=True)
+    compiles: bool = field(default=False, kw_only=True)
 
     def seconds(self, runs: Iterable[Run]) -> float:
         """How long some of its runs are expected to take, with what they start from."""
@@ -98,6 +102,7 @@ def line(result: Result) -> dict[str, Any]:
         "step": result.step,
         "seconds": result.cost.seconds,
         "fleet": result.environment.fleet,
+        "precision": result.environment.precision,
         "device": result.environment.device,
         "torch": result.environment.torch,
         "commit": result.environment.commit,
@@ -158,7 +163,8 @@ def pieces(rows: Path) -> list[tuple[str, Piece]]:
         return Piece("tournament", final, lambda: finals(rows, name), rate)
 
     def vd(net: str, rate: float, *cells: tuple[bool, bool]) -> Piece:
-        return Piece("recipes", recipe, lambda: recipes(net, *cells), rate, thresholds=THRESHOLDS, evaluations=4)
+        runs = partial(recipes, net, *cells)
+        return Piece("recipes", recipe, runs, rate, thresholds=THRESHOLDS, evaluations=4, compiles=True)
 
     kinds = ("kind", "level", "mask", "replica")
     others = ((True, False), (False, True), (False, False))
@@ -183,11 +189,24 @@ def lenet5(rows: Path, name: str) -> dict[Key, Run]:
     return {key: run for key, run in tournament.finals_of_lenet5(rows / "chosen.csv").items() if key[0] == name}
 
 
-def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, device: str) -> dict[Key, dict[str, Any]]:
+class AloneError(Exception):
+    """Runs cannot be trained as one model, and one by one they would take too long."""
+
+
+def refuse(reason: str) -> None:
+    """Raises AloneError."""
+    raise AloneError(reason)
+
+
+def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options) -> dict[Key, dict[str, Any]]:
     """The lines of the runs that ended, by key, after executing them and what they start from."""
-    by_id = {run.id: run for run in wanted.values()}
-    options = Options(device=device, evaluations=piece.evaluations)
-    sweep(list(by_id.values()), runs, Fleets(runs, options, say=say), retry_failed=True)
+    by_id, device = {run.id: run for run in wanted.values()}, options.device
+    compiles = piece.compiles and device != "cpu"
+    options = replace(options, evaluations=piece.evaluations, compile=compiles)
+    try:
+        sweep(list(by_id.values()), runs, Fleets(runs, options, say=refuse), retry_failed=True)
+    except AloneError as error:
+        say(str(error))
     found: dict[Key, dict[str, Any]] = {}
     for key, run in wanted.items():
         path = runs / run.id / "result.json"
@@ -258,10 +277,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("rows", type=Path, help="folder of the CSV files")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the run directories")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--precision", default="float32", help="as openwork sweep has it")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no piece that would end later")
     parser.add_argument("--parts", default="ABCDEFGH", help="letters of parts, such as ABC")
     given = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", message=".*keeps no weight")
+    options = Options(device=given.device, precision=checked_precision(given.precision))
     began = time.monotonic()
     for part, piece in pieces(given.rows):
         if part not in given.parts:
@@ -276,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if spent + expected > given.seconds:
             say(f"{part} {name}: {len(wanted)} runs would take {expected:.0f} s more, after {spent:.0f} s; call again")
             break
-        rows.add(execute(piece, wanted, given.runs, given.device))
+        rows.add(execute(piece, wanted, given.runs, options))
         took = time.monotonic() - began - spent
         left = sum(texts(key) not in rows.lines for key in wanted)
         ran = f"{len(wanted) - left} runs in {took:.0f} s, expected {expected:.0f}"

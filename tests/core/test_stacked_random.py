@@ -1,13 +1,17 @@
 """Random weights of models that are trained as one: each is trained as it would be alone."""
 
+from dataclasses import dataclass, field
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
 from torch.func import grad_and_value, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 import openwork as ow
-from openwork.core.stacked import call_with, stacked
+from openwork.core.stacked import call_with, stack, stacked
 from openwork.noise import key, keyed, keys
 
 STEPS = 30
@@ -73,8 +77,9 @@ class Fleet:
         (self.model, self.sparsifier), *_ = self.members
         names = dict(self.model.named_parameters())
         self.parameters = {n: stacked([dict(m.named_parameters())[n] for m, _ in self.members]) for n in names}
-        mechanisms = [sparsifier._mechanism for _, sparsifier in self.members]
-        self.mechanism = type(mechanisms[0]).stack(mechanisms, self.parameters)
+        buffers = dict(self.model.named_buffers())
+        whole = {n: stacked([dict(m.named_buffers())[n] for m, _ in self.members]) for n in buffers}
+        self.mechanism = stack([sparsifier for _, sparsifier in self.members], self.parameters | whole)
         self.gradients = vmap(grad_and_value(self.objective), in_dims=(0, 0, 0, None))
 
     def objective(self, parameters, inputs, key, batch):
@@ -115,8 +120,8 @@ def _inside(parameters):
 RAMP = {"begin": 5, "end": 20}
 TECHNIQUES = {
     "variational dropout": [
-        ow.VariationalDropout(ow.Linear(c, **RAMP), log_sigma2=s, threshold=t)
-        for c, s, t in ((1e-3, -6.0, 3.0), (1e-2, -4.0, 3.0), (1e-2, -2.0, 1.0), (3e-2, -3.0, 0.0))
+        ow.VariationalDropout(ow.Linear(c, **RAMP), log_sigma2=s, threshold=t, clip=m)
+        for c, s, t, m in ((1e-3, -6.0, 3.0, 8), (1e-2, -4.0, 3.0, 8), (1e-2, -2.0, 1.0, 4), (3e-2, -3.0, 0.0, 5.5))
     ],
     "variational dropout, clipped": [
         ow.VariationalDropout(ow.Constant(c), log_sigma2=-2.0, threshold=t, train_clip=True)
@@ -159,3 +164,217 @@ def test_models_that_are_trained_as_one_end_where_each_does_alone(kind, name, to
         found = {weight: float(count[member]) for weight, count in expected.items()}
         assert found == pytest.approx(mechanism.expected_nonzero(), rel=1e-3)
     assert len({int(count) for count in sum(zeros.values())}) > 1  # the numbers that differ matter
+
+
+def test_finalized_models_are_those_of_trainings_alone():
+    techniques = TECHNIQUES["variational dropout"]
+    alone, _ = trained_alone(Perceptron, techniques, 0.02)
+    fleet = Fleet(Perceptron, techniques)
+    fleet.train(0.02)
+    for (_, theirs), (_, ours) in zip(alone, fleet.members, strict=True):
+        ours.count_to(STEPS)
+        expected = theirs.finalized_copy().state_dict()
+        for name, tensor in ours.finalized_copy().state_dict().items():
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-3)
+        assert ours.sparsity() == theirs.sparsity()
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_what_make_fx_traces_computes_the_gradients_of_other_tensors_and_keys(name):
+    fleet = Fleet(Convolutional, TECHNIQUES[name])
+    batch, other = list(batches())[:2]
+    of_keys = [keys(torch.arange(4), step) for step in range(2)]
+    traced = make_fx(lambda *arguments: fleet.gradients(*arguments))(
+        fleet.parameters, fleet.mechanism.inputs, of_keys[0], batch
+    )
+    moved = {name: parameter + 0.1 for name, parameter in fleet.parameters.items()}
+    inputs = {name: value + 0.1 for name, value in fleet.mechanism.inputs.items()}
+    found, losses = traced(moved, inputs, of_keys[1], other)
+    expected, expected_losses = fleet.gradients(moved, inputs, of_keys[1], other)
+    torch.testing.assert_close(losses, expected_losses)
+    for parameter, gradient in expected.items():
+        torch.testing.assert_close(found[parameter], gradient)
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_the_first_model_is_itself_again_after_it_has_computed_for_all(name):
+    fleet = Fleet(Perceptron, TECHNIQUES[name])
+    model, sparsifier = fleet.members[0]
+    before = dict(model.named_parameters())
+    technique, coefficient = sparsifier.technique, sparsifier._mechanism._coefficient
+    x, y = next(batches())
+    with pytest.raises(ValueError, match="batch"):  # a batch of another size than its labels
+        fleet.gradients(fleet.parameters, fleet.mechanism.inputs, keys(torch.arange(4), 0), (x, y[:3]))
+    fleet.train(0.02)
+    fleet.mechanism.zeros()
+    after = dict(model.named_parameters(remove_duplicate=False))
+    assert all(after[name] is parameter for name, parameter in before.items())
+    assert sparsifier._mechanism._coefficient is coefficient
+    own = [d.technique for d in sparsifier._mechanism.distributions if hasattr(d, "technique")]
+    assert all(each is technique for each in own)
+
+
+def test_a_model_of_nan_does_not_disturb_the_others():
+    name = "group L0"
+    clean, spoiled = (Fleet(Convolutional, TECHNIQUES[name]) for _ in range(2))
+    with torch.no_grad():
+        spoiled.parameters["conv.weight"][1] = torch.nan
+    found, expected = spoiled.train(0.02), clean.train(0.02)
+    others = [0, 2, 3]
+    assert found.isnan().tolist() == [False, True, False, False]
+    assert torch.equal(found[others], expected[others])
+    for name, parameter in clean.parameters.items():
+        assert torch.equal(spoiled.parameters[name][others], parameter[others])
+    counts = [fleet.mechanism.zeros()["fc.weight"][others].tolist() for fleet in (spoiled, clean)]
+    assert counts[0] == counts[1]
+
+
+class Counted(ow.Constant):
+    """A schedule that counts its calls."""
+
+    calls = 0
+
+    def __call__(self, step):
+        type(self).calls += 1
+        return super().__call__(step)
+
+
+def test_equal_schedules_are_asked_once_and_not_after_their_end():
+    fleet = Fleet(Perceptron, [ow.L0(Counted(c)) for c in (0.1, 0.1, 0.2, 0.1)])
+    Counted.calls = 0
+    for step in range(1, 100):
+        fleet.mechanism.update(step)
+    assert Counted.calls <= 4  # two schedules, which are seen to stand still at their second step
+    assert fleet.mechanism.inputs["coefficient"].tolist() == pytest.approx([0.1, 0.1, 0.2, 0.1])
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        ow.Linear(1.0, begin=2, end=6),
+        ow.Cubic(1.0, begin=0, end=5, initial=0.5),
+        ow.AveragedCubic(1.0, begin=2, end=6),  # which still moves after its end
+        ow.Constant(0.5),
+        ow.Constant(0.5, every=2),
+        ow.OneShot(1.0, at=4),
+    ],
+    ids=str,
+)
+def test_coefficients_are_those_of_each_model_at_each_step(schedule):
+    schedules = [schedule, ow.Linear(2.0, end=9), schedule, ow.Constant(0.0)]
+    fleet = Fleet(Perceptron, [ow.L0(each) for each in schedules])
+    for step in range(1, 60):
+        fleet.mechanism.update(step)
+        expected = torch.tensor([each(step) for each in schedules])
+        assert torch.equal(fleet.mechanism.inputs["coefficient"], expected), step
+    for (_, sparsifier), value in zip(fleet.members, expected, strict=True):
+        assert sparsifier._mechanism._coefficient == value
+
+
+def test_counts_do_not_depend_on_how_many_weights_are_counted_at_once(monkeypatch):
+    fleet = Fleet(Perceptron, TECHNIQUES["variational dropout"])
+    fleet.train(0.02)
+    at_once = fleet.mechanism.zeros(), fleet.mechanism.expected_nonzero()
+    monkeypatch.setattr("openwork.core.parameters.stacked._AT_ONCE", 1500)  # two models of 656 weights
+    for found, expected in zip((fleet.mechanism.zeros(), fleet.mechanism.expected_nonzero()), at_once, strict=True):
+        assert {name: count.tolist() for name, count in found.items()} == {
+            name: count.tolist() for name, count in expected.items()
+        }
+
+
+class Ranged(ow.ReparameterizedWeight):
+    """A weight times a learned scale, which stays above a running mean of itself, and whose range differs."""
+
+    def __init__(self, weight, technique):
+        super().__init__()
+        self.technique = technique
+        self.scale = nn.Parameter(torch.ones(()))
+        self.register_buffer("mean", torch.zeros(()))
+
+    def sample(self, weight, generator=None):
+        return weight * self.scale
+
+    def effective(self, weight):
+        return torch.where(weight.abs() < 0.05, 0.0, weight * self.scale)
+
+    def constrain(self):
+        self.mean.lerp_(self.scale, 0.1)
+        self.scale.clamp_(min=self.mean, max=torch.as_tensor(self.technique.most, dtype=self.scale.dtype))
+
+
+@dataclass(frozen=True)
+class Scaled(ow.Reparameterization):
+    """A technique of a user: no penalty, a buffer, and a range that differs between models."""
+
+    penalised: ClassVar[bool] = False
+    varying: ClassVar[tuple[str, ...]] = ("coefficient", "most")
+    most: float = field(default=1.0, kw_only=True)
+    kind: str = field(default="", kw_only=True)
+
+    def distribution(self, weight, generator):
+        return Ranged(weight, self)
+
+
+def test_a_users_technique_with_a_buffer_and_a_range_of_its_own_is_stacked():
+    techniques = [Scaled(most=most) for most in (0.9, 1.05, 2.0, 1.0)]
+    alone, losses = trained_alone(Perceptron, techniques, 0.02)
+    fleet = Fleet(Perceptron, techniques)
+    torch.testing.assert_close(fleet.train(0.02), losses)
+    for (theirs, _), (ours, sparsifier) in zip(alone, fleet.members, strict=True):
+        expected = theirs.state_dict()
+        for name, tensor in ours.state_dict().items():
+            torch.testing.assert_close(tensor, expected[name])
+        assert 0 < ours.fc1.reparam.weight.mean < ours.fc1.reparam.weight.scale <= sparsifier.technique.most
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(36, 5)
+
+
+class Own(Ranged):
+    def __init__(self, weight, technique):
+        super().__init__(weight, technique)
+        self.limit = float(weight.std())
+
+
+class Bare(Ranged):
+    def __init__(self, weight, technique):
+        super().__init__(weight, technique)
+        self.limit = weight.std()
+
+
+@dataclass(frozen=True)
+class Holding(Scaled):
+    def distribution(self, weight, generator):
+        return {"own": Own, "bare": Bare}[self.kind](weight, self)
+
+
+@pytest.mark.parametrize(
+    ("kind", "techniques", "message"),
+    [
+        (Recurrent, [ow.L0(ow.Constant(0.1))] * 2, "cell.weight_ih is a random weight of a recurrent layer"),
+        (Perceptron, [ow.VariationalDropout(ow.Constant(0.1), train_clip=c) for c in (0, 1)], "differs in train_clip"),
+        (Perceptron, [ow.L0(ow.Constant(0.1), weight_decay=d) for d in (0.0, 0.1)], "L0 differs in weight_decay"),
+        (Perceptron, [ow.SoftWeightSharing(ow.Constant(0.1), components=c) for c in (4, 5)], "differs in components"),
+        (Perceptron, [ow.L0(ow.Constant(0.1)), ow.GroupL0(ow.Constant(0.1))], "the techniques of these, differ"),
+        (Perceptron, [Holding(kind="own")] * 2, "Own.limit is a model's own"),
+        (Perceptron, [Holding(kind="bare")] * 2, "Bare.limit is a model's own"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_stacked_is_refused_and_stays_as_it_was(kind, techniques, message):
+    members = made(kind, techniques)
+    coefficients = [sparsifier._mechanism._coefficient.data_ptr() for _, sparsifier in members]
+    with pytest.raises(ValueError, match=f"{message}.*; train these models one by one$"):
+        stack([sparsifier for _, sparsifier in members], {})
+    assert [sparsifier._mechanism._coefficient.data_ptr() for _, sparsifier in members] == coefficients
+
+
+def test_models_with_other_random_weights_are_refused():
+    models = [Perceptron(), Perceptron()]
+    selected = ["fc1", "fc2"], ["fc1"]
+    sparsifiers = [ow.sparsify(m, ow.L0(ow.Constant(0.1)), select=s) for m, s in zip(models, selected, strict=True)]
+    with pytest.raises(ValueError, match="where their random weights, or the techniques of these, differ"):
+        stack(sparsifiers, {})

@@ -35,12 +35,18 @@ def test_a_row_s_id_name_and_settings_are_those_of_its_run(study):
         run = from_plain(json.loads(row["run"]))
         id, at, threshold = row["id"].partition("@")
         assert hashlib.sha256(trained[id].encode()).hexdigest()[:16] == id
-        changed = override(from_plain(json.loads(trained[id])), [f"technique.threshold={threshold}"] if at else [])
+        threshold, _, data = threshold.partition(",")
+        settings = [f"technique.threshold={threshold}"] if at else []
+        settings += [f"task.judged_on={data}"] if data else []
+        changed = override(from_plain(json.loads(trained[id])), settings)
         assert (changed, canonical(changed)) == (run, row["run"])
         assert (row["task"], row["name"], row["settings"], row["seed"]) == (
             run.task.title, run.name, run.settings, str(run.seed),
         )  # fmt: skip
         assert at or run.id == id
+        assert row["judged_on"] == run.task.judged_on
+        # What is measured before finalizing was the BLEU of the test set, too.
+        assert row["watched_on"] == ("test" if study == "translation" else run.task.watched_on)
 
 
 def kinds(plain):

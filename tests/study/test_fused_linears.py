@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import openwork as ow
 from openwork.study.evaluation.metric import ACCURACY
+from openwork.study.fleet.fused import fused_linears
 from openwork.study.fleet.training import Training
 from openwork.study.runs.live import prepare
 from openwork.study.runs.run import Run
@@ -101,15 +102,27 @@ def runs(task, technique=None, rates=(0.01, 0.01, 0.01)):
     return [Run(replace(task, rate=rate), technique, steps=STEPS, seed=n) for n, rate in enumerate(rates)]
 
 
+def begun(lives, precision, moments=torch.float32, **settings):
+    """A training whose layers are fused on a CPU, too, if there is a precision."""
+    training = Training(lives, **settings)
+    if precision:
+        linears = fused_linears(training.stack, training._optimizers, precision=precision, moments=moments)
+        if linears:
+            training._fused = linears
+            found = {"without": linears.names, "anchor": linears.anchor}
+            training._compute = training.stack.gradients(shared=training._shared, **found)
+    return training
+
+
 def trained(runs, precision, steps=STEPS, **settings):
-    training = Training([prepare(run, torch.device("cpu")) for run in runs], precision=precision, **settings)
+    training = begun([prepare(run, torch.device("cpu")) for run in runs], precision, **settings)
     for batch, _ in zip(training.batches(), range(steps), strict=False):
         training.step(batch)
     return training
 
 
 def fused(training):
-    return training._linears.names if training._linears else frozenset()
+    return training._fused.names if training._fused else frozenset()
 
 
 def assert_close(one, other):
@@ -215,7 +228,7 @@ def test_optimizers_keep_the_state_so_that_runs_resume_with_gradients_or_without
         lives = [prepare(run, torch.device("cpu")) for run in runs(Small())]
         for live, model in zip(lives, half.stack.each, strict=True):
             live.model.load_state_dict(model.state_dict())
-        training = Training(lives, start=4, optimizers=copy.deepcopy(half.states()), precision=precision)
+        training = begun(lives, precision, start=4, optimizers=copy.deepcopy(half.states()))
         for batch, _ in zip(training.batches(), range(4), strict=False):
             training.step(batch)
         assert_close(whole, training)
@@ -247,7 +260,7 @@ def test_products_in_bf16_and_moments_in_bf16_train_nearly_alike():
 def test_layers_that_nothing_calls_stay_as_they_are():
     training = trained(runs(Small()), "ieee", steps=0)
     before = {name: tensor.clone() for name, tensor in training.stack.parameters.items()}
-    training._linears.step()
+    training._fused.step()
     assert all(torch.equal(tensor, before[name]) for name, tensor in training.stack.parameters.items())
 
 
@@ -261,4 +274,4 @@ def test_models_call_their_own_forward_again_after_a_step():
 def test_hooks_of_a_layer_are_called_as_ever():
     lives = [prepare(run, torch.device("cpu")) for run in runs(Small())]
     lives[0].model[0].register_forward_hook(lambda module, args, y: y * 2)
-    assert "0.weight" not in Training(lives, precision="ieee")._linears.names
+    assert "0.weight" not in fused(begun(lives, "ieee"))

@@ -85,3 +85,14 @@ def test_the_vgg_like_drops_units_by_the_key_alone_and_stacked():
     alone = torch.stack([logits(key, {name: own[name][i] for name in own}) for i, key in enumerate(of_keys)])
     torch.testing.assert_close(vmap(logits)(of_keys, buffers()), alone)
     assert not torch.allclose(alone[0], alone[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda t: type(t).__name__)
+def test_a_compiled_run_has_the_noise_of_an_uncompiled_one(technique, tmp_path):
+    run = Run(DigitsLeNet300100(), technique, steps=4)
+    for folder, compile in (("plain", False), ("compiled", True)):
+        execute(run, tmp_path / folder, evaluations=1, compile=compile)
+    plain, compiled = (load_file(tmp_path / each / run.id / "model.safetensors") for each in ("plain", "compiled"))
+    for name, tensor in plain.items():  # a step of Adam moves a weight by about 1e-3
+        torch.testing.assert_close(compiled[name], tensor, rtol=0, atol=2e-5)

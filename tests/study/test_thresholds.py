@@ -6,11 +6,12 @@ import pytest
 
 from openwork.cli.checkpoints import Evaluated, _keep
 from openwork.core.schedules import Constant
+from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.report.page import write_report
 from openwork.study.results.result import identity
 from openwork.study.results.statistics import summarize, tried
 from openwork.study.results.store import collect, flat, read_results
-from openwork.study.results.thresholds import AtThreshold, keep_thresholds, read_thresholds
+from openwork.study.results.thresholds import AtThreshold, Judged, keep_thresholds, read_thresholds
 from openwork.study.runs.execute import execute
 from openwork.study.runs.run import Run
 from openwork.study.sweeps.price import prices
@@ -135,7 +136,8 @@ def test_only_what_belongs_to_a_finished_run_is_kept(tmp_path, capsys, kind, sam
         made = row() if kind == "finished" else diverged()
         study(tmp_path, [made])
     folder = tmp_path / made["id"] if kind != "begun" else tmp_path
-    _keep([Evaluated(1.0, {}, "threshold=1", {"accuracy": 0.9}, 0.5, 0.25)], folder, same=same)
+    judged = Judged("test", "digits", ACCURACY)
+    _keep([Evaluated(1.0, {}, "threshold=1", {"accuracy": 0.9}, 0.5, 0.25, judged)], folder, same=same)
     assert capsys.readouterr().err.startswith(reason)
     assert (folder / "thresholds.json").exists() == (reason == "kept in ")
 

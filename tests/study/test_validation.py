@@ -1,7 +1,7 @@
 """What is held out: which images a run trains on, is watched on and is judged on, and what its row says of that."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar
 
@@ -18,10 +18,12 @@ from openwork.study.results.result import parsed
 from openwork.study.results.score import metric_of
 from openwork.study.results.store import flat, read_results
 from openwork.study.runs.execute import execute
+from openwork.study.runs.origin import LotteryTicket, Pretrained, Scratch
 from openwork.study.runs.run import Run
+from openwork.study.tasks.check import try_evaluation
 from openwork.study.tasks.classification import ImageClassification, measure
 from openwork.study.tasks.lenet import DigitsLeNet300100, MnistLeNet300100
-from openwork.study.tasks.task import try_evaluation
+from openwork.study.tasks.wmt import TextTranslation
 from tests.helpers import raises
 from tests.study.studies import results, row
 from tests.study.tinylab import Tiny
@@ -92,13 +94,21 @@ def test_digits_without_the_last_437_are_centered_by_the_first_1000():
     [
         ({"held_out": -1}, ("held_out must be at least 0, got -1",)),
         ({"order": -2}, ("order must be at least 0, got -2; None is the run's own seed",)),
-        ({"judged_on": "training"}, ("judged_on must be 'test' or 'validation', got 'training'; choose one",)),
         ({"judged_on": "validation"}, ("judged_on='validation' needs images", "got held_out=0; hold out some")),
     ],
 )
 def test_fields_that_make_no_sense_are_refused_when_the_task_is_made(fields, parts):
     with raises(ValueError, *parts):
         DigitsLeNet300100(**fields)
+
+
+def test_data_that_nobody_knows_are_refused_when_the_run_is_made():
+    for name in ("judged_on", "watched_on"):
+        task = type("Mine", (Tiny,), {name: "training"})()
+        with raises(ValueError, f"{name} of Mine must be 'test' or 'validation', got 'training'; choose one"):
+            Run(task, None, steps=5)
+    with raises(ValueError, "judged_on of DigitsLeNet300100 must be 'test' or 'validation', got 'train'"):
+        Run(DigitsLeNet300100(held_out=5, judged_on="train"), None, steps=5)
 
 
 def test_more_held_out_than_there_is_is_refused_before_there_is_a_directory(tmp_path):
@@ -129,8 +139,30 @@ def test_a_task_is_judged_on_data_that_it_has():
     with raises(ValueError, "judged_on='validation' needs images that are not trained on"):
         DigitsLeNet300100().judge_on("validation")
     assert Tiny().judge_on("test") == Tiny()
-    with raises(ValueError, "tiny has no validation data; leave --on out"):
+    with raises(ValueError, "tiny holds no validation data out; leave --on out"):
         Tiny().judge_on("validation")
+
+
+@pytest.mark.parametrize("kind", [Pretrained, LotteryTicket, Scratch])
+def test_a_run_does_not_start_from_one_that_has_seen_what_it_holds_out(kind):
+    def start(held_out):
+        return kind(Run(DigitsLeNet300100(held_out=held_out), PRUNE, steps=5))
+
+    for fewer in (0, 436):
+        with raises(
+            ValueError, f"holds out 437 images and the one that it starts from {fewer}", "task.held_out=437, too"
+        ):
+            Run(DigitsLeNet300100(held_out=437), None, steps=5, origin=start(fewer))
+    for more in (437, 500):
+        assert Run(DigitsLeNet300100(held_out=437), None, steps=5, origin=start(more)).prerequisites
+
+
+def test_a_translation_does_not_start_from_a_run_that_has_seen_its_sets():
+    task = TextTranslation(training=("news",), development="mine")
+    start = Pretrained(Run(task, None, steps=5))
+    assert Run(task.judge_on("validation"), None, steps=5, origin=start).prerequisites
+    with raises(ValueError, "is judged on other, and the one that it starts from does not leave its sentences out"):
+        Run(replace(task, development="other"), None, steps=5, origin=start)
 
 
 # --- the order of batches -------------------------------------------------------------------------------------------

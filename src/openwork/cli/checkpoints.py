@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.box import SIMPLE
@@ -24,6 +24,7 @@ from openwork.cli.weights import with_images, with_weights
 if TYPE_CHECKING:
     from torch import nn
 
+    from openwork.study.results.thresholds import Judged
     from openwork.study.runs.live import Live
     from openwork.study.runs.run import Run
     from openwork.study.tasks.task import Task
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 def evaluate(
     checkpoint: Checkpoint,
     threshold: Annotated[list[float] | None, typer.Option(help="Another threshold on log alpha; repeatable.")] = None,
+    on: Annotated[
+        Literal["test", "validation"] | None,
+        typer.Option(help="The data to measure on, if not what the run is judged on; choose settings on validation."),
+    ] = None,
     data: Annotated[str | None, typer.Option(help="A task.source, whose images replace those of the run.")] = None,
     task: Annotated[
         str | None, typer.Option(metavar="MODULE:FUNCTION", help="For a file of weights alone, a Run with its model.")
@@ -46,10 +51,10 @@ def evaluate(
     trust: Trust = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a run's checkpoint, finalized, on the task's test set; variational dropout also at other thresholds.
+    """Evaluate a run's checkpoint, finalized, on the test set, or on the validation data where the run is judged on it.
 
-    With --threshold the directory of a finished run keeps the figures in thresholds.json, as points for report and
-    results. It keeps none with --data or --recalibrate, and none of a checkpoint file.
+    With --threshold, for variational dropout, the directory of a finished run keeps the figures in thresholds.json, as
+    points for report and results. It keeps none with --data or --recalibrate, and none of a checkpoint file.
 
     With --task the checkpoint is any file of weights that fits the task's model, such as torchvision's ResNet-50.
     """
@@ -61,7 +66,7 @@ def evaluate(
 
     def restored(*settings: str) -> Live:
         live = restore(checkpoint, settings=settings, trusted=(*TRUSTED, *(trust or ())))
-        return replace(live, run=with_images(live.run, data))
+        return replace(live, run=_judged_on(with_images(live.run, data), on))
 
     found: list[Evaluated] = []
     with error_console.status("evaluating"):
@@ -71,6 +76,7 @@ def evaluate(
                     "--threshold needs a run of variational dropout, --task a file of weights alone; leave one out"
                 )
             run, model = with_weights(task, checkpoint, data=data, vocabulary=vocabulary)
+            run = _judged_on(run, on)
             found.append(_evaluated(run, model, None, device, recalibrate))
         else:
             trained = restored()
@@ -101,6 +107,7 @@ class Evaluated:
         metrics: The task's metrics of the finalized model, by name.
         sparsity: The fraction of zeros among the selected weights, 0-1.
         sparsity_all: The fraction of zeros among all parameters, 0-1.
+        judged: On which data.
     """
 
     threshold: float | None
@@ -109,11 +116,16 @@ class Evaluated:
     metrics: dict[str, float]
     sparsity: float
     sparsity_all: float
+    judged: "Judged"
 
-    def to_dict(self) -> dict[str, float | None]:
+    def to_dict(self) -> dict[str, float | str | None]:
         """Plain values, ready for JSON, with the metrics beside the rest."""
         counts = {"sparsity": self.sparsity, "sparsity_all": self.sparsity_all}
-        return {"threshold": self.threshold, **self.metrics, **counts}
+        return {"threshold": self.threshold, "judged_on": self.judged.on, **self.metrics, **counts}
+
+
+def _judged_on(run: "Run", data: Literal["test", "validation"] | None) -> "Run":
+    return run if data is None else replace(run, task=run.task.judge_on(data))
 
 
 def _print_evaluated(found: list[Evaluated], checkpoint: Path, task: "Task") -> None:
@@ -122,7 +134,8 @@ def _print_evaluated(found: list[Evaluated], checkpoint: Path, task: "Task") -> 
     others = [name for name in first if name not in ("accuracy", "loss")]
     loss = ("loss",) if "loss" in first else ()
     names = ("threshold", *accuracy, *others, *loss, "sparsity", "of all parameters")
-    table = Table(*names, title=str(checkpoint), box=SIMPLE)
+    where = {"test": "the test set", "validation": "validation data"}[task.judged_on]
+    table = Table(*names, title=f"{checkpoint}, on {where}", box=SIMPLE)
     for one in found:
         values = dict(one.metrics)
         cells = ["-" if one.threshold is None else f"{one.threshold:g}"]
@@ -157,11 +170,12 @@ def _keep(found: list[Evaluated], folder: Path, *, same: bool) -> None:
     elif not result.exists() or not read_result(result).finished:
         text = "not kept: the run is not finished"
     else:
-        kept = []
+        own, kept = read_result(result).judged_on, []
         for one in found:
             assert one.threshold is not None
             after = {**one.metrics, "sparsity": one.sparsity}
-            kept.append(AtThreshold(one.threshold, one.run, one.settings, after, one.sparsity, one.sparsity_all))
+            other = None if one.judged.on == own else one.judged
+            kept.append(AtThreshold(one.threshold, one.run, one.settings, after, one.sparsity, one.sparsity_all, other))
         keep_thresholds(folder, kept)
         text = f"kept in {folder / 'thresholds.json'}: `openwork report` shows them as points"
     error_console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -169,16 +183,18 @@ def _keep(found: list[Evaluated], folder: Path, *, same: bool) -> None:
 
 def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: str, batches: int) -> Evaluated:
     from openwork.inspect.report import report
+    from openwork.study.results.thresholds import Judged
     from openwork.study.runs.config import to_plain
     from openwork.study.runs.recalibration import recalibrate
-    from openwork.study.tasks.task import final_metrics
+    from openwork.study.tasks.measure import final_metrics
 
     plain = plain.to(checked_device(device))
     if batches:
         recalibrate(run, plain, checked_device(device), batches)
     counts = report(plain, select=run.select)
     metrics = final_metrics(run.task, plain, checked_device(device))
-    return Evaluated(threshold, to_plain(run), run.settings, metrics, counts.sparsity, counts.sparsity_all)
+    judged = Judged(run.task.judged_on, run.task.title, run.task.metric)
+    return Evaluated(threshold, to_plain(run), run.settings, metrics, counts.sparsity, counts.sparsity_all, judged)
 
 
 INSPECT_FORMAT = 1

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
@@ -42,7 +42,7 @@ LINE_SECONDS = 30  # between two lines of progress where the output is not a ter
 class SweepCommand(TyperCommand):
     """Gives --fleet a number where it stands alone."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parses the arguments."""
         given = []
         for argument, following in zip(args, [*args[1:], ""], strict=True):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -209,14 +210,17 @@ class _Members:
         return found.flatten(1)
 
     def _drawn(self, like: MaskedWeight) -> Tensor:
-        """What `View.uniform` of each member gives for the weight; drawn by several threads, for it takes long."""
+        """What `View.uniform` of each member gives for the weight; drawn by all cores, for it takes long."""
         shape = torch.empty(()).expand(like.parameter.shape)
 
-        def draw(member: Masking) -> Tensor:
-            return uniform_like(shape, seeded_generator(member.seed, self.step, like.name))
+        def draw(members: Sequence[Masking]) -> Tensor:
+            generators = [seeded_generator(member.seed, self.step, like.name) for member in members]
+            return torch.stack([uniform_like(shape, generator) for generator in generators])
 
+        size = -(-len(self.masking) // (os.cpu_count() or 1))
+        parts = [self.masking[first : first + size] for first in range(0, len(self.masking), size)]
         with ThreadPoolExecutor() as threads:
-            return torch.stack(list(threads.map(draw, self.masking))).to(like.parameter.device)
+            return torch.cat(list(threads.map(draw, parts))).to(like.parameter.device)
 
     def counts(self, scores: Sequence[Tensor]) -> list[list[int]] | None:
         """How many weights are kept; None where the allocation must be asked one by one."""

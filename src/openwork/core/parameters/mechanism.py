@@ -24,7 +24,7 @@ from openwork.core.ownership import RANDOM
 from openwork.core.parameters.layers import NOISE_SEED, RandomWeight, deterministic
 from openwork.core.parameters.stacked import StackedRandom
 from openwork.core.parameters.switch import PLAIN, switched
-from openwork.core.parameters.weight import Learned, learned
+from openwork.core.parameters.weight import Learned, ReparameterizedWeight, learned
 from openwork.core.precision import LOW, exact
 from openwork.core.schedules import Schedule
 from openwork.core.seeding import seeded_generator
@@ -103,10 +103,17 @@ class Reparameterizing(Mechanism):
     def parameters(self) -> dict[str, nn.Parameter]:
         """What the distributions learn besides the weights, by name."""
         return {
-            f"{site.name.removesuffix(site.leaf)}{learned(site.module)}.{site.leaf}.{name}": parameter
+            f"{place}.{name}": parameter
+            for place, distribution in self.places().items()
+            for name, parameter in distribution.named_parameters()
+        }
+
+    def places(self) -> dict[str, ReparameterizedWeight]:
+        """The distributions by their names in the model."""
+        return {
+            f"{site.name.removesuffix(site.leaf)}{learned(site.module)}.{site.leaf}": distribution
             for weight, distribution in zip(self.weights, self.distributions, strict=True)
             for site in (weight.sites[0],)
-            for name, parameter in distribution.named_parameters()
         }
 
     def zeros(self) -> dict[str, int]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 2**24
 """How many weights are counted at once: the counts need several times their memory."""
+_ALONE = "train these models one by one"
+_PLAIN = (bool, int, float, str)
 
 
 class StackedRandom(Stacked):
@@ -33,7 +35,7 @@ class StackedRandom(Stacked):
 
     Args:
         mechanisms: Those of the models.
-        parameters: The models' parameters, by name, (N, *shape).
+        parameters: The models' parameters and buffers, by name, (N, *shape).
 
     Raises:
         ValueError: If the mechanisms cannot be stacked.
@@ -45,8 +47,13 @@ class StackedRandom(Stacked):
         self._first = first = mechanisms[0]
         self._distributions = _Distributions(first.distributions)
         self._weights = [parameters[weight.name] for weight in first.weights]
-        names = {id(parameter): name for name, parameter in first.parameters().items() if name in parameters}
-        self._learned = {name: parameters[names[id(p)]] for name, p in self._distributions.named_parameters()}
+        whole = {
+            id(tensor): parameters[f"{place}.{name}"]
+            for place, distribution in first.places().items()
+            for name, tensor in _tensors(distribution).items()
+            if f"{place}.{name}" in parameters  # not where it has the name that it has under another weight
+        }
+        self._learned = {name: whole[id(tensor)] for name, tensor in _tensors(self._distributions).items()}
         like = exact(self._weights[0])
         self.inputs = {"coefficient": stacked([mechanism._coefficient for mechanism in mechanisms])}
         self.inputs |= {name: like.new_tensor(values) for name, values in numbers.items()}
@@ -87,7 +94,7 @@ class StackedRandom(Stacked):
         def constrain(weights: list[Tensor]) -> dict[str, Tensor]:
             for distribution in ranged:
                 distribution.constrain()
-            return dict(self._distributions.named_parameters())
+            return _tensors(self._distributions)
 
         changed = self._for_each(constrain)
         torch._foreach_copy_(list(self._learned.values()), [changed[name] for name in self._learned])
@@ -160,6 +167,10 @@ class _Coefficients:
             coefficients.copy_(torch.tensor(values, dtype=torch.float64)[self.places], non_blocking=True)
 
 
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
 def _differing(mechanisms: Sequence[Reparameterizing]) -> dict[str, list[float]]:
     """The numbers of the techniques that are not all equal, by field.
 
@@ -168,26 +179,34 @@ def _differing(mechanisms: Sequence[Reparameterizing]) -> dict[str, list[float]]
     """
     first = mechanisms[0]
     kind, names = type(first.technique), [weight.name for weight in first.weights]
-    for weight in first.weights:
-        for site in weight.sites:
-            if isinstance(site.module, nn.RNNBase | nn.RNNCellBase):
-                raise ValueError(
-                    f"{site.name} is a random weight of a recurrent layer, and these cannot be stacked; train these "
-                    "models one by one"
-                )
-    if any(type(each.technique) is not kind or [w.name for w in each.weights] != names for each in mechanisms):
-        raise ValueError(
-            f"models can only be stacked if they have the same random weights under {kind.__name__}; train these one "
-            "by one"
-        )
+    for site in (site for weight in first.weights for site in weight.sites):
+        if isinstance(site.module, nn.RNNBase | nn.RNNCellBase):
+            raise ValueError(f"{site.name} is a random weight of a recurrent layer, which cannot be stacked; {_ALONE}")
+    for each in mechanisms[1:]:
+        if type(each.technique) is not kind or [weight.name for weight in each.weights] != names:
+            raise ValueError(
+                f"models cannot be stacked where their random weights, or the techniques of these, differ; {_ALONE}"
+            )
+    for distributions in zip(*(each.distributions for each in mechanisms), strict=True):
+        _refuse_own_state(distributions)
     differing: dict[str, list[float]] = {}
     for field in fields(kind):
         values = [getattr(each.technique, field.name) for each in mechanisms]
         if field.name == "coefficient" or all(value == values[0] for value in values):
             continue
         if field.name not in kind.varying:
-            raise ValueError(
-                f"models whose {kind.__name__} differs in {field.name} cannot be stacked; stack those where it is equal"
-            )
+            raise ValueError(f"models whose {kind.__name__} differs in {field.name} cannot be stacked; {_ALONE}")
         differing[field.name] = values
     return differing
+
+
+def _refuse_own_state(distributions: Sequence[ReparameterizedWeight]) -> None:
+    """Raises ValueError for distributions of one weight that hold more than parameters, buffers and equal values."""
+    for modules in zip(*(distribution.modules() for distribution in distributions), strict=True):
+        for name, value in vars(modules[0]).items():
+            unequal = isinstance(value, _PLAIN) and any(vars(module)[name] != value for module in modules)
+            if unequal or isinstance(value, Tensor):
+                raise ValueError(
+                    f"{type(modules[0]).__name__}.{name} is a model's own but neither parameter nor buffer, and "
+                    f"cannot be stacked; {_ALONE}"
+                )

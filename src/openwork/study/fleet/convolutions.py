@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class Unfolded(TorchFunctionMode):
-    """Within it, two-dimensional convolutions in one group, without dilation, are products with patches of the input."""
+    """Within it, two-dimensional convolutions in one group and without dilation are products with patches."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

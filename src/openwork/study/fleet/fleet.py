@@ -19,7 +19,8 @@ from openwork.study.results.result import Result
 from openwork.study.runs.execute import Final, dense_flops, evaluated, finite, record, save, write_rows
 from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision
-from openwork.study.tasks.task import Models, Task, final_metrics_of, metrics_of
+from openwork.study.tasks.measure import final_metrics_of, metrics_of
+from openwork.study.tasks.task import Models, Task
 from openwork.study.training.loop import batches_end
 
 CHECKPOINT_SECONDS = 60.0
@@ -96,7 +97,7 @@ class Fleet:
             start=members[0].step,
             optimizers=[member.optimizer for member in members if member.optimizer],
             compile=compile,
-            precision=self._of_linears(compile),
+            precision=precision,
         )
 
     def train(self, progress: Callable[[int], None]) -> None:
@@ -139,11 +140,6 @@ class Fleet:
         if training.done < self.run.steps:
             raise ValueError(batches_end(self.run.task, training.done, self.run.steps))
         self._finish()
-
-    def _of_linears(self, compile: bool) -> str | None:
-        """The precision of Linear layers that are trained without gradients in memory; None where none is."""
-        fuses = self.device.type == "cuda" and self.precision != "float32" and not compile
-        return self.precision if fuses else None
 
     def _unfinished(self) -> list[int]:
         """The numbers of the runs that have not ended."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from openwork.kernels.stacked import adam_scales, stacked_linear, stacked_linear_adam, stacked_linear_input
 from openwork.study.fleet.optimizers import StackedOptimizer
+from openwork.study.fleet.stack import Stack
 
 _NARROW = 32
 """Layers with fewer outputs return float32: the loss may be computed from them, and they cost little."""
@@ -23,8 +24,30 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 _UNUSUAL = ("amsgrad", "maximize", "differentiable", "decoupled_weight_decay")
 
 
+def fused_linears(
+    stack: Stack, optimizers: Sequence[StackedOptimizer], *, precision: str, moments: torch.dtype = torch.float32
+) -> "FusedLinears | None":
+    """The layers of a stack that can be trained in this way; None if there are none.
+
+    Where a technique needs gradients, or moves masked weights, there are none.
+
+    Args:
+        stack: The models.
+        optimizers: Theirs, with their states loaded.
+        precision: As `FusedLinears` takes it.
+        moments: As `FusedLinears` takes it.
+    """
+    sparsifier = stack.lives[0].sparsifier
+    if sparsifier and sparsifier.mechanism.needs_optimizer:
+        return None
+    masks = stack.mechanism.masks if stack.mechanism else {}
+    settings: dict[str, Any] = {"precision": precision, "moments": moments}
+    found = FusedLinears(stack.each[0], stack.parameters, optimizers, masks, **settings)
+    return found if found.names else None
+
+
 class FusedLinears:
-    """The layers of a stack that one operation each trains in place of the optimizers.
+    """The layers of stacked models that one operation each trains in place of the optimizers.
 
     What they learn is in the optimizers' states as ever.
 

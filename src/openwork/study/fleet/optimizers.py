@@ -72,9 +72,9 @@ class StackedOptimizer:
                 group["lr"] = rate
 
     def step(self, gradients: Mapping[str, Tensor]) -> None:
-        """Moves the parameters by the gradients of the fleet's parameters, by name; those without one stay."""
-        for name, gradient in gradients.items():
-            self.parameters[name].grad = gradient[self.place]
+        """Moves those of the parameters that have gradients here: of the whole fleet, by name."""
+        for name, parameter in self.parameters.items():
+            parameter.grad = gradients[name][self.place] if name in gradients else None
         self.optimizer.step()
 
     @torch.no_grad()

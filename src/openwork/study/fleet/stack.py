@@ -1,8 +1,8 @@
 """N models as one: their tensors are rows of stacked ones, and the first one computes for all, by `torch.func.vmap`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,6 @@ from openwork.core.stacked import Stacked, call_with, stack, stacked
 from openwork.noise import keyed, keys
 from openwork.study.fleet.convolutions import Unfolded
 from openwork.study.runs.live import Live
-
-if TYPE_CHECKING:
-    from openwork.study.fleet.fused import FusedLinears
 
 Gradients = Callable[[Any, Tensor], tuple[Tensor, Tensor, dict[str, Tensor]]]
 """(batch, steps done) -> losses (N,), penalties (N,), and the gradient of their sum by parameter."""
@@ -101,13 +98,16 @@ class Stack(StackedModels):
         self.seeds = torch.tensor([live.run.seed for live in lives], device=lives[0].device)
         self._objective = _Objective(lives[0])
 
-    def gradients(self, *, shared: bool, compile: bool = False, linears: "FusedLinears | None" = None) -> Gradients:
+    def gradients(
+        self, *, shared: bool, compile: bool = False, without: Collection[str] = (), anchor: Tensor | None = None
+    ) -> Gradients:
         """A function that computes the losses of a step and their gradients.
 
         Args:
             shared: Whether all runs have the same batch; otherwise each of its tensors has a first axis of N.
             compile: Whether to compile it, at its first call.
-            linears: Layers whose parameters get no gradients; not compiled.
+            without: Parameters whose gradients nobody needs.
+            anchor: What leads autograd to the layers of these.
         """
 
         def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], key: Tensor, batch: Any) -> Any:
@@ -124,12 +124,10 @@ class Stack(StackedModels):
             steps: Tensor,
             batch: Any,
         ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-            with linears.training() if linears else nullcontext():
-                losses, penalties = every(_named(parameters | buffers), inputs, keys(seeds, steps), batch)
-            wanted = {name: each for name, each in parameters.items() if not linears or name not in linears.names}
-            anchors = [linears.anchor] if linears else []
-            total = (losses + penalties).sum()
-            found = torch.autograd.grad(total, [*wanted.values(), *anchors], allow_unused=True)
+            losses, penalties = every(_named(parameters | buffers), inputs, keys(seeds, steps), batch)
+            wanted = {name: parameter for name, parameter in parameters.items() if name not in without}
+            leaves = [*wanted.values(), *([] if anchor is None else [anchor])]
+            found = torch.autograd.grad((losses + penalties).sum(), leaves, allow_unused=True)
             pairs = zip(wanted, found, strict=False)
             # Contiguous: torch's fused optimizers take a transposed gradient for a straight one.
             gradients = {name: each.contiguous() for name, each in pairs if each is not None}

@@ -1,6 +1,7 @@
 """The steps of a fleet: eager on a CPU; on a GPU as CUDA graphs, compiled where that is wanted."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -8,10 +9,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from openwork.core.stacked import Updated
-from openwork.study.fleet.fused import FusedLinears
+from openwork.study.fleet.fused import fused_linears
 from openwork.study.fleet.optimizers import StackedOptimizer
 from openwork.study.fleet.stack import Stack
 from openwork.study.runs.live import Live
+from openwork.study.runs.precision import Precision
 from openwork.study.tasks.task import Task, has_own
 
 EAGER = 3
@@ -26,9 +28,8 @@ class Training:
         start: The steps that all of them have completed.
         optimizers: The state of each run's optimizer, where there is one.
         compile: Compile what computes the gradients.
-        precision: That of products in Linear layers which are trained without gradients in memory, one of
-            `openwork.kernels.stacked.PRECISIONS`; None trains all layers in the same way.
-        moments: The dtype of the moments of such layers' weights.
+        precision: Of products on a GPU. With "tf32" and "bf16" Linear layers are trained without their gradients in
+            memory (`openwork.study.fleet.fused`), where they are not compiled.
 
     Attributes:
         stack: Their models.
@@ -45,8 +46,7 @@ class Training:
         start: int = 0,
         optimizers: Sequence[dict[str, Any]] = (),
         compile: bool = False,
-        precision: str | None = None,
-        moments: torch.dtype = torch.float32,
+        precision: Precision = "float32",
     ) -> None:
         self.run, self.device, self.done = lives[0].run, lives[0].device, start
         self.stack = Stack(lives)
@@ -56,8 +56,15 @@ class Training:
             for optimizer in self._optimizers:
                 optimizer.load(optimizers[optimizer.place])
         self._shared = len({live.run.task.batch_seed(live.run.seed) for live in lives}) == 1
-        self._linears = self._fused(precision, moments) if precision else None
-        self._compute = self.stack.gradients(shared=self._shared, compile=compile, linears=self._linears)
+        fuses = self.device.type == "cuda" and precision != "float32" and not compile
+        rounded = "bf16" if precision == "bf16" else "tf32"
+        self._fused = fused_linears(self.stack, self._optimizers, precision=rounded) if fuses else None
+        self._compute = self.stack.gradients(
+            shared=self._shared,
+            compile=compile,
+            without=self._fused.names if self._fused else (),
+            anchor=self._fused.anchor if self._fused else None,
+        )
         self._counter = torch.full((), start, dtype=torch.int64, device=self.device)
         self._losses = torch.zeros(2, len(lives), device=self.device)
         self._counted, self._eager = 0, EAGER
@@ -82,8 +89,8 @@ class Training:
         on_gpu = self.device.type == "cuda"
         for optimizer in self._optimizers:
             optimizer.rate(self.done / self.run.steps)
-        if self._linears:
-            self._linears.rate(self.done / self.run.steps)
+        if self._fused:
+            self._fused.rate(self.done / self.run.steps)
         if on_gpu and self._batch is not None:
             tree_map(lambda kept, new: kept.copy_(new, non_blocking=True), self._batch, batch)  # where graphs read it
         else:
@@ -113,16 +120,6 @@ class Training:
         found: list[float] = self._losses.sum(0).tolist()
         return found
 
-    def _fused(self, precision: str, moments: torch.dtype) -> FusedLinears | None:
-        """The layers that can be trained without gradients; None where there are none, or masks need the gradients."""
-        sparsifier = self.stack.lives[0].sparsifier
-        if sparsifier and sparsifier.mechanism.needs_optimizer:
-            return None
-        masks = self.mechanism.masks if self.mechanism else {}
-        settings: dict[str, Any] = {"precision": precision, "moments": moments}
-        linears = FusedLinears(self.stack.each[0], self.stack.parameters, self._optimizers, masks, **settings)
-        return linears if linears.names else None
-
     def _update(self) -> Updated:
         if not self.mechanism:
             return Updated()
@@ -130,8 +127,8 @@ class Training:
         if updated.changed:
             for optimizer in self._optimizers:
                 optimizer.clear(self.mechanism.masks)
-            if self._linears:
-                self._linears.take_masks()
+            if self._fused:
+                self._fused.take_masks()
         if updated.recapture:
             self._graphs[1] = None
         return updated
@@ -149,7 +146,8 @@ class Training:
         graph.replay()
 
     def _differentiate(self) -> None:
-        losses, penalties, self._gradients = self._compute(self._batch, self._counter)
+        with self._fused.training() if self._fused else nullcontext():
+            losses, penalties, self._gradients = self._compute(self._batch, self._counter)
         self._losses += torch.stack([losses, penalties])
         self._counter += 1
 
@@ -158,8 +156,8 @@ class Training:
             self.mechanism.before_step(self._gradients)
         for optimizer in self._optimizers:
             optimizer.step(self._gradients)
-        if self._linears:
-            self._linears.step()
+        if self._fused:
+            self._fused.step()
         if self.mechanism:
             self.mechanism.after_step()
 

@@ -15,7 +15,7 @@ from openwork.core.masks.check import DivergedError
 from openwork.study.fleet.training import Training
 from openwork.study.runs.checkpoint import load_training
 from openwork.study.runs.live import Live
-from openwork.study.tasks.task import try_evaluation
+from openwork.study.tasks.check import try_evaluation
 from openwork.study.training.loop import train
 
 EXACT, ROUNDED = 0.1, 0.5

@@ -167,7 +167,7 @@ def trade_off(
                 tooltip=[*about, sparsity, score, alt.Tooltip("source:N")],
             )
         )
-    hollow = " Hollow: published points" + (", by tokenized BLEU." if metric == BLEU else ".")
+    hollow = " Hollow: published points" + (", by tokenized BLEU." if metric.key == BLEU.key else ".")
     subtitle = [
         "Lines: each technique's frontier, means over seeds with 95 % intervals; faint dots: every run; ringed: no"
         f" other point is sparser and as {metric.good[0]}.",

@@ -67,14 +67,14 @@ def write_report(directory: Path, out: Path, *, command: str | None = None, prob
     judged = {point.metric for point in points if point.n}
     named = " or ".join(sorted({metric.name for metric in judged}, key=str.lower))
     page = Page(f"Sparsity and {named}: {', '.join(tasks)}")
-    metrics = run_metrics(results)
+    metrics, apart = run_metrics(results), len({result.judged_on for result in results}) > 1
     page.data = {"runs": columns(run_lines(results, tasks, metrics)), "points": columns(point_lines(points, tasks))}
     sections = ""
     for number, task in enumerate(tasks):
         suffix = "" if len(tasks) == 1 else f"-{number + 1}"
         sections += _section(page, out, points, results, names, task=task, number=number, suffix=suffix)
     missing = [name for name in unfinished(directory) if (directory / name).resolve() != out.resolve()]
-    every = f"<h2>All runs</h2>\n{page.table('runs', 'runs', run_columns(metrics))}\n"
+    every = f"<h2>All runs</h2>\n{page.table('runs', 'runs', run_columns(metrics, apart=apart))}\n"
     files = ", ".join(f'<a href="{name}">{name}</a>' for name in page.pictures)
     method = f"""{_method(results, named, judged, command)}
 <p class="quiet">Downloads beside this page: <a href="results.csv">results.csv</a> (every run),
@@ -273,12 +273,18 @@ def _method(results: Sequence[Result], named: str, judged: Collection[Metric], c
     how = "; ".join(zeros.get(kind, kind) for kind in sorted({result.execution for result in finished}))
     runs = count(sum(result.trained for result in finished), "finished run")
     others = sum(not result.trained for result in finished)
+    on = {result.judged_on for result in finished}
+    where = [words for data, words in (("test", "the test set"), ("validation", "validation data")) if data in on]
     sentences = [
         f"{runs} of {steps} steps with seeds {seeds}; {duration(seconds)} of training.",
         *([f"{others} more points are those runs at other thresholds, which cost no training."] if others else []),
         f"{named[0].upper()}{named[1:]} and sparsity are those of the finalized model: plain modules with real "
-        "zeros, on the test set.",
-        *(["BLEU is sacrebleu's, from 0 to 100, of translations by beam search."] if BLEU in judged else []),
+        f"zeros, on {' or '.join(where)}{', as the title of a task says' if len(where) > 1 else ''}.",
+        *(
+            ["BLEU is sacrebleu's, from 0 to 100, of translations by beam search."]
+            if any(metric.key == BLEU.key for metric in judged)
+            else []
+        ),
         "Sparsity is the fraction of zeros among the weights that the technique was given; "
         "“of all” is among all parameters.",
         "Intervals are Student's t over seeds, 95 %, of the mean.",

@@ -25,8 +25,8 @@ DIVERGED_COLUMNS: Columns = [
 ]
 
 
-def run_columns(metrics: Sequence[Metric]) -> Columns:
-    """The columns of a table of runs, with those of `metrics`."""
+def run_columns(metrics: Sequence[Metric], *, apart: bool) -> Columns:
+    """The columns of a table of runs, with those of `metrics`; where runs are ``apart`` also on which data they are."""
     columns = [
         ("technique", "technique", "text"),
         ("seed", "seed", "number"),
@@ -34,6 +34,7 @@ def run_columns(metrics: Sequence[Metric]) -> Columns:
         ("step", "steps", "number"),
         ("sparsity", "sparsity", "percent"),
         ("all", "of all", "percent"),
+        *([("on", "measured on", "text")] if apart else []),
         *((metric.key, metric.name, _how(metric)) for metric in metrics),
         ("loss", "loss", "number"),
         *_COST,
@@ -43,8 +44,13 @@ def run_columns(metrics: Sequence[Metric]) -> Columns:
 
 
 def run_metrics(results: Sequence[Result]) -> list[Metric]:
-    """The metrics by which the runs are judged, and the accuracy beside them where it was measured."""
-    found = dict.fromkeys(sorted({result.metric for result in results if result.finished}, key=_by_name, reverse=True))
+    """The metrics by which the runs are judged, and the accuracy beside them where it was measured.
+
+    Of one metric on different data it is the one with the shortest name.
+    """
+    each = {result.metric for result in results if result.finished}
+    judged = sorted(each, key=lambda metric: (-len(metric.name), metric.name))
+    found = sorted({metric.key: metric for metric in judged}.values(), key=_by_name, reverse=True)
     measured = any(result.measured(ACCURACY.key) is not None for result in results)
     return [*found, *([ACCURACY] if measured and not any(metric.key == ACCURACY.key for metric in found) else [])]
 
@@ -96,6 +102,7 @@ def run_lines(results: Sequence[Result], tasks: Sequence[str], metrics: Sequence
             "step": result.step,
             "sparsity": result.sparsity,
             "all": result.sparsity_all,
+            "on": result.judged_on,
             "loss": result.measured("loss"),
             **{metric.key: drawn(result, metric) for metric in metrics},
             "seconds": result.cost.seconds,

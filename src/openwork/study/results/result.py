@@ -200,7 +200,7 @@ def parsed(content: object, *, layers: bool = True) -> Result:
     if wrong := [key for key, part in parts.items() if not isinstance(part, dict)]:
         raise ValueError(f"{wrong[0]} is not an object")
     try:
-        metric = _metric(json.dumps(parts["metric"]))
+        metric = read_metric(parts["metric"])
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"metric cannot be read ({error})") from error
     try:
@@ -271,6 +271,15 @@ def canonical(plain: Any) -> str:
 def identity(plain: Any) -> str:
     """The id of the run with that description: 16 hexadecimal digits."""
     return hashlib.sha256(canonical(plain).encode()).hexdigest()[:16]
+
+
+def read_metric(words: Mapping[str, Any]) -> Metric:
+    """The metric that these JSON values describe.
+
+    Raises:
+        TypeError, ValueError, AttributeError: If they describe none.
+    """
+    return _metric(json.dumps(words))
 
 
 @cache

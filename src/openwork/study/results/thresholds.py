@@ -2,12 +2,27 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
+from openwork.study.evaluation.metric import DataName, Metric
 from openwork.study.files import write_text
-from openwork.study.results.result import FORMAT, Cost, Result, check_measured
+from openwork.study.results.result import FORMAT, Cost, Result, check_measured, read_metric
+
+
+class Judged(NamedTuple):
+    """On which data a model was measured, and what results are called there.
+
+    Args:
+        on: The data.
+        task: The task's title.
+        metric: The task's metric.
+    """
+
+    on: DataName
+    task: str
+    metric: Metric
 
 
 @dataclass(frozen=True)
@@ -21,6 +36,7 @@ class AtThreshold:
         after: Metrics by name, as in result.json.
         sparsity: Zeros among the selected weights, 0-1.
         sparsity_all: Zeros among all parameters, 0-1.
+        judged: Where that was measured, if on other data than the run is judged on.
     """
 
     threshold: float
@@ -29,6 +45,12 @@ class AtThreshold:
     after: Mapping[str, float]
     sparsity: float
     sparsity_all: float
+    judged: Judged | None = None
+
+    @property
+    def key(self) -> str:
+        """The threshold as settings say it, and the data where they are others: what reads the same is one point."""
+        return f"{self.threshold:g}{f',{self.judged.on}' if self.judged else ''}"
 
 
 def read_thresholds(folder: Path) -> list[AtThreshold]:
@@ -54,13 +76,13 @@ def read_thresholds(folder: Path) -> list[AtThreshold]:
 
 
 def keep_thresholds(folder: Path, found: Iterable[AtThreshold]) -> None:
-    """Adds entries to the run's ``thresholds.json`` in one step, in place of those at the same threshold.
+    """Adds entries to the run's ``thresholds.json`` in one step, in place of those with the same `AtThreshold.key`.
 
     Raises:
         ValueError: As for `read_thresholds`.
         WriteError: If it cannot be written.
     """
-    kept = {_key(one.threshold): one for one in (*read_thresholds(folder), *found)}
+    kept = {one.key: one for one in (*read_thresholds(folder), *found)}
     entries = [
         {
             "threshold": one.threshold,
@@ -68,8 +90,9 @@ def keep_thresholds(folder: Path, found: Iterable[AtThreshold]) -> None:
             "settings": one.settings,
             "after": dict(one.after),
             "sparsity": {"selected": one.sparsity, "all": one.sparsity_all},
+            **({"judged": {**one.judged._asdict(), "metric": asdict(one.judged.metric)}} if one.judged else {}),
         }
-        for one in sorted(kept.values(), key=lambda one: one.threshold)
+        for one in sorted(kept.values(), key=lambda one: (one.threshold, one.key))
     ]
     write_text(folder / "thresholds.json", json.dumps({"format": FORMAT, "thresholds": entries}, indent=2) + "\n")
 
@@ -77,23 +100,28 @@ def keep_thresholds(folder: Path, found: Iterable[AtThreshold]) -> None:
 def threshold_results(result: Result, folder: Path) -> list[Result]:
     """The result of a finished run at each threshold that is kept and not its own, with the id ``<id>@<threshold>``.
 
-    They cost no training, so that sums of hours stay right, and list no layers.
+    What was measured on other data than the run is judged on has the id ``<id>@<threshold>,<data>``, and may be at the
+    run's own threshold. They cost no training, so that sums of hours stay right, and list no layers.
 
     Raises:
         ValueError: As for `read_thresholds`.
     """
     found = []
     for one in read_thresholds(folder):
-        if result.threshold is not None and _key(one.threshold) == _key(result.threshold):
+        if result.threshold is not None and one.key == f"{result.threshold:g}":
             continue
+        judged = one.judged or Judged(result.judged_on, result.task, result.metric)
         try:
-            check_measured(result.metric, one.after, {"selected": one.sparsity, "all": one.sparsity_all})
+            check_measured(judged.metric, one.after, {"selected": one.sparsity, "all": one.sparsity_all})
         except ValueError as error:
             raise _damaged(folder, str(error)) from error
         found.append(
             replace(
                 result,
-                id=f"{result.id}@{_key(one.threshold)}",
+                id=f"{result.id}@{one.key}",
+                task=judged.task,
+                metric=judged.metric,
+                judged_on=judged.on,
                 settings=one.settings,
                 run=one.run,
                 threshold=one.threshold,
@@ -116,10 +144,6 @@ def _damaged(folder: Path, problem: str) -> ValueError:
     )
 
 
-def _key(threshold: float) -> str:
-    return f"{threshold:g}"  # as settings say it: what reads the same would be the same point twice
-
-
 def _entry(one: object, folder: Path) -> AtThreshold:
     if not isinstance(one, dict) or not one.keys() >= {"run", "settings", "after", "sparsity"}:
         raise _damaged(folder, "one has no threshold, settings, after, sparsity or run")
@@ -132,4 +156,15 @@ def _entry(one: object, folder: Path) -> AtThreshold:
         raise _damaged(folder, "run is not an object")
     # A sparsity that is no number is found by `check_measured`.
     zeros = sparsity.get("selected", ""), sparsity.get("all", "")
-    return AtThreshold(threshold, one["run"], one["settings"], one["after"], *zeros)
+    return AtThreshold(threshold, one["run"], one["settings"], one["after"], *zeros, _judged(one.get("judged"), folder))
+
+
+def _judged(judged: object, folder: Path) -> Judged | None:
+    if judged is None:
+        return None
+    if not isinstance(judged, dict) or judged.get("on") not in get_args(DataName):
+        raise _damaged(folder, "one is judged on neither 'test' nor 'validation'")
+    try:
+        return Judged(judged["on"], str(judged["task"]), read_metric(judged["metric"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(folder, f"the metric of one cannot be read, {error!r}") from error

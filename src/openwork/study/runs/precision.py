@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -16,8 +16,9 @@ def checked_precision(name: str) -> Precision:
     Raises:
         ValueError: If there is none.
     """
-    if name == "float32" or name == "tf32" or name == "bf16":
-        return name
+    for precision in get_args(Precision):
+        if name == precision:
+            return precision  # type: ignore[no-any-return]
     raise ValueError(f"precision must be float32, tf32 or bf16, got {name!r}")
 
 

@@ -8,7 +8,8 @@ from openwork.core.technique import Technique
 from openwork.study.results.result import identity
 from openwork.study.runs.config import describe, inside, to_plain
 from openwork.study.runs.origin import Origin
-from openwork.study.tasks.task import Task, check_numbers
+from openwork.study.tasks.check import check_data, check_numbers
+from openwork.study.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Run:
 
     Raises:
         ValueError: If a field is of another kind, steps are below 1, the seed is out of its range, a number of the task
-            makes no sense (`openwork.study.tasks.task.check_numbers`), or there is a technique beside kept zeros.
+            makes no sense (`openwork.study.tasks.check.check_numbers`), the task is judged on no known data, there is a
+            technique beside kept zeros, or the other run may have been trained on what the task holds out.
     """
 
     task: Task
@@ -57,6 +59,7 @@ class Run:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"a run's seed must be in [0, 2^63), got {self.seed}; count seeds from 0")
         check_numbers(self.task)
+        check_data(self.task)
         if self.origin is None:
             return
         if not isinstance(self.origin, Origin) or not isinstance(self.origin.run, Run):
@@ -65,6 +68,8 @@ class Run:
             )
         if self.origin.zeros and self.technique:
             raise ValueError(f"a run that keeps zeros has no technique, got {self.technique!r}")
+        if leak := self.task.leak(self.origin.run.task):
+            raise ValueError(leak)
         object.__setattr__(self, "origin", self.origin.seeded(self.seed))
 
     @property

@@ -25,7 +25,7 @@ from openwork.study.runs.described import refuse_changed, refuse_old
 from openwork.study.runs.execute import execute
 from openwork.study.runs.precision import Precision
 from openwork.study.runs.run import Run, with_prerequisites
-from openwork.study.tasks.task import check_task
+from openwork.study.tasks.check import check_task
 
 CRASHES = 3  # a run has failed when its process has died so often without a further checkpoint
 CLAIMED_SECONDS = 2.0  # before trying a run again that another process trains

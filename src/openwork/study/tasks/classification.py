@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class ImageClassification(Task, ABC):
     judged_on: DataName = field(default="test", kw_only=True)
     order: int | None = field(default=None, kw_only=True)
 
-    varying = ("peak_learning_rate", "order")
+    varying: ClassVar[tuple[str, ...]] = ("peak_learning_rate", "order")
     tests_more = False
 
     def __post_init__(self) -> None:
@@ -53,8 +53,6 @@ class ImageClassification(Task, ABC):
             raise ValueError(f"held_out must be at least 0, got {self.held_out}; MNIST's is 10000")
         if self.order is not None and self.order < 0:
             raise ValueError(f"order must be at least 0, got {self.order}; None is the run's own seed")
-        if self.judged_on not in ("test", "validation"):
-            raise ValueError(f"judged_on must be 'test' or 'validation', got {self.judged_on!r}; choose one")
         if self.judged_on == "validation" and not self.held_out:
             raise ValueError(
                 "judged_on='validation' needs images that are not trained on, got held_out=0; hold out some, such as "
@@ -133,6 +131,15 @@ class ImageClassification(Task, ABC):
     def judge_on(self, data: DataName) -> Self:
         """The task, with other data for `test`."""
         return replace(self, judged_on=data)
+
+    def leak(self, other: Task) -> str:
+        """How a run of the other task has been trained on the held-out images; empty where it has not."""
+        if not isinstance(other, type(self)) or other.held_out >= self.held_out:
+            return ""
+        return (
+            f"the run holds out {self.held_out} images and the one that it starts from {other.held_out}, so that it "
+            f"would be judged on images that it was trained on; set origin.run.task.held_out={self.held_out}, too"
+        )
 
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """Accuracy (0-1) and mean cross-entropy in nats on the held-out images, without any on the test set."""

@@ -28,7 +28,7 @@ class NumberWords(Translation):
     hidden_dropout: float = 0.0
     label_smoothing: float = 0.1
 
-    title = "Transformer, number words"
+    benchmark = "Transformer, number words"
 
     def vocabulary(self) -> Vocabulary:
         """A vocabulary of 96 pieces."""

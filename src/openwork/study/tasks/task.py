@@ -1,10 +1,8 @@
 """What a benchmark provides."""
 
-import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import Field, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -12,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from openwork.core.sparsifier import Sparsifier
-from openwork.study.evaluation.metric import TAKEN, DataName, Metric
+from openwork.study.evaluation.metric import DataName, Metric
 from openwork.study.tasks.translator import Translator
 
 
@@ -193,7 +191,11 @@ class Task(ABC):
         """
         if data == self.judged_on:
             return self
-        raise ValueError(f"{self.title} has no {data} data; leave --on out")
+        raise ValueError(f"{self.title} holds no {data} data out; leave --on out")
+
+    def leak(self, other: "Task") -> str:
+        """How a run of the other task has been trained on what this one holds out; empty where it has not."""
+        return ""
 
     @property
     def tests_more(self) -> bool:
@@ -245,118 +247,6 @@ class Task(ABC):
         raise ValueError(f"{self.title} does not translate; give a run of a task that does")
 
 
-_SIZES = re.compile(r"batch_size|part_size|rows|length|width|heads")
-_RATES = re.compile(r"(.*_)?(rate|decay|l2|dropout|smoothing|warm_?up)")
-_PROBABILITIES = re.compile(r"(.*_)?(dropout|smoothing)")
-
-
-def check_numbers(task: Task) -> None:
-    """Checks the fields whose names say what they may be: sizes such as ``batch_size``, and rates such as ``l2``.
-
-    Raises:
-        ValueError: If a number is not finite, a size is not positive, a rate is negative, or a probability is not below
-            1.
-    """
-    settings: tuple[Field[Any], ...] = fields(task) if is_dataclass(task) else ()
-    for field in settings:
-        name, value = field.name, getattr(task, field.name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if not math.isfinite(value):
-            wanted = "a finite number"
-        elif _SIZES.fullmatch(name) and value <= 0:
-            wanted = "more than 0"
-        elif _RATES.fullmatch(name) and value < 0:
-            wanted = "at least 0"
-        elif _PROBABILITIES.fullmatch(name) and value >= 1:
-            wanted = "below 1"
-        else:
-            continue
-        raise ValueError(f"{name} of {type(task).__name__} must be {wanted}, got {value}; change task.{name}")
-
-
-def check_task(task: Task) -> None:
-    """Checks what needs no data: that the task declares its metric, and that its learning rates make sense.
-
-    Raises:
-        ValueError: If it does not, or one of them is negative or not finite.
-    """
-    metric = task.metric
-    if not isinstance(metric, Metric):
-        raise ValueError(f"the metric of {type(task).__name__} must be a Metric such as ACCURACY, got {metric!r}")
-    for progress in (0.0, 0.25, 0.5, 0.75, 0.999):
-        rate = task.learning_rate(progress)
-        if not 0 <= rate < math.inf:  # nor NaN
-            raise ValueError(
-                f"the learning rate of {task.title} must be finite and at least 0, got {rate} when {progress:.0%} of "
-                "the steps are done; change it in learning_rate"
-            )
-
-
-def try_evaluation(task: Task, device: torch.device) -> None:
-    """Makes a model and its optimizer, and checks that `Task.evaluate` returns the task's metric.
-
-    Random numbers stay as they were. Does nothing where that would be slow (`Task.evaluates_quickly`), and evaluates
-    nothing where `Task.test` measures more, which takes longer.
-
-    Raises:
-        ValueError: If it does not return it. Whatever the task's own code raises.
-    """
-    if not task.evaluates_quickly:
-        return
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        model = task.model().to(device)
-        task.optimizer(model)
-        if not task.tests_more:
-            metrics(task, model, device)
-
-
-def metrics(task: Task, model: nn.Module, device: torch.device) -> dict[str, float]:
-    """Metrics of a model while it trains, as `Task.evaluate` measures them.
-
-    Raises:
-        ValueError: If the task's metric is not among them, and `Task.test` measures no more than that.
-    """
-    found = task.evaluate(model, device)
-    if not task.tests_more:
-        _check(task, found, "evaluate")
-    return found
-
-
-def final_metrics(task: Task, model: nn.Module, device: torch.device) -> dict[str, float]:
-    """Metrics of a trained model, as `Task.test` measures them.
-
-    Raises:
-        ValueError: If the task's metric is not among them.
-    """
-    found = task.test(model, device)
-    _check(task, found, "test")
-    return found
-
-
-def metrics_of(task: Task, models: Models, device: torch.device) -> list[dict[str, float]]:
-    """What `metrics` returns for each of several models."""
-    if has_own(task, "evaluate_stacked", "evaluate"):
-        found = task.evaluate_stacked(models, device)
-    else:
-        found = [task.evaluate(model, device) for model in models.each]
-    if not task.tests_more:
-        for each in found:
-            _check(task, each, "evaluate")
-    return found
-
-
-def final_metrics_of(task: Task, models: Models, device: torch.device) -> list[dict[str, float]]:
-    """What `final_metrics` returns for each of several models."""
-    if has_own(task, "test_stacked", "test") and has_own(task, "test_stacked", "evaluate"):
-        found = task.test_stacked(models, device)
-    else:
-        found = [task.test(model, device) for model in models.each]
-    for each in found:
-        _check(task, each, "test")
-    return found
-
-
 def has_own(task: Task, stacked: str, method: str) -> bool:
     """Whether the task's ``stacked`` method knows its ``method``: no subclass has another one of that alone."""
     kinds = type(task).__mro__
@@ -368,31 +258,3 @@ def refuse_parts(task: Task, batch: Any) -> None:
     """Raises ValueError if the batch is in `Parts`, which cannot be stacked."""
     if isinstance(batch, Parts):
         raise ValueError(f"{task.title} divides its batches into parts, which cannot be stacked")
-
-
-def _check(task: Task, found: object, method: str) -> None:
-    key = task.metric.key
-    if not isinstance(found, dict):
-        raise ValueError(
-            f"{method} of {task.title} must return metrics by name, got {found!r}; return {{{key!r}: value}}"
-        )
-    if taken := sorted(TAKEN & found.keys()):
-        raise ValueError(
-            f"{method} of {task.title} returns {', '.join(taken)}, which a run writes itself; give it another name"
-        )
-    if key not in found:
-        raise ValueError(
-            f"{task.title} is judged by {key!r}, but its {method} returns {', '.join(found) or 'nothing'}; return it "
-            f"there, or declare another metric in {type(task).__name__}"
-        )
-    for name, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(
-                f"{name!r} of {task.title} must be a float, got {value!r} from its {method}; convert it there"
-            )
-    value = found[key]
-    # A model that diverged is another matter: its run is recorded as such.
-    if math.isfinite(value) and (problem := task.metric.misfit(value)):
-        raise ValueError(
-            f"{key!r} of {task.title} {problem} from its {method}; return it so, or declare another metric"
-        )

@@ -6,7 +6,8 @@ Vaswani et al. 2017, arXiv 1706.03762. On a GPU layers compute in bfloat16 (auto
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from openwork.study.data.packing import Packed, batch_of, by_length, packed_batc
 from openwork.study.data.vocabulary import EOS, PADDING, Vocabulary
 from openwork.study.evaluation.beam import ALPHA, BEAM, EXTRA_LENGTH, beam_search
 from openwork.study.evaluation.bleu import sacre_bleu, signature, tokenized_bleu
-from openwork.study.evaluation.metric import BLEU
+from openwork.study.evaluation.metric import BLEU, DataName, Metric
 from openwork.study.models.incremental import Incremental
 from openwork.study.models.transformer import Transformer, padded
 from openwork.study.processes import rank, world_size
@@ -42,6 +43,8 @@ class Translation(Task, ABC):
         warmup: The fraction of the steps during which the rate rises.
         width: As `Transformer` has it, like ``hidden``, ``heads``, ``layers``, the three dropouts and ``split_heads``.
         label_smoothing: The probability that the target gives to all other tokens.
+        judged_on: The data of the final metrics. "validation", the development set, is for runs that settings are
+            chosen by.
     """
 
     rows: int = 64
@@ -57,8 +60,28 @@ class Translation(Task, ABC):
     hidden_dropout: float = 0.1
     label_smoothing: float = 0.1
     split_heads: bool = field(default=False, kw_only=True)
+    judged_on: DataName = field(default="test", kw_only=True)
 
-    metric = BLEU
+    watched_on: ClassVar[DataName] = "validation"
+
+    @property
+    @abstractmethod
+    def benchmark(self) -> str:
+        """The model and its data, with which the title begins."""
+
+    @property
+    def title(self) -> str:
+        """The benchmark, and whether the metrics are those of validation."""
+        return f"{self.benchmark}{', validation' if self.judged_on == 'validation' else ''}"
+
+    @property
+    def metric(self) -> Metric:
+        """BLEU."""
+        return BLEU.on(self.judged_on)
+
+    def judge_on(self, data: DataName) -> Self:
+        """The task, with other data for `test`."""
+        return replace(self, judged_on=data)
 
     @property
     def metrics_note(self) -> str:
@@ -147,12 +170,16 @@ class Translation(Task, ABC):
         return self._teacher_forced(model, device, "dev")
 
     def test(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        """On the test set: the same, and BLEU (0-100) of translations by beam search: sacrebleu's, and the paper's."""
-        pairs = self.pairs("test")
+        """On the data of ``judged_on``: the same, and BLEU (0-100) of translations by beam search.
+
+        bleu is sacrebleu's, tokenized_bleu the paper's.
+        """
+        split = "test" if self.judged_on == "test" else "dev"
+        pairs = self.pairs(split)
         references = [target for _, target in pairs]
         translations = self.translate(model, [source for source, _ in pairs], device)
         return {
-            **self._teacher_forced(model, device, "test"),
+            **self._teacher_forced(model, device, split),
             "bleu": sacre_bleu(translations, references)[0],
             "tokenized_bleu": tokenized_bleu(translations, references, self.target_language),
         }

@@ -10,6 +10,7 @@ from openwork.study.data.corpus import Languages, Sources, packed_corpus, traine
 from openwork.study.data.packing import Packed
 from openwork.study.data.text import HUB, data_folder, read_pairs
 from openwork.study.data.vocabulary import Vocabulary, read_vocabulary
+from openwork.study.tasks.task import Task
 from openwork.study.tasks.translation import Translation
 
 _log = logging.getLogger(__name__)
@@ -31,8 +32,9 @@ class TextTranslation(Translation):
 
     Args:
         training: The sources to train on, all together.
-        development: The source whose next tokens the model predicts during training.
-        testing: The source that the model translates at the end.
+        development: The source whose next tokens the model predicts during training, and that it translates at the end
+            if ``judged_on`` is "validation".
+        testing: The source that the model translates at the end otherwise.
         languages: Of the source and of the translation.
         vocabulary_size: Ids of the vocabulary that is made from the training data.
         vocabulary_file: A sentencepiece model or a .subwords file in the folder of data sets; "" makes a vocabulary.
@@ -58,9 +60,10 @@ class TextTranslation(Translation):
                 raise ValueError(f"{source} is not for training, as {reason}; train on another source")
 
     @property
-    def title(self) -> str:
-        """The width, the languages and the test set."""
-        return f"Transformer {self.width}, {'-'.join(self.languages)}, {self.testing.rpartition('/')[2]}"
+    def benchmark(self) -> str:
+        """The width, the languages and the set that the model translates at the end."""
+        judged = self.testing if self.judged_on == "test" else self.development
+        return f"Transformer {self.width}, {'-'.join(self.languages)}, {judged.rpartition('/')[2]}"
 
     @property
     def target_language(self) -> str:
@@ -74,6 +77,17 @@ class TextTranslation(Translation):
     def with_vocabulary(self, file: str) -> Self:
         """The task with the vocabulary of a file, relative to the folder of data sets."""
         return replace(self, vocabulary_file=file)
+
+    def leak(self, other: Task) -> str:
+        """How a run of the other task may have seen the development or test set; empty where it has not."""
+        if not isinstance(other, TextTranslation):
+            return ""
+        if not (seen := sorted({self.development, self.testing} - {other.development, other.testing})):
+            return ""
+        return (
+            f"the run is judged on {seen[0]}, and the one that it starts from does not leave its sentences out of its "
+            "training; give both the same development and testing"
+        )
 
     def packed(self) -> Packed:
         """Memory-mapped rows of the training data.

@@ -1,0 +1,132 @@
+"""The script of the small study: what is done is not repeated, choices follow from rows, and time limits hold."""
+
+import csv
+
+import pytest
+
+import openwork as ow
+from openwork.study.experiments import tournament
+from openwork.study.runs.origin import Pretrained
+from openwork.study.runs.run import Run
+from openwork.study.sweeps.sweep import Options
+from openwork.study.tasks.lenet import DigitsLeNet300100
+from tests.study.study_script import script
+
+run = script()
+TASK = DigitsLeNet300100()
+COLUMNS = ("technique", "level", "setting")
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def tuned(folder, accuracies):
+    """Writes tuning rows: (technique, level, setting) -> (sparsity, accuracy), "" where it diverged."""
+    rows = run.Rows(folder / "tuning.csv", COLUMNS, (*run.MEASURED, *run.COST))
+    rows.add({key: {"sparsity": sparsity, "accuracy": value} for key, (sparsity, value) in accuracies.items()})
+
+
+def trials(name):
+    return [key for key in tournament.trials() if key[0] == name]
+
+
+def choices(folder):
+    run.write_choices(folder)
+    return {(row["technique"], float(row["level"])): int(row["setting"]) for row in table(folder / "chosen.csv")}
+
+
+def test_a_technique_that_is_told_its_level_chooses_at_the_next_anchor(tmp_path):
+    best = {0.75: 4, 0.95: 0, 0.985: 14, 0.995: 7}
+    tuned(tmp_path, {key: (key[1], 0.98 if key[2] == best[key[1]] else 0.9) for key in trials("SET")})
+    found = choices(tmp_path)
+    assert [found["SET", level] for level in tournament.LEVELS] == [4, 4, 0, 0, 14, 14, 7, 7]
+
+
+def test_another_technique_chooses_the_best_run_that_reaches_the_level(tmp_path):
+    reached = {3: (0.5, 0.985), 10: (0.951, 0.98), 11: (0.9794, 0.979), 12: (0.9791, 0.978), 20: ("", "")}
+    tuned(tmp_path, {key: reached.get(key[2], (0.1, 0.99)) for key in trials("L0")})
+    # 0.9794 leaves 1.03 times what 98 % leaves, and 0.9791 with 1.045 is worse; nothing has 98.5 %.
+    found = choices(tmp_path)
+    assert found == {("L0", 0.5): 3, ("L0", 0.75): 10, ("L0", 0.9): 10, ("L0", 0.95): 10, ("L0", 0.98): 11}
+
+
+def test_a_technique_whose_tuning_is_not_done_chooses_nothing(tmp_path):
+    tuned(tmp_path, dict.fromkeys(trials("L0")[:-1], (0.9, 0.98)))
+    assert choices(tmp_path) == {}
+
+
+def test_choices_are_written_anew(tmp_path):
+    for best in (5, 6):
+        tuned(tmp_path, {key: (0.9, 0.98 if key[2] == best else 0.9) for key in trials("L0")})
+        assert set(choices(tmp_path).values()) == {best}
+
+
+def test_runs_are_executed_once_and_their_folders_removed_but_for_starts(tmp_path, capsys):
+    dense = Run(TASK, None, steps=2)
+    sparse = [Run(TASK, ow.GradualMagnitude(ow.OneShot(s)), steps=2, origin=Pretrained(dense)) for s in (0.5, 0.9)]
+    wanted = {("a", each.technique.schedule.final, 0): each for each in sparse}
+    found = run.execute(run.Piece("tuning", COLUMNS, lambda: wanted, 1e5), wanted, tmp_path / "runs", Options())
+    assert [row["sparsity"] for row in found.values()] == ["0.500000", "0.900000"]
+    assert {row["status"] for row in found.values()} == {"finished"}
+    assert all(len(row["layers"].split()) == 3 for row in found.values())
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [dense.id]
+
+
+def test_a_run_is_evaluated_at_other_thresholds(tmp_path):
+    technique = ow.VariationalDropout(ow.Constant(1e-3), log_sigma2=-3.0)
+    wanted = {("net", 0, 0, 0, 3.0): Run(TASK, technique, steps=3)}
+    piece = run.Piece("recipes", ("a", "b", "c", "d", "e"), lambda: wanted, 1e5, thresholds=(-9.0, 9.0))
+    found = run.execute(piece, wanted, tmp_path / "runs", Options())
+    none, own, all_ = (float(found["net", 0, 0, 0, at]["sparsity"]) for at in (9.0, 3.0, -9.0))
+    assert none < own < all_ == 1
+    assert found["net", 0, 0, 0, 9.0]["id"].endswith("@9")
+
+
+def test_what_is_there_is_not_run_again_and_no_piece_begins_too_late(tmp_path, monkeypatch, capsys):
+    ran = []
+    wanted = {("a", 0.5, number): Run(TASK, None, steps=2, seed=number) for number in range(3)}
+
+    def execute(piece, missing, runs, options):
+        ran.extend(missing)
+        return {key: {"id": one.id} for key, one in list(missing.items())[:2]}
+
+    pieces = [
+        ("A", run.Piece("tuning", COLUMNS, lambda: wanted, 1e5)),
+        ("C", run.Piece("x", COLUMNS, lambda: wanted, 1)),
+    ]
+    monkeypatch.setattr(run, "pieces", lambda rows: pieces)
+    monkeypatch.setattr(run, "execute", execute)
+    for _ in range(2):
+        run.main([str(tmp_path), "--runs", str(tmp_path / "runs"), "--seconds", "5"])
+    assert ran == [*wanted, list(wanted)[2]]
+    assert len(table(tmp_path / "tuning.csv")) == 3
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("A tuning, a: 2 runs")
+    assert said[0].endswith("1 left")
+    assert "C a: 3 runs would take 6 s more" in said[1]
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_the_pieces_are_in_the_order_of_the_plan(tmp_path):
+    letters = [letter for letter, _ in run.pieces(tmp_path)]
+    assert letters == sorted(letters)
+    assert set(letters) == set("ABCDEFGH")
+
+
+@pytest.mark.parametrize("name", ["RigL", "dense"])
+def test_a_key_reads_the_same_from_a_file(tmp_path, name):
+    keys = trials(name)
+    rows = run.Rows(tmp_path / "tuning.csv", COLUMNS, ("id",))
+    rows.add({key: {"id": "x"} for key in keys})
+    assert set(run.Rows(tmp_path / "tuning.csv", COLUMNS, ("id",)).lines) == {run.texts(key) for key in keys}
+
+
+def test_runs_that_cannot_be_one_model_are_said_and_left(tmp_path, capsys):
+    rounds = [Run(TASK, ow.GradualMagnitude(ow.Constant(0.5)), steps=2, seed=seed) for seed in (0, 1)]
+    with pytest.raises(run.AloneError, match="one by one"):
+        run.refuse("2 runs of X are trained one by one: why")
+    wanted = {("a", 0.5, each.seed): each for each in rounds}
+    found = run.execute(run.Piece("tuning", COLUMNS, lambda: wanted, 1e5), wanted, tmp_path / "runs", Options())
+    assert [row["fleet"] for row in found.values()] == [2, 2]
