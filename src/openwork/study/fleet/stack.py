@@ -128,9 +128,10 @@ class Stack(StackedModels):
             losses, penalties = every(_named(parameters | buffers), inputs, keys(seeds, steps), batch)
             wanted = {name: parameter for name, parameter in parameters.items() if name not in without}
             leaves = [*wanted.values(), *([] if anchor is None else [anchor])]
-            found = torch.autograd.grad((losses + penalties).sum(), leaves, allow_unused=anchor is not None)
+            found = torch.autograd.grad((losses + penalties).sum(), leaves, allow_unused=True)
+            pairs = zip(wanted, found, strict=False)
             # Contiguous: torch's fused optimizers take a transposed gradient for a straight one.
-            gradients = {name: each.contiguous() for name, each in zip(wanted, found, strict=False)}
+            gradients = {name: each.contiguous() for name, each in pairs if each is not None}
             return losses.detach(), penalties.detach(), gradients
 
         inputs = self.mechanism.inputs if self.mechanism else {}

@@ -14,6 +14,7 @@ from openwork.study.fleet.optimizers import StackedOptimizer
 from openwork.study.fleet.stack import Stack
 from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision
+from openwork.study.tasks.task import stacked_batches, taking
 
 EAGER = 3
 """Steps before CUDA graphs are captured, in which optimizers and libraries allocate what they keep."""
@@ -54,8 +55,7 @@ class Training:
         if optimizers:
             for optimizer in self._optimizers:
                 optimizer.load(optimizers[optimizer.place])
-        self._seeds = [live.run.task.batch_seed(live.run.seed) for live in lives]
-        self._shared = len(set(self._seeds)) == 1
+        self._shared = len({live.run.task.batch_seed(live.run.seed) for live in lives}) == 1
         fuses = self.device.type == "cuda" and precision != "float32" and not compile
         rounded = "bf16" if precision == "bf16" else "tf32"
         self._fused = fused_linears(self.stack, self._optimizers, precision=rounded) if fuses else None
@@ -65,6 +65,9 @@ class Training:
             without=self._fused.names if self._fused else (),
             anchor=self._fused.anchor if self._fused else None,
         )
+        self._take: Callable[[Any], Any] = lambda batch: batch
+        if not self._shared:
+            self._take = taking(self.run.task, self.device, self._fused.rounding if self._fused else None)
         self._counter = torch.full((), start, dtype=torch.int64, device=self.device)
         self._losses = torch.zeros(2, len(lives), device=self.device)
         self._counted, self._eager = 0, EAGER
@@ -75,10 +78,11 @@ class Training:
             live.model.train()
 
     def batches(self) -> Iterator[Any]:
-        """The batches of the steps to come: one for all runs where they see the same, otherwise stacked ones."""
+        """The batches of the steps to come: those of one run where all see the same, otherwise for `Task.taking`."""
+        task, runs = self.run.task, [live.run for live in self.stack.lives]
         if self._shared:
-            return self.run.task.batches(self._seeds[0], self.done, self.device)
-        return self.run.task.stacked_batches(self._seeds, self.done, self.device)
+            return task.batches(self.run.seed, self.done, self.device)
+        return stacked_batches([run.task for run in runs], [run.seed for run in runs], self.done, self.device)
 
     def step(self, batch: Any) -> Updated:
         """Trains the models on a batch; returns what the update after it changed."""
@@ -111,6 +115,11 @@ class Training:
         self._counted = 0
         return losses, penalties
 
+    def last_losses(self) -> list[float]:
+        """The sum of loss and penalty of each run in all steps since `losses` was called; waits for the device."""
+        found: list[float] = self._losses.sum(0).tolist()
+        return found
+
     def _update(self) -> Updated:
         if not self.mechanism:
             return Updated()
@@ -138,7 +147,7 @@ class Training:
 
     def _differentiate(self) -> None:
         with self._fused.training() if self._fused else nullcontext():
-            losses, penalties, self._gradients = self._compute(self._batch, self._counter)
+            losses, penalties, self._gradients = self._compute(self._take(self._batch), self._counter)
         self._losses += torch.stack([losses, penalties])
         self._counter += 1
 

@@ -42,7 +42,7 @@ from openwork.study.runs.live import Live, compiled, prepare
 from openwork.study.runs.precision import Precision, products
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.tasks.check import check_task, try_evaluation
-from openwork.study.tasks.task import final_metrics, metrics
+from openwork.study.tasks.measure import final_metrics, metrics
 from openwork.study.training.loop import train
 
 

@@ -10,7 +10,7 @@ from statistics import median
 
 import torch
 
-from openwork.study.fleet.groups import groups
+from openwork.study.fleet.groups import alike
 from openwork.study.fleet.memory import width as fitting
 from openwork.study.fleet.training import Training
 from openwork.study.results.store import read_results
@@ -128,7 +128,8 @@ def fleet_step_ms(runs: Sequence[Run], device: torch.device, width: int | None =
         device: Where they train.
         width: How many there are at most; None for as many as the memory holds.
     """
-    group = groups(runs, lambda _: 0)[0]
+    kind = alike(runs[0])
+    group = [run for run in runs if alike(run) == kind]
     lives = [prepare(group[0], device)]
     most = min(len(group), width or len(group), fitting(lives[0]))
     if most == 1:
