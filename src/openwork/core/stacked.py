@@ -91,7 +91,9 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
     Args:
         tensors: Of one shape and dtype, on one device. What refers to them sees the row from now on.
     """
-    whole = torch.stack([tensor.detach() for tensor in tensors])
+    # Contiguous, as gradients are: torch's fused optimizers look at the memory of both, in which images' channels may be
+    # last.
+    whole = torch.stack([tensor.detach() for tensor in tensors]).contiguous()
     for tensor, row in zip(tensors, whole, strict=True):
         tensor.data = row
     return whole
