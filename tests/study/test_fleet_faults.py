@@ -18,8 +18,9 @@ from openwork.study.runs.claim import ClaimedError, claim
 from openwork.study.runs.execute import execute
 from openwork.study.runs.live import prepare
 from openwork.study.runs.run import Run
+from openwork.study.sweeps import sweep as sweeps
 from openwork.study.sweeps.fleet import Fleets
-from openwork.study.sweeps.sweep import completed_steps, sweep
+from openwork.study.sweeps.sweep import Sweep, completed_steps, sweep
 from tests.study import oddlab
 from tests.study.test_fleet_alone import OPTIONS, widths
 from tests.study.tinylab import PRUNE, Failing, Tiny
@@ -307,6 +308,18 @@ def test_each_of_thousands_of_runs_is_looked_at_once(width):
     while waiting:
         waiting.take([run.id for run in waiting.group(width)])
     assert len(looks) == len(runs)
+
+
+def test_a_fleet_tells_its_steps_without_a_look_at_each_directory(tmp_path, monkeypatch):
+    looks: list[Path] = []
+    real = completed_steps
+    monkeypatch.setattr(sweeps, "completed_steps", lambda folder: looks.append(folder) or real(folder))
+    state = Sweep(tmp_path, {run.id: run for run in RUNS}, submitted={run.id for run in RUNS})
+    with pytest.raises(KeyboardInterrupt):
+        execute_fleet(RUNS, tmp_path, evaluations=4, progress=until(4 * 13))
+    assert state.steps() == (40, 40)
+    assert [state.steps(now) for now in (20, 40, 60)] == [(40, 40), (40, 40), (60, 20)]
+    assert len(looks) == 4
 
 
 def test_evaluations_below_one_are_refused(tmp_path):
