@@ -115,7 +115,7 @@ class Sweep:
     runs: dict[str, Run]
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     submitted: set[str] = field(default_factory=set)
-    _begun: dict[str, int] = field(init=False, repr=False, default_factory=dict)  # the completed steps that directories told
+    _begun: dict[str, int] = field(init=False, repr=False, default_factory=dict)  # steps in directories
 
     def count(self, state: State) -> int:
         """How many runs ended in ``state``."""
