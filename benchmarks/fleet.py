@@ -103,7 +103,11 @@ def captured(train: Callable[[], None]) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         train()
-    return graph.replay
+
+    def replay(train: Callable[[], None] = train) -> None:  # keeps the tensors alive
+        graph.replay()
+
+    return replay
 
 
 def measure(steps: Mapping[str, Callable[[], None]], members: int, rounds: int, count: int) -> dict[str, list[float]]:

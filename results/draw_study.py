@@ -47,7 +47,7 @@ def tournament() -> alt.TopLevelMixin:
     names = [name for name in ENTRANTS if any(value["technique"] == name for value in values)]
     low, high = student_interval(dense) or (dense[0], dense[0])
     band = alt.Chart(alt.InlineData(values=[{"low": low, "high": high}])).mark_rect(style="dense-band")
-    kept = [value for value in values if value["error"] <= WORST]
+    kept = [value for value in values if value["error"] <= WORST and value["left"] > 0]
     marks = drawn(kept, names, x="weights left, %", field="left")
     return alt.layer(band.encode(y="low:Q", y2="high:Q"), *marks).properties(
         width=720,
@@ -91,10 +91,13 @@ def drawn(values: list[dict[str, Any]], names: list[str], *, x: str, field: str)
         alt.X(f"{field}:Q").scale(type="log", reverse=True, nice=False).axis(title=x, grid=False),
         color=color,
     )
-    y = alt.Y("error:Q").scale(type="log", nice=False).axis(title="error on the test set, %", format="~g")
+    # By the means: an interval that is wider than all of them would flatten the picture.
+    means = [value["error"] for value in values]
+    scale = alt.Scale(type="log", nice=False, clamp=True, domain=[0.9 * min(means), 1.1 * max(means)])
+    y = alt.Y("error:Q", scale=scale).axis(title="error on the test set, %", format="~g")
     return [
         base.mark_line(strokeWidth=1.5).encode(y),
-        base.mark_rule(strokeWidth=1.5).encode(alt.Y("low:Q"), y2="high:Q"),
+        base.mark_rule(strokeWidth=1.5).encode(alt.Y("low:Q", scale=scale), y2="high:Q"),
         base.mark_point(filled=True, size=55, opacity=1).encode(y, shape=shape),
     ]
 

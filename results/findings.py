@@ -66,7 +66,7 @@ def tournament_sentences() -> Iterator[str]:
         undecided = [one.technique for one in rest if one.verdict == "undecided"]
         worse = sum(one.verdict.startswith("worse") for one in rest)
         parts = [
-            f"{word}: {', '.join(names)}"
+            f"{word}: {' / '.join(names)}"
             for word, names in (("better", better), ("as good", as_good), ("undecided", undecided))
             if names
         ]

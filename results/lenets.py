@@ -24,18 +24,9 @@ def compared(found: Seeds, by: str, published: tuple[float, float] | None) -> Ro
     return (str(found.n), f"{found.sparsity:.2f} %", f"{mean(found.errors)} %", f"{one_more(found.errors)} %", text)
 
 
-def several(published: str, *found: Seeds, digits: int = 1) -> Row:
-    """The cells of one row for several settings of one seed each."""
-    sparsities = ", ".join(f"{one.sparsity:.{digits}f}" for one in found)
-    errors = ", ".join(f"{one.errors[0]:.2f}" for one in found)
-    assert {one.n for one in found} == {1}
-    return ("1", f"{sparsities} %", f"{errors} %", "–", published)
-
-
 def mnist(net: str) -> str:
-    """One LeNet with every technique."""
+    """One LeNet, dense and with variational dropout."""
     small = net == "LeNet-300-100"
-    kinds = ((None, "uniform"), ("GlobalRanking", "global ranking"), ("ERK", "Erdős–Rényi"))
     dense = find("mnist", net, "dense")
     known = [(1.58, "Gale"), (1.64, "Molchanov")] if small else [(0.80, "Molchanov")]
     text = "; ".join(f"{error:.2f} % ({by} et al.): {place(error, dense.errors)}" for error, by in known)
@@ -56,23 +47,6 @@ def mnist(net: str) -> str:
     else:
         lines.append(("tuned settings, all of the KL, threshold 3", *compared(vd(net, 1.0), "", None)))
         lines.append(("— 0.7 of the KL, rate 2e-3, threshold 3", *compared(vd(net, 0.7, 2e-3), "", None)))
-    weights = (0.1, 0.3, 1.0)
-    sizes = f"{'1.4 and 1.8' if small else '0.9 and 1.0'} % (Louizos et al.; sizes, not sparsity)"
-    l0, grouped = ([find("mnist", net, name, final=w / N) for w in weights] for name in ("L0", "GroupL0"))
-    lines.append(("L0, λ = 0.1, 0.3, 1 over N", *several("", *l0)))
-    lines.append(("group L0, the same λ", *several(sizes, *grouped)))
-    for allocation, text in kinds:
-        found = [find("mnist", net, "GradualMagnitude", final=s, allocation=allocation) for s in (0.9, 0.98, 0.99)]
-        lines.append((f"magnitude, {text}", *several("", *found, digits=0)))
-    found = [find("mnist", net, "RandomPruning", final=s) for s in (0.9, 0.98, 0.99)]
-    lines.append(("random", *several("", *found, digits=0)))
-    others = {
-        "PruneRetrain": ("Han 2015, prune and retrain", "92 % (12×), 1.59 %", "92 % (12×), 0.77 %"),
-        "DynamicSurgery": ("dynamic network surgery", "98.2 % (56×), 1.99 %", "99.1 % (111×), 0.91 %"),
-        "SoftWeightSharing": ("soft weight sharing", "1.94 % (23×, with coding)", "0.97 % (200×, with coding)"),
-    }
-    for name, (text, *published) in others.items():
-        lines.append((text, *several(published[not small], find("mnist", net, name), digits=2)))
     heads = ("", "n", "sparsity", "error", "one more run (95 %)", "published: sparsity, error")
     return markdown(heads, lines)
 

@@ -94,7 +94,8 @@ def compression_table() -> str:
             continue
         layers = zip(*(map(float, run["layers"].split()) for run in runs if run["layers"]), strict=True)
         text = "-".join(f"{100 * fmean(each):.1f}" for each in layers)
-        times = f"{fmean(1 / (1 - zeros / 100) for zeros in sparsities(runs)):.0f}×"
+        left = 1 - fmean(sparsities(runs)) / 100
+        times = f"{1 / left:.0f}×" if left else "–"
         lines.append((f"{net}: {name}", str(len(runs)), f"{mean(errors(runs))} %", text or "–", times, *known))
     heads = ("", "n", "error", "sparsity by layer, %", "compression")
     return markdown((*heads, "published, one run: error", "sparsity by layer, %", "compression"), lines)

@@ -10,8 +10,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from findings import findings
 from lenets import layered, mnist, reproduced, vd
+from masks import section6_comparisons, section6_table
+from played import cost_table
+from recipes import compression_table, effects_table, recipe_table
 from seeds import Seeds, best, find, layers, markdown, mean, rows, seeds
+from tournaments import dense_table, every_level, leaders, lenet5_table, named_table
 
 ROOT = Path(__file__).parents[1]
 CIFAR = 50_000  # training images
@@ -242,6 +247,18 @@ TABLES: dict[str, Callable[[], str]] = {
     "in short": in_short,
     "LeNet-300-100": lambda: mnist("LeNet-300-100"),
     "LeNet-5-Caffe": lambda: mnist("LeNet-5-Caffe"),
+    "findings": findings,
+    "recipes": recipe_table,
+    "recipes, effects": effects_table,
+    "SparseVD's table": compression_table,
+    "tournament": every_level,
+    "tournament, references": leaders,
+    "tournament, named pairs": named_table,
+    "tournament, dense": dense_table,
+    "tournament, LeNet-5-Caffe": lenet5_table,
+    "masks": section6_table,
+    "masks, comparisons": section6_comparisons,
+    "study, cost": cost_table,
     "WRN-28-10": wide,
     "VGG-like": vgg,
     "ResNet-50, pruning": resnet_pruning,

@@ -62,9 +62,12 @@ class Together:
         self.updates = []
 
     def gradients(self):
-        """Stacked, by parameter."""
-        found = [torch.autograd.grad(m.loss(), list(m.model.parameters())) for m in self.members]
-        return {name: torch.stack(each) for name, each in zip(self.parameters, zip(*found, strict=True), strict=True)}
+        """Stacked, by parameter that is trained."""
+        named = [dict(member.model.named_parameters()) for member in self.members]
+        trained = [name for name, parameter in named[0].items() if parameter.requires_grad]
+        pairs = zip(self.members, named, strict=True)
+        found = [torch.autograd.grad(member.loss(), [each[name] for name in trained]) for member, each in pairs]
+        return {name: torch.stack(each) for name, each in zip(trained, zip(*found, strict=True), strict=True)}
 
     def train(self, steps):
         """Trains all members."""
@@ -74,7 +77,7 @@ class Together:
             self.masks.take(self.step, gradients)
             self.masks.before_step(gradients)
             for name, parameter in self.parameters.items():
-                parameter.grad = gradients[name]
+                parameter.grad = gradients.get(name)
             self.optimizer.step()
             self.masks.after_step()
             self.updates.append(self.masks.update(self.step))

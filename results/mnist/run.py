@@ -160,7 +160,7 @@ def pieces(rows: Path) -> list[tuple[str, Piece]]:
         return Piece("tuning", trial, lambda: tuning(name), rate)
 
     def played(name: str, rate: float) -> Piece:
-        return Piece("tournament", final, lambda: finals(rows, name), rate)
+        return Piece("tournament", final, lambda: finals(rows, name), rate, compiles=name in learned[:2])
 
     def vd(net: str, rate: float, *cells: tuple[bool, bool]) -> Piece:
         runs = partial(recipes, net, *cells)

@@ -11,7 +11,7 @@ from torch import nn
 import openwork as ow
 from openwork.core.masks.mechanism import Masking
 from openwork.core.stacked import stack, stacked
-from tests.helpers import raises
+from tests.helpers import conv_net, raises
 from tests.members import Member, Together, equal
 from tests.test_public_base_classes import Steady
 
@@ -163,6 +163,20 @@ def test_hidden_values_of_members_without_zeros_are_trained_until_they_have_some
     for one, other in zip(together.members, alone, strict=True):
         equal(one.state(), other.state())
     assert [step for step, update in enumerate(together.updates, 1) if update.recapture] == [4]
+
+
+@pytest.mark.parametrize("technique", [BATCHED[1], ow.RigL(CONSTANT), ow.Movement(RAMP)], ids=label)
+@pytest.mark.parametrize("many", [False, True])
+def test_a_weight_that_is_frozen_has_masks_and_no_gradient(technique, many):
+    def frozen():
+        model = conv_net()
+        model[3].weight.requires_grad_(False)
+        return model
+
+    alone = [Member(technique, i, model=frozen).train(STEPS) for i in range(2)]
+    together = Together([Member(technique, i, model=frozen, attach=False) for i in range(2)], many=many).train(STEPS)
+    for one, other in zip(together.members, alone, strict=True):
+        equal(one.state(), other.state())
 
 
 def test_masks_say_which_optimizer_states_they_clear():

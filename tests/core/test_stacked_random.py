@@ -345,10 +345,20 @@ class Bare(Ranged):
         self.limit = weight.std()
 
 
+class Drawing(Ranged):
+    def sample(self, weight, generator=None):
+        return weight + torch.randn_like(weight)
+
+
+class Branching(Ranged):
+    def cost(self, weight, coefficient):
+        return weight.square().sum() if self.technique.most > 1 else weight.new_zeros(())
+
+
 @dataclass(frozen=True)
 class Holding(Scaled):
     def distribution(self, weight, generator):
-        return {"own": Own, "bare": Bare}[self.kind](weight, self)
+        return {"own": Own, "bare": Bare, "drawing": Drawing, "branching": Branching}[self.kind](weight, self)
 
 
 @pytest.mark.parametrize(
@@ -361,14 +371,19 @@ class Holding(Scaled):
         (Perceptron, [ow.L0(ow.Constant(0.1)), ow.GroupL0(ow.Constant(0.1))], "the techniques of these, differ"),
         (Perceptron, [Holding(kind="own")] * 2, "Own.limit is a model's own"),
         (Perceptron, [Holding(kind="bare")] * 2, "Bare.limit is a model's own"),
+        (Perceptron, [Holding(kind="drawing")] * 2, "random operation.*; draw by openwork.noise.normal or uniform"),
+        (Perceptron, [Holding(kind="branching", most=m) for m in (0.5, 2.0)], "Holding cannot be .* control flow"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_cannot_be_stacked_is_refused_and_stays_as_it_was(kind, techniques, message):
     members = made(kind, techniques)
     coefficients = [sparsifier._mechanism._coefficient.data_ptr() for _, sparsifier in members]
+    tensors = [{**dict(model.named_parameters()), **dict(model.named_buffers())} for model, _ in members]
+    alike = [n for n, tensor in tensors[0].items() if n in tensors[1] and tensors[1][n].shape == tensor.shape]
+    whole = {name: stacked([each[name] for each in tensors]) for name in alike}
     with pytest.raises(ValueError, match=f"{message}.*; train these models one by one$"):
-        stack([sparsifier for _, sparsifier in members], {})
+        stack([sparsifier for _, sparsifier in members], whole)
     assert [sparsifier._mechanism._coefficient.data_ptr() for _, sparsifier in members] == coefficients
 
 

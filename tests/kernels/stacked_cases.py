@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
+from openwork.kernels.stacked import mark_masked
+
 BETAS, EPS = (0.9, 0.999), 1e-8
 
 
@@ -65,6 +67,7 @@ def layer(members, batch, inputs, outputs, *, bias=True, masked=False, rows=Fals
     if made.mask is not None:
         for each in (made.weight, made.exp_avg, made.exp_avg_sq):
             each.mul_(made.mask)
+        mark_masked(made.exp_avg_sq, made.mask)
     return made
 
 

@@ -20,7 +20,7 @@ RATES = torch.tensor([1e-3, 1e-2, 0.3])
 def train(given, *, rates=RATES, step=7, weight_decay=0.0, precision="ieee"):
     scales = stacked.adam_scales(rates, torch.tensor(float(step)), BETAS)
     operands = (given.weight, given.exp_avg, given.exp_avg_sq, given.bias, given.bias_exp_avg, given.bias_exp_avg_sq)
-    settings = (given.rows, given.mask, scales, *BETAS, EPS, weight_decay, precision)
+    settings = (given.rows, scales, *BETAS, EPS, weight_decay, precision)
     stacked.stacked_linear_adam(*operands, given.x, given.gradient, *settings)
 
 
@@ -57,12 +57,32 @@ def test_the_first_step_moves_every_weight_by_its_members_rate():
     assert torch.allclose((given.weight - before).abs(), RATES.view(3, 1, 1).expand(3, 4, 6), rtol=1e-3)
 
 
-def test_where_the_mask_is_0_weight_and_moments_become_0_whatever_they_were():
+@pytest.mark.parametrize("moments", [torch.float32, torch.bfloat16], ids=str)
+def test_where_weights_are_masked_weight_and_moments_become_0_whatever_they_were(moments):
     given = layer(3, 5, 6, 4)
-    given.mask = torch.arange(72).view(3, 4, 6) % 2 == 0
+    given.exp_avg_sq = given.exp_avg_sq.to(moments)
+    mask = torch.arange(72).view(3, 4, 6) % 2
+    stacked.mark_masked(given.exp_avg_sq, mask)
     given.gradient[0, 0, 0] = float("nan")
+    for step in (1, 2):
+        train(given, step=step)
+        assert not any(each[mask == 0].any() for each in (given.weight, given.exp_avg, given.exp_avg_sq))
+        assert given.weight[mask == 1].all()
+
+
+def test_a_weight_of_zero_with_moments_of_zero_is_not_masked():
+    given = layer(3, 5, 6, 4)
+    for each in (given.weight, given.exp_avg, given.exp_avg_sq):
+        each.zero_()
     train(given)
-    assert not any(each[~given.mask].any() for each in (given.weight, given.exp_avg, given.exp_avg_sq))
+    assert given.weight.all()
+
+
+def test_a_weight_that_comes_back_begins_with_a_second_moment_of_0():
+    exp_avg_sq = torch.tensor([[[4.0, 5.0, -0.0]]])
+    stacked.mark_masked(exp_avg_sq, torch.tensor([[[1.0, 0.0, 1.0]]]))
+    assert exp_avg_sq.tolist() == [[[4.0, 0.0, 0.0]]]
+    assert exp_avg_sq.signbit().tolist() == [[[False, True, False]]]
 
 
 def test_a_member_of_nan_leaves_the_others_as_they_are_bit_by_bit():
@@ -115,5 +135,5 @@ def test_operations_know_their_shapes_without_computing():
     torch.library.opcheck(stacked.stacked_linear_input, (given.gradient, given.weight, "ieee", torch.bfloat16))
     moments = (given.weight, given.exp_avg, given.exp_avg_sq, given.bias, given.bias_exp_avg, given.bias_exp_avg_sq)
     scales = stacked.adam_scales(RATES, torch.tensor(7.0), BETAS)
-    settings = (given.rows, given.mask, scales, *BETAS, EPS, 0.1, "ieee")
+    settings = (given.rows, scales, *BETAS, EPS, 0.1, "ieee")
     torch.library.opcheck(stacked.stacked_linear_adam, (*moments, given.x, given.gradient, *settings))

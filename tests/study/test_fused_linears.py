@@ -257,6 +257,24 @@ def test_products_in_bf16_and_moments_in_bf16_train_nearly_alike():
         assert (tensor - short.stack.parameters[name]).abs().mean() < 0.002
 
 
+@pytest.mark.parametrize(
+    ("kind", "precision", "rounding"),
+    [("plain", "bf16", torch.bfloat16), ("plain", "tf32", None), ("convolution", "bf16", None)],
+)
+def test_images_are_rounded_only_where_every_layer_rounds_them(kind, precision, rounding):
+    assert trained(runs(Small(kind)), precision, steps=1)._fused.rounding == rounding
+
+
+def test_images_that_are_rounded_before_train_the_same_models():
+    whole, rounded = (trained(runs(Small()), "bf16", steps=0) for _ in range(2))
+    rounded._take = lambda batch: (batch[0].bfloat16(), batch[1])
+    for training in (whole, rounded):
+        for batch, _ in zip(training.batches(), range(3), strict=False):
+            training.step(batch)
+    for name, tensor in whole.stack.parameters.items():
+        assert torch.equal(tensor, rounded.stack.parameters[name])
+
+
 def test_layers_that_nothing_calls_stay_as_they_are():
     training = trained(runs(Small()), "ieee", steps=0)
     before = {name: tensor.clone() for name, tensor in training.stack.parameters.items()}

@@ -2,7 +2,7 @@
 
 The weights of the N models are stacked, (N, out, in). A layer is bound by the memory that holds them: beside the
 forward pass, which reads the weights, a step of Adam must read and write weights and both moments once each. So one
-operation computes the weights' gradient, masks it and applies it, piece by piece.
+operation computes the weights' gradient and applies it, piece by piece.
 
 Adam: Kingma and Ba 2014, arXiv 1412.6980, algorithm 1, as `torch.optim.Adam` computes it.
 """
@@ -26,6 +26,18 @@ def adam_scales(rates: Tensor, step: Tensor, betas: tuple[float, float]) -> Tens
     step = step.double().expand(rates.shape)
     first, second = (1 - beta**step for beta in betas)
     return torch.stack([rates / first, second.rsqrt(), step], 1).float()
+
+
+def mark_masked(exp_avg_sq: Tensor, mask: Tensor) -> None:
+    """Says in the second moments which weights are masked: those at −0.0, which no mean of squares is.
+
+    So a mask takes neither memory nor time. A weight that is masked no longer starts from 0.0.
+
+    Args:
+        exp_avg_sq: The second moments, changed in place.
+        mask: Of the same shape, not 0 for weights that are kept.
+    """
+    exp_avg_sq.copy_(torch.where(mask != 0, exp_avg_sq.abs(), -0.0))
 
 
 def linear_plain(
@@ -53,7 +65,6 @@ def linear_adam_plain(
     x: Tensor,
     gradient: Tensor,
     rows: Tensor | None,
-    mask: Tensor | None,
     scales: Tensor,
     beta1: float,
     beta2: float,
@@ -63,9 +74,9 @@ def linear_adam_plain(
 ) -> None:
     """Does what `stacked_linear_adam` does."""
     settings = (scales, beta1, beta2, eps, weight_decay)
-    _adam(weight, exp_avg, exp_avg_sq, _product(gradient.transpose(1, 2), _taken(x, rows), precision), mask, *settings)
+    _adam(weight, exp_avg, exp_avg_sq, _product(gradient.transpose(1, 2), _taken(x, rows), precision), *settings)
     if bias is not None and bias_exp_avg is not None and bias_exp_avg_sq is not None:
-        _adam(bias, bias_exp_avg, bias_exp_avg_sq, gradient.float().sum(1), None, *settings)
+        _adam(bias, bias_exp_avg, bias_exp_avg_sq, gradient.float().sum(1), *settings)
 
 
 def _taken(x: Tensor, rows: Tensor | None) -> Tensor:
@@ -84,7 +95,6 @@ def _adam(
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     gradient: Tensor,
-    mask: Tensor | None,
     scales: Tensor,
     beta1: float,
     beta2: float,
@@ -92,16 +102,19 @@ def _adam(
     weight_decay: float,
 ) -> None:
     size, scale, step = (column.view(-1, *[1] * (value.dim() - 1)) for column in scales.unbind(1))
+    kept = _kept(exp_avg_sq)
     gradient = gradient + weight_decay * value
     mean = beta1 * exp_avg.float() + (1 - beta1) * gradient
     square = beta2 * exp_avg_sq.float() + (1 - beta2) * gradient * gradient
     new = value - size * mean / (square.sqrt() * scale + eps)
-    if mask is not None:
-        kept = mask != 0
-        new, mean, square = (torch.where(kept, each, 0) for each in (new, mean, square))
-    value.copy_(new)
-    exp_avg.copy_(mean)
-    exp_avg_sq.copy_(_rounded(square, step) if exp_avg_sq.dtype == torch.bfloat16 else square)
+    value.copy_(torch.where(kept, new, 0))
+    exp_avg.copy_(torch.where(kept, mean, 0))
+    square = _rounded(square, step) if exp_avg_sq.dtype == torch.bfloat16 else square
+    exp_avg_sq.copy_(torch.where(kept, square, exp_avg_sq))
+
+
+def _kept(exp_avg_sq: Tensor) -> Tensor:
+    return (exp_avg_sq != 0) | ~exp_avg_sq.signbit()
 
 
 def _rounded(values: Tensor, step: Tensor) -> Tensor:
@@ -184,7 +197,6 @@ def stacked_linear_adam(
     x: Tensor,
     gradient: Tensor,
     rows: Tensor | None,
-    mask: Tensor | None,
     scales: Tensor,
     beta1: float,
     beta2: float,
@@ -197,15 +209,14 @@ def stacked_linear_adam(
     Args:
         weight: (N, out, in) float32, contiguous.
         exp_avg: Its first moment, of float32 or bfloat16.
-        exp_avg_sq: Its second moment; in bfloat16 it is rounded up or down by chance, the same in every run.
+        exp_avg_sq: Its second moment; in bfloat16 it is rounded up or down by chance, the same in every run. Where it
+            is −0.0 (`mark_masked`), weight and first moment become 0 whatever they were, and it stays.
         bias: (N, out) float32, or None.
         bias_exp_avg: As of the weight.
         bias_exp_avg_sq: As of the weight.
         x: The input, as of `stacked_linear`.
         gradient: That of the result, (N, B, out).
         rows: See there.
-        mask: (N, out, in) bool or of one byte; where it is 0, weight and moments become 0 whatever they were. None
-            for no mask.
         scales: As `adam_scales` returns them for this step.
         beta1: The decay of the first moment.
         beta2: The decay of the second moment.
@@ -219,6 +230,6 @@ def stacked_linear_adam(
 
         train = stacked.linear_adam
     train(
-        weight, exp_avg, exp_avg_sq, bias, bias_exp_avg, bias_exp_avg_sq, x, gradient, rows, mask,
+        weight, exp_avg, exp_avg_sq, bias, bias_exp_avg, bias_exp_avg_sq, x, gradient, rows,
         scales, beta1, beta2, eps, weight_decay, precision,
     )  # fmt: skip

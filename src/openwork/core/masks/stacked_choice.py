@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from openwork.core.masks.technique import MaskTechnique
     from openwork.core.masks.weight import MaskedWeight
 
-_AT_ONCE = 1 << 27
-"""So many weights are ranked at once, each of which takes some 20 bytes meanwhile."""
+_AT_ONCE = 1 << 26
+"""So many weights are ranked at once, each of which takes some 30 bytes meanwhile."""
 
 
 class _DrawsError(Exception):
@@ -116,13 +116,13 @@ def _kinds(
     found: dict[int, tuple[MaskTechnique, list[int]]] = {}
     for index in members:
         technique = techniques[index]
-        if stack.scorers[index] and (stack.members[index].pruned or not technique.regrows):
+        if stack.scorers[index] is not None and (stack.members[index].pruned or not technique.regrows):
             found.setdefault(id(technique), (technique, []))[1].append(index)
     return list(found.values())
 
 
 def _update(stack: StackedMasks, technique: MaskTechnique, members: list[int], step: int) -> list[int] | None:
-    """The members that have new masks now; None where vmap or the allocation cannot work with these."""
+    """The members that have new masks now; None where vmap cannot follow the scores of these."""
     some = _Members(stack, technique, members, step)
     stack.remember(members)
     try:
@@ -131,13 +131,13 @@ def _update(stack: StackedMasks, technique: MaskTechnique, members: list[int], s
     except Exception:  # vmap may raise anything, and alone each technique says for itself what is wrong
         return None
     if technique.criterion == Threshold():
-        values = torch.tensor([each.schedule(step) for each in some.techniques])
+        values = torch.tensor([each.schedule(step) for each in some.techniques], dtype=torch.float64)
         thresholds = [values.to(score) for score in scores]
         masks, kept = some.select(scores, thresholds, None, "ties")
     else:
         keep = some.counts(scores)
         if keep is None:
-            return None
+            return []
         if technique.regrows:
             scores = some.exchanged(scores, growth, keep)
         masks, kept = some.select(scores, _thresholds(scores, keep), keep, "ties")

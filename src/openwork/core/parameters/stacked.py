@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.func import functionalize, vmap
+from torch.utils._pytree import tree_map
 
 from openwork.core.parameters.layers import deterministic
 from openwork.core.parameters.weight import ReparameterizedWeight
 from openwork.core.precision import exact
 from openwork.core.schedules import Schedule
 from openwork.core.stacked import Stacked, Updated, call_with, stacked
+from openwork.noise import keyed
 
 if TYPE_CHECKING:
     from openwork.core.parameters.mechanism import Reparameterizing
@@ -55,8 +57,11 @@ class StackedRandom(Stacked):
         }
         self._learned = {name: whole[id(tensor)] for name, tensor in _tensors(self._distributions).items()}
         like = exact(self._weights[0])
-        self.inputs = {"coefficient": stacked([mechanism._coefficient for mechanism in mechanisms])}
+        coefficients = [mechanism._coefficient for mechanism in mechanisms]
+        self.inputs = {"coefficient": torch.stack(coefficients)}
         self.inputs |= {name: like.new_tensor(values) for name, values in numbers.items()}
+        self._try()
+        self.inputs["coefficient"] = stacked(coefficients)  # last, since the models' own become rows
         self._coefficients = _Coefficients([mechanism.technique.coefficient for mechanism in mechanisms])
 
     @contextmanager
@@ -123,14 +128,42 @@ class StackedRandom(Stacked):
         rows = self._for_each(counts, chunk_size=members).T.cpu()
         return {weight.name: row for weight, row in zip(self._first.weights, rows, strict=True)}
 
-    def _for_each(self, function: Callable[[list[Tensor]], Any], chunk_size: int | None = None) -> Any:
-        """What ``function(weights)`` returns for each model, stacked; the distributions hold that model's tensors."""
+    @torch.no_grad()
+    def _try(self) -> None:
+        """Raises ValueError if the distributions cannot compute for several models at once."""
+
+        def compute(weights: list[Tensor]) -> list[Tensor]:
+            found = []
+            for distribution, weight in zip(self._distributions.all, map(exact, weights), strict=True):
+                found += [distribution.sample(weight), distribution.effective(weight)]
+                found += [distribution.cost(weight, self._first._coefficient), distribution.expected_nonzero(weight)]
+            return found
+
+        try:
+            with keyed(torch.zeros((), dtype=torch.int64, device=self._weights[0].device)):
+                self._for_each(compute, most=2)
+        except RuntimeError as error:
+            kind, reason = type(self._first.technique).__name__, str(error).partition(".")[0]
+            noise = "; draw by openwork.noise.normal or uniform" if "random" in reason else ""
+            raise ValueError(f"{kind} cannot be computed for stacked models ({reason}){noise}; {_ALONE}") from error
+
+    def _for_each(
+        self, function: Callable[[list[Tensor]], Any], *, chunk_size: int | None = None, most: int | None = None
+    ) -> Any:
+        """What ``function(weights)`` returns for each model, stacked; the distributions hold that model's tensors.
+
+        Args:
+            function: Called within `using`, for one model.
+            chunk_size: For how many models it is computed at once; None for all.
+            most: For how many models it is computed; None for all.
+        """
 
         def one(weights: list[Tensor], learned: dict[str, Tensor], inputs: dict[str, Tensor]) -> Any:
             with self.using(inputs):
                 return call_with(self._distributions, learned, function, weights)
 
-        return vmap(functionalize(one), chunk_size=chunk_size)(self._weights, self._learned, self.inputs)
+        tensors = tree_map(lambda tensor: tensor[:most], (self._weights, self._learned, self.inputs))
+        return vmap(functionalize(one), chunk_size=chunk_size)(*tensors)
 
 
 class _Distributions(nn.Module):

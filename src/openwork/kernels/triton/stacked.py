@@ -19,7 +19,6 @@ class Tile(NamedTuple):
         warps: Of a program.
         stages: How many pieces of a sum, or tiles, are on their way at a time.
         tiles: How many tiles a program computes one after the other; in `linear_adam` alone.
-        registers: How many a thread may have, None for as many as it wants; there alone.
     """
 
     outputs: int = 64
@@ -27,13 +26,15 @@ class Tile(NamedTuple):
     warps: int = 4
     stages: int = 1
     tiles: int = 1
-    registers: int | None = None
 
 
-# The fastest of those that were tried on an H200 for 784-300-100-10 and batches of 100.
+# The fastest of those that were tried on an H200 for 784-300-100-10, batches of 100 and products in bf16.
 LINEAR = Tile(stages=3)
 LINEAR_INPUT = Tile(outputs=128, warps=8)
-ADAM = Tile()
+ADAM = Tile(outputs=16, stages=2, tiles=13)
+ADAM_NARROW = Tile(inputs=32, stages=2, tiles=13)
+NARROW = 512
+"""Layers with fewer inputs are trained by `ADAM_NARROW`."""
 
 _BATCH = 128  # rows of a batch at a time
 # The same for a sum over the batch: more rows of exact products would not fit the registers.
@@ -43,17 +44,7 @@ _BATCHES = {"bf16": 128, "tf32": 128, "ieee": 32}
 def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None, rows: Tensor | None, precision: str, relu: bool, dtype: torch.dtype
 ) -> Tensor:
-    """``x @ weight.T + bias`` for each model.
-
-    Args:
-        x: This and the following as of `openwork.kernels.stacked.stacked_linear`.
-        weight: See there.
-        bias: See there.
-        rows: See there.
-        precision: See there.
-        relu: See there.
-        dtype: See there.
-    """
+    """``x @ weight.T + bias`` for each model; arguments as of `openwork.kernels.stacked.stacked_linear`."""
     members, outputs, inputs = weight.shape
     x, batch = _last_contiguous(x), x.shape[-2] if rows is None else rows.shape[1]
     y = x.new_empty(members, batch, outputs, dtype=dtype)
@@ -70,14 +61,7 @@ def linear(
 
 
 def linear_input(gradient: Tensor, weight: Tensor, precision: str, dtype: torch.dtype) -> Tensor:
-    """The gradient of the input.
-
-    Args:
-        gradient: This and the following as of `openwork.kernels.stacked.stacked_linear_input`.
-        weight: See there.
-        precision: See there.
-        dtype: See there.
-    """
+    """The gradient of the input; arguments as of `openwork.kernels.stacked.stacked_linear_input`."""
     members, outputs, inputs = weight.shape
     gradient, batch = gradient.contiguous(), gradient.shape[1]
     x_gradient = gradient.new_empty(members, batch, inputs, dtype=dtype)
@@ -94,55 +78,25 @@ def linear_input(gradient: Tensor, weight: Tensor, precision: str, dtype: torch.
 
 
 def linear_adam(
-    weight: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    bias: Tensor | None,
-    bias_exp_avg: Tensor | None,
-    bias_exp_avg_sq: Tensor | None,
-    x: Tensor,
-    gradient: Tensor,
-    rows: Tensor | None,
-    mask: Tensor | None,
-    scales: Tensor,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    precision: str,
-) -> None:
-    """A step of Adam.
-
-    Args:
-        weight: This and the following as of `openwork.kernels.stacked.stacked_linear_adam`.
-        exp_avg: See there.
-        exp_avg_sq: See there.
-        bias: See there.
-        bias_exp_avg: See there.
-        bias_exp_avg_sq: See there.
-        x: See there.
-        gradient: See there.
-        rows: See there.
-        mask: See there.
-        scales: See there.
-        beta1: See there.
-        beta2: See there.
-        eps: See there.
-        weight_decay: See there.
-        precision: See there.
-    """
+    weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor,
+    bias: Tensor | None, bias_exp_avg: Tensor | None, bias_exp_avg_sq: Tensor | None,
+    x: Tensor, gradient: Tensor, rows: Tensor | None, scales: Tensor,
+    beta1: float, beta2: float, eps: float, weight_decay: float, precision: str,
+) -> None:  # fmt: skip
+    """A step of Adam; arguments as of `openwork.kernels.stacked.stacked_linear_adam`."""
     members, outputs, inputs = weight.shape
     x, gradient, batch = _last_contiguous(x), gradient.contiguous(), gradient.shape[1]
-    tile, rows_of = _fitted(ADAM, outputs, inputs), min(_BATCHES[precision], _size(batch))
+    tile = _fitted(ADAM_NARROW if inputs < NARROW else ADAM, outputs, inputs)
+    rows_of = min(_BATCHES[precision], _size(batch))
     grid = members * triton.cdiv(outputs, tile.outputs) * triton.cdiv(inputs, tile.inputs * tile.tiles)
     if weight.numel():
         with _device(x):
             _linear_adam[(grid,)](
                 weight, exp_avg, exp_avg_sq, bias, bias_exp_avg, bias_exp_avg_sq, x, gradient, _contiguous(rows),
-                _bytes(mask), scales, *_strides(x, rows), batch, outputs, inputs,
+                scales, *_strides(x, rows), batch, outputs, inputs,
                 BETA1=beta1, BETA2=beta2, EPS=eps, DECAY=weight_decay,
                 TILE_BATCH=rows_of, TILE_OUT=tile.outputs, TILE_IN=tile.inputs, TILES=tile.tiles, STAGES=tile.stages,
-                PRECISION=precision, num_warps=tile.warps, maxnreg=tile.registers,
+                PRECISION=precision, num_warps=tile.warps,
             )  # fmt: skip
 
 
@@ -170,10 +124,6 @@ def _last_contiguous(x: Tensor) -> Tensor:
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
-
-
-def _bytes(mask: Tensor | None) -> Tensor | None:
-    return mask.view(torch.uint8) if mask is not None and mask.dtype == torch.bool else mask
 
 
 @triton.jit
@@ -265,12 +215,13 @@ def _linear_input(
 @triton.jit
 def _linear_adam(
     weight_ptr, exp_avg_ptr, exp_avg_sq_ptr, bias_ptr, bias_exp_avg_ptr, bias_exp_avg_sq_ptr,
-    x_ptr, gradient_ptr, rows_ptr, mask_ptr, scales_ptr, x_member, x_row: tl.constexpr,
+    x_ptr, gradient_ptr, rows_ptr, scales_ptr, x_member, x_row: tl.constexpr,
     BATCH: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr,
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPS: tl.constexpr, DECAY: tl.constexpr,
     TILE_BATCH: tl.constexpr, TILE_OUT: tl.constexpr, TILE_IN: tl.constexpr, TILES: tl.constexpr,
     STAGES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
+    MASKED: tl.constexpr = -0x80000000  # the bits of -0.0
     OUTS: tl.constexpr = (OUT + TILE_OUT - 1) // TILE_OUT
     STRETCH: tl.constexpr = TILE_IN * TILES
     STRETCHES: tl.constexpr = (IN + STRETCH - 1) // STRETCH
@@ -283,8 +234,6 @@ def _linear_adam(
     weight_ptr += member * (OUT * IN)
     exp_avg_ptr += member * (OUT * IN)
     exp_avg_sq_ptr += member * (OUT * IN)
-    if mask_ptr is not None:
-        mask_ptr += member * (OUT * IN)
     size = tl.load(scales_ptr + member * 3)
     scale = tl.load(scales_ptr + member * 3 + 1)
     step = tl.load(scales_ptr + member * 3 + 2)
@@ -307,14 +256,11 @@ def _linear_adam(
         weight = tl.load(weight_ptr + at, mask=there, other=0)
         mean = tl.load(exp_avg_ptr + at, mask=there, other=0).to(tl.float32)
         square = tl.load(exp_avg_sq_ptr + at, mask=there, other=0).to(tl.float32)
-        weight, mean, square = _adam(weight, mean, square, total, size, scale, BETA1, BETA2, EPS, DECAY)
-        if mask_ptr is not None:
-            kept = tl.load(mask_ptr + at, mask=there, other=0) != 0
-            weight = tl.where(kept, weight, 0.0)
-            mean = tl.where(kept, mean, 0.0)
-            square = tl.where(kept, square, 0.0)
-        tl.store(weight_ptr + at, weight, mask=there)
-        tl.store(exp_avg_ptr + at, mean.to(exp_avg_ptr.dtype.element_ty), mask=there)
+        kept = square.to(tl.int32, bitcast=True) != MASKED
+        weight, mean, new = _adam(weight, mean, square, total, size, scale, BETA1, BETA2, EPS, DECAY)
+        square = tl.where(kept, new, square)
+        tl.store(weight_ptr + at, tl.where(kept, weight, 0.0), mask=there)
+        tl.store(exp_avg_ptr + at, tl.where(kept, mean, 0.0).to(exp_avg_ptr.dtype.element_ty), mask=there)
         if exp_avg_sq_ptr.dtype.element_ty == tl.bfloat16:
             tl.store(exp_avg_sq_ptr + at, _rounded(square, at, step), mask=there)
         else:

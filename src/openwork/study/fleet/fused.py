@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openwork.kernels.stacked import adam_scales, stacked_linear, stacked_linear_adam, stacked_linear_input
+from openwork.kernels.stacked import adam_scales, mark_masked, stacked_linear, stacked_linear_adam, stacked_linear_input
 from openwork.study.fleet.optimizers import StackedOptimizer
 from openwork.study.fleet.stack import Stack
 
@@ -64,6 +64,7 @@ class FusedLinears:
             itself, and whose optimizer is `torch.optim.Adam` without `amsgrad` or `maximize`.
         anchor: A tensor through which autograd comes to the layers, whose parameters need no gradient: ask for its
             gradient besides those of the other parameters, with ``allow_unused=True``. It is None.
+        rounding: The dtype to which all that has parameters rounds its inputs; None if there is none.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class FusedLinears:
         self._rates = torch.zeros(len(first), device=first.device)
         self._steps: list[Tensor] = []  # each parameter's own, as in torch: a shared one would be counted too often
         short = precision == "bf16" and self.names == parameters.keys()  # nothing else wants float32
+        self.rounding = torch.bfloat16 if short else None
         self._layers = []
         for module, names, settings in found:
             values = {name: parameters[name].detach() for name in names}
@@ -95,9 +97,8 @@ class FusedLinears:
     def take_masks(self) -> None:
         """Takes over the masks; to be called whenever they have changed."""
         for layer in self._layers:
-            mask = self._masks.get(layer.name)
-            if mask is not None:
-                layer.mask = torch.ne(mask, 0, out=layer.mask)
+            if layer.name in self._masks:
+                mark_masked(layer.exp_avg_sq, self._masks[layer.name])
 
     def rate(self, progress: float) -> None:
         """Sets the learning rates.
@@ -178,7 +179,7 @@ class _Layer:
             (value, *pair) for value, pair in zip(parameters.values(), moments, strict=True)
         ]
         self._trained += [(None, None, None)] * (2 - len(parameters))
-        self.mask: Tensor | None = None
+        self.exp_avg_sq = moments[0][1]  # of the weight
         self.betas: tuple[float, float] = settings["betas"]
         self._constants: tuple[float, float] = (settings["eps"], settings["weight_decay"])
         self.dtype = torch.bfloat16 if short and module.out_features >= _NARROW else torch.float32
@@ -194,7 +195,7 @@ class _Layer:
             gradient = torch.cat(gradients, 1)
         (weight, *of_weight), (bias, *of_bias) = self._trained
         stacked_linear_adam(
-            weight, *of_weight, bias, *of_bias, x, gradient, None, self.mask, scales,
+            weight, *of_weight, bias, *of_bias, x, gradient, None, scales,
             *self.betas, *self._constants, self.precision,
         )  # fmt: skip
 

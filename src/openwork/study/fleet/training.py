@@ -14,7 +14,7 @@ from openwork.study.fleet.optimizers import StackedOptimizer
 from openwork.study.fleet.stack import Stack
 from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision
-from openwork.study.tasks.task import Task, has_own
+from openwork.study.tasks.task import stacked_batches, taking
 
 EAGER = 3
 """Steps before CUDA graphs are captured, in which optimizers and libraries allocate what they keep."""
@@ -65,6 +65,9 @@ class Training:
             without=self._fused.names if self._fused else (),
             anchor=self._fused.anchor if self._fused else None,
         )
+        self._take: Callable[[Any], Any] = lambda batch: batch
+        if not self._shared:
+            self._take = taking(self.run.task, self.device, self._fused.rounding if self._fused else None)
         self._counter = torch.full((), start, dtype=torch.int64, device=self.device)
         self._losses = torch.zeros(2, len(lives), device=self.device)
         self._counted, self._eager = 0, EAGER
@@ -75,14 +78,11 @@ class Training:
             live.model.train()
 
     def batches(self) -> Iterator[Any]:
-        """The batches of the steps to come: one for all runs where they see the same, otherwise stacked ones."""
+        """The batches of the steps to come: those of one run where all see the same, otherwise for `Task.taking`."""
         task, runs = self.run.task, [live.run for live in self.stack.lives]
         if self._shared:
             return task.batches(self.run.seed, self.done, self.device)
-        tasks, seeds = [run.task for run in runs], [run.seed for run in runs]
-        if has_own(task, "stacked_batches", "batches"):
-            return task.stacked_batches(tasks, seeds, self.done, self.device)
-        return Task.stacked_batches(task, tasks, seeds, self.done, self.device)
+        return stacked_batches([run.task for run in runs], [run.seed for run in runs], self.done, self.device)
 
     def step(self, batch: Any) -> Updated:
         """Trains the models on a batch; returns what the update after it changed."""
@@ -147,7 +147,7 @@ class Training:
 
     def _differentiate(self) -> None:
         with self._fused.training() if self._fused else nullcontext():
-            losses, penalties, self._gradients = self._compute(self._batch, self._counter)
+            losses, penalties, self._gradients = self._compute(self._take(self._batch), self._counter)
         self._losses += torch.stack([losses, penalties])
         self._counter += 1
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -93,17 +93,21 @@ class ImageClassification(Task, ABC):
 
     def stacked_batches(
         self, tasks: Sequence[Self], seeds: Sequence[int], start: int, device: torch.device
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of runs with these seeds: (images (runs, N, C, H, W) float, labels (runs, N))."""
-        data = self.data(device).train
-        indices = stacked_indices(
-            len(data.labels),
+    ) -> Iterator[Any]:
+        """The numbers of the images in the batches of runs, (runs, N), for `taking`."""
+        return stacked_indices(
+            len(self.data(device).train.labels),
             self.batch_size,
             seeds=[task.batch_seed(seed) for task, seed in zip(tasks, seeds, strict=True)],
             start=start,
             device=device,
         )
-        return ((data.images[index], data.labels[index]) for index in indices)
+
+    def taking(self, device: torch.device, dtype: torch.dtype | None = None) -> Callable[[Any], Any]:
+        """Makes (images (runs, N, C, H, W) float, labels (runs, N)) of their numbers."""
+        data = self.data(device).train
+        images, labels = data.images.to(dtype or data.images.dtype), data.labels
+        return lambda index: (images[index], labels[index])
 
     def batch_seed(self, seed: int) -> int:
         """The seed of the batches of a run with that seed."""

@@ -124,7 +124,7 @@ class Task(ABC):
     def stacked_batches(
         self, tasks: Sequence[Self], seeds: Sequence[int], start: int, device: torch.device
     ) -> Iterator[Any]:
-        """The batches of runs, stacked: each tensor has a first axis of their number.
+        """What `taking` makes the batches of runs of; by default the batches, stacked.
 
         Args:
             tasks: Those of the runs, which differ in `varying` alone.
@@ -139,6 +139,18 @@ class Task(ABC):
         for batches in zip(*each, strict=False):
             refuse_parts(self, batches[0])
             yield tree_map(lambda *tensors: torch.stack(tensors), *batches)
+
+    def taking(self, device: torch.device, dtype: torch.dtype | None = None) -> Callable[[Any], Any]:
+        """A function that makes stacked batches of what `stacked_batches` yields; by default they are the same.
+
+        The tensors of a stacked batch have a first axis of the number of runs. The function does the same operations on
+        the device each time, so that a CUDA graph may hold them.
+
+        Args:
+            device: Where the batches go.
+            dtype: What products round images to, so that these may be in it; None for none.
+        """
+        return lambda batch: batch
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
@@ -252,6 +264,20 @@ def has_own(task: Task, stacked: str, method: str) -> bool:
     kinds = type(task).__mro__
     first = next(kind for kind in kinds if stacked in vars(kind) or method in vars(kind))
     return stacked in vars(first)
+
+
+def stacked_batches(tasks: Sequence[Task], seeds: Sequence[int], start: int, device: torch.device) -> Iterator[Any]:
+    """What `taking` makes the batches of runs of: `Task.stacked_batches`, unless a subclass has other batches."""
+    if has_own(tasks[0], "stacked_batches", "batches"):
+        return tasks[0].stacked_batches(tasks, seeds, start, device)
+    return Task.stacked_batches(tasks[0], tasks, seeds, start, device)
+
+
+def taking(task: Task, device: torch.device, dtype: torch.dtype | None = None) -> Callable[[Any], Any]:
+    """`Task.taking` of the task, unless a subclass has batches that it does not know."""
+    if has_own(task, "stacked_batches", "batches"):
+        return task.taking(device, dtype)
+    return Task.taking(task, device, dtype)
 
 
 def refuse_parts(task: Task, batch: Any) -> None:

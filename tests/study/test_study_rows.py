@@ -1,0 +1,69 @@
+"""The rows of the small study are of the runs that the plan and the choices name."""
+
+import csv
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from openwork.study.experiments import mnist, section6, tournament
+from openwork.study.tasks.lenet import MnistLeNet5Caffe
+from tests.study.study_script import script
+
+STUDY = Path(__file__).parents[2] / "results" / "mnist" / "study"
+run = script()
+
+
+def table(name):
+    with (STUDY / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def expected(name):
+    """The runs by key, as the file has it."""
+    networks = ("LeNet-300-100", "LeNet-5-Caffe")
+    made = {
+        "tuning": tournament.trials,
+        "tournament": lambda: tournament.finals(STUDY / "chosen.csv"),
+        "lenet5": lambda: tournament.finals_of_lenet5(STUDY / "chosen.csv"),
+        "section6": section6.networks,
+        "recipes": lambda: {key: value for net in networks for key, value in run.recipes(net).items()},
+    }
+    return {run.texts(key): value for key, value in made[name]().items()}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in STUDY.glob("*.csv") if path.stem != "chosen"))
+def test_the_id_of_a_row_is_that_of_the_run_that_its_key_names(name):
+    runs = expected(name)
+    columns = {piece.file: piece.columns for _, piece in run.pieces(STUDY)}[name]
+    for row in table(name):
+        key, (id, _, threshold) = tuple(row[column] for column in columns), row["id"].partition("@")
+        key = (*key[:-1], "3") if threshold else key
+        assert runs[key].id == id, key
+        assert row["status"] == "diverged" or int(row["step"]) == runs[key].steps
+
+
+def test_every_technique_in_the_tournament_has_60_tuning_runs_and_20_seeds_at_each_level():
+    tuned = Counter(row["technique"] for row in table("tuning"))
+    assert set(tuned.values()) == {60}
+    seeds = defaultdict(set)
+    for row in table("tournament"):
+        seeds[row["technique"], row["level"]].add(int(row["seed"]))
+    assert all(found == set(range(20)) for found in seeds.values())
+    assert {name for name, _ in seeds} <= set(tuned)
+
+
+def test_the_choices_are_those_of_the_tuning_rows(tmp_path):
+    (tmp_path / "tuning.csv").write_bytes((STUDY / "tuning.csv").read_bytes())
+    run.write_choices(tmp_path)
+    assert (tmp_path / "chosen.csv").read_text() == (STUDY / "chosen.csv").read_text()
+
+
+def test_the_files_are_small():
+    assert sum(path.stat().st_size for path in STUDY.glob("*.csv")) < 2_000_000
+
+
+def test_the_recipes_have_their_seeds():
+    seeds = Counter((row["net"], row["train_clip"], row["lasagne"], row["threshold"]) for row in table("recipes"))
+    assert {n for (net, *_), n in seeds.items() if net == "LeNet-300-100"} == {20}
+    assert len(mnist.recipes(MnistLeNet5Caffe, 10)) == 40
