@@ -284,8 +284,11 @@ def known_outcome(folder: Path) -> Outcome | None:
 
 
 def completed_steps(folder: Path) -> int:
-    """The steps of an unfinished run's last checkpoint, from which it would go on."""
-    evaluations = read_metrics(folder)
+    """The steps of an unfinished run's last checkpoint, from which it would go on; 0 where its rows cannot be read."""
+    try:
+        evaluations = read_metrics(folder)
+    except ValueError:  # its checkpoint has them, too
+        return 0
     return evaluations[-1].step if evaluations else 0
 
 
