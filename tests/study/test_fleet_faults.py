@@ -299,6 +299,15 @@ def test_as_many_runs_are_claimed_as_files_may_be_open(hard, claims, monkeypatch
     assert fleet_execute._claims() == claims
 
 
+def test_a_limit_that_may_not_be_raised_is_kept(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise ValueError("current limit exceeds maximum limit")
+
+    monkeypatch.setattr(fleet_execute.resource, "getrlimit", lambda _: (256, fleet_execute.resource.RLIM_INFINITY))
+    monkeypatch.setattr(fleet_execute.resource, "setrlimit", refuse)
+    assert fleet_execute._claims() == 128
+
+
 @pytest.mark.parametrize("width", [1, 3, 1000])
 def test_each_of_thousands_of_runs_is_looked_at_once(width):
     looks: list[Run] = []
