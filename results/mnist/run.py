@@ -32,7 +32,7 @@ from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Options, sweep
 from openwork.study.tasks.lenet import MnistLeNet5Caffe
-from openwork.study.tasks.task import final_metrics
+from openwork.study.tasks.measure import final_metrics
 
 MEASURED = ("id", "status", "step", "sparsity", "layers", "accuracy", "loss")
 COST = ("seconds", "fleet", "precision", "device", "torch", "commit")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from openwork.study.tasks.lenet import DigitsLeNet300100
+from openwork.study.tasks.task import stacked_batches, taking
 from tests.study.tinylab import Tiny
 
 CPU = torch.device("cpu")
@@ -22,9 +23,9 @@ class Mirrored(DigitsLeNet300100):
 
 @pytest.mark.parametrize("task", [DigitsLeNet300100(), Mirrored(), Tiny()], ids=lambda task: type(task).__name__)
 def test_stacked_batches_are_those_of_the_runs(task):
-    taking = task.taking(CPU)
-    for number, batch in enumerate(islice(task.stacked_batches([3, 5], 10, CPU), 2)):
-        x, labels = taking(batch)
+    take = taking(task, CPU)
+    for number, batch in enumerate(islice(stacked_batches([task, task], [3, 5], 10, CPU), 2)):
+        x, labels = take(batch)
         for place, seed in enumerate((3, 5)):
             own = next(iter(task.batches(seed, 10 + number, CPU)))
             assert torch.equal(x[place], own[0])
@@ -33,7 +34,7 @@ def test_stacked_batches_are_those_of_the_runs(task):
 
 def test_images_may_be_taken_as_products_round_them():
     task = DigitsLeNet300100()
-    index = next(iter(task.stacked_batches([3, 5], 10, CPU)))
+    index = next(iter(stacked_batches([task, task], [3, 5], 10, CPU)))
     images, _ = task.taking(CPU)(index)
     rounded, _ = task.taking(CPU, torch.bfloat16)(index)
     assert torch.equal(rounded, images.bfloat16())

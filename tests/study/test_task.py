@@ -13,7 +13,8 @@ from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.tasks.check import check_task, try_evaluation
 from openwork.study.tasks.imagenet import ImageNetResNet
-from openwork.study.tasks.task import Task, final_metrics, metrics
+from openwork.study.tasks.measure import final_metrics, metrics
+from openwork.study.tasks.task import Task
 from tests.helpers import raises
 from tests.study.tinylab import PRUNE, Tiny
 

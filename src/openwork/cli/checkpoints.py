@@ -186,7 +186,7 @@ def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: 
     from openwork.study.results.thresholds import Judged
     from openwork.study.runs.config import to_plain
     from openwork.study.runs.recalibration import recalibrate
-    from openwork.study.tasks.task import final_metrics
+    from openwork.study.tasks.measure import final_metrics
 
     plain = plain.to(checked_device(device))
     if batches:

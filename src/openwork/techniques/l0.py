@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from openwork.core.parameters.clipped import clipped
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
 from openwork.noise import uniform
@@ -128,7 +129,7 @@ def hard_concrete(log_alpha: Tensor, generator: torch.Generator | None = None) -
 
 def stretch(s: Tensor) -> Tensor:
     """clip(s * (zeta - gamma) + gamma, 0, 1)."""
-    return (s * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+    return clipped(s * (ZETA - GAMMA) + GAMMA, 0, 1)
 
 
 def open_probability(log_alpha: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from openwork.core.parameters.clipped import clipped
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
 from openwork.core.precision import exact
@@ -64,11 +65,15 @@ class GaussianWeight(ReparameterizedWeight):
 
     def clipped_log_alpha(self, theta: Tensor) -> Tensor:
         """Log alpha as training sees it."""
-        return self.log_alpha(theta).clamp(-self.technique.clip, self.technique.clip)
+        return self._clipped(self.log_alpha(theta))
+
+    def _clipped(self, log_alpha: Tensor) -> Tensor:
+        return clipped(log_alpha, -self.technique.clip, self.technique.clip)
 
     def sigma2(self, theta: Tensor) -> Tensor:
         """sigma^2 = alpha * theta^2 with the clipped alpha."""
-        return torch.exp(self.clipped_log_alpha(theta)) * (theta * theta + EPS)
+        theta2 = theta * theta + EPS
+        return torch.exp(self._clipped(self.log_sigma2 - torch.log(theta2))) * theta2
 
     def mean(self, theta: Tensor) -> Tensor:
         """The means that training computes with."""
@@ -118,4 +123,4 @@ def kl(log_alpha: Tensor) -> Tensor:
 
     k1 - k1 * sigmoid(k2 + k3 * log alpha) + 0.5 * log(1 + 1 / alpha), which tends to 0 for alpha to infinity.
     """
-    return K1 - K1 * torch.sigmoid(K2 + K3 * log_alpha) + 0.5 * F.softplus(-log_alpha)
+    return K1 * torch.sigmoid(-K2 - K3 * log_alpha) + 0.5 * F.softplus(-log_alpha)  # 1 - sigmoid(x) = sigmoid(-x)

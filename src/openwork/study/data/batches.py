@@ -116,8 +116,8 @@ def _indices(size: int, batch_size: int, seed: int, start: int, device: torch.de
 def _stacked_indices(
     size: int, batch_size: int, seeds: Sequence[int], start: int, device: torch.device | None
 ) -> Iterator[Tensor]:
-    distinct = sorted(set(seeds))
-    places = torch.tensor([distinct.index(seed) for seed in seeds], device=device)
+    distinct = {seed: place for place, seed in enumerate(sorted(set(seeds)))}
+    places = torch.tensor([distinct[seed] for seed in seeds], device=device)
 
     def orders(epoch: int) -> Tensor:
         return torch.stack([_permutation(size, seed, epoch) for seed in distinct])

@@ -5,21 +5,24 @@ import resource
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from openwork.study.files import writing
+from openwork.study.files import no_space, writing
 from openwork.study.fleet.fleet import Fleet, Member
 from openwork.study.fleet.memory import width
+from openwork.study.fleet.trial import Trial
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
 from openwork.study.runs.claim import claim
 from openwork.study.runs.described import refuse_changed, refuse_old
 from openwork.study.runs.execute import begin, resume
+from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision, products
 from openwork.study.runs.run import Run
 
-_FILES = 256  # that a process needs besides those of its claims
+_FILES = 256  # that a process needs besides those of its claims; half of all where there are fewer
 
 
 class CannotStackError(ValueError):
@@ -40,11 +43,11 @@ def execute_fleet(
 ) -> dict[str, Result | Exception]:
     """The results of the runs by id, as `openwork.study.runs.execute.execute` gives them, trained as one model.
 
-    Where the memory does not hold all of them, the last ones are left out, for a later call.
+    Where the memory does not hold all of them, the last ones are left out, for a later call; so are those that have
+    come to another step than the first one.
 
     Args:
-        runs: Runs that are alike (`openwork.study.fleet.groups`) and have come to one step; their prerequisites are
-            finished.
+        runs: Runs that are alike (`openwork.study.fleet.groups`); their prerequisites are finished.
         directory: The folder of run directories.
         device: cpu, cuda or cuda:N.
         compile: Use torch.compile.
@@ -58,59 +61,82 @@ def execute_fleet(
         The result of each run that ended, and why others could not begin: a ClaimedError, or what the run raised.
 
     Raises:
-        CannotStackError: If the runs cannot be trained as one model.
-        ValueError: If the device is too small for one run.
+        CannotStackError: If the runs cannot be trained as one model, or the device is too small for one.
         WriteError: If the disk is full.
     """
-    most = min(most or len(runs), _claims())
+    wanted, most = most, min(most or len(runs), _claims())
     while True:
         members: list[Member] = []
+        fleet: Fleet | None = None
         with ExitStack() as claims, products(precision):
-            found = _claim(runs, directory, torch.device(device), most, claims, members)
+            found = _claim(runs, directory, torch.device(device), most, wanted, claims, members)
             if not members:
                 return found
             try:
+                trial = _trial(members[-1].live.run, directory, torch.device(device)) if len(members) > 1 else None
                 fleet = Fleet(
-                    members, evaluations=evaluations, snapshots=snapshots, compile=compile, precision=precision
+                    members,
+                    evaluations=evaluations,
+                    snapshots=snapshots,
+                    compile=compile,
+                    precision=precision,
+                    trial=trial,
                 )
                 fleet.train(progress)
-            except OSError:
-                raise
-            except torch.OutOfMemoryError:
-                if len(members) == 1:
+            except Exception as error:
+                if isinstance(error, OSError) and no_space(error):
                     raise
+                if not _no_memory(error) or len(members) == 1:  # perhaps one run's own, which it will raise alone
+                    raise _cannot_stack(error) from error
                 most = len(members) // 2
-            except Exception as error:  # perhaps one run's own, which it will raise alone
-                raise CannotStackError(f"{type(error).__name__}: {error}") from error
             else:
                 return found | {member.live.run.id: member.result for member in members if member.result}
-        del members[:], fleet
+        del members[:]
+        fleet = None
         gc.collect()
         torch.cuda.empty_cache()
 
 
 def _claim(
-    runs: Sequence[Run], directory: Path, device: torch.device, most: int, claims: ExitStack, members: list[Member]
+    runs: Sequence[Run],
+    directory: Path,
+    device: torch.device,
+    most: int,
+    wanted: int | None,
+    claims: ExitStack,
+    members: list[Member],
 ) -> dict[str, Result | Exception]:
     """Fills the ``members``; returns what those of the other runs ended with that came before."""
     found: dict[str, Result | Exception] = {}
     for run in runs:
         if len(members) == most:
             break
-        try:
-            member = _member(run, directory, device, claims)
-        except OSError:
-            raise
-        except Exception as error:
-            found[run.id] = error
-            continue
-        if isinstance(member, Result):
-            found[run.id] = member
-            continue
-        if not members:
-            most = min(most, width(member.live))
-        members.append(member)
+        with ExitStack() as own:
+            ended: Member | Result | Exception
+            try:
+                ended = _member(run, directory, device, own)
+            except Exception as error:
+                if isinstance(error, OSError) and no_space(error):
+                    raise
+                if _no_memory(error) and members:
+                    break
+                ended = error
+            if not isinstance(ended, Member):
+                found[run.id] = ended
+            # Its directory may say another step: a process was killed between two files, or has trained it since.
+            elif not members or ended.step == members[0].step:
+                members.append(ended)
+                claims.push(own.pop_all())
+                if len(members) == 1:
+                    most = min(most, _fitting(ended, wanted))
     return found
+
+
+def _fitting(member: Member, wanted: int | None) -> int:
+    try:
+        return width(member.live, wanted)
+    except Exception as error:  # perhaps one of the run's own code
+        raise _cannot_stack(error) from error
 
 
 def _member(run: Run, directory: Path, device: torch.device, claims: ExitStack) -> Member | Result:
@@ -123,17 +149,41 @@ def _member(run: Run, directory: Path, device: torch.device, claims: ExitStack) 
     claims.enter_context(claim(folder))
     if (folder / "result.json").exists():
         return read_result(folder / "result.json")
-    live = begin(run, directory, device, lambda other: read_result(directory / other.id / "result.json"))
-    state = resume(live, folder)
+    live, state = _begun(run, directory, device)
     if state is None:
         return Member(live, folder)
     rows = state["metrics"]
     return Member(live, folder, optimizer=state["optimizer"], rows=rows, seconds=rows[-1]["seconds"])
 
 
+def _trial(run: Run, directory: Path, device: torch.device) -> Trial:
+    return Trial(*_begun(run, directory, device))
+
+
+def _begun(run: Run, directory: Path, device: torch.device) -> tuple[Live, dict[str, Any] | None]:
+    """The run where its checkpoint is, and the content of that."""
+    live = begin(run, directory, device, lambda other: read_result(directory / other.id / "result.json"))
+    return live, resume(live, directory / run.id)
+
+
+def _cannot_stack(error: Exception) -> CannotStackError:
+    text = " ".join(str(error).split())
+    if not isinstance(error, ValueError):  # torch tells a story
+        text = f"{type(error).__name__}: {text.split('. ')[0]}"
+    return CannotStackError(text)
+
+
+def _no_memory(error: Exception) -> bool:
+    """Whether the memory was too small: torch has no class for that of a CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 def _claims() -> int:
     """How many directories this process can claim at a time, each with an open file, after asking for as many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max(hard - _FILES, 1) if hard != resource.RLIM_INFINITY else 1_000_000
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError):  # macOS has no limit and allows less
+            hard = soft
+    return max(hard - min(_FILES, hard // 2), 1) if hard != resource.RLIM_INFINITY else 1_000_000

@@ -8,14 +8,19 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from openwork.study.fleet.stack import StackedModels
 from openwork.study.fleet.training import Training
+from openwork.study.fleet.trial import Trial
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.result import Result
 from openwork.study.runs.execute import Final, dense_flops, evaluated, finite, record, save, write_rows
 from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision
-from openwork.study.tasks.task import final_metrics_of, metrics_of
+from openwork.study.tasks.measure import final_metrics_of, metrics_of
+from openwork.study.tasks.task import Models, Task
 from openwork.study.training.loop import batches_end
 
 CHECKPOINT_SECONDS = 60.0
@@ -24,6 +29,8 @@ COPIES = 256
 """Finalized models at a time."""
 WRITERS = 8
 """Threads that write results."""
+
+Measure = Callable[[Task, Models, torch.device], list[dict[str, float]]]
 
 
 @dataclass
@@ -46,6 +53,11 @@ class Member:
     seconds: float = 0.0
     result: Result | None = None
 
+    @property
+    def step(self) -> int:
+        """The last step that it was evaluated at."""
+        return self.rows[-1]["step"] if self.rows else 0
+
 
 class Fleet:
     """Runs that are trained as one model, from the step that all of them have come to.
@@ -56,23 +68,33 @@ class Fleet:
         snapshots: As `execute` takes it.
         compile: As `execute` takes it.
         precision: As `execute` takes it.
+        trial: The next step of the last run, alone; None where there is no other.
 
     Raises:
         ValueError: If the runs cannot be stacked.
     """
 
     def __init__(
-        self, members: Sequence[Member], *, evaluations: int, snapshots: int, compile: bool, precision: Precision
+        self,
+        members: Sequence[Member],
+        *,
+        evaluations: int,
+        snapshots: int,
+        compile: bool,
+        precision: Precision,
+        trial: Trial | None = None,
     ) -> None:
-        self.members, self.precision = members, precision
+        self.members, self.precision, self.trial = members, precision, trial
         first = members[0].live
         self.run, self.device = first.run, first.device
+        if evaluations < 1:
+            raise ValueError(f"evaluations must be at least 1, got {evaluations}; the runs' last step needs one")
         self.every = max(self.run.steps // evaluations, 1)
         self.kept = snapshot_steps(self.run.steps, self.every, snapshots)
         self.dense = dense_flops(first)
         self.training = Training(
             [member.live for member in members],
-            start=members[0].rows[-1]["step"] if members[0].rows else 0,
+            start=members[0].step,
             optimizers=[member.optimizer for member in members if member.optimizer],
             compile=compile,
             precision=precision,
@@ -86,17 +108,31 @@ class Fleet:
         """
         training = self.training
         saved, began = time.monotonic(), time.perf_counter()
+        drawn: Tensor | None = None
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         if training.done == 0 and 0 in self.kept:
             self._snapshot(0)
         for _, batch in zip(range(training.done, self.run.steps), training.batches(), strict=False):
-            for number in training.step(batch).diverged:
-                self._diverge(self.members[number], training.done)
+            drawn = torch.get_rng_state() if drawn is None else drawn
+            if diverged := training.step(batch).diverged:
+                began = self._count_seconds(began)
+                for number in diverged:
+                    self._diverge(self.members[number], training.done)
+            if self.trial:
+                exact = self.device.type == "cpu" or self.precision == "float32"
+                self.trial.check(training, len(self.members) - 1, exact=exact)
+                self.trial = None
             progress(training.done * len(self.members))
             if training.done % self.every == 0 or training.done == self.run.steps:
                 losses = training.losses()
-                for member in self.members:
-                    member.seconds += (time.perf_counter() - began) / len(self.members)
+                self._count_seconds(began)
                 self._evaluate(training.done, *losses)
+                if not torch.equal(torch.get_rng_state(), drawn):
+                    what = " or ".join(dict.fromkeys([self.run.task.title, self.run.name]))
+                    raise ValueError(f"{what} draws from torch's generator, which gives each run other numbers alone")
+                if not self._unfinished():
+                    return
                 if training.done in self.kept:
                     self._snapshot(training.done)
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -107,27 +143,41 @@ class Fleet:
             raise ValueError(batches_end(self.run.task, training.done, self.run.steps))
         self._finish()
 
-    def unfinished(self) -> list[Member]:
-        """The runs that have not ended."""
-        return [member for member in self.members if member.result is None]
+    def _unfinished(self) -> list[int]:
+        """The numbers of the runs that have not ended."""
+        return [number for number, member in enumerate(self.members) if member.result is None]
+
+    def _count_seconds(self, began: float) -> float:
+        """Adds to each run its share of the time since ``began``; returns the time now."""
+        now = time.perf_counter()
+        for number in self._unfinished():
+            self.members[number].seconds += (now - began) / len(self.members)
+        return now
 
     def _evaluate(self, step: int, losses: Sequence[float], penalties: Sequence[float]) -> None:
-        for member in self.unfinished():
-            if member.live.sparsifier:
-                member.live.sparsifier.count_to(step)
-        measured = metrics_of(self.run.task, self.training.stack, self.device)
-        for member, found, loss, penalty in zip(self.members, measured, losses, penalties, strict=True):
-            if member.result is not None:
-                continue
-            of_losses = {"train_loss": loss, "penalty": penalty}
-            if not finite(of_losses):
-                self._diverge(member, step)
-                continue
-            row = evaluated(member.live, self.dense, of_losses | found, step=step, seconds=member.seconds)
+        of_losses = [{"train_loss": loss, "penalty": p} for loss, p in zip(losses, penalties, strict=True)]
+        for number in self._unfinished():
+            if not finite(of_losses[number]):
+                self._diverge(self.members[number], step)
+        numbers = self._unfinished()
+        for number in numbers:
+            if sparsifier := self.members[number].live.sparsifier:
+                sparsifier.count_to(step)
+        for number, found in zip(numbers, self._measured(metrics_of, numbers), strict=True):
+            member = self.members[number]
+            row = evaluated(member.live, self.dense, of_losses[number] | found, step=step, seconds=member.seconds)
             if finite(row):
                 member.rows.append(row)
             else:
                 self._diverge(member, step)
+
+    def _measured(self, measure: Measure, numbers: Sequence[int]) -> list[dict[str, float]]:
+        """What ``measure`` returns for the runs of these numbers: a task may raise for a model that has diverged."""
+        if not numbers:
+            return []
+        stack = self.training.stack
+        models = stack if len(numbers) == len(self.members) else _Some(stack, numbers)
+        return measure(self.run.task, models, self.device)
 
     def _diverge(self, member: Member, step: int) -> None:
         """Records that the run has diverged; its row stays in the stack, where it disturbs no other."""
@@ -136,11 +186,10 @@ class Fleet:
 
     def _finish(self) -> None:
         """Measures the runs at their end, some at a time, since each needs a finalized copy, and records them."""
-        task, device, stack = self.run.task, self.device, self.training.stack
+        task, device, numbers = self.run.task, self.device, self._unfinished()
         # Where training is watched on other data, only the models that are reported read the test set.
-        measured = final_metrics_of if task.watched_on == task.judged_on else metrics_of
-        before = zip(self.members, measured(task, stack, device), strict=True)
-        pairs = [(member, found) for member, found in before if member.result is None]
+        measure = final_metrics_of if task.watched_on == task.judged_on else metrics_of
+        pairs = list(zip([self.members[n] for n in numbers], self._measured(measure, numbers), strict=True))
         with ThreadPoolExecutor(WRITERS) as pool:  # most of the time is that of the disk
             for some in (pairs[first : first + COPIES] for first in range(0, len(pairs), COPIES)):
                 plain = StackedModels([member.live.finalized_copy() for member, _ in some])
@@ -163,10 +212,26 @@ class Fleet:
         )
 
     def _snapshot(self, step: int) -> None:
-        for member in self.unfinished():
+        for number in self._unfinished():
+            member = self.members[number]
             write_snapshot(member.folder, step, member.live.finalized_weights())
 
     def _save(self) -> None:
         for member, state in zip(self.members, self.training.states(), strict=True):
             if member.result is None:
                 save(member.live, state, member.folder, member.rows)
+
+
+@dataclass(frozen=True)
+class _Some:
+    """Some of the stacked models, as `Models`."""
+
+    stack: StackedModels
+    numbers: Sequence[int]
+
+    @property
+    def each(self) -> list[nn.Module]:
+        return [self.stack.each[number] for number in self.numbers]
+
+    def outputs(self, function: Callable[[nn.Module, Any], Tensor], argument: Any) -> Tensor:
+        return self.stack.outputs(function, argument)[[*self.numbers]]

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from openwork.study.runs.live import Live
+from openwork.study.tasks.task import refuse_parts
 
 COPIES = 8
 """A trained number is held as weight, gradient, two moments, mask and hidden value, and twice in passing."""
@@ -25,13 +26,21 @@ def bytes_of_a_run(live: Live) -> int:
     return COPIES * weights + 2 * _kept_by_a_step(live)
 
 
-def width(live: Live) -> int:
+def width(live: Live, wanted: int | None = None) -> int:
     """How many runs like this one fit the device.
+
+    Args:
+        live: The run at its beginning.
+        wanted: How many are wanted, where the system does not say how much memory is free.
 
     Raises:
         ValueError: If it cannot hold one.
     """
     needed, free = bytes_of_a_run(live), free_bytes(live.device)
+    if free is None:
+        if wanted is None:
+            raise ValueError("this system does not say how much memory is free; give the number of runs, as --fleet 8")
+        return wanted
     fits = int(SHARE * free / needed)
     if fits < 1:
         raise ValueError(
@@ -41,15 +50,16 @@ def width(live: Live) -> int:
     return fits
 
 
-def free_bytes(device: torch.device) -> int:
-    """The memory of the device that nobody uses."""
+def free_bytes(device: torch.device) -> int | None:
+    """The memory of the device that nobody uses; None where the system does not say."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    for line in Path("/proc/meminfo").read_text().splitlines():
+    system = Path("/proc/meminfo")
+    for line in system.read_text().splitlines() if system.exists() else ():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
-    raise ValueError("this system does not say how much memory is free; give the width of the fleet")
+    return None
 
 
 def _kept_by_a_step(live: Live) -> int:
@@ -65,10 +75,12 @@ def _kept_by_a_step(live: Live) -> int:
     training = live.model.training
     buffers = [buffer.clone() for buffer in live.model.buffers()]
     batches: Iterator[object] = live.run.task.batches(live.run.seed, 0, live.device)
+    batch = next(batches)
+    refuse_parts(live.run.task, batch)
     with torch.random.fork_rng([live.device] if live.device.type == "cuda" else []):
         live.model.train()
         with saved_tensors_hooks(keep, lambda tensor: tensor):
-            live.objective(next(batches))
+            live.objective(batch)
     live.model.train(training)
     with torch.no_grad():
         for buffer, before in zip(live.model.buffers(), buffers, strict=True):

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from openwork.core.masks.optimizer_state import keeps_zeros
 from openwork.study.runs.live import Live
 
+SHARED = {"step", "eta", "mu", "mu_product"}
+"""What torch's elementwise optimizers keep of the number of steps alone: of the shape of a parameter () by chance."""
+
 
 class StackedOptimizer:
     """The optimizer of neighbouring runs whose tasks have equal settings.
@@ -103,8 +106,8 @@ class StackedOptimizer:
             kept = [state["state"].get(place, {}) for state in states]
             parameter = self.parameters[name]
             self.optimizer.state[parameter] = {
-                key: torch.stack([each[key].to(parameter.device) for each in kept])
-                if self._is_slot(value, name)
+                key: torch.stack([each[key].to(parameter.device) for each in kept]).contiguous()
+                if key not in SHARED and self._is_slot(value, name)
                 else value
                 for key, value in kept[0].items()
             }

@@ -12,6 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from openwork.core.stacked import Stacked, call_with, stack, stacked
 from openwork.noise import keyed, keys
 from openwork.study.fleet.convolutions import Unfolded
+from openwork.study.fleet.linear import StraightLinears
 from openwork.study.runs.live import Live
 
 Gradients = Callable[[Any, Tensor], tuple[Tensor, Tensor, dict[str, Tensor]]]
@@ -59,7 +60,7 @@ class StackedModels:
         call = _Call(model, function)
 
         def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-            with self._using(inputs), self._convolutions():
+            with self._using(inputs), self._layers():
                 found: Tensor = call_with(call, tensors, argument)
             return found
 
@@ -70,9 +71,9 @@ class StackedModels:
         model.train(training)
         return found
 
-    def _convolutions(self) -> AbstractContextManager[object]:
+    def _layers(self) -> AbstractContextManager[object]:
         on_gpu = next(iter(self.parameters.values())).is_cuda
-        return Unfolded() if on_gpu else nullcontext()  # on a CPU they are no slower in groups
+        return Unfolded() if on_gpu else StraightLinears()  # on a CPU convolutions are no slower in groups
 
     def _using(self, inputs: Mapping[str, Tensor]) -> AbstractContextManager[object]:
         return self.mechanism.using(inputs) if self.mechanism else nullcontext()
@@ -111,7 +112,7 @@ class Stack(StackedModels):
         """
 
         def one(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], key: Tensor, batch: Any) -> Any:
-            with keyed(key), self._using(inputs), self._convolutions():
+            with keyed(key), self._using(inputs), self._layers():
                 return call_with(self._objective, tensors, batch)
 
         every = vmap(one, in_dims=(0, 0, 0, None if shared else 0))
@@ -127,9 +128,10 @@ class Stack(StackedModels):
             losses, penalties = every(_named(parameters | buffers), inputs, keys(seeds, steps), batch)
             wanted = {name: parameter for name, parameter in parameters.items() if name not in without}
             leaves = [*wanted.values(), *([] if anchor is None else [anchor])]
-            found = torch.autograd.grad((losses + penalties).sum(), leaves, allow_unused=anchor is not None)
+            found = torch.autograd.grad((losses + penalties).sum(), leaves, allow_unused=True)
+            pairs = zip(wanted, found, strict=False)
             # Contiguous: torch's fused optimizers take a transposed gradient for a straight one.
-            gradients = {name: each.contiguous() for name, each in zip(wanted, found, strict=False)}
+            gradients = {name: each.contiguous() for name, each in pairs if each is not None}
             return losses.detach(), penalties.detach(), gradients
 
         inputs = self.mechanism.inputs if self.mechanism else {}

@@ -14,6 +14,7 @@ from openwork.study.fleet.optimizers import StackedOptimizer
 from openwork.study.fleet.stack import Stack
 from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision
+from openwork.study.tasks.task import stacked_batches, taking
 
 EAGER = 3
 """Steps before CUDA graphs are captured, in which optimizers and libraries allocate what they keep."""
@@ -54,8 +55,7 @@ class Training:
         if optimizers:
             for optimizer in self._optimizers:
                 optimizer.load(optimizers[optimizer.place])
-        self._seeds = [live.run.task.batch_seed(live.run.seed) for live in lives]
-        self._shared = len(set(self._seeds)) == 1
+        self._shared = len({live.run.task.batch_seed(live.run.seed) for live in lives}) == 1
         fuses = self.device.type == "cuda" and precision != "float32" and not compile
         rounded = "bf16" if precision == "bf16" else "tf32"
         self._fused = fused_linears(self.stack, self._optimizers, precision=rounded) if fuses else None
@@ -67,7 +67,7 @@ class Training:
         )
         self._take: Callable[[Any], Any] = lambda batch: batch
         if not self._shared:
-            self._take = self.run.task.taking(self.device, self._fused.rounding if self._fused else None)
+            self._take = taking(self.run.task, self.device, self._fused.rounding if self._fused else None)
         self._counter = torch.full((), start, dtype=torch.int64, device=self.device)
         self._losses = torch.zeros(2, len(lives), device=self.device)
         self._counted, self._eager = 0, EAGER
@@ -79,9 +79,10 @@ class Training:
 
     def batches(self) -> Iterator[Any]:
         """The batches of the steps to come: those of one run where all see the same, otherwise for `Task.taking`."""
+        task, runs = self.run.task, [live.run for live in self.stack.lives]
         if self._shared:
-            return self.run.task.batches(self._seeds[0], self.done, self.device)
-        return self.run.task.stacked_batches(self._seeds, self.done, self.device)
+            return task.batches(self.run.seed, self.done, self.device)
+        return stacked_batches([run.task for run in runs], [run.seed for run in runs], self.done, self.device)
 
     def step(self, batch: Any) -> Updated:
         """Trains the models on a batch; returns what the update after it changed."""
@@ -113,6 +114,11 @@ class Training:
         self._losses.zero_()
         self._counted = 0
         return losses, penalties
+
+    def last_losses(self) -> list[float]:
+        """The sum of loss and penalty of each run in all steps since `losses` was called; waits for the device."""
+        found: list[float] = self._losses.sum(0).tolist()
+        return found
 
     def _update(self) -> Updated:
         if not self.mechanism:

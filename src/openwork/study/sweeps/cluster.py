@@ -14,7 +14,7 @@ import torch
 from openwork.study.fleet.execute import CannotStackError
 from openwork.study.runs.config import from_plain, packages, to_plain
 from openwork.study.runs.run import Run
-from openwork.study.sweeps.fleet import attempt_fleet, next_group, one_by_one
+from openwork.study.sweeps.fleet import attempt_fleet, one_by_one, waiting
 from openwork.study.sweeps.sweep import Options, Outcome, attempt
 
 try:
@@ -52,7 +52,7 @@ class Ray:
         self._address, self._directory, self._options = address, directory.resolve(), options
         self._cpus, self._gpus = cpus, gpus
         self._fleet, self._say = fleet, say
-        self._waiting: list[Run] = []  # for a fleet
+        self._waiting = waiting(self._directory)  # for a fleet
         self._tasks: dict[Any, list[Run]] = {}
 
     def __enter__(self) -> "Ray":
@@ -92,7 +92,7 @@ class Ray:
         if self._fleet is None:
             self._start([run])
         else:
-            self._waiting.append(run)
+            self._waiting.add(run)
 
     def wait(self) -> list[tuple[Run, Outcome]]:
         """The runs that have ended."""
@@ -115,25 +115,28 @@ class Ray:
         """Gives each idle device a fleet of the runs that wait."""
         parallel = max(self._parallel(), 1)
         while self._waiting and len(self._tasks) < parallel:
-            group = next_group(self._waiting, self._directory)
-            fair = math.ceil(len(group) / (parallel - len(self._tasks)))  # so that no device is idle
-            some = group[: min(fair, self._fleet or fair)]
-            taken = {run.id for run in some}
-            self._waiting = [run for run in self._waiting if run.id not in taken]
+            idle = parallel - len(self._tasks)
+            group = self._waiting.group(self._fleet * idle if self._fleet else None)
+            some = group[: math.ceil(len(group) / idle)]  # so that no device is idle
+            self._waiting.take([run.id for run in some])
             self._start(some)
 
     def _outcomes(self, task: Any) -> list[tuple[Run, Outcome]]:
         """How the runs of an ended task ended; those that it has left wait again."""
         runs = self._tasks.pop(task)
         found = _answer(task)
+        if isinstance(found, Outcome):  # of the process
+            if len(runs) == 1:
+                return [(runs[0], found)]
+            found = found.reason  # one of them kills it, perhaps: no reason to give up the others
         if isinstance(found, str):
             self._say(one_by_one(runs, found))
             for run in runs:
                 self._start([run])
             return []
-        if isinstance(found, Outcome):  # of the process
-            return [(run, found) for run in runs]
-        self._waiting += [run for run in runs if run.id not in found]
+        for run in runs:
+            if run.id not in found:
+                self._waiting.add(run)
         return [(run, found[run.id]) for run in runs if run.id in found]
 
     def _parallel(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from openwork.study.fleet.execute import CannotStackError, execute_fleet
-from openwork.study.fleet.groups import groups
+from openwork.study.fleet.groups import Waiting
 from openwork.study.results.result import Result
 from openwork.study.runs.claim import ClaimedError
 from openwork.study.runs.run import Run
@@ -35,41 +35,41 @@ class Fleets:
     ) -> None:
         self._directory, self._options, self._width = directory, options, width
         self._say, self._progress = say, progress
-        self._submitted: list[Run] = []
+        self._waiting = waiting(directory)
         self._alone: deque[Run] = deque()
 
     def slots(self) -> int:
         """As many as there are: only who knows all runs finds those that are alike."""
-        return len(self._submitted) + len(self._alone) + 1
+        return len(self._waiting) + len(self._alone) + 1
 
     def submit(self, run: Run) -> None:
         """Remembers the run."""
-        self._submitted.append(run)
+        self._waiting.add(run)
 
     def wait(self) -> list[tuple[Run, Outcome]]:
         """The runs of one fleet, after training them; or one run that fits none."""
         if self._alone:
             run = self._alone.popleft()
             return [(run, attempt(run, self._directory, self._options, self._progress))]
-        if not self._submitted:
+        if not self._waiting:
             return []
-        group = next_group(self._submitted, self._directory)
+        group = self._waiting.group(self._width)
         outcomes: dict[str, Outcome] = {}
         if len(group) > 1:
             try:
                 outcomes = attempt_fleet(group, self._directory, self._options, self._width, self._progress)
             except CannotStackError as error:
+                group = self._waiting.like(group[0])
                 self._say(one_by_one(group, str(error)))
         if not outcomes:
             self._alone.extend(group)
-        settled = outcomes or {run.id for run in group}
-        self._submitted = [run for run in self._submitted if run.id not in settled]
+        self._waiting.take(outcomes or [run.id for run in group])
         return [(run, outcomes[run.id]) for run in group if run.id in outcomes]
 
 
-def next_group(runs: Sequence[Run], directory: Path) -> list[Run]:
-    """Those of the runs that can be trained with the first one."""
-    return groups(runs, lambda run: completed_steps(directory / run.id))[0]
+def waiting(directory: Path) -> Waiting:
+    """Runs with directories in this folder that wait to be trained: none yet."""
+    return Waiting(lambda run: completed_steps(directory / run.id))
 
 
 def one_by_one(group: Sequence[Run], reason: str) -> str:
@@ -87,7 +87,7 @@ def attempt_fleet(
     """Trains some of the runs as one model, and returns how each of these ended, by id; the others are for later calls.
 
     Args:
-        group: Runs that can be trained together, as `next_group` returns them.
+        group: Runs that can be trained together, as `Waiting.group` returns them.
         directory: The folder of run directories.
         options: How to execute the runs.
         width: How many runs to stack at most; None for as many as the memory holds.

@@ -8,7 +8,8 @@ from typing import Any, get_args
 import torch
 
 from openwork.study.evaluation.metric import DataName, Metric
-from openwork.study.tasks.task import Task, metrics
+from openwork.study.tasks.measure import metrics
+from openwork.study.tasks.task import Task
 
 _SIZES = re.compile(r"batch_size|part_size|rows|length|width|heads")
 _RATES = re.compile(r"(.*_)?(rate|decay|l2|dropout|smoothing|warm_?up)")

@@ -91,17 +91,20 @@ class ImageClassification(Task, ABC):
         """Endless (images (N, C, H, W) float, labels (N,)) in an order drawn for each epoch from `batch_seed`."""
         return shuffled_batches(self.data(device).train, self.batch_size, seed=self.batch_seed(seed), start=start)
 
-    def stacked_batches(self, seeds: Sequence[int], start: int, device: torch.device) -> Iterator[Any]:
-        """The numbers of the images in the batches of runs with these seeds, (runs, N), for `taking`."""
-        if type(self).batches is not ImageClassification.batches:
-            return super().stacked_batches(seeds, start, device)
-        size, seeds = len(self.data(device).train.labels), [self.batch_seed(seed) for seed in seeds]
-        return stacked_indices(size, self.batch_size, seeds=seeds, start=start, device=device)
+    def stacked_batches(
+        self, tasks: Sequence[Self], seeds: Sequence[int], start: int, device: torch.device
+    ) -> Iterator[Any]:
+        """The numbers of the images in the batches of runs, (runs, N), for `taking`."""
+        return stacked_indices(
+            len(self.data(device).train.labels),
+            self.batch_size,
+            seeds=[task.batch_seed(seed) for task, seed in zip(tasks, seeds, strict=True)],
+            start=start,
+            device=device,
+        )
 
     def taking(self, device: torch.device, dtype: torch.dtype | None = None) -> Callable[[Any], Any]:
         """Makes (images (runs, N, C, H, W) float, labels (runs, N)) of their numbers."""
-        if type(self).batches is not ImageClassification.batches:
-            return super().taking(device, dtype)
         data = self.data(device).train
         images, labels = data.images.to(dtype or data.images.dtype), data.labels
         return lambda index: (images[index], labels[index])

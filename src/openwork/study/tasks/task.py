@@ -1,6 +1,5 @@
 """What a benchmark provides."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from openwork.core.sparsifier import Sparsifier
-from openwork.study.evaluation.metric import TAKEN, DataName, Metric
+from openwork.study.evaluation.metric import DataName, Metric
 from openwork.study.tasks.translator import Translator
 
 
@@ -52,7 +51,10 @@ class Task(ABC):
     """
 
     varying: ClassVar[tuple[str, ...]] = ()
-    """The fields whose numbers may differ between runs that are trained as one model: none that `loss` reads."""
+    """The fields whose numbers may differ between runs that are trained as one model.
+
+    None that `loss`, `evaluate` or `test` reads.
+    """
 
     @property
     @abstractmethod
@@ -119,15 +121,23 @@ class Task(ABC):
         """The seed that decides the batches of a run with that ``seed``, by default the same one."""
         return seed
 
-    def stacked_batches(self, seeds: Sequence[int], start: int, device: torch.device) -> Iterator[Any]:
-        """What `taking` makes the batches of runs with these seeds of; by default the batches, stacked.
+    def stacked_batches(
+        self, tasks: Sequence[Self], seeds: Sequence[int], start: int, device: torch.device
+    ) -> Iterator[Any]:
+        """What `taking` makes the batches of runs of; by default the batches, stacked.
+
+        Args:
+            tasks: Those of the runs, which differ in `varying` alone.
+            seeds: Those of the runs.
+            start: The step of the first batch.
+            device: Where the batches go.
 
         Raises:
             ValueError: If the task's batches are `Parts`.
         """
-        for batches in zip(*(self.batches(seed, start, device) for seed in seeds), strict=False):
-            if isinstance(batches[0], Parts):
-                raise ValueError(f"{self.title} divides its batches into parts, which cannot be stacked")
+        each = [task.batches(seed, start, device) for task, seed in zip(tasks, seeds, strict=True)]
+        for batches in zip(*each, strict=False):
+            refuse_parts(self, batches[0])
             yield tree_map(lambda *tensors: torch.stack(tensors), *batches)
 
     def taking(self, device: torch.device, dtype: torch.dtype | None = None) -> Callable[[Any], Any]:
@@ -249,69 +259,28 @@ class Task(ABC):
         raise ValueError(f"{self.title} does not translate; give a run of a task that does")
 
 
-def metrics(task: Task, model: nn.Module, device: torch.device) -> dict[str, float]:
-    """Metrics of a model while it trains, as `Task.evaluate` measures them.
-
-    Raises:
-        ValueError: If the task's metric is not among them, and `Task.test` measures no more than that.
-    """
-    found = task.evaluate(model, device)
-    if not task.tests_more:
-        _check(task, found, "evaluate")
-    return found
+def has_own(task: Task, stacked: str, method: str) -> bool:
+    """Whether the task's ``stacked`` method knows its ``method``: no subclass has another one of that alone."""
+    kinds = type(task).__mro__
+    first = next(kind for kind in kinds if stacked in vars(kind) or method in vars(kind))
+    return stacked in vars(first)
 
 
-def final_metrics(task: Task, model: nn.Module, device: torch.device) -> dict[str, float]:
-    """Metrics of a trained model, as `Task.test` measures them.
-
-    Raises:
-        ValueError: If the task's metric is not among them.
-    """
-    found = task.test(model, device)
-    _check(task, found, "test")
-    return found
+def stacked_batches(tasks: Sequence[Task], seeds: Sequence[int], start: int, device: torch.device) -> Iterator[Any]:
+    """What `taking` makes the batches of runs of: `Task.stacked_batches`, unless a subclass has other batches."""
+    if has_own(tasks[0], "stacked_batches", "batches"):
+        return tasks[0].stacked_batches(tasks, seeds, start, device)
+    return Task.stacked_batches(tasks[0], tasks, seeds, start, device)
 
 
-def metrics_of(task: Task, models: Models, device: torch.device) -> list[dict[str, float]]:
-    """What `metrics` returns for each of several models."""
-    found = task.evaluate_stacked(models, device)
-    if not task.tests_more:
-        for each in found:
-            _check(task, each, "evaluate")
-    return found
+def taking(task: Task, device: torch.device, dtype: torch.dtype | None = None) -> Callable[[Any], Any]:
+    """`Task.taking` of the task, unless a subclass has batches that it does not know."""
+    if has_own(task, "stacked_batches", "batches"):
+        return task.taking(device, dtype)
+    return Task.taking(task, device, dtype)
 
 
-def final_metrics_of(task: Task, models: Models, device: torch.device) -> list[dict[str, float]]:
-    """What `final_metrics` returns for each of several models."""
-    found = task.test_stacked(models, device)
-    for each in found:
-        _check(task, each, "test")
-    return found
-
-
-def _check(task: Task, found: object, method: str) -> None:
-    key = task.metric.key
-    if not isinstance(found, dict):
-        raise ValueError(
-            f"{method} of {task.title} must return metrics by name, got {found!r}; return {{{key!r}: value}}"
-        )
-    if taken := sorted(TAKEN & found.keys()):
-        raise ValueError(
-            f"{method} of {task.title} returns {', '.join(taken)}, which a run writes itself; give it another name"
-        )
-    if key not in found:
-        raise ValueError(
-            f"{task.title} is judged by {key!r}, but its {method} returns {', '.join(found) or 'nothing'}; return it "
-            f"there, or declare another metric in {type(task).__name__}"
-        )
-    for name, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(
-                f"{name!r} of {task.title} must be a float, got {value!r} from its {method}; convert it there"
-            )
-    value = found[key]
-    # A model that diverged is another matter: its run is recorded as such.
-    if math.isfinite(value) and (problem := task.metric.misfit(value)):
-        raise ValueError(
-            f"{key!r} of {task.title} {problem} from its {method}; return it so, or declare another metric"
-        )
+def refuse_parts(task: Task, batch: Any) -> None:
+    """Raises ValueError if the batch is in `Parts`, which cannot be stacked."""
+    if isinstance(batch, Parts):
+        raise ValueError(f"{task.title} divides its batches into parts, which cannot be stacked")
