@@ -75,7 +75,7 @@ def tournament() -> alt.TopLevelMixin:
             "LeNet-300-100 on MNIST: error over the weights that are left",
             subtitle=[
                 "Means of 20 seeds with 95 % intervals, each technique tuned with 60 runs. Grey band: dense.",
-                f"Errors above {WORST:g} % are left out.",
+                f"Errors above {WORST:g} % are left out, and intervals end at the frame.",
             ],
         ),
     )
@@ -98,7 +98,7 @@ def masks() -> alt.TopLevelMixin:
             "Masks of magnitude pruning, trained again: error over the weights that are left",
             subtitle=[
                 "Means of five masks with 95 % intervals, five replicas of each; drawn side by side at each level.",
-                f"Errors above {WORST:g} % are left out.",
+                f"Errors above {WORST:g} % are left out, and intervals end at the frame.",
             ],
         ),
     )
@@ -120,8 +120,10 @@ def drawn(values: list[dict[str, Any]], names: list[str], *, ticks: list[float])
     )
     # By the means: an interval that is wider than all of them would flatten the picture.
     means = [value["error"] for value in values]
-    scale = alt.Scale(type="log", nice=False, clamp=True, domain=[0.9 * min(means), 1.1 * max(means)])
-    y = alt.Y("error:Q", scale=scale).axis(title="error on the test set, %", values=MARKS, format="~g")
+    ends = 0.9 * min(means), 1.1 * max(means)
+    scale = alt.Scale(type="log", nice=False, clamp=True, domain=list(ends))
+    marks = [mark for mark in MARKS if ends[0] < mark < ends[1]]  # clamped, others would lie at the ends
+    y = alt.Y("error:Q", scale=scale).axis(title="error on the test set, %", values=marks, format="~g")
     return [
         base.mark_line(strokeWidth=1.5).encode(y),
         base.mark_rule(strokeWidth=1.5).encode(alt.Y("low:Q", scale=scale), y2="high:Q"),

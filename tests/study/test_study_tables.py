@@ -104,3 +104,17 @@ def test_parts_that_come_later_fill_what_was_not_run(tmp_path):
     assert "| LeNet-5-Caffe, both: SparseVD's code, threshold 2 | 10 |" in found["recipes"]
     assert "SparseVD's recipe on LeNet-300-100 (n = 20)" in found["findings"]
     assert found["tournament, LeNet-5-Caffe"].splitlines()[2].startswith("| dense | 10 |")
+
+
+@pytest.mark.parametrize(
+    ("parts", "pictures"), [((), []), (("section6",), ["masks.png"]), (("chosen", "tournament"), ["tournament.png"])]
+)
+def test_pictures_are_drawn_of_what_has_rows(tmp_path, parts, pictures):
+    for name in parts:
+        shutil.copy(STUDY / f"{name}.csv", tmp_path)
+    code = (
+        "import sys; from pathlib import Path; import played; played.STUDY = Path(sys.argv[1]); "
+        "import draw_study; draw_study.STUDY = played.STUDY; draw_study.main()"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=RESULTS, check=True)
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == pictures
