@@ -62,7 +62,8 @@ def folder(tmp_path_factory):
 def test_help_does_not_wait_for_torch(arguments):
     program = (
         "import sys; sys.argv = ['openwork', *sys.argv[1:]]\n"
-        "from openwork.cli import main\n"
+        "from openwork.cli.common import yield_cores
+from openwork.cli import main\n"
         "try: main()\n"
         "except SystemExit as ended: assert not ended.code\n"
         "assert not {'torch', 'numpy', 'altair', 'scipy'} & sys.modules.keys()"
@@ -172,3 +173,12 @@ def test_our_own_experiments_finish_their_schedules():
     runs = [*quickstart.runs(), *mnist.table(), *cifar10.vgg(), *cifar10.wide_resnet(), *number_words.runs()]
     runs += [*cifar10_resnet.comparison(), *resnet50.published(), *transformer.magnitude(), *transformer.l0()]
     assert unfinished_schedules(runs) == []
+
+
+def test_waiting_threads_of_commands_that_train_yield_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    yield_cores()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    yield_cores()
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
