@@ -1,5 +1,7 @@
 """Tasks that cannot be trained as one model, or only with care."""
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -342,3 +344,13 @@ def assert_near(ours: Path, theirs: Path) -> None:
     weights, expected = load_file(ours), load_file(theirs)
     for name, tensor in expected.items():
         torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=2e-5)
+
+
+@dataclass(frozen=True)
+class DyingBySeed(Tiny):
+    """Kills its own process where its batches are those of seed 1."""
+
+    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Batch]:
+        if seed == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().batches(seed, start, device)

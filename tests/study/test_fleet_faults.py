@@ -17,9 +17,11 @@ from openwork.study.runs import execute as run_execute
 from openwork.study.runs.claim import ClaimedError, claim
 from openwork.study.runs.execute import execute
 from openwork.study.runs.live import prepare
+from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
+from openwork.study.sweeps import sweep as sweeps
 from openwork.study.sweeps.fleet import Fleets
-from openwork.study.sweeps.sweep import completed_steps, sweep
+from openwork.study.sweeps.sweep import Sweep, completed_steps, sweep
 from tests.study import oddlab
 from tests.study.test_fleet_alone import OPTIONS, widths
 from tests.study.tinylab import PRUNE, Failing, Tiny
@@ -297,6 +299,15 @@ def test_as_many_runs_are_claimed_as_files_may_be_open(hard, claims, monkeypatch
     assert fleet_execute._claims() == claims
 
 
+def test_a_limit_that_may_not_be_raised_is_kept(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise ValueError("current limit exceeds maximum limit")
+
+    monkeypatch.setattr(fleet_execute.resource, "getrlimit", lambda _: (256, fleet_execute.resource.RLIM_INFINITY))
+    monkeypatch.setattr(fleet_execute.resource, "setrlimit", refuse)
+    assert fleet_execute._claims() == 128
+
+
 @pytest.mark.parametrize("width", [1, 3, 1000])
 def test_each_of_thousands_of_runs_is_looked_at_once(width):
     looks: list[Run] = []
@@ -309,6 +320,43 @@ def test_each_of_thousands_of_runs_is_looked_at_once(width):
     assert len(looks) == len(runs)
 
 
+def test_a_fleet_tells_its_steps_without_a_look_at_each_directory(tmp_path, monkeypatch):
+    looks: list[Path] = []
+    real = completed_steps
+    monkeypatch.setattr(sweeps, "completed_steps", lambda folder: looks.append(folder) or real(folder))
+    state = Sweep(tmp_path, {run.id: run for run in RUNS}, submitted={run.id for run in RUNS})
+    with pytest.raises(KeyboardInterrupt):
+        execute_fleet(RUNS, tmp_path, evaluations=4, progress=until(4 * 13))
+    assert state.steps() == (40, 40)
+    assert [state.steps(now) for now in (20, 40, 60)] == [(40, 40), (40, 40), (60, 20)]
+    assert len(looks) == 4
+
+
 def test_evaluations_below_one_are_refused(tmp_path):
     with pytest.raises(CannotStackError, match="evaluations must be at least 1, got 0"):
         execute_fleet(RUNS, tmp_path, evaluations=0)
+
+
+# What is damaged.
+
+
+@pytest.mark.parametrize("damage", ["checkpoint.pt", "metrics.jsonl", "result.json", "failed.json"])
+def test_a_damaged_file_of_one_run_is_of_that_run_alone(damage, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        execute_fleet(RUNS, tmp_path, evaluations=4, progress=until(4 * 13))
+    (tmp_path / RUNS[1].id / damage).write_text("{")
+    ended, _ = swept(RUNS, tmp_path)
+    states = [ended.outcomes[run.id].state for run in RUNS]
+    assert states[0] == states[2] == states[3] == "finished"
+    assert states[1] == ("finished" if damage == "metrics.jsonl" else "failed")
+    assert not list(tmp_path.glob("*/lock"))
+
+
+def test_a_run_whose_origin_has_lost_its_weights_fails_alone(tmp_path):
+    starts = [Run(oddlab.Still(), None, steps=4, seed=seed) for seed in range(3)]
+    execute_fleet(starts, tmp_path, evaluations=2)
+    (tmp_path / starts[1].id / "model.safetensors").unlink()
+    runs = [replace(run, origin=Pretrained(start)) for run, start in zip(RUNS, starts, strict=False)]
+    ended, _ = swept(runs, tmp_path)
+    assert [ended.outcomes[run.id].state for run in runs] == ["finished", "failed", "finished"]
+    assert "FileNotFoundError" in ended.outcomes[runs[1].id].reason

@@ -4,11 +4,13 @@ import math
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from openwork.study.files import write_text
+from openwork.study.report.page import write_report
 from openwork.study.results.statistics import nearest, pareto, summarize, write_points
 from openwork.study.results.store import (
     COLUMNS,
@@ -114,6 +116,32 @@ def test_points_are_means_over_seeds_without_the_diverged():
     (lost,) = summarize(results([diverged()]))
     assert lost.n == 0
     assert math.isnan(lost.score)
+
+
+def in_fleet(of: int, **row_of: Any) -> dict[str, Any]:
+    """A row of a run of such a fleet."""
+    found = row(**row_of)
+    return {**found, "environment": {**found["environment"], "fleet": of}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "seconds"),
+    [
+        ([row(seed=0), row(seed=1)], 1.5),
+        ([in_fleet(4, seed=0), in_fleet(3, seed=1)], 1.5),
+        ([in_fleet(4, seed=0), row(seed=1)], None),
+    ],
+)
+def test_the_times_of_runs_alone_and_of_fleets_have_no_mean(rows, seconds):
+    (point,) = summarize(results(rows))
+    assert point.n == 2
+    assert math.isnan(point.seconds) if seconds is None else point.seconds == seconds
+
+
+def test_the_report_says_that_runs_were_a_fleet(tmp_path):
+    study(tmp_path / "study", [in_fleet(4, seed=0), row(seed=1), row(name="dense", sparsity=0.0)])
+    page = write_report(tmp_path / "study", tmp_path / "page.html").read_text()
+    assert "1 of these were trained as one model with others, at most 4 at a time; their times are their shares" in page
 
 
 def test_two_runs_of_one_seed_at_one_point_are_an_error():

@@ -1,6 +1,7 @@
 """The command for many runs: sweep."""
 
 import errno
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -48,7 +49,7 @@ class SweepCommand(TyperCommand):
         given = []
         for argument, following in zip(args, [*args[1:], ""], strict=True):
             given.append(argument)
-            if argument == "--fleet" and not following.isdigit():
+            if argument == "--fleet" and not re.fullmatch(r"[+-]?[\d.]+", following):
                 given.append(str(ALL))
         return super().parse_args(ctx, given)
 
@@ -258,6 +259,7 @@ def _price(
             runs,
             out,
             retry_failed=retry_failed,
+            fleet=fleet is not None,
             measure=measured if where else None,
         )
     if as_json:

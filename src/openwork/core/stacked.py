@@ -91,7 +91,8 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
     Args:
         tensors: Of one shape and dtype, on one device. What refers to them sees the row from now on.
     """
-    whole = torch.stack([tensor.detach() for tensor in tensors])
+    # Contiguous, as gradients are: torch's fused optimizers look at the memory of both, and channels may be last there.
+    whole = torch.stack([tensor.detach() for tensor in tensors]).contiguous()
     for tensor, row in zip(tensors, whole, strict=True):
         tensor.data = row
     return whole

@@ -182,5 +182,8 @@ def _claims() -> int:
     """How many directories this process can claim at a time, each with an open file, after asking for as many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError):  # macOS has no limit and allows less
+            hard = soft
     return max(hard - min(_FILES, hard // 2), 1) if hard != resource.RLIM_INFINITY else 1_000_000

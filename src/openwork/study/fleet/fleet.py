@@ -109,6 +109,8 @@ class Fleet:
         training = self.training
         saved, began = time.monotonic(), time.perf_counter()
         drawn: Tensor | None = None
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         if training.done == 0 and 0 in self.kept:
             self._snapshot(0)
         for _, batch in zip(range(training.done, self.run.steps), training.batches(), strict=False):

@@ -106,7 +106,7 @@ class StackedOptimizer:
             kept = [state["state"].get(place, {}) for state in states]
             parameter = self.parameters[name]
             self.optimizer.state[parameter] = {
-                key: torch.stack([each[key].to(parameter.device) for each in kept])
+                key: torch.stack([each[key].to(parameter.device) for each in kept]).contiguous()
                 if key not in SHARED and self._is_slot(value, name)
                 else value
                 for key, value in kept[0].items()

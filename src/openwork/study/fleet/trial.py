@@ -71,7 +71,7 @@ class Trial:
         live, loss = training.stack.lives[number], training.last_losses()[number]
         found = [] if abs(loss - self._loss) <= near * (1 + abs(self._loss)) else ["loss"]
         for kind, stacked in _tensors(live, training.states()[number]).items():
-            if not _near(stacked, self._after[kind], self._before.get(kind), far):
+            if not _near(stacked, self._after.get(kind, []), self._before.get(kind), far):
                 found.append(kind)
         if found:
             raise ValueError(
@@ -98,7 +98,7 @@ class Trial:
 def _tensors(live: Live, optimizer: Mapping[str, Any]) -> Kinds:
     """Copies of the floating-point tensors of the model and of its optimizer's state, by what they are."""
     found: Kinds = {"weight": [*live.model.parameters()], "buffer": [*live.model.buffers()]}
-    for kept in optimizer.get("state", {}).values():
+    for _, kept in sorted(optimizer.get("state", {}).items()):
         for name, value in kept.items():
             if isinstance(value, Tensor):
                 found.setdefault(f"{name} of the optimizer", []).append(value)
@@ -110,6 +110,8 @@ def _tensors(live: Live, optimizer: Mapping[str, Any]) -> Kinds:
 
 def _near(stacked: Sequence[Tensor], alone: Sequence[Tensor], before: Sequence[Tensor] | None, far: float) -> bool:
     """Whether the tensors of a kind differ by at most this part of what the step did to them."""
+    if len(stacked) != len(alone):  # what an optimizer keeps of a weight without a gradient, perhaps
+        return True
     difference = _norm([s - a for s, a in zip(stacked, alone, strict=True)])
     moved = _norm([a - b for a, b in zip(alone, before, strict=True)]) if before else _norm(alone)
     return difference <= far * moved + 1e-5 * _norm(alone) + 1e-9

@@ -273,10 +273,19 @@ def _method(results: Sequence[Result], named: str, judged: Collection[Metric], c
     how = "; ".join(zeros.get(kind, kind) for kind in sorted({result.execution for result in finished}))
     runs = count(sum(result.trained for result in finished), "finished run")
     others = sum(not result.trained for result in finished)
+    widths = [result.environment.fleet for result in finished if result.trained and result.environment.fleet]
     on = {result.judged_on for result in finished}
     where = [words for data, words in (("test", "the test set"), ("validation", "validation data")) if data in on]
     sentences = [
         f"{runs} of {steps} steps with seeds {seeds}; {duration(seconds)} of training.",
+        *(
+            [
+                f"{len(widths)} of these were trained as one model with others, at most {max(widths):,} at a time; "
+                "their times are their shares."
+            ]
+            if widths
+            else []
+        ),
         *([f"{others} more points are those runs at other thresholds, which cost no training."] if others else []),
         f"{named[0].upper()}{named[1:]} and sparsity are those of the finalized model: plain modules with real "
         f"zeros, on {' or '.join(where)}{', as the title of a task says' if len(where) > 1 else ''}.",

@@ -209,7 +209,7 @@ def static_table(points: Iterable[Point], metric: Metric) -> str:
             metric.range(point.lowest, point.highest, digits=2),
             "–" if isnan(point.loss) else f"{point.loss:.3f}",
             f"{point.n} ({point.diverged} diverged)" if point.diverged else str(point.n),
-            duration(point.seconds),
+            "–" if isnan(point.seconds) else duration(point.seconds),
             "–" if isnan(point.peak_memory) else f"{point.peak_memory / 1e6:.0f}",
             point.execution,
         )

@@ -158,6 +158,8 @@ def _point(group: Sequence[Result]) -> Point:
     one_per_seed(group)
     first, finished = group[0], [result for result in group if result.finished]
     scores = [result.score for result in finished]
+    # The share of a run in a fleet is no time of a run alone.
+    costs = [result.cost for result in finished] if len({r.environment.fleet is None for r in finished}) == 1 else []
     return Point(
         task=first.task,
         name=first.name,
@@ -174,8 +176,8 @@ def _point(group: Sequence[Result]) -> Point:
         lowest=min(scores, default=math.nan),
         highest=max(scores, default=math.nan),
         loss=_mean(result.measured("loss") for result in finished),
-        seconds=_mean(result.cost.seconds for result in finished),
-        peak_memory=_mean(result.cost.peak_memory_bytes for result in finished),
+        seconds=_mean(cost.seconds for cost in costs),
+        peak_memory=_mean(cost.peak_memory_bytes for cost in costs),
         execution=", ".join(sorted({result.execution for result in finished})),
     )
 

@@ -106,6 +106,11 @@ def load_training(
 ) -> list[dict[str, Any]]:
     """Restores what `training_state` kept, optimizer and random numbers; returns the rows."""
     optimizer.load_state_dict(state["optimizer"])
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                # A fleet's has its channels first. torch's fused optimizers look at the memory of both.
+                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     torch.set_rng_state(state["rng"]["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(state["rng"]["cuda"], device)

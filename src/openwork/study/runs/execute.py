@@ -310,9 +310,11 @@ def record(
         seconds: How long they took.
         final: Where training has come to its end; the run has diverged nevertheless if its metrics are not finite.
         precision: Of products on a GPU.
-        fleet: How many runs were trained as one model with this one; None where it was trained alone.
+        fleet: How many runs were trained as one model with this one, which has its share of the memory; None where it
+            was trained alone.
     """
     run = live.run
+    peak = torch.cuda.max_memory_allocated(live.device) // (fleet or 1) if live.device.type == "cuda" else None
     result: dict[str, Any] = {
         "format": FORMAT,
         "id": run.id,
@@ -334,7 +336,7 @@ def record(
         "cost": {
             "seconds": round(seconds, 3),
             "step_ms": round(1000 * seconds / step, 4),
-            "peak_memory_bytes": torch.cuda.max_memory_allocated(live.device) if live.device.type == "cuda" else None,
+            "peak_memory_bytes": peak,
         },
         "execution": "simulated",  # zeros are stored and multiplied like any other number
         "environment": environment(live.device, precision) | ({} if fleet is None else {"fleet": fleet}),

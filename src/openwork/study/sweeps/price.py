@@ -53,6 +53,7 @@ def prices(
     directory: Path,
     *,
     retry_failed: bool = False,
+    fleet: bool = False,
     measure: Callable[[Sequence[Run]], tuple[float, str]] | None = None,
 ) -> list[Price]:
     """The price of the runs, and of those that they start from, for each task and technique.
@@ -64,6 +65,7 @@ def prices(
         runs: The runs of the sweep.
         directory: The folder of run directories, which need not exist.
         retry_failed: Count the steps of failed runs, too.
+        fleet: Whether the runs will be trained as fleets; the times of others tell nothing about it.
         measure: The milliseconds of a step of a run, and how they were measured; called with the runs that are still to
             be trained.
     """
@@ -72,7 +74,8 @@ def prices(
         groups.setdefault((run.task.title, run.name), []).append(run)
     times: dict[tuple[str, str], list[float]] = {}
     for result in read_results(directory, layers=False, problems=[]) if directory.is_dir() else []:
-        if result.finished and result.trained and result.cost.step_ms is not None:
+        as_fleet = (result.environment.fleet is not None) == fleet
+        if as_fleet and result.finished and result.trained and result.cost.step_ms is not None:
             times.setdefault((result.task, result.name), []).append(result.cost.step_ms)
     found = []
     for (task, name), members in groups.items():
@@ -130,10 +133,17 @@ def fleet_step_ms(runs: Sequence[Run], device: torch.device, width: int | None =
     """
     kind = alike(runs[0])
     group = [run for run in runs if alike(run) == kind]
-    lives = [prepare(group[0], device)]
-    most = min(len(group), width or len(group), fitting(lives[0]))
-    if most == 1:
+    try:
+        return _fleet_step_ms(group, device, width)
+    except Exception:  # they cannot be stacked, as the sweep will say
         return run_step_ms(runs, device)
+
+
+def _fleet_step_ms(group: Sequence[Run], device: torch.device, width: int | None) -> tuple[float, str]:
+    lives = [prepare(group[0], device)]
+    most = min(len(group), width or len(group), fitting(lives[0], width))
+    if most == 1:
+        return run_step_ms(group, device)
     lives += [prepare(run, device) for run in group[1:most]]
     trained = Training(lives)
 

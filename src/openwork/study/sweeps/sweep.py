@@ -115,6 +115,7 @@ class Sweep:
     runs: dict[str, Run]
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     submitted: set[str] = field(default_factory=set)
+    _begun: dict[str, int] = field(init=False, repr=False, default_factory=dict)  # steps in directories
 
     def count(self, state: State) -> int:
         """How many runs ended in ``state``."""
@@ -129,8 +130,11 @@ class Sweep:
 
         Args:
             now: The steps that the engine's unfinished runs have made, where it knows more than their directories say.
+                These are then not read again: a fleet is thousands.
         """
-        partial = max(now, sum(completed_steps(self.directory / id) for id in self.submitted))
+        if not now:
+            self._begun = {id: completed_steps(self.directory / id) for id in self.submitted}
+        partial = max(now, sum(self._begun.get(id, 0) for id in self.submitted))
         done = sum(o.result.step for o in self.outcomes.values() if o.result) + partial
         left = sum(run.steps for id, run in self.runs.items() if id not in self.outcomes) - partial
         return done, left
@@ -280,8 +284,11 @@ def known_outcome(folder: Path) -> Outcome | None:
 
 
 def completed_steps(folder: Path) -> int:
-    """The steps of an unfinished run's last checkpoint, from which it would go on."""
-    evaluations = read_metrics(folder)
+    """The steps of an unfinished run's last checkpoint, from which it would go on; 0 where its rows cannot be read."""
+    try:
+        evaluations = read_metrics(folder)
+    except ValueError:  # its checkpoint has them, too
+        return 0
     return evaluations[-1].step if evaluations else 0
 
 

@@ -1,0 +1,60 @@
+"""Fleets on a real Ray, started once for all of these tests."""
+
+import os
+from collections import Counter
+
+import pytest
+
+from openwork.study.results.store import failures
+from openwork.study.runs.run import Run
+from openwork.study.sweeps.sweep import Options, sweep
+from tests.processes import ROOT
+from tests.study import oddlab
+from tests.study.test_fleet_alone import widths
+from tests.study.tinylab import PRUNE, grid
+
+pytest.importorskip("ray", reason='ray is not installed: pip install "openwork[cluster]"')
+
+from openwork.study.sweeps.cluster import Ray
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep in fleets of four; its runs, and what it said."""
+    directory = tmp_path_factory.mktemp("ray")
+    runs = [
+        *grid(),
+        *(Run(oddlab.Drawing(), PRUNE, steps=8, seed=seed) for seed in range(2)),
+        *(Run(oddlab.DyingBySeed(), PRUNE, steps=8, seed=seed) for seed in range(3)),
+    ]
+    said: list[str] = []
+    here = os.getcwd()
+    os.chdir(ROOT)  # where the user's module, tests.study.oddlab, is
+    try:
+        with Ray("local", directory, Options(evaluations=2), cpus=1, fleet=4, say=said.append) as engine:
+            yield sweep(runs, directory, engine), runs, said
+    finally:
+        os.chdir(here)
+
+
+def test_runs_that_are_alike_are_trained_as_fleets(swept):
+    ended, runs, _ = swept
+    found = [ended.outcomes[run.id].result.environment.fleet for run in runs[:12]]
+    assert {ended.outcomes[run.id].state for run in runs[:12]} == {"finished"}
+    assert max(found) <= 4
+    assert set(Counter(found)) <= {2, 3, 4}
+
+
+def test_runs_that_cannot_be_stacked_are_said_and_trained_alone(swept):
+    ended, runs, said = swept
+    assert [ended.outcomes[run.id].state for run in runs[12:14]] == ["finished"] * 2
+    assert [ended.outcomes[run.id].result.environment.fleet for run in runs[12:14]] == [None, None]
+    assert any("trained one by one: RuntimeError: vmap: called random operation" in sentence for sentence in said)
+
+
+def test_a_run_that_kills_its_worker_takes_no_other_along(swept):
+    ended, runs, said = swept
+    assert [ended.outcomes[run.id].state for run in runs[14:]] == ["finished", "failed", "finished"]
+    assert "its process died 3 times" in failures(ended.directory)[runs[15].id]["error"]
+    assert len(widths(ended)) == len(runs) - 1
+    assert any("one by one: WorkerCrashedError" in sentence for sentence in said)
