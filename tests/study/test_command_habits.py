@@ -10,6 +10,7 @@ import time
 import pytest
 
 import openwork as ow
+from openwork.cli.common import yield_cores
 from openwork.cli.errors import sentence
 from openwork.study.experiments import cifar10, cifar10_resnet, mnist, number_words, quickstart, resnet50, transformer
 from openwork.study.results.budget import expected_best
@@ -62,8 +63,7 @@ def folder(tmp_path_factory):
 def test_help_does_not_wait_for_torch(arguments):
     program = (
         "import sys; sys.argv = ['openwork', *sys.argv[1:]]\n"
-        "from openwork.cli.common import yield_cores
-from openwork.cli import main\n"
+        "from openwork.cli import main\n"
         "try: main()\n"
         "except SystemExit as ended: assert not ended.code\n"
         "assert not {'torch', 'numpy', 'altair', 'scipy'} & sys.modules.keys()"
