@@ -8,8 +8,9 @@ from typing import Any
 
 import altair as alt
 import vl_convert
-from masks import KINDS, by_mask
+from masks import KINDS, by_mask, whole
 from played import errors, finals, sparsities
+from tournaments import has_begun
 
 from openwork.study.experiments.section6 import LEVELS as MASK_LEVELS
 from openwork.study.experiments.tournament import ENTRANTS, LEVELS
@@ -19,6 +20,25 @@ from openwork.study.results.student import student_interval
 
 STUDY = Path(__file__).parent / "mnist"
 WORST = 10.0  # % of error: what lies beyond is left out, as it says no more than that a network has broken
+MARKS = [1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 8]
+SHIFT = 1.012  # between the kinds of a level of section 6, so that intervals do not hide each other
+NAMES = {
+    "magnitude, uniform": "GradualMagnitude",
+    "magnitude, global ranking": "GradualMagnitude, global ranking",
+    "magnitude, Erdős–Rényi": "GradualMagnitude, Erdős–Rényi",
+    "magnitude": "GradualMagnitude",
+    "random": "RandomPruning",
+    "movement": "Movement",
+    "Han 2015": "PruneRetrain",
+    "dynamic surgery": "DynamicSurgery",
+    "variational dropout": "VariationalDropout",
+    "group L0": "GroupL0",
+    "soft weight sharing": "SoftWeightSharing",
+    "rewound to 120": "rewound, 120",
+    "rewound to 600": "rewound, 600",
+    "rewound to 2400": "rewound, 2400",
+}
+"""The names by which openwork's pages give a technique its colour; the variants of one have it in common."""
 
 
 def point(line: str, level: float, sparsity: float, wrong: tuple[float, ...]) -> dict[str, Any]:
@@ -47,15 +67,14 @@ def tournament() -> alt.TopLevelMixin:
     names = [name for name in ENTRANTS if any(value["technique"] == name for value in values)]
     low, high = student_interval(dense) or (dense[0], dense[0])
     band = alt.Chart(alt.InlineData(values=[{"low": low, "high": high}])).mark_rect(style="dense-band")
-    kept = [value for value in values if value["error"] <= WORST and value["left"] > 0]
-    marks = drawn(kept, names, x="weights left, %", field="left")
+    marks = drawn([value for value in values if value["left"] > 0], names, ticks=[50, 20, 10, 5, 2, 1, 0.5])
     return alt.layer(band.encode(y="low:Q", y2="high:Q"), *marks).properties(
         width=720,
-        height=440,
+        height=560,
         title=alt.TitleParams(
             "LeNet-300-100 on MNIST: error over the weights that are left",
             subtitle=[
-                "Means of 20 seeds with 95 % intervals, each technique tuned with 60 runs. Grey: dense.",
+                "Means of 20 seeds with 95 % intervals, each technique tuned with 60 runs. Grey band: dense.",
                 f"Errors above {WORST:g} % are left out.",
             ],
         ),
@@ -70,31 +89,39 @@ def masks() -> alt.TopLevelMixin:
         for level in MASK_LEVELS
         if by_mask(kind, level)
     ]
-    return alt.layer(*drawn(values, list(KINDS), x="weights left, %", field="left")).properties(
+    for value in values:
+        value["left"] *= SHIFT ** (len(KINDS) // 2 - KINDS.index(value["technique"]))
+    return alt.layer(*drawn(values, list(KINDS), ticks=[100 - 100 * level for level in MASK_LEVELS])).properties(
         width=720,
-        height=440,
+        height=560,
         title=alt.TitleParams(
             "Masks of magnitude pruning, trained again: error over the weights that are left",
-            subtitle=["Means of five masks with 95 % intervals, five replicas of each."],
+            subtitle=[
+                "Means of five masks with 95 % intervals, five replicas of each; drawn side by side at each level.",
+                f"Errors above {WORST:g} % are left out.",
+            ],
         ),
     )
 
 
-def drawn(values: list[dict[str, Any]], names: list[str], *, x: str, field: str) -> list[alt.Chart]:
+def drawn(values: list[dict[str, Any]], names: list[str], *, ticks: list[float]) -> list[alt.Chart]:
     """Lines, intervals and points on logarithmic axes."""
-    found = looks(names)
+    values = [value for value in values if value["error"] <= WORST]
+    found = looks([NAMES.get(name, name) for name in names])
     legend = alt.Legend(orient="right", title=None, columns=1)
     colours, shapes = [colour for colour, _ in found.values()], [shape for _, shape in found.values()]
     color = alt.Color("technique:N").scale(domain=names, range=colours).legend(legend)
     shape = alt.Shape("technique:N").scale(domain=names, range=shapes).legend(legend)
     base = alt.Chart(alt.InlineData(values=values)).encode(
-        alt.X(f"{field}:Q").scale(type="log", reverse=True, nice=False).axis(title=x, grid=False),
+        alt.X("left:Q")
+        .scale(type="log", reverse=True, nice=False, padding=12)
+        .axis(title="weights left, %", grid=False, values=[round(tick, 6) for tick in ticks], format="~g"),
         color=color,
     )
     # By the means: an interval that is wider than all of them would flatten the picture.
     means = [value["error"] for value in values]
     scale = alt.Scale(type="log", nice=False, clamp=True, domain=[0.9 * min(means), 1.1 * max(means)])
-    y = alt.Y("error:Q", scale=scale).axis(title="error on the test set, %", format="~g")
+    y = alt.Y("error:Q", scale=scale).axis(title="error on the test set, %", values=MARKS, format="~g")
     return [
         base.mark_line(strokeWidth=1.5).encode(y),
         base.mark_rule(strokeWidth=1.5).encode(alt.Y("low:Q", scale=scale), y2="high:Q"),
@@ -104,8 +131,10 @@ def drawn(values: list[dict[str, Any]], names: list[str], *, x: str, field: str)
 
 def main() -> None:
     """Writes the pictures."""
-    for name, chart in (("tournament", tournament()), ("masks", masks())):
-        spec = chart.configure(**theme(dark=False) | {"background": "white"}).to_dict()
+    for name, there, chart in (("tournament", has_begun, tournament), ("masks", whole, masks)):
+        if not there():
+            continue  # not run yet, as the tables say
+        spec = chart().configure(**theme(dark=False) | {"background": "white"}).to_dict()
         (STUDY / f"{name}.png").write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
 
 

@@ -1,13 +1,13 @@
 """What the small study on MNIST found, in sentences that are made from its rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 
-from masks import section6_tests
-from played import errors, listed, signed, sparsities, verdicts
-from recipes import RECIPES, recipe_effects, recipes
+from masks import section6_tests, whole
+from played import errors, finals, listed, plain, signed, sparsities, verdicts
+from recipes import complete, recipe_effects, recipes
 from seeds import paper, place
-from tournaments import as_good_as_dense, compared, named_tests
+from tournaments import NAMED_LEVELS, as_good_as_dense, better_than_dense, compared, has_begun, missing, named_tests
 
 from openwork.study.experiments.tournament import ENTRANTS
 
@@ -20,8 +20,20 @@ def findings() -> str:
 def sentences() -> Iterator[str]:
     """They, in the order of the plan's questions."""
     yield from recipe_sentences()
-    yield from tournament_sentences()
-    yield from mask_sentences()
+    yield from tournament_sentences() if has_begun() else ()
+    yield from mask_sentences() if whole() else ()
+    if left := not_yet():
+        yield f"Not run yet: {'; '.join(left)}."
+
+
+def not_yet() -> list[str]:
+    """The parts of the plan that have no rows, in words."""
+    left = [f"the final runs of {listed(missing())}"] if missing() and has_begun() else []
+    left += [] if has_begun() else ["the tournament of LeNet-300-100"]
+    left += ["SparseVD's recipe"] if not complete() else []
+    left += ["the same on LeNet-5-Caffe"] if not recipes("LeNet-5-Caffe", ("True", "True")) else []
+    left += ["section 6"] if not whole() else []
+    return left + (["the tournament of LeNet-5-Caffe"] if not finals("lenet5") else [])
 
 
 def recipe_sentences() -> Iterator[str]:
@@ -43,7 +55,7 @@ def recipe_sentences() -> Iterator[str]:
             f"SparseVD's recipe on {net} (n = {n}): where published runs lie, seen from its 95 % prediction intervals: "
             f"{'; '.join(said)}."
         )
-    if len(RECIPES) * 20 == sum(len(recipes("LeNet-300-100", cell)) for cell in RECIPES):
+    if complete():
         effects = recipe_effects()
         shown = [(label, what, pair.mean) for label, what, pair, p in effects if p is not None and p < 0.05]
         text = "; ".join(f"{label} ({what} {signed(value)} points)" for label, what, value in shown)
@@ -57,7 +69,7 @@ def tournament_sentences() -> Iterator[str]:
     """The tournament."""
     best = []
     for name, levels in groupby(compared().levels, key=lambda level: level.reference):
-        best.append(f"{name} at {listed([f'{100 * level.level:g}' for level in levels])} %")
+        best.append(f"{plain(name)} at {listed([f'{100 * level.level:g}' for level in levels])} %")
     yield f"Best on validation data, and the reference on the test set (n = 20): {'; '.join(best)}."
     for level in compared().levels:
         rest = [one for one in level.standings if one.technique != level.reference]
@@ -66,27 +78,31 @@ def tournament_sentences() -> Iterator[str]:
         undecided = [one.technique for one in rest if one.verdict == "undecided"]
         worse = sum(one.verdict.startswith("worse") for one in rest)
         parts = [
-            f"{word}: {' / '.join(names)}"
+            f"{word}: {listed([*map(plain, names)])}"
             for word, names in (("better", better), ("as good", as_good), ("undecided", undecided))
             if names
         ]
         text = "; ".join([*parts, f"worse: {worse} of {len(rest)}"])
-        yield f"At {100 * level.level:g} % against {level.reference} (n = 20, Holm): {text}."
+        yield f"At {100 * level.level:g} % against {plain(level.reference)} (n = 20, Holm): {text}."
     for (one, other), levels in named_tests().items():
-        yield f"The error of {one} against that of {other} (n = 20): {verdicts(levels)}."
+        left = [f"{100 * level:g}" for level in NAMED_LEVELS if level not in levels]
+        text = f"; not compared at {listed(left)} %, where one of them misses the level" if left else ""
+        yield f"The error of {plain(one)} against that of {plain(other)} (n = 20): {verdicts(levels)}{text}."
     for margin, found in as_good_as_dense().items():
-        said = []
-        for name in ENTRANTS:
-            held = [f"{100 * level:g}" for (technique, level), holds in found.items() if technique == name and holds]
-            said += [f"{name} at {listed(held)} %"] if held else []
-        yield (
-            f"Shown to be as good as dense within {100 * margin:g} points (n = 20): "
-            f"{'; '.join(said) or 'no technique at any level'}."
-        )
+        held = at_levels(key for key, holds in found.items() if holds)
+        yield f"Shown to be as good as dense within {100 * margin:g} points (n = 20): {held}."
+    yield f"Not planned, shown to be better than dense (n = 20, Holm): {at_levels(better_than_dense())}."
+
+
+def at_levels(keys: Iterable[tuple[str, float]]) -> str:
+    """``A at 50 and 75 %; B at 90 %`` of (technique, level)."""
+    keys = list(keys)
+    by_name = {name: [f"{100 * level:g}" for technique, level in keys if technique == name] for name in ENTRANTS}
+    return "; ".join(f"{plain(name)} at {listed(at)} %" for name, at in by_name.items() if at) or "none at any level"
 
 
 def mask_sentences() -> Iterator[str]:
     """Section 6."""
     for (one, other), levels in section6_tests().items():
         n = next(iter(levels.values()))[0].n
-        yield f"The error of {one} against that of {other} (n = {n} masks): {verdicts(levels)}."
+        yield f"The error of {plain(one)} against that of {plain(other)} (n = {n} masks): {verdicts(levels)}."

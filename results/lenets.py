@@ -1,6 +1,6 @@
 """The tables of the LeNets on MNIST."""
 
-from seeds import Row, Seeds, find, layers, markdown, mean, one_more, paper, place
+from seeds import Row, Seeds, find, layers, markdown, mean, one_more, paper, place, rows
 
 N = 60_000  # training images
 
@@ -24,8 +24,48 @@ def compared(found: Seeds, by: str, published: tuple[float, float] | None) -> Ro
     return (str(found.n), f"{found.sparsity:.2f} %", f"{mean(found.errors)} %", f"{one_more(found.errors)} %", text)
 
 
+def in_one_seed(published: str, *found: Seeds, digits: int = 1) -> Row:
+    """The cells of one row for several settings of one seed each."""
+    sparsities = ", ".join(f"{one.sparsity:.{digits}f}" for one in found)
+    errors = ", ".join(f"{one.errors[0]:.2f}" for one in found)
+    assert {one.n for one in found} == {1}
+    return ("1", f"{sparsities} %", f"{errors} %", "–", published)
+
+
+def singles(net: str) -> list[Row]:
+    """What has one seed: techniques of which the study has no runs on this network yet."""
+    small, lines = net == "LeNet-300-100", []
+    weights, levels = (0.1, 0.3, 1.0), (0.9, 0.98, 0.99)
+    sizes = f"{'1.4 and 1.8' if small else '0.9 and 1.0'} % (Louizos et al.; sizes, not sparsity)"
+    l0, grouped = ([find("mnist", net, name, final=w / N) for w in weights] if has_rows(net, name) else []
+                   for name in ("L0", "GroupL0"))  # fmt: skip
+    lines += [("L0, λ = 0.1, 0.3, 1 over N", *in_one_seed("", *l0))] if l0 else []
+    lines += [("group L0, λ = 0.1, 0.3, 1 over N", *in_one_seed(sizes, *grouped))] if grouped else []
+    for allocation, text in ((None, "uniform"), ("GlobalRanking", "global ranking"), ("ERK", "Erdős–Rényi")):
+        if has_rows(net, "GradualMagnitude"):
+            found = [find("mnist", net, "GradualMagnitude", final=s, allocation=allocation) for s in levels]
+            lines.append((f"magnitude, {text}", *in_one_seed("", *found, digits=0)))
+    if has_rows(net, "RandomPruning"):
+        found = [find("mnist", net, "RandomPruning", final=s) for s in levels]
+        lines.append(("random", *in_one_seed("", *found, digits=0)))
+    others = {
+        "PruneRetrain": ("Han 2015, prune and retrain", "92 % (12×), 1.59 %", "92 % (12×), 0.77 %"),
+        "DynamicSurgery": ("dynamic network surgery", "98.2 % (56×), 1.99 %", "99.1 % (111×), 0.91 %"),
+        "SoftWeightSharing": ("soft weight sharing", "1.94 % (23×, with coding)", "0.97 % (200×, with coding)"),
+    }
+    for name, (text, *published) in others.items():
+        if has_rows(net, name):
+            lines.append((text, *in_one_seed(published[not small], find("mnist", net, name), digits=2)))
+    return [(f"one seed: {name}", *cells) for name, *cells in lines]
+
+
+def has_rows(net: str, name: str) -> bool:
+    """Whether there are rows of a technique on a network."""
+    return any((row["task"].partition(",")[0], row["name"]) == (net, name) for row in rows("mnist"))
+
+
 def mnist(net: str) -> str:
-    """One LeNet, dense and with variational dropout."""
+    """One LeNet, dense, with variational dropout and with what has one seed."""
     small = net == "LeNet-300-100"
     dense = find("mnist", net, "dense")
     known = [(1.58, "Gale"), (1.64, "Molchanov")] if small else [(0.80, "Molchanov")]
@@ -47,6 +87,7 @@ def mnist(net: str) -> str:
     else:
         lines.append(("tuned settings, all of the KL, threshold 3", *compared(vd(net, 1.0), "", None)))
         lines.append(("— 0.7 of the KL, rate 2e-3, threshold 3", *compared(vd(net, 0.7, 2e-3), "", None)))
+    lines += singles(net)
     heads = ("", "n", "sparsity", "error", "one more run (95 %)", "published: sparsity, error")
     return markdown(heads, lines)
 

@@ -12,7 +12,19 @@ from openwork.study.results.paired import Difference
 
 STUDY = RESULTS / "mnist" / "study"
 SLACK = 1.05  # of the weights that a level leaves
+COMMAND = "python results/mnist/run.py results/mnist/study --runs runs --device cuda --precision tf32 --seconds 540"
 Found = dict[str, str]
+
+
+def not_run(parts: str) -> str:
+    """What a table says whose parts of the plan have no rows yet."""
+    return f"Not run yet: `{COMMAND} --parts {parts}`."
+
+
+@cache
+def held(file: str) -> list[Found]:
+    """The rows of a file of the study; none where its runs have not begun."""
+    return rows(str(STUDY), file) if (STUDY / f"{file}.csv").exists() else []
 
 
 def accuracy(row: Found) -> float:
@@ -34,7 +46,7 @@ def sparsities(found: Iterable[Found]) -> tuple[float, ...]:
 def finals(file: str = "tournament") -> dict[tuple[str, float], list[Found]]:
     """The final runs by technique and level, each with all its seeds, in their order."""
     found: dict[tuple[str, float], list[Found]] = {}
-    for row in rows("mnist/study", file) if (STUDY / f"{file}.csv").exists() else ():
+    for row in held(file):
         found.setdefault((row["technique"], float(row["level"])), []).append(row)
     complete = len(SEEDS) if file == "tournament" else 1
     return {key: sorted(runs, key=lambda row: int(row["seed"])) for key, runs in found.items() if len(runs) >= complete}
@@ -85,20 +97,34 @@ def verdicts(levels: dict[float, tuple[Difference, float | None]]) -> str:
     return ", ".join(f"{word} at {listed(each)} %" for word, each in found.items())
 
 
+PLAIN = {
+    "magnitude, uniform": "uniform magnitude pruning",
+    "magnitude, global ranking": "magnitude pruning with global ranking",
+    "magnitude, Erdős–Rényi": "magnitude pruning with Erdős–Rényi",
+    "magnitude": "magnitude pruning",
+}
+
+
+def plain(name: str) -> str:
+    """A technique's name in a sentence."""
+    return PLAIN.get(name, name)
+
+
 def listed(words: Sequence[str]) -> str:
     """``a, b and c``."""
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def cost_table() -> str:
     """What the rows of the study ran on."""
     lines = []
     for name in ("tuning", "tournament", "recipes", "section6", "lenet5"):
-        if not (STUDY / f"{name}.csv").exists():
+        runs = {row["id"]: row for row in held(name) if "@" not in row["id"]}.values()
+        if not runs:
+            lines.append((f"{name}.csv", "0", "not run yet", *[""] * 5))
             continue
-        runs = {row["id"]: row for row in rows("mnist/study", name) if "@" not in row["id"]}.values()
         steps = sum(int(row["step"]) for row in runs) / 1e6
         widths = [int(row["fleet"] or 1) for row in runs]
-        where = ["; ".join(sorted({row[key] for row in runs})) for key in ("device", "torch", "commit")]
+        where = ["; ".join(sorted({row[key] for row in runs})) for key in ("precision", "device", "torch", "commit")]
         lines.append((f"{name}.csv", str(len(runs)), f"{steps:.1f}", f"{min(widths)} to {max(widths)}", *where))
-    return markdown(("", "n", "million run-steps", "fleet", "device", "torch", "commit"), lines)
+    return markdown(("", "n", "million run-steps", "fleet", "products", "device", "torch", "commit"), lines)

@@ -3,9 +3,12 @@
 from functools import cache
 from statistics import fmean
 
-from played import Found, errors, finals, points, probability, sparsities
-from seeds import Row, markdown, mean, one_more, paper, place, rows
+from lenets import has_rows
+from played import Found, errors, finals, held, not_run, points, probability, sparsities
+from seeds import Row, find, markdown, mean, one_more, paper, place
+from seeds import layers as layers_of
 
+from openwork.study.experiments.tournament import SEEDS
 from openwork.study.published.rows import table as published
 from openwork.study.results.claims import holm
 from openwork.study.results.paired import Difference, paired
@@ -16,6 +19,15 @@ RECIPES = {
     ("False", "True"): "its initial weights alone",
     ("False", "False"): "neither",
 }
+PARTS = (("C", "LeNet-300-100"), ("EH", "LeNet-5-Caffe"))
+"""The parts of the plan with the recipe, by network."""
+OTHERS = {
+    "pruning": ("Han 2015", "PruneRetrain"),
+    "dynamic_network_surgery": ("dynamic surgery", "DynamicSurgery"),
+    "soft_weight_sharing": ("soft weight sharing", "SoftWeightSharing"),
+    "dense": ("dense", "dense"),
+}
+"""The techniques of SparseVD's table beside its own: as the study calls them, and the older rows."""
 
 
 @cache
@@ -23,7 +35,7 @@ def recipes(net: str, cell: tuple[str, str], threshold: float = 3.0) -> list[Fou
     """The runs of SparseVD's recipe on a network, with these two settings, by seed."""
     found = [
         row
-        for row in rows("mnist/study", "recipes")
+        for row in held("recipes")
         if (row["net"], row["train_clip"], row["lasagne"]) == (net, *cell) and float(row["threshold"]) == threshold
     ]
     return sorted(found, key=lambda row: int(row["seed"]))
@@ -46,7 +58,13 @@ def recipe_table() -> str:
                 name = f"{net}, {label}, threshold {threshold:g}"
                 lines.append((name, str(len(runs)), f"{mean(zeros)} %", f"{mean(wrong)} %", *more, text))
     heads = ("", "n", "sparsity", "error", "one more run (95 %): sparsity", "error", "published: sparsity, error")
-    return markdown(heads, lines)
+    missing = "".join(parts for parts, net in PARTS if not all(recipes(net, cell) for cell in RECIPES))
+    return "\n\n".join([*([markdown(heads, lines)] if lines else []), *([not_run(missing)] if missing else [])])
+
+
+def complete() -> bool:
+    """Whether all four recipes have their 20 seeds on LeNet-300-100."""
+    return all(len(recipes("LeNet-300-100", cell)) == len(SEEDS) for cell in RECIPES)
 
 
 def recipe_effects() -> list[tuple[str, str, Difference, float | None]]:
@@ -69,6 +87,8 @@ def recipe_effects() -> list[tuple[str, str, Difference, float | None]]:
 def effects_table() -> str:
     """The effects of `train_clip` and of the initial weights."""
     lines: list[Row] = []
+    if not complete():
+        return not_run("C")
     effects = recipe_effects()
     for (label, _, wrong, p), (_, _, zeros, q) in zip(effects[::2], effects[1::2], strict=True):
         lines.append((label, str(wrong.n), points(wrong), probability(p), points(zeros), probability(q)))
@@ -77,33 +97,44 @@ def effects_table() -> str:
 
 def compression_table() -> str:
     """SparseVD's table: error, sparsity by layer and compression, published and here."""
-    names = {"pruning": "Han 2015", "dynamic_network_surgery": "dynamic surgery"}
-    names |= {"soft_weight_sharing": "soft weight sharing", "dense": "dense"}
     lines = []
     for row in published("sparsevd"):
-        net, technique = row["model"], row["technique"]
+        label, n, *found = beside(row["model"], row["technique"], 1 - 1 / float(row["compression"]))
         known = (f"{row['error_percent']} %", row["layer_sparsity_percent"] or "–", f"{row['compression']}×")
-        small = net == "LeNet-300-100"
-        if technique == "variational_dropout":
-            name, runs = "SparseVD, its recipe", recipes(net, ("True", "True"))
-        else:
-            name = names[technique]
-            runs = nearest(name, 1 - 1 / float(row["compression"])) if small else []
-        if not runs:
-            lines.append((f"{net}: {name}", "0", "–", "–", "–", *known))
-            continue
-        layers = zip(*(map(float, run["layers"].split()) for run in runs if run["layers"]), strict=True)
-        text = "-".join(f"{100 * fmean(each):.1f}" for each in layers)
-        left = 1 - fmean(sparsities(runs)) / 100
-        times = f"{1 / left:.0f}×" if left else "–"
-        lines.append((f"{net}: {name}", str(len(runs)), f"{mean(errors(runs))} %", text or "–", times, *known))
+        lines.append((f"{row['model']}: {label}", str(n), *found, *known))
     heads = ("", "n", "error", "sparsity by layer, %", "compression")
     return markdown((*heads, "published, one run: error", "sparsity by layer, %", "compression"), lines)
 
 
+def beside(net: str, technique: str, sparsity: float) -> tuple[str, int, str, str, str]:
+    """What openwork has for a line of SparseVD's table: label, n, error, sparsity by layer, compression."""
+    if technique == "variational_dropout":
+        label, runs = "SparseVD, its recipe", recipes(net, ("True", "True"))
+        return (label, len(runs), *measured(runs)) if runs else (label, 0, "not run yet", "–", "–")
+    name, older = OTHERS[technique]
+    if net == "LeNet-300-100" and (runs := nearest(name, sparsity)):
+        return name, len(runs), *measured(runs)
+    if not has_rows(net, older):
+        return name, 0, "not run yet", "–", "–"
+    found = find("mnist", net, older)
+    each = "-".join(f"{value:.1f}" for value in layers_of("mnist", found).values())
+    seeds = "one seed" if found.n == 1 else f"{found.n} seeds"
+    return f"{name}, older: {seeds}", found.n, f"{mean(found.errors)} %", each or "–", times(found.sparsity)
+
+
+def measured(runs: list[Found]) -> tuple[str, str, str]:
+    """Error, sparsity by layer and compression of runs of the study."""
+    layers = zip(*(map(float, run["layers"].split()) for run in runs if run["layers"]), strict=True)
+    text = "-".join(f"{100 * fmean(each):.1f}" for each in layers)
+    return f"{mean(errors(runs))} %", text or "–", times(fmean(sparsities(runs)))
+
+
+def times(sparsity: float) -> str:
+    """The compression at a sparsity in %."""
+    return f"{100 / (100 - sparsity):.0f}×" if sparsity < 100 else "–"
+
+
 def nearest(name: str, sparsity: float) -> list[Found]:
     """The final runs of a technique whose mean sparsity is nearest."""
-    if name == "dense":
-        return finals()["dense", 0.0]
     own = [runs for (technique, _), runs in finals().items() if technique == name]
     return min(own, key=lambda runs: abs(fmean(sparsities(runs)) / 100 - sparsity), default=[])

@@ -10,13 +10,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from caveats import caveats
 from findings import findings
 from lenets import layered, mnist, reproduced, vd
 from masks import section6_comparisons, section6_table
 from played import cost_table
 from recipes import compression_table, effects_table, recipe_table
 from seeds import Seeds, best, find, layers, markdown, mean, rows, seeds
-from tournaments import dense_table, every_level, leaders, lenet5_table, named_table
+from tournaments import dense_table, every_level, leaders, lenet5_table, named_table, shortly
 
 ROOT = Path(__file__).parents[1]
 CIFAR = 50_000  # training images
@@ -142,6 +143,7 @@ def in_short() -> str:
     bleu = [find("translation", "Transformer", "GradualMagnitude", final=s).score for s in (0.8, 0.9)]
     whole = find("translation", "Transformer", "dense").score
     lines = [
+        *shortly(),
         (
             "variational dropout, LeNet-300-100 on MNIST; the factor of the KL was chosen on the test set",
             str(one.n),
@@ -248,6 +250,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "LeNet-300-100": lambda: mnist("LeNet-300-100"),
     "LeNet-5-Caffe": lambda: mnist("LeNet-5-Caffe"),
     "findings": findings,
+    "caveats": caveats,
     "recipes": recipe_table,
     "recipes, effects": effects_table,
     "SparseVD's table": compression_table,
