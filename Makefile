@@ -43,6 +43,7 @@ bench: .venv/ready  ## every table of benchmarks/, CPU
 	$(BIN)/python benchmarks/report_page.py
 	$(BIN)/python benchmarks/onnx_inference.py
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/quickstart.py
 
 compatibility: .venv-peers/ready  ## docs/compatibility.md: layers and habits × openwork and its peers, minutes of CPU
 	.venv-peers/bin/python benchmarks/compatibility.py --check

@@ -43,6 +43,21 @@ def test_python_blocks_run(document, tmp_path):
         assert "90.0" in answer.stdout.splitlines()[-2]  # 1,408 weights: 90.06 %
 
 
+def test_the_task_and_technique_of_the_page_on_fleets_are_trained_as_one(tmp_path):
+    from openwork.study.results.store import read_results
+
+    (code,) = blocks("docs/fleet.md", "python")
+    (tmp_path / "signs.py").write_text(code)
+    words = blocks("docs/fleet.md", "sh")[-1].split("#")[0].split()
+    main = [sys.executable, "-W", "error", "-c", "from openwork.cli import app; app()"]
+    answer = subprocess.run([*main, *words[1:]], cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    results = read_results(tmp_path / "runs")
+    assert [result.environment.fleet for result in results] == [24] * 24
+    assert all(result.score > 0.8 for result in results)
+    assert {round(result.sparsity, 2) for result in results} == {0.5, 0.8}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_make_targets_exist(document):
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
@@ -69,6 +84,7 @@ def test_command_lines_parse():
         "docs/checkpoints.md",
         "docs/cluster.md",
         "docs/files.md",
+        "docs/fleet.md",
         "docs/imagenet.md",
         "docs/pictures.md",
         "docs/report.md",

@@ -62,8 +62,7 @@ ALLOWED = {
         "openwork.study.training",
     ],
     "openwork.study.fleet": [
-        "openwork.core.masks.optimizer_state",
-        "openwork.core.stacked",
+        "openwork.core",
         "openwork.kernels",
         "openwork.noise",
         "openwork.study.files",

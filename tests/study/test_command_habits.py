@@ -10,6 +10,7 @@ import time
 import pytest
 
 import openwork as ow
+from openwork.cli.common import yield_cores
 from openwork.cli.errors import sentence
 from openwork.study.experiments import cifar10, cifar10_resnet, mnist, number_words, quickstart, resnet50, transformer
 from openwork.study.results.budget import expected_best
@@ -172,3 +173,12 @@ def test_our_own_experiments_finish_their_schedules():
     runs = [*quickstart.runs(), *mnist.table(), *cifar10.vgg(), *cifar10.wide_resnet(), *number_words.runs()]
     runs += [*cifar10_resnet.comparison(), *resnet50.published(), *transformer.magnitude(), *transformer.l0()]
     assert unfinished_schedules(runs) == []
+
+
+def test_waiting_threads_of_commands_that_train_yield_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    yield_cores()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    yield_cores()
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"

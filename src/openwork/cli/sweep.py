@@ -29,6 +29,7 @@ from openwork.cli.common import (
     print_json,
     runs_of,
     say_unfinished,
+    yield_cores,
 )
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def sweep(
 
     Finished runs are not repeated, interrupted ones go on, and a failed one is recorded and passed over.
     """
+    yield_cores()
     from openwork.study.runs.precision import checked_precision
     from openwork.study.sweeps.sweep import Options
 

@@ -25,6 +25,7 @@ from openwork.cli.common import (
     print_json,
     runs_of,
     say_unfinished,
+    yield_cores,
 )
 from openwork.cli.report import written_report
 from openwork.cli.sweep import Watch, swept
@@ -43,6 +44,7 @@ def quickstart(
     device: Device = "cpu",
 ) -> None:
     """Compare four techniques on handwritten digits, and write the report page."""
+    yield_cores()
     from openwork.study.experiments.quickstart import runs
     from openwork.study.results.store import read_results
     from openwork.study.sweeps.fleet import Fleets
@@ -74,6 +76,7 @@ def run(
     Finished runs are not repeated, interrupted ones go on; the first error stops the command. The processes of torchrun
     train each run together, if the task divides its batches.
     """
+    yield_cores()
     from openwork.study.processes import processes, rank
     from openwork.study.results.store import read_content
 

@@ -1,4 +1,4 @@
-"""The quickstart: four techniques, six operating points each, three seeds, on handwritten digits in a few minutes."""
+"""The quickstart: four techniques, six operating points each, three seeds, on handwritten digits in a minute or two."""
 
 from openwork.core.schedules import Cubic, Linear
 from openwork.core.technique import Technique
