@@ -80,3 +80,16 @@ def test_each_section_with_a_table_has_its_numbers_or_says_that_they_were_not_ke
         if re.search(r"^\|", section, re.M):
             kept = re.search(r"\]\([\w/-]+\.csv\)|[Rr]aw\s+outputs\s+were\s+not\s+kept", section)
             assert kept, section.splitlines()[0]
+
+
+def test_the_page_on_fleets_has_the_medians_of_the_kept_numbers():
+    page = (FOLDER.parent / "docs" / "fleet.md").read_text(encoding="utf-8")
+    rates = {
+        line["variant"]: median(map(float, line["values"].split())) / 1000
+        for line in lines(FOLDER / "measured" / "fleet.csv")
+    }
+    kinds = ("stacked", "stacked, masks", "fused, masks, tf32", "fused, masks")
+    for runs in ("100", "1,000", "4,000"):
+        cells = [runs, f"{rates['one by one']:.1f}", *(f"{rates[f'{runs}, {kind}']:.0f}" for kind in kinds)]
+        assert f"| {' | '.join(cells)} |" in page
+    assert f"{4 * 12_000 / rates['4,000, fused, masks']:.0f} s" in page
