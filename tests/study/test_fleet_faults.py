@@ -13,7 +13,7 @@ from openwork.study.fleet import fleet, memory
 from openwork.study.fleet.execute import CannotStackError, execute_fleet
 from openwork.study.fleet.groups import Waiting
 from openwork.study.fleet.training import Training
-from openwork.study.runs import execute as run_execute
+from openwork.study.runs import record as run_record
 from openwork.study.runs.claim import ClaimedError, claim
 from openwork.study.runs.execute import execute
 from openwork.study.runs.live import prepare
@@ -205,8 +205,8 @@ def test_runs_whose_process_died_between_two_files_are_trained_from_their_own_st
                 raise KeyboardInterrupt
             real(*arguments)
 
-        real = run_execute.write_rows
-        patch.setattr(run_execute, "write_rows", write_rows)
+        real = run_record.write_rows
+        patch.setattr(run_record, "write_rows", write_rows)
         with pytest.raises(KeyboardInterrupt):
             execute_fleet(RUNS, tmp_path, evaluations=4)
     assert [completed_steps(tmp_path / run.id) for run in RUNS] == [10, 5, 5, 5]

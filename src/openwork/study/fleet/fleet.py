@@ -16,9 +16,9 @@ from openwork.study.fleet.training import Training
 from openwork.study.fleet.trial import Trial
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.result import Result
-from openwork.study.runs.execute import Final, dense_flops, evaluated, finite, record, save, write_rows
 from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision
+from openwork.study.runs.record import Final, dense_flops, evaluated, finite, record, save, write_rows
 from openwork.study.tasks.measure import final_metrics_of, metrics_of
 from openwork.study.tasks.task import Models, Task
 from openwork.study.training.loop import batches_end

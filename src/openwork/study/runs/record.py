@@ -1,0 +1,156 @@
+"""What a run leaves in its directory: rows of its evaluations, checkpoints and, at its end, the result."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from openwork.inspect.flops import Flops, count_flops
+from openwork.inspect.report import report
+from openwork.study.files import write_atomically, write_text
+from openwork.study.processes import barrier
+from openwork.study.results.result import FORMAT, Result, parsed
+from openwork.study.runs.checkpoint import owned, training_state, write_weights
+from openwork.study.runs.config import to_plain
+from openwork.study.runs.environment import environment
+from openwork.study.runs.expected_flops import expected_flops
+from openwork.study.runs.live import Live
+from openwork.study.runs.precision import Precision
+
+
+def dense_flops(live: Live) -> Flops | None:
+    """The FLOPs of the run's model when dense; None where nothing makes it sparse."""
+    # Of the plain model: random weights are computed again in each forward pass, and no parameter owns their product.
+    return count_flops(live.finalized_copy(), live.run.task.example(live.device)) if live.sparsifier else None
+
+
+def evaluated(
+    live: Live, dense: Flops | None, measured: dict[str, float], *, step: int, seconds: float
+) -> dict[str, Any]:
+    """A row of metrics.jsonl.
+
+    Args:
+        live: The run.
+        dense: The FLOPs of its model when dense; None where that is all that it is.
+        measured: Losses and metrics.
+        step: The completed steps.
+        seconds: How long they took.
+    """
+    row: dict[str, Any] = {"step": step, **measured, "sparsity": live.sparsity()}
+    if live.sparsifier and dense and dense.dense:
+        row["expected_flops"] = expected_flops(dense, live.sparsifier)
+    return {**row, **live.layers(), "seconds": round(seconds, 3)}
+
+
+def finite(row: Mapping[str, Any]) -> bool:
+    """Whether no number of the row is NaN or infinite: an accuracy is finite even where the loss is not."""
+    return all(math.isfinite(value) for value in row.values() if isinstance(value, float))
+
+
+def save(live: Live, optimizer: dict[str, Any], folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes the rows of metrics.jsonl, and a checkpoint with all that resuming needs.
+
+    Args:
+        live: The run.
+        optimizer: The state of its optimizer.
+        folder: Its directory.
+        rows: Its evaluations so far.
+    """
+    # One file, so that no crash can leave two halves that disagree.
+    state = owned({**live.state(), **training_state(optimizer, live.device, rows)})
+    write_atomically(folder / "checkpoint.pt", lambda path: torch.save(state, path))
+    write_rows(folder, rows)
+
+
+def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes the folder's metrics.jsonl."""
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+
+@dataclass(frozen=True)
+class Final:
+    """A run at its end.
+
+    Args:
+        plain: Its finalized model.
+        before: Metrics before the model was finalized.
+        after: Those of ``plain``.
+    """
+
+    plain: nn.Module
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+def record(
+    live: Live,
+    folder: Path,
+    *,
+    step: int,
+    seconds: float,
+    final: Final | None = None,
+    precision: Precision = "float32",
+    fleet: int | None = None,
+) -> Result:
+    """Writes the result and returns it.
+
+    Args:
+        live: The run.
+        folder: Its directory.
+        step: The completed steps.
+        seconds: How long they took.
+        final: Where training has come to its end; the run has diverged nevertheless if its metrics are not finite.
+        precision: Of products on a GPU.
+        fleet: How many runs were trained as one model with this one, which has its share of the memory; None where it
+            was trained alone.
+    """
+    run = live.run
+    peak = torch.cuda.max_memory_allocated(live.device) // (fleet or 1) if live.device.type == "cuda" else None
+    result: dict[str, Any] = {
+        "format": FORMAT,
+        "id": run.id,
+        "status": "diverged",
+        "step": step,
+        "name": run.name,
+        "seed": run.seed,
+        "settings": run.settings,
+        "task": run.task.title,
+        "run": to_plain(run),
+        "metric": asdict(run.task.metric),
+        "judged_on": run.task.judged_on,
+        "watched_on": run.task.watched_on,
+        "threshold": run.technique.threshold if run.technique else None,
+        "before": None,
+        "after": None,
+        "sparsity": None,
+        "layers": [],
+        "cost": {
+            "seconds": round(seconds, 3),
+            "step_ms": round(1000 * seconds / step, 4),
+            "peak_memory_bytes": peak,
+        },
+        "execution": "simulated",  # zeros are stored and multiplied like any other number
+        "environment": environment(live.device, precision) | ({} if fleet is None else {"fleet": fleet}),
+    }
+    finished = final is not None and finite(final.before) and finite(final.after)
+    if final is not None and finished:
+        counts = report(final.plain, select=run.select)
+        result |= {
+            "status": "finished",
+            "before": {**final.before, "sparsity": live.sparsity()},
+            "after": {**final.after, "sparsity": counts.sparsity},
+            **counts.to_dict(),
+        }
+        write_weights(final.plain, folder / "model.safetensors")
+    write_text(folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
+    if finished:  # resuming needs the rest until the result is written
+        state = owned(live.state())
+        write_atomically(folder / "checkpoint.pt", lambda path: torch.save(state, path))
+    (folder / "failed.json").unlink(missing_ok=True)
+    barrier()  # no process goes on before the first one has written
+    return parsed(result)
