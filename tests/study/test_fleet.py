@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import openwork as ow
 from openwork.study.fleet.execute import execute_fleet
+from openwork.study.results.history import read_metrics
 from openwork.study.results.store import read_result
 from openwork.study.runs.execute import execute
 from openwork.study.runs.run import Run
@@ -20,6 +21,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.* keeps no weight", "ignore:.* 
 
 DIGITS = DigitsLeNet300100(peak_learning_rate=1e-2, batch_size=32, held_out=100)
 STEPS = 24
+SEEDS_AND_RATES = [(0, 1e-2), (5, 1e-2), (3, 3e-3)]
+RANDOM = [t for t in TECHNIQUES if type(t) in (ow.VariationalDropout, ow.L0)]
+REGROWING = next(t for t in TECHNIQUES if isinstance(t, ow.RigL))
 # Products of stacked matrices are summed in another order; the largest difference seen in 24 steps was 3e-6.
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
 
@@ -62,9 +66,6 @@ def test_a_run_in_a_fleet_is_the_run_alone(technique, tmp_path):
         compare(run, tmp_path / "together", tmp_path / "alone")
 
 
-SEEDS_AND_RATES = [(0, 1e-2), (5, 1e-2), (3, 3e-3)]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("technique", [t for t in TECHNIQUES if type(t) in (ow.SET, ow.VariationalDropout)], ids=label)
 def test_a_compiled_fleet_ends_as_an_eager_one(technique, tmp_path):
@@ -77,3 +78,17 @@ def test_a_compiled_fleet_ends_as_an_eager_one(technique, tmp_path):
             assert torch.equal(weights[name] == 0, tensor == 0), name
             # Compiled kernels have exponentials and logarithms of their own; 5e-5 was seen.
             torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=5e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", [{}, {"precision": "tf32"}, {"precision": "bf16"}, {"compile": True}], ids=str)
+@pytest.mark.parametrize("technique", [None, TECHNIQUES[0], TECHNIQUES[1], *RANDOM, REGROWING], ids=label)
+def test_a_fleet_on_a_gpu_comes_to_the_losses_of_its_runs_alone(technique, options, tmp_path):
+    runs = [Run(replace(DIGITS, peak_learning_rate=rate), technique, STEPS, seed) for seed, rate in SEEDS_AND_RATES]
+    found = fleet(runs, tmp_path / "together", device="cuda", **options)
+    for run in runs:
+        alone = execute(run, tmp_path / "alone", device="cuda", evaluations=2)
+        assert found[run.id].environment.fleet == 3
+        assert found[run.id].sparsity == pytest.approx(alone.sparsity, abs=0.01)
+        last = [read_metrics(tmp_path / way / run.id)[-1] for way in ("together", "alone")]
+        assert last[0].measured["train_loss"] == pytest.approx(last[1].measured["train_loss"], rel=0.05)
