@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -27,7 +27,7 @@ from openwork.study.results.result import Result
 from openwork.study.results.store import read_result, write_table
 from openwork.study.results.tuning import Tuned, choose
 from openwork.study.runs.live import restore
-from openwork.study.runs.precision import checked_precision
+from openwork.study.runs.precision import Precision
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Options, sweep
@@ -277,12 +277,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("rows", type=Path, help="folder of the CSV files")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the run directories")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--precision", default="float32", help="as openwork sweep has it")
+    parser.add_argument("--precision", default="float32", choices=get_args(Precision), help="as openwork sweep has it")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no piece that would end later")
     parser.add_argument("--parts", default="ABCDEFGH", help="letters of parts, such as ABC")
     given = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", message=".*keeps no weight")
-    options = Options(device=given.device, precision=checked_precision(given.precision))
+    options = Options(device=given.device, precision=given.precision)
     began = time.monotonic()
     for part, piece in pieces(given.rows):
         if part not in given.parts:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.box import SIMPLE
@@ -85,7 +85,7 @@ def sweep(
     evaluations: Evaluations = 20,
     snapshots: Snapshots = 0,
     precision: Annotated[
-        str, typer.Option(metavar="float32|tf32|bf16", help="How a GPU computes products; docs/fleet.md.")
+        Literal["float32", "tf32", "bf16"], typer.Option(help="How a GPU computes products; docs/fleet.md.")
     ] = "float32",
     as_json: Json = False,
 ) -> None:
@@ -94,7 +94,6 @@ def sweep(
     Finished runs are not repeated, interrupted ones go on, and a failed one is recorded and passed over.
     """
     yield_cores()
-    from openwork.study.runs.precision import checked_precision
     from openwork.study.sweeps.sweep import Options
 
     runs = runs_of(experiment, settings)
@@ -104,7 +103,7 @@ def sweep(
     if dry_run:
         _price(runs, out, device if measure else None, fleet, retry_failed=retry_failed, as_json=as_json)
         return
-    options = Options(device, compile, evaluations, snapshots, checked_precision(precision))
+    options = Options(device, compile, evaluations, snapshots, precision)
     watch = Watch()
     # Ray handles SIGTERM itself until `going_on` does.
     with _engine(ray, out, options, cpus, gpus, fleet, watch) as engine, watch, going_on(out):
@@ -156,7 +155,7 @@ def _engine(
             return
         from openwork.study.sweeps.fleet import Fleets
 
-        yield Fleets(out, options, fleet or None, say=_say, progress=watch.tick)
+        yield Fleets(out, options, fleet or None, say=say, progress=watch.tick)
         return
     on_gpu = checked_device(options.device, here=False).type == "cuda"
     gpus = float(on_gpu) if gpus is None else gpus
@@ -166,11 +165,12 @@ def _engine(
 
     with ExitStack() as stack:
         with error_console.status("starting Ray" if ray == "local" else f"joining Ray at {ray}"):
-            engine = stack.enter_context(Ray(ray, out, options, cpus=cpus, gpus=gpus, fleet=fleet, say=_say))
+            engine = stack.enter_context(Ray(ray, out, options, cpus=cpus, gpus=gpus, fleet=fleet, say=say))
         yield engine
 
 
-def _say(sentence: str) -> None:
+def say(sentence: str) -> None:
+    """Prints a sentence beside the results."""
     error_console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -236,10 +236,15 @@ def _print_summary(sweep: "Sweep") -> None:
     counts = ", ".join(f"{sweep.count(state)} {state}" for state in ("finished", "diverged", "failed"))
     out_console.print(f"{len(sweep.runs)} runs: {counts}", highlight=False)
     out_console.print(f"Run directories in {sweep.directory.resolve()}", highlight=False, soft_wrap=True)
+    say_failures(sweep, cure="--retry-failed tries again")
+
+
+def say_failures(sweep: "Sweep", cure: str) -> None:
+    """Prints why runs failed, each reason once, and the ``cure``."""
     reasons = Counter(outcome.reason for outcome in sweep.outcomes.values() if outcome.state == "failed")
     for reason, count in reasons.most_common(10):
         example = next(id for id, outcome in sweep.outcomes.items() if outcome.reason == reason)
-        text = f"{count} failed: {reason.splitlines()[0]} ({example}/failed.json); --retry-failed tries again"
+        text = f"{count} failed: {reason.splitlines()[0]} ({example}/failed.json); {cure}"
         error_console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -28,7 +28,7 @@ from openwork.cli.common import (
     yield_cores,
 )
 from openwork.cli.report import written_report
-from openwork.cli.sweep import Watch, swept
+from openwork.cli.sweep import Watch, say, say_failures, swept
 
 if TYPE_CHECKING:
     from openwork.study.results.result import Result
@@ -46,18 +46,20 @@ def quickstart(
     """Compare four techniques on handwritten digits, and write the report page."""
     yield_cores()
     from openwork.study.experiments.quickstart import runs
-    from openwork.study.results.store import read_results
     from openwork.study.sweeps.fleet import Fleets
     from openwork.study.sweeps.sweep import Options
 
     checked_device(device)
     watch = Watch()
     with going_on(out), watch:
-        engine = Fleets(out / "runs", Options(device, evaluations=2), progress=watch.tick)
-        swept(runs(), out / "runs", engine, False, watch)
+        engine = Fleets(out / "runs", Options(device, evaluations=2), say=say, progress=watch.tick)
+        ended = swept(runs(), out / "runs", engine, True, watch)
         page = written_report(out / "runs", out / "report", command="make quickstart")
-    _print_summary(read_results(out / "runs", layers=False))
+    _print_summary([outcome.result for outcome in ended.outcomes.values() if outcome.result])
     out_console.print(f"\nReport: {page.resolve()}", highlight=False, soft_wrap=True)
+    say_failures(ended, cure="the same command tries again")
+    if ended.count("failed"):
+        raise typer.Exit(1)
 
 
 def run(
