@@ -28,7 +28,7 @@ import torch
 from raw import add_out, keep
 from step.models import MODELS
 from step.served import OPERATIONS, Served, VariantError, serve
-from step.timed import Counts, Series
+from step.timed import MEMORY, TIME, Counts, Series
 from step.variants import BY_DEFAULT, VARIANTS
 
 DENSE = "dense"
@@ -106,10 +106,10 @@ class Run:
             label = f"{title}: {name} {len(dense) + 1}" if name == DENSE else f"{title}: {name}"
             found = self._measured((model, name), again=name == DENSE and not is_last)
             for (_, unit, _), values in (found or {}).items():
-                if unit == "GiB":
-                    if name not in memory:
+                if unit == MEMORY:
+                    if name not in memory:  # dense steps are timed again and again, and keep their memory
                         self._keep(f"{title}: {name}", unit, reference, values)
-                    memory[name] = values[0]
+                        memory[name] = values[0]
                     continue
                 self._keep(label, unit, reference, values)
                 print(f"{label:75}{statistics.median(values):9.3f} {unit}", flush=True)
@@ -119,12 +119,12 @@ class Run:
                     times[name] = values
             if not dense:  # nothing to compare with
                 break
-        apart = spread(dense)
-        if apart is not None and apart <= MOST_APART:
-            self._keep(reference, "ms a step", "", [each for values in dense for each in values])
-        else:
+        apart, steps = spread(dense), [each for values in dense for each in values]
+        is_refused = apart is None or apart > MOST_APART
+        if is_refused:
             self.refused.append(title)
-            self._keep(f"{reference}, refused", "ms a step", "", [each for values in dense for each in values] or [0.0])
+        if steps:
+            self._keep(f"{reference}, refused" if is_refused else reference, TIME, "", steps)
         print_table(title, dense, apart, times, memory)
 
     def _measured(self, case: Case, *, again: bool = False) -> Series | None:

@@ -25,6 +25,7 @@ def blocks(document: str, language: str) -> list[str]:
         "docs/api.md",
         "docs/integrations.md",
         "docs/onnx.md",
+        "docs/performance.md",
         "docs/shrink.md",
         "docs/statistics.md",
     ],

@@ -131,7 +131,7 @@ def test_after_its_time_a_run_begins_nothing_but_the_last_dense_steps(benchmark,
 def test_a_dense_model_that_does_not_run_leaves_no_ratio(benchmark, tmp_path):
     path = tmp_path / "rows.csv"
     assert run(benchmark, path, {"dense": Fake(0), "L0": Fake(103)}) == ["ResNet-50"]
-    assert list(ratios(path)) == [("dense, refused", "ms a step")]
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("model", ["resnet50", "transformer-2k"])
@@ -246,3 +246,64 @@ def test_the_whole_benchmark_runs_compiled_on_a_cpu(tmp_path):
     assert answer.returncode in (0, 1), answer.stderr
     failures = [line for line in answer.stderr.splitlines() if "Error" in line]
     assert all("torch.ao.pruning" in line for line in failures), failures
+
+
+def written(path: Path, benchmark: ModuleType, rows: list[tuple[str, str, str, float]]) -> None:
+    raw = importlib.import_module("raw")
+    for variant, unit, reference, value in rows:
+        raw.keep(path, {variant: [value] * 2}, unit=unit, device=torch.device("cpu"), reference=reference)
+
+
+def test_the_page_has_ratios_of_medians_and_none_of_what_was_refused(benchmark, tmp_path):
+    page, path = importlib.import_module("training_page"), tmp_path / "rows.csv"
+    written(
+        path,
+        benchmark,
+        [
+            ("R: dense", "GiB", "R: dense", 10.0),
+            ("R: dense 1", "ms a step", "R: dense", 40.0),
+            ('R: masks, hidden="lost"', "GiB", "R: dense", 10.5),
+            ('R: masks, hidden="lost"', "ms a step", "R: dense", 41.0),
+            ("R: dense 2", "ms a step", "R: dense", 40.0),
+            ("R: dense", "ms a step", "", 40.0),
+            ("T, 2: dense 1", "ms a step", "T, 2: dense", 30.0),
+            ('T, 2: masks, hidden="lost"', "ms a step", "T, 2: dense", 33.0),
+            ("T, 2: L0", "ms a step", "T, 2: dense", 33.0),
+            ("T, 2: dense, refused", "ms a step", "", 30.0),
+            ("KL: a copy", "ms", "", 0.25),
+            ("KL: value and gradient", "ms", "KL: a copy", 0.3),
+        ],
+    )
+    lines = page.cost_table(path).splitlines()
+    assert "n = 2 steps each:" in lines[0]
+    assert lines[2:] == [
+        "| | R | memory | T, 2 | memory |",
+        "|---|---|---|---|---|",
+        "| dense | 40.00 ms | 10.00 GiB | refused | – |",
+        '| masks, hidden="lost" | 1.025 | 1.05 | refused | – |',
+        "| L0 | – | – | refused | – |",
+    ]
+    assert page.operation_table(path).splitlines()[2:] == [
+        "| KL: a copy | 0.250 | – |",
+        "| KL: value and gradient | 0.300 | 1.20 |",
+    ]
+
+
+def test_a_file_with_two_runs_of_a_model_is_refused(benchmark, tmp_path):
+    page, path = importlib.import_module("training_page"), tmp_path / "rows.csv"
+    written(path, benchmark, 2 * [("R: L0", "ms a step", "R: dense", 40.0)])
+    with pytest.raises(ValueError, match="has 'R: L0' twice"):
+        page.read(path)
+
+
+@pytest.mark.parametrize("machine", ["h200", "h100"])
+def test_the_page_on_performance_has_what_its_rows_give(benchmark, machine):
+    page = importlib.import_module("training_page")
+    text = (page.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert page.replaced(text, f"training {machine}", page.page_part(machine)) == text
+
+
+def test_the_page_of_the_benchmarks_has_the_rows_of_training_steps(benchmark):
+    page = importlib.import_module("training_page")
+    text = (page.ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert page.replaced(text, "training rows", page.readme_part()) == text

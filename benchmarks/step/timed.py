@@ -20,6 +20,9 @@ from .variants import VARIANTS
 Series = dict[tuple[str, str, str], list[float]]
 """(name, unit, reference) -> numbers; a reference is another name, or empty."""
 
+TIME, MEMORY = "ms a step", "GiB"
+"""Units."""
+
 _TRIES = 60  # while other processes, which compile as well, hold the device's memory
 _FULL = ("out of memory", "ALLOC_FAILED", "unable to find an engine")
 T = TypeVar("T")
@@ -106,10 +109,10 @@ class TimedStep:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             self._run(self.step, 4)  # and then a graph is captured of a step in which no mask is applied once more
-            found["", "GiB", ""] = [torch.cuda.max_memory_allocated(self.device) / 2**30]
+            found["", MEMORY, ""] = [torch.cuda.max_memory_allocated(self.device) / 2**30]
         with self._replayed() as step:
             self._run(step, counts.warmup)
-            found["", "ms a step", ""] = self._run(step, counts.steps)
+            found["", TIME, ""] = self._run(step, counts.steps)
             if not bool(torch.isfinite(step())):
                 raise FloatingPointError("the loss is not finite, and what computes with NaN may be faster")
         return found
