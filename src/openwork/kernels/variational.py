@@ -1,4 +1,4 @@
-"""The noise of variational dropout, and the divergence of its weights: each with a kernel that passes over them once."""
+"""Variational dropout's variances, and its noise, with a kernel that reads mean and variance of an output once."""
 
 import math
 from typing import Any
@@ -12,7 +12,6 @@ from openwork.noise import Draw
 EPS = 1e-8
 """Added to variances and to the squares of means. Code that is compiled for any batch size inside an autograd function
 has the literal: torch 2.13 takes a global float for an input there, and cannot hand it to a second function."""
-K1, K2, K3 = 0.63576, 1.87320, 1.48695  # the fit of Molchanov et al. 2017, section 4.2
 
 
 def path(device: torch.device, dtype: torch.dtype) -> Path:

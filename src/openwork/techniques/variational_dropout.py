@@ -4,12 +4,12 @@ Each weight has a Gaussian posterior w ~ N(theta, sigma^2) with sigma^2 = alpha 
 the data do not need a weight, its dropout rate alpha grows without bound, and it can be removed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from openwork.core.parameters.clipped import clipped
 from openwork.core.parameters.noisy import compute_dtype, noise_shape, transformed, with_noise
@@ -17,7 +17,8 @@ from openwork.core.parameters.products import Given, Lookup, Product
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
 from openwork.core.precision import exact
-from openwork.kernels.variational import EPS, K1, K2, K3, Variances, variances
+from openwork.kernels.divergence import Divergence, kl
+from openwork.kernels.variational import EPS, Variances, variances
 from openwork.noise import normal
 
 
@@ -86,12 +87,12 @@ class GaussianWeight(ReparameterizedWeight):
         return self._sigma2(theta, self.log_sigma2)
 
     def _sigma2(self, theta: Tensor, log_sigma2: Tensor) -> Tensor:
-        clip: float | Tensor = self.technique.clip
+        clip = self.technique.clip
         if transformed():
             return variances(theta, log_sigma2, clip)
-        if torch.compiler.is_compiling():  # the literals' trap: see openwork.kernels.variational.EPS
-            clip = torch.full((), clip, dtype=theta.dtype, device=theta.device)
-        found: Tensor = Variances.apply(theta, log_sigma2, clip)  # type: ignore[no-untyped-call]
+        # Compiled, a number has the trap of openwork.kernels.variational.EPS.
+        limit = torch.full((), clip, dtype=theta.dtype, device=theta.device) if torch.compiler.is_compiling() else clip
+        found: Tensor = Variances.apply(theta, log_sigma2, limit)  # type: ignore[no-untyped-call]
         return found
 
     def mean(self, theta: Tensor) -> Tensor:
@@ -108,18 +109,20 @@ class GaussianWeight(ReparameterizedWeight):
         self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Local reparameterisation (Kingma et al. 2015): op(x, theta) + sqrt(op(x^2, sigma^2)) * noise."""
-        theta, log_sigma2 = weight, self.log_sigma2
+        theta: Tensor = weight
+        log_sigma2: Tensor = self.log_sigma2
         if isinstance(op, Lookup) and x.numel() < len(weight):  # the rows are fewer numbers than the table
             theta, log_sigma2, op = op(x, theta, None), op(x, log_sigma2, None), Given()
         dtype = compute_dtype(x)
-        explicit = isinstance(op, Product) and torch.is_grad_enabled() and not transformed()
-        if explicit and dtype != torch.float16 and x.is_floating_point():
+        # float16 ends at 256^2, where x^2 would.
+        explicit = dtype != torch.float16 and torch.is_grad_enabled() and not transformed()
+        if explicit and x.is_floating_point():
             x = x.to(dtype)  # once: autocast would do it for each product
         mean = op(x, self._mean(theta, log_sigma2), bias)
         sigma2 = self._sigma2(theta, log_sigma2)
         # ids stand for one-hot vectors, and x^2 = x
         shared = self.technique.share_noise and x.is_floating_point() and weight.dim() == 2 and mean.dim() > 2
-        if explicit and dtype != torch.float16:
+        if explicit and isinstance(op, Product):
             small = self.technique.memory == "small"
             return with_noise(op, mean, x, sigma2.to(mean.dtype), shared=shared, small=small, generator=generator)
         variance = _variance(op, x, sigma2, dtype)
@@ -139,6 +142,17 @@ class GaussianWeight(ReparameterizedWeight):
         """KL(q || p) in nats, summed over the weights."""
         return kl(self.clipped_log_alpha(weight)).sum()
 
+    @classmethod
+    def costs(cls, distributions: Sequence[Any], weights: Sequence[Tensor], coefficient: Tensor) -> Tensor:
+        """The KL of all weights in one pass; where a compiler or a transform looks on, the sum of each `cost`."""
+        clip: float | Tensor = distributions[0].technique.clip
+        log_sigma2s = [distribution.log_sigma2 for distribution in distributions]
+        dtypes = {tensor.dtype for tensor in (coefficient, *weights, *log_sigma2s)}
+        if torch.compiler.is_compiling() or transformed() or isinstance(clip, Tensor) or len(dtypes) > 1:
+            return super().costs(distributions, weights, coefficient)
+        total: Tensor = Divergence.apply(clip, coefficient, *weights, *log_sigma2s)  # type: ignore[no-untyped-call]
+        return total
+
 
 def _log_alpha(theta: Tensor, log_sigma2: Tensor) -> Tensor:
     return log_sigma2 - torch.log(theta * theta + EPS)
@@ -152,11 +166,3 @@ def _variance(op: Op, x: Tensor, sigma2: Tensor, dtype: torch.dtype) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):  # float16 ends at 256^2
         x = x.float()
         return op(x * x, sigma2, None)
-
-
-def kl(log_alpha: Tensor) -> Tensor:
-    """KL(q || log-uniform) of each weight in nats, the approximation of equation 14, of ``log_alpha``'s shape.
-
-    k1 - k1 * sigmoid(k2 + k3 * log alpha) + 0.5 * log(1 + 1 / alpha), which tends to 0 for alpha to infinity.
-    """
-    return K1 * torch.sigmoid(-K2 - K3 * log_alpha) + 0.5 * F.softplus(-log_alpha)  # 1 - sigmoid(x) = sigmoid(-x)

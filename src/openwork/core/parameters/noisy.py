@@ -23,7 +23,7 @@ _CHEAP = 256
 
 def transformed() -> bool:
     """Whether torch.func or forward-mode differentiation looks on, for which only torch's own operations will do."""
-    if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+    if torch._C._are_functorch_transforms_active():
         return True
     return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
 
@@ -45,7 +45,7 @@ def with_noise(
     small: bool,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """mean + sqrt(op(x^2, sigma2) + eps) * noise.
+    """A layer's output in training: mean + sqrt(op(x^2, sigma2) + eps) * noise.
 
     Args:
         op: The layer's operation.
@@ -58,9 +58,9 @@ def with_noise(
     """
     kernel = mean.device.type != "cpu" and has_kernel(mean.device, mean.dtype) and mean.numel() < 2**31
     compiling = torch.compiler.is_compiling()
-    noise, words = None, (None, None)
+    noise, draw = None, None
     if generator is None and (small or is_keyed() or kernel):
-        words = next_draw(mean.device)
+        draw = next_draw(mean.device)
     else:
         noise, kernel = normal(noise_shape(mean.shape, shared), mean, generator), False
     again = noise is None and (small or (kernel and _cheap(mean, x, sigma2)))
@@ -68,7 +68,7 @@ def with_noise(
     # and the loss behind the last layer read it several times, what follows a layer inside a Transformer once.
     kernel = kernel and not (compiling and shared)
     needs = (x.requires_grad, sigma2.requires_grad)
-    output: Tensor = _Noisy.apply(mean, x, sigma2, noise, *words, op, shared, again, kernel, needs)  # type: ignore[no-untyped-call]
+    output: Tensor = _Noisy.apply(mean, x, sigma2, noise, *(draw or (None, None)), op, shared, again, kernel, needs)  # type: ignore[no-untyped-call]
     return output
 
 
@@ -143,9 +143,7 @@ def _differentiable(
     return of_x, of_sigma2
 
 
-def _noise(
-    mean: Tensor, noise: Tensor | None, factor: Tensor | None, offset: Tensor | None, shared: bool
-) -> Tensor:
+def _noise(mean: Tensor, noise: Tensor | None, factor: Tensor | None, offset: Tensor | None, shared: bool) -> Tensor:
     if noise is not None:
         return noise
     assert factor is not None

@@ -1,13 +1,12 @@
 """Operations of layers that know their gradients, so that a technique can say what the backward pass keeps."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from openwork.core.parameters.weight import Op
 from openwork.kernels import products
 from openwork.kernels.products import Settings
 
@@ -49,7 +48,7 @@ class Layer(Product):
         settings: Those of a convolution.
     """
 
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """(..., in) -> (..., out), or (N, in, ...) -> (N, out, ...)."""

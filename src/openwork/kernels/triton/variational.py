@@ -1,4 +1,4 @@
-"""The noise of variational dropout, and the divergence of its weights, in Triton."""
+"""The noise of variational dropout in Triton."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from openwork.kernels.triton.noise import hashed, normal24
-from openwork.kernels.variational import EPS, K1, K2, K3
+from openwork.kernels.variational import EPS
 
 _TILE = 4096  # elements of a program
 
