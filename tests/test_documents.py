@@ -86,6 +86,7 @@ def test_command_lines_parse():
         "docs/files.md",
         "docs/fleet.md",
         "docs/imagenet.md",
+        "docs/performance.md",
         "docs/pictures.md",
         "docs/report.md",
         "docs/translation.md",

@@ -94,6 +94,7 @@ ALLOWED = {
         "openwork.formats",
         "openwork.inference",
         "openwork.inspect",
+        "openwork.kernels",
         "openwork.study",
     ],
     "openwork": [
