@@ -7,7 +7,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, jvp, vmap
 
-from openwork.kernels import gates
+from openwork.kernels import gate_sums, gates
 from openwork.noise import key, keyed, middles_of, next_draw
 
 CPU = torch.device("cpu")
@@ -134,6 +134,7 @@ def kept_bytes(function):
 def test_what_can_be_computed_again_is_not_kept():
     assert kept_bytes(lambda *pair: regenerated(*pair, drawn())) == 8  # two words
     assert kept_bytes(lambda *pair: kept(*pair, drawn())) == 4 * 50 * 41  # z
+    assert kept_bytes(lambda w, a: gate_sums.open_cost(torch.ones(2), [a], [w])) == 8  # the factors
 
 
 @WAYS
@@ -169,10 +170,30 @@ def test_transforms_of_functions_get_torchs_own_operations():
         assert torch.autograd.forward_ad.unpack_dual(function(dual, log_alpha)).tangent is not None
 
 
+@pytest.mark.parametrize("squares", [False, True], ids=["count", "count and norm"])
+def test_the_cost_of_open_gates_has_the_gradients_of_its_formula(squares):
+    pairs = [pair(shape=shape) for shape in ((3, 4), (5,), (0, 2), (2, 3, 1, 1))]
+    log_alphas, weights = [a for _, a in pairs], [w for w, _ in pairs] if squares else []
+    factors = torch.tensor([0.7, 0.3], dtype=torch.float64)
+    found = gate_sums.open_cost(factors, log_alphas, weights)
+    chances = [torch.sigmoid(a + 2 / 3 * math.log(11)) for a in log_alphas]
+    expected = 0.7 * sum(p.sum() for p in chances)
+    expected = expected + 0.3 * sum((p * w * w).sum() for p, w in zip(chances, weights, strict=squares))
+    torch.testing.assert_close(found, expected)
+    leaves = [*log_alphas, *weights]
+    torch.testing.assert_close(torch.autograd.grad(found, leaves), torch.autograd.grad(expected, leaves))
+    function = torch.compile(lambda: gate_sums.open_cost(factors, log_alphas, weights), backend="aot_eager")
+    torch.testing.assert_close(
+        torch.autograd.grad(function(), leaves),
+        torch.autograd.grad(gate_sums.open_cost(factors, log_alphas, weights), leaves),
+    )
+
+
 def test_the_operations_are_as_torch_wants_them():
     weight, log_alpha = (each.detach() for each in pair(torch.float32, (3, 4)))
     torch.library.opcheck(gates.product, (weight, log_alpha, *drawn()))
     torch.library.opcheck(gates.gradients, (weight, weight, log_alpha, *drawn()))
+    torch.library.opcheck(gate_sums.open_sums, ([log_alpha, weight], [weight, log_alpha]))
     kernel = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
     torch.library.opcheck(gates.product, (kernel, kernel, *drawn()))
     assert torch.equal(gates.product(kernel, kernel, *drawn()), gates.plain_product(kernel, kernel, *drawn()))

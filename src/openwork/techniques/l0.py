@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
-from openwork.kernels.gates import BETA, GAMMA, ZETA, gated, stretched
+from openwork.kernels.gate_sums import SHIFT, open_cost
+from openwork.kernels.gates import gated, stretched, transformed
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,17 @@ class HardConcreteWeight(ReparameterizedWeight):
             return cost
         return cost + expected_l2(self.log_alpha, weight, self.technique.length_scale())
 
+    @classmethod
+    def costs(
+        cls, distributions: Sequence["HardConcreteWeight"], weights: Sequence[Tensor], coefficient: Tensor
+    ) -> Tensor:
+        """The sum of each `cost`, on a GPU in one pass of all weights."""
+        if not weights[0].is_cuda or transformed():
+            return super().costs(distributions, weights, coefficient)
+        factor = 0.5 * distributions[0].technique.length_scale()
+        factors = torch.stack([coefficient, torch.full_like(coefficient, factor)])
+        return open_cost(factors, [each.log_alpha for each in distributions], weights if factor else [])
+
     def expected_nonzero(self, weight: Tensor) -> Tensor:
         """The penalty."""
         return self.penalty(weight)
@@ -122,7 +134,7 @@ def hard_concrete(log_alpha: Tensor, generator: torch.Generator | None = None) -
 
 def open_probability(log_alpha: Tensor) -> Tensor:
     """P(z != 0) = sigmoid(log alpha - beta * log(-gamma / zeta)), of log_alpha's shape."""
-    return torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
+    return torch.sigmoid(log_alpha + SHIFT)
 
 
 def expected_l2(log_alpha: Tensor, weight: Tensor, factor: float) -> Tensor:

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from openwork.kernels import gates
+from openwork.kernels import gate_sums, gates
 from openwork.noise import key, keyed, next_draw
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -64,3 +64,43 @@ def test_nan_stays_nan():
     draw = next_draw(torch.device("cpu"))
     nan = torch.full((3,), torch.nan)
     assert kernels.product(torch.ones(3), nan, *draw, torch.empty(3)).isnan().all()
+
+
+LISTS = {
+    "one": [(3,)],
+    "of more than a stretch": [(9000,), (5,), (100, 200), (1,)],
+    "with an empty one": [(4, 4), (0, 3), (2, 3, 1, 1)],
+    "empty alone": [(0,)],
+    "many": [(n,) for n in range(1, 40)],
+}
+
+
+@pytest.mark.parametrize("squares", [False, True], ids=["count", "count and norm"])
+@pytest.mark.parametrize("name", LISTS)
+def test_sums_and_their_gradients_are_those_of_plain_torch(name, squares):
+    from openwork.kernels.triton import gate_sums as kernels
+
+    pairs = [pair(shape, seed) for seed, shape in enumerate(LISTS[name])]
+    log_alphas = [log_alpha for _, log_alpha in pairs]
+    weights = [weight for weight, _ in pairs] if squares else []
+    found = kernels.sums(log_alphas, weights, gate_sums.SHIFT)
+    expected = gate_sums.plain_sums([x.double() for x in log_alphas], [x.double() for x in weights])
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+    factors = torch.tensor([0.7, 0.3])
+    gradients = kernels.gradients(factors, log_alphas, weights, gate_sums.SHIFT)
+    plain = gate_sums.plain_gradients(factors, log_alphas, weights)
+    for ours, theirs, tensor in zip(gradients, plain, [*log_alphas, *weights], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+        assert ours.stride() == tensor.stride()
+
+
+def test_a_table_is_made_once_for_the_same_weights():
+    from openwork.kernels.triton import gate_sums as kernels
+
+    log_alphas = [torch.zeros(3), torch.zeros(5)]
+    kernels.sums(log_alphas, [], 0.0)
+    before = kernels._made.cache_info()
+    log_alphas[0].fill_(1.0)  # by what is there now, not by what was there when the table was made
+    assert kernels.sums(log_alphas, [], 0.0)[0].item() == pytest.approx(3 * 0.7310586 + 2.5)
+    after = kernels._made.cache_info()
+    assert (after.hits, after.misses) == (before.hits + 1, before.misses)
