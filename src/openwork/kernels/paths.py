@@ -1,0 +1,73 @@
+"""Which way an operation goes on a device, and why; `openwork doctor` prints it."""
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+OLDEST = (8, 0)
+"""The least compute capability that our Triton kernels are written for."""
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class Path(NamedTuple):
+    """The way that an operation goes.
+
+    Args:
+        name: "Triton", "compiled", the name of a library, "plain" for torch's own operations, or "none" for an
+            operation that is refused there.
+        why: What decided it, in a few words.
+    """
+
+    name: str
+    why: str
+
+
+def triton_or_plain(device: torch.device, dtype: torch.dtype, dtypes: Sequence[torch.dtype] = _DTYPES) -> Path:
+    """Triton's kernel where it can run, else the plain twin: the `path` of most operations.
+
+    Args:
+        device: That the operation's tensors lie on.
+        dtype: Of what it computes with.
+        dtypes: Those that the kernel takes.
+    """
+    if device.type != "cuda":
+        return Path("plain", f"the kernel computes on a GPU, not on {device.type}")
+    if not HAS_TRITON:
+        return Path("plain", "Triton is not installed; `pip install triton` brings it")
+    found = capability(device)
+    if isinstance(found, str):
+        return Path("plain", found)
+    number = ".".join(map(str, found))
+    if found < OLDEST:
+        return Path("plain", f"the kernel needs compute capability {OLDEST[0]}.{OLDEST[1]} or higher, not {number}")
+    if dtype not in dtypes:
+        return Path("plain", f"the kernel computes in {' and '.join(map(short, dtypes))} alone")
+    return Path("Triton", f"compute capability {number}")
+
+
+def capability(device: torch.device) -> tuple[int, int] | str:
+    """The compute capability of a GPU; why there is none where torch does not reach it."""
+    try:
+        found = torch.cuda.get_device_properties(device)
+    except (RuntimeError, AssertionError) as error:  # no driver, no GPU, a torch for CPUs, another number
+        return f"CUDA is out of reach: {(str(error) or type(error).__name__).splitlines()[0].partition('. ')[0]}"
+    return found.major, found.minor
+
+
+def short(dtype: torch.dtype) -> str:
+    """The dtype without "torch."."""
+    return str(dtype).removeprefix("torch.")
+
+
+def operations() -> dict[str, Callable[[torch.device, torch.dtype], Path]]:
+    """`path` of each module of this folder that has one, by the module's name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(__package__).__path__))
+    modules: dict[str, Any] = {name: importlib.import_module(f"{__package__}.{name}") for name in names}
+    return {name: module.path for name, module in modules.items() if hasattr(module, "path")}
