@@ -9,7 +9,7 @@ no value leaves its place. NaN ranks below -inf, and both are never kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,8 +70,10 @@ def _(values: Sequence[Tensor], keep: Sequence[int]) -> tuple[list[Tensor], Tens
 
 def select_plain(values: Sequence[Tensor], keep: Sequence[int]) -> Selected:
     """What `select_largest` returns, one tensor after the other."""
-    thresholds = torch.stack([kth_largest(*pair) for pair in zip(values, keep, strict=True)])
-    return _reach_plain(values, thresholds)
+    if values[0].device.type != "cpu":
+        return _reach_plain(values, torch.stack([kth_largest(*pair) for pair in zip(values, keep, strict=True)]))
+    masks, thresholds, numbers = zip(*map(_select_on_cpu, values, keep), strict=True)
+    return Selected(list(masks), torch.tensor(thresholds, dtype=values[0].dtype), torch.tensor(numbers).t())
 
 
 def select_over(values: Sequence[Tensor], keep: Sequence[int], add: Add | None) -> Selected:
@@ -83,7 +85,7 @@ def select_over(values: Sequence[Tensor], keep: Sequence[int], add: Add | None) 
         add: Adds the counts of the others; they must all call this.
     """
     device, dtype = values[0].device, values[0].dtype
-    k = _to(torch.tensor(keep, dtype=torch.int64), device)
+    k = on(torch.tensor(keep, dtype=torch.int64), device)
     if path(device, dtype).name == "Triton":
         from openwork.kernels.triton import select
 
@@ -102,20 +104,43 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
         values: Of any shape, float. NaN ranks below -inf.
         k: From 0 to the number of values.
     """
-    if k == 0:
-        return values.new_full((), math.nan)
     flat = values.detach().flatten()
+    if k == 0:
+        return flat.new_full((), math.nan)
     if values.device.type != "cpu" or values.dtype not in INTEGERS:
         # On an H200 sort takes 0.7 of the time of topk at 90 % sparsity, and kthvalue many times more than either.
-        return _clean(flat).sort(descending=True).values[k - 1]
+        return torch.where(flat.isnan(), -math.inf, flat).sort(descending=True).values[k - 1]
+    return flat.new_tensor(_kth_on_cpu(flat, k))
+
+
+def _kth_on_cpu(flat: Tensor, k: int) -> float:
+    """The k-th largest, for k > 0."""
     if flat.numel() > _FEW:
-        return kth_largest_of_all(lambda: [[flat]], k, values.dtype, values.device)
-    flat = _clean(flat)
-    positive = flat > 0
-    if k <= positive.count_nonzero() < 0.9 * flat.numel():
-        flat = flat[positive]  # many equal zeros, as masked weights are, make quickselect slow
-    index = flat.numel() - k
-    return values.new_tensor(np.partition(flat.numpy(), index)[index])
+        return kth_largest_of_all(lambda: [[flat]], k, flat.dtype, flat.device).item()
+    array = flat.numpy()
+    if math.isnan(flat.sum().item()):
+        array = np.where(np.isnan(array), -np.inf, array)
+    positive = array > 0
+    if k <= np.count_nonzero(positive) < 0.9 * len(array):
+        array = array[positive]  # many equal zeros, as masked weights are, make quickselect slow
+    # numpy's vectorised quickselect takes a fifth of the time of torch's topk (benchmarks/mask_update.py).
+    return float(np.partition(array, len(array) - k)[len(array) - k])
+
+
+def _select_on_cpu(value: Tensor, k: int) -> tuple[Tensor, float, list[int]]:
+    """Mask, threshold and numbers of one tensor; numpy compares and counts in half the time of torch."""
+    flat = value.detach().flatten()
+    threshold = _kth_on_cpu(flat, k) if k else math.nan
+    array = value.detach().numpy()
+    mask = array >= max(np.finfo(array.dtype).min, threshold) if k else np.zeros_like(array, dtype=np.bool_)
+    spoiled = int(np.count_nonzero(np.isnan(array))) if math.isnan(flat.sum().item()) else 0
+    ties = np.count_nonzero(array == threshold) if threshold > -math.inf else 0
+    return torch.from_numpy(mask), threshold, [int(np.count_nonzero(mask)), int(ties), spoiled]
+
+
+def kth_largest_plain(values: Tensor, k: int) -> Tensor:
+    """The k-th largest of ``values`` (1-D) by torch.topk, on any device; the twin of `kth_largest`."""
+    return values.topk(k, sorted=False).values.min()
 
 
 def kth_largest_of_all(
@@ -147,7 +172,7 @@ def kth_largest_of_all(
                 _count_plain(exact, found, shift, counts)
 
     width = 8 if triton or device.type != "cpu" or add is not None else 16
-    found = _radix(count, _to(torch.tensor([k]), device), dtype, width, add)
+    found = _radix(count, on(torch.tensor([k]), device), dtype, width, add)
     return _floats(found, dtype)[0]
 
 
@@ -164,8 +189,12 @@ def count_reaching(values: Sequence[Tensor], threshold: Tensor) -> Tensor:
         exact = [value.to(threshold.dtype) for value in values]
         reached, ties, _ = select.reach(select.table(exact), _found(_keys(threshold.view(1))), masks=False)[1]
         return torch.stack([reached - ties, ties])
-    numbers = [_true(part(value, threshold)) for part in (torch.gt, torch.eq) for value in values]
-    return torch.stack(numbers).view(2, -1)
+    if threshold.device.type == "cpu":
+        arrays, level = [value.detach().numpy() for value in values], threshold.item()
+        return torch.tensor(
+            [[np.count_nonzero(part(array, level)) for array in arrays] for part in (np.greater, np.equal)]
+        )
+    return torch.stack([part(value, threshold).sum() for part in (torch.gt, torch.eq) for value in values]).view(2, -1)
 
 
 def settle_plain(counts: Tensor, found: Tensor, k: Tensor, shift: int) -> None:
@@ -206,47 +235,48 @@ def _count_plain(values: Sequence[Tensor], found: Tensor, shift: int, counts: Te
     """Adds to ``counts`` (rows, digits) those of the digits at ``shift``; one row is for all tensors together."""
     digits = counts.shape[1]
     width = digits.bit_length() - 1
+    for row, part in _parts(values, len(counts)):
+        known = _keys_of(found[row], part.dtype)
+        first = shift + width == 8 * part.element_size()
+        keys = _keys(part)
+        zeros = len(keys) - int(keys.count_nonzero())
+        if 8 * zeros > len(keys):  # adding to one count many times is slow, and masked weights are zeros
+            keys = keys[keys != 0]
+            if first or known >> shift + width == 0:
+                counts[row, digits // 2 if first else 0] += zeros
+        if not first:
+            keys = keys[(keys ^ known) >> shift + width == 0]
+        if keys.numel():
+            count = torch.bincount(keys >> shift & digits - 1, minlength=digits)
+            counts[row] += count.roll(digits // 2) if first else count  # the sign bit counts the other way
+
+
+def _parts(values: Sequence[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:
+    """The values in pieces that stay in a CPU's cache, each with the row of its counts; small tensors of a row in one."""
+    waiting: list[Tensor] = []
+    size = 0
     for place, value in enumerate(values):
-        row = min(place, len(counts) - 1)
-        known = _keys_of(found[row], value.dtype)
-        first = shift + width == 8 * value.element_size()
-        for part in value.detach().flatten().split(_CHUNK if value.device.type == "cpu" else 1 << 62):
-            keys = _keys(part)
-            zeros = len(keys) - int(keys.count_nonzero())
-            if 8 * zeros > len(keys):  # adding to one count many times is slow, and masked weights are zeros
-                keys = keys[keys != 0]
-                if first or known >> shift + width == 0:
-                    counts[row, digits // 2 if first else 0] += zeros
-            if not first:
-                keys = keys[(keys ^ known) >> shift + width == 0]
-            if keys.numel():
-                count = torch.bincount(keys >> shift & digits - 1, minlength=digits)
-                counts[row] += count.roll(digits // 2) if first else count  # the sign bit counts the other way
+        flat = value.detach().flatten()
+        if rows > 1 or flat.numel() > _CHUNK:
+            pieces = torch.split(flat, _CHUNK) if flat.device.type == "cpu" else (flat,)
+            yield from ((min(place, rows - 1), piece) for piece in pieces)
+            continue
+        waiting.append(flat)
+        size += flat.numel()
+        if size >= _CHUNK:
+            yield 0, torch.cat(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield 0, torch.cat(waiting)
 
 
 def _reach_plain(values: Sequence[Tensor], thresholds: Tensor) -> Selected:
     lowest = torch.finfo(thresholds.dtype).min
     masks = [value >= threshold for value, threshold in zip(values, thresholds.clamp(min=lowest), strict=True)]
     levels = torch.where(thresholds >= lowest, thresholds, math.nan)
-    ties = [_true(value == level) for value, level in zip(values, levels, strict=True)]
-    numbers = [_true(mask) for mask in masks] + ties + [_number_of_nan(value) for value in values]
+    ties = [(value == level).sum() for value, level in zip(values, levels, strict=True)]
+    numbers = [mask.sum() for mask in masks] + ties + [value.isnan().sum() for value in values]
     return Selected(masks, thresholds, torch.stack(numbers).view(3, -1))
-
-
-def _true(part: Tensor) -> Tensor:
-    return part.count_nonzero() if part.device.type == "cpu" else part.sum()
-
-
-def _number_of_nan(value: Tensor) -> Tensor:
-    total = value.sum()
-    return total.isnan().long() and value.isnan().count_nonzero() if value.device.type == "cpu" else value.isnan().sum()
-
-
-def _clean(flat: Tensor) -> Tensor:
-    """The values with -inf in the place of NaN."""
-    if flat.device.type == "cpu" and not bool(flat.sum().isnan()):
-        return flat
-    return torch.where(flat.isnan(), -math.inf, flat)
 
 
 def _keys(values: Tensor) -> Tensor:
@@ -287,6 +317,6 @@ def _floats(found: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(keys == least, -math.inf, values)
 
 
-def _to(tensor: Tensor, device: torch.device) -> Tensor:
+def on(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor of the CPU on another device, without waiting for it."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

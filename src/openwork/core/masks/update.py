@@ -7,7 +7,7 @@ Under a pattern they have the outputs first, and a group's weights share one sco
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,13 @@ from openwork.core.masks.check import (
     check_pattern,
     check_scores,
     check_solution,
+    check_spoiled,
     check_whole_groups,
     unchanged,
 )
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import View
+from openwork.core.masks.scores import Scores, at_once
 from openwork.core.masks.weight import MaskedWeight, remember
 from openwork.core.precision import exact
 from openwork.core.seeding import seeded_generator
@@ -69,21 +71,25 @@ def choose(
         ValueError: If scores read gradients before there are any.
     """
     remember(weights)
-    views = [weight.view(step=step, seed=seed) for weight in weights]
-    scores = [ordered(technique, *pair, "scores") for pair in zip(weights, views, strict=True)]
-    names = [weight.name for weight in weights]
-    keep = count(technique, weights, dict(zip(names, scores, strict=True)), step)
+    known = {weight.name: (weight, weight.view(step=step, seed=seed)) for weight in weights}
+    scores = Scores(_like(technique, weights), lambda name: ordered(technique, *known[name], "scores"))
+    keep = count(technique, weights, scores if _needs_scores(technique) else scores.like, step)
     if technique.solves:
-        return [_solved(technique, *pair, keep[pair[0].name], seed=seed) for pair in zip(weights, views, strict=True)]
-    wanted = list(keep.values())
-    if exchange is not None:
-        _exchange(technique, weights, views, scores, wanted, exchange, seed=seed)
-    masks, kept = _masks(technique, views, scores, wanted, "ties", seed=seed)
-    check_counts(names, scores, kept, wanted, list(_groups(technique, weights).values()))
-    return [
-        Chosen(local(_as_stored(technique, weight, mask)), number)
-        for weight, mask, number in zip(weights, masks, kept, strict=True)
-    ]
+        return [_solved(technique, *pair, keep[name], seed=seed) for name, pair in known.items()]
+    groups = _groups(technique, weights)
+    chosen = []
+    for some in _batches(weights):
+        pairs, names = [known[weight.name] for weight in some], [weight.name for weight in some]
+        ranks, wanted = [scores[name] for name in names], [keep[name] for name in names]
+        if exchange is not None:
+            _exchange(technique, pairs, ranks, wanted, exchange, seed=seed)
+        masks, kept = _masks(technique, [view for _, view in pairs], ranks, wanted, "ties", seed=seed)
+        check_counts(names, ranks, kept, wanted, [groups[name] for name in names])
+        chosen += [
+            Chosen(local(_as_stored(technique, weight, mask)), number)
+            for weight, mask, number in zip(some, masks, kept, strict=True)
+        ]
+    return chosen
 
 
 def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, method: str) -> Tensor:
@@ -135,19 +141,18 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
         ValueError: If a tensor would keep less than one group, or ``keep_zeros`` leaves no room for growth.
     """
     remember(weights)
-    views = [weight.view(step=0, seed=seed) for weight in weights]
-    needed = technique.allocation.needs_scores or not technique.criterion.allocates
+    views = {weight.name: (weight, weight.view(step=0, seed=seed)) for weight in weights}
     silent = technique.evidence.gradients == "never" and not technique.evidence.inputs
-    scores = {}
-    for weight, view in zip(weights, views, strict=True):
-        if needed and silent:
-            scores[weight.name] = ordered(technique, weight, view, "scores")
-        elif needed:  # magnitudes stand in for scores that need evidence, which is not there yet
-            scores[weight.name] = ranked(technique, weight, view, view.weight.abs(), "scores")
-        else:  # what has the right shape will do
-            _refuse_shards(technique, weight)
-            scores[weight.name] = _turned(technique, weight, view.weight)
-    keep = count(technique, weights, scores)
+
+    def compute(name: str) -> Tensor:
+        weight, view = views[name]
+        if silent:
+            return ordered(technique, weight, view, "scores")
+        # Magnitudes stand in for scores that need evidence, which is not there yet.
+        return ranked(technique, weight, view, view.weight.abs(), "scores")
+
+    scores = Scores(_like(technique, weights), compute)
+    keep = count(technique, weights, scores if _needs_scores(technique) else scores.like)
     for weight in weights if technique.regrows else ():
         if weight.allowed is not None:
             (room,) = count_each([weight.allowed], [weight.parameter])
@@ -159,8 +164,37 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
                 )
 
 
+def _needs_scores(technique: MaskTechnique) -> bool:
+    """Whether the counts depend on the scores, and not on their shapes alone."""
+    return technique.allocation.needs_scores or not technique.criterion.allocates
+
+
+def _like(technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> dict[str, Tensor]:
+    """A tensor of the shape, device and sharding of each weight's scores, by name; no memory is taken."""
+    found: dict[str, Tensor] = {}
+    for weight in weights:
+        _refuse_shards(technique, weight)
+        parameter = weight.parameter.detach()
+        layout = weight.source.layout if technique.pattern.whole_tensors else None
+        shape = layout.merged_shape(technique.pattern.along or "outputs") if layout else None
+        found[weight.name] = parameter.new_empty(()).expand(shape) if shape else parameter
+    return found
+
+
+def _batches(weights: Sequence[MaskedWeight]) -> Iterator[list[MaskedWeight]]:
+    """The weights, a few at a time: what choosing takes of memory for each is free again when the next ones come."""
+    some: list[MaskedWeight] = []
+    for weight in weights:
+        some.append(weight)
+        if sum(each.local.numel() for each in some) >= at_once(weight.local.device):
+            yield some
+            some = []
+    if some:
+        yield some
+
+
 def count(
-    technique: MaskTechnique, weights: Sequence[MaskedWeight], scores: dict[str, Tensor], step: int | None = None
+    technique: MaskTechnique, weights: Sequence[MaskedWeight], scores: Mapping[str, Tensor], step: int | None = None
 ) -> dict[str, int]:
     """How many weights each tensor keeps, by name.
 
@@ -207,29 +241,34 @@ def _masks(
         RuntimeError: If a mask has another shape or dtype.
     """
     names = [view.name for view in views]
-    quick = [technique.pattern.quick(*pair) for pair in zip(scores, keep, strict=True)]
+
+    def ties(place: int) -> torch.Generator:
+        return _generator(views[place], draw, seed=seed)
+
+    found = technique.pattern.select(scores, keep, ties)
+    if found is not None:
+        check_spoiled(names, scores, found.spoiled)
+        return found.masks, found.kept
     masks = [
-        _exact(technique, view, score, number, draw, seed=seed) if mask is None else mask
-        for mask, view, score, number in zip(quick, views, scores, keep, strict=True)
+        technique.pattern.mask(score, number, ties(place))
+        for place, (score, number) in enumerate(zip(scores, keep, strict=True))
     ]
     check_masks(names, scores, masks)
-    kept = check_scores(names, scores, masks)
-    for place, number in enumerate(keep):
-        if quick[place] is not None and kept[place] != number:
-            masks[place] = _exact(technique, views[place], scores[place], number, draw, seed=seed)
-            kept[place] = int(masks[place].count_nonzero())
-    return masks, kept
+    return masks, check_scores(names, scores, masks)
+
+
+def _generator(view: View, draw: str, *, seed: int) -> torch.Generator:
+    # Ties have a generator of their own: the draw does not depend on how many numbers the scores used up.
+    return seeded_generator(seed, view.step, f"{view.name}/{draw}")
 
 
 def _exact(technique: MaskTechnique, view: View, scores: Tensor, keep: int, draw: str, *, seed: int) -> Tensor:
-    # Ties have a generator of their own: the draw does not depend on how many numbers the scores used up.
-    return technique.pattern.mask(scores, keep, seeded_generator(seed, view.step, f"{view.name}/{draw}"))
+    return technique.pattern.mask(scores, keep, _generator(view, draw, seed=seed))
 
 
 def _exchange(
     technique: MaskTechnique,
-    weights: Sequence[MaskedWeight],
-    views: Sequence[View],
+    pairs: Sequence[tuple[MaskedWeight, View]],
     scores: list[Tensor],
     keep: Sequence[int],
     exchange: float,
@@ -241,12 +280,12 @@ def _exchange(
     In place, and each gradient goes once its growth is known: all tensors' scores and gradients are as large as two
     models.
     """
-    for place, (weight, view, score) in enumerate(zip(weights, views, scores, strict=True)):
+    for place, ((weight, view), score) in enumerate(zip(pairs, scores, strict=True)):
         mask = _turned(technique, weight, view.mask)
         scores[place] = torch.where(mask | score.isnan(), score, -math.inf)  # NaN stays, to be found
     survivors = [survive(n, exchange) for n in keep]
-    stay, _ = _masks(technique, views, scores, survivors, "survivors", seed=seed)
-    for place, (weight, view) in enumerate(zip(weights, views, strict=True)):
+    stay, _ = _masks(technique, [view for _, view in pairs], scores, survivors, "survivors", seed=seed)
+    for place, (weight, view) in enumerate(pairs):
         growth = ordered(technique, weight, view, "growth")
         weight.forget()
         scores[place] = torch.where(stay[place], math.inf, finite(growth))

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from openwork.kernels.select import on
 from openwork.kernels.triton.lanes import _device
 
 _BLOCK = 8192
@@ -39,7 +40,7 @@ def table(values: Sequence[Tensor]) -> Table:
     """The table of tensors of one dtype on one device."""
     dense = [value if _in_one_piece(value) else value.contiguous() for value in values]
     device = dense[0].device
-    pointers = _to(torch.tensor([value.data_ptr() for value in dense]), device)
+    pointers = on(torch.tensor([value.data_ptr() for value in dense]), device)
     return Table(dense, pointers, *_blocks(tuple(value.numel() for value in dense), device))
 
 
@@ -79,7 +80,7 @@ def reach(table: Table, found: Tensor, *, masks: bool = True) -> tuple[list[Tens
     value, number = table.values[0], len(table.values)
     numbers = torch.zeros(3, number, dtype=torch.int64, device=value.device)
     made = [torch.empty_like(value, dtype=torch.bool) for value in table.values] if masks else []
-    targets = _to(torch.tensor([mask.data_ptr() for mask in made]), value.device) if masks else table.pointers
+    targets = on(torch.tensor([mask.data_ptr() for mask in made]), value.device) if masks else table.pointers
     if len(table.owners):
         with _device(value):
             _reach[(len(table.owners),)](
@@ -107,11 +108,7 @@ def _blocks(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tenso
     blocks = (size + _BLOCK - 1) // _BLOCK
     owners = torch.arange(len(sizes)).repeat_interleave(blocks)
     starts = (torch.arange(len(owners)) - (blocks.cumsum(0) - blocks)[owners]) * _BLOCK
-    return _to(owners.int(), device), _to(starts, device), _to(size, device)
-
-
-def _to(tensor: Tensor, device: torch.device) -> Tensor:
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return on(owners.int(), device), on(starts, device), on(size, device)
 
 
 @triton.jit
@@ -131,7 +128,7 @@ def _keys(table_ptr, sizes_ptr, owner, start, KIND: tl.constexpr, INFINITY: tl.c
 def _known(found_ptr, row, KIND: tl.constexpr):
     """The digits that are found, in the places of a key."""
     found = tl.load(found_ptr + row)
-    if KIND == tl.int64:
+    if tl.int64 == KIND:
         return found ^ (-0x7FFFFFFFFFFFFFFF - 1)
     return (found - 0x80000000).to(tl.int32)
 
