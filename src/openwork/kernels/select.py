@@ -9,23 +9,19 @@ no value leaves its place. NaN ranks below -inf, and both are never kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from openwork.kernels.digits import INTEGERS, as_found, count_plain, floats_of, keys_of, settle_plain
 from openwork.kernels.paths import Path, triton_or_plain
-
-INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
-"""The dtypes of values, and how their bits are read."""
-_INFINITIES = {torch.float32: 0x7F800000, torch.float64: 0x7FF0000000000000}
 
 Add = Callable[[Tensor], None]
 """Adds to counts, in place, those of other processes."""
 
-_CHUNK = 1 << 18  # values of which a CPU looks at the digits at once; they stay in its cache
 _FEW = 1 << 17  # values whose counts of 16 bits would take longer than numpy's vectorised quickselect
 
 
@@ -92,9 +88,9 @@ def select_over(values: Sequence[Tensor], keep: Sequence[int], add: Add | None) 
         table = select.table(values)
         found = _radix(lambda found, shift, counts: select.count(table, found, shift, counts), k, dtype, 8, add)
         masks, numbers = select.reach(table, found)
-        return Selected(masks, _floats(found, dtype), numbers)
-    found = _radix(lambda found, shift, counts: _count_plain(values, found, shift, counts), k, dtype, 8, add)
-    return _reach_plain(values, _floats(found, dtype))
+        return Selected(masks, floats_of(found, dtype), numbers)
+    found = _radix(lambda found, shift, counts: count_plain(values, found, shift, counts), k, dtype, 8, add)
+    return _reach_plain(values, floats_of(found, dtype))
 
 
 def kth_largest(values: Tensor, k: int) -> Tensor:
@@ -135,7 +131,7 @@ def _select_on_cpu(value: Tensor, k: int) -> tuple[Tensor, float, list[int]]:
     mask = array >= max(np.finfo(array.dtype).min, threshold) if k else np.zeros_like(array, dtype=np.bool_)
     spoiled = int(np.count_nonzero(np.isnan(array))) if math.isnan(flat.sum().item()) else 0
     ties = np.count_nonzero(array == threshold) if threshold > -math.inf else 0
-    return torch.from_numpy(mask), threshold, [int(np.count_nonzero(mask)), int(ties), spoiled]
+    return torch.from_numpy(np.asarray(mask)), threshold, [int(np.count_nonzero(mask)), int(ties), spoiled]
 
 
 def kth_largest_plain(values: Tensor, k: int) -> Tensor:
@@ -169,11 +165,11 @@ def kth_largest_of_all(
 
                 select.count(select.table(exact), found, shift, counts)
             else:
-                _count_plain(exact, found, shift, counts)
+                count_plain(exact, found, shift, counts)
 
     width = 8 if triton or device.type != "cpu" or add is not None else 16
     found = _radix(count, on(torch.tensor([k]), device), dtype, width, add)
-    return _floats(found, dtype)[0]
+    return floats_of(found, dtype)[0]
 
 
 def count_reaching(values: Sequence[Tensor], threshold: Tensor) -> Tensor:
@@ -187,7 +183,7 @@ def count_reaching(values: Sequence[Tensor], threshold: Tensor) -> Tensor:
         from openwork.kernels.triton import select
 
         exact = [value.to(threshold.dtype) for value in values]
-        reached, ties, _ = select.reach(select.table(exact), _found(_keys(threshold.view(1))), masks=False)[1]
+        reached, ties, _ = select.reach(select.table(exact), as_found(keys_of(threshold.view(1))), masks=False)[1]
         return torch.stack([reached - ties, ties])
     if threshold.device.type == "cpu":
         arrays, level = [value.detach().numpy() for value in values], threshold.item()
@@ -195,22 +191,6 @@ def count_reaching(values: Sequence[Tensor], threshold: Tensor) -> Tensor:
             [[np.count_nonzero(part(array, level)) for array in arrays] for part in (np.greater, np.equal)]
         )
     return torch.stack([part(value, threshold).sum() for part in (torch.gt, torch.eq) for value in values]).view(2, -1)
-
-
-def settle_plain(counts: Tensor, found: Tensor, k: Tensor, shift: int) -> None:
-    """Settles the next digit of each row: adds it to ``found``, and takes from ``k`` what lies above it.
-
-    Args:
-        counts: (rows, digits) int64, how often each digit follows those that are known.
-        found: (rows,) int64, the digits that are known, in their places.
-        k: (rows,) int64, the how-manieth value is looked for among those with the digits that are known.
-        shift: The place of the digit.
-    """
-    above = counts.flip(1).cumsum(1).flip(1)
-    digit = (above >= k[:, None]).sum(1) - 1
-    place = digit[:, None]
-    k -= (above.gather(1, place) - counts.gather(1, place))[:, 0]
-    found |= digit << shift
 
 
 def _radix(
@@ -231,45 +211,6 @@ def _radix(
     return found
 
 
-def _count_plain(values: Sequence[Tensor], found: Tensor, shift: int, counts: Tensor) -> None:
-    """Adds to ``counts`` (rows, digits) those of the digits at ``shift``; one row is for all tensors together."""
-    digits = counts.shape[1]
-    width = digits.bit_length() - 1
-    for row, part in _parts(values, len(counts)):
-        known = _keys_of(found[row], part.dtype)
-        first = shift + width == 8 * part.element_size()
-        keys = _keys(part)
-        zeros = len(keys) - int(keys.count_nonzero())
-        if 8 * zeros > len(keys):  # adding to one count many times is slow, and masked weights are zeros
-            keys = keys[keys != 0]
-            if first or known >> shift + width == 0:
-                counts[row, digits // 2 if first else 0] += zeros
-        if not first:
-            keys = keys[(keys ^ known) >> shift + width == 0]
-        if keys.numel():
-            count = torch.bincount(keys >> shift & digits - 1, minlength=digits)
-            counts[row] += count.roll(digits // 2) if first else count  # the sign bit counts the other way
-
-
-def _parts(values: Sequence[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:
-    """The values in pieces that stay in a CPU's cache, each with the row of its counts; small tensors of a row in one."""
-    waiting: list[Tensor] = []
-    size = 0
-    for place, value in enumerate(values):
-        flat = value.detach().flatten()
-        if rows > 1 or flat.numel() > _CHUNK:
-            pieces = torch.split(flat, _CHUNK) if flat.device.type == "cpu" else (flat,)
-            yield from ((min(place, rows - 1), piece) for piece in pieces)
-            continue
-        waiting.append(flat)
-        size += flat.numel()
-        if size >= _CHUNK:
-            yield 0, torch.cat(waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield 0, torch.cat(waiting)
-
-
 def _reach_plain(values: Sequence[Tensor], thresholds: Tensor) -> Selected:
     lowest = torch.finfo(thresholds.dtype).min
     masks = [value >= threshold for value, threshold in zip(values, thresholds.clamp(min=lowest), strict=True)]
@@ -277,44 +218,6 @@ def _reach_plain(values: Sequence[Tensor], thresholds: Tensor) -> Selected:
     ties = [(value == level).sum() for value, level in zip(values, levels, strict=True)]
     numbers = [mask.sum() for mask in masks] + ties + [value.isnan().sum() for value in values]
     return Selected(masks, thresholds, torch.stack(numbers).view(3, -1))
-
-
-def _keys(values: Tensor) -> Tensor:
-    """Integers in the order of the values: 0.0 and -0.0 are equal, and NaN is the lowest."""
-    integer = INTEGERS[values.dtype]
-    least, infinity = torch.iinfo(integer).min, _INFINITIES[values.dtype]
-    bits = values.view(integer)
-    wait = values.device.type == "cpu" and values.numel() > 0
-    if wait and bits.amin() >= 0:
-        keys = bits
-    else:
-        sign = bits >> 8 * values.element_size() - 1
-        keys = (sign & torch.iinfo(integer).max).bitwise_xor_(bits).sub_(sign)
-    if wait:
-        low, high = keys.aminmax()
-        if low >= -infinity and high <= infinity:
-            return keys
-    return torch.where((keys > infinity) | (keys < -infinity), least, keys)
-
-
-def _found(keys: Tensor) -> Tensor:
-    """Keys as what `_radix` finds: the bits of unsigned integers of the same order, in int64."""
-    least = torch.iinfo(keys.dtype).min
-    return keys.long() - least if keys.dtype == torch.int32 else keys ^ least
-
-
-def _keys_of(found: Tensor, dtype: torch.dtype) -> Tensor:
-    """The keys of values of ``dtype`` that have been found."""
-    least = torch.iinfo(INTEGERS[dtype]).min
-    return (found + least).int() if INTEGERS[dtype] == torch.int32 else found ^ least
-
-
-def _floats(found: Tensor, dtype: torch.dtype) -> Tensor:
-    """The values that have been found; -inf for NaN, and NaN for what no value reaches."""
-    keys = _keys_of(found, dtype)
-    least = torch.iinfo(keys.dtype).min
-    values = torch.where(keys < 0, least - keys, keys).view(dtype)
-    return torch.where(keys == least, -math.inf, values)
 
 
 def on(tensor: Tensor, device: torch.device) -> Tensor:

@@ -26,8 +26,9 @@ from openwork.core.masks.check import checked_exchange, unchanged
 from openwork.core.masks.criterion import Sparsity, Threshold
 from openwork.core.masks.evidence import View
 from openwork.core.masks.patterns import Unstructured
+from openwork.core.masks.ranked import ordered
 from openwork.core.masks.threshold import drop_ties, kth_largest_of_rows, reaching
-from openwork.core.masks.update import count, finite, ordered, survive
+from openwork.core.masks.update import count, finite, survive
 from openwork.core.seeding import seeded_generator, uniform_like
 from openwork.core.stacked import pick
 

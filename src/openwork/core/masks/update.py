@@ -1,8 +1,4 @@
-"""A mask update: scores, how many weights each tensor keeps, and which. No weight changes here.
-
-Scores are DTensors where FSDP2 shards the weight, so that a technique's mean or maximum is that of the whole tensor.
-Under a pattern they have the outputs first, and a group's weights share one score.
-"""
+"""A mask update: scores, how many weights each tensor keeps, and which. No weight changes here."""
 
 from __future__ import annotations
 
@@ -22,15 +18,15 @@ from openwork.core.masks.check import (
     check_solution,
     check_spoiled,
     check_whole_groups,
-    unchanged,
 )
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import View
+from openwork.core.masks.ranked import as_stored, groups_of, ordered, ranked, shapes_like, turned
 from openwork.core.masks.scores import Scores, at_once
 from openwork.core.masks.weight import MaskedWeight, remember
 from openwork.core.precision import exact
 from openwork.core.seeding import seeded_generator
-from openwork.core.sharded import is_sharded, local, shard_like, shards_of
+from openwork.core.sharded import local
 
 if TYPE_CHECKING:
     from openwork.core.masks.technique import MaskTechnique
@@ -72,11 +68,11 @@ def choose(
     """
     remember(weights)
     known = {weight.name: (weight, weight.view(step=step, seed=seed)) for weight in weights}
-    scores = Scores(_like(technique, weights), lambda name: ordered(technique, *known[name], "scores"))
+    scores = Scores(shapes_like(technique, weights), lambda name: ordered(technique, *known[name], "scores"))
     keep = count(technique, weights, scores if _needs_scores(technique) else scores.like, step)
     if technique.solves:
         return [_solved(technique, *pair, keep[name], seed=seed) for name, pair in known.items()]
-    groups = _groups(technique, weights)
+    groups = groups_of(technique, weights)
     chosen = []
     for some in _batches(weights):
         pairs, names = [known[weight.name] for weight in some], [weight.name for weight in some]
@@ -86,52 +82,10 @@ def choose(
         masks, kept = _masks(technique, [view for _, view in pairs], ranks, wanted, "ties", seed=seed)
         check_counts(names, ranks, kept, wanted, [groups[name] for name in names])
         chosen += [
-            Chosen(local(_as_stored(technique, weight, mask)), number)
+            Chosen(local(as_stored(technique, weight, mask)), number)
             for weight, mask, number in zip(some, masks, kept, strict=True)
         ]
     return chosen
-
-
-def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, method: str) -> Tensor:
-    """What the technique's ``method``, scores or growth, returns, as allocation and pattern rank it."""
-    values = exact(view.weight)
-    if values is view.weight and not view.step:  # sparsify leaves the model as it was, also where it refuses a
-        values = values.clone()  # technique that writes to its view
-    if values is not view.weight:
-        view = replace(view, weight=values)
-    with unchanged(f"{type(technique).__name__}.{method}", {f"view.weight of {weight.name}": view.weight}):
-        found = _asked(technique, view, method)
-    return ranked(technique, weight, view, found, method)
-
-
-def ranked(technique: MaskTechnique, weight: MaskedWeight, view: View, found: object, method: str) -> Tensor:
-    """Scores as allocation and pattern rank them."""
-    if not isinstance(found, Tensor) or _unlike(found, view.weight):
-        what = f"a {type(found).__name__}"
-        if isinstance(found, Tensor):
-            kind = f" of {found.dtype}, {found.layout}, on {found.device}," if _strange(found) else ""
-            what += f"{kind} of shape {tuple(found.shape)}"
-        raise TypeError(
-            f"{type(technique).__name__} must return scores of the shape {tuple(view.weight.shape)}, sharded like the "
-            f"weight it got, and returned {what} for {weight.name}; compute {method} from the weight itself"
-        )
-    found = exact(found) if found.is_floating_point() else found.float()
-    if weight.allowed is not None:
-        found = torch.where(shard_like(weight.allowed.to(found.device), view.weight), found, -math.inf)
-    _refuse_shards(technique, weight)
-    if technique.pattern.whole_tensors:
-        found = technique.pattern.group_scores(_turned(technique, weight, found))
-    return found
-
-
-def _unlike(found: Tensor, weight: Tensor) -> bool:
-    """Whether these cannot be scores of the weight."""
-    return _strange(found) or shards_of(found) != shards_of(weight) or found.shape != weight.shape
-
-
-def _strange(found: Tensor) -> bool:
-    """Whether these are no real numbers that can be ranked."""
-    return found.is_complex() or found.is_meta or found.layout != torch.strided
 
 
 def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: int) -> None:
@@ -151,7 +105,7 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
         # Magnitudes stand in for scores that need evidence, which is not there yet.
         return ranked(technique, weight, view, view.weight.abs(), "scores")
 
-    scores = Scores(_like(technique, weights), compute)
+    scores = Scores(shapes_like(technique, weights), compute)
     keep = count(technique, weights, scores if _needs_scores(technique) else scores.like)
     for weight in weights if technique.regrows else ():
         if weight.allowed is not None:
@@ -167,18 +121,6 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
 def _needs_scores(technique: MaskTechnique) -> bool:
     """Whether the counts depend on the scores, and not on their shapes alone."""
     return technique.allocation.needs_scores or not technique.criterion.allocates
-
-
-def _like(technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> dict[str, Tensor]:
-    """A tensor of the shape, device and sharding of each weight's scores, by name; no memory is taken."""
-    found: dict[str, Tensor] = {}
-    for weight in weights:
-        _refuse_shards(technique, weight)
-        parameter = weight.parameter.detach()
-        layout = weight.source.layout if technique.pattern.whole_tensors else None
-        shape = layout.merged_shape(technique.pattern.along or "outputs") if layout else None
-        found[weight.name] = parameter.new_empty(()).expand(shape) if shape else parameter
-    return found
 
 
 def _batches(weights: Sequence[MaskedWeight]) -> Iterator[list[MaskedWeight]]:
@@ -206,23 +148,11 @@ def count(
     """
     schedule = technique.schedule
     value = schedule.final if step is None else schedule(step)
-    groups = _groups(technique, weights)
+    groups = groups_of(technique, weights)
     keep = technique.criterion.keep(scores, value, schedule, technique.allocation, groups)
     if step is None:
         check_whole_groups(keep, groups, value)
     return keep
-
-
-def _asked(technique: MaskTechnique, view: View, method: str) -> object:
-    try:
-        return getattr(technique, method)(view)
-    except KeyError as error:
-        if view.step or technique.evidence.gradients == "never":
-            raise
-        raise ValueError(
-            f"{type(technique).__name__}.{method} reads the evidence {error} before there are gradients; pass "
-            "calibrate=lambda model: loss(model).backward(), or read it only where view.step > 0"
-        ) from error
 
 
 def _masks(
@@ -281,7 +211,7 @@ def _exchange(
     models.
     """
     for place, ((weight, view), score) in enumerate(zip(pairs, scores, strict=True)):
-        mask = _turned(technique, weight, view.mask)
+        mask = turned(technique, weight, view.mask)
         scores[place] = torch.where(mask | score.isnan(), score, -math.inf)  # NaN stays, to be found
     survivors = [survive(n, exchange) for n in keep]
     stay, _ = _masks(technique, [view for _, view in pairs], scores, survivors, "survivors", seed=seed)
@@ -301,14 +231,6 @@ def finite(growth: Tensor) -> Tensor:
     return growth.clamp(max=torch.finfo(growth.dtype).max)
 
 
-def _refuse_shards(technique: MaskTechnique, weight: MaskedWeight) -> None:
-    if technique.pattern.whole_tensors and is_sharded(weight.parameter):
-        raise ValueError(
-            f"{technique.pattern} needs whole tensors, and fully_shard spreads {weight.name} over processes; "
-            "use DistributedDataParallel, or Unstructured()"
-        )
-
-
 def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: int, *, seed: int) -> Chosen:
     if weight.allowed is not None or technique.pattern.whole_tensors:  # what whole groups and the zeros leave room for
         room = ranked(technique, weight, view, torch.zeros_like(view.weight), "solve")
@@ -320,25 +242,5 @@ def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: in
     if technique.pattern.whole_tensors:
         fit = ranked(technique, weight, view, mask.to(view.weight), "solve")
         nearest = _exact(technique, view, fit, keep, "fit", seed=seed)
-        check_pattern(type(technique).__name__, technique.pattern, weight, _turned(technique, weight, mask), nearest)
+        check_pattern(type(technique).__name__, technique.pattern, weight, turned(technique, weight, mask), nearest)
     return Chosen(local(mask), keep, local(values))
-
-
-def _turned(technique: MaskTechnique, weight: MaskedWeight, tensor: Tensor) -> Tensor:
-    """The tensor as the pattern looks at it, with the outputs first."""
-    pattern, layout = technique.pattern, weight.source.layout
-    return layout.merged(tensor, pattern.along or "outputs") if pattern.whole_tensors and layout else tensor
-
-
-def _as_stored(technique: MaskTechnique, weight: MaskedWeight, tensor: Tensor) -> Tensor:
-    """A tensor that the pattern made, as the weight is stored."""
-    pattern, layout = technique.pattern, weight.source.layout
-    return layout.as_stored(tensor, pattern.along or "outputs") if pattern.whole_tensors and layout else tensor
-
-
-def _groups(technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> dict[str, int]:
-    pattern, shapes = technique.pattern, {}
-    for weight in weights:
-        layout = weight.source.layout if pattern.whole_tensors else None
-        shapes[weight.name] = layout.merged_shape(pattern.along or "outputs") if layout else weight.parameter.shape
-    return {name: pattern.group(shape) for name, shape in shapes.items()}

@@ -64,7 +64,7 @@ def count(table: Table, found: Tensor, shift: int, counts: Tensor) -> None:
 
 
 def settle(counts: Tensor, found: Tensor, k: Tensor, shift: int) -> None:
-    """Does what `openwork.kernels.select.settle_plain` does."""
+    """Does what `openwork.kernels.digits.settle_plain` does."""
     with _device(counts):
         _settle[(len(found),)](counts, found, k, SHIFT=shift, DIGITS=counts.shape[1], num_warps=4)
 
