@@ -18,6 +18,10 @@ _BITS = 8
 """Of a digit: more would need more counts than shared memory and the sums over blocks take well."""
 
 
+_FEW = 256
+"""So many digits of a block are added one by one: after the first two digits hardly a value is left to look at."""
+
+
 class Table(NamedTuple):
     """Where tensors lie, and which part of which one each program reads.
 
@@ -59,7 +63,7 @@ def count(table: Table, found: Tensor, shift: int, counts: Tensor) -> None:
             _count[(len(table.owners),)](
                 table.pointers, table.owners, table.starts, table.sizes, found, counts,
                 SHIFT=shift, FIRST=shift + _BITS == 8 * value.element_size(), EACH=len(found) > 1,
-                BITS=_BITS, **_kind(value), BLOCK=_BLOCK, num_warps=_WARPS,
+                BITS=_BITS, **_kind(value), BLOCK=_BLOCK, FEW=_FEW, num_warps=_WARPS,
             )  # fmt: skip
 
 
@@ -127,17 +131,15 @@ def _keys(table_ptr, sizes_ptr, owner, start, KIND: tl.constexpr, INFINITY: tl.c
 @triton.jit
 def _known(found_ptr, row, KIND: tl.constexpr):
     """The digits that are found, in the places of a key."""
-    found = tl.load(found_ptr + row)
-    if tl.int64 == KIND:
-        return found ^ (-0x7FFFFFFFFFFFFFFF - 1)
-    return (found - 0x80000000).to(tl.int32)
+    LAST: tl.constexpr = 2 ** (KIND.primitive_bitwidth - 1) - 1
+    return tl.load(found_ptr + row).to(KIND) ^ (-LAST - 1)
 
 
 @triton.jit
 def _count(
     pointers_ptr, owners_ptr, starts_ptr, sizes_ptr, found_ptr, counts_ptr,
     SHIFT: tl.constexpr, FIRST: tl.constexpr, EACH: tl.constexpr, BITS: tl.constexpr,
-    KIND: tl.constexpr, INFINITY: tl.constexpr, BLOCK: tl.constexpr,
+    KIND: tl.constexpr, INFINITY: tl.constexpr, BLOCK: tl.constexpr, FEW: tl.constexpr,
 ):  # fmt: skip
     owner = tl.load(owners_ptr + tl.program_id(0))
     start = tl.load(starts_ptr + tl.program_id(0))
@@ -145,16 +147,18 @@ def _count(
     row = owner * EACH
     DIGITS: tl.constexpr = 2**BITS
     digit = ((keys >> SHIFT) & (DIGITS - 1)).to(tl.int32)
+    at = counts_ptr + row * DIGITS
+    some = BLOCK
     if FIRST:
         digit = digit ^ (DIGITS // 2)  # the sign bit counts the other way
-        some = 1
     else:
         there = there & (((keys ^ _known(found_ptr, row, KIND)) >> (SHIFT + BITS)) == 0)
-        some = tl.max(there.to(tl.int32), 0)
-    if some > 0:
+        some = tl.sum(there.to(tl.int32), 0)
+    if some > FEW:
         number = tl.histogram(digit, DIGITS, mask=there)
-        at = counts_ptr + row * DIGITS + tl.arange(0, DIGITS)
-        tl.atomic_add(at, number.to(tl.int64), mask=number > 0)
+        tl.atomic_add(at + tl.arange(0, DIGITS), number.to(tl.int64), mask=number > 0)
+    elif some > 0:
+        tl.atomic_add(at + digit, tl.full([BLOCK], 1, tl.int64), mask=there)
 
 
 @triton.jit
