@@ -36,9 +36,9 @@ def values(dtype):
 
 def counts(tensors):
     """How many to keep of each, in turn: none, one, a tenth, half, most and all of them."""
-    return [
-        [round(part * tensor.numel()) for tensor in tensors.values()] for part in (0, 1e-9, 0.1, 0.5, 0.95, 1)
-    ] + [[min(1, tensor.numel()) for tensor in tensors.values()]]
+    return [[round(part * tensor.numel()) for tensor in tensors.values()] for part in (0, 1e-9, 0.1, 0.5, 0.95, 1)] + [
+        [min(1, tensor.numel()) for tensor in tensors.values()]
+    ]
 
 
 def expected(tensor, k):

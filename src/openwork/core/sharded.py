@@ -98,7 +98,7 @@ def shards_of(*tensors: Tensor) -> Shards:
     Raises:
         ValueError: If the tensors are not all sharded over the same processes, or one is not sharded by whole rows.
     """
-    return one_order(_shards(tensor) for tensor in tensors)
+    return _shards(tensors[0]) if len(tensors) == 1 else one_order(_shards(tensor) for tensor in tensors)
 
 
 def one_order(shards: Iterable[Shards]) -> Shards:

@@ -7,7 +7,7 @@ Under a pattern they have the outputs first, and a group's weights share one sco
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -68,25 +68,28 @@ def shapes_like(technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> di
     return found
 
 
-def groups_of(technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> dict[str, int]:
-    """How many weights of each tensor the pattern keeps or removes together, by name."""
-    pattern, shapes = technique.pattern, {}
-    for weight in weights:
-        layout = weight.source.layout if pattern.whole_tensors else None
-        shapes[weight.name] = layout.merged_shape(pattern.along or "outputs") if layout else weight.parameter.shape
-    return {name: pattern.group(shape) for name, shape in shapes.items()}
+def groups_of(technique: MaskTechnique, like: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many weights of each tensor the pattern keeps or removes together, by name.
+
+    Args:
+        technique: The technique, with its pattern.
+        like: Tensors of the shapes of the scores.
+    """
+    return {name: technique.pattern.group(tensor.shape) for name, tensor in like.items()}
 
 
 def turned(technique: MaskTechnique, weight: MaskedWeight, tensor: Tensor) -> Tensor:
     """The tensor as the pattern looks at it, with the outputs first."""
-    pattern, layout = technique.pattern, weight.source.layout
-    return layout.merged(tensor, pattern.along or "outputs") if pattern.whole_tensors and layout else tensor
+    pattern = technique.pattern
+    layout = weight.source.layout if pattern.whole_tensors else None
+    return layout.merged(tensor, pattern.along or "outputs") if layout else tensor
 
 
 def as_stored(technique: MaskTechnique, weight: MaskedWeight, tensor: Tensor) -> Tensor:
     """A tensor that the pattern made, as the weight is stored."""
-    pattern, layout = technique.pattern, weight.source.layout
-    return layout.as_stored(tensor, pattern.along or "outputs") if pattern.whole_tensors and layout else tensor
+    pattern = technique.pattern
+    layout = weight.source.layout if pattern.whole_tensors else None
+    return layout.as_stored(tensor, pattern.along or "outputs") if layout else tensor
 
 
 def _unlike(found: Tensor, weight: Tensor) -> bool:

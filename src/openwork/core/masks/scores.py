@@ -60,13 +60,23 @@ def weights_in(scores: Mapping[str, Tensor]) -> int:
 
 def in_batches(scores: Mapping[str, Tensor]) -> Iterator[list[Tensor]]:
     """What is here of the scores of each weight, a few weights at a time."""
-    some: list[Tensor] = []
+    for names in batches(like(scores)):
+        yield [local(scores[name]) for name in names]
+
+
+def batches(like: Mapping[str, Tensor]) -> Iterator[list[str]]:
+    """The names, a few at a time: what is computed for them is free again when the next ones come.
+
+    Args:
+        like: A tensor of each one's shape, device and sharding.
+    """
+    names: list[str] = []
     size = 0
-    for score in scores.values():
-        some.append(local(score))
-        size += some[-1].numel()
-        if size >= at_once(score.device):
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
+    for name, tensor in like.items():
+        names.append(name)
+        size += local(tensor).numel()
+        if size >= at_once(tensor.device):
+            yield names
+            names, size = [], 0
+    if names:
+        yield names

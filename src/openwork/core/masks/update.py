@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from openwork.core.masks.check import (
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import View
 from openwork.core.masks.ranked import as_stored, groups_of, ordered, ranked, shapes_like, turned
-from openwork.core.masks.scores import Scores, at_once
+from openwork.core.masks.scores import Scores, batches, like
 from openwork.core.masks.weight import MaskedWeight, remember
 from openwork.core.precision import exact
 from openwork.core.seeding import seeded_generator
@@ -69,23 +69,24 @@ def choose(
     remember(weights)
     known = {weight.name: (weight, weight.view(step=step, seed=seed)) for weight in weights}
     scores = Scores(shapes_like(technique, weights), lambda name: ordered(technique, *known[name], "scores"))
-    keep = count(technique, weights, scores if _needs_scores(technique) else scores.like, step)
+    keep = count(technique, scores if _needs_scores(technique) else scores.like, step)
     if technique.solves:
         return [_solved(technique, *pair, keep[name], seed=seed) for name, pair in known.items()]
-    groups = groups_of(technique, weights)
-    chosen = []
-    for some in _batches(weights):
-        pairs, names = [known[weight.name] for weight in some], [weight.name for weight in some]
-        ranks, wanted = [scores[name] for name in names], [keep[name] for name in names]
+
+    def choose_of(names: Sequence[str]) -> list[Chosen]:
+        pairs, wanted = [known[name] for name in names], [keep[name] for name in names]
+        ranks = [scores[name] for name in names]
         if exchange is not None:
             _exchange(technique, pairs, ranks, wanted, exchange, seed=seed)
         masks, kept = _masks(technique, [view for _, view in pairs], ranks, wanted, "ties", seed=seed)
+        groups = groups_of(technique, scores.like)
         check_counts(names, ranks, kept, wanted, [groups[name] for name in names])
-        chosen += [
+        return [
             Chosen(local(as_stored(technique, weight, mask)), number)
-            for weight, mask, number in zip(some, masks, kept, strict=True)
+            for (weight, _), mask, number in zip(pairs, masks, kept, strict=True)
         ]
-    return chosen
+
+    return [one for names in batches(scores.like) for one in choose_of(names)]
 
 
 def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: int) -> None:
@@ -106,7 +107,7 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
         return ranked(technique, weight, view, view.weight.abs(), "scores")
 
     scores = Scores(shapes_like(technique, weights), compute)
-    keep = count(technique, weights, scores if _needs_scores(technique) else scores.like)
+    keep = count(technique, scores if _needs_scores(technique) else scores.like)
     for weight in weights if technique.regrows else ():
         if weight.allowed is not None:
             (room,) = count_each([weight.allowed], [weight.parameter])
@@ -123,32 +124,17 @@ def _needs_scores(technique: MaskTechnique) -> bool:
     return technique.allocation.needs_scores or not technique.criterion.allocates
 
 
-def _batches(weights: Sequence[MaskedWeight]) -> Iterator[list[MaskedWeight]]:
-    """The weights, a few at a time: what choosing takes of memory for each is free again when the next ones come."""
-    some: list[MaskedWeight] = []
-    for weight in weights:
-        some.append(weight)
-        if sum(each.local.numel() for each in some) >= at_once(weight.local.device):
-            yield some
-            some = []
-    if some:
-        yield some
-
-
-def count(
-    technique: MaskTechnique, weights: Sequence[MaskedWeight], scores: Mapping[str, Tensor], step: int | None = None
-) -> dict[str, int]:
+def count(technique: MaskTechnique, scores: Mapping[str, Tensor], step: int | None = None) -> dict[str, int]:
     """How many weights each tensor keeps, by name.
 
     Args:
         technique: The technique, with its schedule and criterion.
-        weights: The weights.
-        scores: Their scores by name, as `ordered` returns them.
+        scores: The scores by name, as `ordered` returns them.
         step: Completed optimizer steps; None for the schedule's end, whose counts must be whole groups.
     """
     schedule = technique.schedule
     value = schedule.final if step is None else schedule(step)
-    groups = groups_of(technique, weights)
+    groups = groups_of(technique, like(scores))
     keep = technique.criterion.keep(scores, value, schedule, technique.allocation, groups)
     if step is None:
         check_whole_groups(keep, groups, value)
