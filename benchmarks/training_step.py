@@ -156,7 +156,9 @@ class Run:
         keep(self.options.out, {name: values}, unit=unit, device=device, reference=reference)
 
     def end(self) -> None:
-        """Ends all processes."""
+        """Ends all processes, and begins no other."""
+        with self._lock:
+            self._closed = True
         for process in self.processes.values():
             process.end()
 
@@ -204,7 +206,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--flag", nargs="+", default=[], metavar="MODULE.NAME=VALUE", help="of torch's compiler")
     made.add_argument("--warmup", type=int, default=10)
     made.add_argument("--steps", type=int, default=40)
-    made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that compile at once")
+    made.add_argument(
+        "--jobs", type=int, default=-(-3 * (os.cpu_count() or 1) // 4), help="processes that compile at once"
+    )
     made.add_argument("--threads", type=int, default=2, help="processes of torch's compiler for each of them")
     made.add_argument("--seconds", type=float, default=420, help="after which nothing else is timed")
     made.add_argument("--compile-seconds", type=float, default=280, help="after which nothing else is waited for")
