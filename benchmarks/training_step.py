@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import torch
@@ -65,23 +65,21 @@ class Run:
                 self.processes[futures[future]].end()
         pool.shutdown()
         for future, case in futures.items():
-            self._say_compiled(future, case, is_late=future in late)
+            try:
+                if future in late:
+                    raise VariantError(f"left out, it had not compiled after {self.options.compile_seconds:g} seconds")
+                future.result()
+                self.ready[case] = self.processes[case]
+            except VariantError as error:
+                self._say_failed(case, error)
 
-    def _start(self, case: Case) -> float:
+    def _start(self, case: Case) -> None:
         with self._lock:
             if self._closed:
                 raise VariantError("not begun")
             self.processes[case] = self.serve(*case)
-        return self.processes[case].compiled()
-
-    def _say_compiled(self, future: "Future[float]", case: Case, *, is_late: bool) -> None:
-        try:
-            if is_late:
-                raise VariantError(f"left out, it had not compiled after {self.options.compile_seconds:g} seconds")
-            print(f"{': '.join(case)}: compiled in {future.result():.0f} s", file=sys.stderr, flush=True)
-            self.ready[case] = self.processes[case]
-        except VariantError as error:
-            self._say_failed(case, error)
+        seconds = self.processes[case].compiled()
+        print(f"{': '.join(case)}: compiled in {seconds:.0f} s", file=sys.stderr, flush=True)
 
     def operations(self) -> None:
         """Times what is no step."""
