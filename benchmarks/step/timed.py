@@ -63,7 +63,7 @@ class TimedStep:
             torch.cuda.set_stream(self.stream)
         self.model, self.batch, self.objective, self.optimizer = patiently(lambda: self._made(MODELS[model], small))
         if self.variant.compiled and backend != "none":
-            mode = "reduce-overhead" if self.graph == "reduce-overhead" and device.type == "cuda" else None
+            mode = self.graph if self.graph == "reduce-overhead" and backend == "inductor" else None
             self.objective = torch.compile(
                 self.objective, fullgraph=self.variant.fullgraph, dynamic=False, backend=backend, mode=mode
             )
