@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import torch
@@ -65,23 +65,21 @@ class Run:
                 self.processes[futures[future]].end()
         pool.shutdown()
         for future, case in futures.items():
-            self._say_compiled(future, case, is_late=future in late)
+            try:
+                if future in late:
+                    raise VariantError(f"left out, it had not compiled after {self.options.compile_seconds:g} seconds")
+                future.result()
+                self.ready[case] = self.processes[case]
+            except VariantError as error:
+                self._say_failed(case, error)
 
-    def _start(self, case: Case) -> float:
+    def _start(self, case: Case) -> None:
         with self._lock:
             if self._closed:
                 raise VariantError("not begun")
             self.processes[case] = self.serve(*case)
-        return self.processes[case].compiled()
-
-    def _say_compiled(self, future: "Future[float]", case: Case, *, is_late: bool) -> None:
-        try:
-            if is_late:
-                raise VariantError(f"left out, it had not compiled after {self.options.compile_seconds:g} seconds")
-            print(f"{': '.join(case)}: compiled in {future.result():.0f} s", file=sys.stderr, flush=True)
-            self.ready[case] = self.processes[case]
-        except VariantError as error:
-            self._say_failed(case, error)
+        seconds = self.processes[case].compiled()
+        print(f"{': '.join(case)}: compiled in {seconds:.0f} s", file=sys.stderr, flush=True)
 
     def operations(self) -> None:
         """Times what is no step."""
@@ -156,7 +154,9 @@ class Run:
         keep(self.options.out, {name: values}, unit=unit, device=device, reference=reference)
 
     def end(self) -> None:
-        """Ends all processes."""
+        """Ends all processes, and begins no other."""
+        with self._lock:
+            self._closed = True
         for process in self.processes.values():
             process.end()
 
@@ -204,7 +204,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--flag", nargs="+", default=[], metavar="MODULE.NAME=VALUE", help="of torch's compiler")
     made.add_argument("--warmup", type=int, default=10)
     made.add_argument("--steps", type=int, default=40)
-    made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that compile at once")
+    made.add_argument(
+        "--jobs", type=int, default=-(-3 * (os.cpu_count() or 1) // 4), help="processes that compile at once"
+    )
     made.add_argument("--threads", type=int, default=2, help="processes of torch's compiler for each of them")
     made.add_argument("--seconds", type=float, default=420, help="after which nothing else is timed")
     made.add_argument("--compile-seconds", type=float, default=280, help="after which nothing else is waited for")

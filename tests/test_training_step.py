@@ -307,3 +307,18 @@ def test_the_page_of_the_benchmarks_has_the_rows_of_training_steps(benchmark):
     page = importlib.import_module("training_page")
     text = (page.ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     assert page.replaced(text, "training rows", page.readme_part()) == text
+
+
+@pytest.mark.gpu
+def test_small_steps_are_captured_and_timed_on_a_gpu(tmp_path):
+    models = ["resnet50", "transformer-2k", "operations"]
+    variants = ["dense", 'masks, hidden="frozen"', "L0", "variational dropout, fast", "variational dropout, small"]
+    few = ("--backend", "aot_eager", "--warmup", "2", "--steps", "3", "--device", "cuda")
+    answer = script("--models", *models, "--variants", *variants, *few, folder=tmp_path)
+    assert answer.returncode in (0, 1), answer.stderr  # three short steps may differ
+    assert "Error" not in answer.stderr, answer.stderr
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for title in ("ResNet-50", "Transformer, 2,048 tokens, one graph"):
+        for name in variants[1:]:
+            assert {row["unit"] for row in rows if row["variant"] == f"{title}, small: {name}"} == {"ms a step", "GiB"}

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from openwork.techniques.l0 import BETA, GAMMA, ZETA
-from openwork.techniques.variational_dropout import EPS, K1, K2, K3
+EPS = 1e-8
+K1, K2, K3 = 0.63576, 1.87320, 1.48695  # of the approximation of the KL divergence
+BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # of the hard-concrete distribution
 
 
 class NaiveLayer(nn.Module):

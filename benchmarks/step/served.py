@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from .operations import Operations
-from .timed import Counts, Series, TimedStep, set_flags
+from .timed import Counts, Series, TimedStep, patiently, set_flags
 
 OPERATIONS = "operations"
 """In the place of a model: what is no step."""
@@ -119,7 +119,7 @@ def serve(
     try:
         set_flags(flags)
         work: Work = (
-            Operations(device, small=small, backend=backend)
+            patiently(lambda: Operations(device, small=small, backend=backend))
             if model == OPERATIONS
             else TimedStep(model, variant, device, small=small, backend=backend)
         )

@@ -12,19 +12,22 @@ from typing import TypeVar
 
 import torch
 from timing import milliseconds
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from .models import MODELS
+from .models import MODELS, Model
 from .variants import VARIANTS
 
 Series = dict[tuple[str, str, str], list[float]]
 """(name, unit, reference) -> numbers; a reference is another name, or empty."""
 
+Batch = tuple[Tensor, ...]
+
 TIME, MEMORY = "ms a step", "GiB"
 """Units."""
 
 _TRIES = 60  # while other processes, which compile as well, hold the device's memory
-_FULL = ("out of memory", "ALLOC_FAILED", "unable to find an engine")
+_FULL = ("out of memory", "ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS", "unable to find an engine")
 T = TypeVar("T")
 
 
@@ -53,28 +56,30 @@ class TimedStep:
     """
 
     def __init__(self, model: str, variant: str, device: torch.device, *, small: bool, backend: str) -> None:
-        self.device, self.graph, chosen = device, MODELS[model].graph, VARIANTS[variant]
+        self.device, self.graph, self.variant = device, MODELS[model].graph, VARIANTS[variant]
         if device.type == "cuda" and self.graph == "step":
             # From the beginning: what the backward pass keeps of a stream must be that of the capture.
             self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             torch.cuda.set_stream(self.stream)
+        self.model, self.batch, self.objective, self.optimizer = patiently(lambda: self._made(MODELS[model], small))
+        if self.variant.compiled and backend != "none":
+            mode = self.graph if self.graph == "reduce-overhead" and backend == "inductor" else None
+            self.objective = torch.compile(
+                self.objective, fullgraph=self.variant.fullgraph, dynamic=False, backend=backend, mode=mode
+            )
+
+    def _made(self, model: Model, small: bool) -> tuple[nn.Module, Batch, Callable[..., Tensor], Optimizer]:
         torch.manual_seed(0)
-        training = patiently(lambda: MODELS[model].make(device, small))
-        prepared = chosen.prepare(training.model)
-        self.optimizer = training.optimizer()
-        prepared.attach(self.optimizer)
-        self.model, self.batch = training.model.train(), training.batch
+        training = model.make(self.device, small)
+        prepared = self.variant.prepare(training.model)
+        optimizer = training.optimizer()
+        prepared.attach(optimizer)
 
         def objective(*batch: Tensor) -> Tensor:
             loss = training.loss(*batch)
             return loss if prepared.penalty is None else loss + prepared.penalty()
 
-        self.objective: Callable[..., Tensor] = objective
-        if chosen.compiled and backend != "none":
-            mode = "reduce-overhead" if self.graph == "reduce-overhead" and device.type == "cuda" else None
-            self.objective = torch.compile(
-                objective, fullgraph=chosen.fullgraph, dynamic=False, backend=backend, mode=mode
-            )
+        return training.model.train(), training.batch, objective, optimizer
 
     def step(self) -> Tensor:
         """A step of training; returns the loss."""
