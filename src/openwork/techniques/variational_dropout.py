@@ -147,10 +147,10 @@ class GaussianWeight(ReparameterizedWeight):
         """The KL of all weights in one pass; where a compiler or a transform looks on, the sum of each `cost`."""
         clip: float | Tensor = distributions[0].technique.clip
         log_sigma2s = [distribution.log_sigma2 for distribution in distributions]
-        dtypes = {tensor.dtype for tensor in (coefficient, *weights, *log_sigma2s)}
+        dtypes = {tensor.dtype for tensor in (*weights, *log_sigma2s)}
         if torch.compiler.is_compiling() or transformed() or isinstance(clip, Tensor) or len(dtypes) > 1:
             return super().costs(distributions, weights, coefficient)
-        total: Tensor = Divergence.apply(clip, coefficient, *weights, *log_sigma2s)  # type: ignore[no-untyped-call]
+        total: Tensor = Divergence.apply(clip, coefficient.to(weights[0].dtype), *weights, *log_sigma2s)  # type: ignore[no-untyped-call]
         return total
 
 

@@ -56,7 +56,7 @@ def with_noise(
         small: Whether the backward pass computes the variance again, and keeps x, sigma^2 and the noise's key alone.
         generator: On the mean's device; by default noise comes from a key or from torch's generator.
     """
-    kernel = mean.device.type != "cpu" and has_kernel(mean.device, mean.dtype) and mean.numel() < 2**31
+    kernel = has_kernel(mean.device, mean.dtype) and mean.numel() < 2**31
     compiling = torch.compiler.is_compiling()
     noise, draw = None, None
     if generator is None and (small or is_keyed() or kernel):
