@@ -120,8 +120,8 @@ class _Noisy(torch.autograd.Function):
         x, sigma2, slope = ctx.saved_tensors
         op: Product = ctx.op
         if ctx.again:
-            e = normal_of(Draw(slope[0], slope[1]), noise_shape(gradient.shape, ctx.shared), gradient)
-            slope = 0.5 * e / deviation(op.of_squares_again(x, sigma2))
+            std = deviation(op.of_squares_again(x, sigma2))
+            slope = 0.5 * normal_of(Draw(slope[0], slope[1]), noise_shape(gradient.shape, ctx.shared), std) / std
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             of_x, of_sigma2 = _differentiable(op, gradient, x, sigma2, slope, ctx.needs)
         else:
