@@ -8,7 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, jvp, vmap
 
 from openwork.kernels import gate_sums, gates
-from openwork.noise import key, keyed, middles_of, next_draw
+from openwork.noise import draw_of, key, keyed, middles_of, next_key
 
 CPU = torch.device("cpu")
 SIGMAS = 6
@@ -16,12 +16,12 @@ SIGMAS = 6
 
 def drawn(seed=0):
     with keyed(torch.tensor(key(seed, 0))):
-        return next_draw(CPU)
+        return next_key(CPU)
 
 
 def kept(weight, log_alpha, draw):
     """`gated` as a CPU computes it."""
-    return gates._Kept.apply(weight, log_alpha, gates._odds(log_alpha, draw))
+    return gates._Kept.apply(weight, log_alpha, gates._odds(log_alpha, *draw))
 
 
 def regenerated(weight, log_alpha, draw):
@@ -32,7 +32,7 @@ def regenerated(weight, log_alpha, draw):
 def by_the_paper(weight, log_alpha, draw):
     """Equations 10 and 11, in float64."""
     weight, log_alpha = weight.double(), log_alpha.double()
-    u = (middles_of(draw, log_alpha.shape, log_alpha.double()) + 1) / 2
+    u = (middles_of(draw_of(*draw), log_alpha.shape, log_alpha) + 1) / 2
     s = torch.sigmoid((torch.log(u) - torch.log(1 - u) + log_alpha) / (2 / 3))
     return weight * (s * 1.2 - 0.1).clamp(0, 1)
 
@@ -86,7 +86,7 @@ def test_extreme_gates_are_exactly_open_or_closed_and_have_finite_gradients(way,
 @pytest.mark.parametrize("log_alpha", [-30.0, -15.0, 0.0, 15.0, 30.0])
 def test_gates_are_right_for_noise_at_its_ends(place, log_alpha, monkeypatch):
     middle = place * 2.0**-23 + 2.0**-24
-    monkeypatch.setattr(gates, "middles_of", lambda draw, shape, like: like.new_full(shape, middle))
+    monkeypatch.setattr(gates, "middles_of", lambda draw, shape, like, again=False: like.new_full(shape, middle))
     found = gates.plain_product(torch.ones(1), torch.tensor([log_alpha]), *drawn())
     u = (middle + 1) / 2
     exponent = 1.5 * (math.log(u) - math.log1p(-u) + log_alpha)
@@ -132,7 +132,7 @@ def kept_bytes(function):
 
 
 def test_what_can_be_computed_again_is_not_kept():
-    assert kept_bytes(lambda *pair: regenerated(*pair, drawn())) == 8  # two words
+    assert kept_bytes(lambda *pair: regenerated(*pair, drawn())) == 8  # the key
     assert kept_bytes(lambda *pair: kept(*pair, drawn())) == 4 * 50 * 41  # z
     assert kept_bytes(lambda w, a: gate_sums.open_cost(torch.ones(2), [a], [w])) == 8  # the factors
 
