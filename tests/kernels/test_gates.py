@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
+from torch._dynamo.backends.common import aot_autograd
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, jvp, vmap
 
@@ -146,6 +148,34 @@ def test_the_whole_compiles_to_one_graph_that_computes_the_same(way):
     expected = torch.autograd.grad(function(*args), args)
     found = torch.autograd.grad(torch.compile(function, fullgraph=True, backend="aot_eager")(*args), args)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_compiler_keeps_nothing_but_the_key_for_layers_of_one_shape():
+    pairs = [pair(torch.float32, (8, 8)) for _ in range(4)]
+    x = torch.randn(3, 8)
+    found = []
+
+    def function(x):
+        with keyed(torch.randint(2**62, ())):
+            for each in pairs:
+                x = torch.tanh(x @ regenerated(*each, next_key(CPU)))
+        return x.square().sum() + gate_sums.open_cost(torch.ones(2), [a for _, a in pairs], [w for w, _ in pairs])
+
+    def forward(module, _):
+        (output,) = (node for node in module.graph.nodes if node.op == "output")
+        found.extend(node.meta["val"] for node in output.args[0][1:] if node.op != "placeholder")
+        return make_boxed_func(module.forward)
+
+    backend = aot_autograd(
+        fw_compiler=forward,
+        bw_compiler=lambda module, _: make_boxed_func(module.forward),
+        partition_fn=min_cut_rematerialization_partition,
+    )
+    torch.compile(function, backend=backend, fullgraph=True)(x).backward()
+    # Activations (3, 8), and weights (8, 8), but for those of the first layer: x needs no gradient.
+    shapes = [tuple(each.shape) for each in found]
+    assert [each.dtype for each in found if each.shape == ()] == [torch.int64]
+    assert sum(shape == (8, 8) for shape in shapes) == 3
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # by torch

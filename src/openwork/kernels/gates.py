@@ -130,7 +130,7 @@ class _Regenerated(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         plain = torch.compiler.is_compiling() or torch.is_grad_enabled()
-        function = plain_gradients if plain else gradients
+        function: Any = plain_gradients if plain else gradients
         return *function(gradient, *ctx.saved_tensors, ctx.number), None, None
 
 
