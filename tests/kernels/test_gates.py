@@ -133,13 +133,43 @@ def kept_bytes(function):
     return sum(size for place, size in found.items() if place not in given)
 
 
+IDS = torch.tensor([[3, 0, 3], [1, 3, 2]])
+
+
+def look_up(ids, matrix):
+    return torch.nn.functional.embedding(ids, matrix, padding_idx=0)
+
+
+def regenerated_rows(weight, log_alpha, draw):
+    """`gated_rows` as a GPU computes them."""
+    rows = look_up(IDS, weight), look_up(IDS, log_alpha)
+    return gates._RegeneratedRows.apply(*rows, weight, log_alpha, IDS, *draw)
+
+
+def test_rows_that_are_looked_up_again_have_the_same_gates_and_gradients():
+    pairs = [pair(shape=(5, 4)) for _ in "ab"]
+    found = regenerated_rows(*pairs[0], drawn())
+    with keyed(torch.tensor(key(0, 0))):
+        expected = gates.gated_rows(look_up, IDS, *pairs[1])
+    torch.testing.assert_close(found, expected)
+    assert not torch.equal(found[0, 0], found[0, 2])  # each occurrence has its own gates
+    gradient = torch.randn_like(found)
+    ours = torch.autograd.grad(found, pairs[0], gradient)
+    theirs = torch.autograd.grad(expected, pairs[1], gradient)
+    torch.testing.assert_close(ours, theirs)
+    assert not ours[0][0].any()  # of the padding
+    weight, log_alpha = pair(shape=(5, 4))
+    assert gradgradcheck(lambda *pair: regenerated_rows(*pair, drawn())[:, 1:], (weight, log_alpha))
+
+
 def test_what_can_be_computed_again_is_not_kept():
+    assert kept_bytes(lambda *pair: regenerated_rows(*pair, drawn())) == 8 + IDS.untyped_storage().nbytes()
     assert kept_bytes(lambda *pair: regenerated(*pair, drawn())) == 8  # the key
     assert kept_bytes(lambda *pair: kept(*pair, drawn())) == 4 * 50 * 41  # z
     assert kept_bytes(lambda w, a: gate_sums.open_cost(torch.ones(2), [a], [w])) == 8  # the factors
 
 
-@WAYS
+@pytest.mark.parametrize("way", [kept, regenerated, regenerated_rows], ids=lambda way: way.__name__)
 def test_the_whole_compiles_to_one_graph_that_computes_the_same(way):
     def function(weight, log_alpha):
         return way(weight, log_alpha, drawn()).square().sum()

@@ -50,6 +50,18 @@ def test_gates_and_gradients_are_those_of_a_cpu(shape, dtype):
         torch.testing.assert_close(ours.cpu().double(), theirs, rtol=tolerance, atol=tolerance)
 
 
+def test_rows_of_an_embedding_are_those_of_a_cpu():
+    weight, log_alpha, gradient = torch.randn(7, 5), 4 * torch.randn(7, 5), torch.randn(3, 4, 5)
+    ids = torch.randint(7, (3, 4))
+    found = {}
+    for device in ("cpu", "cuda"):
+        leaves = [each.to(device, copy=True).requires_grad_() for each in (weight, log_alpha)]
+        with by_key(0, device):
+            output = gates.gated_rows(nn.functional.embedding, ids.to(device), *leaves)
+        found[device] = [each.cpu() for each in (output, *torch.autograd.grad(output, leaves, gradient.to(device)))]
+    torch.testing.assert_close(found["cuda"], found["cpu"], rtol=2e-5, atol=2e-5)
+
+
 def test_channels_last_strided_and_unaligned_weights_are_taken():
     whole = torch.randn(6, 5, 3, 3, device=CUDA)
     flat = torch.randn(1001, device=CUDA)

@@ -6,6 +6,7 @@ log alpha)) with r = (1 - u) / u, without a logarithm: r^1.5 is r * sqrt(r). The
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,6 +47,28 @@ def gated(weight: Tensor, log_alpha: Tensor, generator: torch.Generator | None =
     if log_alpha.is_cuda and generator is None:
         return _apply(_Regenerated, weight, log_alpha, *next_key(log_alpha.device))
     return _apply(_Kept, weight, log_alpha, odds(log_alpha, generator))
+
+
+def gated_rows(
+    look_up: Callable[[Tensor, Tensor], Tensor],
+    ids: Tensor,
+    weight: Tensor,
+    log_alpha: Tensor,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """weight[ids] * z, with gates for each occurrence of an id; a GPU keeps none of these rows.
+
+    Args:
+        look_up: (ids, matrix) -> matrix[ids], with the layer's own gradient.
+        ids: Of any shape.
+        weight: (number of ids, ...).
+        log_alpha: Of the weight's shape.
+        generator: As for `gated`.
+    """
+    rows, log_alphas = look_up(ids, weight), look_up(ids, log_alpha)
+    if not log_alpha.is_cuda or generator is not None or transformed():
+        return gated(rows, log_alphas, generator)
+    return _apply(_RegeneratedRows, rows, log_alphas, weight, log_alpha, ids, *next_key(log_alpha.device))
 
 
 def _apply(function: Any, *args: Any) -> Tensor:
@@ -132,6 +155,34 @@ class _Regenerated(Function):
         plain = torch.compiler.is_compiling() or torch.is_grad_enabled()
         function: Any = plain_gradients if plain else gradients
         return *function(gradient, *ctx.saved_tensors, ctx.number), None, None
+
+
+class _RegeneratedRows(Function):
+    """weight[ids] * z, which looks the rows up again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        log_alphas: Tensor,
+        weight: Tensor,
+        log_alpha: Tensor,
+        ids: Tensor,
+        key: Tensor,
+        number: int,
+    ) -> Tensor:
+        ctx.number = number
+        ctx.save_for_backward(weight, log_alpha, ids, key)
+        function = plain_product if torch.compiler.is_compiling() else product
+        return function(rows, log_alphas, key, number)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weight, log_alpha, ids, key = ctx.saved_tensors
+        plain = torch.compiler.is_compiling() or torch.is_grad_enabled()
+        function: Any = plain_gradients if plain else gradients
+        # By an index, which compilers compute again, as they do not an embedding's rows.
+        return *function(gradient, weight[ids], log_alpha[ids], key, ctx.number), *[None] * 5
 
 
 def plain_product(weight: Tensor, log_alpha: Tensor, key: Tensor, number: int) -> Tensor:
