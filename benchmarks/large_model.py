@@ -86,14 +86,14 @@ def main() -> None:
     weights = sum(parameter.numel() for parameter in made(options).parameters())
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     print(f"{weights:,} weights, {where}, torch {torch.__version__}, hidden={options.hidden}, n = {options.rounds}")
-    print(f"{'':32}{'seconds':>10}{'ns a weight':>13}{'bytes a weight':>16}")
+    print(f"{'':48}{'seconds':>10}{'ns a weight':>13}{'bytes a weight':>16}")
     for name, allocation in ALLOCATIONS.items():
         rounds = [measured(allocation, options) for _ in range(options.rounds + 1)]
         for phase in rounds[0]:
             seconds = [each[phase][0] for each in rounds[1:]]
             size = [max(0, each[phase][1]) / weights for each in rounds]  # the first one's is what a CPU has to find
-            label, middle = f"{name}: {phase}", statistics.median(seconds)
-            print(f"{label:32}{middle:10.3f}{1e9 * middle / weights:13.2f}{max(size):16.2f}", flush=True)
+            label, middle = f'hidden="{options.hidden}", {name}: {phase}', statistics.median(seconds)
+            print(f"{label:48}{middle:10.3f}{1e9 * middle / weights:13.2f}{max(size):16.2f}", flush=True)
             keep(options.out, {label: seconds}, unit="s", device=device)
             if max(size):
                 keep(options.out, {label: [max(size)]}, unit="bytes a weight, at most", device=device)
