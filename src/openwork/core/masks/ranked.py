@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from openwork.core.masks.check import unchanged
+from openwork.core.masks.check import changed
 from openwork.core.masks.evidence import View
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.precision import exact
-from openwork.core.sharded import is_sharded, shard_like, shards_of
+from openwork.core.sharded import is_sharded, shard_like, shards_of, version
 
 if TYPE_CHECKING:
     from openwork.core.masks.technique import MaskTechnique
@@ -31,8 +31,10 @@ def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, method: 
         values = values.clone()  # technique that writes to its view
     if values is not view.weight:
         view = replace(view, weight=values)
-    with unchanged(f"{type(technique).__name__}.{method}", {f"view.weight of {weight.name}": view.weight}):
-        found = _asked(technique, view, method)
+    before = version(view.weight)
+    found = _asked(technique, view, method)
+    if version(view.weight) != before:
+        raise changed(f"{type(technique).__name__}.{method}", f"view.weight of {weight.name}")
     return ranked(technique, weight, view, found, method)
 
 
