@@ -75,7 +75,7 @@ def compile_to(path: Path, capability: str) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compiling-") as folder:
         made = Path(folder) / path.name
         command = [
-            *_compiler(),
+            *compiler(),
             "-std=c++20",
             "-O3",
             "-fPIC",
@@ -102,11 +102,12 @@ def compile_to(path: Path, capability: str) -> None:
         made.replace(path)
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("OPENWORK_CACHE") or Path.home() / ".cache" / "openwork")
+def compiler() -> list[str]:
+    """The command that compiles C++ here.
 
-
-def _compiler() -> list[str]:
+    Raises:
+        RuntimeError: If there is none.
+    """
     named = os.environ.get("CXX", "").split()
     for command in [named] if named else [["c++"], ["g++"], ["clang++"]]:
         if shutil.which(command[0]):
@@ -114,3 +115,7 @@ def _compiler() -> list[str]:
     raise RuntimeError(
         f"there is no C++ compiler ({' '.join(named) or 'c++, g++ or clang++'}); install one, or set CXX to its name"
     )
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("OPENWORK_CACHE") or Path.home() / ".cache" / "openwork")

@@ -5,6 +5,19 @@ import warnings
 import torch
 from torch import Tensor
 
+from openwork.kernels.paths import Path
+
+
+def path(device: torch.device, dtype: torch.dtype) -> Path:
+    """The way of `linear`."""
+    if device.type != "cpu":
+        return Path("none", f"the operation is for CPUs, not for {device.type}")
+    if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+        return Path("plain", "this torch is built without MKL")
+    if dtype not in (torch.float32, torch.float64):
+        return Path("none", "MKL computes in float32 and float64 alone; autocast casts to float32")
+    return Path("MKL", "torch is built with it")
+
 
 def pack(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(row starts, columns, values) of a matrix (out, in); int32 indices, which MKL takes as they are."""

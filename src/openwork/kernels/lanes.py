@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from openwork.kernels.paths import Path, triton_or_plain
+
 UNIT = {2: 8, 4: 4}
 """How many values a lane loads at once, by the bytes of a value: 16 bytes, as many as a load can bring."""
 
@@ -44,6 +46,11 @@ class Lanes(NamedTuple):
     starts: Tensor
     gaps: Tensor
     values: Tensor
+
+
+def path(device: torch.device, dtype: torch.dtype) -> Path:
+    """The way of `lanes_linear` with up to `MOST_COLUMNS` rows of inputs, and of `unpack`."""
+    return triton_or_plain(device, dtype)
 
 
 def layout(rows: int, inputs: int, density: float) -> tuple[int, int]:
@@ -149,7 +156,7 @@ def unpack_plain(offsets: Tensor, order: Tensor, starts: Tensor, gaps: Tensor, v
 
 def unpack(offsets: Tensor, order: Tensor, starts: Tensor, gaps: Tensor, values: Tensor, inputs: int) -> Tensor:
     """What `unpack_plain` returns, on a GPU by one kernel."""
-    if not gaps.is_cuda:
+    if path(values.device, values.dtype).name == "plain":
         return unpack_plain(offsets, order, starts, gaps, values, inputs)
     from openwork.kernels.triton import lanes
 
@@ -174,7 +181,7 @@ def lanes_linear(
         values: See there.
         bias: (out,), or None.
     """
-    if x.is_cuda and x.numel() <= MOST_COLUMNS * x.shape[-1]:
+    if x.numel() <= MOST_COLUMNS * x.shape[-1] and path(x.device, x.dtype).name == "Triton":
         from openwork.kernels.triton import lanes
 
         return lanes.product(x, offsets, order, starts, gaps, values, bias)

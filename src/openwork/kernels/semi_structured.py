@@ -11,7 +11,29 @@ from torch.sparse import (
     SparseSemiStructuredTensorCUTLASS,
 )
 
+from openwork.kernels.paths import OLDEST, Path, capability
+
 _COLUMNS = 8  # what the number of columns must be a multiple of
+
+
+def path(device: torch.device, dtype: torch.dtype) -> Path:
+    """The way of `semi_structured_linear`."""
+    if device.type != "cuda":
+        return Path("none", f"the product is the hardware's of a GPU, not of {device.type}")
+    found = capability(device)
+    if isinstance(found, str):
+        return Path("none", found)
+    if found < OLDEST:
+        return Path("none", f"2:4 needs compute capability 8.0 or higher, not {found[0]}.{found[1]}")
+    if dtype not in (torch.float16, torch.bfloat16):
+        return Path("none", "2:4 is computed in bfloat16 and float16 alone")
+    if has_cusparselt():
+        return Path("cuSPARSELt", "torch is built with it")
+    if found >= (9, 0):
+        return Path(
+            "none", "torch is built without cuSPARSELt, and CUTLASS computes 2:4 on compute capability 8.x alone"
+        )
+    return Path("CUTLASS", "torch is built without cuSPARSELt")
 
 
 def has_cusparselt() -> bool:

@@ -8,6 +8,18 @@ import torch
 from torch import Tensor
 
 from openwork.kernels import compiled
+from openwork.kernels.paths import Path
+
+
+def path(device: torch.device, dtype: torch.dtype) -> Path:
+    """The way of `linear` and `convolution`; on a CPU it compiles the kernels, where that has not been done."""
+    if device.type != "cpu":
+        return Path("plain", f"the kernel computes on a CPU, not on {device.type}")
+    if reason := compiled.load():
+        return Path("plain", reason)
+    if dtype != torch.float32:
+        return Path("none", "the kernel computes in float32 alone; autocast casts to it")
+    return Path("compiled", f"C++ for {torch.backends.cpu.get_cpu_capability()}")
 
 
 def pack(weight: Tensor, groups: int = 1) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,7 +155,7 @@ def _linear_until_loaded(
 ) -> Tensor:
     # Runs where no library has registered a kernel: on a CPU once, or always where nothing compiles it, and for sparse
     # inputs, which `nn.Linear` takes.
-    other = plain_linear if x.device.type != "cpu" or compiled.load() else linear
+    other = plain_linear if path(x.device, x.dtype).name == "plain" else linear
     return other(x.to_dense(), starts, columns, values, bias, inputs)
 
 
@@ -179,7 +191,7 @@ def _convolution_until_loaded(
     padding: list[int],
     dilation: list[int],
 ) -> Tensor:
-    other = plain_convolution if x.device.type != "cpu" or compiled.load() else convolution
+    other = plain_convolution if path(x.device, x.dtype).name == "plain" else convolution
     return other(x, starts, columns, values, bias, channels, kernel, stride, padding, dilation)
 
 

@@ -11,8 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from openwork.kernels.paths import Path, triton_or_plain
+
 PRECISIONS = ("ieee", "tf32", "bf16")
 """How products are computed, always summed in float32: as they are, from 10 bits of mantissa, from bfloat16."""
+
+
+def path(device: torch.device, dtype: torch.dtype) -> Path:
+    """The way of all operations here; weights are float32, and ``dtype`` is that of the inputs."""
+    return triton_or_plain(device, dtype)
 
 
 def adam_scales(rates: Tensor, step: Tensor, betas: tuple[float, float]) -> Tensor:
@@ -146,7 +153,7 @@ def stacked_linear(
         relu: Whether negative results become 0.
         dtype: Of the result.
     """
-    if x.is_cuda:
+    if path(x.device, x.dtype).name == "Triton":
         from openwork.kernels.triton import stacked
 
         return stacked.linear(x, weight, bias, rows, precision, relu, dtype)
@@ -171,7 +178,7 @@ def stacked_linear_input(gradient: Tensor, weight: Tensor, precision: str, dtype
         precision: Of products, one of `PRECISIONS`.
         dtype: Of the result.
     """
-    if gradient.is_cuda:
+    if path(gradient.device, gradient.dtype).name == "Triton":
         from openwork.kernels.triton import stacked
 
         return stacked.linear_input(gradient, weight, precision, dtype)
@@ -225,7 +232,7 @@ def stacked_linear_adam(
         precision: Of products, one of `PRECISIONS`.
     """
     train = linear_adam_plain
-    if weight.is_cuda:
+    if path(x.device, x.dtype).name == "Triton":
         from openwork.kernels.triton import stacked
 
         train = stacked.linear_adam

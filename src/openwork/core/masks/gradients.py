@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.sharded import is_offloaded, local, version
+from openwork.kernels.masks import mask_
 
 
 class GradientHook:
@@ -24,7 +25,8 @@ class GradientHook:
         """Masks the gradient."""
         weight, masks_now = self.weight(), self.masks_now()
         if parameter.grad is not None and weight is not None and masks_now is not None and masks_now():
-            mask_gradient(weight, parameter)
+            weight.clean_gradient = None  # a new gradient may have the id of an old one
+            mask_gradients([weight])
 
 
 def add_hook(hook: GradientHook, parameter: Tensor) -> RemovableHandle | None:
@@ -53,24 +55,20 @@ def add_hook(hook: GradientHook, parameter: Tensor) -> RemovableHandle | None:
     return handle
 
 
-def mask_gradient(weight: MaskedWeight, parameter: Tensor) -> None:
-    """Zeroes the gradient under the mask, in place."""
-    gradient, mask = parameter.grad, weight.mask
-    assert gradient is not None
-    if gradient.is_sparse:  # an Embedding's: some rows of the matrix
-        gradient = gradient.coalesce()
-        rows = mask[tuple(gradient.indices())]
-        gradient.values().mul_(rows)
-        parameter.grad = gradient
-    else:
-        local(gradient).mul_(mask)
-        weight.clean_gradient = (id(gradient), version(gradient))
-
-
 def mask_gradients(weights: Sequence[MaskedWeight]) -> None:
     """Zeroes the gradients under the masks where other code has written to them since they were masked last."""
+    dense = []
     for weight in weights:
         parameter = weight.parameter
         gradient = parameter.grad
-        if gradient is not None and weight.clean_gradient != (id(gradient), version(gradient)):
-            mask_gradient(weight, parameter)
+        if gradient is None or weight.clean_gradient == (id(gradient), version(gradient)):
+            continue
+        if gradient.is_sparse:  # an Embedding's: some rows of the matrix
+            gradient = gradient.coalesce()
+            gradient.values().mul_(weight.mask[tuple(gradient.indices())])
+            parameter.grad = gradient
+        else:
+            dense.append((weight, gradient))
+    mask_([local(gradient) for _, gradient in dense], [weight.mask for weight, _ in dense])
+    for weight, gradient in dense:
+        weight.clean_gradient = (id(gradient), version(gradient))

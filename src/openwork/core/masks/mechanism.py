@@ -32,7 +32,17 @@ from openwork.core.masks.listening import Listening, check_calibration
 from openwork.core.masks.optimizer_state import check_eps, clear_state, keeps_zeros, moved_outside
 from openwork.core.masks.remarks import remarks, warn_emptied
 from openwork.core.masks.update import Chosen, choose, preview
-from openwork.core.masks.weight import MaskedWeight, check_parameters, count_masked, hide, masked_copy, restore, unhide
+from openwork.core.masks.weight import (
+    MaskedWeight,
+    apply_masks,
+    check_parameters,
+    count_masked,
+    hide,
+    hide_and_mask,
+    masked_copy,
+    restore,
+    unhide,
+)
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.schedules import Schedule
 from openwork.core.selection import Weight
@@ -212,7 +222,7 @@ class Masking(Mechanism):
 
     def masks(self) -> dict[str, Tensor]:
         """The masks by name: bool, True = keep; sharded like the weights."""
-        return {weight.name: shard_like(weight.mask.bool(), weight.parameter) for weight in self.weights}
+        return {weight.name: shard_like(weight.mask.clone(), weight.parameter) for weight in self.weights}
 
     def zeros(self) -> dict[str, int]:
         """The number of zeros by name, of all shards together: masked weights, and others that happen to be 0."""
@@ -242,7 +252,7 @@ class Masking(Mechanism):
                 raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
             return masked_copy(model, self.weights)
         with torch.no_grad():
-            self._apply(self.weights)
+            apply_masks(self.weights)
             torch._foreach_add_([weight.local for weight in self.weights], 0.0)  # as `masked_copy` does
         for hook in self._hooks:
             hook.remove()
@@ -260,7 +270,7 @@ class Masking(Mechanism):
         self.seed = whole_number(saved, "seed")
         state.restore(saved, self.weights)
         self.pruned = any(count_masked(self.weights))
-        self._apply(self.weights)
+        apply_masks(self.weights)
         self._unmasked_state.update(self._optimizers)
         self.count_to(saved["steps"])  # the model's own state may be loaded after this
 
@@ -292,25 +302,20 @@ class Masking(Mechanism):
         for weight, one in zip(self.weights, chosen, strict=True):
             if one.values is not None:
                 weight.solve(one.values, remembers=remembers)
-        self._apply(self.weights)
+        apply_masks(self.weights)
         self.taken([one.keep for one in chosen])
         for optimizer in self._optimizers:
             self._clear_state(optimizer)
 
     def _keep(self, weights: Sequence[MaskedWeight], optimizer: torch.optim.Optimizer | None, *, surely: bool) -> None:
         """Puts the zeros back, as far as the optimizer or other code may have moved them."""
-        trained = self.technique.hidden == "trained"
-        if trained:
-            hide(weights)
-        if trained or surely or self._overwritten or not keeps_zeros(optimizer):
-            self._apply(weights)
+        if self.technique.hidden == "trained":
+            hide_and_mask(weights)
+        elif surely or self._overwritten or not keeps_zeros(optimizer):
+            apply_masks(weights)
         if optimizer is not None and hasattr(optimizer, "eval"):
             self._clear_state(optimizer)  # eval() swaps in copies that its step made before weights had their zeros
 
     def _clear_state(self, optimizer: torch.optim.Optimizer) -> None:
         if self.technique.hidden != "trained" and self.pruned:
             clear_state(optimizer, self.weights)
-
-    def _apply(self, weights: Sequence[MaskedWeight]) -> None:
-        if weights:
-            torch._foreach_mul_([weight.local for weight in weights], [weight.mask for weight in weights])
