@@ -1,8 +1,8 @@
 """A language model's life as a sparse model: sparsify, mask updates and finalize, in seconds and bytes a weight.
 
-The weights have the shapes of a causal language model: an embedding of 50,304 tokens, and in each layer four matrices of
-attention and two of a network four times as wide. Values are Gaussian, 90 % sparsity. The model itself takes 2 bytes a
-weight in bfloat16 and 4 in float32; the bytes given here come on top.
+The weights have the shapes of a causal language model: an embedding of 50,304 tokens, and in each layer four matrices
+of attention and two of a network four times as wide. Values are Gaussian, 90 % sparsity. The model itself takes 2 bytes
+a weight in bfloat16 and 4 in float32; the bytes given here come on top.
 
 Run: python benchmarks/large_model.py [--device cuda] [--layers 24] [--width 2048] [--out CSV]
 """
@@ -12,8 +12,8 @@ import gc
 from collections.abc import Sequence
 
 import torch
-from phases import Cost, life
-from raw import add_out, keep
+from phases import life, report
+from raw import add_out
 from torch import nn
 
 import openwork as ow
@@ -61,23 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found = life(model, technique, device)
                 if number:  # warm-up
                     runs.append(found)
-            _report(f"{dtype}, {name}", runs, size, options, device)
-
-
-def _report(
-    name: str, runs: Sequence[dict[str, Cost]], size: int, options: argparse.Namespace, device: torch.device
-) -> None:
-    for phase in runs[0]:
-        costs = [run[phase] for run in runs]
-        seconds, peaks = [cost.seconds for cost in costs], [cost.peak / size for cost in costs]
-        stayed = [cost.stayed / size for cost in costs]
-        label = f"{name}, {phase}"
-        for unit, values in (("s", seconds), ("bytes a weight at the peak", peaks), ("bytes a weight after", stayed)):
-            keep(options.out, {label: values}, unit=unit, device=device)
-        print(
-            f"{size / 1e6:8.1f} M weights, {label:40} {min(seconds):8.3f} s {1e9 * min(seconds) / size:8.2f} ns a weight, "
-            f"{max(peaks):6.2f} bytes a weight at the peak, {max(stayed):6.2f} after"
-        )
+            report(f"{dtype}, {name}", runs, size, device, options.out)
 
 
 if __name__ == "__main__":

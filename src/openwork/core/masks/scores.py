@@ -50,7 +50,7 @@ class Scores(Mapping[str, Tensor]):
 
 def at_once(device: torch.device) -> int:
     """How many weights are looked at together: on a GPU, which waits for launches, as many as fill it."""
-    return 1 << 22 if device.type == "cpu" else 1 << 26
+    return 1 << 20 if device.type == "cpu" else 1 << 26
 
 
 def like(scores: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
