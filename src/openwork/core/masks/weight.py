@@ -237,7 +237,7 @@ def masked_copy(model: nn.Module, weights: Sequence[MaskedWeight]) -> nn.Module:
 
 def count_masked(weights: Sequence[MaskedWeight]) -> list[int]:
     """The number of masked weights of each, of all shards together."""
-    return count_each([~weight.mask for weight in weights], [weight.parameter for weight in weights])
+    return count_each((~weight.mask for weight in weights), [weight.parameter for weight in weights])
 
 
 def check_parameters(weights: Sequence[MaskedWeight]) -> None:
