@@ -12,10 +12,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "openwork"
 # "openwork" stands for the public names alone.
 ALLOWED = {
     "openwork.core.masks": ["openwork.core", "openwork.kernels"],
-    "openwork.core.parameters": ["openwork.core", "openwork.noise"],
+    "openwork.core.parameters": ["openwork.core", "openwork.kernels", "openwork.noise"],
     "openwork.core": [],
-    "openwork.techniques": ["openwork.core", "openwork.noise"],
-    "openwork.kernels": [],
+    "openwork.techniques": ["openwork.core", "openwork.kernels", "openwork.noise"],
+    "openwork.kernels": ["openwork.noise"],
     "openwork.noise": [],
     "openwork.formats.sparse": ["openwork.core", "openwork.formats.files"],
     "openwork.formats.onnx": ["openwork.core"],
@@ -94,6 +94,7 @@ ALLOWED = {
         "openwork.formats",
         "openwork.inference",
         "openwork.inspect",
+        "openwork.kernels",
         "openwork.study",
     ],
     "openwork": [

@@ -8,7 +8,7 @@ import torch._dynamo
 from torch.func import vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from openwork.noise import draws_for, is_keyed, key, keyed, keys, mixed, normal, uniform
+from openwork.noise import draws_for, is_keyed, key, keyed, keys, middles_of, mixed, next_draw, normal, uniform
 
 N = 2**20
 ONE = torch.zeros(())  # a tensor like which noise is to be
@@ -237,3 +237,26 @@ def test_noise_has_the_dtype_and_rounds_to_no_1(dtype):
 def test_shapes_without_numbers_and_without_axes():
     assert drawn(normal, shape=(0, 3)).shape == (0, 3)
     assert drawn(normal, shape=()).shape == ()
+
+
+def test_the_noise_of_a_draw_can_be_computed_again():
+    with keyed(torch.tensor(key(1, 2))):
+        noise = normal((5, 7), ONE)
+    with keyed(torch.tensor(key(1, 2))):
+        draw, later = next_draw(ONE.device), next_draw(ONE.device)
+    for _ in range(2):
+        assert torch.equal(math.sqrt(2) * torch.erfinv(middles_of(draw, (5, 7), ONE)), noise)
+    assert not torch.equal(middles_of(later, (5, 7), ONE), middles_of(draw, (5, 7), ONE))
+
+
+def test_without_a_key_draws_come_from_torch():
+    torch.manual_seed(0)
+    first, second = next_draw(ONE.device), next_draw(ONE.device)
+    torch.manual_seed(0)
+    assert next_draw(ONE.device) == first != second
+
+
+def test_middles_never_reach_the_ends():
+    noise = drawn(lambda shape, like: middles_of(next_draw(like.device), shape, like))
+    assert 1 - 2.0**-16 < noise.abs().max() < 1
+    assert noise.mean().item() == pytest.approx(0, abs=SIGMAS * math.sqrt(1 / 3 / N))

@@ -154,33 +154,34 @@ def pieces(rows: Path) -> list[tuple[str, Piece]]:
     trial, final = ("technique", "level", "setting"), ("technique", "level", "seed")
     recipe = ("net", "train_clip", "lasagne", "seed", "threshold")
     names = [name for name in tournament.ENTRANTS if name != LAST]
-    learned = ("variational dropout", "L0", "group L0")
+    learned, compiled = ("variational dropout", "L0", "group L0"), ("variational dropout", "L0", LAST)
 
     def tuned(name: str, rate: float) -> Piece:
-        return Piece("tuning", trial, lambda: tuning(name), rate)
+        return Piece("tuning", trial, lambda: tuning(name), rate, compiles=name == LAST)
 
     def played(name: str, rate: float) -> Piece:
-        return Piece("tournament", final, lambda: finals(rows, name), rate, compiles=name in learned[:2])
+        return Piece("tournament", final, lambda: finals(rows, name), rate, compiles=name in compiled)
+
+    def small(name: str) -> Piece:
+        return Piece("lenet5", final, lambda: lenet5(rows, name), 6_000, compiles=name in compiled)
 
     def vd(net: str, rate: float, *cells: tuple[bool, bool]) -> Piece:
         runs = partial(recipes, net, *cells)
         return Piece("recipes", recipe, runs, rate, thresholds=THRESHOLDS, evaluations=4, compiles=True)
 
     kinds = ("kind", "level", "mask", "replica")
-    others = ((True, False), (False, True), (False, False))
+    cells = [(clip, drawn) for clip in (True, False) for drawn in (True, False)]
     return [
         *(("A", tuned(name, 60_000 if name in learned else 100_000)) for name in names),
         *(("B", played(name, 75_000 if name in learned else 150_000)) for name in names),
-        ("C", vd("LeNet-300-100", 75_000)),
+        # Runs of equal ``train_clip`` are one fleet.
+        *(("C", vd("LeNet-300-100", 75_000, *some)) for some in (cells[:2], cells[2:])),
         ("D", Piece("section6", kinds, section6.networks, 150_000)),
-        ("E", vd("LeNet-5-Caffe", 15_000, (True, True))),
+        ("E", vd("LeNet-5-Caffe", 5_000, cells[0])),
         ("F", tuned(LAST, 5_000)),
         ("F", played(LAST, 5_000)),
-        *(
-            ("G", Piece("lenet5", final, lambda name=name: lenet5(rows, name), 15_000))
-            for name in tournament.LENET5_TECHNIQUES
-        ),
-        *(("H", vd("LeNet-5-Caffe", 15_000, cell)) for cell in others),
+        *(("G", small(name)) for name in tournament.LENET5_TECHNIQUES),
+        *(("H", vd("LeNet-5-Caffe", 5_000, cell)) for cell in cells[1:]),
     ]
 
 

@@ -7,6 +7,7 @@ GPU, eagerly and compiled, and however many processes share its batches.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,6 +65,52 @@ def draws_for(name: str) -> None:
         _source.name = name
 
 
+class Draw(NamedTuple):
+    """One draw of noise, which can be computed again: the words of its hash.
+
+    Args:
+        factor: Odd, int32, shape ().
+        offset: int32, shape ().
+    """
+
+    factor: Tensor
+    offset: Tensor
+
+
+def next_draw(device: torch.device) -> Draw:
+    """The noise that comes next: by the key or, outside `keyed`, by one that torch's generator draws on the device."""
+    source = _source
+    if source is None:
+        source = _Source(torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device=device))
+    return Draw(*(word.to(device) for word in source.draw()))
+
+
+def normal_of(draw: Draw, shape: Sequence[int], like: Tensor) -> Tensor:
+    """The standard normal noise of a draw: what `normal` returns where this draw comes next.
+
+    Args:
+        draw: What `next_draw` returns.
+        shape: The noise's shape.
+        like: A tensor of the wanted dtype, on the wanted device.
+    """
+    exact = torch.promote_types(like.dtype, torch.float32)
+    places = _hashed(draw, shape, like.device).bitwise_right_shift_(8).to(exact)  # in [-2^23, 2^23)
+    quantiles = places.mul_(2.0**-23).add_(2.0**-24)  # the middles of 2^24 intervals of (-1, 1), all exact
+    return quantiles.erfinv_().mul_(math.sqrt(2)).to(like.dtype)
+
+
+def middles_of(draw: Draw, shape: Sequence[int], like: Tensor) -> Tensor:
+    """The uniform noise of a draw in (-1, 1): the middles of 2^24 intervals, all exact in float32.
+
+    Args:
+        draw: What `next_draw` returns.
+        shape: The noise's shape.
+        like: A float32 or float64 tensor on the wanted device.
+    """
+    places = _hashed(draw, shape, like.device).bitwise_right_shift_(8).to(like.dtype)  # in [-2^23, 2^23)
+    return places.mul_(2.0**-23).add_(2.0**-24)
+
+
 def normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Standard normal noise; by a key between -5.4 and 5.4, and with 2^24 values.
 
@@ -76,10 +123,7 @@ def normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None
         return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
     if _source is None:  # a compiler that does not know the batch size yet wants the call without a generator
         return torch.randn(shape, dtype=like.dtype, device=like.device)
-    exact = torch.promote_types(like.dtype, torch.float32)
-    places = _source.hashed(shape, like.device).bitwise_right_shift_(8).to(exact)  # in [-2^23, 2^23)
-    quantiles = places.mul_(2.0**-23).add_(2.0**-24)  # the middles of 2^24 intervals of (-1, 1), all exact
-    return quantiles.erfinv_().mul_(math.sqrt(2)).to(like.dtype)
+    return normal_of(_source.draw(), shape, like)
 
 
 def uniform(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -95,14 +139,14 @@ def uniform(shape: Sequence[int], like: Tensor, generator: torch.Generator | Non
     if _source is None:
         return torch.rand(shape, dtype=like.dtype, device=like.device)
     bits = {torch.float16: 11, torch.bfloat16: 8}.get(like.dtype, 24)  # more would round to 1
-    return _shifted(_source.hashed(shape, like.device), 32 - bits).to(like.dtype).mul_(2.0**-bits)
+    return _shifted(_hashed(_source.draw(), shape, like.device), 32 - bits).to(like.dtype).mul_(2.0**-bits)
 
 
 def chosen(p: float, like: Tensor) -> Tensor:
     """True with probability ``p``, exact to 2^-25; bool, of ``like``'s shape, by a key or from torch's generator."""
     if _source is None:
         return torch.rand_like(like, dtype=torch.float32) < p
-    return _shifted(_source.hashed(like.shape, like.device), 8) < round(p * 2**24)
+    return _shifted(_hashed(_source.draw(), like.shape, like.device), 8) < round(p * 2**24)
 
 
 def mixed(x: Tensor) -> Tensor:
@@ -113,6 +157,12 @@ def mixed(x: Tensor) -> Tensor:
     x = _shifted(x, 16).bitwise_xor_(x).mul_(0x7FEB352D)
     x = _shifted(x, 15).bitwise_xor_(x).mul_(0x846CA68B - 2**32)
     return _shifted(x, 16).bitwise_xor_(x)
+
+
+def _hashed(draw: Draw, shape: Sequence[int], device: torch.device) -> Tensor:
+    """A random int32 for each place."""
+    places = torch.arange(math.prod(shape), dtype=torch.int32, device=device).view(shape)
+    return mixed((places * draw.factor).add_(draw.offset))
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
@@ -129,14 +179,12 @@ class _Source:
         self.name = ""
         self.drawn: dict[str, int] = {}
 
-    def hashed(self, shape: Sequence[int], device: torch.device) -> Tensor:
-        """A random int32 for each place."""
+    def draw(self) -> Draw:
+        """The next one for the current name."""
         drawn = self.drawn[self.name] = self.drawn.get(self.name, 0) + 1
         own = _mixed64(int.from_bytes(self.name.encode(), "little") % _PRIME + drawn * _STEP)
         # An odd factor as well as an offset: with the offset alone, two draws would often be shifts of each other.
-        factor, offset = self.factor ^ _signed(own & ~1, 32), self.offset ^ _signed(own >> 32, 32)
-        places = torch.arange(math.prod(shape), dtype=torch.int32, device=device).view(shape)
-        return mixed((places * factor).add_(offset))
+        return Draw(self.factor ^ _signed(own & ~1, 32), self.offset ^ _signed(own >> 32, 32))
 
 
 _source: _Source | None = None

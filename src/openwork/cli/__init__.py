@@ -1,4 +1,4 @@
-"""The command line: quickstart, run, sweep, results, eval, inspect, export, bench, report, pictures and others.
+"""The command line: quickstart, run, sweep, results, eval, inspect, export, bench, doctor, report and others.
 
 Exit codes: 0 done; 1 an error, said in one sentence on standard error; 2 wrong usage; 3 a run diverged; 4 done, but for
 runs that cannot be read; 130 stopped by Ctrl-C; 143 by SIGTERM.
@@ -15,7 +15,18 @@ try:
     import typer
 
     # None of them imports torch, or what does, before a command runs: --help would take seconds.
-    from openwork.cli import bench, checkpoints, export, import_tf, published, report, sweep, training, translation
+    from openwork.cli import (
+        bench,
+        checkpoints,
+        doctor,
+        export,
+        import_tf,
+        published,
+        report,
+        sweep,
+        training,
+        translation,
+    )
     from openwork.cli.common import error_console
     from openwork.cli.errors import TRACEBACK, UsageError, sentence
 except ImportError as error:
@@ -36,6 +47,7 @@ app.command("eval")(checkpoints.evaluate)
 app.command()(checkpoints.inspect)
 app.command()(export.export)
 app.command()(bench.bench)
+app.command()(doctor.doctor)
 app.command()(report.report)
 app.command()(report.pictures)
 app.command()(published.published)

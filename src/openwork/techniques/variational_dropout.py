@@ -4,21 +4,22 @@ Each weight has a Gaussian posterior w ~ N(theta, sigma^2) with sigma^2 = alpha 
 the data do not need a weight, its dropout rate alpha grows without bound, and it can be removed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from openwork.core.parameters.clipped import clipped
+from openwork.core.parameters.noisy import compute_dtype, noise_shape, transformed, with_noise
+from openwork.core.parameters.products import Given, Lookup, Product
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
 from openwork.core.precision import exact
+from openwork.kernels.divergence import Divergence, kl
+from openwork.kernels.variational import EPS, Variances, variances
 from openwork.noise import normal
-
-EPS = 1e-8
-K1, K2, K3 = 0.63576, 1.87320, 1.48695  # the fit of section 4.2
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class VariationalDropout(Reparameterization):
             not.
         share_noise: For a Linear on inputs (batch, ..., in): whether all positions of an example share one draw for
             each output unit, as in the Transformer of Gale et al. 2019; otherwise there is a draw for each output.
+        memory: What the backward pass keeps: "fast" a number for each output, or on a GPU none where it is as soon
+            computed again; "small" none, but one more product for each layer, and noise that is always a hash.
+
+    Raises:
+        ValueError: If ``memory`` is neither.
     """
 
     varying: ClassVar[tuple[str, ...]] = ("coefficient", "threshold", "log_sigma2", "clip")
@@ -45,6 +51,12 @@ class VariationalDropout(Reparameterization):
     clip: float = field(default=8.0, kw_only=True)
     train_clip: bool = field(default=False, kw_only=True)
     share_noise: bool = field(default=True, kw_only=True)
+    memory: str = field(default="fast", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.memory not in ("fast", "small"):
+            raise ValueError(f"memory must be 'fast' or 'small', got {self.memory!r}")
 
     def distribution(self, weight: Tensor, generator: torch.Generator) -> "GaussianWeight":
         """A posterior with constant log sigma^2."""
@@ -61,7 +73,7 @@ class GaussianWeight(ReparameterizedWeight):
 
     def log_alpha(self, theta: Tensor) -> Tensor:
         """Log alpha = log sigma^2 - log theta^2, unclipped."""
-        return self.log_sigma2 - torch.log(theta * theta + EPS)
+        return _log_alpha(theta, self.log_sigma2)
 
     def clipped_log_alpha(self, theta: Tensor) -> Tensor:
         """Log alpha as training sees it."""
@@ -72,38 +84,51 @@ class GaussianWeight(ReparameterizedWeight):
 
     def sigma2(self, theta: Tensor) -> Tensor:
         """sigma^2 = alpha * theta^2 with the clipped alpha."""
-        theta2 = theta * theta + EPS
-        return torch.exp(self._clipped(self.log_sigma2 - torch.log(theta2))) * theta2
+        return self._sigma2(theta, self.log_sigma2)
+
+    def _sigma2(self, theta: Tensor, log_sigma2: Tensor) -> Tensor:
+        clip = self.technique.clip
+        if transformed():
+            return variances(theta, log_sigma2, clip)
+        # Compiled, a number has the trap of openwork.kernels.variational.EPS.
+        limit = torch.full((), clip, dtype=theta.dtype, device=theta.device) if torch.compiler.is_compiling() else clip
+        found: Tensor = Variances.apply(theta, log_sigma2, limit)  # type: ignore[no-untyped-call]
+        return found
 
     def mean(self, theta: Tensor) -> Tensor:
         """The means that training computes with."""
-        return self.effective(theta) if self.technique.train_clip else theta
+        return self._mean(theta, self.log_sigma2)
+
+    def _mean(self, theta: Tensor, log_sigma2: Tensor) -> Tensor:
+        return self._effective(theta, log_sigma2) if self.technique.train_clip else theta
+
+    def _effective(self, theta: Tensor, log_sigma2: Tensor) -> Tensor:
+        return torch.where(_log_alpha(theta, log_sigma2) < self.technique.threshold, theta, 0.0)
 
     def forward(
         self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Local reparameterisation (Kingma et al. 2015): op(x, theta) + sqrt(op(x^2, sigma^2)) * noise."""
-        one_hot = not x.is_floating_point()  # ids stand for one-hot vectors, and x^2 = x
-        mean = op(x, self.mean(weight), bias)
-        variance = self._variance(op, x, weight)
+        theta: Tensor = weight
+        log_sigma2: Tensor = self.log_sigma2
+        if isinstance(op, Lookup) and x.numel() < len(weight):  # the rows are fewer numbers than the table
+            theta, log_sigma2, op = op(x, theta, None), op(x, log_sigma2, None), Given()
+        dtype = compute_dtype(x)
+        # float16 ends at 256^2, where x^2 would.
+        explicit = dtype != torch.float16 and torch.is_grad_enabled() and not transformed()
+        if explicit and x.is_floating_point():
+            x = x.to(dtype)  # once: autocast would do it for each product
+        mean = op(x, self._mean(theta, log_sigma2), bias)
+        sigma2 = self._sigma2(theta, log_sigma2)
+        # ids stand for one-hot vectors, and x^2 = x
+        shared = self.technique.share_noise and x.is_floating_point() and weight.dim() == 2 and mean.dim() > 2
+        if explicit and isinstance(op, Product):
+            small = self.technique.memory == "small"
+            return with_noise(op, mean, x, sigma2.to(mean.dtype), shared=shared, small=small, generator=generator)
+        variance = _variance(op, x, sigma2, dtype)
         # In half precision eps underflows, and the gradient of sqrt at 0 is infinite.
         std = torch.sqrt(exact(variance) + EPS).to(mean.dtype)
-        shape = list(mean.shape)
-        if self.technique.share_noise and not one_hot and weight.dim() == 2 and mean.dim() > 2:
-            shape[1:-1] = [1] * (mean.dim() - 2)
-        return mean + std * normal(shape, mean, generator)
-
-    def _variance(self, op: Op, x: Tensor, weight: Tensor) -> Tensor:
-        sigma2 = self.sigma2(weight)
-        if not x.is_floating_point():
-            return op(x, sigma2, None)
-        kind = x.device.type
-        cast = torch.is_autocast_enabled(kind)
-        if (torch.get_autocast_dtype(kind) if cast else x.dtype) != torch.float16:
-            return op(x * x, sigma2, None)
-        with torch.autocast(kind, enabled=False):  # float16 ends at 256^2
-            x = x.float()
-            return op(x * x, sigma2, None)
+        return mean + std * normal(noise_shape(mean.shape, shared), mean, generator)
 
     def sample(self, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Theta + sigma * noise."""
@@ -111,16 +136,33 @@ class GaussianWeight(ReparameterizedWeight):
 
     def effective(self, weight: Tensor) -> Tensor:
         """Theta where log alpha < threshold, 0 elsewhere."""
-        return torch.where(self.log_alpha(weight) < self.technique.threshold, weight, 0.0)
+        return self._effective(weight, self.log_sigma2)
 
     def penalty(self, weight: Tensor) -> Tensor:
         """KL(q || p) in nats, summed over the weights."""
         return kl(self.clipped_log_alpha(weight)).sum()
 
+    @classmethod
+    def costs(cls, distributions: Sequence[Any], weights: Sequence[Tensor], coefficient: Tensor) -> Tensor:
+        """The KL of all weights in one pass; where a compiler or a transform looks on, the sum of each `cost`."""
+        clip: float | Tensor = distributions[0].technique.clip
+        log_sigma2s = [distribution.log_sigma2 for distribution in distributions]
+        dtypes = {tensor.dtype for tensor in (coefficient, *weights, *log_sigma2s)}
+        if torch.compiler.is_compiling() or transformed() or isinstance(clip, Tensor) or len(dtypes) > 1:
+            return super().costs(distributions, weights, coefficient)
+        total: Tensor = Divergence.apply(clip, coefficient, *weights, *log_sigma2s)  # type: ignore[no-untyped-call]
+        return total
 
-def kl(log_alpha: Tensor) -> Tensor:
-    """KL(q || log-uniform) of each weight in nats, the approximation of equation 14, of ``log_alpha``'s shape.
 
-    k1 - k1 * sigmoid(k2 + k3 * log alpha) + 0.5 * log(1 + 1 / alpha), which tends to 0 for alpha to infinity.
-    """
-    return K1 * torch.sigmoid(-K2 - K3 * log_alpha) + 0.5 * F.softplus(-log_alpha)  # 1 - sigmoid(x) = sigmoid(-x)
+def _log_alpha(theta: Tensor, log_sigma2: Tensor) -> Tensor:
+    return log_sigma2 - torch.log(theta * theta + EPS)
+
+
+def _variance(op: Op, x: Tensor, sigma2: Tensor, dtype: torch.dtype) -> Tensor:
+    if not x.is_floating_point():
+        return op(x, sigma2, None)
+    if dtype != torch.float16:
+        return op(x * x, sigma2, None)
+    with torch.autocast(x.device.type, enabled=False):  # float16 ends at 256^2
+        x = x.float()
+        return op(x * x, sigma2, None)

@@ -1,7 +1,7 @@
 """Allocations: how many weights each tensor keeps when the model as a whole is to reach a sparsity."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
@@ -9,10 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from openwork.core.masks.counting import count_each
-from openwork.core.masks.threshold import keep_count, kth_largest, kth_largest_of_rows
+from openwork.core.masks.counting import read_tables
+from openwork.core.masks.scores import in_batches, like, weights_in
+from openwork.core.masks.threshold import keep_count, kth_largest_of_rows
 from openwork.core.names import fits
-from openwork.core.sharded import is_sharded, local, shards_of
+from openwork.core.sharded import ALONE, is_sharded, local, shards_of
+from openwork.kernels.select import count_reaching, kth_largest_of_all
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class GlobalRanking(Allocation):
         self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
     ) -> dict[str, int]:
         """Exact counts under one common threshold."""
-        return _ranked(scores, keep_count(_total(scores), sparsity))
+        return _ranked(scores, keep_count(weights_in(scores), sparsity))
 
     def of_many(self, scores: Mapping[str, Tensor], sparsities: Sequence[float]) -> list[dict[str, int]]:
         """The same, with two waits for the device."""
@@ -149,7 +151,7 @@ class ERK(Allocation):
         self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
     ) -> dict[str, int]:
         """Exact counts, rounded by largest remainder."""
-        total = keep_count(_total(scores), sparsity)
+        total = keep_count(weights_in(scores), sparsity)
         share = {name: float(sum(score.shape)) for name, score in scores.items()}  # of weights, up to a common factor
         size = {name: score.numel() for name, score in scores.items()}
         keep: dict[str, float] = {}
@@ -197,23 +199,29 @@ class LAMP(Allocation):
             squares = squares[::group]  # one of each group
             rest = squares.flip(0).cumsum(0).flip(0)  # of this one and all larger ones
             adapted[name] = torch.where(rest > 0, squares / rest, 0.0).repeat_interleave(group)
-        return _ranked(adapted, keep_count(_total(scores), sparsity))
-
-
-def _total(scores: Mapping[str, Tensor]) -> int:
-    return sum(score.numel() for score in scores.values())
+        return _ranked(adapted, keep_count(weights_in(scores), sparsity))
 
 
 def _ranked(scores: Mapping[str, Tensor], total: int) -> dict[str, int]:
     """How many of the ``total`` largest scores each tensor has; ties at the threshold go to the first tensors."""
     if total == 0:
         return dict.fromkeys(scores, 0)
-    dtype = reduce(torch.promote_types, {score.dtype for score in scores.values()})
-    flat = [local(score).flatten().to(dtype) for score in scores.values()]  # comparing would round to each one's dtype
-    threshold = kth_largest(torch.cat(flat), total, shards_of(*scores.values()))
-    parts = [score > threshold for score in flat] + [score == threshold for score in flat]
-    counts = count_each(parts, [*scores.values(), *scores.values()])
-    return _spread(scores, total, counts)
+    shards = shards_of(*like(scores).values())
+    device = local(next(iter(like(scores).values()))).device
+    dtype, wanted = None, torch.float32
+    while dtype != wanted:  # a wider one may come to light on the way
+        dtype = wanted
+
+        def batches() -> Iterator[list[Tensor]]:
+            nonlocal wanted
+            for some in in_batches(scores):
+                wanted = reduce(torch.promote_types, (score.dtype for score in some), wanted)
+                yield some
+
+        threshold = kth_largest_of_all(batches, total, dtype, device, None if shards is ALONE else shards.add)
+    tables = read_tables([count_reaching(some, threshold) for some in in_batches(scores)])
+    above, ties = ([number for table in tables for number in table[row]] for row in range(2))
+    return _spread(scores, total, shards.sum([*above, *ties]))
 
 
 def _spread(names: Collection[str], total: int, counts: Sequence[int]) -> dict[str, int]:

@@ -16,8 +16,10 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from openwork.core.ownership import RANDOM
+from openwork.core.parameters.products import MATRIX, Casting, Layer, Lookup, Product
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
 from openwork.core.precision import LOW, exact
+from openwork.kernels.products import Settings
 from openwork.noise import draws_for
 
 NOISE_SEED = "_openwork_noise_seed"
@@ -114,22 +116,41 @@ def operate(
         output: Tensor = random(op, x, parameter, bias, generator)
         return output
 
-    def cast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return op(x, weight.to(x.dtype) if x.is_floating_point() else weight, bias)
-
-    output = random(cast, x, exact(parameter), bias, generator)
+    output = random(_casting(op), x, exact(parameter), bias, generator)
     cast_by_host = x.is_floating_point() and torch.is_autocast_enabled(x.device.type)
     return output if cast_by_host else output.to(parameter.dtype)
 
 
+def _casting(op: Op) -> Op:
+    """The operation with a weight that is cast to the dtype of x."""
+    if isinstance(op, Product):
+        return Casting(op)
+    return lambda x, weight, bias: op(x, weight.to(x.dtype) if x.is_floating_point() else weight, bias)
+
+
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """x: (..., in) -> (..., out)."""
-    return operate(layer, "weight", F.linear, x, layer.bias)
+    return operate(layer, "weight", MATRIX, x, layer.bias)
 
 
 def convolution(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
     """x: (N, in, ...) -> (N, out, ...)."""
-    return operate(layer, "weight", layer._conv_forward, x, layer.bias)
+    if type(layer)._conv_forward not in _PLAIN_CONVOLUTIONS:
+        return operate(layer, "weight", layer._conv_forward, x, layer.bias)
+    padding: Any = layer.padding
+    around: list[int] = layer._reversed_padding_repeated_twice
+    none = (0,) * len(layer.kernel_size)
+    if layer.padding_mode != "zeros":
+        x, padding = F.pad(x, around, mode=layer.padding_mode), none
+    elif padding == "valid":
+        padding = none
+    elif padding == "same":
+        if around[::2] == around[1::2]:
+            padding = tuple(reversed(around[::2]))
+        else:
+            x, padding = F.pad(x, around), none
+    settings = Settings(layer.stride, padding, layer.dilation, none, layer.groups)
+    return operate(layer, "weight", Layer(settings), x, layer.bias)
 
 
 def transposed_convolution(
@@ -137,25 +158,17 @@ def transposed_convolution(
 ) -> Tensor:
     """x: (N, in, ...) -> (N, out, ...)."""
     dimensions = len(layer.kernel_size)
-    function: Callable[..., Tensor] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dimensions - 1]
     stride, padding, kernel, dilation = layer.stride, layer.padding, layer.kernel_size, layer.dilation
     assert isinstance(padding, tuple)
     own: Any = layer  # typed for one number of dimensions only
     extra = own._output_padding(x, output_size, stride, padding, kernel, dimensions, dilation)
-
-    def op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return function(x, weight, bias, stride, padding, extra, layer.groups, dilation)
-
-    return operate(layer, "weight", op, x, layer.bias)
+    settings = Settings(stride, padding, dilation, extra, layer.groups, transposed=True)
+    return operate(layer, "weight", Layer(settings), x, layer.bias)
 
 
 def embedding(layer: nn.Embedding, x: Tensor) -> Tensor:
     """x: integer ids of any shape -> (*x.shape, embedding_dim); ids stand for one-hot vectors."""
-
-    def op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.embedding(x, weight, layer.padding_idx, scale_grad_by_freq=layer.scale_grad_by_freq)
-
-    return operate(layer, "weight", op, x)
+    return operate(layer, "weight", Lookup(layer.padding_idx, layer.scale_grad_by_freq), x)
 
 
 def recurrent(layer: nn.RNNBase, x: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
@@ -205,7 +218,7 @@ def _one_layer(
     if any(distribution(layer, f"weight_ih{suffix}") for suffix in suffixes):
         # The operation happens before torch's kernel begins, which gets an identity in place of the input weights.
         padded = x if sizes is None else pad_packed_sequence(PackedSequence(x, sizes))[0]
-        projected = [operate(layer, f"weight_ih{suffix}", F.linear, padded.transpose(0, 1)) for suffix in suffixes]
+        projected = [operate(layer, f"weight_ih{suffix}", MATRIX, padded.transpose(0, 1)) for suffix in suffixes]
         x = torch.cat(projected, dim=-1).transpose(0, 1)
         if sizes is not None:
             lengths = (sizes[:, None] > torch.arange(int(sizes[0]))).sum(0)
@@ -249,7 +262,7 @@ def recurrent_cell(layer: nn.RNNCellBase, x: Tensor, hx: Any = None) -> Any:
     hidden = draw(layer, "weight_hh", generator)  # first, so that it does not depend on the size of the batch
     entry = draw(layer, "weight_ih") if distribution(layer, "weight_ih") is None else None
     if entry is None:
-        rows = operate(layer, "weight_ih", F.linear, rows, generator=generator)
+        rows = operate(layer, "weight_ih", MATRIX, rows, generator=generator)
         entry = torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
     biases = (draw(layer, "bias_ih"), draw(layer, "bias_hh")) if layer.bias else (None, None)
     kernel: Callable[..., Any] = torch.lstm_cell if lstm else torch.gru_cell
@@ -260,6 +273,8 @@ def recurrent_cell(layer: nn.RNNCellBase, x: Tensor, hx: Any = None) -> Any:
         return output
     return tuple(h.squeeze(0) for h in output) if lstm else output.squeeze(0)
 
+
+_PLAIN_CONVOLUTIONS = (nn.Conv1d._conv_forward, nn.Conv2d._conv_forward, nn.Conv3d._conv_forward)
 
 FORWARDS: dict[Callable[..., Any], Callable[..., Any]] = {
     nn.Linear.forward: linear,

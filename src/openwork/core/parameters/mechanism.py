@@ -24,7 +24,7 @@ from openwork.core.ownership import RANDOM
 from openwork.core.parameters.layers import NOISE_SEED, RandomWeight, deterministic
 from openwork.core.parameters.stacked import StackedRandom
 from openwork.core.parameters.switch import PLAIN, switched
-from openwork.core.parameters.weight import Learned, ReparameterizedWeight, learned
+from openwork.core.parameters.weight import Learned, ReparameterizedWeight, learned, total_cost
 from openwork.core.precision import LOW, exact
 from openwork.core.schedules import Schedule
 from openwork.core.seeding import seeded_generator
@@ -126,13 +126,8 @@ class Reparameterizing(Mechanism):
 
     def penalty(self) -> Tensor:
         """What the distributions add to the loss at this step, shape (), float32 at least; tied weights count once."""
-        device = self.weights[0].parameter.device
-        costs = []
-        for weight, distribution in zip(self.weights, self.distributions, strict=True):
-            parameter = exact(weight.parameter)
-            cost = distribution.cost(parameter, self._coefficient.to(parameter.device))
-            costs.append(exact(cost).to(device))
-        return torch.stack(costs).sum()
+        weights = [exact(weight.parameter) for weight in self.weights]
+        return total_cost(self.distributions, weights, self._coefficient.to(weights[0].device))
 
     def expected_nonzero(self) -> dict[str, float]:
         """The expected number of non-zero weights in training, by name."""

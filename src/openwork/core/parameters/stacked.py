@@ -14,7 +14,7 @@ from torch.func import functionalize, vmap
 from torch.utils._pytree import tree_map
 
 from openwork.core.parameters.layers import deterministic
-from openwork.core.parameters.weight import ReparameterizedWeight
+from openwork.core.parameters.weight import ReparameterizedWeight, total_cost
 from openwork.core.precision import exact
 from openwork.core.schedules import Schedule
 from openwork.core.stacked import Stacked, Updated, call_with, stacked
@@ -134,10 +134,11 @@ class StackedRandom(Stacked):
 
         def compute(weights: list[Tensor]) -> list[Tensor]:
             found = []
-            for distribution, weight in zip(self._distributions.all, map(exact, weights), strict=True):
+            weights = list(map(exact, weights))
+            for distribution, weight in zip(self._distributions.all, weights, strict=True):
                 found += [distribution.sample(weight), distribution.effective(weight)]
-                found += [distribution.cost(weight, self._first._coefficient), distribution.expected_nonzero(weight)]
-            return found
+                found += [distribution.expected_nonzero(weight)]
+            return [*found, total_cost(self._distributions.all, weights, self._first._coefficient)]
 
         try:
             with keyed(torch.zeros((), dtype=torch.int64, device=self._weights[0].device)):

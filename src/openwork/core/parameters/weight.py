@@ -1,7 +1,8 @@
 """The distribution of one weight tensor, and where it hangs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,12 @@ class ReparameterizedWeight(nn.Module, ABC):
     Each method gets the ``weight``, which is the layer's parameter; what is learned besides belongs to this module.
     Both are float32 at least: a float16 or bfloat16 parameter is cast, and so is what the methods return.
     """
+
+    def __init_subclass__(cls) -> None:
+        """Sums a subclass's own `cost` or `penalty`, unless it also says what they all cost."""
+        super().__init_subclass__()
+        if vars(cls).keys() & {"cost", "penalty"} and "costs" not in vars(cls):
+            cls.costs = vars(ReparameterizedWeight)["costs"]  # type: ignore[method-assign]
 
     def forward(
         self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None, generator: torch.Generator | None = None
@@ -59,6 +66,18 @@ class ReparameterizedWeight(nn.Module, ABC):
         """
         return coefficient * self.penalty(weight)
 
+    @classmethod
+    def costs(cls, distributions: Sequence[Any], weights: Sequence[Tensor], coefficient: Tensor) -> Tensor:
+        """The sum of each `cost`, shape (); override it where one pass over all weights is faster.
+
+        Args:
+            distributions: All of this very class whose weights are on one device.
+            weights: The layers' parameters.
+            coefficient: The coefficient at this step, shape ().
+        """
+        pairs = zip(distributions, weights, strict=True)
+        return torch.stack([exact(each.cost(weight, coefficient)) for each, weight in pairs]).sum()
+
     def expected_nonzero(self, weight: Tensor) -> Tensor:
         """The expected number of non-zero elements of this ``weight`` in training, shape (); by default all."""
         return torch.full((), weight.numel(), device=weight.device)
@@ -66,6 +85,26 @@ class ReparameterizedWeight(nn.Module, ABC):
     def constrain(self) -> None:
         """Puts what is learned back into its range; called after every optimizer step."""
         return
+
+
+def total_cost(
+    distributions: Sequence[ReparameterizedWeight], weights: Sequence[Tensor], coefficient: Tensor
+) -> Tensor:
+    """What the distributions add to the loss, shape (), on ``coefficient``'s device: each class is asked once a device.
+
+    Args:
+        distributions: Of any classes.
+        weights: The layers' parameters, float32 at least.
+        coefficient: The coefficient at this step, shape ().
+    """
+    alike: dict[tuple[type[ReparameterizedWeight], torch.device], list[int]] = {}
+    for place, (distribution, weight) in enumerate(zip(distributions, weights, strict=True)):
+        alike.setdefault((type(distribution), weight.device), []).append(place)
+    totals = [
+        kind.costs([distributions[n] for n in places], [weights[n] for n in places], coefficient.to(device))
+        for (kind, device), places in alike.items()
+    ]
+    return torch.stack([exact(total).to(coefficient.device) for total in totals]).sum()
 
 
 class Learned(nn.Module):

@@ -1,0 +1,151 @@
+"""Local reparameterisation (Kingma et al. 2015, arXiv 1506.02557): noise on a layer's output instead of its weights.
+
+An output has the variance op(x^2, sigma^2). Left to autograd, the backward pass would keep x^2, the variance, its root
+and the noise. Here it keeps x, sigma^2 and one number for each output, the derivative of the noise by the variance, or
+not even that: where noise is a hash, this number can be computed again, for one more product. The backward pass itself
+is made of torch's operations, which a compiler fuses with those around them.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from openwork.core.parameters.products import Product
+from openwork.core.precision import exact
+from openwork.kernels.variational import EPS, deviation, has_kernel, noisy, noisy_plain
+from openwork.noise import Draw, is_keyed, next_draw, normal, normal_of
+
+_CHEAP = 256
+"""Multiplications for each output that take less time than to write and to read that output once more."""
+
+
+def transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation looks on, for which only torch's own operations will do."""
+    if torch._C._are_functorch_transforms_active():
+        return True
+    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which a layer computes its product with ``x``."""
+    kind = x.device.type
+    cast = torch.is_autocast_enabled(kind) and x.dtype != torch.float64 and x.is_floating_point()
+    return torch.get_autocast_dtype(kind) if cast else x.dtype
+
+
+def with_noise(
+    op: Product,
+    mean: Tensor,
+    x: Tensor,
+    sigma2: Tensor,
+    *,
+    shared: bool,
+    small: bool,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """A layer's output in training: mean + sqrt(op(x^2, sigma2) + eps) * noise.
+
+    Args:
+        op: The layer's operation.
+        mean: The layer's output for the weights' means.
+        x: The layer's input, of the same dtype, or ids.
+        sigma2: The weights' variances, of the same dtype.
+        shared: Whether all positions of an example share their noise: of shape (N, 1, ..., 1, C) then.
+        small: Whether the backward pass computes the variance again, and keeps x, sigma^2 and the noise's key alone.
+        generator: On the mean's device; by default noise comes from a key or from torch's generator.
+    """
+    kernel = mean.device.type != "cpu" and has_kernel(mean.device, mean.dtype) and mean.numel() < 2**31
+    compiling = torch.compiler.is_compiling()
+    noise, draw = None, None
+    if generator is None and (small or is_keyed() or kernel):
+        draw = next_draw(mean.device)
+    else:
+        noise, kernel = normal(noise_shape(mean.shape, shared), mean, generator), False
+    again = noise is None and (small or (kernel and _cheap(mean, x, sigma2)))
+    # Where the compiler may look in, what reads the output computes it again: the batch norm behind a convolution
+    # and the loss behind the last layer read it several times, what follows a layer inside a Transformer once.
+    kernel = kernel and not (compiling and shared)
+    needs = (x.requires_grad, sigma2.requires_grad)
+    output: Tensor = _Noisy.apply(mean, x, sigma2, noise, *(draw or (None, None)), op, shared, again, kernel, needs)  # type: ignore[no-untyped-call]
+    return output
+
+
+def noise_shape(shape: torch.Size, shared: bool) -> list[int]:
+    """(N, 1, ..., 1, C) instead of (N, ..., C) where positions share their noise."""
+    return [shape[0], *[1] * (len(shape) - 2), shape[-1]] if shared else list(shape)
+
+
+def _cheap(mean: Tensor, x: Tensor, sigma2: Tensor) -> bool:
+    """Whether the variance is computed faster than read: there are more outputs than inputs, and short sums."""
+    outputs = mean.shape[1] if sigma2.dim() > 2 else mean.shape[-1]
+    return mean.numel() >= 2 * x.numel() and sigma2.numel() <= _CHEAP * outputs
+
+
+class _Noisy(torch.autograd.Function):
+    """`with_noise`; the noise is given, or is that of the words of a draw."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        mean: Tensor,
+        x: Tensor,
+        sigma2: Tensor,
+        noise: Tensor | None,
+        factor: Tensor | None,
+        offset: Tensor | None,
+        op: Product,
+        shared: bool,
+        again: bool,
+        kernel: bool,
+        needs: tuple[bool, bool],
+    ) -> Tensor:
+        variance = op.of_squares(x, sigma2)
+        if kernel:
+            assert factor is not None
+            assert offset is not None
+            y, slope = noisy(mean, variance, Draw(factor, offset), shared, not again)
+        else:
+            e = _noise(mean, noise, factor, offset, shared)
+            y, slope = noisy_plain(mean, variance, e)
+        ctx.op, ctx.shared, ctx.again, ctx.needs = op, shared, again, needs
+        if again:  # stacked, so that a compiler does not take the noise for that of the forward pass, and keep it
+            slope = torch.stack([factor, offset])  # type: ignore[list-item]
+        ctx.save_for_backward(x, sigma2, slope)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, sigma2, slope = ctx.saved_tensors
+        op: Product = ctx.op
+        if ctx.again:
+            e = normal_of(Draw(slope[0], slope[1]), noise_shape(gradient.shape, ctx.shared), gradient)
+            slope = 0.5 * e / deviation(op.of_squares_again(x, sigma2))
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            of_x, of_sigma2 = _differentiable(op, gradient, x, sigma2, slope, ctx.needs)
+        else:
+            squares = x * x if x.is_floating_point() else x
+            of_x, of_sigma2 = op.gradients(gradient * slope.to(gradient.dtype), squares, sigma2, ctx.needs)
+            of_x = None if of_x is None else 2 * x * of_x
+        return gradient, of_x, of_sigma2, *[None] * 8
+
+
+def _differentiable(
+    op: Product, gradient: Tensor, x: Tensor, sigma2: Tensor, slope: Tensor, needs: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients by x and sigma2, which can be differentiated again."""
+    std = (exact(op.of_squares(x, sigma2)) + EPS).sqrt()
+    noise = 2 * slope * std.detach()
+    wanted = [each for each, needed in zip((x, sigma2), needs, strict=True) if needed]
+    found = iter(torch.autograd.grad((std * noise).to(gradient.dtype), wanted, gradient, create_graph=True))
+    of_x, of_sigma2 = (next(found) if needed else None for needed in needs)
+    return of_x, of_sigma2
+
+
+def _noise(mean: Tensor, noise: Tensor | None, factor: Tensor | None, offset: Tensor | None, shared: bool) -> Tensor:
+    if noise is not None:
+        return noise
+    assert factor is not None
+    assert offset is not None
+    return normal_of(Draw(factor, offset), noise_shape(mean.shape, shared), mean)

@@ -1,0 +1,94 @@
+"""Variational dropout's variances, and its noise, with a kernel that reads mean and variance of an output once."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from openwork.kernels.paths import Path, triton_or_plain
+from openwork.noise import Draw
+
+EPS = 1e-8
+"""Added to variances and to the squares of means. Code that is compiled for any batch size inside an autograd function
+has the literal: torch 2.13 takes a global float for an input there, and cannot hand it to a second function."""
+
+
+def path(device: torch.device, dtype: torch.dtype) -> Path:
+    """Triton's kernels where they can run, else torch's operations."""
+    return triton_or_plain(device, dtype)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether `noisy` has a kernel there."""
+    return path(device, dtype).name == "Triton"
+
+
+def noisy_plain(mean: Tensor, variance: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """(mean + sqrt(variance + eps) * noise, its derivative by the variance), computed in float32 at least.
+
+    Args:
+        mean: Of any shape.
+        variance: Of the same shape and dtype.
+        noise: Standard normal, of a shape that broadcasts to that of the mean.
+    """
+    std, noise = deviation(variance), noise.to(torch.promote_types(mean.dtype, torch.float32))
+    y = torch.addcmul(mean, std, noise) if mean.dtype == std.dtype else (mean + std * noise).to(mean.dtype)
+    return y, (noise / std).mul_(0.5).to(mean.dtype)
+
+
+def deviation(variance: Tensor) -> Tensor:
+    """The standard deviation, in float32 at least: eps underflows in less, and at 0 the square root has no slope."""
+    return (variance.to(torch.promote_types(variance.dtype, torch.float32)) + 1e-8).sqrt_()
+
+
+def noisy(mean: Tensor, variance: Tensor, draw: Draw, shared: bool, sloped: bool) -> tuple[Tensor, Tensor]:
+    """What `noisy_plain` returns for a draw, by Triton's kernel, which the compiler does not look into.
+
+    Args:
+        mean: Of any shape, where `has_kernel`.
+        variance: Of the same shape and dtype.
+        draw: That of the noise.
+        shared: Whether all positions of an example share their noise: of shape (N, 1, ..., 1, C) then.
+        sloped: Whether the derivative is wanted; otherwise it has no elements.
+    """
+    from openwork.kernels.triton import variational
+
+    y, slope = variational.noisy(mean, variance, draw.factor, draw.offset, shared, sloped)
+    return y, slope
+
+
+def variances(theta: Tensor, log_sigma2: Tensor, clip: float | Tensor) -> Tensor:
+    """sigma^2 with log alpha clipped to [-clip, clip], of ``theta``'s shape.
+
+    alpha * theta^2 is sigma^2, so only the limits need theta: no logarithm.
+
+    Args:
+        theta: The means, float32 at least.
+        log_sigma2: log sigma^2.
+        clip: The limit; with stacked models it may be a tensor.
+    """
+    theta2 = theta * theta + 1e-8
+    if isinstance(clip, Tensor):
+        return torch.exp(log_sigma2).clamp(theta2 * torch.exp(-clip), theta2 * torch.exp(clip))
+    return torch.exp(log_sigma2).clamp(theta2 * math.exp(-clip), theta2 * math.exp(min(clip, 700.0)))
+
+
+class Variances(torch.autograd.Function):
+    """`variances`, with a gradient that needs no more than what is there anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, theta: Tensor, log_sigma2: Tensor, clip: float | Tensor) -> Tensor:
+        """As `variances`."""
+        sigma2 = variances(theta, log_sigma2, clip)
+        ctx.save_for_backward(theta, log_sigma2, sigma2)
+        return sigma2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        """0 by log sigma^2 where log alpha is clipped, and 0 by theta elsewhere."""
+        theta, log_sigma2, sigma2 = ctx.saved_tensors
+        whole = gradient * sigma2
+        inside = whole * (torch.exp(log_sigma2) == sigma2)
+        return (whole - inside) * (2 * theta) / (theta * theta + 1e-8), inside, None
