@@ -155,7 +155,7 @@ def _in_order(*tensors: Tensor) -> bool:
 
 def _run(op: Callable[..., None], plain: Callable[..., None], *lists: Sequence[Tensor]) -> None:
     """Calls the op for what its kernel takes, once for each dtype and device, and the plain twin for all the rest."""
-    if not lists[0] or not lists[0][0].is_cuda:  # soon said, for the hook of each parameter asks
+    if _on_cpu(lists[0]):  # soon said, for the hook of each parameter asks
         plain(*lists)
         return
     fused: dict[tuple[torch.device, torch.dtype], list[int]] = {}
@@ -175,6 +175,11 @@ def _run(op: Callable[..., None], plain: Callable[..., None], *lists: Sequence[T
             op(*_of(lists, places))
     if rest:
         plain(*_of(lists, rest))
+
+
+def _on_cpu(tensors: Sequence[Tensor]) -> bool:
+    """Whether the first is on a CPU, and so usually all."""
+    return not tensors or tensors[0].device.type == "cpu"
 
 
 def _fits(first: Tensor, others: Sequence[Tensor]) -> bool:

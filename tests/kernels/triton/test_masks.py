@@ -39,6 +39,7 @@ def fused(monkeypatch):
     """Every tensor that fits goes to the kernels, in the interpreter too."""
     monkeypatch.setattr(masks, "path", lambda device, dtype: paths.Path("Triton" if dtype in DTYPES else "plain", ""))
     monkeypatch.setattr(masks, "SMALL", 0)
+    monkeypatch.setattr(masks, "_on_cpu", lambda tensors: False)
 
 
 def flat(dtype, count):
@@ -101,6 +102,14 @@ def test_the_ops_count_what_they_write(fused):
         masks.restore_([parameter], [torch.full_like(hidden, 7)], [kept])
     assert (parameter._version, hidden._version, kept._version) == (3, 2, 0)
     assert parameter.tolist() == [1.0, 7.0, 1.0, 7.0, 1.0]
+
+
+def test_tensors_that_fit_go_to_the_kernel_by_one_call_for_each_dtype(fused, monkeypatch):
+    calls = []
+    monkeypatch.setattr(masks, "_mask", lambda tensors, kept: calls.append([len(tensors), tensors[0].dtype]))
+    (floats, _, kept), (halves, _, others) = some(torch.float32, DEVICE), some(torch.bfloat16, DEVICE)
+    masks.mask_([*floats, *halves], [*kept, *others])
+    assert calls == [[6, torch.float32], [6, torch.bfloat16]]  # without the empty, turned and spread ones
 
 
 def test_a_gradient_that_is_to_be_differentiated_goes_to_torch(fused):
