@@ -41,7 +41,7 @@ def test_masks_take_one_byte_a_weight_and_hidden_values_one_copy(hidden):
 @pytest.mark.parametrize("hidden", HIDDEN)
 def test_updates_and_steps_keep_nothing_besides(hidden):
     model = network()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     before = held()
     sparsifier = ow.sparsify(model, ow.GradualMagnitude(ow.Cubic(0.9, begin=2, end=6, every=2), hidden=hidden))
     assert held() - before == WEIGHTS  # nothing is hidden yet
@@ -65,7 +65,7 @@ def test_zeros_that_stay_take_another_byte():
 
 def test_regrowing_keeps_no_gradient_between_updates():
     model = network()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     before = held()
     sparsifier = ow.sparsify(model, ow.RigL(ow.Constant(0.8, every=2, stop=8)))
     sparsifier.attach(optimizer)
