@@ -4,7 +4,7 @@ A weight that is not sharded is the case of one process, `ALONE`, in which nothi
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -146,6 +146,23 @@ def shard_like(part: Tensor, like: Tensor) -> Tensor:
     return DTensor.from_local(
         part, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
     )
+
+
+def sum_each(counts: Sequence[int], shards: Sequence[Shards]) -> list[int]:
+    """Each count, summed over the processes that hold the shards of its tensor.
+
+    Args:
+        counts: The numbers of this process.
+        shards: Those of each count; counts with the same processes share one communication.
+    """
+    found = list(counts)
+    places: dict[Shards, list[int]] = {}
+    for place, group in enumerate(shards):
+        places.setdefault(group, []).append(place)
+    for group, chosen in places.items():
+        for place, total in zip(chosen, group.sum([counts[place] for place in chosen]), strict=True):
+            found[place] = total
+    return found
 
 
 def _shards(tensor: Tensor) -> Shards:
