@@ -1,6 +1,7 @@
 """What two processes check under FSDP2; `test_fsdp.py` starts them."""
 
 import math
+import warnings
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -285,6 +286,43 @@ def finalize_keeps_shards_with_zeros_and_another_technique_can_follow(folder):
         results.append(model.state_dict())
     assert_equal(*results, "weights")
     assert all(isinstance(tensor, DTensor) for tensor in results[1].values())
+
+
+@check
+def models_of_which_only_some_layers_are_sharded_or_selected_are_finalized(folder):
+    def some(model):
+        return fully_shard(model[2], mesh=init_device_mesh("cpu", (2,)))
+
+    for sharding, select in ((some, ow.weight_matrices), (shard, ["0", "4"])):  # the root leaves layer 2 gathered
+        results = []
+        for sharded in (False, True):
+            model = net()
+            if sharded:
+                sharding(model)
+            sparsifier, optimizer = start(model, ow.GradualMagnitude(RAMP), sgd, False, select=select)
+            train(model, sparsifier, optimizer, 9)
+            results.append((sparsifier.masks(), sparsifier.finalize().state_dict()))
+        assert_equal(results[0][0], results[1][0], "masks")
+        assert_equal(results[0][1], results[1][1], "weights")
+
+
+@check
+def a_path_that_ends_in_another_process_is_dead(folder):
+    mesh = init_device_mesh("cpu", (2,))
+    for layers in ((0, 2), (0,), (2,)):
+        model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2))
+        for layer in layers:
+            fully_shard(model[layer], mesh=mesh)
+        with torch.no_grad():
+            local(model[0].weight).zero_()
+            rows = local(model[0].weight)
+            if rows.numel() and (0 not in layers or torch.distributed.get_rank() == 1):
+                rows[-1] = 1.0  # the last unit alone depends on the input
+            local(model[2].weight)[:, -1] = 0.0  # and nobody reads it
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ow.sparsify(model, ow.GradualMagnitude(ow.Constant(0.0)), keep_zeros=True)
+        assert ["2.weight keeps weights only for inputs" in str(each.message) for each in caught] == [True]
 
 
 @check

@@ -148,6 +148,24 @@ def shard_like(part: Tensor, like: Tensor) -> Tensor:
     )
 
 
+def gathered(tensor: Tensor) -> Tensor:
+    """All of a sharded tensor, without a gradient, where its part is; the processes must all call this."""
+    if not is_sharded(tensor):
+        return tensor.detach()
+    with torch.no_grad():
+        return tensor.full_tensor()
+
+
+def beside(tensor: Tensor, like: Tensor) -> Tensor:
+    """A tensor that all processes have, as one that can be computed with ``like``, which may be sharded."""
+    tensor = tensor.to(like.device)
+    if not is_sharded(like):
+        return tensor
+    from torch.distributed.tensor import DTensor, Replicate
+
+    return DTensor.from_local(tensor, like.device_mesh, [Replicate()] * like.device_mesh.ndim, run_check=False)
+
+
 def sum_each(counts: Sequence[int], shards: Sequence[Shards]) -> list[int]:
     """Each count, summed over the processes that hold the shards of its tensor.
 
