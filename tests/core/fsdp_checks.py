@@ -326,6 +326,17 @@ def a_path_that_ends_in_another_process_is_dead(folder):
 
 
 @check
+def shards_that_took_the_place_of_others_are_seen(folder):
+    for technique in (ow.GradualMagnitude(RAMP),):
+        model = net()
+        sparsifier, optimizer = start(model, technique, sgd, True)
+        train(model, sparsifier, optimizer, 1)
+        model.load_state_dict({name: tensor.clone() for name, tensor in model.state_dict().items()}, assign=True)
+        with refused("0.weight is another tensor than attach saw"):
+            train(model, sparsifier, optimizer, 1)
+
+
+@check
 def what_shards_cannot_do_is_refused_with_the_cure(folder):
     def attach(technique, apply, seed=0):
         model = net(seed=seed)
