@@ -327,7 +327,7 @@ def a_path_that_ends_in_another_process_is_dead(folder):
 
 @check
 def shards_that_took_the_place_of_others_are_seen(folder):
-    for technique in (ow.GradualMagnitude(RAMP),):
+    for technique in (ow.GradualMagnitude(RAMP), ow.VariationalDropout(ow.Constant(1e-2))):
         model = net()
         sparsifier, optimizer = start(model, technique, sgd, True)
         train(model, sparsifier, optimizer, 1)
@@ -371,8 +371,3 @@ def what_shards_cannot_do_is_refused_with_the_cure(folder):
     with refused("fully_shard spreads 0.weight over processes; prune before fully_shard"):
         technique = ow.Wanda(ow.OneShot(0.5), pattern=ow.Unstructured())
         ow.sparsify(shard(net()), technique, calibrate=lambda model: model(torch.randn(2, 8)))
-    for technique in (ow.L0(ow.Constant(1e-2)), ow.VariationalDropout(ow.Constant(1e-2))):
-        with refused("use DistributedDataParallel, or a technique with masks"):
-            attach(technique, shard)
-        with refused("use DistributedDataParallel, or a technique with masks"):
-            ow.sparsify(shard(net()), technique)
