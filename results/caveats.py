@@ -62,7 +62,7 @@ def by_technique(found: list[tuple[str, float, str]]) -> str:
 
 def less() -> str:
     """How the sparsities of final runs lie to those of their tuning runs, where a penalty decides."""
-    names = ("variational dropout", "L0")
+    names = ("variational dropout", "L0", "group L0", "soft weight sharing")
     pairs = [
         (float(row["sparsity"]), fmean(sparsities(finals()[key])) / 100)
         for row in held("chosen")

@@ -22,6 +22,7 @@ STUDY = Path(__file__).parent / "mnist"
 WORST = 10.0  # % of error: what lies beyond is left out, as it says no more than that a network has broken
 MARKS = [1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 8]
 SHIFT = 1.012  # between the kinds of a level of section 6, so that intervals do not hide each other
+DASHES = ([1, 0], [6, 3], [2, 2])  # of lines of one colour
 NAMES = {
     "magnitude, uniform": "GradualMagnitude",
     "magnitude, global ranking": "GradualMagnitude, global ranking",
@@ -118,6 +119,8 @@ def drawn(values: list[dict[str, Any]], names: list[str], *, ticks: list[float])
         .axis(title="weights left, %", grid=False, values=[round(tick, 6) for tick in ticks], format="~g"),
         color=color,
     )
+    kinds = [colours[:place].count(colour) for place, colour in enumerate(colours)]
+    dash = alt.StrokeDash("technique:N").scale(domain=names, range=[DASHES[kind] for kind in kinds]).legend(None)
     # By the means: an interval that is wider than all of them would flatten the picture.
     means = [value["error"] for value in values]
     ends = 0.9 * min(means), 1.1 * max(means)
@@ -125,7 +128,7 @@ def drawn(values: list[dict[str, Any]], names: list[str], *, ticks: list[float])
     marks = [mark for mark in MARKS if ends[0] < mark < ends[1]]  # clamped, others would lie at the ends
     y = alt.Y("error:Q", scale=scale).axis(title="error on the test set, %", values=marks, format="~g")
     return [
-        base.mark_line(strokeWidth=1.5).encode(y),
+        base.mark_line(strokeWidth=1.5).encode(y, strokeDash=dash),
         base.mark_rule(strokeWidth=1.5).encode(alt.Y("low:Q", scale=scale), y2="high:Q"),
         base.mark_point(filled=True, size=55, opacity=1).encode(y, shape=shape),
     ]

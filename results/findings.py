@@ -30,8 +30,8 @@ def not_yet() -> list[str]:
     """The parts of the plan that have no rows, in words."""
     left = [f"the final runs of {listed(missing())}"] if missing() and has_begun() else []
     left += [] if has_begun() else ["the tournament of LeNet-300-100"]
-    left += ["SparseVD's recipe"] if not complete() else []
-    left += ["the same on LeNet-5-Caffe"] if not recipes("LeNet-5-Caffe", ("True", "True")) else []
+    left += ["SparseVD's recipe on LeNet-300-100"] if not complete() else []
+    left += ["SparseVD's recipe on LeNet-5-Caffe"] if not recipes("LeNet-5-Caffe", ("True", "True")) else []
     left += ["section 6"] if not whole() else []
     return left + (["the tournament of LeNet-5-Caffe"] if not finals("lenet5") else [])
 

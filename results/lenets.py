@@ -1,6 +1,7 @@
 """The tables of the LeNets on MNIST."""
 
-from seeds import Row, Seeds, find, layers, markdown, mean, one_more, paper, place, rows
+from recipes import by_layer, recipe, recipes
+from seeds import Row, Seeds, find, layers, markdown, mean, one_more, paper, place
 
 N = 60_000  # training images
 
@@ -32,36 +33,25 @@ def in_one_seed(published: str, *found: Seeds, digits: int = 1) -> Row:
     return ("1", f"{sparsities} %", f"{errors} %", "–", published)
 
 
-def singles(net: str) -> list[Row]:
-    """What has one seed: techniques of which the study has no runs on this network yet."""
-    small, lines = net == "LeNet-300-100", []
-    weights, levels = (0.1, 0.3, 1.0), (0.9, 0.98, 0.99)
-    sizes = f"{'1.4 and 1.8' if small else '0.9 and 1.0'} % (Louizos et al.; sizes, not sparsity)"
-    l0, grouped = ([find("mnist", net, name, final=w / N) for w in weights] if has_rows(net, name) else []
-                   for name in ("L0", "GroupL0"))  # fmt: skip
-    lines += [("L0, λ = 0.1, 0.3, 1 over N", *in_one_seed("", *l0))] if l0 else []
-    lines += [("group L0, λ = 0.1, 0.3, 1 over N", *in_one_seed(sizes, *grouped))] if grouped else []
-    for allocation, text in ((None, "uniform"), ("GlobalRanking", "global ranking"), ("ERK", "Erdős–Rényi")):
-        if has_rows(net, "GradualMagnitude"):
-            found = [find("mnist", net, "GradualMagnitude", final=s, allocation=allocation) for s in levels]
-            lines.append((f"magnitude, {text}", *in_one_seed("", *found, digits=0)))
-    if has_rows(net, "RandomPruning"):
-        found = [find("mnist", net, "RandomPruning", final=s) for s in levels]
-        lines.append(("random", *in_one_seed("", *found, digits=0)))
+def singles() -> list[Row]:
+    """What has one seed: techniques of which the study has no runs on LeNet-5-Caffe."""
+    net, levels = "LeNet-5-Caffe", (0.9, 0.98, 0.99)
+    grouped = [find("mnist", net, "GroupL0", final=weight / N) for weight in (0.1, 0.3, 1.0)]
+    pruned = [find("mnist", net, "GradualMagnitude", final=level, allocation="ERK") for level in levels]
+    random = [find("mnist", net, "RandomPruning", final=level) for level in levels]
+    sizes = "0.9 and 1.0 % (Louizos et al.; sizes, not sparsity)"
     others = {
-        "PruneRetrain": ("Han 2015, prune and retrain", "92 % (12×), 1.59 %", "92 % (12×), 0.77 %"),
-        "DynamicSurgery": ("dynamic network surgery", "98.2 % (56×), 1.99 %", "99.1 % (111×), 0.91 %"),
-        "SoftWeightSharing": ("soft weight sharing", "1.94 % (23×, with coding)", "0.97 % (200×, with coding)"),
+        "PruneRetrain": ("Han 2015, prune and retrain", "92 % (12×), 0.77 %"),
+        "DynamicSurgery": ("dynamic network surgery", "99.1 % (111×), 0.91 %"),
+        "SoftWeightSharing": ("soft weight sharing", "0.97 % (200×, with coding)"),
     }
-    for name, (text, *published) in others.items():
-        if has_rows(net, name):
-            lines.append((text, *in_one_seed(published[not small], find("mnist", net, name), digits=2)))
+    lines = [
+        ("group L0, λ = 0.1, 0.3, 1 over N", *in_one_seed(sizes, *grouped)),
+        ("magnitude, Erdős–Rényi", *in_one_seed("", *pruned, digits=0)),
+        ("random", *in_one_seed("", *random, digits=0)),
+        *((text, *in_one_seed(known, find("mnist", net, name), digits=2)) for name, (text, known) in others.items()),
+    ]
     return [(f"one seed: {name}", *cells) for name, *cells in lines]
-
-
-def has_rows(net: str, name: str) -> bool:
-    """Whether there are rows of a technique on a network."""
-    return any((row["task"].partition(",")[0], row["name"]) == (net, name) for row in rows("mnist"))
 
 
 def mnist(net: str) -> str:
@@ -87,7 +77,7 @@ def mnist(net: str) -> str:
     else:
         lines.append(("tuned settings, all of the KL, threshold 3", *compared(vd(net, 1.0), "", None)))
         lines.append(("— 0.7 of the KL, rate 2e-3, threshold 3", *compared(vd(net, 0.7, 2e-3), "", None)))
-    lines += singles(net)
+        lines += singles()
     heads = ("", "n", "sparsity", "error", "one more run (95 %)", "published: sparsity, error")
     return markdown(heads, lines)
 
@@ -114,6 +104,8 @@ def reproduced() -> str:
             claim = f"{net}, {by} et al., threshold {threshold:g}"
             target = paper(net, by, threshold)
             lines.append(versus(claim, schedule(net, threshold), target))
+            if recipes(net, ("True", "True"), threshold):
+                lines.append(versus("— SparseVD's recipe", recipe(net, threshold), target))
             tuned = vd(net, 0.9, 2e-3, threshold) if net == "LeNet-300-100" else vd(net, 1.0, None, threshold)
             lines.append(versus("— tuned settings", tuned, target))
     heads = (
@@ -134,5 +126,9 @@ def layered() -> str:
         tuned = vd(net, 0.9, 2e-3) if net == "LeNet-300-100" else vd(net, 1.0)
         cells = [", ".join(f"{v:.1f}" for v in layers("mnist", one).values()) for one in (schedule(net), tuned)]
         names = ", ".join(name.removesuffix(".weight") for name in layers("mnist", tuned))
-        lines.append((f"{net} ({names})", published, f"{tuned.n}", f"{cells[0]} %", f"{cells[1]} %"))
-    return markdown(("sparsity of layers", "published", "n", "SparseVD's schedule", "tuned settings"), lines)
+        runs = recipes(net, ("True", "True"))
+        whole = f"{by_layer(runs, ', ')} %" if runs else "not run yet"
+        n = ", ".join(map(str, (tuned.n, *([len(runs)] if runs else []), tuned.n)))
+        lines.append((f"{net} ({names})", published, n, f"{cells[0]} %", whole, f"{cells[1]} %"))
+    heads = ("sparsity of layers", "published", "n", "SparseVD's schedule", "SparseVD's recipe", "tuned settings")
+    return markdown(heads, lines)

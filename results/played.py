@@ -124,7 +124,15 @@ def cost_table() -> str:
             lines.append((f"{name}.csv", "0", "not run yet", *[""] * 5))
             continue
         steps = sum(int(row["step"]) for row in runs) / 1e6
-        widths = [int(row["fleet"] or 1) for row in runs]
+        widths = sorted({int(row["fleet"] or 1) for row in runs})
         where = ["; ".join(sorted({row[key] for row in runs})) for key in ("precision", "device", "torch", "commit")]
-        lines.append((f"{name}.csv", str(len(runs)), f"{steps:.1f}", f"{min(widths)} to {max(widths)}", *where))
+        lines.append(
+            (
+                f"{name}.csv",
+                str(len(runs)),
+                f"{steps:.1f}",
+                " to ".join(map(str, dict.fromkeys((widths[0], widths[-1])))),
+                *where,
+            )
+        )
     return markdown(("", "n", "million run-steps", "fleet", "products", "device", "torch", "commit"), lines)

@@ -1,11 +1,11 @@
 """The tables of SparseVD's recipe, and SparseVD's own table with what openwork has for it."""
 
+from collections.abc import Iterator
 from functools import cache
 from statistics import fmean
 
-from lenets import has_rows
-from played import Found, errors, finals, held, not_run, points, probability, sparsities
-from seeds import Row, find, markdown, mean, one_more, paper, place
+from played import Found, accuracy, errors, finals, held, not_run, points, probability, sparsities
+from seeds import Row, Seeds, find, has_rows, markdown, mean, one_more, paper, place
 from seeds import layers as layers_of
 
 from openwork.study.experiments.tournament import SEEDS
@@ -41,9 +41,16 @@ def recipes(net: str, cell: tuple[str, str], threshold: float = 3.0) -> list[Fou
     return sorted(found, key=lambda row: int(row["seed"]))
 
 
+def recipe(net: str, threshold: float = 3.0) -> Seeds:
+    """The runs of SparseVD's recipe as it is."""
+    runs = recipes(net, ("True", "True"), threshold)
+    return Seeds(tuple(row["id"] for row in runs), sparsities(runs), tuple(100 * accuracy(row) for row in runs))
+
+
 def recipe_table() -> str:
     """The four recipes beside the published runs."""
-    lines = []
+    lines: list[Row] = []
+    last = ""
     for net in ("LeNet-300-100", "LeNet-5-Caffe"):
         for cell, label in RECIPES.items():
             known = [("Molchanov", 3.0), ("Gale", 3.0), ("Gale", 2.0), *([("Gale", 0.1)] if net[-1] == "0" else [])]
@@ -56,6 +63,7 @@ def recipe_table() -> str:
                 if len(runs) > 1:
                     text += f": {place(sparsity, zeros)}, {place(error, wrong)}"
                 name = f"{net}, {label}, threshold {threshold:g}"
+                name, last = name if name != last else "— the same runs", name
                 lines.append((name, str(len(runs)), f"{mean(zeros)} %", f"{mean(wrong)} %", *more, text))
     heads = ("", "n", "sparsity", "error", "one more run (95 %): sparsity", "error", "published: sparsity, error")
     missing = "".join(parts for parts, net in PARTS if not all(recipes(net, cell) for cell in RECIPES))
@@ -114,7 +122,7 @@ def beside(net: str, technique: str, sparsity: float) -> tuple[str, int, str, st
     name, older = OTHERS[technique]
     if net == "LeNet-300-100" and (runs := nearest(name, sparsity)):
         return name, len(runs), *measured(runs)
-    if not has_rows(net, older):
+    if not has_rows("mnist", net, older):
         return name, 0, "not run yet", "–", "–"
     found = find("mnist", net, older)
     each = "-".join(f"{value:.1f}" for value in layers_of("mnist", found).values())
@@ -124,9 +132,27 @@ def beside(net: str, technique: str, sparsity: float) -> tuple[str, int, str, st
 
 def measured(runs: list[Found]) -> tuple[str, str, str]:
     """Error, sparsity by layer and compression of runs of the study."""
+    return f"{mean(errors(runs))} %", by_layer(runs, "-") or "–", times(fmean(sparsities(runs)))
+
+
+def by_layer(runs: list[Found], between: str) -> str:
+    """The mean sparsity of each layer, in %."""
     layers = zip(*(map(float, run["layers"].split()) for run in runs if run["layers"]), strict=True)
-    text = "-".join(f"{100 * fmean(each):.1f}" for each in layers)
-    return f"{mean(errors(runs))} %", text or "–", times(fmean(sparsities(runs)))
+    return between.join(f"{100 * fmean(each):.1f}" for each in layers)
+
+
+def recipe_in_short() -> Iterator[Row]:
+    """What README says of the recipe."""
+    net = "LeNet-300-100"
+    if recipes(net, ("True", "True")):
+        found, (sparsity, error) = recipe(net), paper(net, "Molchanov", 3.0)
+        where = place(sparsity, found.sparsities), place(error, found.errors)
+        text = (
+            f"{found.sparsity:.2f} % sparsity, error {mean(found.errors)} %; the published run, {sparsity:.2f} % and "
+            f"{error:.2f} %, lies {where[0]} and {where[1]} of where one more would"
+        )
+        page = "[SparseVD's recipe](results/mnist/README.md#sparsevds-recipe)"
+        yield f"variational dropout by SparseVD's recipe, {net} on MNIST", str(found.n), text, page
 
 
 def times(sparsity: float) -> str:

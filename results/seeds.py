@@ -86,6 +86,11 @@ def rows(study: str, name: str = "rows") -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def has_rows(study: str, task: str, name: str) -> bool:
+    """Whether there are rows of a technique on a task, the first part of its title."""
+    return any((row["task"].partition(",")[0], row["name"]) == (task, name) for row in rows(study))
+
+
 def layers(study: str, runs: Seeds) -> dict[str, float]:
     """The mean sparsity of each weight in %."""
     found: dict[str, list[float]] = {}

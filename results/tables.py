@@ -15,7 +15,7 @@ from findings import findings
 from lenets import layered, mnist, reproduced, vd
 from masks import section6_comparisons, section6_table
 from played import cost_table
-from recipes import compression_table, effects_table, recipe_table
+from recipes import compression_table, effects_table, recipe_in_short, recipe_table
 from seeds import Seeds, best, find, layers, markdown, mean, rows, seeds
 from tournaments import dense_table, every_level, leaders, lenet5_table, named_table, shortly
 
@@ -144,6 +144,7 @@ def in_short() -> str:
     whole = find("translation", "Transformer", "dense").score
     lines = [
         *shortly(),
+        *recipe_in_short(),
         (
             "variational dropout, LeNet-300-100 on MNIST; the factor of the KL was chosen on the test set",
             str(one.n),

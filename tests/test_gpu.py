@@ -8,7 +8,8 @@ import torch
 
 import openwork as ow
 from openwork.core.masks.stacked import StackedMasks
-from openwork.core.masks.threshold import keep_largest, kth_largest, kth_largest_plain
+from openwork.core.masks.threshold import keep_largest
+from openwork.kernels.select import kth_largest, kth_largest_plain
 from tests.core.test_stacked_masks import BATCHED, different
 from tests.helpers import conv_net, image_batches, train_step
 from tests.members import equal, random_steps

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 import openwork as ow
-from openwork.core.masks import check, counting, patterns
-from openwork.core.masks.threshold import above_threshold
+from openwork.core.masks import allocations, check, counting, criterion, threshold
 
 PRUNE = ow.Cubic(0.8, begin=1, end=9, every=1)
 EXCHANGE = ow.Constant(0.8, every=1, stop=9)
@@ -27,20 +26,25 @@ def reads_of_an_update(layers, technique, monkeypatch):
     ow.sparsify(model, technique).attach(optimizer)
     model(torch.randn(4, 16)).square().sum().backward()
     optimizer.step()
-    reads, read_back = [], counting.read_back
+    reads = []
 
-    def counted(values):
-        reads.append(len(values))
-        return read_back(values)
+    def counted(read):
+        def reading(values):
+            reads.append(len(values))
+            return read(values)
 
-    def never(scores, keep, generator):
+        return reading
+
+    def never(*arguments):
         raise AssertionError("there are no ties, so the masks are those of one pass")
 
     with monkeypatch.context() as patch:
-        for module in (check, counting):
-            patch.setattr(module, "read_back", counted)
-        patch.setattr(patterns, "keep_largest", never)
-        patch.setattr(patterns.Unstructured, "quick", lambda self, scores, keep: above_threshold(scores, keep))
+        for name in ("read_back", "read_tables"):
+            read = counted(getattr(counting, name))
+            for module in (allocations, check, counting, criterion, threshold):
+                if hasattr(module, name):
+                    patch.setattr(module, name, read)
+        patch.setattr(threshold, "_without", never)
         model(torch.randn(4, 16)).square().sum().backward()
         optimizer.step()
     return sum(number > 0 for number in reads)

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import openwork as ow
-from openwork.techniques.l0 import hard_concrete, open_probability, stretch
+from openwork.kernels.gates import stretched
+from openwork.techniques.l0 import hard_concrete, open_probability
 from tests.helpers import mean
 
 COEFFICIENT = ow.Constant(1.0)
@@ -37,7 +38,7 @@ def test_the_distribution_between_the_ends():
 
 def test_deterministic_gates_are_zero_and_one_beyond_2_398():
     edge = math.log(11)
-    gates = stretch(torch.sigmoid(torch.tensor([-edge - 1e-3, -edge + 1e-3, 0.0, edge + 1e-3])))
+    gates = stretched(torch.sigmoid(torch.tensor([-edge - 1e-3, -edge + 1e-3, 0.0, edge + 1e-3])))
     assert gates[0] == 0
     assert gates[1] > 0
     assert gates[2].item() == pytest.approx(0.5)

@@ -4,6 +4,7 @@ A weight that is not sharded is the case of one process, `ALONE`, in which nothi
 """
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -39,10 +40,21 @@ class Shards:
         torch.distributed.all_reduce(total, group=self.group)
         return total.tolist()
 
-    def number(self, count: int) -> tuple[int, int]:
-        """Where this process's ``count`` items begin among those of all in row order, and how many all have."""
-        counts = self.sum([count if place == self.index else 0 for place in range(self.size)])
-        return sum(counts[: self.index]), sum(counts)
+    def add(self, counts: Tensor) -> None:
+        """Adds the counts of the other processes, in place and without a wait; they must all call it."""
+        if self.group is not None:
+            total = counts.to(self.device)
+            torch.distributed.all_reduce(total, group=self.group)
+            counts.copy_(total)
+
+    def gather(self, table: list[list[int]]) -> list[list[list[int]]]:
+        """The tables of all processes, in row order; they must all call it with as many rows and columns."""
+        if self.group is None:
+            return [table]
+        all_tables = torch.zeros(self.size, len(table), len(table[0]), dtype=torch.int64)
+        all_tables[self.index] = torch.tensor(table)
+        self.add(all_tables)
+        return all_tables.tolist()
 
     def own_rows(self, rows: int) -> slice:
         """Which of ``rows`` rows are here: chunks of ceil(rows / size), the last of which may be short or empty."""
@@ -86,7 +98,12 @@ def shards_of(*tensors: Tensor) -> Shards:
     Raises:
         ValueError: If the tensors are not all sharded over the same processes, or one is not sharded by whole rows.
     """
-    found = {_shards(tensor) for tensor in tensors}
+    return _shards(tensors[0]) if len(tensors) == 1 else one_order(_shards(tensor) for tensor in tensors)
+
+
+def one_order(shards: Iterable[Shards]) -> Shards:
+    """Those of all tensors that have these. Raises ValueError where they differ."""
+    found = set(shards)
     if len(found) != 1:
         raise ValueError(
             "the weights are not all sharded over the same processes, so they have no common order; apply fully_shard "
@@ -129,37 +146,6 @@ def shard_like(part: Tensor, like: Tensor) -> Tensor:
     return DTensor.from_local(
         part, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
     )
-
-
-def kth_largest_over(shards: Shards, values: Tensor, k: int) -> Tensor:
-    """The k-th largest of all processes' ``values``, shape (); exact.
-
-    A radix selection: it reads the values as integers of the same order, and settles their bytes from the highest down.
-    Each byte takes one sum of 256 counts, and no value leaves its process.
-
-    Args:
-        shards: The processes, which must all call this.
-        values: This process's, 1-D float, no NaN.
-        k: From 1 to the number of all processes' values.
-    """
-    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
-    sign = torch.iinfo(integer).min
-    bits = values.view(integer)
-    keys = torch.where(bits < 0, ~bits, bits ^ sign)  # in the order of the floats, read as unsigned; -0.0 below 0.0
-    prefix = 0
-    for shift in reversed(range(0, 8 * values.element_size(), 8)):
-        digits = (keys >> shift) & 255
-        digit = 255
-        for count in reversed(shards.sum(torch.bincount(digits, minlength=256).tolist())):
-            if k <= count:
-                break
-            k -= count
-            digit -= 1
-        keys = keys[digits == digit]
-        prefix = prefix << 8 | digit
-    # The highest bit of the prefix is set for the floats >= 0, whose own sign bit is not.
-    signed = prefix + sign if prefix >= -sign else -1 - prefix
-    return torch.tensor(signed, dtype=integer).view(values.dtype).to(values.device)
 
 
 def _shards(tensor: Tensor) -> Shards:

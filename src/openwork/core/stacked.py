@@ -40,7 +40,7 @@ class Stacked(ABC):
     Attributes:
         inputs: What forward and penalty read besides parameters and buffers, by name, (N, ...); `update` writes to
             them in place.
-        masks: The masks by weight, (N, *shape), 1 = keep, of the weight's dtype; empty for random weights.
+        masks: The masks by weight, (N, *shape), bool, True = keep; empty for random weights.
     """
 
     inputs: dict[str, Tensor]

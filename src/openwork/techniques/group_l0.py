@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
-from openwork.techniques.l0 import check_gates, expected_l2, hard_concrete, initial_log_alpha, open_probability, stretch
+from openwork.kernels.gates import stretched
+from openwork.techniques.l0 import check_gates, expected_l2, hard_concrete, initial_log_alpha, open_probability
 
 LIMIT = math.log(100)  # of |log alpha|, as in the authors' code
 
@@ -76,7 +77,7 @@ class GatedGroups(ReparameterizedWeight):
 
     def effective(self, weight: Tensor) -> Tensor:
         """Theta times the deterministic gates, which are 0 for whole groups."""
-        return weight * stretch(torch.sigmoid(self.log_alpha))
+        return weight * stretched(torch.sigmoid(self.log_alpha))
 
     def penalty(self, weight: Tensor) -> Tensor:
         """The expected number of weights in open groups."""

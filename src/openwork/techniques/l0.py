@@ -13,14 +13,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from openwork.core.parameters.clipped import clipped
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
-from openwork.noise import uniform
-
-EPS = 1e-8
-BETA = 2 / 3  # temperature
-GAMMA, ZETA = -0.1, 1.1  # the interval that the concrete variable is stretched to
+from openwork.kernels.gate_sums import SHIFT, open_cost
+from openwork.kernels.gates import gated, gated_rows, stretched, transformed
 
 
 @dataclass(frozen=True)
@@ -75,15 +71,15 @@ class HardConcreteWeight(ReparameterizedWeight):
         """op(x, theta * z): one draw of the gates for the whole batch; for ids, a draw for each occurrence."""
         if x.is_floating_point():
             return op(x, self.sample(weight, generator), bias)
-        return op(x, weight, bias) * hard_concrete(op(x, self.log_alpha, None), generator)
+        return gated_rows(lambda ids, matrix: op(ids, matrix, None), x, weight, self.log_alpha, generator)
 
     def sample(self, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Theta * z with z ~ HardConcrete(log alpha)."""
-        return weight * hard_concrete(self.log_alpha, generator)
+        return gated(weight, self.log_alpha, generator)
 
     def effective(self, weight: Tensor) -> Tensor:
         """Theta * clip(sigmoid(log alpha) * (zeta - gamma) + gamma, 0, 1): equation 13."""
-        return weight * stretch(torch.sigmoid(self.log_alpha))
+        return weight * stretched(torch.sigmoid(self.log_alpha))
 
     def penalty(self, weight: Tensor) -> Tensor:
         """The expected number of non-zero weights: equation 12."""
@@ -95,6 +91,17 @@ class HardConcreteWeight(ReparameterizedWeight):
         if not self.technique.weight_decay:
             return cost
         return cost + expected_l2(self.log_alpha, weight, self.technique.length_scale())
+
+    @classmethod
+    def costs(
+        cls, distributions: Sequence["HardConcreteWeight"], weights: Sequence[Tensor], coefficient: Tensor
+    ) -> Tensor:
+        """The sum of each `cost`, on a GPU in one pass of all weights."""
+        if not weights[0].is_cuda or transformed():
+            return super().costs(distributions, weights, coefficient)
+        factor = 0.5 * distributions[0].technique.length_scale()
+        factors = torch.stack([coefficient, torch.full_like(coefficient, factor)])
+        return open_cost(factors, [each.log_alpha for each in distributions], weights if factor else [])
 
     def expected_nonzero(self, weight: Tensor) -> Tensor:
         """The penalty."""
@@ -122,19 +129,12 @@ def initial_log_alpha(shape: Sequence[int], dropout: float, generator: torch.Gen
 
 def hard_concrete(log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Gates in [0, 1] drawn from HardConcrete(log alpha), of ``log_alpha``'s shape; equations 10-11."""
-    u = uniform(log_alpha.shape, log_alpha, generator)
-    # One logarithm for log u - log(1 - u): 1 - u is exact, and logarithms take most of the time here.
-    return stretch(torch.sigmoid((torch.log((u + EPS) / (1 - u)) + log_alpha) / BETA))
-
-
-def stretch(s: Tensor) -> Tensor:
-    """clip(s * (zeta - gamma) + gamma, 0, 1)."""
-    return clipped(s * (ZETA - GAMMA) + GAMMA, 0, 1)
+    return gated(torch.ones_like(log_alpha), log_alpha, generator)
 
 
 def open_probability(log_alpha: Tensor) -> Tensor:
     """P(z != 0) = sigmoid(log alpha - beta * log(-gamma / zeta)), of log_alpha's shape."""
-    return torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
+    return torch.sigmoid(log_alpha + SHIFT)
 
 
 def expected_l2(log_alpha: Tensor, weight: Tensor, factor: float) -> Tensor:

@@ -1,18 +1,21 @@
 """Allocations: how many weights each tensor keeps when the model as a whole is to reach a sparsity."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from openwork.core.masks.counting import count_each
-from openwork.core.masks.threshold import keep_count, kth_largest, kth_largest_of_rows
+from openwork.core.masks.counting import read_tables
+from openwork.core.masks.scores import in_batches, like, weights_in
+from openwork.core.masks.threshold import keep_count, kth_largest_of_rows
 from openwork.core.names import fits
-from openwork.core.sharded import is_sharded, local, shards_of
+from openwork.core.sharded import ALONE, is_sharded, local, shards_of
+from openwork.kernels.select import count_reaching, kth_largest_of_all
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class GlobalRanking(Allocation):
         self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
     ) -> dict[str, int]:
         """Exact counts under one common threshold."""
-        return _ranked(scores, keep_count(_total(scores), sparsity))
+        return _ranked(scores, keep_count(weights_in(scores), sparsity))
 
     def of_many(self, scores: Mapping[str, Tensor], sparsities: Sequence[float]) -> list[dict[str, int]]:
         """The same, with two waits for the device."""
@@ -149,7 +152,7 @@ class ERK(Allocation):
         self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
     ) -> dict[str, int]:
         """Exact counts, rounded by largest remainder."""
-        total = keep_count(_total(scores), sparsity)
+        total = keep_count(weights_in(scores), sparsity)
         share = {name: float(sum(score.shape)) for name, score in scores.items()}  # of weights, up to a common factor
         size = {name: score.numel() for name, score in scores.items()}
         keep: dict[str, float] = {}
@@ -185,35 +188,57 @@ class LAMP(Allocation):
         self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
     ) -> dict[str, int]:
         """Exact counts; within a tensor the order is that of the scores."""
-        if any(is_sharded(score) for score in scores.values()):
+        if any(is_sharded(tensor) for tensor in like(scores).values()):
             raise ValueError(
                 "LAMP() needs a tensor's scores in order, and fully_shard spreads them over processes; use "
                 "GlobalRanking() or ERK()"
             )
-        adapted = {}
-        for name, score in scores.items():
-            group = groups[name] if groups else 1
-            squares = score.flatten().double().clamp(min=0).square().sort().values  # -inf, never kept, counts as 0
-            squares = squares[::group]  # one of each group
-            rest = squares.flip(0).cumsum(0).flip(0)  # of this one and all larger ones
-            adapted[name] = torch.where(rest > 0, squares / rest, 0.0).repeat_interleave(group)
-        return _ranked(adapted, keep_count(_total(scores), sparsity))
+        adapted = {name: _adapted(score, groups[name] if groups else 1) for name, score in scores.items()}
+        return _ranked(adapted, keep_count(weights_in(scores), sparsity))
 
 
-def _total(scores: Mapping[str, Tensor]) -> int:
-    return sum(score.numel() for score in scores.values())
+def _adapted(scores: Tensor, group: int) -> Tensor:
+    """The scores of `LAMP`, largest first, float64.
+
+    Args:
+        scores: A tensor's.
+        group: How many weights share one score.
+    """
+    flat = -scores.detach().flatten().clamp(min=0)  # -inf, never kept, counts as 0
+    if flat.device.type != "cpu":
+        squares = flat.sort().values[::group].double().square()
+        rest = squares.cumsum(0)  # of this one and all larger ones
+        return torch.where(rest > 0, squares / rest, 0.0).repeat_interleave(group)
+    # The same in little memory and, since numpy's sort is vectorised, in a third of the time.
+    array = flat.numpy()
+    array.sort()
+    with np.errstate(all="ignore"):
+        found = np.square(array[::group], dtype=np.float64)
+        rests = np.cumsum(found)
+        np.divide(found, rests, out=found, where=rests > 0)
+    return torch.from_numpy(found if group == 1 else found.repeat(group))
 
 
 def _ranked(scores: Mapping[str, Tensor], total: int) -> dict[str, int]:
     """How many of the ``total`` largest scores each tensor has; ties at the threshold go to the first tensors."""
     if total == 0:
         return dict.fromkeys(scores, 0)
-    dtype = reduce(torch.promote_types, {score.dtype for score in scores.values()})
-    flat = [local(score).flatten().to(dtype) for score in scores.values()]  # comparing would round to each one's dtype
-    threshold = kth_largest(torch.cat(flat), total, shards_of(*scores.values()))
-    parts = [score > threshold for score in flat] + [score == threshold for score in flat]
-    counts = count_each(parts, [*scores.values(), *scores.values()])
-    return _spread(scores, total, counts)
+    shards = shards_of(*like(scores).values())
+    device = local(next(iter(like(scores).values()))).device
+    dtype, wanted = None, torch.float32
+    while dtype != wanted:  # a wider one may come to light on the way
+        dtype = wanted
+
+        def batches() -> Iterator[list[Tensor]]:
+            nonlocal wanted
+            for some in in_batches(scores):
+                wanted = reduce(torch.promote_types, (score.dtype for score in some), wanted)
+                yield some
+
+        threshold = kth_largest_of_all(batches, total, dtype, device, None if shards is ALONE else shards.add)
+    tables = read_tables([count_reaching(some, threshold) for some in in_batches(scores)])
+    above, ties = ([number for table in tables for number in table[row]] for row in range(2))
+    return _spread(scores, total, shards.sum([*above, *ties]))
 
 
 def _spread(names: Collection[str], total: int, counts: Sequence[int]) -> dict[str, int]:

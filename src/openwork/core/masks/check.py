@@ -13,7 +13,7 @@ from torch import Tensor
 from openwork.core.masks.counting import count_each, number_of_true, read_back, sum_each, sums
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.precision import exact
-from openwork.core.sharded import local, version
+from openwork.core.sharded import local, shards_of, version
 
 if TYPE_CHECKING:
     from openwork.core.masks.evidence import Evidence
@@ -31,7 +31,12 @@ def unchanged(method: str, tensors: Mapping[str, Tensor]) -> Iterator[None]:
     yield
     for (name, tensor), then in zip(tensors.items(), before, strict=True):
         if version(tensor) != then:
-            raise RuntimeError(f"{method} changed {name} in place; work on a copy, such as its .clone()")
+            raise changed(method, name)
+
+
+def changed(method: str, name: str) -> RuntimeError:
+    """The error of a method that writes to a tensor, which has this name where its author knows it."""
+    return RuntimeError(f"{method} changed {name} in place; work on a copy, such as its .clone()")
 
 
 def checked_beginning(evidence: Evidence, weight: Tensor) -> dict[str, Tensor]:
@@ -94,17 +99,29 @@ def check_scores(names: Sequence[str], scores: Sequence[Tensor], masks: Sequence
     """
     # The cheapest pass that NaN survives; inf - inf makes one too, hence the closer look.
     numbers = read_back([*sums([local(s) for s in scores]), *(number_of_true(local(mask)) for mask in masks)])
+    shards = [shards_of(score) for score in scores]
     spoiled = [
         int(local(score).isnan().count_nonzero()) if math.isnan(total) else 0
         for score, total in zip(scores, numbers, strict=False)
     ]
-    for name, score, number in zip(names, scores, sum_each(spoiled, scores), strict=True):
+    check_spoiled(names, scores, sum_each(spoiled, shards))
+    return sum_each([int(number) for number in numbers[len(scores) :]], shards)
+
+
+def check_spoiled(names: Sequence[str], scores: Sequence[Tensor], spoiled: Sequence[int]) -> None:
+    """Raises DivergedError if scores are NaN.
+
+    Args:
+        names: The tensors' names, for the error.
+        scores: Their scores.
+        spoiled: How many scores of each are NaN.
+    """
+    for name, score, number in zip(names, scores, spoiled, strict=True):
         if number:
             raise DivergedError(
                 f"{number} of the {score.numel()} scores of {name} are NaN, so its mask cannot be computed; has "
                 "training diverged? Go back to a checkpoint, or lower the learning rate"
             )
-    return sum_each([int(number) for number in numbers[len(scores) :]], scores)
 
 
 def check_counts(

@@ -23,6 +23,18 @@ def read_back(values: Sequence[Tensor]) -> list[float]:
     return found
 
 
+def read_tables(tables: Sequence[Tensor]) -> list[list[list[int]]]:
+    """Tables of whole numbers as lists of their rows, with one wait for each device that they are on."""
+    found: list[list[list[int]]] = [[] for _ in tables]
+    for device in {table.device for table in tables}:
+        places = [place for place, table in enumerate(tables) if table.device == device]
+        numbers = iter(torch.cat([tables[place].flatten() for place in places]).tolist())
+        for place in places:
+            rows, columns = tables[place].shape
+            found[place] = [[next(numbers) for _ in range(columns)] for _ in range(rows)]
+    return found
+
+
 def number_of_true(mask: Tensor) -> Tensor:
     """How many are True, shape (), by the faster of two ways."""
     return mask.count_nonzero() if mask.device.type == "cpu" else mask.sum()
@@ -35,29 +47,29 @@ def sums(tensors: Sequence[Tensor]) -> list[Tensor]:
     return list(torch._foreach_norm(list(tensors), 1))
 
 
-def count_each(parts: Sequence[Tensor], like: Iterable[Tensor]) -> list[int]:
+def count_each(parts: Iterable[Tensor], like: Iterable[Tensor]) -> list[int]:
     """The number of True in each bool part, summed over the processes that hold the rest of its tensor.
 
     Args:
-        parts: What is here of each bool tensor.
+        parts: What is here of each bool tensor; looked at one by one, so that they need not exist at the same time.
         like: For each part a tensor that is sharded in the same way.
     """
     counts = [int(number) for number in read_back([number_of_true(part) for part in parts])]
-    return sum_each(counts, like)
+    return sum_each(counts, [shards_of(tensor) for tensor in like])
 
 
-def sum_each(counts: Sequence[int], like: Iterable[Tensor]) -> list[int]:
+def sum_each(counts: Sequence[int], shards: Sequence[Shards]) -> list[int]:
     """Each count, summed over the processes that hold the shards of its tensor.
 
     Args:
         counts: The numbers of this process.
-        like: For each count the tensor; those with the same processes share one communication.
+        shards: Those of each count; counts with the same processes share one communication.
     """
     found = list(counts)
     places: dict[Shards, list[int]] = {}
-    for place, tensor in enumerate(like):
-        places.setdefault(shards_of(tensor), []).append(place)
-    for shards, chosen in places.items():
-        for place, total in zip(chosen, shards.sum([counts[place] for place in chosen]), strict=True):
+    for place, group in enumerate(shards):
+        places.setdefault(group, []).append(place)
+    for group, chosen in places.items():
+        for place, total in zip(chosen, group.sum([counts[place] for place in chosen]), strict=True):
             found[place] = total
     return found

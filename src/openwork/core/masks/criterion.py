@@ -9,9 +9,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from openwork.core.masks.allocations import Allocation
-from openwork.core.masks.counting import count_each
+from openwork.core.masks.counting import number_of_true, read_back, sum_each
+from openwork.core.masks.scores import like
 from openwork.core.schedules import Schedule
-from openwork.core.sharded import local
+from openwork.core.sharded import local, shards_of
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ class Threshold(Criterion):
         groups: Mapping[str, int],
     ) -> dict[str, int]:
         """The number of scores >= ``value``."""
-        counts = count_each([local(score) >= value for score in scores.values()], scores.values())
+        reaching = [number_of_true(local(score) >= value) for score in scores.values()]
+        shards = [shards_of(tensor) for tensor in like(scores).values()]
+        counts = sum_each([int(number) for number in read_back(reaching)], shards)
         return dict(zip(scores, counts, strict=True))
 
 
@@ -114,10 +117,11 @@ def _counts(allocation: Allocation, keep: object, scores: Mapping[str, Tensor]) 
     if not isinstance(keep, Mapping) or keep.keys() != scores.keys():
         got = ", ".join(map(str, keep)) or "nothing" if isinstance(keep, Mapping) else f"a {type(keep).__name__}"
         raise TypeError(f"{allocation} must return a dict of counts for {', '.join(scores)}, and returned {got}")
+    sizes = {name: tensor.numel() for name, tensor in like(scores).items()}
     for name, count in keep.items():
-        if not hasattr(count, "__index__") or not 0 <= count <= scores[name].numel():
+        if not hasattr(count, "__index__") or not 0 <= count <= sizes[name]:
             raise ValueError(
-                f"{allocation} must return how many of the {scores[name].numel()} weights of {name} to keep, and "
+                f"{allocation} must return how many of the {sizes[name]} weights of {name} to keep, and "
                 f"returned {count!r}; return a whole number, not a fraction"
             )
     return {name: index(count) for name, count in keep.items()}

@@ -30,14 +30,14 @@ class View:
     weight: Tensor
     evidence: Mapping[str, Tensor]
     step: int
-    _kept: Tensor  # 1 and 0, of the weight's dtype, as the mask is stored
+    _kept: Tensor  # the mask itself, which the technique must not write to
     _layout: Layout | None
     _seed: int
 
     @cached_property
     def mask(self) -> Tensor:
         """True for the weights kept until now."""
-        return self._kept.bool()
+        return self._kept.clone()
 
     def uniform(self) -> Tensor:
         """Numbers in [0, 1) of the weight's shape and sharding, which depend on (seed, step, name) alone."""

@@ -70,9 +70,9 @@ def clear_state(optimizer: torch.optim.Optimizer, weights: Sequence[MaskedWeight
                 if _holds_numbers(value) and local(value).shape == weight.mask.shape:
                     state = local(value)
                     if state.is_sparse:  # an Embedding's momentum: some rows of the matrix
-                        state.mul_(weight.mask)
+                        state.mul_(weight.mask.to(state))
                         continue
-                    masked = weight.mask.to(state.device) == 0
+                    masked = ~weight.mask.to(state.device)
                     if names is None or name in slots:
                         state.masked_fill_(masked, 0)
                     elif name in names:
@@ -86,7 +86,7 @@ def moved_outside(weights: Sequence[MaskedWeight], optimizer: torch.optim.Optimi
     Raises:
         ValueError: If it is an optimizer that wraps this one, which will do so again.
     """
-    places = [(weight.mask == 0) & (weight.local != 0) for weight in weights if not weight.restored]
+    places = [~weight.mask & (weight.local != 0) for weight in weights if not weight.restored]
     moved = any(read_back([place.any() for place in places]))
     if moved and (wrapper := wrapper_of(optimizer)):
         raise ValueError(

@@ -5,7 +5,7 @@ A pattern sees a weight with its output dimension first, as `core/layout.py` has
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,10 +15,9 @@ from torch import Tensor
 from openwork.core.layout import Along, unknown_layout
 from openwork.core.masks.allocations import Allocation
 from openwork.core.masks.criterion import Criterion
-from openwork.core.masks.threshold import above_threshold, keep_largest
+from openwork.core.masks.threshold import Kept, keep_largest, keep_largest_of_each
 from openwork.core.schedules import Schedule
 from openwork.core.selection import Weight
-from openwork.core.sharded import is_sharded
 
 
 @dataclass(frozen=True)
@@ -72,13 +71,15 @@ class Pattern(ABC):
             generator: A CPU generator, seeded, to draw between equals.
         """
 
-    def quick(self, scores: Tensor, keep: int) -> Tensor | None:
-        """What `mask` returns where no draw is needed, without waiting for the device; None where that gains nothing.
+    def select(
+        self, scores: Sequence[Tensor], keep: Sequence[int], generator: Callable[[int], torch.Generator]
+    ) -> Kept | None:
+        """What `mask` returns for each of many tensors, found for all at once; None, as by default, where it cannot be.
 
         Args:
-            scores: What `group_scores` gave.
-            keep: How many weights to keep. A mask that keeps another number shows that a draw is needed, and `mask` is
-                called.
+            scores: What `group_scores` gave for each.
+            keep: How many weights to keep of each.
+            generator: The generator of each, by its place.
         """
         return None
 
@@ -105,10 +106,12 @@ class Unstructured(Pattern):
         """`keep_largest`."""
         return keep_largest(scores, keep, generator)
 
-    def quick(self, scores: Tensor, keep: int) -> Tensor | None:
-        """`above_threshold`, for whole tensors on a GPU."""
-        gains = scores.device.type != "cpu" and not is_sharded(scores)
-        return above_threshold(scores, keep) if gains else None
+    def select(
+        self, scores: Sequence[Tensor], keep: Sequence[int], generator: Callable[[int], torch.Generator]
+    ) -> Kept | None:
+        """`keep_largest_of_each`, unless a subclass has a ``mask`` of its own."""
+        own = type(self).mask is not Unstructured.mask
+        return None if own else keep_largest_of_each(scores, keep, generator)
 
 
 def fitting(pattern: Pattern, weights: list[Weight]) -> tuple[list[Weight], dict[str, str]]:

@@ -29,6 +29,7 @@ from openwork.core.masks.stacked_choice import alike, scorer, update_many
 from openwork.core.masks.stacked_evidence import show_to_many, show_to_one
 from openwork.core.schedules import Schedule
 from openwork.core.stacked import Stacked, Updated, pick, put, stacked
+from openwork.kernels.masks import hide_, mask_, remember_
 
 if TYPE_CHECKING:
     from openwork.core.masks.mechanism import Masking
@@ -98,7 +99,7 @@ class StackedMasks(Stacked):
             return
         there = [name for name in self.names if name in gradients]
         if there and not self.technique.dense_gradients:
-            torch._foreach_mul_([gradients[name] for name in there], [self.masks[name] for name in there])
+            mask_([gradients[name] for name in there], [self.masks[name] for name in there])
         if self.technique.hidden == "trained":
             torch._foreach_copy_(self.parameters, self.hidden)
 
@@ -106,8 +107,7 @@ class StackedMasks(Stacked):
     def after_step(self) -> None:
         """Hides the values that are trained under the masks."""
         if self.pruned and self.technique.hidden == "trained":
-            torch._foreach_copy_(self.hidden, self.parameters)
-            torch._foreach_mul_(self.parameters, self._every_mask)
+            hide_(self.parameters, self.hidden, self._every_mask)
 
     @torch.no_grad()
     def update(self, step: int) -> Updated:
@@ -128,7 +128,7 @@ class StackedMasks(Stacked):
         begins = bool(changed) and not self.pruned
         self.pruned |= begins
         if begins and self.hidden:  # those of members that nothing is hidden in are as old as the first update
-            torch._foreach_lerp_(self.hidden, self.parameters, self._every_mask)
+            remember_(self.hidden, self.parameters, self._every_mask)
         return Updated(changed if self.technique.hidden != "trained" else [], diverged, begins)
 
     def due(self, step: int) -> list[int]:
@@ -142,7 +142,9 @@ class StackedMasks(Stacked):
     def remember(self, members: Sequence[int]) -> None:
         """Brings the kept places of these members' hidden values up to date, as a member's own update does."""
         for hidden, values, mask in zip(self.hidden, self.parameters, self.masks.values(), strict=False):
-            put(hidden, members, pick(hidden, members).lerp_(pick(values, members), pick(mask, members)))
+            own = pick(hidden, members)
+            remember_([own], [pick(values, members)], [pick(mask, members)])
+            put(hidden, members, own)
 
     def values(self, place: int, members: Sequence[int]) -> Tensor:
         """A weight's values, the hidden ones included, of these members; right only after `remember`."""
@@ -157,7 +159,7 @@ class StackedMasks(Stacked):
             mask: Their masks, bool.
         """
         values = self.values(place, members)
-        kept = mask.view_as(values).to(values)
+        kept = mask.view_as(values)
         put(self.masks[self.names[place]], members, kept)
         put(self.parameters[place], members, values * kept)
 
@@ -181,7 +183,7 @@ class StackedMasks(Stacked):
             for weight in weights:
                 weight.begin_hiding()
             self.hidden.append(stacked([weight.hidden_values() for weight in weights]))
-        torch._foreach_lerp_(self.hidden, self.parameters, self._every_mask)
+        remember_(self.hidden, self.parameters, self._every_mask)
 
 
 def _by_schedule(members: Sequence[Masking]) -> list[tuple[Schedule, int | None, list[int]]]:

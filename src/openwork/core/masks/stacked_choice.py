@@ -26,8 +26,9 @@ from openwork.core.masks.check import checked_exchange, unchanged
 from openwork.core.masks.criterion import Sparsity, Threshold
 from openwork.core.masks.evidence import View
 from openwork.core.masks.patterns import Unstructured
+from openwork.core.masks.ranked import ordered
 from openwork.core.masks.threshold import drop_ties, kth_largest_of_rows, reaching
-from openwork.core.masks.update import count, finite, ordered, survive
+from openwork.core.masks.update import count, finite, survive
 from openwork.core.seeding import seeded_generator, uniform_like
 from openwork.core.stacked import pick
 
@@ -229,7 +230,7 @@ class _Members:
             weights = self.masking[0].weights
             shapes = {weight.name: weight.parameter for weight in weights}
             known = {id(each): each for each in self.techniques}
-            counts = {key: count(each, weights, shapes, self.step) for key, each in known.items()}
+            counts = {key: count(each, shapes, self.step) for key, each in known.items()}
             found = [counts[id(each)] for each in self.techniques]
         else:
             sparsities = [each.schedule(self.step) for each in self.techniques]

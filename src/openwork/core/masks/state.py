@@ -26,9 +26,9 @@ def collect(weights: Sequence[MaskedWeight], *, hidden: bool) -> dict[str, Any]:
         return shard_like(start if part is None else part, weight.parameter)
 
     return {
-        "masks": {w.name: shard_like(w.mask.bool(), w.parameter) for w in weights},
+        "masks": {w.name: shard_like(w.mask.clone(), w.parameter) for w in weights},
         "hidden": {w.name: whole(w, w.hidden, w.local.detach().clone()) for w in weights} if hidden else {},
-        "allowed": {w.name: whole(w, w.allowed, torch.ones_like(w.mask, dtype=torch.bool)) for w in weights},
+        "allowed": {w.name: whole(w, w.allowed, torch.ones_like(w.mask)) for w in weights},
         "evidence": {w.name: {key: w.evidence[key] for key in sorted(w.lasting)} for w in weights if w.lasting},
     }
 
@@ -86,13 +86,13 @@ def restore(state: Mapping[str, Any], weights: Sequence[MaskedWeight]) -> None:
     """Takes over a state that `check` has accepted."""
     for weight in weights:
 
-        def part(values: Tensor, weight: MaskedWeight = weight) -> Tensor:
+        def part(values: Tensor, dtype: torch.dtype = torch.bool, weight: MaskedWeight = weight) -> Tensor:
             parameter = weight.parameter
-            return rows_like(values.detach(), parameter).to(weight.local, copy=True)
+            return rows_like(values.detach(), parameter).to(parameter.device, dtype, copy=True)
 
         name = weight.name
-        hidden = part(state["hidden"][name]) if state["hidden"] else None
-        allowed = part(state["allowed"][name]).bool()
+        hidden = part(state["hidden"][name], weight.local.dtype) if state["hidden"] else None
+        allowed = part(state["allowed"][name])
         evidence = {key: _like(weight.evidence[key], value) for key, value in state["evidence"].get(name, {}).items()}
         weight.replace(part(state["masks"][name]), hidden, None if bool(allowed.all()) else allowed, evidence)
 

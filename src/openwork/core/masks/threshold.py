@@ -1,42 +1,22 @@
 """Exact-count thresholds: which k scores are the largest, with ties broken by a seeded draw."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from openwork.core.masks.counting import read_tables
 from openwork.core.precision import exact
-from openwork.core.sharded import ALONE, Shards, kth_largest_over, local, shard_like, shards_of
+from openwork.core.sharded import ALONE, Shards, local, shard_like, shards_of
+from openwork.kernels.select import Selected, on, select_largest, select_over
 
 
 def keep_count(n: int, sparsity: float) -> int:
     """How many of ``n`` weights stay at ``sparsity`` in [0, 1): floor(n * (1 - sparsity)), as Gale et al. count."""
     # 100 * (1 - 0.9) is 9.999999999999998 in binary; the user means 10.
     return math.floor(n * (1.0 - sparsity) + 1e-6)
-
-
-def kth_largest(values: Tensor, k: int, shards: Shards = ALONE) -> Tensor:
-    """The k-th largest of ``values``, shape (); exact.
-
-    Args:
-        values: 1-D float, no NaN.
-        k: From 1 to the number of values.
-        shards: The processes among whose values, taken together, it is the k-th largest.
-    """
-    if shards is not ALONE:
-        return kth_largest_over(shards, values, k)
-    if values.device.type == "cpu":
-        positive = values > 0
-        if k <= positive.count_nonzero() < 0.9 * values.numel():
-            values = values[positive]  # many equal zeros, as masked weights are, make quickselect slow
-        # numpy's vectorised quickselect takes a fifth of the time of torch's topk (benchmarks/mask_update.py).
-        array = exact(values).numpy()
-        index = values.numel() - k
-        return values.new_tensor(np.partition(array, index)[index])
-    # On an H200 sort takes 0.7 of the time of topk at 90 % sparsity, and kthvalue many times more than either.
-    return values.sort(descending=True).values[k - 1]
 
 
 def kth_largest_of_rows(values: Tensor, k: Tensor) -> Tensor:
@@ -99,9 +79,18 @@ def drop_ties(
     mask[rows.repeat_interleave(counts.to(rows.device)), torch.cat(dropped).to(mask.device)] = False
 
 
-def kth_largest_plain(values: Tensor, k: int) -> Tensor:
-    """The k-th largest of ``values`` (1-D) by torch.topk, on any device; the twin of `kth_largest`."""
-    return values.topk(k, sorted=False).values.min()
+class Kept(NamedTuple):
+    """What `keep_largest_of_each` finds for each tensor.
+
+    Args:
+        masks: Its mask: bool, sharded like the scores.
+        kept: How many scores the mask keeps, of all shards.
+        spoiled: How many of its scores are NaN, of all shards.
+    """
+
+    masks: list[Tensor]
+    kept: list[int]
+    spoiled: list[int]
 
 
 def keep_largest(scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:
@@ -119,45 +108,57 @@ def keep_largest(scores: Tensor, keep: int, generator: torch.Generator) -> Tenso
     Raises:
         ValueError: Unless 0 <= keep <= the number of scores.
     """
-    if not 0 <= keep <= scores.numel():
-        raise ValueError(f"cannot keep {keep} of {scores.numel()} scores")
-    shards = shards_of(scores)
-    here = local(scores.detach())
-    flat = here.flatten()
-    # Some are -inf or NaN; a sum is cheaper than comparing and counting.
-    if shards is not ALONE or not bool(flat.sum() > -math.inf):
-        usable = flat > -math.inf  # False for NaN too
-        (available,) = shards.sum([int(usable.count_nonzero())])  # on a CPU 50 times faster than the sum of bools
-        if keep >= available:
-            return shard_like(usable.view_as(here), scores)
-        flat = torch.where(usable, flat, -math.inf)
-    if keep in (0, scores.numel()):
-        return shard_like(torch.full_like(flat, bool(keep), dtype=torch.bool).view_as(here), scores)
-    threshold = kth_largest(flat, keep, shards)
-    mask = flat >= threshold
-    surplus = shards.sum([int(mask.count_nonzero())])[0] - keep
-    if surplus:
-        ties = (flat == threshold).nonzero().flatten()
-        first, total = shards.number(ties.numel())
-        chosen = torch.randperm(total, generator=generator)[:surplus] - first
-        if shards is not ALONE:
-            chosen = chosen[(chosen >= 0) & (chosen < ties.numel())]
-        mask[ties[chosen.to(ties.device)]] = False
-    return shard_like(mask.view_as(here), scores)
+    return keep_largest_of_each([scores], [keep], lambda place: generator).masks[0]
 
 
-def above_threshold(scores: Tensor, keep: int) -> Tensor:
-    """`keep_largest` without a draw between ties, which are all kept, and without waiting for a GPU.
-
-    The number of True is another one than ``keep`` where there are ties at the threshold, where scores are NaN, and
-    where fewer than ``keep`` are above -inf.
+def keep_largest_of_each(
+    scores: Sequence[Tensor], keep: Sequence[int], generator: Callable[[int], torch.Generator]
+) -> Kept:
+    """`keep_largest` for many tensors at once, with one wait for each device that they are on.
 
     Args:
-        scores: Of any shape, not sharded.
-        keep: How many to keep.
+        scores: The scores of each.
+        keep: How many to keep of each.
+        generator: The generator of each, by its place; called only where there are ties to draw between.
+
+    Raises:
+        ValueError: As `keep_largest`.
     """
-    if keep == 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    if keep == scores.numel():
-        return scores > -math.inf
-    return scores >= kth_largest(scores.flatten(), keep)
+    for score, number in zip(scores, keep, strict=True):
+        if not 0 <= number <= score.numel():
+            raise ValueError(f"cannot keep {number} of {score.numel()} scores")
+    parts = [exact(local(score)).detach() for score in scores]
+    groups: dict[tuple[torch.device, torch.dtype, Shards], list[int]] = {}
+    for place, (score, part) in enumerate(zip(scores, parts, strict=True)):
+        groups.setdefault((part.device, part.dtype, shards_of(score)), []).append(place)
+    found = []
+    for (_, _, shards), places in groups.items():
+        some, numbers = [parts[place] for place in places], [keep[place] for place in places]
+        alone = shards is ALONE
+        found.append(Selected(*select_largest(some, numbers)) if alone else select_over(some, numbers, shards.add))
+    tables = read_tables([selected.numbers for selected in found])
+    result = Kept([torch.empty(0)] * len(scores), list(keep), [0] * len(scores))
+    for ((_, _, shards), places), selected, table in zip(groups.items(), found, tables, strict=True):
+        of_each = shards.gather(table)  # process by process
+        kept, _, spoiled = ([sum(column) for column in zip(*rows, strict=True)] for rows in zip(*of_each, strict=True))
+        for column, place in enumerate(places):
+            mask, surplus = selected.masks[column], kept[column] - keep[place]
+            if surplus > 0:
+                ties = [numbers[1][column] for numbers in of_each]
+                chosen = torch.randperm(sum(ties), generator=generator(place))[:surplus] - sum(ties[: shards.index])
+                chosen = chosen[(chosen >= 0) & (chosen < ties[shards.index])] if shards is not ALONE else chosen
+                mask = _without(mask, parts[place], selected.thresholds[column], ties[shards.index], chosen)
+            result.masks[place] = shard_like(mask, scores[place])
+            result.kept[place] = kept[column] - max(surplus, 0)
+            result.spoiled[place] = spoiled[column]
+    return result
+
+
+def _without(mask: Tensor, scores: Tensor, threshold: Tensor, ties: int, chosen: Tensor) -> Tensor:
+    """The mask without those of its ``ties`` at the threshold, numbered by rows, that are ``chosen``."""
+    equal = (scores == threshold).flatten()
+    # Told how many they are, a GPU does not wait.
+    places = equal.nonzero_static(size=ties) if equal.is_cuda else equal.nonzero()
+    flat = mask.contiguous()
+    flat.view(-1)[places[:, 0][on(chosen, equal.device)]] = False
+    return flat

@@ -1,13 +1,9 @@
-"""A mask update: scores, how many weights each tensor keeps, and which. No weight changes here.
-
-Scores are DTensors where FSDP2 shards the weight, so that a technique's mean or maximum is that of the whole tensor.
-Under a pattern they have the outputs first, and a group's weights share one score.
-"""
+"""A mask update: scores, how many weights each tensor keeps, and which. No weight changes here."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,15 +16,17 @@ from openwork.core.masks.check import (
     check_pattern,
     check_scores,
     check_solution,
+    check_spoiled,
     check_whole_groups,
-    unchanged,
 )
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import View
+from openwork.core.masks.ranked import as_stored, groups_of, ordered, ranked, scored, shapes_like, turned
+from openwork.core.masks.scores import Scores, batches, like
 from openwork.core.masks.weight import MaskedWeight, remember
 from openwork.core.precision import exact
 from openwork.core.seeding import seeded_generator
-from openwork.core.sharded import is_sharded, local, shard_like, shards_of
+from openwork.core.sharded import local
 
 if TYPE_CHECKING:
     from openwork.core.masks.technique import MaskTechnique
@@ -69,63 +67,26 @@ def choose(
         ValueError: If scores read gradients before there are any.
     """
     remember(weights)
-    views = [weight.view(step=step, seed=seed) for weight in weights]
-    scores = [ordered(technique, *pair, "scores") for pair in zip(weights, views, strict=True)]
-    names = [weight.name for weight in weights]
-    keep = count(technique, weights, dict(zip(names, scores, strict=True)), step)
+    known = {weight.name: (weight, weight.view(step=step, seed=seed)) for weight in weights}
+    scores = Scores(shapes_like(technique, weights), lambda names: scored(technique, [known[name] for name in names]))
+    keep = count(technique, scores if _needs_scores(technique) else scores.like, step)
     if technique.solves:
-        return [_solved(technique, *pair, keep[pair[0].name], seed=seed) for pair in zip(weights, views, strict=True)]
-    wanted = list(keep.values())
-    if exchange is not None:
-        _exchange(technique, weights, views, scores, wanted, exchange, seed=seed)
-    masks, kept = _masks(technique, views, scores, wanted, "ties", seed=seed)
-    check_counts(names, scores, kept, wanted, list(_groups(technique, weights).values()))
-    return [
-        Chosen(local(_as_stored(technique, weight, mask)), number)
-        for weight, mask, number in zip(weights, masks, kept, strict=True)
-    ]
+        return [_solved(technique, *pair, keep[name], seed=seed) for name, pair in known.items()]
 
+    def choose_of(names: Sequence[str]) -> list[Chosen]:
+        pairs, wanted = [known[name] for name in names], [keep[name] for name in names]
+        ranks = scores.of(names)
+        if exchange is not None:
+            _exchange(technique, pairs, ranks, wanted, exchange, seed=seed)
+        masks, kept = _masks(technique, [view for _, view in pairs], ranks, wanted, "ties", seed=seed)
+        groups = groups_of(technique, scores.like)
+        check_counts(names, ranks, kept, wanted, [groups[name] for name in names])
+        return [
+            Chosen(local(as_stored(technique, weight, mask)), number)
+            for (weight, _), mask, number in zip(pairs, masks, kept, strict=True)
+        ]
 
-def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, method: str) -> Tensor:
-    """What the technique's ``method``, scores or growth, returns, as allocation and pattern rank it."""
-    values = exact(view.weight)
-    if values is view.weight and not view.step:  # sparsify leaves the model as it was, also where it refuses a
-        values = values.clone()  # technique that writes to its view
-    if values is not view.weight:
-        view = replace(view, weight=values)
-    with unchanged(f"{type(technique).__name__}.{method}", {f"view.weight of {weight.name}": view.weight}):
-        found = _asked(technique, view, method)
-    return ranked(technique, weight, view, found, method)
-
-
-def ranked(technique: MaskTechnique, weight: MaskedWeight, view: View, found: object, method: str) -> Tensor:
-    """Scores as allocation and pattern rank them."""
-    if not isinstance(found, Tensor) or _unlike(found, view.weight):
-        what = f"a {type(found).__name__}"
-        if isinstance(found, Tensor):
-            kind = f" of {found.dtype}, {found.layout}, on {found.device}," if _strange(found) else ""
-            what += f"{kind} of shape {tuple(found.shape)}"
-        raise TypeError(
-            f"{type(technique).__name__} must return scores of the shape {tuple(view.weight.shape)}, sharded like the "
-            f"weight it got, and returned {what} for {weight.name}; compute {method} from the weight itself"
-        )
-    found = exact(found) if found.is_floating_point() else found.float()
-    if weight.allowed is not None:
-        found = torch.where(shard_like(weight.allowed.to(found.device), view.weight), found, -math.inf)
-    _refuse_shards(technique, weight)
-    if technique.pattern.whole_tensors:
-        found = technique.pattern.group_scores(_turned(technique, weight, found))
-    return found
-
-
-def _unlike(found: Tensor, weight: Tensor) -> bool:
-    """Whether these cannot be scores of the weight."""
-    return _strange(found) or shards_of(found) != shards_of(weight) or found.shape != weight.shape
-
-
-def _strange(found: Tensor) -> bool:
-    """Whether these are no real numbers that can be ranked."""
-    return found.is_complex() or found.is_meta or found.layout != torch.strided
+    return [one for names in batches(scores.like) for one in choose_of(names)]
 
 
 def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: int) -> None:
@@ -135,19 +96,18 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
         ValueError: If a tensor would keep less than one group, or ``keep_zeros`` leaves no room for growth.
     """
     remember(weights)
-    views = [weight.view(step=0, seed=seed) for weight in weights]
-    needed = technique.allocation.needs_scores or not technique.criterion.allocates
+    views = {weight.name: (weight, weight.view(step=0, seed=seed)) for weight in weights}
     silent = technique.evidence.gradients == "never" and not technique.evidence.inputs
-    scores = {}
-    for weight, view in zip(weights, views, strict=True):
-        if needed and silent:
-            scores[weight.name] = ordered(technique, weight, view, "scores")
-        elif needed:  # magnitudes stand in for scores that need evidence, which is not there yet
-            scores[weight.name] = ranked(technique, weight, view, view.weight.abs(), "scores")
-        else:  # what has the right shape will do
-            _refuse_shards(technique, weight)
-            scores[weight.name] = _turned(technique, weight, view.weight)
-    keep = count(technique, weights, scores)
+
+    def compute(names: Sequence[str]) -> list[Tensor]:
+        pairs = [views[name] for name in names]
+        if silent:
+            return scored(technique, pairs)
+        # Magnitudes stand in for scores that need evidence, which is not there yet.
+        return [ranked(technique, weight, view, view.weight.abs(), "scores") for weight, view in pairs]
+
+    scores = Scores(shapes_like(technique, weights), compute)
+    keep = count(technique, scores if _needs_scores(technique) else scores.like)
     for weight in weights if technique.regrows else ():
         if weight.allowed is not None:
             (room,) = count_each([weight.allowed], [weight.parameter])
@@ -159,36 +119,26 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
                 )
 
 
-def count(
-    technique: MaskTechnique, weights: Sequence[MaskedWeight], scores: dict[str, Tensor], step: int | None = None
-) -> dict[str, int]:
+def _needs_scores(technique: MaskTechnique) -> bool:
+    """Whether the counts depend on the scores, and not on their shapes alone."""
+    return technique.allocation.needs_scores or not technique.criterion.allocates
+
+
+def count(technique: MaskTechnique, scores: Mapping[str, Tensor], step: int | None = None) -> dict[str, int]:
     """How many weights each tensor keeps, by name.
 
     Args:
         technique: The technique, with its schedule and criterion.
-        weights: The weights.
-        scores: Their scores by name, as `ordered` returns them.
+        scores: The scores by name, as `ordered` returns them.
         step: Completed optimizer steps; None for the schedule's end, whose counts must be whole groups.
     """
     schedule = technique.schedule
     value = schedule.final if step is None else schedule(step)
-    groups = _groups(technique, weights)
+    groups = groups_of(technique, like(scores))
     keep = technique.criterion.keep(scores, value, schedule, technique.allocation, groups)
     if step is None:
         check_whole_groups(keep, groups, value)
     return keep
-
-
-def _asked(technique: MaskTechnique, view: View, method: str) -> object:
-    try:
-        return getattr(technique, method)(view)
-    except KeyError as error:
-        if view.step or technique.evidence.gradients == "never":
-            raise
-        raise ValueError(
-            f"{type(technique).__name__}.{method} reads the evidence {error} before there are gradients; pass "
-            "calibrate=lambda model: loss(model).backward(), or read it only where view.step > 0"
-        ) from error
 
 
 def _masks(
@@ -207,29 +157,34 @@ def _masks(
         RuntimeError: If a mask has another shape or dtype.
     """
     names = [view.name for view in views]
-    quick = [technique.pattern.quick(*pair) for pair in zip(scores, keep, strict=True)]
+
+    def ties(place: int) -> torch.Generator:
+        return _generator(views[place], draw, seed=seed)
+
+    found = technique.pattern.select(scores, keep, ties)
+    if found is not None:
+        check_spoiled(names, scores, found.spoiled)
+        return found.masks, found.kept
     masks = [
-        _exact(technique, view, score, number, draw, seed=seed) if mask is None else mask
-        for mask, view, score, number in zip(quick, views, scores, keep, strict=True)
+        technique.pattern.mask(score, number, ties(place))
+        for place, (score, number) in enumerate(zip(scores, keep, strict=True))
     ]
     check_masks(names, scores, masks)
-    kept = check_scores(names, scores, masks)
-    for place, number in enumerate(keep):
-        if quick[place] is not None and kept[place] != number:
-            masks[place] = _exact(technique, views[place], scores[place], number, draw, seed=seed)
-            kept[place] = int(masks[place].count_nonzero())
-    return masks, kept
+    return masks, check_scores(names, scores, masks)
+
+
+def _generator(view: View, draw: str, *, seed: int) -> torch.Generator:
+    # Ties have a generator of their own: the draw does not depend on how many numbers the scores used up.
+    return seeded_generator(seed, view.step, f"{view.name}/{draw}")
 
 
 def _exact(technique: MaskTechnique, view: View, scores: Tensor, keep: int, draw: str, *, seed: int) -> Tensor:
-    # Ties have a generator of their own: the draw does not depend on how many numbers the scores used up.
-    return technique.pattern.mask(scores, keep, seeded_generator(seed, view.step, f"{view.name}/{draw}"))
+    return technique.pattern.mask(scores, keep, _generator(view, draw, seed=seed))
 
 
 def _exchange(
     technique: MaskTechnique,
-    weights: Sequence[MaskedWeight],
-    views: Sequence[View],
+    pairs: Sequence[tuple[MaskedWeight, View]],
     scores: list[Tensor],
     keep: Sequence[int],
     exchange: float,
@@ -241,12 +196,12 @@ def _exchange(
     In place, and each gradient goes once its growth is known: all tensors' scores and gradients are as large as two
     models.
     """
-    for place, (weight, view, score) in enumerate(zip(weights, views, scores, strict=True)):
-        mask = _turned(technique, weight, view.mask)
+    for place, ((weight, view), score) in enumerate(zip(pairs, scores, strict=True)):
+        mask = turned(technique, weight, view.mask)
         scores[place] = torch.where(mask | score.isnan(), score, -math.inf)  # NaN stays, to be found
     survivors = [survive(n, exchange) for n in keep]
-    stay, _ = _masks(technique, views, scores, survivors, "survivors", seed=seed)
-    for place, (weight, view) in enumerate(zip(weights, views, strict=True)):
+    stay, _ = _masks(technique, [view for _, view in pairs], scores, survivors, "survivors", seed=seed)
+    for place, (weight, view) in enumerate(pairs):
         growth = ordered(technique, weight, view, "growth")
         weight.forget()
         scores[place] = torch.where(stay[place], math.inf, finite(growth))
@@ -262,14 +217,6 @@ def finite(growth: Tensor) -> Tensor:
     return growth.clamp(max=torch.finfo(growth.dtype).max)
 
 
-def _refuse_shards(technique: MaskTechnique, weight: MaskedWeight) -> None:
-    if technique.pattern.whole_tensors and is_sharded(weight.parameter):
-        raise ValueError(
-            f"{technique.pattern} needs whole tensors, and fully_shard spreads {weight.name} over processes; "
-            "use DistributedDataParallel, or Unstructured()"
-        )
-
-
 def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: int, *, seed: int) -> Chosen:
     if weight.allowed is not None or technique.pattern.whole_tensors:  # what whole groups and the zeros leave room for
         room = ranked(technique, weight, view, torch.zeros_like(view.weight), "solve")
@@ -281,25 +228,5 @@ def _solved(technique: MaskTechnique, weight: MaskedWeight, view: View, keep: in
     if technique.pattern.whole_tensors:
         fit = ranked(technique, weight, view, mask.to(view.weight), "solve")
         nearest = _exact(technique, view, fit, keep, "fit", seed=seed)
-        check_pattern(type(technique).__name__, technique.pattern, weight, _turned(technique, weight, mask), nearest)
+        check_pattern(type(technique).__name__, technique.pattern, weight, turned(technique, weight, mask), nearest)
     return Chosen(local(mask), keep, local(values))
-
-
-def _turned(technique: MaskTechnique, weight: MaskedWeight, tensor: Tensor) -> Tensor:
-    """The tensor as the pattern looks at it, with the outputs first."""
-    pattern, layout = technique.pattern, weight.source.layout
-    return layout.merged(tensor, pattern.along or "outputs") if pattern.whole_tensors and layout else tensor
-
-
-def _as_stored(technique: MaskTechnique, weight: MaskedWeight, tensor: Tensor) -> Tensor:
-    """A tensor that the pattern made, as the weight is stored."""
-    pattern, layout = technique.pattern, weight.source.layout
-    return layout.as_stored(tensor, pattern.along or "outputs") if pattern.whole_tensors and layout else tensor
-
-
-def _groups(technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> dict[str, int]:
-    pattern, shapes = technique.pattern, {}
-    for weight in weights:
-        layout = weight.source.layout if pattern.whole_tensors else None
-        shapes[weight.name] = layout.merged_shape(pattern.along or "outputs") if layout else weight.parameter.shape
-    return {name: pattern.group(shape) for name, shape in shapes.items()}

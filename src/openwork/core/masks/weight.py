@@ -11,6 +11,7 @@ from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import Kept, View
 from openwork.core.selection import Weight
 from openwork.core.sharded import is_sharded, local, rows_like, shard_like, version
+from openwork.kernels.masks import hide_, mask_, remember_, restore_
 
 
 class MaskedWeight:
@@ -26,8 +27,8 @@ class MaskedWeight:
         self._hidden: Tensor | None = None
         # Where the weight may ever be kept; all of it, unless the model's own zeros are to stay.
         self.allowed: Tensor | None = parameter.detach() != 0 if keep_zeros else None
-        # Kept in the weight's dtype: multiplying by bool masks is 2.6 times slower on a GPU and slower on a CPU.
-        self._mask = torch.ones_like(parameter, requires_grad=False)
+        # In place at each update, so that a CUDA graph that holds a step follows.
+        self._mask = torch.ones_like(parameter, dtype=torch.bool, requires_grad=False)
         if self.allowed is not None:
             self._mask.copy_(self.allowed)
         self.evidence: Kept = {}
@@ -72,7 +73,7 @@ class MaskedWeight:
 
     @property
     def mask(self) -> Tensor:
-        """The mask, 1 = keep, in the parameter's present dtype, device and sharding, any of which may change."""
+        """The mask, bool, True = keep, in the parameter's present device and sharding, either of which may change."""
         self._refit()
         return self._mask
 
@@ -123,7 +124,7 @@ class MaskedWeight:
             remembers: Whether the technique remembers hidden values.
         """
         if remembers and self._hidden is not None:
-            torch.where(self._mask.bool(), values, self._hidden, out=self._hidden)
+            torch.where(self._mask, values, self._hidden, out=self._hidden)
         self.local.copy_(values)
 
     def replace(self, mask: Tensor, hidden: Tensor | None, allowed: Tensor | None, evidence: Kept) -> None:
@@ -135,6 +136,11 @@ class MaskedWeight:
     def write_clean(self) -> None:
         """Notes that the parameter has its zeros now."""
         self.clean_parameter = version(self.parameter)
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether other code wrote to the parameter since `write_clean`, as far as version counters show."""
+        return version(self.parameter) != self.clean_parameter
 
     def forget(self) -> None:
         """Drops the evidence that lasts only until an update."""
@@ -156,10 +162,10 @@ class MaskedWeight:
                 self._hidden = rows_like(self._hidden, whole)
             if self.allowed is not None:
                 self.allowed = rows_like(self.allowed, whole)
-        if mask.dtype != part.dtype or mask.device != part.device:
-            self._mask = mask.to(part)
-            if self._hidden is not None:
-                self._hidden = self._hidden.to(part)
+        if self._hidden is not None and (self._hidden.dtype != part.dtype or self._hidden.device != part.device):
+            self._hidden = self._hidden.to(part)
+        if mask.device != part.device:
+            self._mask = mask.to(part.device)
             if self.allowed is not None:
                 self.allowed = self.allowed.to(part.device)
             for name, value in self.evidence.items():
@@ -170,9 +176,8 @@ def remember(weights: Sequence[MaskedWeight]) -> None:
     """Brings the kept places of the hidden values up to date; those under the masks stay as they are."""
     hiding = [weight for weight in weights if weight.hidden is not None and not weight.restored]
     if hiding:
-        # Exact at weights of 0 and 1; one launch for all weights on a GPU.
         hidden, masks = [weight.hidden_values() for weight in hiding], [weight.mask for weight in hiding]
-        torch._foreach_lerp_(hidden, [weight.local for weight in hiding], masks)
+        remember_(hidden, [weight.local for weight in hiding], masks)
 
 
 def hide(weights: Sequence[MaskedWeight]) -> None:
@@ -185,6 +190,21 @@ def hide(weights: Sequence[MaskedWeight]) -> None:
         weight.restored = False
 
 
+def hide_and_mask(weights: Sequence[MaskedWeight]) -> None:
+    """Remembers the parameters' values as they are, and then puts the zeros into the parameters."""
+    for weight in weights:
+        weight.begin_hiding()
+    hidden, masks = [weight.hidden_values() for weight in weights], [weight.mask for weight in weights]
+    hide_([weight.local for weight in weights], hidden, masks)
+    for weight in weights:
+        weight.restored = False
+
+
+def apply_masks(weights: Sequence[MaskedWeight]) -> None:
+    """Puts the zeros into the parameters."""
+    mask_([weight.local for weight in weights], [weight.mask for weight in weights])
+
+
 def unhide(weights: Sequence[MaskedWeight]) -> None:
     """Puts the hidden values, where there are any, into the parameters; right only after `remember`."""
     hiding = [weight for weight in weights if weight.hidden is not None]
@@ -192,6 +212,12 @@ def unhide(weights: Sequence[MaskedWeight]) -> None:
         torch._foreach_copy_([weight.local for weight in hiding], [weight.hidden_values() for weight in hiding])
     for weight in hiding:
         weight.restored = True
+
+
+def show_all(weights: Sequence[MaskedWeight]) -> None:
+    """Puts hidden values into the parameters, and makes room for some in all weights; right only after `remember`."""
+    hide([weight for weight in weights if weight.restored or weight.hidden is None])
+    unhide(weights)
 
 
 def restore(weights: Sequence[MaskedWeight], *, overwritten: bool) -> None:
@@ -202,25 +228,40 @@ def restore(weights: Sequence[MaskedWeight], *, overwritten: bool) -> None:
         overwritten: Whether other code wrote to parameters since the last step. Unless it did, the hidden values agree
             with the parameters that are kept.
     """
-    if overwritten:
-        hide([weight for weight in weights if weight.restored])  # the last step failed
-        remember(weights)
-    unhide(weights)
+    hiding = [weight for weight in weights if weight.hidden is not None and not weight.restored]  # or the last failed
+    if not overwritten:
+        unhide(hiding)
+        return
+    restore_([w.local for w in hiding], [w.hidden_values() for w in hiding], [w.mask for w in hiding])
+    for weight in hiding:
+        weight.restored = True
 
 
 def masked_copy(model: nn.Module, weights: Sequence[MaskedWeight]) -> nn.Module:
-    """A copy of the model that owns the weights, with their zeros."""
+    """A copy of the model that owns the weights, with their zeros. Raises ValueError if FSDP2 shards them."""
+    if any(weight.sharded for weight in weights):
+        raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
     copies: dict[int, Any] = {}
     model = copy.deepcopy(model, copies)
-    for weight in weights:
-        # A negative weight times 0 is -0.0, whose sign would cost a bit in every compressed file; -0.0 + 0.0 is 0.0.
-        copies[id(weight.parameter)].data.mul_(weight.mask).add_(0.0)
+    _zero([copies[id(weight.parameter)].data for weight in weights], [weight.mask for weight in weights])
     return model
+
+
+@torch.no_grad()
+def zero_for_good(weights: Sequence[MaskedWeight]) -> None:
+    """Puts the zeros into the parameters, whose masks are no longer needed."""
+    _zero([weight.local for weight in weights], [weight.mask for weight in weights])
+
+
+def _zero(values: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
+    mask_(values, masks)
+    # A negative weight times 0 is -0.0, whose sign would cost a bit in every compressed file; -0.0 + 0.0 is 0.0.
+    torch._foreach_add_(list(values), 0.0)
 
 
 def count_masked(weights: Sequence[MaskedWeight]) -> list[int]:
     """The number of masked weights of each, of all shards together."""
-    return count_each([weight.mask == 0 for weight in weights], [weight.parameter for weight in weights])
+    return count_each((~weight.mask for weight in weights), [weight.parameter for weight in weights])
 
 
 def check_parameters(weights: Sequence[MaskedWeight]) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.masks.optimizer_state import keeps_zeros
+from openwork.kernels.masks import mask_
 from openwork.study.runs.live import Live
 
 SHARED = {"step", "eta", "mu", "mu_product"}
@@ -83,7 +84,7 @@ class StackedOptimizer:
         for name, mask in masks.items():
             for value in self.optimizer.state.get(self.parameters[name], {}).values():
                 if isinstance(value, Tensor) and value.shape == mask[self.place].shape:
-                    value.mul_(mask[self.place])
+                    mask_([value], [mask[self.place]])
 
     def states(self) -> list[dict[str, Any]]:
         """The state of each run's own optimizer, as its ``state_dict`` would return it, with views of the tensors."""

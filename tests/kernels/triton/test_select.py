@@ -1,0 +1,81 @@
+"""The Triton kernels of the selection beside sorting: in Triton's interpreter (TRITON_INTERPRET=1), or on a GPU."""
+
+import importlib.util
+import os
+
+import pytest
+import torch
+
+from openwork.kernels import select
+from openwork.kernels.paths import Path
+from openwork.kernels.select import count_reaching, kth_largest_of_all, select_largest, select_over
+from tests.kernels.select_cases import check, counts, expected_of_all, values
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DTYPES = [torch.float32, torch.float64]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+interpreted = pytest.mark.skipif(not INTERPRETED, reason="TRITON_INTERPRET=1 runs these on a CPU; `make test-triton`")
+on_a_gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device"),
+]
+
+
+@pytest.fixture(params=[pytest.param("cpu", marks=interpreted), pytest.param("cuda", marks=on_a_gpu)])
+def device(request, monkeypatch):
+    if request.param == "cpu":
+        monkeypatch.setattr(select, "path", lambda device, dtype: Path("Triton", "its interpreter"))
+    return torch.device(request.param)
+
+
+def of(dtype, device):
+    """The tensors with their strides, on the device."""
+    return {name: tensor.to(device) for name, tensor in values(dtype).items()}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_largest_of_many_tensors_are_those_of_each(dtype, device):
+    tensors = of(dtype, device)
+    for keep in counts(tensors):
+        check(select_largest(list(tensors.values()), keep), tensors, keep)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_all_tensors_together_are_ranked_as_one(dtype, device):
+    tensors = list(of(dtype, device).values())
+    size = sum(tensor.numel() for tensor in tensors)
+    for k in (1, 2, size // 10, size // 2, size - 5, size):
+        found = kth_largest_of_all(lambda: [tensors[:4], tensors[4:5], tensors[5:]], k, dtype, device)
+        threshold, numbers = expected_of_all(tensors, k)
+        assert found == threshold
+        assert torch.equal(count_reaching(tensors, found), numbers)
+
+
+def test_float32_is_ranked_among_float64(device):
+    small = torch.tensor([1.0, 0.1, 3.0], device=device)
+    wide = torch.tensor([0.1, 2.0], dtype=torch.float64, device=device)
+    found = kth_largest_of_all(lambda: [[small, wide]], 4, torch.float64, device)
+    assert found == small[1].double() > 0.1  # float32's 0.1 is a little more
+    assert count_reaching([small, wide], found).tolist() == [[2, 1], [1, 0]]
+
+
+def test_a_tensor_alone_and_tensors_without_values_are_taken(device):
+    alone = torch.randn(100, device=device)
+    (mask,), (threshold,), _ = select_largest([alone], [30])
+    assert threshold == alone.sort(descending=True).values[29]
+    assert int(mask.sum()) == 30
+    masks, _, numbers = select_largest([torch.empty(0, device=device), torch.empty(3, 0, device=device)], [0, 0])
+    assert [mask.shape for mask in masks] == [(0,), (3, 0)]
+    assert not numbers.any()
+
+
+def test_counts_of_others_are_added_at_each_digit(device):
+    tensor, shapes = torch.rand(1000, device=device), []
+
+    def twice(counts):
+        shapes.append(tuple(counts.shape))
+        counts *= 2  # as if another process had the same
+
+    _, (threshold,), _ = select_over([tensor], [600], twice)
+    assert threshold == tensor.sort(descending=True).values[299]
+    assert shapes == [(1, 256)] * 4
