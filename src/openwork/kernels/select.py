@@ -199,7 +199,8 @@ def count_reaching(values: Sequence[Tensor], threshold: Tensor) -> Tensor:
         reached, ties, _ = select.reach(select.table(exact), as_found(keys_of(threshold.view(1))), masks=False)[1]
         return torch.stack([reached - ties, ties])
     if threshold.device.type == "cpu":
-        arrays, level = [value.detach().numpy() for value in values], threshold.item()
+        exact = [value.detach() if value.dtype in INTEGERS else value.detach().float() for value in values]
+        arrays, level = [value.numpy() for value in exact], threshold.item()
         return torch.tensor(
             [[np.count_nonzero(part(array, level)) for array in arrays] for part in (np.greater, np.equal)]
         )
