@@ -264,7 +264,7 @@ def test_solve_keeps_the_zeros_that_are_to_stay():
     @dataclass(frozen=True)
     class Revives(Doubles):
         def solve(self, view, keep, ties):
-            return super().solve(replace(view, _kept=1 - view._kept), keep, ties)
+            return super().solve(replace(view, _kept=~view._kept), keep, ties)
 
     with raises(RuntimeError, "Revives.solve keeps 3 weights of weight that are zero for good", "view.mask is True"):
         solved(Revives(ow.OneShot(0.5)))

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -54,6 +55,35 @@ def test_remembering_takes_what_is_kept_and_nothing_else(dtype):
     assert same(hidden, expected)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_restoring_takes_what_is_masked_and_nothing_else(dtype):
+    values, hidden, kept = some(dtype)
+    expected = [value.where(mask, old) for value, mask, old in zip(values, kept, hidden, strict=True)]
+    masks.restore_(values, hidden, kept)
+    assert same(values, expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_large_tensors_come_out_alike_by_numpy_and_by_torch(dtype, threads, monkeypatch):
+    monkeypatch.setattr(masks, "_PIECE", 5_000)
+    torch.manual_seed(0)
+    values, kept = torch.randn(2, 101, 251).to(dtype), torch.rand(2, 101, 251) < 0.5
+    values[0, 0, :9], values[1, -1, -9:] = INF, NAN
+    values = [values, values.transpose(0, 2).clone().transpose(0, 2), nn.Parameter(values.clone())]
+    expected = [value.detach() * kept for value in values]
+    before, size = torch.get_num_threads(), np.getbufsize()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            masks.mask_(values, [kept, kept, kept])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one.nan_to_num(7), other.nan_to_num(7)) for one, other in zip(values, expected, strict=True))
+    assert all(value._version for value in values)
+    assert np.getbufsize() == size
+
+
 def test_a_masked_nan_stays_nan_so_that_divergence_is_seen():
     values = torch.tensor([NAN, INF, -1.0, 2.0])
     masks.mask_([values], [torch.tensor([False, False, False, True])])
@@ -74,7 +104,8 @@ def test_writes_are_counted_by_the_tensors_version():
             masks.mask_([parameter], [kept])
             assert parameter._version == number
         masks.remember_([hidden], [parameter], [kept])
-    assert (parameter._version, hidden._version, kept._version) == (3, 1, 0)
+        masks.restore_([parameter], [hidden], [kept])
+    assert (parameter._version, hidden._version, kept._version) == (4, 1, 0)
 
 
 def test_autograd_follows_the_mask_of_a_gradient_that_is_to_be_differentiated():
@@ -85,10 +116,19 @@ def test_autograd_follows_the_mask_of_a_gradient_that_is_to_be_differentiated():
     assert x.grad.tolist() == [0.0, 18.0]  # 6 x
 
 
+def test_autograd_follows_the_masks_of_large_gradients_too():
+    x = torch.ones(200, 200, requires_grad=True)
+    (gradient,) = torch.autograd.grad((x**3).sum(), x, create_graph=True)
+    masks.mask_([gradient], [torch.ones(200, 200, dtype=torch.bool).triu()])
+    gradient.sum().backward()
+    assert torch.equal(x.grad, torch.full((200, 200), 6.0).triu())
+
+
 def test_nothing_to_mask_is_no_error():
     masks.mask_([], [])
     masks.hide_([], [], [])
     masks.remember_([], [], [])
+    masks.restore_([], [], [])
 
 
 def test_lists_of_different_lengths_are_refused():

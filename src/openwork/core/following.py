@@ -44,6 +44,12 @@ def follow(
             yield part.register_load_state_dict_post_hook(lambda _: loaded())
 
 
+def capturing() -> bool:
+    """Whether what is launched now goes into a CUDA graph, and so computes nothing until the graph is replayed."""
+    initialized: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return initialized and torch.cuda.is_current_stream_capturing()
+
+
 class _Call(dict[str, Any]):
     """The keyword arguments of a running step: as an object of its own, it lives as long as the call."""
 

@@ -126,7 +126,7 @@ class Mechanism(ABC):
         Args:
             step: The number of completed steps; None where this step did not complete one.
             owned: The indices of the weights that the optimizer moved.
-            optimizer: The optimizer; None where none is attached.
+            optimizer: The optimizer; None where none is attached, and after a CUDA graph has replayed its step.
         """
 
     @abstractmethod

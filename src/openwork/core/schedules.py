@@ -38,6 +38,20 @@ class Schedule(ABC):
         return None
 
 
+def unfinished(schedule: Schedule, steps: int) -> float | None:
+    """The value of the last step that was due; None if it is the schedule's last value, or no step is to come.
+
+    Args:
+        schedule: The schedule.
+        steps: Completed steps.
+    """
+    if schedule.last is not None and steps >= schedule.last:
+        return None
+    last = next((step for step in range(steps, -1, -1) if schedule.due(step)), None)
+    value = 0.0 if last is None else schedule(last)
+    return None if value == schedule.final else value
+
+
 def _check_steps(**fields: object) -> None:
     """Raises ValueError for a number of steps that is no whole one: its step would never come."""
     for name, value in fields.items():

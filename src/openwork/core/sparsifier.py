@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from openwork.core.chosen import check_model, choose_weights, log_choice, summary
 from openwork.core.dead_paths import dead_paths
-from openwork.core.following import follow
+from openwork.core.following import capturing, follow
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.optimizers import Groups, check_optimizer, check_ownership, parameter_groups, parameter_ids, shares
 from openwork.core.ownership import hold, refuse_held, release
@@ -61,6 +61,7 @@ class Sparsifier:
         self._optimizer_hooks: list[RemovableHandle] = []
         self._owned: dict[torch.optim.Optimizer, list[int]] = {}  # indices of the weights that each moves
         self._finalized = False
+        self._captured = False  # whether a CUDA graph may hold steps of the attached optimizers
         self._mechanism: Mechanism = technique.mechanism(weights, seed=seed, keep_zeros=keep_zeros)
         self._mechanism.start(model, calibrate)
         hold(weights, self, str(technique))
@@ -137,6 +138,7 @@ class Sparsifier:
         for hook in self._optimizer_hooks:
             hook.remove()
         self._optimizers, self._optimizer_hooks, self._owned = [], [], {}
+        self._captured = False
         self._mechanism.detached()
 
     def penalty(self) -> Tensor:
@@ -146,11 +148,11 @@ class Sparsifier:
         return self._mechanism.penalty()
 
     def step(self) -> None:
-        """Counts one step; only for loops without a torch optimizer to attach to, right after they update weights."""
+        """Counts one step: an attached optimizer's that a CUDA graph has replayed, or one of a loop without any."""
         self._check_live()
-        if self._optimizers:
+        if self._optimizers and not self._captured:
             raise ValueError("the attached optimizer's steps are counted already; leave step() out")
-        if reason := self._mechanism.needs_optimizer:
+        if not self._optimizers and (reason := self._mechanism.needs_optimizer):
             raise ValueError(f"{reason}; attach the optimizer instead")
         self._seen.find()
         self.steps += 1
@@ -305,7 +307,9 @@ class Sparsifier:
             self._mechanism.add_penalty_gradient(own, getattr(optimizer, "grad_scale", None))
 
     def _after_step(self, optimizer: torch.optim.Optimizer, moved: bool) -> None:
-        counts = moved and optimizer is self._optimizers[-1]
+        captured = capturing()  # only its replays move the weights
+        self._captured |= captured
+        counts = moved and not captured and optimizer is self._optimizers[-1]
         self.steps += counts
         self._mechanism.after_step(self.steps if counts else None, self._owned[optimizer], optimizer)
         if counts:

@@ -39,9 +39,7 @@ def fused(monkeypatch):
     """Every tensor that fits goes to the kernels, in the interpreter too."""
     monkeypatch.setattr(masks, "path", lambda device, dtype: paths.Path("Triton" if dtype in DTYPES else "plain", ""))
     monkeypatch.setattr(masks, "SMALL", 0)
-    masks._fuses.cache_clear()
-    yield
-    masks._fuses.cache_clear()
+    monkeypatch.setattr(masks, "_on_cpu", lambda tensors: False)
 
 
 def flat(dtype, count):
@@ -69,6 +67,7 @@ def test_the_kernels_are_their_plain_twins(kernels, dtype, count):
         (kernels.mask_, masks.mask_plain, (0, 2)),
         (kernels.hide_, masks.hide_plain, (0, 1, 2)),
         (kernels.remember_, masks.remember_plain, (1, 0, 2)),
+        (kernels.restore_, masks.restore_plain, (0, 1, 2)),
     ):
         own, expected = flat(dtype, count), flat(dtype, count)
         kernel(*(own[place] for place in order))
@@ -84,9 +83,11 @@ def test_tensors_of_any_layout_and_dtype_come_out_as_on_the_plain_path(fused, dt
         masks.hide_(*own)
         masks.remember_(own[1], own[0], own[2])
         masks.mask_(own[1], own[2])
+        masks.restore_(own[1], own[0], own[2])
     masks.hide_plain(*expected)
     masks.remember_plain(expected[1], expected[0], expected[2])
     masks.mask_plain(expected[1], expected[2])
+    masks.restore_plain(expected[1], expected[0], expected[2])
     assert all(same(*pair) for pair in zip(own, expected, strict=True))
 
 
@@ -97,8 +98,18 @@ def test_the_ops_count_what_they_write(fused):
         masks.mask_([parameter], [kept])
         masks.hide_([parameter], [hidden], [kept])
         masks.remember_([hidden], [parameter], [kept])
-    assert (parameter._version, hidden._version, kept._version) == (2, 2, 0)
-    assert parameter.tolist() == [1.0, 0.0, 1.0, 0.0, 1.0]
+        assert parameter.tolist() == [1.0, 0.0, 1.0, 0.0, 1.0]
+        masks.restore_([parameter], [torch.full_like(hidden, 7)], [kept])
+    assert (parameter._version, hidden._version, kept._version) == (3, 2, 0)
+    assert parameter.tolist() == [1.0, 7.0, 1.0, 7.0, 1.0]
+
+
+def test_tensors_that_fit_go_to_the_kernel_by_one_call_for_each_dtype(fused, monkeypatch):
+    calls = []
+    monkeypatch.setattr(masks, "_mask", lambda tensors, kept: calls.append([len(tensors), tensors[0].dtype]))
+    (floats, _, kept), (halves, _, others) = some(torch.float32, DEVICE), some(torch.bfloat16, DEVICE)
+    masks.mask_([*floats, *halves], [*kept, *others])
+    assert calls == [[6, torch.float32], [6, torch.bfloat16]]  # without the empty, turned and spread ones
 
 
 def test_a_gradient_that_is_to_be_differentiated_goes_to_torch(fused):
@@ -115,6 +126,7 @@ def test_the_ops_are_declared_as_they_behave(fused):
     torch.library.opcheck(torch.ops.openwork.mask_.default, (values, kept), test_utils=checks)
     torch.library.opcheck(torch.ops.openwork.hide_.default, (values, hidden, kept), test_utils=checks)
     torch.library.opcheck(torch.ops.openwork.remember_.default, (hidden, values, kept), test_utils=checks)
+    torch.library.opcheck(torch.ops.openwork.restore_.default, (values, hidden, kept), test_utils=checks)
 
 
 def test_offsets_are_of_64_bits():

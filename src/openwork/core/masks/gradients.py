@@ -24,9 +24,9 @@ class GradientHook:
     def __call__(self, parameter: Tensor) -> None:
         """Masks the gradient."""
         weight, masks_now = self.weight(), self.masks_now()
-        if parameter.grad is not None and weight is not None and masks_now is not None and masks_now():
-            weight.clean_gradient = None  # a new gradient may have the id of an old one
-            mask_gradients([weight])
+        gradient = parameter.grad
+        if gradient is not None and weight is not None and masks_now is not None and masks_now():
+            _mask([(weight, gradient)])
 
 
 def add_hook(hook: GradientHook, parameter: Tensor) -> RemovableHandle | None:
@@ -55,20 +55,38 @@ def add_hook(hook: GradientHook, parameter: Tensor) -> RemovableHandle | None:
     return handle
 
 
+def renew_hooks(
+    former: Sequence[RemovableHandle], weights: Sequence[MaskedWeight], masks_now: Callable[[], bool]
+) -> list[RemovableHandle]:
+    """Removes the former hooks, and hooks the parameters as they are now.
+
+    Args:
+        former: The handles of the former hooks.
+        weights: The weights.
+        masks_now: A method that says whether gradients are masked at this moment.
+    """
+    for handle in former:
+        handle.remove()
+    handles = [add_hook(GradientHook(weight, masks_now), weight.parameter) for weight in weights]
+    return [handle for handle in handles if handle]
+
+
 def mask_gradients(weights: Sequence[MaskedWeight]) -> None:
     """Zeroes the gradients under the masks where other code has written to them since they were masked last."""
-    dense = []
-    for weight in weights:
-        parameter = weight.parameter
-        gradient = parameter.grad
-        if gradient is None or weight.clean_gradient == (id(gradient), version(gradient)):
-            continue
-        if gradient.is_sparse:  # an Embedding's: some rows of the matrix
-            gradient = gradient.coalesce()
-            gradient.values().mul_(weight.mask[tuple(gradient.indices())])
-            parameter.grad = gradient
-        else:
-            dense.append((weight, gradient))
+    pairs = [(weight, weight.parameter.grad) for weight in weights]
+    _mask([(w, g) for w, g in pairs if g is not None and w.clean_gradient != (id(g), version(g))])
+
+
+def _mask(pairs: Sequence[tuple[MaskedWeight, Tensor]]) -> None:
+    """Zeroes these gradients of these weights under their masks."""
+    dense = [pair for pair in pairs if not pair[1].is_sparse]
+    if not pairs:
+        return
     mask_([local(gradient) for _, gradient in dense], [weight.mask for weight, _ in dense])
     for weight, gradient in dense:
         weight.clean_gradient = (id(gradient), version(gradient))
+    for weight, gradient in pairs:
+        if gradient.is_sparse:  # an Embedding's: some rows of the matrix
+            rows = gradient.coalesce()
+            rows.values().mul_(weight.mask[tuple(rows.indices())])
+            weight.parameter.grad = rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from openwork.core.masks.check import unchanged
+from openwork.core.masks.check import checked_beginning, unchanged
 from openwork.core.masks.evidence import Evidence
 from openwork.core.masks.inputs import observable
 from openwork.core.masks.weight import MaskedWeight, remember
@@ -30,6 +30,12 @@ class Listening:
         self.now = False
         """Whether gradients of the coming step are evidence."""
         self._taken: set[int] = set()
+
+    def begin(self) -> None:
+        """Lets the evidence of each weight begin."""
+        for weight in self.weights:
+            weight.evidence = checked_beginning(self.technique.evidence, weight.parameter.detach())
+            weight.lasting = frozenset(weight.evidence)
 
     def expect(self, step: int) -> None:
         """Gets ready for step number ``step``."""

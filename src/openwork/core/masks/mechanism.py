@@ -23,11 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from openwork.core.following import capturing
 from openwork.core.masks import state
 from openwork.core.masks.calibrate import gather
-from openwork.core.masks.check import checked_beginning, checked_exchange
+from openwork.core.masks.check import checked_exchange
 from openwork.core.masks.counting import count_each
-from openwork.core.masks.gradients import GradientHook, add_hook, mask_gradients
+from openwork.core.masks.gradients import mask_gradients, renew_hooks
+from openwork.core.masks.graphs import check_capture, check_replay
 from openwork.core.masks.listening import Listening, check_calibration
 from openwork.core.masks.optimizer_state import check_eps, clear_state, keeps_zeros, moved_outside
 from openwork.core.masks.remarks import remarks, warn_emptied
@@ -37,16 +39,16 @@ from openwork.core.masks.weight import (
     apply_masks,
     check_parameters,
     count_masked,
-    hide,
     hide_and_mask,
     masked_copy,
     restore,
-    unhide,
+    show_all,
+    zero_for_good,
 )
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
-from openwork.core.schedules import Schedule
+from openwork.core.schedules import Schedule, unfinished
 from openwork.core.selection import Weight
-from openwork.core.sharded import shard_like, version
+from openwork.core.sharded import shard_like
 
 if TYPE_CHECKING:
     from openwork.core.masks.stacked import StackedMasks
@@ -76,9 +78,9 @@ class Masking(Mechanism):
         self._looked_for_wrapper = False
         self._hooks: list[RemovableHandle] = []
         # Optimizers whose state came from elsewhere; cleared at their next step, so that parts may load in any order.
-        self._unmasked_state: set[torch.optim.Optimizer] = set()
+        self.unmasked_state: set[torch.optim.Optimizer] = set()
         self._optimizers: list[torch.optim.Optimizer] = []
-        self._listening = Listening(technique, self.weights)
+        self.listening = Listening(technique, self.weights)
 
     @property
     def schedule(self) -> Schedule:
@@ -87,12 +89,7 @@ class Masking(Mechanism):
 
     def reached(self, steps: int) -> float | None:
         """The value of the last mask update; None if it is the schedule's last value, or no update is to come."""
-        schedule = self.technique.schedule
-        if schedule.last is not None and steps >= schedule.last:
-            return None
-        last = next((step for step in range(steps, -1, -1) if schedule.due(step)), None)
-        value = 0.0 if last is None else schedule(last)
-        return None if value == schedule.final else value
+        return unfinished(self.technique.schedule, steps)
 
     @property
     def needs_optimizer(self) -> str:
@@ -113,18 +110,16 @@ class Masking(Mechanism):
         """Gathers evidence, and puts the first masks in force: the schedule's, and the zeros that stay."""
         technique = self.technique
         check_calibration(technique, self.weights, calibrate)
-        for weight in self.weights:
-            weight.evidence = checked_beginning(technique.evidence, weight.parameter.detach())
-            weight.lasting = frozenset(weight.evidence)
+        self.listening.begin()
         preview(technique, self.weights, seed=self.seed)
-        self._listening.expect(1)
+        self.listening.expect(1)
         if calibrate is not None:
             gather(technique.evidence, self.weights, model, calibrate)
         if technique.schedule.due(0):
             self._take(choose(technique, self.weights, seed=self.seed, step=0))
         else:
             self.pruned = any(count_masked(self.weights))  # the zeros that stay
-        self._hook_parameters()
+        self._hooks = renew_hooks(self._hooks, self.weights, self._masks_now)
 
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Raises ValueError for an eps that is 0 where the optimizer divides by it."""
@@ -135,44 +130,48 @@ class Masking(Mechanism):
         check_parameters(self.weights)
         if any(weight.sharded for weight in self.weights):
             preview(self.technique, self.weights, seed=self.seed)
-        self._hook_parameters()
+        self._hooks = renew_hooks(self._hooks, self.weights, self._masks_now)
         self._optimizers = list(optimizers)
-        self._unmasked_state = set(optimizers)
+        self.unmasked_state = set(optimizers)
 
     def detached(self) -> None:
         """Forgets the optimizers."""
         self._optimizers = []
-        self._unmasked_state.clear()
+        self.unmasked_state.clear()
 
     def state_loaded(self, optimizer: torch.optim.Optimizer) -> None:
         """Masks the optimizer's state at its next step, so that parts may load in any order."""
-        self._unmasked_state.add(optimizer)
+        self.unmasked_state.add(optimizer)
 
     @torch.no_grad()
     def before_step(self, owned: list[int], optimizer: torch.optim.Optimizer, *, counts: bool) -> None:
         """Takes the gradients that are evidence, masks them, and readies the parameters for the optimizer."""
-        if optimizer in self._unmasked_state:
+        if captured := capturing():
+            check_capture(self, optimizer)
+        if optimizer in self.unmasked_state:
             self._clear_state(optimizer)
-            self._unmasked_state.remove(optimizer)
-        self._listening.take(owned, optimizer, counts=counts)
+            self.unmasked_state.remove(optimizer)
+        self.listening.take(owned, optimizer, counts=counts)
         if not self.pruned:
             return
         weights = [self.weights[index] for index in owned]
         self._mask_gradients(weights)
         for weight in weights:
             weight.clean_gradient = None
-        self._overwritten = any(version(weight.parameter) != weight.clean_parameter for weight in weights)
-        if self._overwritten and not self._looked_for_wrapper:
+        self._overwritten = any(weight.overwritten for weight in weights)
+        if self._overwritten and not self._looked_for_wrapper and not captured:
             self._looked_for_wrapper = moved_outside(weights, optimizer)
-        if self.technique.hidden == "trained":
-            restore(weights, overwritten=self._overwritten)
+        if self.technique.hidden == "trained":  # between replays nobody looks at what other code wrote
+            restore(weights, overwritten=self._overwritten or captured)
 
     @torch.no_grad()
     def after_step(self, step: int | None, owned: list[int], optimizer: torch.optim.Optimizer | None) -> None:
         """Puts the zeros back, under new masks where they are due."""
         weights, chosen = [self.weights[index] for index in owned], None
-        self._listening.stepped(owned)
+        self.listening.stepped(owned)
         try:
+            if self._replayed(optimizer):
+                check_replay(self, step)
             if step is not None and self.technique.schedule.due(step):
                 chosen = self._choose(step)
         finally:  # where the next masks cannot be computed, those that hold stay in force
@@ -180,11 +179,12 @@ class Masking(Mechanism):
                 self._take(chosen)
                 weights = self.weights
             elif self.pruned:
-                self._keep(weights, optimizer, surely=step is None or step % _SURELY == 0)
+                surely = step % _SURELY == 0 if step is not None else not capturing()
+                self._keep(weights, optimizer, surely=surely)
             for weight in weights:
                 weight.write_clean()
             if step is not None:
-                self._listening.expect(step + 1)
+                self.listening.expect(step + 1)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -200,7 +200,7 @@ class Masking(Mechanism):
 
     def count_to(self, steps: int) -> None:
         """Expects the next gradients, and trusts no parameter to be as the last step left it."""
-        self._listening.expect(steps + 1)
+        self.listening.expect(steps + 1)
         for weight in self.weights:
             weight.clean_gradient, weight.clean_parameter = None, -1
 
@@ -217,7 +217,7 @@ class Masking(Mechanism):
 
         Gradients that are still to be taken as evidence stay dense.
         """
-        awaited = self._listening.awaited()
+        awaited = self.listening.awaited()
         self._mask_gradients([w for index, w in enumerate(self.weights) if index not in awaited])
 
     def masks(self) -> dict[str, Tensor]:
@@ -248,12 +248,8 @@ class Masking(Mechanism):
         In place, the mechanism lets masks, hidden values and evidence go.
         """
         if not in_place:
-            if any(weight.sharded for weight in self.weights):
-                raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
             return masked_copy(model, self.weights)
-        with torch.no_grad():
-            apply_masks(self.weights)
-            torch._foreach_add_([weight.local for weight in self.weights], 0.0)  # as `masked_copy` does
+        zero_for_good(self.weights)
         for hook in self._hooks:
             hook.remove()
         self.weights.clear()
@@ -271,21 +267,18 @@ class Masking(Mechanism):
         state.restore(saved, self.weights)
         self.pruned = any(count_masked(self.weights))
         apply_masks(self.weights)
-        self._unmasked_state.update(self._optimizers)
+        self.unmasked_state.update(self._optimizers)
         self.count_to(saved["steps"])  # the model's own state may be loaded after this
-
-    def _hook_parameters(self) -> None:
-        for handle in self._hooks:
-            handle.remove()
-        handles = [add_hook(GradientHook(weight, self._masks_now), weight.parameter) for weight in self.weights]
-        self._hooks = [handle for handle in handles if handle]
 
     def _choose(self, step: int) -> list[Chosen]:
         exchange = checked_exchange(self.technique, step) if self.technique.regrows and self.pruned else None
         return choose(self.technique, self.weights, seed=self.seed, step=step, exchange=exchange)
 
     def _masks_now(self) -> bool:
-        return self.pruned and not self._listening.now and not self.technique.dense_gradients
+        if not self.pruned or self.listening.now or self.technique.dense_gradients:
+            return False
+        # A graph that holds the backward pass alone is replayed also where gradients are evidence.
+        return self.technique.evidence.gradients == "never" or not capturing()
 
     def _mask_gradients(self, weights: Sequence[MaskedWeight]) -> None:
         if self.pruned and not self.technique.dense_gradients:
@@ -296,8 +289,7 @@ class Masking(Mechanism):
         self.pruned |= any(one.keep < w.parameter.numel() for w, one in zip(self.weights, chosen, strict=True))
         remembers = self.technique.hidden != "lost" and self.pruned
         if remembers:
-            hide([weight for weight in self.weights if weight.restored or weight.hidden is None])
-            unhide(self.weights)  # `choose` has looked at all values, so the others are up to date
+            show_all(self.weights)  # right, since `choose` remembers
         torch._foreach_copy_([weight.mask for weight in self.weights], [one.mask for one in chosen])
         for weight, one in zip(self.weights, chosen, strict=True):
             if one.values is not None:
@@ -309,12 +301,19 @@ class Masking(Mechanism):
 
     def _keep(self, weights: Sequence[MaskedWeight], optimizer: torch.optim.Optimizer | None, *, surely: bool) -> None:
         """Puts the zeros back, as far as the optimizer or other code may have moved them."""
-        if self.technique.hidden == "trained":
+        replayed = self._replayed(optimizer)
+        if replayed:  # the graph has hidden values and put zeros back, but it does not see what other code writes
+            self._overwritten = any(weight.overwritten for weight in weights)
+        if self.technique.hidden == "trained" and not replayed:
             hide_and_mask(weights)
-        elif surely or self._overwritten or not keeps_zeros(optimizer):
+        elif surely or self._overwritten or not (replayed or keeps_zeros(optimizer)):
             apply_masks(weights)
         if optimizer is not None and hasattr(optimizer, "eval"):
             self._clear_state(optimizer)  # eval() swaps in copies that its step made before weights had their zeros
+
+    def _replayed(self, optimizer: torch.optim.Optimizer | None) -> bool:
+        """Whether the step was that of a CUDA graph: a step without an optimizer, though some are attached."""
+        return optimizer is None and bool(self._optimizers)
 
     def _clear_state(self, optimizer: torch.optim.Optimizer) -> None:
         if self.technique.hidden != "trained" and self.pruned:

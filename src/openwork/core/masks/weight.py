@@ -11,7 +11,7 @@ from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import Kept, View
 from openwork.core.selection import Weight
 from openwork.core.sharded import is_sharded, local, rows_like, shard_like, version
-from openwork.kernels.masks import hide_, mask_, remember_
+from openwork.kernels.masks import hide_, mask_, remember_, restore_
 
 
 class MaskedWeight:
@@ -137,6 +137,11 @@ class MaskedWeight:
         """Notes that the parameter has its zeros now."""
         self.clean_parameter = version(self.parameter)
 
+    @property
+    def overwritten(self) -> bool:
+        """Whether other code wrote to the parameter since `write_clean`, as far as version counters show."""
+        return version(self.parameter) != self.clean_parameter
+
     def forget(self) -> None:
         """Drops the evidence that lasts only until an update."""
         for name in self.evidence.keys() - self.lasting:
@@ -209,6 +214,12 @@ def unhide(weights: Sequence[MaskedWeight]) -> None:
         weight.restored = True
 
 
+def show_all(weights: Sequence[MaskedWeight]) -> None:
+    """Puts hidden values into the parameters, and makes room for some in all weights; right only after `remember`."""
+    hide([weight for weight in weights if weight.restored or weight.hidden is None])
+    unhide(weights)
+
+
 def restore(weights: Sequence[MaskedWeight], *, overwritten: bool) -> None:
     """Puts the hidden values, where there are any, back into the parameters, for the optimizer to move them.
 
@@ -217,22 +228,35 @@ def restore(weights: Sequence[MaskedWeight], *, overwritten: bool) -> None:
         overwritten: Whether other code wrote to parameters since the last step. Unless it did, the hidden values agree
             with the parameters that are kept.
     """
-    if overwritten:
-        hide([weight for weight in weights if weight.restored])  # the last step failed
-        remember(weights)
-    unhide(weights)
+    hiding = [weight for weight in weights if weight.hidden is not None and not weight.restored]  # or the last failed
+    if not overwritten:
+        unhide(hiding)
+        return
+    restore_([w.local for w in hiding], [w.hidden_values() for w in hiding], [w.mask for w in hiding])
+    for weight in hiding:
+        weight.restored = True
 
 
 def masked_copy(model: nn.Module, weights: Sequence[MaskedWeight]) -> nn.Module:
-    """A copy of the model that owns the weights, with their zeros."""
+    """A copy of the model that owns the weights, with their zeros. Raises ValueError if FSDP2 shards them."""
+    if any(weight.sharded for weight in weights):
+        raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
     copies: dict[int, Any] = {}
     model = copy.deepcopy(model, copies)
-    for weight in weights:
-        # A negative weight times 0 is -0.0, whose sign would cost a bit in every compressed file; -0.0 + 0.0 is 0.0.
-        values = copies[id(weight.parameter)].data
-        mask_([values], [weight.mask])
-        values.add_(0.0)
+    _zero([copies[id(weight.parameter)].data for weight in weights], [weight.mask for weight in weights])
     return model
+
+
+@torch.no_grad()
+def zero_for_good(weights: Sequence[MaskedWeight]) -> None:
+    """Puts the zeros into the parameters, whose masks are no longer needed."""
+    _zero([weight.local for weight in weights], [weight.mask for weight in weights])
+
+
+def _zero(values: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
+    mask_(values, masks)
+    # A negative weight times 0 is -0.0, whose sign would cost a bit in every compressed file; -0.0 + 0.0 is 0.0.
+    torch._foreach_add_(list(values), 0.0)
 
 
 def count_masked(weights: Sequence[MaskedWeight]) -> list[int]:

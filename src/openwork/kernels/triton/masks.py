@@ -31,10 +31,15 @@ def hide_(values: Sequence[Tensor], hidden: Sequence[Tensor], masks: Sequence[Te
 
 def remember_(hidden: Sequence[Tensor], values: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
     """Copies what is kept; arguments as of `openwork.kernels.masks.remember_`, each triple laid out alike."""
-    _launch(_remember, hidden, values, masks)
+    _launch(_copy, values, hidden, masks, KEPT=True)
 
 
-def _launch(kernel: Any, *lists: Sequence[Tensor]) -> None:
+def restore_(values: Sequence[Tensor], hidden: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
+    """Copies what is masked; arguments as of `openwork.kernels.masks.restore_`, each triple laid out alike."""
+    _launch(_copy, hidden, values, masks, KEPT=False)
+
+
+def _launch(kernel: Any, *lists: Sequence[Tensor], **settings: bool) -> None:
     """Runs the kernel over tensors of one dtype on one device, none of which is empty."""
     for first in range(0, len(lists[0]), AT_ONCE):
         some = [list(tensors[first : first + AT_ONCE]) for tensors in lists]
@@ -48,8 +53,9 @@ def _launch(kernel: Any, *lists: Sequence[Tensor]) -> None:
         filled = [tuple(tensors + tensors[:1] * missing) for tensors in some]
         with _device(some[0][0]):
             kernel[(total,)](
-                *filled, tuple(starts), tuple(sizes + sizes[:1] * missing), PIECE=PIECE, STEP=STEP, num_warps=8
-            )
+                *filled, tuple(starts), tuple(sizes + sizes[:1] * missing),
+                PIECE=PIECE, STEP=STEP, num_warps=8, **settings,
+            )  # fmt: skip
 
 
 @triton.jit
@@ -118,10 +124,17 @@ def _hide_some(values, hidden, mask, there):
 
 
 @triton.jit
-def _remember(hidden, values, masks, starts, sizes, PIECE: tl.constexpr, STEP: tl.constexpr):
-    hidden, values, mask = _own(hidden, starts), _own(values, starts), _own(masks, starts)
+def _copy(values, others, masks, starts, sizes, PIECE: tl.constexpr, STEP: tl.constexpr, KEPT: tl.constexpr):
+    values, others, mask = _own(values, starts), _own(others, starts), _own(masks, starts)
     first, size = _first(starts, PIECE), _own(sizes, starts)
-    for step in tl.static_range(0, PIECE, STEP):
-        at = first + step + tl.arange(0, STEP)
-        kept = tl.load(mask + at, mask=at < size, other=0) != 0
-        tl.store(hidden + at, tl.load(values + at, mask=kept), mask=kept)
+    if first + PIECE <= size:
+        for step in tl.static_range(0, PIECE, STEP):
+            at = _places(first + step, values, STEP)
+            kept = tl.load(mask + at) == KEPT
+            tl.store(others + at, tl.where(kept, tl.load(values + at), tl.load(others + at)))
+    else:
+        for step in tl.static_range(0, PIECE, STEP):
+            at = first + step + tl.arange(0, STEP)
+            there = at < size
+            there &= tl.load(mask + at, mask=there, other=0) == KEPT
+            tl.store(others + at, tl.load(values + at, mask=there), mask=there)
