@@ -1,15 +1,18 @@
 """What recomputing the masks of 25 million weights costs: openwork's exact count beside torch.topk and torch.sort.
 
 The weights have the shapes of ResNet-50's 53 convolutions and its classifier, values are Gaussian, 90 % sparsity.
-Run: python benchmarks/mask_update.py [--device cuda] [--repeats 10]
+With --growth it says instead what `sparsify`, mask updates and `finalize` cost a weight, as the model grows.
+Run: python benchmarks/mask_update.py [--device cuda] [--repeats 10] [--growth [4 16 64]]
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
+from phases import life, report
 from raw import add_out, keep
 from torch import Tensor
 
@@ -19,6 +22,7 @@ from openwork.core.masks.mechanism import Masking
 from openwork.core.masks.threshold import keep_count, keep_largest
 from openwork.core.seeding import seeded_generator
 from openwork.core.selection import find_weights
+from openwork.kernels.select import select_largest
 
 
 def resnet50_shapes() -> list[tuple[int, ...]]:
@@ -55,15 +59,40 @@ def by_openwork(weights: list[Tensor]) -> None:
         keep_largest(weight.abs(), keep_count(weight.numel(), 0.9), seeded_generator(0, 0, ""))
 
 
+def by_selection(weights: list[Tensor]) -> None:
+    """What a GPU has to do of an update: scores, thresholds, masks and counts of all layers, without a wait."""
+    select_largest(torch._foreach_abs(weights), [keep_count(weight.numel(), 0.9) for weight in weights])
+
+
+def growth(millions: Sequence[int], repeats: int, device: torch.device, out: Path | None) -> None:
+    """Prints what the life of a sparsifier costs with so many Linear layers of 1024 x 1024, about a million weights."""
+    allocations = (ow.Uniform(), ow.GlobalRanking(), ow.LAMP(), ow.ERK())
+    print(f"torch {torch.__version__}, {_where(device)}, n = {repeats}")
+    for allocation in allocations:
+        technique = ow.GradualMagnitude(ow.Constant(0.9, every=1), allocation=allocation)
+        for layers in millions:
+            runs = []
+            for _ in range(repeats + 1):
+                model = torch.nn.Sequential(
+                    *(torch.nn.Linear(1024, 1024, bias=False, device=device) for _ in range(layers))
+                )
+                runs.append(life(model, technique, device))
+            report(type(allocation).__name__, runs[1:], layers << 20, device, out)  # the first is a warm-up
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--growth", nargs="*", type=int, metavar="MILLIONS", help="of 2 ** 20 weights; 4, 16 and 64")
     add_out(parser)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     torch.manual_seed(0)
+    if arguments.growth is not None:
+        growth(arguments.growth or (4, 16, 64), arguments.repeats, device, arguments.out)
+        return
     weights = [torch.randn(shape, device=device) for shape in resnet50_shapes()]
 
     def masking(allocation: Allocation) -> Masking:
@@ -79,6 +108,7 @@ def main() -> None:
         "torch.topk per layer": lambda: by_topk(weights),
         "torch.sort per layer": lambda: by_sort(weights),
         "openwork keep_largest": lambda: by_openwork(weights),
+        "openwork select_largest, all layers at once": lambda: by_selection(weights),
         "openwork whole update, Uniform": lambda: uniform.after_step(1, [], None),
         "openwork whole update, GlobalRanking": lambda: ranked.after_step(1, [], None),
     }
@@ -91,15 +121,18 @@ def main() -> None:
             _wait(device)
             if number:  # warm-up
                 times[name].append(1000 * (time.perf_counter() - began))
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     keep(arguments.out, times, unit="ms", device=device, reference="torch.topk per layer")
     total = sum(weight.numel() for weight in weights)
-    print(f"torch {torch.__version__}, {where}, {total:,} weights, n = {arguments.repeats}; milliseconds")
-    print(f"{'':38}{'min':>9}{'median':>9}{'max':>9}{'/ topk':>8}")
+    print(f"torch {torch.__version__}, {_where(device)}, {total:,} weights, n = {arguments.repeats}; milliseconds")
+    print(f"{'':46}{'min':>9}{'median':>9}{'max':>9}{'/ topk':>8}")
     base = statistics.median(times["torch.topk per layer"])
     for name, values in times.items():
         median = statistics.median(values)
-        print(f"{name:38}{min(values):9.2f}{median:9.2f}{max(values):9.2f}{median / base:8.2f}")
+        print(f"{name:46}{min(values):9.2f}{median:9.2f}{max(values):9.2f}{median / base:8.2f}")
+
+
+def _where(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
 
 
 def _wait(device: torch.device) -> None:

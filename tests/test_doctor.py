@@ -1,5 +1,6 @@
 """`openwork doctor`: every operation of kernels/ with its way on this machine, as a table and as JSON."""
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ from openwork.cli import main
 from openwork.kernels import compiled, paths
 
 FOLDER = Path(openwork.__file__).parent / "kernels"
-OPERATIONS = sorted(file.stem for file in FOLDER.glob("*.py") if "\ndef path(" in file.read_text())
+MODULES = {file.stem: importlib.import_module(f"openwork.kernels.{file.stem}") for file in FOLDER.glob("[!_]*.py")}
+OPERATIONS = sorted(name for name, module in MODULES.items() if hasattr(module, "path"))
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -65,8 +65,6 @@ def technique(make: Callable[[], Technique]) -> Callable[[nn.Module], Prepared]:
 
 def variational(**settings: Any) -> Callable[[nn.Module], Prepared]:
     """Variational dropout."""
-    known = {each.name for each in fields(ow.VariationalDropout)}
-    settings = {name: value for name, value in settings.items() if name in known}
     return technique(lambda: ow.VariationalDropout(ow.Constant(COEFFICIENT), **settings))
 
 

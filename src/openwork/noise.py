@@ -77,12 +77,37 @@ class Draw(NamedTuple):
     offset: Tensor
 
 
-def next_draw(device: torch.device) -> Draw:
-    """The noise that comes next: by the key or, outside `keyed`, by one that torch's generator draws on the device."""
+def next_key(device: torch.device) -> tuple[Tensor, int]:
+    """What decides the noise that comes next: a key on the device, which draws may share, and the draw's own number.
+
+    Outside `keyed`, torch's generator draws a key on the device.
+
+    Args:
+        device: Where the noise will be.
+    """
     source = _source
     if source is None:
         source = _Source(torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device=device))
-    return Draw(*(word.to(device) for word in source.draw()))
+    return source.key.to(device), source.number()
+
+
+def draw_of(key: Tensor, number: int, *, again: bool = False) -> Draw:
+    """The draw of this key and number.
+
+    Args:
+        key: int64, shape ().
+        number: In [-2^63, 2^63).
+        again: Whether this is a backward pass, in which a compiler is to compute the words once more.
+    """
+    # The same bits by other operations: what forward and backward pass share would be kept for each layer.
+    word = key.bitwise_not().bitwise_xor(~number) if again else key.bitwise_xor(number)
+    # An odd factor as well as an offset: with the offset alone, two draws would often be shifts of each other.
+    return Draw(word.to(torch.int32).bitwise_or(1), word.bitwise_right_shift(32).to(torch.int32))
+
+
+def next_draw(device: torch.device) -> Draw:
+    """The noise that comes next: by the key or, outside `keyed`, by one that torch's generator draws on the device."""
+    return draw_of(*next_key(device))
 
 
 def normal_of(draw: Draw, shape: Sequence[int], like: Tensor) -> Tensor:
@@ -99,15 +124,16 @@ def normal_of(draw: Draw, shape: Sequence[int], like: Tensor) -> Tensor:
     return quantiles.erfinv_().mul_(math.sqrt(2)).to(like.dtype)
 
 
-def middles_of(draw: Draw, shape: Sequence[int], like: Tensor) -> Tensor:
+def middles_of(draw: Draw, shape: Sequence[int], like: Tensor, *, again: bool = False) -> Tensor:
     """The uniform noise of a draw in (-1, 1): the middles of 2^24 intervals, all exact in float32.
 
     Args:
         draw: What `next_draw` returns.
         shape: The noise's shape.
         like: A float32 or float64 tensor on the wanted device.
+        again: Whether this is a backward pass, in which a compiler is to compute the noise once more.
     """
-    places = _hashed(draw, shape, like.device).bitwise_right_shift_(8).to(like.dtype)  # in [-2^23, 2^23)
+    places = _hashed(draw, shape, like.device, again=again).bitwise_right_shift_(8).to(like.dtype)  # in [-2^23, 2^23)
     return places.mul_(2.0**-23).add_(2.0**-24)
 
 
@@ -159,10 +185,13 @@ def mixed(x: Tensor) -> Tensor:
     return _shifted(x, 16).bitwise_xor_(x)
 
 
-def _hashed(draw: Draw, shape: Sequence[int], device: torch.device) -> Tensor:
+def _hashed(draw: Draw, shape: Sequence[int], device: torch.device, *, again: bool = False) -> Tensor:
     """A random int32 for each place."""
-    places = torch.arange(math.prod(shape), dtype=torch.int32, device=device).view(shape)
-    return mixed((places * draw.factor).add_(draw.offset))
+    # Counted from 1 where they are computed again: a compiler that sees the same operations in forward and backward
+    # pass does not compute them again, since layers of one shape share them, but keeps the noise of every layer.
+    first, offset = (1, draw.offset - draw.factor) if again else (0, draw.offset)
+    places = torch.arange(first, first + math.prod(shape), dtype=torch.int32, device=device).view(shape)
+    return mixed((places * draw.factor).add_(offset))
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
@@ -174,17 +203,18 @@ class _Source:
     """A key, and how often each name has drawn by it."""
 
     def __init__(self, key: Tensor) -> None:
-        self.factor = key.to(torch.int32).bitwise_or_(1)
-        self.offset = key.bitwise_right_shift(32).to(torch.int32)
+        self.key = key
         self.name = ""
         self.drawn: dict[str, int] = {}
 
+    def number(self) -> int:
+        """That of the next draw for the current name."""
+        drawn = self.drawn[self.name] = self.drawn.get(self.name, 0) + 1
+        return _signed(_mixed64(int.from_bytes(self.name.encode(), "little") % _PRIME + drawn * _STEP))
+
     def draw(self) -> Draw:
         """The next one for the current name."""
-        drawn = self.drawn[self.name] = self.drawn.get(self.name, 0) + 1
-        own = _mixed64(int.from_bytes(self.name.encode(), "little") % _PRIME + drawn * _STEP)
-        # An odd factor as well as an offset: with the offset alone, two draws would often be shifts of each other.
-        return Draw(self.factor ^ _signed(own & ~1, 32), self.offset ^ _signed(own >> 32, 32))
+        return draw_of(self.key, self.number())
 
 
 _source: _Source | None = None

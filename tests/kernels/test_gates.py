@@ -4,11 +4,13 @@ import math
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
+from torch._dynamo.backends.common import aot_autograd
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, jvp, vmap
 
 from openwork.kernels import gate_sums, gates
-from openwork.noise import key, keyed, middles_of, next_draw
+from openwork.noise import draw_of, key, keyed, middles_of, next_key
 
 CPU = torch.device("cpu")
 SIGMAS = 6
@@ -16,12 +18,12 @@ SIGMAS = 6
 
 def drawn(seed=0):
     with keyed(torch.tensor(key(seed, 0))):
-        return next_draw(CPU)
+        return next_key(CPU)
 
 
 def kept(weight, log_alpha, draw):
     """`gated` as a CPU computes it."""
-    return gates._Kept.apply(weight, log_alpha, gates._odds(log_alpha, draw))
+    return gates._Kept.apply(weight, log_alpha, gates._odds(log_alpha, *draw))
 
 
 def regenerated(weight, log_alpha, draw):
@@ -32,7 +34,7 @@ def regenerated(weight, log_alpha, draw):
 def by_the_paper(weight, log_alpha, draw):
     """Equations 10 and 11, in float64."""
     weight, log_alpha = weight.double(), log_alpha.double()
-    u = (middles_of(draw, log_alpha.shape, log_alpha.double()) + 1) / 2
+    u = (middles_of(draw_of(*draw), log_alpha.shape, log_alpha) + 1) / 2
     s = torch.sigmoid((torch.log(u) - torch.log(1 - u) + log_alpha) / (2 / 3))
     return weight * (s * 1.2 - 0.1).clamp(0, 1)
 
@@ -86,7 +88,7 @@ def test_extreme_gates_are_exactly_open_or_closed_and_have_finite_gradients(way,
 @pytest.mark.parametrize("log_alpha", [-30.0, -15.0, 0.0, 15.0, 30.0])
 def test_gates_are_right_for_noise_at_its_ends(place, log_alpha, monkeypatch):
     middle = place * 2.0**-23 + 2.0**-24
-    monkeypatch.setattr(gates, "middles_of", lambda draw, shape, like: like.new_full(shape, middle))
+    monkeypatch.setattr(gates, "middles_of", lambda draw, shape, like, again=False: like.new_full(shape, middle))
     found = gates.plain_product(torch.ones(1), torch.tensor([log_alpha]), *drawn())
     u = (middle + 1) / 2
     exponent = 1.5 * (math.log(u) - math.log1p(-u) + log_alpha)
@@ -131,13 +133,43 @@ def kept_bytes(function):
     return sum(size for place, size in found.items() if place not in given)
 
 
+IDS = torch.tensor([[3, 0, 3], [1, 3, 2]])
+
+
+def look_up(ids, matrix):
+    return torch.nn.functional.embedding(ids, matrix, padding_idx=0)
+
+
+def regenerated_rows(weight, log_alpha, draw):
+    """`gated_rows` as a GPU computes them."""
+    rows = look_up(IDS, weight), look_up(IDS, log_alpha)
+    return gates._RegeneratedRows.apply(*rows, weight, log_alpha, IDS, *draw)
+
+
+def test_rows_that_are_looked_up_again_have_the_same_gates_and_gradients():
+    pairs = [pair(shape=(5, 4)) for _ in "ab"]
+    found = regenerated_rows(*pairs[0], drawn())
+    with keyed(torch.tensor(key(0, 0))):
+        expected = gates.gated_rows(look_up, IDS, *pairs[1])
+    torch.testing.assert_close(found, expected)
+    assert not torch.equal(found[0, 0], found[0, 2])  # each occurrence has its own gates
+    gradient = torch.randn_like(found)
+    ours = torch.autograd.grad(found, pairs[0], gradient)
+    theirs = torch.autograd.grad(expected, pairs[1], gradient)
+    torch.testing.assert_close(ours, theirs)
+    assert not ours[0][0].any()  # of the padding
+    weight, log_alpha = pair(shape=(5, 4))
+    assert gradgradcheck(lambda *pair: regenerated_rows(*pair, drawn())[:, 1:], (weight, log_alpha))
+
+
 def test_what_can_be_computed_again_is_not_kept():
-    assert kept_bytes(lambda *pair: regenerated(*pair, drawn())) == 8  # two words
+    assert kept_bytes(lambda *pair: regenerated_rows(*pair, drawn())) == 8 + IDS.untyped_storage().nbytes()
+    assert kept_bytes(lambda *pair: regenerated(*pair, drawn())) == 8  # the key
     assert kept_bytes(lambda *pair: kept(*pair, drawn())) == 4 * 50 * 41  # z
     assert kept_bytes(lambda w, a: gate_sums.open_cost(torch.ones(2), [a], [w])) == 8  # the factors
 
 
-@WAYS
+@pytest.mark.parametrize("way", [kept, regenerated, regenerated_rows], ids=lambda way: way.__name__)
 def test_the_whole_compiles_to_one_graph_that_computes_the_same(way):
     def function(weight, log_alpha):
         return way(weight, log_alpha, drawn()).square().sum()
@@ -146,6 +178,34 @@ def test_the_whole_compiles_to_one_graph_that_computes_the_same(way):
     expected = torch.autograd.grad(function(*args), args)
     found = torch.autograd.grad(torch.compile(function, fullgraph=True, backend="aot_eager")(*args), args)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_compiler_keeps_nothing_but_the_key_for_layers_of_one_shape():
+    pairs = [pair(torch.float32, (8, 8)) for _ in range(4)]
+    x = torch.randn(3, 8)
+    found = []
+
+    def function(x):
+        with keyed(torch.randint(2**62, ())):
+            for each in pairs:
+                x = torch.tanh(x @ regenerated(*each, next_key(CPU)))
+        return x.square().sum() + gate_sums.open_cost(torch.ones(2), [a for _, a in pairs], [w for w, _ in pairs])
+
+    def forward(module, _):
+        (output,) = (node for node in module.graph.nodes if node.op == "output")
+        found.extend(node.meta["val"] for node in output.args[0][1:] if node.op != "placeholder")
+        return make_boxed_func(module.forward)
+
+    backend = aot_autograd(
+        fw_compiler=forward,
+        bw_compiler=lambda module, _: make_boxed_func(module.forward),
+        partition_fn=min_cut_rematerialization_partition,
+    )
+    torch.compile(function, backend=backend, fullgraph=True)(x).backward()
+    # Activations (3, 8), and weights (8, 8), but for those of the first layer: x needs no gradient.
+    shapes = [tuple(each.shape) for each in found]
+    assert [each.dtype for each in found if each.shape == ()] == [torch.int64]
+    assert sum(shape == (8, 8) for shape in shapes) == 3
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # by torch

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ class Weight:
             )
         return parameter
 
-    @property
+    @cached_property
     def layout(self) -> Layout | None:
         """How the module stores it; None where that is unknown, or it holds no matrices."""
         site = self.sites[0]

@@ -6,6 +6,7 @@ log alpha)) with r = (1 - u) / u, without a logarithm: r^1.5 is r * sqrt(r). The
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.autograd import Function, forward_ad
 from torch.nn import functional as F
 
 from openwork.kernels.paths import Path, triton_or_plain
-from openwork.noise import Draw, is_keyed, middles_of, next_draw, uniform
+from openwork.noise import draw_of, is_keyed, middles_of, next_key, uniform
 
 EPS = 1e-8
 BETA = 2 / 3  # temperature
@@ -34,7 +35,7 @@ def path(device: torch.device, dtype: torch.dtype) -> Path:
 def gated(weight: Tensor, log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Weight * z, with a gate for each weight.
 
-    On a GPU the backward pass computes the noise again, from two words, and keeps nothing; on a CPU it keeps z.
+    On a GPU the backward pass computes the noise again, from its key, and keeps nothing; on a CPU it keeps z.
 
     Args:
         weight: Of any shape, float32 or float64.
@@ -44,11 +45,33 @@ def gated(weight: Tensor, log_alpha: Tensor, generator: torch.Generator | None =
     if transformed():
         return weight * stretched(torch.sigmoid((log_alpha - odds(log_alpha, generator).log()) / BETA))
     if log_alpha.is_cuda and generator is None:
-        return _apply(_Regenerated, weight, log_alpha, *next_draw(log_alpha.device))
+        return _apply(_Regenerated, weight, log_alpha, *next_key(log_alpha.device))
     return _apply(_Kept, weight, log_alpha, odds(log_alpha, generator))
 
 
-def _apply(function: Any, *args: Tensor) -> Tensor:
+def gated_rows(
+    look_up: Callable[[Tensor, Tensor], Tensor],
+    ids: Tensor,
+    weight: Tensor,
+    log_alpha: Tensor,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """weight[ids] * z, with gates for each occurrence of an id; a GPU keeps none of these rows.
+
+    Args:
+        look_up: (ids, matrix) -> matrix[ids], with the layer's own gradient.
+        ids: Of any shape.
+        weight: (number of ids, ...).
+        log_alpha: Of the weight's shape.
+        generator: As for `gated`.
+    """
+    rows, log_alphas = look_up(ids, weight), look_up(ids, log_alpha)
+    if not log_alpha.is_cuda or generator is not None or transformed():
+        return gated(rows, log_alphas, generator)
+    return _apply(_RegeneratedRows, rows, log_alphas, weight, log_alpha, ids, *next_key(log_alpha.device))
+
+
+def _apply(function: Any, *args: Any) -> Tensor:
     found: Tensor = function.apply(*args)  # untyped
     return found
 
@@ -61,13 +84,13 @@ def odds(log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
         generator: On that device, instead of a key and of torch's own.
     """
     if is_keyed() and generator is None:
-        return _odds(log_alpha, next_draw(log_alpha.device))
+        return _odds(log_alpha, *next_key(log_alpha.device))
     u = uniform(log_alpha.shape, log_alpha, generator)
     return (1 - u).div_(u.add_(EPS))
 
 
-def _odds(log_alpha: Tensor, draw: Draw) -> Tensor:
-    middle = middles_of(draw, log_alpha.shape, log_alpha)
+def _odds(log_alpha: Tensor, key: Tensor, number: int, *, again: bool = False) -> Tensor:
+    middle = middles_of(draw_of(key, number, again=again), log_alpha.shape, log_alpha, again=again)
     return (1 - middle).div_(middle.add_(1))
 
 
@@ -118,84 +141,111 @@ class _Kept(Function):
 
 
 class _Regenerated(Function):
-    """weight * z, which keeps no more than the words of its noise."""
+    """weight * z, which keeps no more than the key of its noise."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, log_alpha: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, log_alpha, factor, offset)
+    def forward(ctx: Any, weight: Tensor, log_alpha: Tensor, key: Tensor, number: int) -> Tensor:
+        ctx.number = number
+        ctx.save_for_backward(weight, log_alpha, key)
         function = plain_product if torch.compiler.is_compiling() else product
-        return function(weight, log_alpha, factor, offset)
+        return function(weight, log_alpha, key, number)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         plain = torch.compiler.is_compiling() or torch.is_grad_enabled()
-        function = plain_gradients if plain else gradients
-        return *function(gradient, *ctx.saved_tensors), None, None
+        function: Any = plain_gradients if plain else gradients
+        return *function(gradient, *ctx.saved_tensors, ctx.number), None, None
 
 
-def plain_product(weight: Tensor, log_alpha: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+class _RegeneratedRows(Function):
+    """weight[ids] * z, which looks the rows up again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        log_alphas: Tensor,
+        weight: Tensor,
+        log_alpha: Tensor,
+        ids: Tensor,
+        key: Tensor,
+        number: int,
+    ) -> Tensor:
+        ctx.number = number
+        ctx.save_for_backward(weight, log_alpha, ids, key)
+        function = plain_product if torch.compiler.is_compiling() else product
+        return function(rows, log_alphas, key, number)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weight, log_alpha, ids, key = ctx.saved_tensors
+        plain = torch.compiler.is_compiling() or torch.is_grad_enabled()
+        function: Any = plain_gradients if plain else gradients
+        # By an index, which compilers compute again, as they do not an embedding's rows.
+        return *function(gradient, weight[ids], log_alpha[ids], key, ctx.number), *[None] * 5
+
+
+def plain_product(weight: Tensor, log_alpha: Tensor, key: Tensor, number: int) -> Tensor:
     """The twin of `product`."""
-    return weight * _gates(log_alpha, _odds(log_alpha, Draw(factor, offset)))
+    return weight * _gates(log_alpha, _odds(log_alpha, key, number))
 
 
 def plain_gradients(
-    gradient: Tensor, weight: Tensor, log_alpha: Tensor, factor: Tensor, offset: Tensor
+    gradient: Tensor, weight: Tensor, log_alpha: Tensor, key: Tensor, number: int
 ) -> tuple[Tensor, Tensor]:
     """The twin of `gradients`."""
     with torch.no_grad():
-        z = _gates(log_alpha, _odds(log_alpha, Draw(factor, offset)))
+        z = _gates(log_alpha, _odds(log_alpha, key, number, again=True))
     return _gradients(gradient, weight, log_alpha, z)
 
 
 @torch.library.custom_op("openwork::gated", mutates_args=())
-def product(weight: Tensor, log_alpha: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+def product(weight: Tensor, log_alpha: Tensor, key: Tensor, number: int) -> Tensor:
     """Weight * z, in the weight's layout.
 
     Args:
         weight: float32 or float64.
         log_alpha: Of the weight's shape and dtype.
-        factor: int32, shape (), as `openwork.noise.Draw` has it.
-        offset: See there.
+        key: As `openwork.noise.next_key` returns it, on the weight's device.
+        number: See there.
     """
     out = torch.empty_like(weight)
     if _by_triton(out, weight, log_alpha):
         from openwork.kernels.triton import gates
 
-        return gates.product(weight, log_alpha, factor, offset, out)
-    return out.copy_(plain_product(weight, log_alpha, factor, offset))
+        return gates.product(weight, log_alpha, key, number, out)
+    return out.copy_(plain_product(weight, log_alpha, key, number))
 
 
 @torch.library.custom_op("openwork::gated_gradients", mutates_args=())
-def gradients(
-    gradient: Tensor, weight: Tensor, log_alpha: Tensor, factor: Tensor, offset: Tensor
-) -> tuple[Tensor, Tensor]:
+def gradients(gradient: Tensor, weight: Tensor, log_alpha: Tensor, key: Tensor, number: int) -> tuple[Tensor, Tensor]:
     """The gradients of weight and log alpha, in their layouts.
 
     Args:
         gradient: That of weight * z.
         weight: This and the following as `product` takes them.
         log_alpha: See there.
-        factor: See there.
-        offset: See there.
+        key: See there.
+        number: See there.
     """
     outs = torch.empty_like(weight), torch.empty_like(log_alpha)
     if _by_triton(*outs, weight, log_alpha):
         from openwork.kernels.triton import gates
 
         gradient = torch.empty_like(weight).copy_(gradient) if gradient.stride() != weight.stride() else gradient
-        return gates.gradients(gradient, weight, log_alpha, factor, offset, *outs)
-    for out, found in zip(outs, plain_gradients(gradient, weight, log_alpha, factor, offset), strict=True):
+        return gates.gradients(gradient, weight, log_alpha, key, number, *outs)
+    for out, found in zip(outs, plain_gradients(gradient, weight, log_alpha, key, number), strict=True):
         out.copy_(found)
     return outs
 
 
 @product.register_fake
-def _(weight: Tensor, log_alpha: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+def _(weight: Tensor, log_alpha: Tensor, key: Tensor, number: int) -> Tensor:
     return torch.empty_like(weight)
 
 
 @gradients.register_fake
-def _(gradient: Tensor, weight: Tensor, log_alpha: Tensor, factor: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+def _(gradient: Tensor, weight: Tensor, log_alpha: Tensor, key: Tensor, number: int) -> tuple[Tensor, Tensor]:
     return torch.empty_like(weight), torch.empty_like(log_alpha)
 
 

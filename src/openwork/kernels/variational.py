@@ -1,6 +1,5 @@
 """Variational dropout's variances, and its noise, with a kernel that reads mean and variance of an output once."""
 
-import math
 from typing import Any
 
 import torch
@@ -59,36 +58,35 @@ def noisy(mean: Tensor, variance: Tensor, draw: Draw, shared: bool, sloped: bool
     return y, slope
 
 
-def variances(theta: Tensor, log_sigma2: Tensor, clip: float | Tensor) -> Tensor:
-    """sigma^2 with log alpha clipped to [-clip, clip], of ``theta``'s shape.
+def variances(theta: Tensor, log_sigma2: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
+    """sigma^2 with alpha clipped to [low, high], of ``theta``'s shape.
 
     alpha * theta^2 is sigma^2, so only the limits need theta: no logarithm.
 
     Args:
         theta: The means, float32 at least.
         log_sigma2: log sigma^2.
-        clip: The limit; with stacked models it may be a tensor.
+        low: The least alpha; with stacked models it may be a tensor, as may the next.
+        high: The largest alpha.
     """
     theta2 = theta * theta + 1e-8
-    if isinstance(clip, Tensor):
-        return torch.exp(log_sigma2).clamp(theta2 * torch.exp(-clip), theta2 * torch.exp(clip))
-    return torch.exp(log_sigma2).clamp(theta2 * math.exp(-clip), theta2 * math.exp(min(clip, 700.0)))
+    return torch.exp(log_sigma2).clamp(theta2 * low, theta2 * high)
 
 
 class Variances(torch.autograd.Function):
     """`variances`, with a gradient that needs no more than what is there anyway."""
 
     @staticmethod
-    def forward(ctx: Any, theta: Tensor, log_sigma2: Tensor, clip: float | Tensor) -> Tensor:
+    def forward(ctx: Any, theta: Tensor, log_sigma2: Tensor, low: float, high: float) -> Tensor:
         """As `variances`."""
-        sigma2 = variances(theta, log_sigma2, clip)
+        sigma2 = variances(theta, log_sigma2, low, high)
         ctx.save_for_backward(theta, log_sigma2, sigma2)
         return sigma2
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """0 by log sigma^2 where log alpha is clipped, and 0 by theta elsewhere."""
         theta, log_sigma2, sigma2 = ctx.saved_tensors
         whole = gradient * sigma2
         inside = whole * (torch.exp(log_sigma2) == sigma2)
-        return (whole - inside) * (2 * theta) / (theta * theta + 1e-8), inside, None
+        return (whole - inside) * (2 * theta) / (theta * theta + 1e-8), inside, None, None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
 from openwork.kernels.gate_sums import SHIFT, open_cost
-from openwork.kernels.gates import gated, stretched, transformed
+from openwork.kernels.gates import gated, gated_rows, stretched, transformed
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class HardConcreteWeight(ReparameterizedWeight):
         """op(x, theta * z): one draw of the gates for the whole batch; for ids, a draw for each occurrence."""
         if x.is_floating_point():
             return op(x, self.sample(weight, generator), bias)
-        return gated(op(x, weight, bias), op(x, self.log_alpha, None), generator)
+        return gated_rows(lambda ids, matrix: op(ids, matrix, None), x, weight, self.log_alpha, generator)
 
     def sample(self, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Theta * z with z ~ HardConcrete(log alpha)."""

@@ -4,6 +4,7 @@ Each weight has a Gaussian posterior w ~ N(theta, sigma^2) with sigma^2 = alpha 
 the data do not need a weight, its dropout rate alpha grows without bound, and it can be removed.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -87,12 +88,13 @@ class GaussianWeight(ReparameterizedWeight):
         return self._sigma2(theta, self.log_sigma2)
 
     def _sigma2(self, theta: Tensor, log_sigma2: Tensor) -> Tensor:
-        clip = self.technique.clip
+        clip: float | Tensor = self.technique.clip
+        if isinstance(clip, Tensor):  # of stacked models
+            return variances(theta, log_sigma2, torch.exp(-clip), torch.exp(clip))
+        low, high = math.exp(-clip), math.exp(min(clip, 700.0))
         if transformed():
-            return variances(theta, log_sigma2, clip)
-        # Compiled, a number has the trap of openwork.kernels.variational.EPS.
-        limit = torch.full((), clip, dtype=theta.dtype, device=theta.device) if torch.compiler.is_compiling() else clip
-        found: Tensor = Variances.apply(theta, log_sigma2, limit)  # type: ignore[no-untyped-call]
+            return variances(theta, log_sigma2, low, high)
+        found: Tensor = Variances.apply(theta, log_sigma2, low, high)  # type: ignore[no-untyped-call]
         return found
 
     def mean(self, theta: Tensor) -> Tensor:
@@ -147,10 +149,10 @@ class GaussianWeight(ReparameterizedWeight):
         """The KL of all weights in one pass; where a compiler or a transform looks on, the sum of each `cost`."""
         clip: float | Tensor = distributions[0].technique.clip
         log_sigma2s = [distribution.log_sigma2 for distribution in distributions]
-        dtypes = {tensor.dtype for tensor in (coefficient, *weights, *log_sigma2s)}
+        dtypes = {tensor.dtype for tensor in (*weights, *log_sigma2s)}
         if torch.compiler.is_compiling() or transformed() or isinstance(clip, Tensor) or len(dtypes) > 1:
             return super().costs(distributions, weights, coefficient)
-        total: Tensor = Divergence.apply(clip, coefficient, *weights, *log_sigma2s)  # type: ignore[no-untyped-call]
+        total: Tensor = Divergence.apply(clip, coefficient.to(weights[0].dtype), *weights, *log_sigma2s)  # type: ignore[no-untyped-call]
         return total
 
 

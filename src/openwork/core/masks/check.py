@@ -31,7 +31,12 @@ def unchanged(method: str, tensors: Mapping[str, Tensor]) -> Iterator[None]:
     yield
     for (name, tensor), then in zip(tensors.items(), before, strict=True):
         if version(tensor) != then:
-            raise RuntimeError(f"{method} changed {name} in place; work on a copy, such as its .clone()")
+            raise changed(method, name)
+
+
+def changed(method: str, name: str) -> RuntimeError:
+    """The error of a method that writes to a tensor, which has this name where its author knows it."""
+    return RuntimeError(f"{method} changed {name} in place; work on a copy, such as its .clone()")
 
 
 def checked_beginning(evidence: Evidence, weight: Tensor) -> dict[str, Tensor]:

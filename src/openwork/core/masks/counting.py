@@ -47,11 +47,11 @@ def sums(tensors: Sequence[Tensor]) -> list[Tensor]:
     return list(torch._foreach_norm(list(tensors), 1))
 
 
-def count_each(parts: Sequence[Tensor], like: Iterable[Tensor]) -> list[int]:
+def count_each(parts: Iterable[Tensor], like: Iterable[Tensor]) -> list[int]:
     """The number of True in each bool part, summed over the processes that hold the rest of its tensor.
 
     Args:
-        parts: What is here of each bool tensor.
+        parts: What is here of each bool tensor; looked at one by one, so that they need not exist at the same time.
         like: For each part a tensor that is sharded in the same way.
     """
     counts = [int(number) for number in read_back([number_of_true(part) for part in parts])]

@@ -224,7 +224,7 @@ class Masking(Mechanism):
 
     def zeros(self) -> dict[str, int]:
         """The number of zeros by name, of all shards together: masked weights, and others that happen to be 0."""
-        counts = count_each([w.local.detach() == 0 for w in self.weights], [w.parameter for w in self.weights])
+        counts = count_each((w.local.detach() == 0 for w in self.weights), [w.parameter for w in self.weights])
         return {weight.name: number for weight, number in zip(self.weights, counts, strict=True)}
 
     def remarks(self) -> list[str]:

@@ -7,33 +7,71 @@ Under a pattern they have the outputs first, and a group's weights share one sco
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from openwork.core.masks.check import unchanged
+from openwork.core.masks.check import changed
 from openwork.core.masks.evidence import View
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.precision import exact
-from openwork.core.sharded import is_sharded, shard_like, shards_of
+from openwork.core.sharded import is_sharded, shard_like, shards_of, version
 
 if TYPE_CHECKING:
     from openwork.core.masks.technique import MaskTechnique
 
 
+def scored(technique: MaskTechnique, pairs: Sequence[tuple[MaskedWeight, View]]) -> list[Tensor]:
+    """The technique's scores of these weights, as allocation and pattern rank them."""
+    names = [weight.name for weight, _ in pairs]
+    views = [_for_technique(view) for _, view in pairs]
+    found = _asked(technique, names, views, "scores", technique.all_scores)
+    return [
+        ranked(technique, weight, view, one, "scores")
+        for (weight, _), view, one in zip(pairs, views, found, strict=True)
+    ]
+
+
 def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, method: str) -> Tensor:
     """What the technique's ``method``, scores or growth, returns, as allocation and pattern rank it."""
+    view = _for_technique(view)
+    ask = getattr(technique, method)
+    (found,) = _asked(technique, [weight.name], [view], method, lambda views: [ask(views[0])])
+    return ranked(technique, weight, view, found, method)
+
+
+def _for_technique(view: View) -> View:
     values = exact(view.weight)
     if values is view.weight and not view.step:  # sparsify leaves the model as it was, also where it refuses a
         values = values.clone()  # technique that writes to its view
-    if values is not view.weight:
-        view = replace(view, weight=values)
-    with unchanged(f"{type(technique).__name__}.{method}", {f"view.weight of {weight.name}": view.weight}):
-        found = _asked(technique, view, method)
-    return ranked(technique, weight, view, found, method)
+    return view if values is view.weight else replace(view, weight=values)
+
+
+def _asked(
+    technique: MaskTechnique,
+    names: Sequence[str],
+    views: Sequence[View],
+    method: str,
+    ask: Callable[[Sequence[View]], Sequence[object]],
+) -> Sequence[object]:
+    """What the technique answers, who may not write to what it is shown."""
+    before = [version(view.weight) for view in views]
+    try:
+        found = ask(views)
+    except KeyError as error:
+        if views[0].step or technique.evidence.gradients == "never":
+            raise
+        raise ValueError(
+            f"{type(technique).__name__}.{method} reads the evidence {error} before there are gradients; pass "
+            "calibrate=lambda model: loss(model).backward(), or read it only where view.step > 0"
+        ) from error
+    for name, view, then in zip(names, views, before, strict=True):
+        if version(view.weight) != then:
+            raise changed(f"{type(technique).__name__}.{method}", f"view.weight of {name}")
+    return found
 
 
 def ranked(technique: MaskTechnique, weight: MaskedWeight, view: View, found: object, method: str) -> Tensor:
@@ -94,24 +132,14 @@ def as_stored(technique: MaskTechnique, weight: MaskedWeight, tensor: Tensor) ->
 
 def _unlike(found: Tensor, weight: Tensor) -> bool:
     """Whether these cannot be scores of the weight."""
-    return _strange(found) or shards_of(found) != shards_of(weight) or found.shape != weight.shape
+    if _strange(found) or found.shape != weight.shape:
+        return True
+    return (is_sharded(found) or is_sharded(weight)) and shards_of(found) != shards_of(weight)
 
 
 def _strange(found: Tensor) -> bool:
     """Whether these are no real numbers that can be ranked."""
     return found.is_complex() or found.is_meta or found.layout != torch.strided
-
-
-def _asked(technique: MaskTechnique, view: View, method: str) -> object:
-    try:
-        return getattr(technique, method)(view)
-    except KeyError as error:
-        if view.step or technique.evidence.gradients == "never":
-            raise
-        raise ValueError(
-            f"{type(technique).__name__}.{method} reads the evidence {error} before there are gradients; pass "
-            "calibrate=lambda model: loss(model).backward(), or read it only where view.step > 0"
-        ) from error
 
 
 def _refuse_shards(technique: MaskTechnique, weight: MaskedWeight) -> None:

@@ -17,7 +17,7 @@ def remarks(weights: Sequence[MaskedWeight]) -> list[str]:
     """What to say before these weights are finalized, in sentences."""
     parameters = [weight.parameter for weight in weights]
     masked = count_masked(weights)
-    written = count_each([~weight.mask & (weight.local != 0) for weight in weights], parameters)
+    written = count_each((~weight.mask & (weight.local != 0) for weight in weights), parameters)
     found = []
     if any(written):
         most = max(range(len(weights)), key=written.__getitem__)

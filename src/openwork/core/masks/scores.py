@@ -1,6 +1,6 @@
 """Scores by name, which need not all exist at the same time."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,23 +15,28 @@ class Scores(Mapping[str, Tensor]):
 
     Args:
         like: A tensor with the shape, the device and the sharding of each weight's scores.
-        compute: Computes the scores of the weight with this name.
+        compute: Computes the scores of the weights with these names.
     """
 
-    def __init__(self, like: Mapping[str, Tensor], compute: Callable[[str], Tensor]) -> None:
+    def __init__(self, like: Mapping[str, Tensor], compute: Callable[[Sequence[str]], Sequence[Tensor]]) -> None:
         self.like = like
         self._compute = compute
         first = next(iter(like.values()))
         self._keeps = sum(tensor.numel() for tensor in like.values()) <= at_once(first.device)
         self._known: dict[str, Tensor] = {}
 
-    def __getitem__(self, name: str) -> Tensor:
-        if name in self._known:
-            return self._known[name]
-        scores = self._compute(name)
+    def of(self, names: Sequence[str]) -> list[Tensor]:
+        """The scores of these weights."""
+        missing = [name for name in names if name not in self._known]
+        known = dict(zip(missing, self._compute(missing), strict=True)) if missing else {}
         if self._keeps:
-            self._known[name] = scores
-        return scores
+            self._known |= known
+        return [known[name] if name in known else self._known[name] for name in names]
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.like:
+            raise KeyError(name)
+        return self.of([name])[0]
 
     def __contains__(self, name: object) -> bool:
         return name in self.like
@@ -45,7 +50,7 @@ class Scores(Mapping[str, Tensor]):
 
 def at_once(device: torch.device) -> int:
     """How many weights are looked at together: on a GPU, which waits for launches, as many as fill it."""
-    return 1 << 22 if device.type == "cpu" else 1 << 26
+    return 1 << 20 if device.type == "cpu" else 1 << 26
 
 
 def like(scores: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -61,7 +66,8 @@ def weights_in(scores: Mapping[str, Tensor]) -> int:
 def in_batches(scores: Mapping[str, Tensor]) -> Iterator[list[Tensor]]:
     """What is here of the scores of each weight, a few weights at a time."""
     for names in batches(like(scores)):
-        yield [local(scores[name]) for name in names]
+        some = scores.of(names) if isinstance(scores, Scores) else [scores[name] for name in names]
+        yield [local(score) for score in some]
 
 
 def batches(like: Mapping[str, Tensor]) -> Iterator[list[str]]:

@@ -1,6 +1,7 @@
 """Mask techniques: immutable values that say which weights are zero, and when."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -68,6 +69,14 @@ class MaskTechnique(Technique, ABC):
         Args:
             view: The weight as it is now, and what the technique's ``evidence`` has kept.
         """
+
+    def all_scores(self, views: Sequence[View]) -> list[Tensor]:
+        """The `scores` of many weights; for a technique that can compute them with fewer launches on a GPU.
+
+        Args:
+            views: What `scores` takes, for each weight.
+        """
+        return [self.scores(view) for view in views]
 
     def growth(self, view: View) -> Tensor:
         """Scores by which weights come back, of the weight's shape; only for a technique that ``regrows``.

@@ -127,30 +127,30 @@ def keep_largest_of_each(
     for score, number in zip(scores, keep, strict=True):
         if not 0 <= number <= score.numel():
             raise ValueError(f"cannot keep {number} of {score.numel()} scores")
-    parts = [exact(local(score.detach())) for score in scores]
+    parts = [exact(local(score)).detach() for score in scores]
     groups: dict[tuple[torch.device, torch.dtype, Shards], list[int]] = {}
     for place, (score, part) in enumerate(zip(scores, parts, strict=True)):
         groups.setdefault((part.device, part.dtype, shards_of(score)), []).append(place)
     found = []
     for (_, _, shards), places in groups.items():
         some, numbers = [parts[place] for place in places], [keep[place] for place in places]
-        found.append(
-            Selected(*select_largest(some, numbers)) if shards is ALONE else select_over(some, numbers, shards.add)
-        )
+        alone = shards is ALONE
+        found.append(Selected(*select_largest(some, numbers)) if alone else select_over(some, numbers, shards.add))
     tables = read_tables([selected.numbers for selected in found])
     result = Kept([torch.empty(0)] * len(scores), list(keep), [0] * len(scores))
     for ((_, _, shards), places), selected, table in zip(groups.items(), found, tables, strict=True):
-        of_all = shards.gather(table)
+        of_each = shards.gather(table)  # process by process
+        kept, _, spoiled = ([sum(column) for column in zip(*rows, strict=True)] for rows in zip(*of_each, strict=True))
         for column, place in enumerate(places):
-            kept, ties, spoiled = ([numbers[row][column] for numbers in of_all] for row in range(3))
-            mask, surplus = selected.masks[column], sum(kept) - keep[place]
+            mask, surplus = selected.masks[column], kept[column] - keep[place]
             if surplus > 0:
+                ties = [numbers[1][column] for numbers in of_each]
                 chosen = torch.randperm(sum(ties), generator=generator(place))[:surplus] - sum(ties[: shards.index])
                 chosen = chosen[(chosen >= 0) & (chosen < ties[shards.index])] if shards is not ALONE else chosen
                 mask = _without(mask, parts[place], selected.thresholds[column], ties[shards.index], chosen)
             result.masks[place] = shard_like(mask, scores[place])
-            result.kept[place] = sum(kept) - max(surplus, 0)
-            result.spoiled[place] = sum(spoiled)
+            result.kept[place] = kept[column] - max(surplus, 0)
+            result.spoiled[place] = spoiled[column]
     return result
 
 

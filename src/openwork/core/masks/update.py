@@ -21,7 +21,7 @@ from openwork.core.masks.check import (
 )
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import View
-from openwork.core.masks.ranked import as_stored, groups_of, ordered, ranked, shapes_like, turned
+from openwork.core.masks.ranked import as_stored, groups_of, ordered, ranked, scored, shapes_like, turned
 from openwork.core.masks.scores import Scores, batches, like
 from openwork.core.masks.weight import MaskedWeight, remember
 from openwork.core.precision import exact
@@ -68,14 +68,14 @@ def choose(
     """
     remember(weights)
     known = {weight.name: (weight, weight.view(step=step, seed=seed)) for weight in weights}
-    scores = Scores(shapes_like(technique, weights), lambda name: ordered(technique, *known[name], "scores"))
+    scores = Scores(shapes_like(technique, weights), lambda names: scored(technique, [known[name] for name in names]))
     keep = count(technique, scores if _needs_scores(technique) else scores.like, step)
     if technique.solves:
         return [_solved(technique, *pair, keep[name], seed=seed) for name, pair in known.items()]
 
     def choose_of(names: Sequence[str]) -> list[Chosen]:
         pairs, wanted = [known[name] for name in names], [keep[name] for name in names]
-        ranks = [scores[name] for name in names]
+        ranks = scores.of(names)
         if exchange is not None:
             _exchange(technique, pairs, ranks, wanted, exchange, seed=seed)
         masks, kept = _masks(technique, [view for _, view in pairs], ranks, wanted, "ties", seed=seed)
@@ -99,12 +99,12 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
     views = {weight.name: (weight, weight.view(step=0, seed=seed)) for weight in weights}
     silent = technique.evidence.gradients == "never" and not technique.evidence.inputs
 
-    def compute(name: str) -> Tensor:
-        weight, view = views[name]
+    def compute(names: Sequence[str]) -> list[Tensor]:
+        pairs = [views[name] for name in names]
         if silent:
-            return ordered(technique, weight, view, "scores")
+            return scored(technique, pairs)
         # Magnitudes stand in for scores that need evidence, which is not there yet.
-        return ranked(technique, weight, view, view.weight.abs(), "scores")
+        return [ranked(technique, weight, view, view.weight.abs(), "scores") for weight, view in pairs]
 
     scores = Scores(shapes_like(technique, weights), compute)
     keep = count(technique, scores if _needs_scores(technique) else scores.like)

@@ -262,7 +262,7 @@ def _zero(values: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
 
 def count_masked(weights: Sequence[MaskedWeight]) -> list[int]:
     """The number of masked weights of each, of all shards together."""
-    return count_each([~weight.mask for weight in weights], [weight.parameter for weight in weights])
+    return count_each((~weight.mask for weight in weights), [weight.parameter for weight in weights])
 
 
 def check_parameters(weights: Sequence[MaskedWeight]) -> None:

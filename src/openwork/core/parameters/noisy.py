@@ -56,7 +56,7 @@ def with_noise(
         small: Whether the backward pass computes the variance again, and keeps x, sigma^2 and the noise's key alone.
         generator: On the mean's device; by default noise comes from a key or from torch's generator.
     """
-    kernel = mean.device.type != "cpu" and has_kernel(mean.device, mean.dtype) and mean.numel() < 2**31
+    kernel = has_kernel(mean.device, mean.dtype) and mean.numel() < 2**31
     compiling = torch.compiler.is_compiling()
     noise, draw = None, None
     if generator is None and (small or is_keyed() or kernel):
@@ -120,8 +120,8 @@ class _Noisy(torch.autograd.Function):
         x, sigma2, slope = ctx.saved_tensors
         op: Product = ctx.op
         if ctx.again:
-            e = normal_of(Draw(slope[0], slope[1]), noise_shape(gradient.shape, ctx.shared), gradient)
-            slope = 0.5 * e / deviation(op.of_squares_again(x, sigma2))
+            std = deviation(op.of_squares_again(x, sigma2))
+            slope = 0.5 * normal_of(Draw(slope[0], slope[1]), noise_shape(gradient.shape, ctx.shared), std) / std
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             of_x, of_sigma2 = _differentiable(op, gradient, x, sigma2, slope, ctx.needs)
         else:

@@ -10,12 +10,12 @@ from openwork.kernels.triton.noise import hashed
 BLOCK = 1024
 
 
-def product(weight: Tensor, log_alpha: Tensor, factor: Tensor, offset: Tensor, out: Tensor) -> Tensor:
+def product(weight: Tensor, log_alpha: Tensor, key: Tensor, number: int, out: Tensor) -> Tensor:
     """``out``, filled with weight * z; all tensors lie alike, in one piece, straight or with channels last."""
     if weight.numel():
         with _device(weight):
             _product[(triton.cdiv(weight.numel(), BLOCK),)](
-                weight, log_alpha, factor, offset, out, weight.numel(), *_order(weight), BLOCK=BLOCK
+                weight, log_alpha, key, number, out, weight.numel(), *_order(weight), BLOCK=BLOCK
             )
     return out
 
@@ -24,8 +24,8 @@ def gradients(
     gradient: Tensor,
     weight: Tensor,
     log_alpha: Tensor,
-    factor: Tensor,
-    offset: Tensor,
+    key: Tensor,
+    number: int,
     of_weight: Tensor,
     of_log_alpha: Tensor,
 ) -> tuple[Tensor, Tensor]:
@@ -33,7 +33,7 @@ def gradients(
     if weight.numel():
         with _device(weight):
             _gradients[(triton.cdiv(weight.numel(), BLOCK),)](
-                gradient, weight, log_alpha, factor, offset, of_weight, of_log_alpha, weight.numel(),
+                gradient, weight, log_alpha, key, number, of_weight, of_log_alpha, weight.numel(),
                 *_order(weight), BLOCK=BLOCK,
             )  # fmt: skip
     return of_weight, of_log_alpha
@@ -53,23 +53,23 @@ def _device(tensor: Tensor) -> torch.cuda.device:
 
 @triton.jit
 def _product(
-    weight_ptr, log_alpha_ptr, factor_ptr, offset_ptr, out_ptr, count, channels, size, BLOCK: tl.constexpr
+    weight_ptr, log_alpha_ptr, key_ptr, number, out_ptr, count, channels, size, BLOCK: tl.constexpr
 ):  # fmt: skip
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = at < count
-    s = _concrete(log_alpha_ptr, factor_ptr, offset_ptr, at, there, channels, size)
+    s = _concrete(log_alpha_ptr, key_ptr, number, at, there, channels, size)
     weight = tl.load(weight_ptr + at, mask=there, other=0)
     tl.store(out_ptr + at, weight * _clipped(1.2 * s - 0.1), mask=there)
 
 
 @triton.jit
 def _gradients(
-    gradient_ptr, weight_ptr, log_alpha_ptr, factor_ptr, offset_ptr, of_weight_ptr, of_log_alpha_ptr, count,
+    gradient_ptr, weight_ptr, log_alpha_ptr, key_ptr, number, of_weight_ptr, of_log_alpha_ptr, count,
     channels, size, BLOCK: tl.constexpr,
 ):  # fmt: skip
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = at < count
-    s = _concrete(log_alpha_ptr, factor_ptr, offset_ptr, at, there, channels, size)
+    s = _concrete(log_alpha_ptr, key_ptr, number, at, there, channels, size)
     gradient = tl.load(gradient_ptr + at, mask=there, other=0)
     weight = tl.load(weight_ptr + at, mask=there, other=0)
     inside = 1.2 * s - 0.1
@@ -79,12 +79,13 @@ def _gradients(
 
 
 @triton.jit
-def _concrete(log_alpha_ptr, factor_ptr, offset_ptr, at, there, channels, size):
+def _concrete(log_alpha_ptr, key_ptr, number, at, there, channels, size):
     """The values s of the gates at these places of memory."""
     row = channels * size
     inner = at % row
     place = at - inner + inner % channels * size + inner // channels
-    bits = hashed(place, tl.load(factor_ptr), tl.load(offset_ptr)).to(tl.int32, bitcast=True)
+    word = tl.load(key_ptr) ^ number
+    bits = hashed(place, word.to(tl.int32) | 1, (word >> 32).to(tl.int32)).to(tl.int32, bitcast=True)
     middle = (bits >> 8).to(tl.float32) * 1.1920928955078125e-07 + 5.9604644775390625e-08
     odds = (1.0 - middle) / (1.0 + middle)
     log_alpha = tl.load(log_alpha_ptr + at, mask=there, other=0)
