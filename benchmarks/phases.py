@@ -74,7 +74,7 @@ def report(name: str, runs: Sequence[dict[str, Cost]], size: int, device: torch.
         each = [1e9 * cost.seconds / size for cost in costs]
         peaks, stayed = [cost.peak / size for cost in costs], [cost.stayed / size for cost in costs]
         label = f"{name}, {size / 1e6:.0f} M, {phase}"
-        series = {"ns a weight": each, "bytes a weight, peak": peaks, "bytes a weight, after": stayed}
+        series = {"ns a weight": each, "bytes a weight, peak": peaks}
         for unit, values in series.items():
             keep(out, {label: values}, unit=unit, device=device)
         print(
