@@ -41,7 +41,7 @@ def measured(device: torch.device) -> Iterator[Cost]:
 
 
 def life(model: nn.Module, technique: ow.MaskTechnique, device: torch.device) -> dict[str, Cost]:
-    """What each phase costs: `sparsify` with its first masks, two mask updates, and `finalize`, in place.
+    """What each phase costs: `sparsify` with its first masks, the second mask update, and `finalize`, in place.
 
     Args:
         model: A model, which is sparse afterwards.
@@ -51,9 +51,9 @@ def life(model: nn.Module, technique: ow.MaskTechnique, device: torch.device) ->
     phases = {}
     with measured(device) as phases["sparsify"]:
         sparsifier = ow.sparsify(model, technique)
-    for name in ("first update", "second update"):
-        with measured(device) as phases[name]:
-            sparsifier.step()
+    sparsifier.step()
+    with measured(device) as phases["update"]:
+        sparsifier.step()
     with measured(device) as phases["finalize"]:
         sparsifier.finalize()
     return phases
@@ -74,7 +74,7 @@ def report(name: str, runs: Sequence[dict[str, Cost]], size: int, device: torch.
         each = [1e9 * cost.seconds / size for cost in costs]
         peaks, stayed = [cost.peak / size for cost in costs], [cost.stayed / size for cost in costs]
         label = f"{name}, {size / 1e6:.0f} M, {phase}"
-        series = {"ns a weight": each, "bytes a weight, peak": peaks, "bytes a weight, after": stayed}
+        series = {"ns a weight": each, "bytes a weight, peak": peaks}
         for unit, values in series.items():
             keep(out, {label: values}, unit=unit, device=device)
         print(

@@ -61,8 +61,8 @@ def count(table: Table, found: Tensor, shift: int, counts: Tensor) -> None:
     if len(table.owners):
         with _device(value):
             _count[(len(table.owners),)](
-                table.pointers, table.owners, table.starts, table.sizes, found, counts,
-                SHIFT=shift, FIRST=shift + _BITS == 8 * value.element_size(), EACH=len(found) > 1,
+                table.pointers, table.owners, table.starts, table.sizes, found, counts, shift,
+                FIRST=shift + _BITS == 8 * value.element_size(), EACH=len(found) > 1,
                 BITS=_BITS, **_kind(value), BLOCK=_BLOCK, FEW=_FEW, num_warps=_WARPS,
             )  # fmt: skip
 
@@ -70,7 +70,7 @@ def count(table: Table, found: Tensor, shift: int, counts: Tensor) -> None:
 def settle(counts: Tensor, found: Tensor, k: Tensor, shift: int) -> None:
     """Does what `openwork.kernels.digits.settle_plain` does."""
     with _device(counts):
-        _settle[(len(found),)](counts, found, k, SHIFT=shift, DIGITS=counts.shape[1], num_warps=4)
+        _settle[(len(found),)](counts, found, k, shift, DIGITS=counts.shape[1], num_warps=4)
 
 
 def reach(table: Table, found: Tensor, *, masks: bool = True) -> tuple[list[Tensor], Tensor]:
@@ -135,10 +135,10 @@ def _known(found_ptr, row, KIND: tl.constexpr):
     return tl.load(found_ptr + row).to(KIND) ^ (-LAST - 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["shift"])  # each digit would be compiled anew
 def _count(
-    pointers_ptr, owners_ptr, starts_ptr, sizes_ptr, found_ptr, counts_ptr,
-    SHIFT: tl.constexpr, FIRST: tl.constexpr, EACH: tl.constexpr, BITS: tl.constexpr,
+    pointers_ptr, owners_ptr, starts_ptr, sizes_ptr, found_ptr, counts_ptr, shift,
+    FIRST: tl.constexpr, EACH: tl.constexpr, BITS: tl.constexpr,
     KIND: tl.constexpr, INFINITY: tl.constexpr, BLOCK: tl.constexpr, FEW: tl.constexpr,
 ):  # fmt: skip
     owner = tl.load(owners_ptr + tl.program_id(0))
@@ -146,13 +146,13 @@ def _count(
     keys, there, _ = _keys(pointers_ptr, sizes_ptr, owner, start, KIND, INFINITY, BLOCK)
     row = owner * EACH
     DIGITS: tl.constexpr = 2**BITS
-    digit = ((keys >> SHIFT) & (DIGITS - 1)).to(tl.int32)
+    digit = ((keys >> shift) & (DIGITS - 1)).to(tl.int32)
     at = counts_ptr + row * DIGITS
     some = BLOCK
     if FIRST:
         digit = digit ^ (DIGITS // 2)  # the sign bit counts the other way
     else:
-        there = there & (((keys ^ _known(found_ptr, row, KIND)) >> (SHIFT + BITS)) == 0)
+        there = there & (((keys ^ _known(found_ptr, row, KIND)) >> (shift + BITS)) == 0)
         some = tl.sum(there.to(tl.int32), 0)
     if some > FEW:
         number = tl.histogram(digit, DIGITS, mask=there)
@@ -161,8 +161,8 @@ def _count(
         tl.atomic_add(at + digit, tl.full([BLOCK], 1, tl.int64), mask=there)
 
 
-@triton.jit
-def _settle(counts_ptr, found_ptr, k_ptr, SHIFT: tl.constexpr, DIGITS: tl.constexpr):
+@triton.jit(do_not_specialize=["shift"])
+def _settle(counts_ptr, found_ptr, k_ptr, shift, DIGITS: tl.constexpr):
     row = tl.program_id(0)
     digits = tl.arange(0, DIGITS)
     number = tl.load(counts_ptr + row * DIGITS + digits)
@@ -171,7 +171,7 @@ def _settle(counts_ptr, found_ptr, k_ptr, SHIFT: tl.constexpr, DIGITS: tl.conste
     digit = tl.sum((above >= k).to(tl.int32), 0) - 1
     higher = tl.sum(tl.where(digits == digit, above - number, 0), 0)
     tl.store(k_ptr + row, k - higher)
-    tl.store(found_ptr + row, tl.load(found_ptr + row) | (digit.to(tl.int64) << SHIFT))
+    tl.store(found_ptr + row, tl.load(found_ptr + row) | (digit.to(tl.int64) << shift))
 
 
 @triton.jit
