@@ -207,3 +207,24 @@ def test_the_whole_step_waits_for_nothing():
         (made(x).sum() + sparsifier.penalty()).backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("technique", [ow.L0, ow.VariationalDropout], ids=lambda kind: kind.__name__)
+def test_a_compiled_penalty_in_cuda_graphs_stays_right(technique):
+    made, sparsifier = model(technique=technique(ow.Constant(0.3)))
+    learned = list(sparsifier._mechanism.parameters().values())
+    compiled = torch.compile(lambda: sparsifier.penalty(), mode="reduce-overhead", fullgraph=True)
+    for _ in range(6):
+        torch.compiler.cudagraph_mark_step_begin()
+        penalty = compiled()
+        penalty.backward()
+        found = [penalty.detach().clone(), *(each.grad.clone() for each in learned)]
+        made.zero_grad()
+        expected = sparsifier.penalty()
+        expected.backward()
+        torch.testing.assert_close(found, [expected.detach(), *(each.grad for each in learned)])
+        made.zero_grad()
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.mul_(0.9)
+        torch.randn(1_000_000, device=CUDA).sin_()  # writes to memory that was given back

@@ -1,7 +1,7 @@
 """The divergence of variational dropout's weights in Triton: one launch for all, which finds them by a table."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import torch
 import triton
@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from openwork.kernels.divergence import EPS, K1, K2, K3
+from openwork.kernels.triton.tables import lasting
 
 _CHUNK = 4096  # elements of a program
 _UNIT = 32  # elements at whose multiples gradients begin
@@ -74,12 +75,13 @@ def _starts(sizes: Sequence[int]) -> tuple[list[int], int]:
     return starts, total
 
 
-@lru_cache(maxsize=8)
+@cache  # for good: replays of CUDA graphs read it
 def _table(rows: tuple[tuple[int, int, int, int], ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """(addresses of mean and log sigma^2, size, start) of each weight, and (weight, first element) of each program."""
     chunks = [(number, first) for number, row in enumerate(rows) for first in range(0, row[2], _CHUNK)]
-    table = torch.tensor(rows, dtype=torch.int64).to(device)
-    return table, torch.tensor(chunks, dtype=torch.int32).view(-1, 2).to(device)
+    parts = torch.tensor(rows, dtype=torch.int64), torch.tensor(chunks, dtype=torch.int32).view(-1, 2)
+    table, programs = lasting(parts, device)
+    return table, programs
 
 
 @triton.jit

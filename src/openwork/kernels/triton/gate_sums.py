@@ -4,13 +4,15 @@ A program works on a stretch of one weight, whose address it reads from a table.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from openwork.kernels.triton.tables import lasting
 
 BLOCK = 1024
 STRETCH = 8192
@@ -85,15 +87,15 @@ def _table(log_alphas: Sequence[Tensor], weights: Sequence[Tensor]) -> _Table:
     return _made(places, tuple(tensor.numel() for tensor in log_alphas), log_alphas[0].device)
 
 
-@lru_cache(maxsize=8)
+@cache
 def _made(addresses: tuple[int, ...], sizes: tuple[int, ...], device: torch.device) -> _Table:
-    """Kept, so that it is there when a CUDA graph is captured, in which nothing can be copied from the host."""
+    """Kept for good: nothing can be copied from the host while a CUDA graph is captured, and its replays read it."""
     programs = [triton.cdiv(size, STRETCH) for size in sizes]
     which = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(programs)).int()
     aligned = [triton.cdiv(size, ALIGNED) * ALIGNED for size in sizes]
     numbers = torch.tensor([sizes, _before(programs), _before(aligned)])
     parts = torch.tensor(addresses).view(-1, len(sizes)), *numbers, which
-    return _Table(*(part.contiguous().to(device) for part in parts))
+    return _Table(*lasting([part.contiguous() for part in parts], device))
 
 
 def _before(sizes: Sequence[int]) -> list[int]:
