@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from raw import table as raw_table
+from step.variants import VARIANTS
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "benchmarks" / "measured"
@@ -28,7 +29,7 @@ def cost_table(path: Path) -> str:
         dict.fromkeys(row["reference"].rpartition(": ")[0] for row in rows if row["unit"] == TIME if row["reference"])
     )
     accepted = {model for model in models if number(rows, f"{model}: dense", TIME)}
-    names = list(dict.fromkeys(name_of(row["variant"]) for row in rows if row["unit"] == TIME if is_variant(row)))
+    names = {name_of(row["variant"]) for row in rows if row["unit"] == TIME and is_variant(row)}
     lines = [
         f"{described(rows)}:",
         "",
@@ -36,7 +37,7 @@ def cost_table(path: Path) -> str:
         "|---" * (1 + 2 * len(models)) + "|",
         "| dense | " + " | ".join(dense_cells(rows, model) for model in models) + " |",
     ]
-    for name in names:
+    for name in (name for name in VARIANTS if name in names):
         cells = [ratio_cells(rows, model, name) if model in accepted else "refused | –" for model in models]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

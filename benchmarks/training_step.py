@@ -231,16 +231,18 @@ def main(arguments: Sequence[str]) -> int:
     run = Run(options, lambda model, variant: Served(model, variant, arguments, options.threads))
     models = [name for name in options.models if name != OPERATIONS]
     variants = [name for name in options.variants if name != DENSE]
-    by_time = sorted(variants, key=lambda name: -VARIANTS[name].slow * VARIANTS[name].compiled)
-    cases = [(model, name) for name in (DENSE, *by_time) for model in models]
+    # Should the time be over, then for peers.
+    variants.sort(key=lambda name: (not (VARIANTS[name].compiled and VARIANTS[name].fullgraph), -VARIANTS[name].slow))
+    operations = [(OPERATIONS, "all")] if OPERATIONS in options.models else []
+    dense, others = ([(model, name) for name in names for model in models] for names in ([DENSE], variants))
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"torch {torch.__version__}, {where}, n = {options.steps}", flush=True)
     try:
-        run.compile([*cases, *([(OPERATIONS, "all")] if OPERATIONS in options.models else [])])
+        run.compile([*dense, *operations, *others])
+        if operations:
+            run.operations()
         for model in models:
             run.model(model, variants)
-        if OPERATIONS in options.models:
-            run.operations()
     finally:
         run.end()
     if run.refused:

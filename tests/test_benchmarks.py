@@ -57,6 +57,24 @@ keep(out, {"c": [123456.7]}, unit="GiB", device=cpu)
     ]
 
 
+def test_a_sparse_model_takes_ten_bytes_a_weight_at_most(tmp_path):
+    """Of a small language model, on top of its weights: one mask, hidden values, and what choosing takes meanwhile."""
+    sizes = ["--layers", "2", "--width", "512", "--vocabulary", "2048"]
+    command = [sys.executable, "-W", "ignore", str(FOLDER / "large_model.py"), "--device", "cpu", *sizes]
+    command += ["--repeats", "1", "--dtypes", "float32", "--out", "file.csv"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, stdout=subprocess.DEVNULL)
+    found = {(line["variant"], line["unit"]): float(line["values"]) for line in lines(tmp_path / "file.csv")}
+    peaks = {variant: value for (variant, unit), value in found.items() if unit == "bytes a weight, peak"}
+    phases = ("sparsify", "first update", "second update", "finalize")
+    assert list(peaks) == [
+        f"float32, {name}, 7 M, {phase}" for name in ("Uniform", "GlobalRanking") for phase in phases
+    ]
+    assert max(peaks.values()) < 10
+    # A mask and hidden values are there already: the next masks, a byte, and the scores of one tensor of a million.
+    assert max(value for variant, value in peaks.items() if "second update" in variant) < 7
+
+
 @pytest.mark.parametrize("name", KEPT)
 def test_kept_numbers_say_on_what_they_were_measured(name):
     assert f"]({name})" in PAGE

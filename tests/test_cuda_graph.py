@@ -9,10 +9,11 @@ import openwork as ow
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device"),
+    pytest.mark.filterwarnings("ignore:This instance was constructed with capturable=True:UserWarning"),
 ]
 EVERY_4 = ow.Cubic(0.9, begin=0, end=24, every=4)
 STEPS = 40
-WARM_UP = 3
+WARM_UP = 6  # until a step under masks
 
 
 class Signs(torch.optim.Optimizer):
@@ -63,24 +64,30 @@ class Training:
         self.optimizer.step()
 
     def warm_up(self):
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for number in range(WARM_UP):
-                self.load(number)
-                self.step()
-        torch.cuda.current_stream().wait_stream(side)
+        for number in range(WARM_UP):
+            self.load(number)
+            self.step()
 
     def capture(self):
         self.graph = torch.cuda.CUDAGraph()
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, stream=torch.cuda.current_stream()):
             self.step()
 
     def replay(self, number):
         self.load(number)
         self.graph.replay()
         self.sparsifier.step()
+
+
+@pytest.fixture(autouse=True)
+def one_stream():
+    """Not the default one, so that a graph can be captured on it, and what autograd keeps of streams agrees."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.synchronize()
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +159,7 @@ def test_a_graph_of_forward_and_backward_alone_leaves_the_zeros():
     training.warm_up()
     graph = torch.cuda.CUDAGraph()
     training.optimizer.zero_grad(set_to_none=True)
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
         nn.functional.cross_entropy(training.model(training.x), training.y).backward()
     for number in range(WARM_UP, 20):
         training.load(number)
@@ -185,6 +192,8 @@ def test_a_replay_has_one_launch_a_gradient_and_one_each_for_all_parameters(hidd
     dense.warm_up()
     dense.capture()
     own, others = launches(training.graph.replay), launches(dense.graph.replay)
+    if not others:
+        pytest.skip("the profiler sees no kernels here")
     # The three weights' gradients; small ones of hidden values and parameters go together with the large one.
     assert len(own) - len(others) <= 3 + extra, (own, others)
 
@@ -199,7 +208,8 @@ def test_channels_last_half_precision_weights_train_in_a_graph(name):
             training.step()
     training.optimizer.zero_grad(set_to_none=True)
     training.graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(training.graph), torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+    stream = torch.cuda.current_stream()
+    with torch.cuda.graph(training.graph, stream=stream), torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
         training.step()
     for number in range(WARM_UP, 30):
         training.replay(number)

@@ -12,16 +12,13 @@ from typing import TypeVar
 
 import torch
 from timing import milliseconds
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from .models import MODELS, Model
 from .variants import VARIANTS
 
 Series = dict[tuple[str, str, str], list[float]]
 """(name, unit, reference) -> numbers; a reference is another name, or empty."""
-
-Batch = tuple[Tensor, ...]
 
 TIME, MEMORY = "ms a step", "GiB"
 """Units."""
@@ -61,29 +58,30 @@ class TimedStep:
             # From the beginning: what the backward pass keeps of a stream must be that of the capture.
             self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             torch.cuda.set_stream(self.stream)
-        self.model, self.batch, self.objective, self.optimizer = patiently(lambda: self._made(MODELS[model], small))
-        if self.variant.compiled and backend != "none":
-            mode = self.graph if self.graph == "reduce-overhead" and backend == "inductor" else None
-            self.objective = torch.compile(
-                self.objective, fullgraph=self.variant.fullgraph, dynamic=False, backend=backend, mode=mode
-            )
+        patiently(lambda: self._make(MODELS[model], small, backend))
 
-    def _made(self, model: Model, small: bool) -> tuple[nn.Module, Batch, Callable[..., Tensor], Optimizer]:
+    def _make(self, model: Model, small: bool, backend: str) -> None:
         torch.manual_seed(0)
         training = model.make(self.device, small)
         prepared = self.variant.prepare(training.model)
-        optimizer = training.optimizer()
-        prepared.attach(optimizer)
+        self.optimizer = training.optimizer()
+        prepared.attach(self.optimizer)
+        self.model, self.batch, self.replayed = training.model.train(), training.batch, prepared.replayed
 
         def objective(*batch: Tensor) -> Tensor:
             loss = training.loss(*batch)
             return loss if prepared.penalty is None else loss + prepared.penalty()
 
-        return training.model.train(), training.batch, objective, optimizer
+        self.objective: Callable[..., Tensor] = objective
+        if self.variant.compiled and backend != "none":
+            mode = self.graph if self.graph == "reduce-overhead" and backend == "inductor" else None
+            self.objective = torch.compile(
+                objective, fullgraph=self.variant.fullgraph, dynamic=False, backend=backend, mode=mode
+            )
 
     def step(self) -> Tensor:
         """A step of training; returns the loss."""
-        loss = self.objective(*self.batch)
+        loss: Tensor = self.objective(*self.batch)
         torch.autograd.backward(loss)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -113,7 +111,7 @@ class TimedStep:
         self._run(self.step, counts.warmup)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-            self._run(self.step, 4)  # and then a graph is captured of a step in which no mask is applied once more
+            self._run(self.step, 2)
             found["", MEMORY, ""] = [torch.cuda.max_memory_allocated(self.device) / 2**30]
         with self._replayed() as step:
             self._run(step, counts.warmup)
@@ -140,6 +138,7 @@ class TimedStep:
 
         def replay() -> Tensor:
             graph.replay()
+            self.replayed()
             return loss
 
         yield replay

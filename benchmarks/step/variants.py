@@ -25,10 +25,12 @@ class Prepared(NamedTuple):
     Args:
         penalty: What is added to the loss, or None.
         attach: Called with the optimizer.
+        replayed: Called after each replay of a CUDA graph of the step, which runs no hooks.
     """
 
     penalty: Callable[[], Tensor] | None
     attach: Callable[[torch.optim.Optimizer], object]
+    replayed: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def technique(make: Callable[[], Technique]) -> Callable[[nn.Module], Prepared]:
 
     def prepare(model: nn.Module) -> Prepared:
         sparsifier = ow.sparsify(model, make())
-        return Prepared(sparsifier.penalty, sparsifier.attach)
+        return Prepared(sparsifier.penalty, sparsifier.attach, sparsifier.step)
 
     return prepare
 

@@ -10,10 +10,10 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.nn.parallel import DistributedDataParallel
 
 import openwork as ow
-from tests.core.fsdp_checks import CHECKS, check
+from tests.core.fsdp_checks import CHECKS, Communication, check
 from tests.core.fsdp_setup import RAMP, adam, assert_equal, full, net, refused, sgd, shard, start, train
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "Communication", "check"]
 EXCHANGED = ow.Constant(0.6, every=2, stop=8)
 TECHNIQUES = [
     (ow.RigL(EXCHANGED), sgd),

@@ -1,6 +1,7 @@
 """What two processes check under FSDP2; `test_fsdp.py` starts them."""
 
 import math
+import warnings
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -288,6 +289,54 @@ def finalize_keeps_shards_with_zeros_and_another_technique_can_follow(folder):
 
 
 @check
+def models_of_which_only_some_layers_are_sharded_or_selected_are_finalized(folder):
+    def some(model):
+        return fully_shard(model[2], mesh=init_device_mesh("cpu", (2,)))
+
+    for sharding, select in ((some, ow.weight_matrices), (shard, ["0", "4"])):  # the root leaves layer 2 gathered
+        results = []
+        for sharded in (False, True):
+            model = net()
+            if sharded:
+                sharding(model)
+            sparsifier, optimizer = start(model, ow.GradualMagnitude(RAMP), sgd, False, select=select)
+            train(model, sparsifier, optimizer, 9)
+            results.append((sparsifier.masks(), sparsifier.finalize().state_dict()))
+        assert_equal(results[0][0], results[1][0], "masks")
+        assert_equal(results[0][1], results[1][1], "weights")
+
+
+@check
+def a_path_that_ends_in_another_process_is_dead(folder):
+    mesh = init_device_mesh("cpu", (2,))
+    for layers in ((0, 2), (0,), (2,)):
+        model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2))
+        for layer in layers:
+            fully_shard(model[layer], mesh=mesh)
+        with torch.no_grad():
+            local(model[0].weight).zero_()
+            rows = local(model[0].weight)
+            if rows.numel() and (0 not in layers or torch.distributed.get_rank() == 1):
+                rows[-1] = 1.0  # the last unit alone depends on the input
+            local(model[2].weight)[:, -1] = 0.0  # and nobody reads it
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ow.sparsify(model, ow.GradualMagnitude(ow.Constant(0.0)), keep_zeros=True)
+        assert ["2.weight keeps weights only for inputs" in str(each.message) for each in caught] == [True]
+
+
+@check
+def shards_that_took_the_place_of_others_are_seen(folder):
+    for technique in (ow.GradualMagnitude(RAMP), ow.VariationalDropout(ow.Constant(1e-2))):
+        model = net()
+        sparsifier, optimizer = start(model, technique, sgd, True)
+        train(model, sparsifier, optimizer, 1)
+        model.load_state_dict({name: tensor.clone() for name, tensor in model.state_dict().items()}, assign=True)
+        with refused("0.weight is another tensor than attach saw"):
+            train(model, sparsifier, optimizer, 1)
+
+
+@check
 def what_shards_cannot_do_is_refused_with_the_cure(folder):
     def attach(technique, apply, seed=0):
         model = net(seed=seed)
@@ -322,8 +371,3 @@ def what_shards_cannot_do_is_refused_with_the_cure(folder):
     with refused("fully_shard spreads 0.weight over processes; prune before fully_shard"):
         technique = ow.Wanda(ow.OneShot(0.5), pattern=ow.Unstructured())
         ow.sparsify(shard(net()), technique, calibrate=lambda model: model(torch.randn(2, 8)))
-    for technique in (ow.L0(ow.Constant(1e-2)), ow.VariationalDropout(ow.Constant(1e-2))):
-        with refused("use DistributedDataParallel, or a technique with masks"):
-            attach(technique, shard)
-        with refused("use DistributedDataParallel, or a technique with masks"):
-            ow.sparsify(shard(net()), technique)

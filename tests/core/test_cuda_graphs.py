@@ -79,7 +79,7 @@ def test_a_step_before_the_first_masks_is_not_captured(capture):
 
 def test_the_first_step_of_an_attached_optimizer_is_not_captured(capture):
     _, _, step = training(ow.GradualMagnitude(ow.OneShot(0.5)))
-    with raises(ValueError, "first step of an attached SGD clears its state", "make a step before"):
+    with raises(ValueError, "first step of SGD under masks clears its state", "make a step before"):
         capture(step)
     step()
     capture(step)
@@ -169,3 +169,13 @@ def test_random_weights_count_replayed_steps_too(capture):
     sparsifier.step()
     assert sparsifier.steps == 2
     assert float(sparsifier.mechanism._coefficient) == pytest.approx(5e-4)
+
+
+def test_the_first_step_under_masks_is_not_captured(capture):
+    _, sparsifier, step = training(ow.GradualMagnitude(ow.OneShot(0.5, at=2)))
+    step(), step()
+    assert sparsifier.sparsity() == 0.5
+    with raises(ValueError, "first step of SGD under masks", "make a step before"):
+        capture(step)
+    step()
+    capture(step)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.core import evidence_checks
+from tests.core import random_fsdp_checks
 from tests.processes import run_two
 
 
@@ -12,6 +12,11 @@ def passed(tmp_path_factory):
     return [output.split() for output in run_two("fsdp", tmp_path_factory.mktemp("fsdp"))]
 
 
-@pytest.mark.parametrize("name", [check.__name__ for check in evidence_checks.CHECKS])
+@pytest.mark.parametrize("name", [check.__name__ for check in random_fsdp_checks.CHECKS])
 def test_under_fsdp(passed, name):
     assert all(name in names for names in passed)
+
+
+@pytest.mark.slow
+def test_compiled_steps_under_fsdp(tmp_path):
+    assert run_two("fsdp", tmp_path, "compiled") == ["compiled\n"] * 2

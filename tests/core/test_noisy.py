@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
@@ -30,6 +33,46 @@ def test_compiled_to_one_graph_they_are_as_well(name, memory):
     layer, _, x = made(name, memory)
     torch._dynamo.reset()
     assert_close(compared(name, layer, x, torch.compile(layer, backend="aot_eager", fullgraph=True)), 1e-10)
+
+
+def as_it_is(graph, inputs):
+    return make_boxed_func(graph.forward)
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(6, 4, bias=False) for _ in range(3))
+
+    def forward(self, x):
+        return self.query(x) * self.key(x) + self.value(x)
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+def test_a_compiler_squares_a_shared_input_once_and_keeps_neither_square_nor_noise(memory):
+    model, graphs = Attention(), {}
+    ow.sparsify(model, ow.VariationalDropout(CONSTANT, memory=memory))
+
+    def partitioned(joint, inputs, **settings):
+        graphs["forward"], graphs["backward"] = min_cut_rematerialization_partition(joint, inputs, **settings)
+        return graphs["forward"], graphs["backward"]
+
+    torch._dynamo.reset()
+    run = as_it_is
+    backend = aot_autograd(fw_compiler=run, bw_compiler=run, partition_fn=partitioned)
+    x = torch.randn(5, 7, 6, requires_grad=True)
+    torch.compile(model, backend=backend, fullgraph=True)(x).square().sum().backward()
+    nodes = {part: list(graph.graph.nodes) for part, graph in graphs.items()}
+    squares = [node for node in nodes["forward"] if node.target is torch.ops.aten.pow.Tensor_Scalar]
+    assert len(squares) == 1
+    again = [node for node in nodes["backward"] if node.target is torch.ops.openwork.product_of_squares.default]
+    assert len(again) == (3 if memory == "small" else 0)
+    kept = [node for node in nodes["forward"][-1].args[0][1:] if node.op != "placeholder"]
+    assert squares[0] not in kept
+    sizes = [node.meta["val"].numel() for node in kept if isinstance(node.meta.get("val"), torch.Tensor)]
+    outputs = sum(size == 5 * 7 * 4 for size in sizes)
+    assert outputs == (2 if memory == "small" else 5)  # q and k, which are multiplied, and a number for each output
+    torch._dynamo.reset()
 
 
 # In bfloat16 the products, their sums and the outputs are rounded to 2^-9 of themselves.

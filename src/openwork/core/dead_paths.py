@@ -11,6 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.pooling import __all__ as pools
 
 from openwork.core.numbers import not_numbers
+from openwork.core.sharded import beside, gathered
 
 # These compute each feature from itself. Attention and the softmaxes, which mix features, are among the activations.
 _MIXING = {"MultiheadAttention", "Softmax", "Softmax2d", "Softmin", "LogSoftmax", "GLU"}
@@ -62,7 +63,7 @@ def dead_paths(model: nn.Module, masks: Callable[[], Mapping[str, Tensor]]) -> l
                     f"{name}.weight keeps weights only for inputs that the layers before it cut off, so its outputs do "
                     "not depend on the model's input; give these layers less sparsity"
                 ] = None
-            alive = live.any(2).flatten()
+            alive = gathered(live.any(2).flatten())  # the next layer may not be sharded, or be gathered at this moment
             alive = alive if alive.any() else None  # one sentence for each path
     return list(found)
 
@@ -100,4 +101,4 @@ def _live(reads: Tensor, alive: Tensor) -> Tensor:
     if not inputs or inputs % len(alive):
         return reads
     live = alive.repeat_interleave(inputs // len(alive))  # Flatten gives each channel several features
-    return reads & live.to(reads.device).view(groups, 1, each)
+    return reads & beside(live.view(groups, 1, each), reads)

@@ -31,6 +31,16 @@ class _Moves:
         self.last = now
 
 
+def _stands_for(now: nn.Parameter | None, then: nn.Parameter | None) -> bool:
+    """Whether ``now`` is what FSDP2 puts in the place of a shard between forward and backward.
+
+    That is the whole tensor, or with ``reshard_after_forward=<number>`` a shard on another mesh.
+    """
+    if then is None or not is_sharded(then):
+        return False
+    return now is not None and not (is_sharded(now) and now.device_mesh == then.device_mesh)
+
+
 class Seen:
     """What a sparsifier saw of the training in this process.
 
@@ -109,8 +119,8 @@ class Seen:
         """
         for weight in self.weights:
             for site in weight.sites:
-                then = self._places[site.name]
-                if site.module._parameters.get(site.leaf) is not then and not (then is not None and is_sharded(then)):
+                then, now = self._places[site.name], site.module._parameters.get(site.leaf)
+                if now is not then and not _stands_for(now, then):
                     raise ValueError(
                         f"{site.name} is another tensor than attach saw, and {self._optimizers} would go on with the "
                         "old one; write new values into the parameter with copy_(), or call detach(), make the "

@@ -4,16 +4,19 @@ A weight that is not sharded is the case of one process, `ALONE`, in which nothi
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from torch.distributed.fsdp import FSDPModule
     from torch.distributed.tensor import DTensor
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,18 @@ class Shards:
     device: str = "cpu"
     group: "ProcessGroup | None" = None
 
-    def sum(self, counts: list[int]) -> list[int]:
+    def sum(self, counts: list[Number]) -> list[Number]:
         """The elementwise sum over the processes; they must all call it."""
         if self.group is None:
             return counts
-        total = torch.tensor(counts, dtype=torch.int64, device=self.device)
+        kind = torch.float64 if any(isinstance(count, float) for count in counts) else torch.int64
+        total = torch.tensor(counts, dtype=kind, device=self.device)
         torch.distributed.all_reduce(total, group=self.group)
-        return total.tolist()
+        found: list[Number] = total.tolist()
+        return found
 
     def add(self, counts: Tensor) -> None:
-        """Adds the counts of the other processes, in place and without a wait; they must all call it."""
+        """Adds the numbers of the other processes, in place and without a wait; they must all call it."""
         if self.group is not None:
             total = counts.to(self.device)
             torch.distributed.all_reduce(total, group=self.group)
@@ -75,13 +80,17 @@ def is_sharded(tensor: Tensor) -> TypeGuard["DTensor"]:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
+def is_fsdp(module: nn.Module) -> "TypeGuard[FSDPModule]":
+    """Whether ``fully_shard`` was called on the module."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
+
+
 def reshard(model: nn.Module) -> None:
     """Puts the shards back into modules in which an FSDP2 forward without a backward has left whole weights."""
-    module = sys.modules.get("torch.distributed.fsdp")
-    if module is not None:
-        for part in model.modules():
-            if isinstance(part, module.FSDPModule):
-                part.reshard()
+    for part in model.modules():
+        if is_fsdp(part):
+            part.reshard()
 
 
 def is_offloaded(tensor: Tensor) -> bool:
@@ -130,22 +139,64 @@ def rows_like(values: Tensor, like: Tensor) -> Tensor:
 
     Args:
         values: A whole tensor, or one sharded as ``like``.
-        like: A tensor of the same shape; where it is not sharded, all rows are here.
+        like: A tensor that is sharded over the same processes; where it is not sharded, all rows are here.
     """
     if is_sharded(values) or not is_sharded(like):
         return local(values)
-    return values[shards_of(like).own_rows(like.shape[0])].clone()  # a view would keep the whole tensor in memory
+    return values[shards_of(like).own_rows(len(values))].clone()  # a view would keep the whole tensor in memory
 
 
-def shard_like(part: Tensor, like: Tensor) -> Tensor:
-    """The tensor whose parts the processes give, sharded as ``like``; ``part`` itself where ``like`` is not sharded."""
+def shard_like(part: Tensor, like: Tensor, whole: Tensor | None = None) -> Tensor:
+    """The tensor whose parts the processes give, sharded as ``like``; ``part`` itself where ``like`` is not sharded.
+
+    Args:
+        part: What is here.
+        like: A tensor that is sharded by rows, or not at all.
+        whole: Any tensor of the whole shape; by default ``like``.
+    """
     if not is_sharded(like):
         return part
     from torch.distributed.tensor import DTensor
 
+    whole = like if whole is None else whole
     return DTensor.from_local(
-        part, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+        part, like.device_mesh, like.placements, run_check=False, shape=whole.shape, stride=whole.stride()
     )
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """All of a sharded tensor, without a gradient, where its part is; the processes must all call this."""
+    if not is_sharded(tensor):
+        return tensor.detach()
+    with torch.no_grad():
+        return tensor.full_tensor()
+
+
+def beside(tensor: Tensor, like: Tensor) -> Tensor:
+    """A tensor that all processes have, as one that can be computed with ``like``, which may be sharded."""
+    tensor = tensor.to(like.device)
+    if not is_sharded(like):
+        return tensor
+    from torch.distributed.tensor import DTensor, Replicate
+
+    return DTensor.from_local(tensor, like.device_mesh, [Replicate()] * like.device_mesh.ndim, run_check=False)
+
+
+def sum_each(counts: Sequence[Number], shards: Sequence[Shards]) -> list[Number]:
+    """Each number, summed over the processes that hold the shards of its tensor.
+
+    Args:
+        counts: The numbers of this process.
+        shards: Those of each number; numbers with the same processes share one communication.
+    """
+    found = list(counts)
+    places: dict[Shards, list[int]] = {}
+    for place, group in enumerate(shards):
+        places.setdefault(group, []).append(place)
+    for group, chosen in places.items():
+        for place, total in zip(chosen, group.sum([counts[place] for place in chosen]), strict=True):
+            found[place] = total
+    return found
 
 
 def _shards(tensor: Tensor) -> Shards:
@@ -158,7 +209,7 @@ def _shards(tensor: Tensor) -> Shards:
     # By exact type: the strided shards of FSDP over tensor parallelism are a subclass in some versions of torch.
     if len(split) != 1 or type(tensor.placements[split[0]]) is not Shard or not tensor.placements[split[0]].is_shard(0):
         raise ValueError(
-            f"a weight of shape {tuple(tensor.shape)} has the placements {tensor.placements}, and masks need "
+            f"a weight of shape {tuple(tensor.shape)} has the placements {tensor.placements}, and openwork needs "
             "whole rows over one mesh dimension; use fully_shard without tensor parallelism or shard_placement_fn"
         )
     place = mesh.get_coordinate()

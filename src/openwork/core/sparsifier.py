@@ -204,7 +204,7 @@ class Sparsifier:
     def sparsity(self) -> float:
         """The fraction of zeros, 0-1, among the selected weights as evaluation uses them.
 
-        Under FSDP2 it is that of all processes, which must all call this, `layer_sparsity` and `attach`.
+        Under FSDP2 it is that of all processes, which must all call this and whatever else counts or sums weights.
         """
         self._check_live()
         self._seen.find()

@@ -53,14 +53,14 @@ def divergence_plain(
     """What `divergence` returns."""
     values, of_theta, of_log_sigma2 = [], [], []
     for theta, log_sigma2 in zip(thetas, log_sigma2s, strict=True):
-        theta2 = (theta * theta).add_(EPS)
-        log_alpha = torch.sub(log_sigma2, theta2.log()).clamp_(-clip, clip)
-        fit, tail = torch.sigmoid(-K2 - K3 * log_alpha), F.softplus(-log_alpha)
+        theta2 = (theta * theta).add_(EPS)  # on a CPU a new tensor costs more than what is computed in it
+        log_1_alpha = theta2.log().sub_(log_sigma2).clamp_(-clip, clip)
+        fit, tail = torch.mul(log_1_alpha, K3).sub_(K2).sigmoid_(), F.softplus(log_1_alpha)
         values.append(K1 * fit.sum() + 0.5 * tail.sum())
         if sloped:
-            slope = (fit * fit).sub_(fit).mul_(K1 * K3).sub_(torch.sigmoid(-log_alpha), alpha=0.5)
-            slope.mul_(log_alpha.abs_() < clip).mul_(scale)
-            of_theta.append((slope * theta).div_(theta2).mul_(-2))
+            slope = tail.neg_().expm1_().mul_(0.5 / K1 / K3).sub_(fit).addcmul_(fit, fit).mul_(scale * (K1 * K3))
+            slope.mul_(log_1_alpha.abs_().lt_(clip))
+            of_theta.append(theta2.reciprocal_().mul_(theta).mul_(slope).mul_(-2))
             of_log_sigma2.append(slope)
     return scale * torch.stack(values).sum(), of_theta + of_log_sigma2
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +43,13 @@ class Selected(NamedTuple):
 def path(device: torch.device, dtype: torch.dtype) -> Path:
     """The way of all selections; values of 16 bits are read as float32."""
     return triton_or_plain(device, torch.promote_types(dtype, torch.float32), tuple(INTEGERS))
+
+
+def select(values: Sequence[Tensor], keep: Sequence[int], add: Add | None = None) -> Selected:
+    """`select_over` where ``add`` is given; otherwise `select_largest`, without the overhead of an op on a CPU."""
+    if add is not None:
+        return select_over(values, keep, add)
+    return Selected(*select_largest(values, keep)) if values[0].is_cuda else select_plain(values, keep)
 
 
 @torch.library.custom_op("openwork::select_largest", mutates_args=())
@@ -106,30 +113,36 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
     if values.device.type != "cpu" or values.dtype not in INTEGERS:
         # On an H200 sort takes 0.7 of the time of topk at 90 % sparsity, and kthvalue many times more than either.
         return torch.where(flat.isnan(), -math.inf, flat).sort(descending=True).values[k - 1]
-    return flat.new_tensor(_kth_on_cpu(flat, k))
+    return flat.new_tensor(_kth_on_cpu(_array(flat)[0], k))
 
 
-def _kth_on_cpu(flat: Tensor, k: int) -> float:
-    """The k-th largest, for k > 0."""
-    if flat.numel() > _FEW:
-        return kth_largest_of_all(lambda: [[flat]], k, flat.dtype, flat.device).item()
+def _array(flat: Tensor) -> tuple[Any, int]:
+    """The values as an array, with -inf in the place of NaN, and how many are NaN."""
     array = flat.numpy()
-    if math.isnan(flat.sum().item()):
-        array = np.where(np.isnan(array), -np.inf, array)
+    if not math.isnan(flat.sum().item()):  # inf - inf is NaN too, hence the closer look
+        return array, 0
+    spoiled = np.isnan(array)
+    return np.where(spoiled, -np.inf, array), int(np.count_nonzero(spoiled))
+
+
+def _kth_on_cpu(array: Any, k: int) -> float:
+    """The k-th largest of an array without NaN, for k > 0."""
     positive = array > 0
     if k <= np.count_nonzero(positive) < 0.9 * len(array):
         array = array[positive]  # many equal zeros, as masked weights are, make quickselect slow
+    if len(array) > _FEW:
+        values = torch.from_numpy(array)
+        return kth_largest_of_all(lambda: [[values]], k, values.dtype, values.device).item()
     # numpy's vectorised quickselect takes a fifth of the time of torch's topk (benchmarks/mask_update.py).
     return float(np.partition(array, len(array) - k)[len(array) - k])
 
 
 def _select_on_cpu(value: Tensor, k: int) -> tuple[Tensor, float, list[int]]:
     """Mask, threshold and numbers of one tensor; numpy compares and counts in half the time of torch."""
-    flat = value.detach().flatten()
+    flat, spoiled = _array(value.detach().flatten())
     threshold = _kth_on_cpu(flat, k) if k else math.nan
     array = value.detach().numpy()
     mask = array >= max(np.finfo(array.dtype).min, threshold) if k else np.zeros_like(array, dtype=np.bool_)
-    spoiled = int(np.count_nonzero(np.isnan(array))) if math.isnan(flat.sum().item()) else 0
     ties = np.count_nonzero(array == threshold) if threshold > -math.inf else 0
     return torch.from_numpy(np.asarray(mask)), threshold, [int(np.count_nonzero(mask)), int(ties), spoiled]
 
@@ -186,7 +199,8 @@ def count_reaching(values: Sequence[Tensor], threshold: Tensor) -> Tensor:
         reached, ties, _ = select.reach(select.table(exact), as_found(keys_of(threshold.view(1))), masks=False)[1]
         return torch.stack([reached - ties, ties])
     if threshold.device.type == "cpu":
-        arrays, level = [value.detach().numpy() for value in values], threshold.item()
+        exact = [value.detach() if value.dtype in INTEGERS else value.detach().float() for value in values]
+        arrays, level = [value.numpy() for value in exact], threshold.item()
         return torch.tensor(
             [[np.count_nonzero(part(array, level)) for array in arrays] for part in (np.greater, np.equal)]
         )

@@ -34,7 +34,7 @@ def noisy_plain(mean: Tensor, variance: Tensor, noise: Tensor) -> tuple[Tensor, 
     """
     std, noise = deviation(variance), noise.to(torch.promote_types(mean.dtype, torch.float32))
     y = torch.addcmul(mean, std, noise) if mean.dtype == std.dtype else (mean + std * noise).to(mean.dtype)
-    return y, (noise / std).mul_(0.5).to(mean.dtype)
+    return y, std.reciprocal_().mul_(noise).mul_(0.5).to(mean.dtype)
 
 
 def deviation(variance: Tensor) -> Tensor:
@@ -73,13 +73,17 @@ def variances(theta: Tensor, log_sigma2: Tensor, low: float | Tensor, high: floa
     return torch.exp(log_sigma2).clamp(theta2 * low, theta2 * high)
 
 
+# On a CPU a new tensor of a large layer costs more than what is computed in it: below, few are made.
+
+
 class Variances(torch.autograd.Function):
     """`variances`, with a gradient that needs no more than what is there anyway."""
 
     @staticmethod
     def forward(ctx: Any, theta: Tensor, log_sigma2: Tensor, low: float, high: float) -> Tensor:
         """As `variances`."""
-        sigma2 = variances(theta, log_sigma2, low, high)
+        theta2 = (theta * theta).add_(1e-8)
+        sigma2 = torch.exp(log_sigma2).clamp_(theta2 * low, theta2.mul_(high))
         ctx.save_for_backward(theta, log_sigma2, sigma2)
         return sigma2
 
@@ -88,5 +92,9 @@ class Variances(torch.autograd.Function):
         """0 by log sigma^2 where log alpha is clipped, and 0 by theta elsewhere."""
         theta, log_sigma2, sigma2 = ctx.saved_tensors
         whole = gradient * sigma2
-        inside = whole * (torch.exp(log_sigma2) == sigma2)
-        return (whole - inside) * (2 * theta) / (theta * theta + 1e-8), inside, None, None
+        if torch.is_grad_enabled():  # to be differentiated again, or compiled
+            inside = whole * (torch.exp(log_sigma2) == sigma2)
+            return (whole - inside) * (2 * theta) / (theta * theta + 1e-8), inside, None, None
+        inside = torch.exp(log_sigma2).eq_(sigma2).mul_(whole)
+        outside = whole.sub_(inside).mul_(theta).mul_(2).div_((theta * theta).add_(1e-8))
+        return outside, inside, None, None

@@ -55,6 +55,8 @@ class GroupL0(Reparameterization):
 class GatedGroups(ReparameterizedWeight):
     """theta * z; ``log_alpha`` has shape (1, in) for a matrix and (out, 1, ...) for a kernel."""
 
+    by_rows = True
+
     def __init__(self, weight: Tensor, technique: GroupL0, generator: torch.Generator) -> None:
         super().__init__()
         if weight.dim() < 2:
@@ -81,7 +83,8 @@ class GatedGroups(ReparameterizedWeight):
 
     def penalty(self, weight: Tensor) -> Tensor:
         """The expected number of weights in open groups."""
-        return open_probability(self.log_alpha).sum() * (weight.numel() / self.log_alpha.numel())
+        shared = [size for size, groups in zip(weight.shape, self.log_alpha.shape, strict=True) if groups == 1]
+        return open_probability(self.log_alpha).sum() * math.prod(shared)  # the weights of each group that are here
 
     def cost(self, weight: Tensor, coefficient: Tensor) -> Tensor:
         """Coefficient * penalty, and the expected L2 norm where it has a factor."""

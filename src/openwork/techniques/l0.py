@@ -59,6 +59,8 @@ class L0(Reparameterization):
 class HardConcreteWeight(ReparameterizedWeight):
     """theta * z for every weight; ``log_alpha`` has the weight's shape."""
 
+    by_rows = True
+
     def __init__(self, weight: Tensor, technique: L0, generator: torch.Generator) -> None:
         super().__init__()
         self.technique = technique

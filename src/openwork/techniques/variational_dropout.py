@@ -67,6 +67,8 @@ class VariationalDropout(Reparameterization):
 class GaussianWeight(ReparameterizedWeight):
     """N(theta, sigma^2) for every weight; ``log_sigma2`` has the weight's shape."""
 
+    by_rows = True
+
     def __init__(self, weight: Tensor, technique: VariationalDropout) -> None:
         super().__init__()
         self.technique = technique

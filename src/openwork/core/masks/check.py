@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from openwork.core.masks.counting import count_each, number_of_true, read_back, sum_each, sums
+from openwork.core.masks.counting import count_each, number_of_true, read_back, sums
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.precision import exact
-from openwork.core.sharded import local, shards_of, version
+from openwork.core.sharded import local, shards_of, sum_each, version
 
 if TYPE_CHECKING:
     from openwork.core.masks.evidence import Evidence

@@ -6,7 +6,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from openwork.core.sharded import Shards, shards_of
+from openwork.core.sharded import shards_of, sum_each
 
 
 def read_back(values: Sequence[Tensor]) -> list[float]:
@@ -56,20 +56,3 @@ def count_each(parts: Iterable[Tensor], like: Iterable[Tensor]) -> list[int]:
     """
     counts = [int(number) for number in read_back([number_of_true(part) for part in parts])]
     return sum_each(counts, [shards_of(tensor) for tensor in like])
-
-
-def sum_each(counts: Sequence[int], shards: Sequence[Shards]) -> list[int]:
-    """Each count, summed over the processes that hold the shards of its tensor.
-
-    Args:
-        counts: The numbers of this process.
-        shards: Those of each count; counts with the same processes share one communication.
-    """
-    found = list(counts)
-    places: dict[Shards, list[int]] = {}
-    for place, group in enumerate(shards):
-        places.setdefault(group, []).append(place)
-    for group, chosen in places.items():
-        for place, total in zip(chosen, group.sum([counts[place] for place in chosen]), strict=True):
-            found[place] = total
-    return found

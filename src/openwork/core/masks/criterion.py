@@ -9,10 +9,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from openwork.core.masks.allocations import Allocation
-from openwork.core.masks.counting import number_of_true, read_back, sum_each
+from openwork.core.masks.counting import number_of_true, read_back
 from openwork.core.masks.scores import like
 from openwork.core.schedules import Schedule
-from openwork.core.sharded import local, shards_of
+from openwork.core.sharded import local, shards_of, sum_each
 
 
 @dataclass(frozen=True)

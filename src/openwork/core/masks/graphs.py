@@ -6,16 +6,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from openwork.core.following import capturing
+
 if TYPE_CHECKING:
     from openwork.core.masks.mechanism import Masking
 
 
-def check_capture(masking: Masking, optimizer: torch.optim.Optimizer) -> None:
-    """Checks that a step of the optimizer which is captured now does what the steps to come do.
+def checked_capture(masking: Masking, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer's step is captured now.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If it is, and does not what the steps to come do.
     """
+    if not capturing():
+        return False
     name = type(masking.technique).__name__
     if not masking.pruned:
         raise ValueError(
@@ -29,9 +33,10 @@ def check_capture(masking: Masking, optimizer: torch.optim.Optimizer) -> None:
         )
     if optimizer in masking.unmasked_state:
         raise ValueError(
-            f"the first step of an attached {type(optimizer).__name__} clears its state, which a CUDA graph must not "
-            "repeat; make a step before you capture one"
+            f"the first step of {type(optimizer).__name__} under masks clears its state and loads kernels, which a "
+            "CUDA graph must not repeat; make a step before you capture one"
         )
+    return True
 
 
 def check_replay(masking: Masking, step: int | None) -> None:

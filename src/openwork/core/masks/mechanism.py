@@ -29,7 +29,7 @@ from openwork.core.masks.calibrate import gather
 from openwork.core.masks.check import checked_exchange
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.gradients import mask_gradients, renew_hooks
-from openwork.core.masks.graphs import check_capture, check_replay
+from openwork.core.masks.graphs import check_replay, checked_capture
 from openwork.core.masks.listening import Listening, check_calibration
 from openwork.core.masks.optimizer_state import check_eps, clear_state, keeps_zeros, moved_outside
 from openwork.core.masks.remarks import remarks, warn_emptied
@@ -146,8 +146,7 @@ class Masking(Mechanism):
     @torch.no_grad()
     def before_step(self, owned: list[int], optimizer: torch.optim.Optimizer, *, counts: bool) -> None:
         """Takes the gradients that are evidence, masks them, and readies the parameters for the optimizer."""
-        if captured := capturing():
-            check_capture(self, optimizer)
+        captured = checked_capture(self, optimizer)
         if optimizer in self.unmasked_state:
             self._clear_state(optimizer)
             self.unmasked_state.remove(optimizer)
@@ -161,8 +160,8 @@ class Masking(Mechanism):
         self._overwritten = any(weight.overwritten for weight in weights)
         if self._overwritten and not self._looked_for_wrapper and not captured:
             self._looked_for_wrapper = moved_outside(weights, optimizer)
-        if self.technique.hidden == "trained":  # between replays nobody looks at what other code wrote
-            restore(weights, overwritten=self._overwritten or captured)
+        if self.technique.hidden == "trained":
+            restore(weights, overwritten=self._overwritten)
 
     @torch.no_grad()
     def after_step(self, step: int | None, owned: list[int], optimizer: torch.optim.Optimizer | None) -> None:
@@ -179,8 +178,7 @@ class Masking(Mechanism):
                 self._take(chosen)
                 weights = self.weights
             elif self.pruned:
-                surely = step % _SURELY == 0 if step is not None else not capturing()
-                self._keep(weights, optimizer, surely=surely)
+                self._keep(weights, optimizer, surely=not capturing() if step is None else step % _SURELY == 0)
             for weight in weights:
                 weight.write_clean()
             if step is not None:
@@ -286,7 +284,9 @@ class Masking(Mechanism):
 
     def _take(self, chosen: Sequence[Chosen]) -> None:
         """Puts new masks in force: hides the values under them, zeroes the parameters and optimizer state there."""
-        self.pruned |= any(one.keep < w.parameter.numel() for w, one in zip(self.weights, chosen, strict=True))
+        if not self.pruned and any(one.keep < w.parameter.numel() for w, one in zip(self.weights, chosen, strict=True)):
+            self.pruned = True
+            self.unmasked_state.update(self._optimizers)  # a CUDA graph holds no first step under masks
         remembers = self.technique.hidden != "lost" and self.pruned
         if remembers:
             show_all(self.weights)  # right, since `choose` remembers

@@ -129,6 +129,8 @@ class StackedMasks(Stacked):
         self.pruned |= begins
         if begins and self.hidden:  # those of members that nothing is hidden in are as old as the first update
             remember_(self.hidden, self.parameters, self._every_mask)
+        if begins:
+            self._rehearse()
         return Updated(changed if self.technique.hidden != "trained" else [], diverged, begins)
 
     def due(self, step: int) -> list[int]:
@@ -173,6 +175,13 @@ class StackedMasks(Stacked):
         """The number of weights that are not zero, by name, (N,) int64 on the CPU."""
         zeros = self.zeros()
         return {name: p[0].numel() - zeros[name] for name, p in zip(self.names, self.parameters, strict=True)}
+
+    def _rehearse(self) -> None:
+        """Does what a step does to the parameters, which leaves them as they are: a CUDA graph loads no kernels."""
+        mask_(self.parameters, self._every_mask)
+        if self.technique.hidden == "trained":
+            torch._foreach_copy_(self.parameters, self.hidden)
+            self.after_step()
 
     def _begin_hiding(self, *, needed: bool) -> None:
         """Makes the members' hidden values rows, where the technique remembers them."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from openwork.core.masks.counting import read_tables
 from openwork.core.precision import exact
 from openwork.core.sharded import ALONE, Shards, local, shard_like, shards_of
-from openwork.kernels.select import Selected, on, select_largest, select_over
+from openwork.kernels.select import on, select
 
 
 def keep_count(n: int, sparsity: float) -> int:
@@ -134,8 +134,7 @@ def keep_largest_of_each(
     found = []
     for (_, _, shards), places in groups.items():
         some, numbers = [parts[place] for place in places], [keep[place] for place in places]
-        alone = shards is ALONE
-        found.append(Selected(*select_largest(some, numbers)) if alone else select_over(some, numbers, shards.add))
+        found.append(select(some, numbers, None if shards is ALONE else shards.add))
     tables = read_tables([selected.numbers for selected in found])
     result = Kept([torch.empty(0)] * len(scores), list(keep), [0] * len(scores))
     for ((_, _, shards), places), selected, table in zip(groups.items(), found, tables, strict=True):

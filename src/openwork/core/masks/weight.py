@@ -226,10 +226,11 @@ def restore(weights: Sequence[MaskedWeight], *, overwritten: bool) -> None:
     Args:
         weights: The weights.
         overwritten: Whether other code wrote to parameters since the last step. Unless it did, the hidden values agree
-            with the parameters that are kept.
+            with the parameters that are kept. A GPU writes only to what is masked in any case, for a CUDA graph does
+            not know what is written between its replays.
     """
     hiding = [weight for weight in weights if weight.hidden is not None and not weight.restored]  # or the last failed
-    if not overwritten:
+    if not overwritten and not any(weight.local.is_cuda for weight in hiding):
         unhide(hiding)
         return
     restore_([w.local for w in hiding], [w.hidden_values() for w in hiding], [w.mask for w in hiding])

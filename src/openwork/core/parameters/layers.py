@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from openwork.core.ownership import RANDOM
 from openwork.core.parameters.products import MATRIX, Casting, Layer, Lookup, Product
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
+from openwork.core.parameters.whole import ready
 from openwork.core.precision import LOW, exact
 from openwork.kernels.products import Settings
 from openwork.noise import draws_for
@@ -69,9 +70,11 @@ def draw(module: nn.Module, leaf: str, generator: torch.Generator | None = None)
     if random is None:
         return parameter
     if not module.training:
-        return deterministic(random, parameter)
+        with ready(random):
+            return deterministic(random, parameter)
     draws_for(module.__dict__[RANDOM][leaf].name)
-    return random.sample(exact(parameter), generator).to(parameter.dtype)
+    with ready(random):
+        return random.sample(exact(parameter), generator).to(parameter.dtype)
 
 
 def _parameter(module: nn.Module, leaf: str) -> Tensor:
@@ -113,10 +116,12 @@ def operate(
     parameter = _parameter(module, leaf)
     draws_for(module.__dict__[RANDOM][leaf].name)
     if parameter.dtype not in LOW:
-        output: Tensor = random(op, x, parameter, bias, generator)
+        with ready(random):
+            output: Tensor = random(op, x, parameter, bias, generator)
         return output
 
-    output = random(_casting(op), x, exact(parameter), bias, generator)
+    with ready(random):
+        output = random(_casting(op), x, exact(parameter), bias, generator)
     cast_by_host = x.is_floating_point() and torch.is_autocast_enabled(x.device.type)
     return output if cast_by_host else output.to(parameter.dtype)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -22,14 +22,16 @@ from openwork.core.dead_paths import empty_layer
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.ownership import RANDOM
 from openwork.core.parameters.layers import NOISE_SEED, RandomWeight, deterministic
+from openwork.core.parameters.rows import Rows
 from openwork.core.parameters.stacked import StackedRandom
-from openwork.core.parameters.switch import PLAIN, switched
+from openwork.core.parameters.switch import plain_of, switched
 from openwork.core.parameters.weight import Learned, ReparameterizedWeight, learned, total_cost
+from openwork.core.parameters.whole import shard
 from openwork.core.precision import LOW, exact
 from openwork.core.schedules import Schedule
 from openwork.core.seeding import seeded_generator
 from openwork.core.selection import Weight
-from openwork.core.sharded import is_sharded
+from openwork.core.sharded import gathered, is_offloaded, local, reshard, shard_like, shards_of, sum_each
 
 if TYPE_CHECKING:
     from openwork.core.parameters.technique import Reparameterization
@@ -55,18 +57,27 @@ class Reparameterizing(Mechanism):
         self.weights = weights
         self.seed = seed
         self.random = technique.penalised
-        self._refuse_shards()
         for weight in weights:
             _check(weight)
-        generators = [seeded_generator(seed, 0, weight.name) for weight in weights]
-        self.distributions = technique.distributions([exact(w.parameter.detach()) for w in weights], generators)
-        if len(self.distributions) != len(weights):
+        self.distributions: list[ReparameterizedWeight] = []
+        for some in [[weight] for weight in weights] if technique.apart else [weights]:  # few whole weights at a time
+            self.distributions += self._distributions(some)
+        self._rows = Rows(type(technique).__name__, weights, self.distributions)
+        self._rows.find(settled=True)
+
+    def _distributions(self, weights: list[Weight]) -> list[ReparameterizedWeight]:
+        """The technique's distributions of these weights."""
+        generators = [seeded_generator(self.seed, 0, weight.name) for weight in weights]
+        found = self.technique.distributions([exact(gathered(w.parameter)) for w in weights], generators)
+        if len(found) != len(weights):
             raise ValueError(
-                f"{type(technique).__name__}.distributions returned {len(self.distributions)} for {len(weights)} "
+                f"{type(self.technique).__name__}.distributions returned {len(found)} for {len(weights)} "
                 "weights; return one for each"
             )
-        for distribution in self.distributions:
+        for weight, distribution in zip(weights, found, strict=True):
             distribution._apply(exact)  # type: ignore[no-untyped-call]
+            shard(distribution, weight.parameter)
+        return found
 
     @property
     def schedule(self) -> Schedule | None:
@@ -93,19 +104,19 @@ class Reparameterizing(Mechanism):
                     site.module.get_submodule(learned(site.module)).add_module(site.leaf, distribution)
         for module in {site.module: None for weight in self.weights for site in weight.sites}:
             module.__class__ = switched(type(module), tuple(module.__dict__[RANDOM]))
-        if _log.isEnabledFor(logging.INFO):
+        if _log.isEnabledFor(logging.INFO) or self._rows.sharded():  # whose processes may log at different levels
             self._log_change()
 
     def attached(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Raises ValueError for weights that FSDP2 has sharded since `sparsify`."""
-        self._refuse_shards()
+        """Raises ValueError where FSDP2 has sharded weights since `sparsify` as the technique cannot take them."""
+        self._rows.find(settled=True)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """What the distributions learn besides the weights, by name."""
         return {
-            f"{place}.{name}": parameter
+            f"{place}.{each.name}": each.parameter
             for place, distribution in self.places().items()
-            for name, parameter in distribution.named_parameters()
+            for each in self._rows.learned(distribution)
         }
 
     def places(self) -> dict[str, ReparameterizedWeight]:
@@ -118,24 +129,18 @@ class Reparameterizing(Mechanism):
 
     def zeros(self) -> dict[str, int]:
         """The number of zeros among the deterministic weights, by name."""
-        with torch.no_grad():
-            return {
-                w.name: int((deterministic(d, w.parameter) == 0).sum())
-                for w, d in zip(self.weights, self.distributions, strict=True)
-            }
+        counts = self._each(lambda distribution, weight: (deterministic(distribution, weight) == 0).sum())
+        return {name: int(count) for name, count in counts.items()}
 
     def penalty(self) -> Tensor:
         """What the distributions add to the loss at this step, shape (), float32 at least; tied weights count once."""
-        weights = [exact(weight.parameter) for weight in self.weights]
-        return total_cost(self.distributions, weights, self._coefficient.to(weights[0].device))
+        if self._rows.sharded():
+            return self._rows.penalty(self._cost)
+        return self._cost(self.distributions, [weight.parameter for weight in self.weights])
 
     def expected_nonzero(self) -> dict[str, float]:
         """The expected number of non-zero weights in training, by name."""
-        with torch.no_grad():
-            return {
-                w.name: float(d.expected_nonzero(exact(w.parameter)))
-                for w, d in zip(self.weights, self.distributions, strict=True)
-            }
+        return self._each(lambda distribution, weight: distribution.expected_nonzero(exact(weight)))
 
     def remarks(self) -> list[str]:
         """Which layers are empty in evaluation."""
@@ -148,21 +153,19 @@ class Reparameterizing(Mechanism):
 
     def masks(self) -> dict[str, Tensor]:
         """Where the deterministic weights are not zero, by name."""
-        with torch.no_grad():
-            return {
-                w.name: deterministic(d, w.parameter) != 0
-                for w, d in zip(self.weights, self.distributions, strict=True)
-            }
+        with torch.no_grad(), self._rows.here() as rows:
+            masks = [deterministic(*pair) != 0 for pair in zip(self.distributions, rows, strict=True)]
+        found = zip(self.weights, masks, self._rows.find(), strict=True)
+        return {weight.name: shard_like(mask, whole) for weight, mask, whole in found}
 
     def add_penalty_gradient(self, parameters: list[nn.Parameter], scale: Tensor | None) -> None:
         """Adds the gradient of the penalty to those of ``parameters``."""
-        with torch.enable_grad():
-            penalty = self.penalty() if scale is None else self.penalty() * scale
-            if parameters:
-                torch.autograd.backward(penalty, inputs=parameters)
+        self._rows.add_gradient(self._cost, parameters, scale)
 
     def after_step(self, step: int | None, owned: list[int], optimizer: torch.optim.Optimizer | None) -> None:
         """Takes the next step's coefficient and noise, once a step is completed."""
+        if self._rows.sharded():
+            self._rows.find(settled=True)
         if step is not None:
             self._move_on(step)
 
@@ -183,26 +186,32 @@ class Reparameterizing(Mechanism):
 
         In place, the mechanism lets its distributions go.
         """
+        reshard(model)
         if not in_place:
+            if self._rows.sharded():
+                raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), or finalize and save it")
             model = copy.deepcopy(model)
-        modules = [module for module in model.modules() if type(module) in PLAIN]
+        modules = [module for module in model.modules() if plain_of(type(module))]
         written: set[int] = set()
-        for module in modules:
-            for leaf, (_, distribution) in module.__dict__[RANDOM].items():
-                parameter = module._parameters[leaf]
-                assert parameter is not None
-                if id(parameter) not in written:  # L0 would multiply a tied weight by its gate twice
-                    with torch.no_grad():
-                        parameter.copy_(deterministic(distribution, parameter) + 0.0)  # no -0.0
-                    written.add(id(parameter))
+        with torch.no_grad(), self._rows.here():
+            for module in modules:
+                for leaf, (_, distribution) in module.__dict__[RANDOM].items():
+                    parameter = module._parameters[leaf]
+                    assert parameter is not None
+                    if id(parameter) not in written:  # L0 would multiply a tied weight by its gate twice
+                        rows = local(parameter)
+                        rows.copy_(deterministic(distribution, rows) + 0.0)  # no -0.0
+                        written.add(id(parameter))
         for module in modules:
             for name in [name for name, child in module._modules.items() if isinstance(child, Learned)]:
                 del module._modules[name]
             for own in (RANDOM, NOISE_SEED):
                 module.__dict__.pop(own, None)
-            module.__class__ = PLAIN[type(module)]
+            kind = plain_of(type(module))
+            assert kind is not None
+            module.__class__ = kind
         if in_place:
-            self.distributions = []
+            self.distributions.clear()
         return model
 
     def state_dict(self) -> dict[str, Any]:
@@ -219,33 +228,35 @@ class Reparameterizing(Mechanism):
         """The random weights of models that are trained as one."""
         return StackedRandom(mechanisms, parameters)
 
+    def _cost(self, distributions: Sequence[ReparameterizedWeight], weights: Sequence[Tensor]) -> Tensor:
+        return total_cost(distributions, [exact(weight) for weight in weights], self._coefficient.to(weights[0].device))
+
     @torch.no_grad()
+    def _each(self, number: Callable[[ReparameterizedWeight, Tensor], Tensor]) -> dict[str, float]:
+        """A number of each weight that is the sum of those of its rows, by name."""
+        with self._rows.here() as rows:
+            found = [float(number(*pair)) for pair in zip(self.distributions, rows, strict=True)]
+        totals = sum_each(found, [shards_of(parameter) for parameter in self._rows.find()])
+        return dict(zip([weight.name for weight in self.weights], totals, strict=True))
+
     def _log_change(self) -> None:
         """Says how far evaluation is from the model as it came, which may have been trained."""
-        squares = {}
-        for weight, distribution in zip(self.weights, self.distributions, strict=True):
-            values = exact(weight.parameter)
-            change = distribution.effective(values) - values
-            squares[weight.name] = float(change.square().sum()), float(values.square().sum())
-        shares = {name: math.sqrt(change / norm) if norm else 0.0 for name, (change, norm) in squares.items()}
+
+        def change(distribution: ReparameterizedWeight, weight: Tensor) -> Tensor:
+            return (distribution.effective(exact(weight)) - exact(weight)).square().sum()
+
+        changes, norms = self._each(change), self._each(lambda _, weight: exact(weight).square().sum())
+        shares = {name: math.sqrt(changes[name] / norm) if norm else 0.0 for name, norm in norms.items()}
         most = max(shares, key=lambda name: shares[name])
-        change, norm = (sum(parts) for parts in zip(*squares.values(), strict=True))
+        norm = sum(norms.values())
         _log.info(
             "%s changes what the model computes before the first step: in evaluation its weights differ by %.1f %% of "
             "their norm from those that it came with, those of %s by %.1f %%",
             type(self.technique).__name__,
-            100 * math.sqrt(change / norm) if norm else 0.0,
+            100 * math.sqrt(sum(changes.values()) / norm) if norm else 0.0,
             most,
             100 * shares[most],
         )
-
-    def _refuse_shards(self) -> None:
-        for weight in self.weights:
-            if is_sharded(weight.parameter):
-                raise ValueError(
-                    f"{type(self.technique).__name__} does not work under fully_shard, which holds {weight.name}: its "
-                    "penalty needs whole weights; use DistributedDataParallel, or a technique with masks"
-                )
 
 
 def _check(weight: Weight) -> None:
@@ -254,6 +265,10 @@ def _check(weight: Weight) -> None:
         raise ValueError(
             f"{weight.name} is {dtype}, and only real floating-point weights can be random variables; leave it out "
             f"with select=excluding({weight.name!r})"
+        )
+    if is_offloaded(weight.parameter):
+        raise ValueError(
+            f"fully_shard keeps {weight.name} on the CPU, where nothing is gathered; call sparsify before fully_shard"
         )
     for site in weight.sites:
         if isinstance(site.module, nn.Embedding | nn.EmbeddingBag) and (site.module.max_norm or site.module.sparse):

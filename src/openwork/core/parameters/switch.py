@@ -11,10 +11,13 @@ from openwork.core.ownership import RANDOM
 from openwork.core.parameters.layers import FORWARDS, draw
 from openwork.core.parameters.sample import Sample, protected
 from openwork.core.parameters.weight import Learned
+from openwork.core.sharded import is_sharded
 
 _MADE: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
 PLAIN: dict[type[nn.Module], type[nn.Module]] = {}
 """A class that was made here -> the class that it was made from."""
+_WRAPPED: dict[type[nn.Module], type[nn.Module]] = {}
+"""A subclass of a class that was made here -> the same subclass of the plain class."""
 _DRAWN = "_openwork_drawn"
 """The attribute of a module that holds what its weights read as while its forward runs."""
 
@@ -50,6 +53,18 @@ def switched(plain: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.Module]
     return made
 
 
+def plain_of(kind: type[nn.Module]) -> type[nn.Module] | None:
+    """The class that a module of this class gets back; None where nothing was made here.
+
+    ``fully_shard`` makes a subclass of a module's class; what it adds is kept.
+    """
+    if kind in PLAIN or not any(base in PLAIN for base in kind.__bases__):
+        return PLAIN.get(kind)
+    bases = tuple(PLAIN.get(base, base) for base in kind.__bases__)
+    members = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+    return _WRAPPED.setdefault(kind, type(f"FSDP{bases[-1].__name__}", bases, members))
+
+
 def _blank(plain: type[nn.Module], leaves: tuple[str, ...]) -> nn.Module:
     """A module without state, for pickle and deepcopy to fill."""
     kind = switched(plain, leaves)
@@ -60,6 +75,9 @@ def _reader(leaf: str) -> Callable[[nn.Module], Tensor]:
     """What reading the attribute ``leaf`` gives."""
 
     def read(module: nn.Module) -> Tensor:
+        parameter = module._parameters.get(leaf)
+        if parameter is not None and is_sharded(parameter):
+            return parameter  # nobody computes with a shard, but FSDP2 looks for its parameter here
         drawn: dict[str, Tensor] | None = module.__dict__.get(_DRAWN)
         if drawn is None:
             return _drawn(module, leaf)

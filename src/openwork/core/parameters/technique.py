@@ -42,6 +42,11 @@ class Reparameterization(Technique, ABC):
         if self.coefficient.final < 0:
             raise ValueError(f"the penalty coefficient must be >= 0, got {self.coefficient.final}")
 
+    @property
+    def apart(self) -> bool:
+        """Whether the distribution of each weight is made by itself, so that nothing is learned for several."""
+        return type(self).distributions is Reparameterization.distributions
+
     def distributions(self, weights: list[Tensor], generators: list[torch.Generator]) -> list[ReparameterizedWeight]:
         """The distribution of each weight; override it where weights share something that is learned.
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,22 @@ class ReparameterizedWeight(nn.Module, ABC):
     Both are float32 at least: a float16 or bfloat16 parameter is cast, and so is what the methods return.
     """
 
+    by_rows: ClassVar[bool] = False
+    """Whether all but the forward can be computed from some of the weight's rows, as each process does under FSDP2.
+
+    Then `effective` gives these rows, and `cost` and `expected_nonzero` are sums over rows. Together with some rows the
+    methods find the same rows of what is learned, where it has as many dimensions and rows as the weight, and all of
+    what has not, such as a threshold of shape (1,). FSDP2 takes no shape ().
+    """
+
     def __init_subclass__(cls) -> None:
-        """Sums a subclass's own `cost` or `penalty`, unless it also says what they all cost."""
+        """Sums a subclass's own `cost` or `penalty`, unless it also says what they all cost; so with `by_rows`."""
         super().__init_subclass__()
-        if vars(cls).keys() & {"cost", "penalty"} and "costs" not in vars(cls):
+        own = vars(cls).keys()
+        if own & {"cost", "penalty"} and "costs" not in own:
             cls.costs = vars(ReparameterizedWeight)["costs"]  # type: ignore[method-assign]
+        if own & {"cost", "costs", "penalty", "effective", "expected_nonzero"} and "by_rows" not in own:
+            cls.by_rows = False
 
     def forward(
         self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None, generator: torch.Generator | None = None
@@ -127,7 +138,8 @@ class Learned(nn.Module):
 
 def _restore_precision(module: nn.Module, incompatible: object) -> None:
     """Undoes what ``load_state_dict(..., assign=True)`` may have done."""
-    module._apply(exact)  # type: ignore[no-untyped-call]
+    if any(tensor.dtype in LOW for tensor in [*module.parameters(), *module.buffers()]):
+        module._apply(exact)  # type: ignore[no-untyped-call]
 
 
 def learned(module: nn.Module) -> str:
