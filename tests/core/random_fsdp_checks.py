@@ -392,6 +392,27 @@ def the_penalty_is_right_whatever_is_gathered_and_whether_or_not_an_optimizer_is
 
 
 @check
+def a_finalized_model_is_fine_tuned_and_made_random_again(folder):
+    for order in ("before", "after"):
+        results = []
+        for sharded in ("", order):
+            model, sparsifier, optimizer = begin(TECHNIQUES[3], sharded)
+            train(model, sparsifier, optimizer, 1)
+            finalized(model, sparsifier)
+            model.train()
+            again = ow.sparsify(model, ow.GradualMagnitude(ow.Constant(0.0)), keep_zeros=True)
+            optimizer = sgd(model.parameters())
+            train(model, again.attach(optimizer), optimizer, 2)
+            zeros = again.sparsity()
+            again.finalize()
+            third = ow.sparsify(model, TECHNIQUES[1])
+            optimizer = sgd(model.parameters())
+            results.append((zeros, train(model, third.attach(optimizer), optimizer, 2)))
+        assert_same(results, order)
+        assert results[0][0] > 0.3
+
+
+@check
 def what_random_weights_cannot_do_under_fsdp_is_refused_with_the_cure(folder):
     mesh = init_device_mesh("cpu", (2,))
 

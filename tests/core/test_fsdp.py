@@ -1,9 +1,10 @@
 """FSDP2: two processes hold half of the rows each, and end with the masks and weights of one, bit by bit."""
 
 import pytest
+import torch
 
 from tests.core import random_fsdp_checks
-from tests.processes import run_two
+from tests.processes import output_of, run_two, start
 
 
 @pytest.fixture(scope="module")
@@ -20,3 +21,10 @@ def test_under_fsdp(passed, name):
 @pytest.mark.slow
 def test_compiled_steps_under_fsdp(tmp_path):
     assert run_two("fsdp", tmp_path, "compiled") == ["compiled\n"] * 2
+
+
+@pytest.mark.gpu
+def test_random_weights_under_fsdp_on_gpus_are_trained_as_in_one_process(tmp_path):
+    count = min(torch.cuda.device_count(), 2)
+    processes = [start("fsdp_gpu", rank, tmp_path, count) for rank in range(count)]
+    assert output_of(*processes) == ["same\n"] * count

@@ -65,7 +65,7 @@ def test_a_compiler_squares_a_shared_input_once_and_keeps_neither_square_nor_noi
     nodes = {part: list(graph.graph.nodes) for part, graph in graphs.items()}
     squares = [node for node in nodes["forward"] if node.target is torch.ops.aten.pow.Tensor_Scalar]
     assert len(squares) == 1
-    again = [node for node in nodes["backward"] if node.target is torch.ops.openwork.product_of_squares.default]
+    again = [node for node in nodes["backward"] if node.target is torch.ops.openwork.product_again.default]
     assert len(again) == (3 if memory == "small" else 0)
     kept = [node for node in nodes["forward"][-1].args[0][1:] if node.op != "placeholder"]
     assert squares[0] not in kept

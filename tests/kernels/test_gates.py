@@ -242,7 +242,9 @@ def test_the_cost_of_open_gates_has_the_gradients_of_its_formula(squares):
     torch.testing.assert_close(found, expected)
     leaves = [*log_alphas, *weights]
     torch.testing.assert_close(torch.autograd.grad(found, leaves), torch.autograd.grad(expected, leaves))
-    function = torch.compile(lambda: gate_sums.open_cost(factors, log_alphas, weights), backend="aot_eager")
+    function = torch.compile(
+        lambda: gate_sums.open_cost(factors, log_alphas, weights), backend="aot_eager", fullgraph=True
+    )
     torch.testing.assert_close(
         torch.autograd.grad(function(), leaves),
         torch.autograd.grad(gate_sums.open_cost(factors, log_alphas, weights), leaves),

@@ -75,8 +75,10 @@ def gradients(
     return dx, dweight
 
 
-def of_squares(x: Tensor, weight: Tensor, settings: Settings) -> Tensor:
-    """The product of x^2, by an operation that a compiler does not take for one of the forward pass, and keep.
+def product_again(x: Tensor, weight: Tensor, settings: Settings) -> Tensor:
+    """The `product` without a bias, by an operation that a compiler does not take for that of the forward pass.
+
+    It would keep that one's result for the backward pass.
 
     Args:
         x: As for `product`.
@@ -84,12 +86,12 @@ def of_squares(x: Tensor, weight: Tensor, settings: Settings) -> Tensor:
         settings: As for `product`.
     """
     stride, padding, dilation, extra, groups, transposed = settings
-    found: Tensor = _of_squares(x, weight, list(stride), list(padding), list(dilation), list(extra), groups, transposed)
+    found: Tensor = _again(x, weight, list(stride), list(padding), list(dilation), list(extra), groups, transposed)
     return found
 
 
-@torch.library.custom_op("openwork::product_of_squares", mutates_args=())
-def _of_squares(
+@torch.library.custom_op("openwork::product_again", mutates_args=())
+def _again(
     x: Tensor,
     weight: Tensor,
     stride: list[int],
@@ -99,10 +101,10 @@ def _of_squares(
     groups: int,
     transposed: bool,
 ) -> Tensor:
-    return product(x.square(), weight, None, Settings(stride, padding, dilation, extra, groups, transposed))
+    return product(x, weight, None, Settings(stride, padding, dilation, extra, groups, transposed))
 
 
-@_of_squares.register_fake
+@_again.register_fake
 def _(x: Tensor, weight: Tensor, *settings: Any) -> Tensor:
     return product(x, weight, None, Settings(*settings))
 

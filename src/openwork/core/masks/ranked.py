@@ -28,7 +28,14 @@ def scored(technique: MaskTechnique, pairs: Sequence[tuple[MaskedWeight, View]])
     """The technique's scores of these weights, as allocation and pattern rank them."""
     names = [weight.name for weight, _ in pairs]
     views = [_for_technique(view) for _, view in pairs]
-    found = _asked(technique, names, views, "scores", technique.all_scores)
+    meshes: dict[object, list[int]] = {}  # torch computes on several tensors at once only if they are spread alike
+    for place, view in enumerate(views):
+        meshes.setdefault(view.weight.device_mesh if is_sharded(view.weight) else None, []).append(place)
+    answers: dict[int, object] = {}
+    for places in meshes.values():
+        some = _asked(technique, [names[n] for n in places], [views[n] for n in places], "scores", technique.all_scores)
+        answers |= dict(zip(places, some, strict=True))
+    found = [answers[place] for place in range(len(views))]
     return [
         ranked(technique, weight, view, one, "scores")
         for (weight, _), view, one in zip(pairs, views, found, strict=True)

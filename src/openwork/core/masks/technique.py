@@ -74,7 +74,7 @@ class MaskTechnique(Technique, ABC):
         """The `scores` of many weights; for a technique that can compute them with fewer launches on a GPU.
 
         Args:
-            views: What `scores` takes, for each weight.
+            views: What `scores` takes, for each weight; all of them whole, or sharded over the same processes.
         """
         return [self.scores(view) for view in views]
 

@@ -189,7 +189,10 @@ class Reparameterizing(Mechanism):
         reshard(model)
         if not in_place:
             if self._rows.sharded():
-                raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), or finalize and save it")
+                raise ValueError(
+                    "FSDP2 models cannot be copied; ask the sparsifier for its sparsity() and layer_sparsity(), or "
+                    "finalize the model and save its state_dict()"
+                )
             model = copy.deepcopy(model)
         modules = [module for module in model.modules() if plain_of(type(module))]
         written: set[int] = set()

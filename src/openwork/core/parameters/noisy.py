@@ -17,8 +17,9 @@ from openwork.core.precision import exact
 from openwork.kernels.variational import EPS, deviation, has_kernel, noisy, noisy_plain
 from openwork.noise import Draw, is_keyed, next_draw, normal, normal_of
 
-_CHEAP = 256
-"""Multiplications for each output that take less time than to write and to read that output once more."""
+_SHORT = {"convolution": 512, "matrix": 256}
+"""Sums of this many terms take about as long as to write their result and to read it again. Estimates for an H200:
+two bytes written and read at 4 TB/s, 600 TFLOP/s, and convolutions that wait for memory anyway."""
 
 
 def transformed() -> bool:
@@ -78,9 +79,9 @@ def noise_shape(shape: torch.Size, shared: bool) -> list[int]:
 
 
 def _cheap(mean: Tensor, x: Tensor, sigma2: Tensor) -> bool:
-    """Whether the variance is computed faster than read: there are more outputs than inputs, and short sums."""
-    outputs = mean.shape[1] if sigma2.dim() > 2 else mean.shape[-1]
-    return mean.numel() >= 2 * x.numel() and sigma2.numel() <= _CHEAP * outputs
+    """Whether variances are as soon computed as kept: by short sums, of not many more inputs than there are outputs."""
+    kind, outputs = ("convolution", mean.shape[1]) if sigma2.dim() > 2 else ("matrix", mean.shape[-1])
+    return x.numel() <= 2 * mean.numel() and sigma2.numel() <= _SHORT[kind] * outputs
 
 
 class _Noisy(torch.autograd.Function):
@@ -101,7 +102,7 @@ class _Noisy(torch.autograd.Function):
         kernel: bool,
         needs: tuple[bool, bool],
     ) -> Tensor:
-        variance = op.of_squares(x, sigma2)
+        variance = op(_squared(x), sigma2, None)
         if kernel:
             assert factor is not None
             assert offset is not None
@@ -119,13 +120,13 @@ class _Noisy(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, sigma2, slope = ctx.saved_tensors
         op: Product = ctx.op
+        squares = x * x if x.is_floating_point() else x  # written unlike `_squared`, or a compiler would keep that
         if ctx.again:
-            std = deviation(op.of_squares_again(x, sigma2))
+            std = deviation(op.again(squares, sigma2))
             slope = 0.5 * normal_of(Draw(slope[0], slope[1]), noise_shape(gradient.shape, ctx.shared), std) / std
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             of_x, of_sigma2 = _differentiable(op, gradient, x, sigma2, slope, ctx.needs)
         else:
-            squares = x * x if x.is_floating_point() else x
             of_x, of_sigma2 = op.gradients(gradient * slope.to(gradient.dtype), squares, sigma2, ctx.needs)
             of_x = None if of_x is None else 2 * x * of_x
         return gradient, of_x, of_sigma2, *[None] * 8
@@ -135,12 +136,17 @@ def _differentiable(
     op: Product, gradient: Tensor, x: Tensor, sigma2: Tensor, slope: Tensor, needs: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients by x and sigma2, which can be differentiated again."""
-    std = (exact(op.of_squares(x, sigma2)) + EPS).sqrt()
+    std = (exact(op(_squared(x), sigma2, None)) + EPS).sqrt()
     noise = 2 * slope * std.detach()
     wanted = [each for each, needed in zip((x, sigma2), needs, strict=True) if needed]
     found = iter(torch.autograd.grad((std * noise).to(gradient.dtype), wanted, gradient, create_graph=True))
     of_x, of_sigma2 = (next(found) if needed else None for needed in needs)
     return of_x, of_sigma2
+
+
+def _squared(x: Tensor) -> Tensor:
+    """x^2; ids stand for one-hot vectors, and x^2 = x."""
+    return x.square() if x.is_floating_point() else x
 
 
 def _noise(mean: Tensor, noise: Tensor | None, factor: Tensor | None, offset: Tensor | None, shared: bool) -> Tensor:

@@ -31,13 +31,9 @@ class Product(ABC):
             needs: Which gradients are needed.
         """
 
-    def of_squares(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The output for x^2 without a bias."""
-        return self(x.square() if x.is_floating_point() else x, weight, None)
-
-    def of_squares_again(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The same, computed again in the backward pass, also where a compiler would rather keep the first result."""
-        return self.of_squares(x, weight)
+    def again(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The output without a bias, computed anew also where a compiler would rather keep that of the forward pass."""
+        return self(x, weight, None)
 
 
 @dataclass(frozen=True)
@@ -60,11 +56,11 @@ class Layer(Product):
         """Those of torch."""
         return products.gradients(gradient, x, weight, self.settings, needs)
 
-    def of_squares_again(self, x: Tensor, weight: Tensor) -> Tensor:
-        """As `Product.of_squares`."""
+    def again(self, x: Tensor, weight: Tensor) -> Tensor:
+        """As `Product.again`."""
         if torch.compiler.is_compiling():
-            return products.of_squares(x, weight, self.settings)
-        return self.of_squares(x, weight)
+            return products.product_again(x, weight, self.settings)
+        return self(x, weight, None)
 
 
 @dataclass(frozen=True)
@@ -128,9 +124,9 @@ class Casting(Product):
         """As the product."""
         return self.product.gradients(gradient, x, weight, needs)
 
-    def of_squares_again(self, x: Tensor, weight: Tensor) -> Tensor:
+    def again(self, x: Tensor, weight: Tensor) -> Tensor:
         """As the product."""
-        return self.product.of_squares_again(x, weight)
+        return self.product.again(x, weight)
 
 
 MATRIX = Layer()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from openwork.core.sharded import Shards, is_sharded, local, rows_like, shard_like, shards_of
+from openwork.core.sharded import Shards, is_sharded, local, rows_like, shards_of
 
 
 class Shares:
@@ -38,9 +38,8 @@ class Shares:
                 continue
             gradient, leaf.grad = rows_like(leaf.grad, parameter) if whole else leaf.grad, None
             if parameter.grad is None:
-                parameter.grad = shard_like(gradient, parameter)
-            else:
-                local(parameter.grad).add_(gradient)
+                parameter.grad = torch.zeros_like(parameter)
+            local(parameter.grad).add_(gradient)
 
     def _sum_whole(self) -> None:
         """Sums the gradients of what is whole in each process, in one communication."""

@@ -41,7 +41,7 @@ def divergence(
         with torch.cuda.device(device if device.type == "cuda" else -1):
             _divergence[(len(chunks),)](
                 table, chunks, scale, gradients, parts, total, clip,
-                EPS=EPS, K1=K1, K2=K2, K3=K3, CHUNK=_CHUNK, SLOPED=sloped,
+                EPS=EPS, K1=K1, K2=K2, K3=K3, UNIT=_UNIT, CHUNK=_CHUNK, SLOPED=sloped,
                 ALIGNED=all(address % 16 == 0 for pair in addresses for address in pair), num_warps=8,
             )  # fmt: skip
     value = parts.sum() * scale
@@ -88,7 +88,7 @@ def _table(rows: tuple[tuple[int, int, int, int], ...], device: torch.device) ->
 def _divergence(
     table_ptr, chunks_ptr, scale_ptr, gradients_ptr, parts_ptr, total, clip,
     EPS: tl.constexpr, K1: tl.constexpr, K2: tl.constexpr, K3: tl.constexpr,
-    CHUNK: tl.constexpr, SLOPED: tl.constexpr, ALIGNED: tl.constexpr,
+    UNIT: tl.constexpr, CHUNK: tl.constexpr, SLOPED: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
     number = tl.load(chunks_ptr + 2 * tl.program_id(0))
     first = tl.load(chunks_ptr + 2 * tl.program_id(0) + 1)
@@ -98,7 +98,8 @@ def _divergence(
     if ALIGNED:
         theta_ptr, log_sigma2_ptr = tl.multiple_of(theta_ptr, 16), tl.multiple_of(log_sigma2_ptr, 16)
     at = tl.multiple_of(first, 16) + tl.arange(0, CHUNK)
-    there = at < tl.load(row + 2)
+    size = tl.load(row + 2)
+    there = at < size
     theta = tl.load(theta_ptr + at, mask=there, other=1)
     theta2 = theta * theta + EPS
     raw = tl.load(log_sigma2_ptr + at, mask=there, other=0) - tl.log(theta2)
@@ -112,8 +113,10 @@ def _divergence(
         slope = -(K1 * K3) * fit * (1.0 - fit) - 0.5 * tl.sigmoid(-log_alpha)
         slope = tl.where(tl.abs(raw) < clip, slope, 0.0) * tl.load(scale_ptr)
         start = tl.multiple_of(tl.load(row + 3), 16)
-        tl.store(gradients_ptr + start + at, -2.0 * slope * theta / theta2, mask=there)
-        tl.store(gradients_ptr + total + start + at, slope, mask=there)
+        slope = tl.where(there, slope, 0.0)  # between weights lie zeros, which `scale` multiplies as well
+        filled = at < tl.cdiv(size, UNIT) * UNIT
+        tl.store(gradients_ptr + start + at, -2.0 * slope * theta / theta2, mask=filled)
+        tl.store(gradients_ptr + total + start + at, slope, mask=filled)
 
 
 @triton.jit

@@ -130,11 +130,12 @@ def _copy(values, others, masks, starts, sizes, PIECE: tl.constexpr, STEP: tl.co
     if first + PIECE <= size:
         for step in tl.static_range(0, PIECE, STEP):
             at = _places(first + step, values, STEP)
-            kept = tl.load(mask + at) == KEPT
-            tl.store(others + at, tl.where(kept, tl.load(values + at), tl.load(others + at)))
+            value, other = tl.load(values + at), tl.load(others + at)  # before the mask, whose layout is another
+            tl.store(others + at, tl.where(tl.load(mask + at) == KEPT, value, other))
     else:
         for step in tl.static_range(0, PIECE, STEP):
-            at = first + step + tl.arange(0, STEP)
+            at = _places(first + step, values, STEP)
             there = at < size
+            value = tl.load(values + at, mask=there)
             there &= tl.load(mask + at, mask=there, other=0) == KEPT
-            tl.store(others + at, tl.load(values + at, mask=there), mask=there)
+            tl.store(others + at, value, mask=there)
