@@ -1,12 +1,12 @@
 """Optimizer state is masked by what it is: momentum and copies of weights; not codes, preconditioners or scales."""
 
-import bitsandbytes
 import pytest
 import torch
 from torch import nn
 
 import openwork as ow
 
+bitsandbytes = pytest.importorskip("bitsandbytes")
 HALF = ow.GradualMagnitude(ow.OneShot(0.5, at=1))
 STATE = torch.tensor([[1.0, -2.0, 3.0, -4.0]])
 

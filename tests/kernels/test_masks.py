@@ -18,10 +18,10 @@ def some(dtype=torch.float32, device="cpu"):
     torch.manual_seed(0)
     shapes = [(), (1,), (7,), (0, 3), (33, 5), (4, 3, 5, 5), (2, 3, 2, 3, 2)]
     values = [torch.randn(shape).mul(100).to(dtype) for shape in shapes]
+    values = [value.to(device) for value in values]
     values[5] = values[5].contiguous(memory_format=torch.channels_last)
-    values += [torch.randn(6, 9).to(dtype).t(), torch.randn(8, 6).to(dtype)[::2]]
+    values += [torch.randn(6, 9).to(device, dtype).t(), torch.randn(8, 6).to(device, dtype)[::2]]
     kept = [torch.rand_like(value, dtype=torch.float32) < 0.5 for value in values]
-    values, kept = ([tensor.to(device) for tensor in tensors] for tensors in (values, kept))
     return values, [torch.full_like(value, 7) for value in values], kept
 
 
