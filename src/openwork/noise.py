@@ -210,7 +210,7 @@ class _Source:
     def number(self) -> int:
         """That of the next draw for the current name."""
         drawn = self.drawn[self.name] = self.drawn.get(self.name, 0) + 1
-        return _signed(_mixed64(int.from_bytes(self.name.encode(), "little") % _PRIME + drawn * _STEP))
+        return _signed(_mixed64(_as_number(self.name) + drawn * _STEP))
 
     def draw(self) -> Draw:
         """The next one for the current name."""
@@ -218,6 +218,12 @@ class _Source:
 
 
 _source: _Source | None = None
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # Dynamo of torch 2.11 knows no int.from_bytes
+def _as_number(name: str) -> int:
+    """The name's bytes as one number, modulo a prime."""
+    return int.from_bytes(name.encode(), "little") % _PRIME
 
 
 def _mixed64(x: int) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from openwork.core.masks.evidence import View
 from openwork.core.masks.technique import MaskTechnique
+from openwork.core.sharded import is_sharded
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class GradualMagnitude(MaskTechnique):
 
     def all_scores(self, views: Sequence[View]) -> list[Tensor]:
         """|w| of each, in one launch."""
-        if type(self).scores is not GradualMagnitude.scores:  # a subclass has scores of its own
+        weights = [view.weight for view in views]
+        # A subclass may have scores of its own, and torch takes no tensors of which some are sharded.
+        if type(self).scores is not GradualMagnitude.scores or any(map(is_sharded, weights)):
             return super().all_scores(views)
-        return list(torch._foreach_abs([view.weight for view in views]))
+        return list(torch._foreach_abs(weights))

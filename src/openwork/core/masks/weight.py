@@ -105,8 +105,8 @@ class MaskedWeight:
 
     def view(self, *, step: int, seed: int) -> View:
         """What a technique sees; right only after `remember`."""
-        kept = shard_like(self.mask, self.parameter)
-        return View(self.name, self.values(), self.evidence, step, kept, self.source.layout, seed)
+        values = self.values()  # which brings the mask up to date
+        return View(self.name, values, self.evidence, step, shard_like(self._mask, values), self.source.layout, seed)
 
     def zero(self) -> Tensor:
         """0, of shape (), float32 whatever the weight's dtype, on the weight's device."""
@@ -175,9 +175,9 @@ class MaskedWeight:
 def remember(weights: Sequence[MaskedWeight]) -> None:
     """Brings the kept places of the hidden values up to date; those under the masks stay as they are."""
     hiding = [weight for weight in weights if weight.hidden is not None and not weight.restored]
-    if hiding:
-        hidden, masks = [weight.hidden_values() for weight in hiding], [weight.mask for weight in hiding]
-        remember_(hidden, [weight.local for weight in hiding], masks)
+    if hiding:  # whose hidden values and masks have just been brought up to date
+        hidden = [weight._hidden for weight in hiding if weight._hidden is not None]
+        remember_(hidden, [weight.local for weight in hiding], [weight._mask for weight in hiding])
 
 
 def hide(weights: Sequence[MaskedWeight]) -> None:

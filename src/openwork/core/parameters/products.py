@@ -36,7 +36,7 @@ class Product(ABC):
         return self(x, weight, None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by Dynamo of torch 2.11 before it has its fields
 class Layer(Product):
     """A Linear, a convolution or a transposed convolution.
 
@@ -63,7 +63,7 @@ class Layer(Product):
         return self(x, weight, None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by Dynamo of torch 2.11 before it has its fields
 class Lookup(Product):
     """An Embedding; ids stand for one-hot vectors, and x^2 = x.
 
@@ -89,7 +89,7 @@ class Lookup(Product):
         return None, torch.ops.aten.embedding_dense_backward(gradient, x, len(weight), padding, self.scale_grad_by_freq)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by Dynamo of torch 2.11 before it has its fields
 class Given(Product):
     """The weight itself: rows of a table that have been looked up."""
 
@@ -104,7 +104,7 @@ class Given(Product):
         return None, gradient
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by Dynamo of torch 2.11 before it has its fields
 class Casting(Product):
     """A product whose weight is cast to the dtype of x.
 
