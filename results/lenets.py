@@ -84,15 +84,17 @@ def mnist(net: str) -> str:
 
 def versus(claim: str, found: Seeds, published: tuple[float, float]) -> Row:
     """A row of the reproductions: openwork's setting beside one published run."""
-    sparser, error = found.sparsity - published[0], sum(found.errors) / found.n - published[1]
-    more, worse = "sparser" if sparser > 0 else "less sparse", "higher" if error > 0 else "lower"
-    words = (
-        f"{abs(sparser):.2f} points {more}: {place(published[0], found.sparsities)}; "
-        f"error {abs(error):.2f} points {worse}: {place(published[1], found.errors)}"
-    )
+    sparser = apart(found.sparsity - published[0], "sparser", "less sparse", "as sparse")
+    worse = apart(sum(found.errors) / found.n - published[1], "higher", "lower", "as high")
+    words = f"{sparser}: {place(published[0], found.sparsities)}; error {worse}: {place(published[1], found.errors)}"
     ours = f"{found.sparsity:.2f} %, {mean(found.errors)} %"
     interval = f"{one_more(found.sparsities)} %, {one_more(found.errors)} %"
     return (claim, f"{published[0]:.2f} %, {published[1]:.2f} %", str(found.n), ours, interval, words)
+
+
+def apart(difference: float, more: str, less: str, same: str) -> str:
+    """A difference in words; ``same`` where two digits show none."""
+    return f"{abs(difference):.2f} points {more if difference > 0 else less}" if abs(difference) >= 0.005 else same
 
 
 def reproduced() -> str:

@@ -19,8 +19,13 @@ RECIPES = {
     ("False", "True"): "its initial weights alone",
     ("False", "False"): "neither",
 }
-PARTS = (("C", "LeNet-300-100"), ("EH", "LeNet-5-Caffe"))
-"""The parts of the plan with the recipe, by network."""
+EXACT = ("True", "True")
+PARTS = {
+    "C": ("LeNet-300-100", tuple(RECIPES)),
+    "E": ("LeNet-5-Caffe", (EXACT,)),
+    "H": ("LeNet-5-Caffe", tuple(cell for cell in RECIPES if cell != EXACT)),
+}
+"""The parts of the plan with the recipe: network and settings."""
 OTHERS = {
     "pruning": ("Han 2015", "PruneRetrain"),
     "dynamic_network_surgery": ("dynamic surgery", "DynamicSurgery"),
@@ -43,7 +48,7 @@ def recipes(net: str, cell: tuple[str, str], threshold: float = 3.0) -> list[Fou
 
 def recipe(net: str, threshold: float = 3.0) -> Seeds:
     """The runs of SparseVD's recipe as it is."""
-    runs = recipes(net, ("True", "True"), threshold)
+    runs = recipes(net, EXACT, threshold)
     return Seeds(tuple(row["id"] for row in runs), sparsities(runs), tuple(100 * accuracy(row) for row in runs))
 
 
@@ -54,7 +59,7 @@ def recipe_table() -> str:
     for net in ("LeNet-300-100", "LeNet-5-Caffe"):
         for cell, label in RECIPES.items():
             known = [("Molchanov", 3.0), ("Gale", 3.0), ("Gale", 2.0), *([("Gale", 0.1)] if net[-1] == "0" else [])]
-            for by, threshold in known if cell == ("True", "True") else known[:2]:
+            for by, threshold in known if cell == EXACT else known[:2]:
                 if not (runs := recipes(net, cell, threshold)):
                     continue
                 zeros, wrong, (sparsity, error) = sparsities(runs), errors(runs), paper(net, by, threshold)
@@ -66,8 +71,13 @@ def recipe_table() -> str:
                 name, last = name if name != last else "— the same runs", name
                 lines.append((name, str(len(runs)), f"{mean(zeros)} %", f"{mean(wrong)} %", *more, text))
     heads = ("", "n", "sparsity", "error", "one more run (95 %): sparsity", "error", "published: sparsity, error")
-    missing = "".join(parts for parts, net in PARTS if not all(recipes(net, cell) for cell in RECIPES))
+    missing = "".join(left())
     return "\n\n".join([*([markdown(heads, lines)] if lines else []), *([not_run(missing)] if missing else [])])
+
+
+def left() -> list[str]:
+    """The letters of the parts of which some settings have no rows."""
+    return [part for part, (net, cells) in PARTS.items() if not all(recipes(net, cell) for cell in cells)]
 
 
 def complete() -> bool:
@@ -117,7 +127,7 @@ def compression_table() -> str:
 def beside(net: str, technique: str, sparsity: float) -> tuple[str, int, str, str, str]:
     """What openwork has for a line of SparseVD's table: label, n, error, sparsity by layer, compression."""
     if technique == "variational_dropout":
-        label, runs = "SparseVD, its recipe", recipes(net, ("True", "True"))
+        label, runs = "SparseVD, its recipe", recipes(net, EXACT)
         return (label, len(runs), *measured(runs)) if runs else (label, 0, "not run yet", "–", "–")
     name, older = OTHERS[technique]
     if net == "LeNet-300-100" and (runs := nearest(name, sparsity)):
@@ -143,13 +153,15 @@ def by_layer(runs: list[Found], between: str) -> str:
 
 def recipe_in_short() -> Iterator[Row]:
     """What README says of the recipe."""
-    net = "LeNet-300-100"
-    if recipes(net, ("True", "True")):
+    for net in ("LeNet-300-100", "LeNet-5-Caffe"):
+        if not recipes(net, EXACT):
+            continue
         found, (sparsity, error) = recipe(net), paper(net, "Molchanov", 3.0)
         where = place(sparsity, found.sparsities), place(error, found.errors)
+        lies = " and ".join(dict.fromkeys(where))
         text = (
             f"{found.sparsity:.2f} % sparsity, error {mean(found.errors)} %; the published run, {sparsity:.2f} % and "
-            f"{error:.2f} %, lies {where[0]} and {where[1]} of where one more would"
+            f"{error:.2f} %, lies {lies} of where one more would"
         )
         page = "[SparseVD's recipe](results/mnist/README.md#sparsevds-recipe)"
         yield f"variational dropout by SparseVD's recipe, {net} on MNIST", str(found.n), text, page

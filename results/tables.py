@@ -152,7 +152,7 @@ def in_short() -> str:
             "[results/mnist](results/mnist/README.md)",
         ),
         (
-            "variational dropout, LeNet-5-Caffe on MNIST",
+            "variational dropout, LeNet-5-Caffe on MNIST, tuned settings",
             str(five.n),
             f"{five.sparsity:.2f} % sparsity, error {mean(five.errors)} % (dense: {dense[1]} %)",
             "[results/mnist](results/mnist/README.md)",

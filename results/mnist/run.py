@@ -177,11 +177,11 @@ def pieces(rows: Path) -> list[tuple[str, Piece]]:
         # Runs of equal ``train_clip`` are one fleet.
         *(("C", vd("LeNet-300-100", 75_000, *some)) for some in (cells[:2], cells[2:])),
         ("D", Piece("section6", kinds, section6.networks, 150_000)),
-        ("E", vd("LeNet-5-Caffe", 5_000, cells[0])),
+        ("E", vd("LeNet-5-Caffe", 3_450, cells[0])),
         ("F", tuned(LAST, 5_000)),
         ("F", played(LAST, 5_000)),
         *(("G", small(name)) for name in tournament.LENET5_TECHNIQUES),
-        *(("H", vd("LeNet-5-Caffe", 5_000, cell)) for cell in cells[1:]),
+        *(("H", vd("LeNet-5-Caffe", 3_450, cell)) for cell in cells[1:]),
     ]
 
 

@@ -151,27 +151,33 @@ def of_masks(ours, theirs, level, **how):
     return apart(masks()[ours, level], masks()[theirs, level], **how)
 
 
+SEEDS = {"LeNet-300-100": 20, "LeNet-5-Caffe": 10}
+
+
 @cache
-def recipe(clip, drawn, threshold=3):
+def recipe(clip, drawn, threshold=3, net="LeNet-300-100"):
     """Sparsities and errors in % of SparseVD's recipe with these two settings, by seed."""
     rows = [
         row
         for row in table("recipes")
-        if (row["net"], row["train_clip"], row["lasagne"]) == ("LeNet-300-100", str(clip), str(drawn))
+        if (row["net"], row["train_clip"], row["lasagne"]) == (net, str(clip), str(drawn))
         and float(row["threshold"]) == threshold
     ]
     rows.sort(key=lambda row: int(row["seed"]))
-    assert len(rows) == 20
+    assert len(rows) == SEEDS[net]
     return np.array(
         [[100 * float(row["sparsity"]) for row in rows], [100 - 100 * float(row["accuracy"]) for row in rows]]
     )
 
 
 PUBLISHED = {
-    (by.split()[0], float(row["threshold"])): (100 * float(row["sparsity"]), 100 - 100 * float(row["accuracy"]))
-    for row in published("mnist")
-    for by in [row["by"]]
-    if row["model"] == "LeNet-300-100" and row["threshold"]
+    net: {
+        (by.split()[0], float(row["threshold"])): (100 * float(row["sparsity"]), 100 - 100 * float(row["accuracy"]))
+        for row in published("mnist")
+        for by in [row["by"]]
+        if row["model"] == net and row["threshold"]
+    }
+    for net in SEEDS
 }
 
 
@@ -180,11 +186,11 @@ def one_more(values):
     return values.mean() - half, values.mean() + half
 
 
-def inside(clip, drawn, of):
+def inside(clip, drawn, of, net="LeNet-300-100"):
     """The published runs whose sparsity (0) or error (1) lies where one more run would."""
     found = set()
-    for key, values in PUBLISHED.items():
-        low, high = one_more(recipe(clip, drawn, key[1])[of])
+    for key, values in PUBLISHED[net].items():
+        low, high = one_more(recipe(clip, drawn, key[1], net)[of])
         found |= {key} if low <= values[of] <= high else set()
     return found
 
