@@ -137,7 +137,7 @@ def _differentiable(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients by x and sigma2, which can be differentiated again."""
     std = (exact(op(_squared(x), sigma2, None)) + EPS).sqrt()
-    noise = 2 * slope * std.detach()
+    noise = 2 * (slope * std).detach()  # a slope that was computed again depends on x and sigma2, the noise does not
     wanted = [each for each, needed in zip((x, sigma2), needs, strict=True) if needed]
     found = iter(torch.autograd.grad((std * noise).to(gradient.dtype), wanted, gradient, create_graph=True))
     of_x, of_sigma2 = (next(found) if needed else None for needed in needs)
