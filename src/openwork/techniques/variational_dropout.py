@@ -118,8 +118,9 @@ class GaussianWeight(ReparameterizedWeight):
         if isinstance(op, Lookup) and x.numel() < len(weight):  # the rows are fewer numbers than the table
             theta, log_sigma2, op = op(x, theta, None), op(x, log_sigma2, None), Given()
         dtype = compute_dtype(x)
-        # float16 ends at 256^2, where x^2 would.
-        explicit = dtype != torch.float16 and torch.is_grad_enabled() and not transformed()
+        # float16 ends at 256^2, where x^2 would. Also without gradients, since a reentrant checkpoint draws the same
+        # noise first without them and then with them.
+        explicit = dtype != torch.float16 and not transformed()
         if explicit and x.is_floating_point():
             x = x.to(dtype)  # once: autocast would do it for each product
         mean = op(x, self._mean(theta, log_sigma2), bias)
