@@ -78,8 +78,8 @@ class Run:
             if self._closed:
                 raise VariantError("not begun")
             self.processes[case] = self.serve(*case)
-        seconds = self.processes[case].compiled()
-        print(f"{': '.join(case)}: compiled in {seconds:.0f} s", file=sys.stderr, flush=True)
+        took = self.processes[case].compiled()
+        print(f"{': '.join(case)}: compiled in {took:.0f} s", file=sys.stderr, flush=True)
 
     def operations(self) -> None:
         """Times what is no step."""
@@ -150,8 +150,8 @@ class Run:
                 file.write(f"==== {': '.join(case)}: {error}\n{self.processes[case].log()}\n")
 
     def _keep(self, name: str, unit: str, reference: str, values: list[float]) -> None:
-        device = torch.device(self.options.device)
-        keep(self.options.out, {name: values}, unit=unit, device=device, reference=reference)
+        where = torch.device(self.options.device)
+        keep(self.options.out, {name: values}, unit=unit, device=where, reference=reference)
 
     def end(self) -> None:
         """Ends all processes, and begins no other."""
@@ -190,11 +190,44 @@ def print_table(
     print(flush=True)
 
 
+def at_least_one(text: str) -> int:
+    """The number. Raises ArgumentTypeError unless it is whole and positive."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"give a whole number from 1 on, not {text!r}")
+    return int(text)
+
+
+def from_zero(text: str) -> int:
+    """The number. Raises ArgumentTypeError unless it is whole and not negative."""
+    return 0 if text == "0" else at_least_one(text)
+
+
+def seconds(text: str) -> float:
+    """The number. Raises ArgumentTypeError unless it is positive."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"give a number of seconds, not {text!r}")
+    return found
+
+
+def device(text: str) -> str:
+    """The device. Raises ArgumentTypeError unless torch reaches it."""
+    try:
+        torch.empty(0, device=torch.device(text))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise argparse.ArgumentTypeError(f"torch does not reach {text!r}: {reason}") from None
+    return text
+
+
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     models = [*MODELS, OPERATIONS]
-    made.add_argument("--device", default="cpu")
+    made.add_argument("--device", type=device, default="cpu")
     made.add_argument(
         "--models", nargs="+", choices=models, default=[name for name in models if "parts" not in name], metavar="NAME"
     )
@@ -202,15 +235,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--small", action="store_true", help="sizes for a CPU")
     made.add_argument("--backend", default="inductor", help="of torch.compile; none for eager steps")
     made.add_argument("--flag", nargs="+", default=[], metavar="MODULE.NAME=VALUE", help="of torch's compiler")
-    made.add_argument("--warmup", type=int, default=10)
-    made.add_argument("--steps", type=int, default=40)
+    made.add_argument("--warmup", type=from_zero, default=10)
+    made.add_argument("--steps", type=at_least_one, default=40)
     made.add_argument(
-        "--jobs", type=int, default=-(-3 * (os.cpu_count() or 1) // 4), help="processes that compile at once"
+        "--jobs", type=at_least_one, default=-(-3 * (os.cpu_count() or 1) // 4), help="processes that compile at once"
     )
-    made.add_argument("--threads", type=int, default=2, help="processes of torch's compiler for each of them")
-    made.add_argument("--seconds", type=float, default=420, help="after which nothing else is timed")
-    made.add_argument("--compile-seconds", type=float, default=280, help="after which nothing else is waited for")
-    made.add_argument("--turn-seconds", type=float, default=60, help="after which a process counts as hung")
+    made.add_argument("--threads", type=at_least_one, default=2, help="processes of torch's compiler for each of them")
+    made.add_argument("--seconds", type=seconds, default=420, help="after which nothing else is timed")
+    made.add_argument("--compile-seconds", type=seconds, default=280, help="after which nothing else is waited for")
+    made.add_argument("--turn-seconds", type=seconds, default=60, help="after which a process counts as hung")
     made.add_argument(
         "--log", type=Path, metavar="FILE", help="what is added to it: errors of variants that do not run"
     )
@@ -222,11 +255,11 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Measures and prints; returns the exit code."""
     options = parser().parse_args(arguments)
-    device = torch.device(options.device)
+    where = torch.device(options.device)
     if options.serve:
         counts = Counts(options.warmup, options.steps)
         model, variant = options.serve
-        serve(model, variant, device, counts, small=options.small, backend=options.backend, flags=options.flag)
+        serve(model, variant, where, counts, small=options.small, backend=options.backend, flags=options.flag)
         return 0
     run = Run(options, lambda model, variant: Served(model, variant, arguments, options.threads))
     models = [name for name in options.models if name != OPERATIONS]
@@ -235,8 +268,8 @@ def main(arguments: Sequence[str]) -> int:
     variants.sort(key=lambda name: (not (VARIANTS[name].compiled and VARIANTS[name].fullgraph), -VARIANTS[name].slow))
     operations = [(OPERATIONS, "all")] if OPERATIONS in options.models else []
     dense, others = ([(model, name) for name in names for model in models] for names in ([DENSE], variants))
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    print(f"torch {torch.__version__}, {where}, n = {options.steps}", flush=True)
+    machine = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
+    print(f"torch {torch.__version__}, {machine}, n = {options.steps}", flush=True)
     try:
         run.compile([*dense, *operations, *others])
         if operations:

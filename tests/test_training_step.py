@@ -322,3 +322,31 @@ def test_small_steps_are_captured_and_timed_on_a_gpu(tmp_path):
     for title in ("ResNet-50", "Transformer, 2,048 tokens, one graph"):
         for name in variants[1:]:
             assert {row["unit"] for row in rows if row["variant"] == f"{title}, small: {name}"} == {"ms a step", "GiB"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--steps 0",
+        "--steps -3",
+        "--steps 1.5",
+        "--warmup -1",
+        "--jobs 0",
+        "--threads 0",
+        "--seconds nan",
+        "--turn-seconds inf",
+        "--compile-seconds 0",
+        "--device nope",
+        "--device cuda:99",
+        "--models resnet51",
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_compiles(benchmark, arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        benchmark.main(arguments.split())
+    assert stopped.value.code == 2
+    assert f"argument {arguments.split()[0]}: " in capsys.readouterr().err
+
+
+def test_no_step_to_warm_up_is_a_number_of_steps(benchmark):
+    assert benchmark.parser().parse_args(["--warmup", "0"]).warmup == 0
