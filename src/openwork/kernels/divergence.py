@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from openwork.kernels.paths import Path, triton_or_plain
+from openwork.kernels.paths import Path, batched, triton_or_plain
 
 EPS = 1e-8
 """Added to the squares of means."""
@@ -89,6 +89,8 @@ class Divergence(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # a second backward pass, of a graph that was retained
             _, gradients = divergence(*_halves(tensors), ctx.clip, scale, sloped=True)
+        if batched(gradient):  # many gradients at once
+            return None, None, *(each * gradient for each in gradients)
         _scale(gradients, gradient)
         return None, None, *gradients
 

@@ -265,7 +265,9 @@ def lie_alike(*tensors: Tensor) -> bool:
 
 
 def transformed() -> bool:
-    """Whether torch.func or forward-mode differentiation looks on, for which only torch's own operations will do."""
+    """Whether torch.func, forward-mode differentiation or torch.export looks on, which need torch's own operations."""
+    if torch.compiler.is_exporting():  # records what happens inside a function, for autograd to differentiate later
+        return True
     if torch.compiler.is_compiling():
         return torch._C._functorch.peek_interpreter_stack() is not None
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0

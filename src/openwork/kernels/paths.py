@@ -61,6 +61,12 @@ def capability(device: torch.device) -> tuple[int, int] | str:
     return found.major, found.minor
 
 
+def batched(gradient: torch.Tensor) -> bool:
+    """Whether it stands for many gradients at once, from which nothing can be written to an ordinary tensor."""
+    functorch = torch._C._functorch
+    return functorch.is_functorch_wrapped_tensor(gradient) or functorch.is_legacy_batchedtensor(gradient)
+
+
 def short(dtype: torch.dtype) -> str:
     """The dtype without "torch."."""
     return str(dtype).removeprefix("torch.")

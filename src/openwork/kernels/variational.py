@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openwork.kernels.paths import Path, triton_or_plain
+from openwork.kernels.paths import Path, batched, triton_or_plain
 from openwork.noise import Draw
 
 EPS = 1e-8
@@ -92,7 +92,8 @@ class Variances(torch.autograd.Function):
         """0 by log sigma^2 where log alpha is clipped, and 0 by theta elsewhere."""
         theta, log_sigma2, sigma2 = ctx.saved_tensors
         whole = gradient * sigma2
-        if torch.is_grad_enabled():  # to be differentiated again, or compiled
+        # To be differentiated again, or compiled, or many gradients at once.
+        if torch.is_grad_enabled() or batched(gradient):
             inside = whole * (torch.exp(log_sigma2) == sigma2)
             return (whole - inside) * (2 * theta) / (theta * theta + 1e-8), inside, None, None
         inside = torch.exp(log_sigma2).eq_(sigma2).mul_(whole)

@@ -23,8 +23,9 @@ two bytes written and read at 4 TB/s, 600 TFLOP/s, and convolutions that wait fo
 
 
 def transformed() -> bool:
-    """Whether torch.func or forward-mode differentiation looks on, for which only torch's own operations will do."""
-    if torch._C._are_functorch_transforms_active():
+    """Whether torch.func, forward-mode differentiation or torch.export looks on, which need torch's own operations."""
+    # An export records what happens inside a function, for autograd to differentiate later.
+    if torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting():
         return True
     return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
 
