@@ -13,6 +13,9 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 OLDEST = (8, 0)
 """The least compute capability that our Triton kernels are written for."""
 
+MOST = 2**31 - 2**16
+"""So many elements have places that int32 holds, those behind them in a kernel's last block included."""
+
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
