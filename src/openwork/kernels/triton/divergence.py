@@ -10,7 +10,7 @@ from torch import Tensor
 
 from openwork.kernels.divergence import EPS, K1, K2, K3
 from openwork.kernels.triton.launching import device_of
-from openwork.kernels.triton.tables import lasting
+from openwork.kernels.triton.tables import begins, lasting
 
 _CHUNK = 4096  # elements of a program
 _UNIT = 32  # elements at whose multiples gradients begin
@@ -30,7 +30,7 @@ def divergence(
     """
     device = thetas[0].device
     sizes = [theta.numel() for theta in thetas]
-    starts, total = _starts(sizes)
+    starts, total = begins(sizes, _UNIT)
     addresses = [
         (theta.data_ptr(), log_sigma2.data_ptr()) for theta, log_sigma2 in zip(thetas, log_sigma2s, strict=True)
     ]
@@ -65,15 +65,6 @@ def scale(gradients: Sequence[Tensor], factor: Tensor) -> None:
     whole = gradients[0].new_empty(0).set_(gradients[0].untyped_storage())
     with device_of(whole):
         _scale[(triton.cdiv(max(1, len(whole)), _CHUNK),)](whole, factor, len(whole), CHUNK=_CHUNK, num_warps=8)
-
-
-def _starts(sizes: Sequence[int]) -> tuple[list[int], int]:
-    """Where each begins if they lie behind each other, and the length of all."""
-    starts, total = [], 0
-    for size in sizes:
-        starts.append(total)
-        total += -(-size // _UNIT) * _UNIT
-    return starts, total
 
 
 @cache  # for good: replays of CUDA graphs read it

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from openwork.kernels.triton.launching import device_of
-from openwork.kernels.triton.tables import lasting
+from openwork.kernels.triton.tables import begins, lasting
 
 BLOCK = 1024
 STRETCH = 8192
@@ -93,15 +93,9 @@ def _made(addresses: tuple[int, ...], sizes: tuple[int, ...], device: torch.devi
     """Kept for good: nothing can be copied from the host while a CUDA graph is captured, and its replays read it."""
     programs = [triton.cdiv(size, STRETCH) for size in sizes]
     which = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(programs)).int()
-    aligned = [triton.cdiv(size, ALIGNED) * ALIGNED for size in sizes]
-    numbers = torch.tensor([sizes, _before(programs), _before(aligned)])
+    numbers = torch.tensor([sizes, begins(programs)[0], begins(sizes, ALIGNED)[0]])
     parts = torch.tensor(addresses).view(-1, len(sizes)), *numbers, which
     return _Table(*lasting([part.contiguous() for part in parts], device))
-
-
-def _before(sizes: Sequence[int]) -> list[int]:
-    """The sum of those before each."""
-    return [sum(sizes[:place]) for place in range(len(sizes))]
 
 
 @triton.jit
