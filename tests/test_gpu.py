@@ -9,9 +9,10 @@ import torch
 import openwork as ow
 from openwork.core.masks.stacked import StackedMasks
 from openwork.core.masks.threshold import keep_largest
-from openwork.kernels.select import kth_largest, kth_largest_plain
+from openwork.kernels.select import kth_largest
 from tests.core.test_stacked_masks import BATCHED, different
 from tests.helpers import conv_net, image_batches, train_step
+from tests.kernels.select_cases import kth_largest_plain
 from tests.members import equal, random_steps
 
 pytestmark = [

@@ -17,8 +17,9 @@ from openwork.core.masks.threshold import keep_largest
 from openwork.core.precision import exact
 from openwork.core.seeding import seeded_generator
 from openwork.core.sharded import local, shards_of
-from openwork.kernels.select import kth_largest_plain, select_over
+from openwork.kernels.select import select_over
 from tests.core.fsdp_setup import RAMP, adam, assert_equal, full, net, refused, sgd, shard, start, train
+from tests.kernels.select_cases import kth_largest_plain
 
 CHECKS = []
 

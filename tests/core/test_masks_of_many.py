@@ -12,7 +12,7 @@ from openwork.core.masks import scores as scores_module
 from openwork.core.masks.scores import Scores, batches
 from openwork.core.masks.threshold import keep_count, keep_largest_of_each
 from openwork.core.seeding import seeded_generator
-from openwork.kernels.select import kth_largest_plain
+from tests.kernels.select_cases import kth_largest_plain
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 

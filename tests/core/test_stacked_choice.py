@@ -12,9 +12,9 @@ from openwork.core.masks import stacked_choice
 from openwork.core.masks.mechanism import Masking
 from openwork.core.masks.threshold import drop_ties, keep_largest, kth_largest_of_rows, reaching
 from openwork.core.seeding import seeded_generator
-from openwork.kernels.select import kth_largest_plain
 from tests.core.test_stacked_masks import BATCHED, different, label
 from tests.helpers import raises
+from tests.kernels.select_cases import kth_largest_plain
 from tests.members import Member, Together, equal, random_steps
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* keeps no weight")

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 import openwork as ow
 from openwork.core.masks.threshold import keep_count, keep_largest
 from openwork.core.seeding import seeded_generator
-from openwork.kernels.select import kth_largest, kth_largest_plain, select_largest
+from openwork.kernels.select import kth_largest, select_largest
+from tests.kernels.select_cases import kth_largest_plain
 
 
 def generator(seed=0):

@@ -70,3 +70,8 @@ def expected_of_all(tensors, k):
     threshold = torch.where(flat.isnan(), -math.inf, flat).sort(descending=True).values[k - 1]
     parts = [tensor > threshold for tensor in tensors] + [tensor == threshold for tensor in tensors]
     return threshold, torch.stack([part.sum() for part in parts]).view(2, -1)
+
+
+def kth_largest_plain(values, k):
+    """The k-th largest of ``values`` (1-D) by torch.topk, on any device."""
+    return values.topk(k, sorted=False).values.min()

@@ -9,7 +9,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, jvp, vmap
 
-from openwork.kernels import gate_sums, gates
+from openwork.kernels import divergence, gate_sums, gates
 from openwork.noise import draw_of, key, keyed, middles_of, next_key
 
 CPU = torch.device("cpu")
@@ -261,3 +261,10 @@ def test_the_operations_are_as_torch_wants_them():
     assert torch.equal(gates.product(kernel, kernel, *drawn()), gates.plain_product(kernel, kernel, *drawn()))
     transposed = torch.randn(4, 3).t()
     assert torch.equal(gates.product(transposed, weight, *drawn()), gates.plain_product(transposed, weight, *drawn()))
+
+
+@pytest.mark.parametrize("few", [gates.lie_alike, divergence._fits], ids=["gates", "divergence"])
+def test_a_kernel_takes_no_more_than_int32_counts_with_its_last_block(few):
+    most, more = torch.empty(2**31 - 2**16, device="meta"), torch.empty(2**31 - 2**16 + 1, device="meta")
+    assert few(most, most)
+    assert not few(more, more)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 from torch.nn import functional as F
 
-from openwork.kernels.paths import Path, triton_or_plain
+from openwork.kernels.paths import MOST, Path, triton_or_plain
 from openwork.noise import draw_of, is_keyed, middles_of, next_key, uniform
 
 EPS = 1e-8
@@ -260,7 +260,7 @@ def lie_alike(*tensors: Tensor) -> bool:
     return (
         all(tensor.stride() == first.stride() for tensor in tensors)
         and (first.is_contiguous() or first.is_contiguous(memory_format=torch.channels_last))
-        and first.numel() < 2**31
+        and first.numel() <= MOST
     )
 
 

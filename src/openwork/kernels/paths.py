@@ -13,6 +13,9 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 OLDEST = (8, 0)
 """The least compute capability that our Triton kernels are written for."""
 
+MOST = 2**31 - 2**16
+"""So many elements have places that int32 holds, those behind them in a kernel's last block included."""
+
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -63,6 +66,8 @@ def capability(device: torch.device) -> tuple[int, int] | str:
 
 def batched(gradient: torch.Tensor) -> bool:
     """Whether it stands for many gradients at once, from which nothing can be written to an ordinary tensor."""
+    if torch.compiler.is_compiling():
+        return False
     functorch = torch._C._functorch
     return functorch.is_functorch_wrapped_tensor(gradient) or functorch.is_legacy_batchedtensor(gradient)
 

@@ -147,11 +147,6 @@ def _select_on_cpu(value: Tensor, k: int) -> tuple[Tensor, float, list[int]]:
     return torch.from_numpy(np.asarray(mask)), threshold, [int(np.count_nonzero(mask)), int(ties), spoiled]
 
 
-def kth_largest_plain(values: Tensor, k: int) -> Tensor:
-    """The k-th largest of ``values`` (1-D) by torch.topk, on any device; the twin of `kth_largest`."""
-    return values.topk(k, sorted=False).values.min()
-
-
 def kth_largest_of_all(
     batches: Callable[[], Iterable[Sequence[Tensor]]],
     k: int,

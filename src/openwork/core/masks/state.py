@@ -9,8 +9,6 @@ from torch import Tensor
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.sharded import is_sharded, local, rows_like, shard_like
 
-Named = dict[str, Tensor]
-
 
 def collect(weights: Sequence[MaskedWeight], *, hidden: bool) -> dict[str, Any]:
     """Masks, hidden values, where weights may be kept, and evidence, by name; sharded like the weights.

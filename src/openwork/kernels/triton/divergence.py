@@ -9,7 +9,8 @@ import triton.language as tl
 from torch import Tensor
 
 from openwork.kernels.divergence import EPS, K1, K2, K3
-from openwork.kernels.triton.tables import lasting
+from openwork.kernels.triton.launching import device_of
+from openwork.kernels.triton.tables import begins, lasting
 
 _CHUNK = 4096  # elements of a program
 _UNIT = 32  # elements at whose multiples gradients begin
@@ -29,7 +30,7 @@ def divergence(
     """
     device = thetas[0].device
     sizes = [theta.numel() for theta in thetas]
-    starts, total = _starts(sizes)
+    starts, total = begins(sizes, _UNIT)
     addresses = [
         (theta.data_ptr(), log_sigma2.data_ptr()) for theta, log_sigma2 in zip(thetas, log_sigma2s, strict=True)
     ]
@@ -38,7 +39,7 @@ def divergence(
     gradients = torch.empty(2, total if sloped else 0, device=device)
     parts = torch.empty(len(chunks), device=device)
     if len(chunks):
-        with torch.cuda.device(device if device.type == "cuda" else -1):
+        with device_of(gradients):
             _divergence[(len(chunks),)](
                 table, chunks, scale, gradients, parts, total, clip,
                 EPS=EPS, K1=K1, K2=K2, K3=K3, UNIT=_UNIT, CHUNK=_CHUNK, SLOPED=sloped,
@@ -62,17 +63,8 @@ def scale(gradients: Sequence[Tensor], factor: Tensor) -> None:
         factor: Of shape ().
     """
     whole = gradients[0].new_empty(0).set_(gradients[0].untyped_storage())
-    with torch.cuda.device(whole.device if whole.is_cuda else -1):
+    with device_of(whole):
         _scale[(triton.cdiv(max(1, len(whole)), _CHUNK),)](whole, factor, len(whole), CHUNK=_CHUNK, num_warps=8)
-
-
-def _starts(sizes: Sequence[int]) -> tuple[list[int], int]:
-    """Where each begins if they lie behind each other, and the length of all."""
-    starts, total = [], 0
-    for size in sizes:
-        starts.append(total)
-        total += -(-size // _UNIT) * _UNIT
-    return starts, total
 
 
 @cache  # for good: replays of CUDA graphs read it

@@ -12,7 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openwork.kernels.triton.tables import lasting
+from openwork.kernels.triton.launching import device_of
+from openwork.kernels.triton.tables import begins, lasting
 
 BLOCK = 1024
 STRETCH = 8192
@@ -32,7 +33,7 @@ def sums(log_alphas: Sequence[Tensor], weights: Sequence[Tensor], shift: float) 
     table = _table(log_alphas, weights)
     parts = log_alphas[0].new_empty(len(table.which), 2)
     if len(parts):
-        with _device(parts):
+        with device_of(parts):
             _sums[(len(parts),)](
                 *table, parts, shift, len(log_alphas), SQUARES=bool(weights), STRETCH=STRETCH, BLOCK=BLOCK
             )
@@ -52,7 +53,7 @@ def gradients(factors: Tensor, log_alphas: Sequence[Tensor], weights: Sequence[T
     sizes = [triton.cdiv(tensor.numel(), ALIGNED) * ALIGNED for tensor in log_alphas]
     out = log_alphas[0].new_empty(2 if weights else 1, sum(sizes))
     if out.numel():
-        with _device(out):
+        with device_of(out):
             _gradients[(len(table.which),)](
                 *table, factors, out, out.stride(0), shift, len(log_alphas),
                 SQUARES=bool(weights), STRETCH=STRETCH, BLOCK=BLOCK, ALIGNED=ALIGNED,
@@ -92,20 +93,9 @@ def _made(addresses: tuple[int, ...], sizes: tuple[int, ...], device: torch.devi
     """Kept for good: nothing can be copied from the host while a CUDA graph is captured, and its replays read it."""
     programs = [triton.cdiv(size, STRETCH) for size in sizes]
     which = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(programs)).int()
-    aligned = [triton.cdiv(size, ALIGNED) * ALIGNED for size in sizes]
-    numbers = torch.tensor([sizes, _before(programs), _before(aligned)])
+    numbers = torch.tensor([sizes, begins(programs)[0], begins(sizes, ALIGNED)[0]])
     parts = torch.tensor(addresses).view(-1, len(sizes)), *numbers, which
     return _Table(*lasting([part.contiguous() for part in parts], device))
-
-
-def _before(sizes: Sequence[int]) -> list[int]:
-    """The sum of those before each."""
-    return [sum(sizes[:place]) for place in range(len(sizes))]
-
-
-def _device(tensor: Tensor) -> torch.cuda.device:
-    """Where Triton launches: it takes the current device, not that of its arguments."""
-    return torch.cuda.device(tensor.device if tensor.is_cuda else -1)
 
 
 @triton.jit

@@ -1,11 +1,11 @@
 """Weights times hard-concrete gates, and their gradients, in one pass each; see kernels/gates.py."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from openwork.kernels.triton.noise import hashed
+from openwork.kernels.triton.launching import device_of
+from openwork.kernels.triton.noise import hashed, middles24
 
 BLOCK = 1024
 
@@ -13,7 +13,7 @@ BLOCK = 1024
 def product(weight: Tensor, log_alpha: Tensor, key: Tensor, number: int, out: Tensor) -> Tensor:
     """``out``, filled with weight * z; all tensors lie alike, in one piece, straight or with channels last."""
     if weight.numel():
-        with _device(weight):
+        with device_of(weight):
             _product[(triton.cdiv(weight.numel(), BLOCK),)](
                 weight, log_alpha, key, number, out, weight.numel(), *_order(weight), BLOCK=BLOCK
             )
@@ -31,7 +31,7 @@ def gradients(
 ) -> tuple[Tensor, Tensor]:
     """``of_weight`` and ``of_log_alpha``, filled; all tensors lie alike, as for `product`."""
     if weight.numel():
-        with _device(weight):
+        with device_of(weight):
             _gradients[(triton.cdiv(weight.numel(), BLOCK),)](
                 gradient, weight, log_alpha, key, number, of_weight, of_log_alpha, weight.numel(),
                 *_order(weight), BLOCK=BLOCK,
@@ -44,11 +44,6 @@ def _order(tensor: Tensor) -> tuple[int, int]:
     if tensor.is_contiguous():
         return 1, 1
     return tensor.shape[1], tensor[0, 0].numel()
-
-
-def _device(tensor: Tensor) -> torch.cuda.device:
-    """Where Triton launches: it takes the current device, not that of its arguments."""
-    return torch.cuda.device(tensor.device if tensor.is_cuda else -1)
 
 
 @triton.jit
@@ -85,8 +80,7 @@ def _concrete(log_alpha_ptr, key_ptr, number, at, there, channels, size):
     inner = at % row
     place = at - inner + inner % channels * size + inner // channels
     word = tl.load(key_ptr) ^ number
-    bits = hashed(place, word.to(tl.int32) | 1, (word >> 32).to(tl.int32)).to(tl.int32, bitcast=True)
-    middle = (bits >> 8).to(tl.float32) * 1.1920928955078125e-07 + 5.9604644775390625e-08
+    middle = middles24(hashed(place, word.to(tl.int32) | 1, (word >> 32).to(tl.int32)))
     odds = (1.0 - middle) / (1.0 + middle)
     log_alpha = tl.load(log_alpha_ptr + at, mask=there, other=0)
     return 1.0 / (1.0 + tl.exp(-1.5 * log_alpha) * odds * tl.sqrt(odds))

@@ -1,11 +1,11 @@
 """Products with a matrix in lanes, and its unpacking: a program a group of rows, a thread a lane."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from openwork.kernels.lanes import WIDEST
+from openwork.kernels.triton.launching import device_of
 
 
 def product(
@@ -29,7 +29,7 @@ def product(
     _, group, lanes, unit = values.shape
     columns = 2 if count > 1 and x.element_size() == 2 else 1  # two fit the 4 bytes of a word
     if y.numel():
-        with _device(x):
+        with device_of(x):
             _product[(triton.cdiv(count, columns), len(starts))](
                 x, offsets, order, starts, gaps, values, bias, y, inputs, outputs, count,
                 GROUP=group, LANES=lanes, UNIT=unit, BYTES=gaps.shape[3], COLUMNS=columns,
@@ -53,7 +53,7 @@ def unpack(offsets: Tensor, order: Tensor, starts: Tensor, gaps: Tensor, values:
     weight = values.new_zeros(len(order), inputs)
     _, group, lanes, unit = values.shape
     if weight.numel():
-        with _device(values):
+        with device_of(values):
             _unpack[(len(starts),)](
                 offsets, order, starts, gaps, values, weight, inputs, len(order),
                 GROUP=group, LANES=lanes, UNIT=unit, BYTES=gaps.shape[3], num_warps=_warps(group * lanes),
@@ -69,11 +69,6 @@ def _unroll(values: Tensor, gaps: Tensor, columns: int) -> int:
 
 def _warps(cells: int) -> int:
     return max(1, cells // 32)
-
-
-def _device(tensor: Tensor) -> torch.cuda.device:
-    """Where Triton launches: it takes the current device, not that of its arguments."""
-    return torch.cuda.device(tensor.device if tensor.is_cuda else -1)
 
 
 @triton.jit

@@ -10,7 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openwork.kernels.triton.lanes import _device
+from openwork.kernels.triton.launching import device_of
+from openwork.kernels.triton.tables import begins
 
 AT_ONCE = 32
 """How many tensors a launch takes: a program finds its own by comparing its number with where each begins."""
@@ -44,14 +45,11 @@ def _launch(kernel: Any, *lists: Sequence[Tensor], **settings: bool) -> None:
     for first in range(0, len(lists[0]), AT_ONCE):
         some = [list(tensors[first : first + AT_ONCE]) for tensors in lists]
         sizes = [tensor.numel() for tensor in some[0]]
-        starts, total = [], 0
-        for size in sizes:
-            starts.append(total)
-            total += triton.cdiv(size, PIECE)
+        starts, total = begins([triton.cdiv(size, PIECE) for size in sizes])
         missing = triton.next_power_of_2(len(sizes)) - len(sizes)  # few numbers of tensors, few kernels to compile
         starts += [total] * missing
         filled = [tuple(tensors + tensors[:1] * missing) for tensors in some]
-        with _device(some[0][0]):
+        with device_of(some[0][0]):
             kernel[(total,)](
                 *filled, tuple(starts), tuple(sizes + sizes[:1] * missing),
                 PIECE=PIECE, STEP=STEP, num_warps=8, **settings,

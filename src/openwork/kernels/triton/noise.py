@@ -14,16 +14,15 @@ def hashed(place, factor, offset):
 
 
 @triton.jit
-def uniform24(bits):
-    """Multiples of 2^-24 in [0, 1)."""
-    return (bits >> 8).to(tl.float32) * 5.9604644775390625e-08
+def middles24(bits):
+    """The middles of 2^24 intervals of (-1, 1), all exact: `openwork.noise.middles_of`."""
+    return (bits.to(tl.int32, bitcast=True) >> 8).to(tl.float32) * 1.1920928955078125e-07 + 5.9604644775390625e-08
 
 
 @triton.jit
 def normal24(bits):
     """Standard normal noise with 2^24 values."""
-    quantile = (bits.to(tl.int32, bitcast=True) >> 8).to(tl.float32) * 1.1920928955078125e-07 + 5.9604644775390625e-08
-    return erfinv(quantile) * 1.4142135623730951
+    return erfinv(middles24(bits)) * 1.4142135623730951
 
 
 @triton.jit

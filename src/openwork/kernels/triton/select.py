@@ -10,14 +10,12 @@ import triton.language as tl
 from torch import Tensor
 
 from openwork.kernels.select import on
-from openwork.kernels.triton.lanes import _device
+from openwork.kernels.triton.launching import device_of
 
 _BLOCK = 8192
 _WARPS = 8
 _BITS = 8
 """Of a digit: more would need more counts than shared memory and the sums over blocks take well."""
-
-
 _FEW = 256
 """So many digits of a block are added one by one: after the first two digits hardly a value is left to look at."""
 
@@ -59,7 +57,7 @@ def count(table: Table, found: Tensor, shift: int, counts: Tensor) -> None:
     """
     value = table.values[0]
     if len(table.owners):
-        with _device(value):
+        with device_of(value):
             _count[(len(table.owners),)](
                 table.pointers, table.owners, table.starts, table.sizes, found, counts, shift,
                 FIRST=shift + _BITS == 8 * value.element_size(), EACH=len(found) > 1,
@@ -69,7 +67,7 @@ def count(table: Table, found: Tensor, shift: int, counts: Tensor) -> None:
 
 def settle(counts: Tensor, found: Tensor, k: Tensor, shift: int) -> None:
     """Does what `openwork.kernels.digits.settle_plain` does."""
-    with _device(counts):
+    with device_of(counts):
         _settle[(len(found),)](counts, found, k, shift, DIGITS=counts.shape[1], num_warps=4)
 
 
@@ -86,7 +84,7 @@ def reach(table: Table, found: Tensor, *, masks: bool = True) -> tuple[list[Tens
     made = [torch.empty_like(value, dtype=torch.bool) for value in table.values] if masks else []
     targets = on(torch.tensor([mask.data_ptr() for mask in made]), value.device) if masks else table.pointers
     if len(table.owners):
-        with _device(value):
+        with device_of(value):
             _reach[(len(table.owners),)](
                 table.pointers, targets, table.owners, table.starts, table.sizes, found, numbers, number,
                 EACH=len(found) > 1, MASKS=masks, **_kind(value), BLOCK=_BLOCK, num_warps=_WARPS,

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openwork.kernels.triton.lanes import _device
+from openwork.kernels.triton.launching import device_of
 
 
 class Tile(NamedTuple):
@@ -51,7 +51,7 @@ def linear(
     tile, rows_of = _fitted(LINEAR, outputs, inputs), min(_BATCH, _size(batch))
     grid = members * triton.cdiv(outputs, tile.outputs) * triton.cdiv(batch, rows_of)
     if y.numel():
-        with _device(x):
+        with device_of(x):
             _linear[(grid,)](
                 x, _contiguous(rows), weight, _contiguous(bias), y, *_strides(x, rows), batch, outputs, inputs,
                 TILE_BATCH=rows_of, TILE_OUT=tile.outputs, TILE_IN=tile.inputs, PRECISION=precision, RELU=relu,
@@ -68,7 +68,7 @@ def linear_input(gradient: Tensor, weight: Tensor, precision: str, dtype: torch.
     tile, rows_of = _fitted(LINEAR_INPUT, outputs, inputs), min(_BATCH, _size(batch))
     grid = members * triton.cdiv(inputs, tile.inputs) * triton.cdiv(batch, rows_of)
     if x_gradient.numel():
-        with _device(gradient):
+        with device_of(gradient):
             _linear_input[(grid,)](
                 gradient, weight, x_gradient, batch, outputs, inputs,
                 TILE_BATCH=rows_of, TILE_OUT=tile.outputs, TILE_IN=tile.inputs, PRECISION=precision,
@@ -90,7 +90,7 @@ def linear_adam(
     rows_of = min(_BATCHES[precision], _size(batch))
     grid = members * triton.cdiv(outputs, tile.outputs) * triton.cdiv(inputs, tile.inputs * tile.tiles)
     if weight.numel():
-        with _device(x):
+        with device_of(x):
             _linear_adam[(grid,)](
                 weight, exp_avg, exp_avg_sq, bias, bias_exp_avg, bias_exp_avg_sq, x, gradient, _contiguous(rows),
                 scales, *_strides(x, rows), batch, outputs, inputs,

@@ -1,10 +1,17 @@
-"""Tables on the device that outlast a step: by them kernels find many tensors, also in CUDA graphs."""
+"""How one launch finds many tensors: by where each begins, and by tables on the device, also in CUDA graphs."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 
 import torch
 from torch import Tensor
+
+
+def begins(lengths: Sequence[int], unit: int = 1) -> tuple[list[int], int]:
+    """Where each begins if they lie behind each other, at multiples of ``unit``, and the length of all."""
+    *starts, total = accumulate((-(-length // unit) * unit for length in lengths), initial=0)
+    return starts, total
 
 
 def lasting(tensors: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:

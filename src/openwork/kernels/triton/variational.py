@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
+from openwork.kernels.triton.launching import device_of
 from openwork.kernels.triton.noise import hashed, normal24
 from openwork.kernels.variational import EPS
 
@@ -35,7 +36,7 @@ def noisy(
     if mean.numel():
         width = min(triton.next_power_of_2(columns), 256 if rows > 1 else _TILE)
         height = min(triton.next_power_of_2(rows), _TILE // width)
-        with _device(mean):
+        with device_of(mean):
             _launched(_noisy)[(triton.cdiv(rows, height) * triton.cdiv(columns, width),)](
                 mean, variance, factor, offset, y, slope, rows, columns, positions,
                 EPS=EPS, SHARED=shared, SLOPED=sloped, HEIGHT=height, WIDTH=width, num_warps=8,
@@ -65,11 +66,6 @@ def _like(x: Tensor, other: Tensor) -> Tensor:
 def _launched(kernel: Any) -> Any:
     """The kernel as a compiler sees it; the interpreter's functions are none."""
     return wrap_triton(kernel) if isinstance(kernel, triton.JITFunction) else kernel
-
-
-def _device(tensor: Tensor) -> torch.cuda.device:
-    """Where Triton launches: it takes the current device, not that of its arguments."""
-    return torch.cuda.device(tensor.device if tensor.is_cuda else -1)
 
 
 @triton.jit
