@@ -5,6 +5,7 @@ Python sum over the layers.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -16,7 +17,7 @@ K1, K2, K3 = 0.63576, 1.87320, 1.48695  # of the approximation of the KL diverge
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # of the hard-concrete distribution
 
 
-class NaiveLayer(nn.Module):
+class NaiveLayer(nn.Module, ABC):
     """A Linear, convolution or embedding with something learned beside its weight.
 
     Args:
@@ -51,9 +52,9 @@ class NaiveLayer(nn.Module):
         assert bias is None or isinstance(bias, Tensor)
         return bias
 
+    @abstractmethod
     def penalty(self) -> Tensor:
         """What it adds to the penalty."""
-        raise NotImplementedError
 
 
 class NaiveVariationalDropout(NaiveLayer):

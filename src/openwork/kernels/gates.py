@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 from torch.nn import functional as F
 
-from openwork.kernels.paths import MOST, Path, triton_or_plain
+from openwork.kernels.paths import MOST, Path, transformed, triton_or_plain
 from openwork.noise import draw_of, is_keyed, middles_of, next_key, uniform
 
 EPS = 1e-8
@@ -262,12 +262,3 @@ def lie_alike(*tensors: Tensor) -> bool:
         and (first.is_contiguous() or first.is_contiguous(memory_format=torch.channels_last))
         and first.numel() <= MOST
     )
-
-
-def transformed() -> bool:
-    """Whether torch.func, forward-mode differentiation or torch.export looks on, which need torch's own operations."""
-    if torch.compiler.is_exporting():  # records what happens inside a function, for autograd to differentiate later
-        return True
-    if torch.compiler.is_compiling():
-        return torch._C._functorch.peek_interpreter_stack() is not None
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.autograd import forward_ad
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
@@ -62,6 +63,14 @@ def capability(device: torch.device) -> tuple[int, int] | str:
     except (RuntimeError, AssertionError) as error:  # no driver, no GPU, a torch for CPUs, another number
         return f"CUDA is out of reach: {(str(error) or type(error).__name__).splitlines()[0].partition('. ')[0]}"
     return found.major, found.minor
+
+
+def transformed() -> bool:
+    """Whether torch.func, forward-mode differentiation or torch.export looks on, which need torch's own operations."""
+    # An export records what happens inside a function, for autograd to differentiate later.
+    if torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting():
+        return True
+    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
 
 
 def batched(gradient: torch.Tensor) -> bool:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
 from openwork.kernels.gate_sums import SHIFT, open_cost
-from openwork.kernels.gates import gated, gated_rows, stretched, transformed
+from openwork.kernels.gates import gated, gated_rows, stretched
+from openwork.kernels.paths import transformed
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.parameters.clipped import clipped
-from openwork.core.parameters.noisy import compute_dtype, noise_shape, transformed, with_noise
+from openwork.core.parameters.noisy import compute_dtype, noise_shape, with_noise
 from openwork.core.parameters.products import Given, Lookup, Product
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import Op, ReparameterizedWeight
 from openwork.core.precision import exact
 from openwork.kernels.divergence import Divergence, kl
+from openwork.kernels.paths import transformed
 from openwork.kernels.variational import EPS, Variances, variances
 from openwork.noise import normal
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from openwork.core.parameters.products import Product
 from openwork.core.precision import exact
@@ -20,14 +19,6 @@ from openwork.noise import Draw, is_keyed, next_draw, normal, normal_of
 _SHORT = {"convolution": 512, "matrix": 256}
 """Sums of this many terms take about as long as to write their result and to read it again. Estimates for an H200:
 two bytes written and read at 4 TB/s, 600 TFLOP/s, and convolutions that wait for memory anyway."""
-
-
-def transformed() -> bool:
-    """Whether torch.func, forward-mode differentiation or torch.export looks on, which need torch's own operations."""
-    # An export records what happens inside a function, for autograd to differentiate later.
-    if torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting():
-        return True
-    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
