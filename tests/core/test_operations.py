@@ -195,10 +195,15 @@ def test_random_weights_compile_without_a_graph_break(name, technique):
 @pytest.mark.parametrize("technique", [NOISY, L0], ids=kind_of)
 def test_random_weights_compile_for_batches_of_any_size(technique):
     model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
-    ow.sparsify(model, technique)
-    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    sparsifier = ow.sparsify(model, technique)
+
+    def loss(x):
+        return model(x).square().sum() + sparsifier.penalty()
+
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend="aot_eager")
     for rows in (2, 3, 7):
-        assert compiled(torch.randn(rows, 5)).shape == (rows, 3)
+        compiled(torch.randn(rows, 5)).backward()
+        assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
     torch._dynamo.reset()
 
 

@@ -5,7 +5,6 @@ uniform: Louizos, Welling & Kingma 2018, arXiv 1712.01312, equations 10-11. As b
 log alpha)) with r = (1 - u) / u, without a logarithm: r^1.5 is r * sqrt(r). The gradient needs z alone.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -96,13 +95,14 @@ def _odds(log_alpha: Tensor, key: Tensor, number: int, *, again: bool = False) -
 
 def stretched(s: Tensor) -> Tensor:
     """clip(s * (zeta - gamma) + gamma, 0, 1)."""
-    return F.hardtanh(s * (ZETA - GAMMA) + GAMMA, 0, 1)
+    # Literals: where shapes are dynamic, Dynamo makes symbols of global floats, which no autograd function can take.
+    return F.hardtanh(s * (1.1 - -0.1) + -0.1, 0, 1)
 
 
 def _gates(log_alpha: Tensor, odds: Tensor) -> Tensor:
     """z; where its terms leave the range of floats, s is 0 or 1, as it should be."""
-    # exp2 and operations in place take a third of the time of exp and others on a CPU.
-    closing = torch.exp2(log_alpha * (-math.log2(math.e) / BETA)).mul_(odds).mul_(odds.sqrt())
+    # exp2 and operations in place take a third of the time of exp and others on a CPU; the factor is -log2(e) / beta.
+    closing = torch.exp2(log_alpha * -2.1640425613334453).mul_(odds).mul_(odds.sqrt())
     s = closing.add_(1).reciprocal_()
     return stretched(s)
 
@@ -114,8 +114,7 @@ def _gradients(gradient: Tensor, weight: Tensor, log_alpha: Tensor, z: Tensor) -
     # A CPU takes one pass for each of these, and ten times as long for torch.where.
     flowing = torch.ops.aten.hardtanh_backward(gradient * weight, z, 0, 1)  # 0 where z is 0 or 1
     curved = torch.ops.aten.sigmoid_backward(flowing, z)  # * z (1 - z), which is (z - gamma) (zeta - z) + gamma zeta
-    width = BETA * (ZETA - GAMMA)
-    return gradient * z, curved.div_(width).add_(flowing, alpha=-GAMMA * ZETA / width)
+    return gradient * z, curved.div_(0.8).add_(flowing, alpha=0.1375)  # beta (zeta - gamma), -gamma zeta / 0.8
 
 
 def _differentiable(log_alpha: Tensor, z: Tensor) -> Tensor:
