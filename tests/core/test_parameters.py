@@ -62,6 +62,31 @@ def test_weights_without_a_penalty_decay_like_others():
     assert len(decayed["params"]) == len(list(model.parameters())) == 5  # two weights, a bias and two scales
 
 
+def test_the_gradient_of_a_penalty_that_does_not_exist_can_come_from_the_optimizer_hook():
+    layer = nn.Linear(2, 1, bias=False)
+    sparsifier, parameter = ow.sparsify(layer, Halving()), next(layer.parameters())
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
+    sparsifier.attach(optimizer, penalty_gradient=True)
+    before = parameter.detach().clone()
+    layer(torch.ones(1, 2)).sum().backward()  # the gradient of both weights is 0.5
+    optimizer.step()
+    torch.testing.assert_close(parameter.detach(), before - 0.25)
+    assert sparsifier.steps == 1
+
+
+def test_the_penalty_of_frozen_layers_whose_gradient_the_optimizer_hook_takes_moves_nothing():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    sparsifier = ow.sparsify(model, ow.L0(ow.Constant(1.0)), select="0")
+    for parameter in model[0].parameters():
+        parameter.requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    sparsifier.attach(optimizer, penalty_gradient=True)
+    before = {name: tensor.clone() for name, tensor in model[0].state_dict().items()}
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model[0].state_dict().items())
+
+
 class Pulled(Halved):
     def penalty(self, weight):
         return weight.abs().sum()
