@@ -43,6 +43,10 @@ TECHNIQUES = [
     ow.SNIP(RAMP, allocation=ow.Uniform(), pattern=ow.Block(1, 2)),
     ow.Wanda(ow.OneShot(0.8)),
     ow.ACDC(ow.Phases(0.8, begin=2, end=9, sparse=2, dense=2)),
+    ow.STR(-2.0),
+    ow.SRSTE(pattern=ow.NM(1, 2)),
+    ow.SoftMovement(COEFFICIENT, tau=0.5),
+    ow.TopKAST(sparsity=0.8, backward_sparsity=0.5, every=3),
 ]
 
 

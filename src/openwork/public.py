@@ -45,7 +45,11 @@ from openwork.techniques.random import RandomPruning
 from openwork.techniques.rigl import RigL
 from openwork.techniques.set import SET
 from openwork.techniques.snip import SNIP
+from openwork.techniques.soft_movement import SoftMovement
 from openwork.techniques.soft_weight_sharing import SoftWeightSharing
+from openwork.techniques.sr_ste import SRSTE
+from openwork.techniques.str import STR
+from openwork.techniques.top_kast import TopKAST
 from openwork.techniques.variational_dropout import VariationalDropout
 from openwork.techniques.wanda import Wanda
 
@@ -57,6 +61,8 @@ __all__ = [
     "NM",
     "SET",
     "SNIP",
+    "SRSTE",
+    "STR",
     "Accelerated",
     "Allocation",
     "Alternative",
@@ -94,11 +100,13 @@ __all__ = [
     "Saved",
     "Schedule",
     "Shrunk",
+    "SoftMovement",
     "SoftWeightSharing",
     "Sparsifier",
     "Sparsity",
     "Splicing",
     "Threshold",
+    "TopKAST",
     "Uniform",
     "Unstructured",
     "VariationalDropout",
