@@ -93,6 +93,7 @@ def test_command_lines_parse():
         "docs/imagenet.md",
         "docs/performance.md",
         "docs/pictures.md",
+        "docs/prune.md",
         "docs/report.md",
         "docs/translation.md",
         "docs/published/README.md",
