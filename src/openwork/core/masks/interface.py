@@ -44,7 +44,7 @@ def check_methods(technique: MaskTechnique, base: type) -> None:
     if evidence.gradients == "never":
         _check_called(evidence, Evidence, "gradient", False, "", f"pass {kind}(gradients='at updates') or 'every step'")
     _check_called(evidence, Evidence, "input", evidence.inputs, "looks at inputs", f"pass {kind}(inputs=True)")
-    for method in ("scores", "growth", "exchange", "solve"):
+    for method in ("scores", "growth", "exchange", "restarts", "solve"):
         _check_arguments(technique, base, method)
     for method in ("begin", "gradient", "input"):
         _check_arguments(evidence, Evidence, method)

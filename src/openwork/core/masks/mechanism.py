@@ -175,7 +175,7 @@ class Masking(Mechanism):
                 chosen = self._choose(step)
         finally:  # where the next masks cannot be computed, those that hold stay in force
             if chosen is not None:
-                self._take(chosen)
+                self._take(chosen, restarts=step is not None and self.technique.restarts(step))
                 weights = self.weights
             elif self.pruned:
                 self._keep(weights, optimizer, surely=not capturing() if step is None else step % _SURELY == 0)
@@ -282,7 +282,7 @@ class Masking(Mechanism):
         if self.pruned and not self.technique.dense_gradients:
             mask_gradients(weights)
 
-    def _take(self, chosen: Sequence[Chosen]) -> None:
+    def _take(self, chosen: Sequence[Chosen], *, restarts: bool = False) -> None:
         """Puts new masks in force: hides the values under them, zeroes the parameters and optimizer state there."""
         if not self.pruned and any(one.keep < w.parameter.numel() for w, one in zip(self.weights, chosen, strict=True)):
             self.pruned = True
@@ -297,7 +297,7 @@ class Masking(Mechanism):
         apply_masks(self.weights)
         self.taken([one.keep for one in chosen])
         for optimizer in self._optimizers:
-            self._clear_state(optimizer)
+            self._clear_state(optimizer, whole=restarts)
 
     def _keep(self, weights: Sequence[MaskedWeight], optimizer: torch.optim.Optimizer | None, *, surely: bool) -> None:
         """Puts the zeros back, as far as the optimizer or other code may have moved them."""
@@ -315,6 +315,6 @@ class Masking(Mechanism):
         """Whether the step was that of a CUDA graph: a step without an optimizer, though some are attached."""
         return optimizer is None and bool(self._optimizers)
 
-    def _clear_state(self, optimizer: torch.optim.Optimizer) -> None:
+    def _clear_state(self, optimizer: torch.optim.Optimizer, *, whole: bool = False) -> None:
         if self.technique.hidden != "trained" and self.pruned:
-            clear_state(optimizer, self.weights)
+            clear_state(optimizer, self.weights, whole=whole)

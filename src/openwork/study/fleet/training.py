@@ -127,6 +127,7 @@ class Training:
         if updated.changed:
             for optimizer in self._optimizers:
                 optimizer.clear(self.mechanism.masks)
+                optimizer.restart(updated.restarted, self.mechanism.masks)
             if self._fused:
                 self._fused.take_masks()
         if updated.recapture:
