@@ -12,7 +12,7 @@ from openwork.core.masks.technique import MaskTechnique
 from openwork.core.one_shot import Pruned, prune
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import ReparameterizedWeight
-from openwork.core.schedules import AveragedCubic, Constant, Cubic, Linear, OneShot, Schedule
+from openwork.core.schedules import AveragedCubic, Constant, Cubic, Linear, OneShot, Phases, Schedule
 from openwork.core.selection import (
     Excluding,
     Matching,
@@ -34,6 +34,7 @@ from openwork.inference.alternative import Alternative, Converted
 from openwork.inference.shrink.shrink import shrink
 from openwork.inference.shrink.shrunk import Shrunk
 from openwork.inspect.report import Report, report
+from openwork.techniques.acdc import ACDC
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.force import FORCE
 from openwork.techniques.grasp import GraSP
@@ -52,6 +53,7 @@ from openwork.techniques.variational_dropout import VariationalDropout
 from openwork.techniques.wanda import Wanda
 
 __all__ = [
+    "ACDC",
     "ERK",
     "FORCE",
     "L0",
@@ -85,6 +87,7 @@ __all__ = [
     "Pattern",
     "PerLayer",
     "PerOutput",
+    "Phases",
     "PruneRetrain",
     "Pruned",
     "RandomPruning",

@@ -172,7 +172,7 @@ class Masking(Mechanism):
                 chosen = self._choose(step)
         finally:  # where the next masks cannot be computed, those that hold stay in force
             if chosen is not None:
-                self.take(chosen)
+                self.take(chosen, restarts=step is not None and self.technique.restarts(step))
                 weights = self.weights
             elif self.pruned:
                 self._keep(weights, optimizer, surely=not capturing() if step is None else step % _SURELY == 0)
@@ -186,7 +186,7 @@ class Masking(Mechanism):
         """Puts the masks in force that are due after ``step`` steps, for a loop that knows the weights' zeros."""
         self.take(self._choose(step))
 
-    def take(self, chosen: Sequence[Chosen]) -> None:
+    def take(self, chosen: Sequence[Chosen], *, restarts: bool = False) -> None:
         """Puts new masks in force: hides the values under them, zeroes the parameters and optimizer state there."""
         if not self.pruned and any(one.keep < w.parameter.numel() for w, one in zip(self.weights, chosen, strict=True)):
             self.pruned = True
@@ -201,7 +201,7 @@ class Masking(Mechanism):
         apply_masks(self.weights)
         self.taken([one.keep for one in chosen])
         for optimizer in self._optimizers:
-            self._clear_state(optimizer)
+            self._clear_state(optimizer, whole=restarts)
 
     def taken(self, keep: Sequence[int]) -> None:
         """Takes note of masks that are in force now, and of how many weights each keeps."""
@@ -312,6 +312,6 @@ class Masking(Mechanism):
         """Whether the step was that of a CUDA graph: a step without an optimizer, though some are attached."""
         return optimizer is None and bool(self._optimizers)
 
-    def _clear_state(self, optimizer: torch.optim.Optimizer) -> None:
+    def _clear_state(self, optimizer: torch.optim.Optimizer, *, whole: bool = False) -> None:
         if self.technique.hidden != "trained" and self.pruned:
-            clear_state(optimizer, self.weights)
+            clear_state(optimizer, self.weights, whole=whole)

@@ -105,6 +105,16 @@ class MaskTechnique(Technique, ABC):
         """The fraction in [0, 1] of the kept weights that makes room for `growth` after ``step`` optimizer steps."""
         return 0.0
 
+    def restarts(self, step: int) -> bool:
+        """Whether the optimizer's state of the selected weights begins anew with the masks of a step; by default not.
+
+        With hidden="trained" the optimizer's state is never touched.
+
+        Args:
+            step: Completed optimizer steps, at which masks are recomputed.
+        """
+        return False
+
     def solve(self, view: View, keep: int, ties: torch.Generator) -> tuple[Tensor, Tensor]:
         """The mask and the weights; only for a technique that ``solves`` for both. Its `scores` serve allocations only.
 

@@ -39,6 +39,10 @@ class Models(Protocol):
     def each(self) -> Sequence[nn.Module]:
         """The models."""
 
+    @property
+    def together(self) -> bool:
+        """Whether they compute at once; otherwise nothing is gained by `outputs`."""
+
     def outputs(self, function: Callable[[nn.Module, Any], Tensor], argument: Any) -> Tensor:
         """What ``function`` returns for each model in evaluation mode and the argument, stacked: (models, ...)."""
 
