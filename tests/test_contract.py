@@ -43,6 +43,7 @@ TECHNIQUES = [
     ow.SNIP(RAMP),
     ow.SNIP(RAMP, allocation=ow.Uniform(), pattern=ow.Block(1, 2)),
     ow.Wanda(ow.OneShot(0.8)),
+    ow.ACDC(ow.Phases(0.8, begin=2, end=9, sparse=2, dense=2)),
     ow.SNIP(ow.OneShot(0.8), rounds=4),
     ow.FORCE(ow.OneShot(0.8), rounds=4),
     ow.FORCE(ow.OneShot(0.8), rounds=4, allocation=ow.Uniform(), pattern=ow.Block(1, 2)),
@@ -50,7 +51,6 @@ TECHNIQUES = [
     ow.GraSP(ow.OneShot(0.8), allocation=ow.Uniform(), pattern=ow.PerOutput()),
     ow.SynFlow(ow.OneShot(0.8), rounds=10),
     ow.SynFlow(ow.OneShot(0.8), rounds=10, allocation=ow.Uniform(), pattern=ow.Block(1, 2)),
-    ow.ACDC(ow.Phases(0.8, begin=2, end=9, sparse=2, dense=2)),
 ]
 
 

@@ -4,12 +4,13 @@ from openwork.core.batchnorm import recalibrate_batchnorm
 from openwork.core.layout import declare_layout
 from openwork.core.masks.allocations import ERK, LAMP, Allocation, GlobalRanking, PerLayer, Uniform
 from openwork.core.masks.blocks import Block, Columns, Rows
+from openwork.core.masks.blockwise.result import Pruned, PrunedLayer
 from openwork.core.masks.criterion import Criterion, Sparsity, Threshold
 from openwork.core.masks.evidence import Evidence, View
+from openwork.core.masks.one_shot import prune
 from openwork.core.masks.patterns import Pattern, Unstructured
 from openwork.core.masks.rows import NM, PerOutput
 from openwork.core.masks.technique import MaskTechnique
-from openwork.core.one_shot import Pruned, prune
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import ReparameterizedWeight
 from openwork.core.schedules import AveragedCubic, Constant, Cubic, Linear, OneShot, Phases, Schedule
@@ -90,6 +91,7 @@ __all__ = [
     "Phases",
     "PruneRetrain",
     "Pruned",
+    "PrunedLayer",
     "RandomPruning",
     "Reparameterization",
     "ReparameterizedWeight",

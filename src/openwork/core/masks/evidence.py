@@ -47,15 +47,35 @@ class View:
         """``values``, one for each input of an output, in a shape that broadcasts against the weight.
 
         Args:
-            values: (in,) for a Linear, (in * kernel,) for a convolution, in the order of the rows of `Evidence.input`.
+            values: (in,) for a Linear, (in * kernel,) for a convolution, in the order of the rows of `Evidence.input`;
+                with another axis in front where the weight holds several matrices, such as those of experts.
 
         Raises:
             ValueError: If it is not known which axes of the weight its module multiplies.
         """
+        matrices, _, *inputs = self._known.shape
+        return self.as_stored(values.reshape(matrices, 1, *inputs).expand(self._known.shape))
+
+    def matrices(self, tensor: Tensor) -> Tensor:
+        """``tensor``, of the weight's shape, as (matrices, out, in, kernel...), whatever the order of its axes.
+
+        Flattened from its third axis on, a matrix is (out, in * kernel), as the rows of `Evidence.input` are. Where the
+        order of the axes allows it, it shares the tensor's memory.
+
+        Raises:
+            ValueError: If it is not known which axes of the weight its module multiplies.
+        """
+        return self._known.matrices(tensor)
+
+    def as_stored(self, matrices: Tensor) -> Tensor:
+        """The inverse of `matrices`, of whose shape the argument must be."""
+        return self._known.as_stored(matrices.reshape(self._known.merged_shape("outputs")), "outputs")
+
+    @property
+    def _known(self) -> Layout:
         if self._layout is None:
             raise ValueError(f"the inputs of {self.name} are not known; declare its axes with declare_layout")
-        shape = self._layout.merged_shape("outputs")
-        return self._layout.as_stored(values.reshape(1, *shape[1:]).expand(shape), "outputs")
+        return self._layout
 
 
 @dataclass(frozen=True)
