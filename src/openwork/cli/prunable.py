@@ -151,7 +151,7 @@ def pruned(
         ValueError: If the weights cannot be read or loaded, the text does not fit, or nothing can be pruned.
     """
     files = find_weight_files(source)
-    needs = type(technique).evidence.inputs
+    needs = technique.evidence.inputs
     if needs and text is None:
         raise ValueError(f"{technique!r} looks at the inputs of layers; give a text with --calibration")
     if needs and not (source / "config.json").is_file():
