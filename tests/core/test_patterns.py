@@ -260,3 +260,13 @@ def test_outputs_with_too_few_weights_leave_their_share_to_the_others(keep, rows
     assert found == rows  # the seventh is 4 of the second row, not 1 of the first
     again = ow.PerOutput().mask(scores, int(mask.sum()), torch.Generator().manual_seed(0))
     assert torch.equal(again, mask)
+
+
+@pytest.mark.parametrize("allocation", [ow.ERK(), ow.PerLayer({"0": 0.75})], ids=repr)
+def test_tensors_may_differ_while_outputs_keep_as_many(allocation):
+    model = nn.Sequential(nn.Linear(16, 8), nn.Linear(8, 64))
+    ow.sparsify(model, ow.GradualMagnitude(HALF, allocation=allocation, pattern=ow.PerOutput())).finalize()
+    first, second = ((layer.weight != 0).sum(1) for layer in model)
+    assert int(first.max() - first.min()) <= 1
+    assert int(second.max() - second.min()) <= 1
+    assert (int(first.sum()) > 64) if allocation == ow.ERK() else (int(first.sum()) == 32)

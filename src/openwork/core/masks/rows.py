@@ -124,8 +124,10 @@ class PerOutput(Pattern):
         return "outputs"
 
     def check(self, schedule: Schedule, allocation: Allocation, criterion: Criterion) -> None:
-        """Raises ValueError for a criterion or an allocation under which tensors differ in their sparsity."""
-        check_same_sparsity(self, allocation, criterion)
+        """Raises ValueError for a criterion or an allocation by which weights of all outputs compete."""
+        if not criterion.allocates or allocation.one_threshold:
+            other = f"allocation={allocation}" if criterion.allocates else f"criterion={criterion}"
+            raise ValueError(f"{self} compares the weights of each output alone; leave out {other}")
 
     def misfit(self, shape: Sequence[int]) -> str:
         """No weights."""
