@@ -87,11 +87,11 @@ def _scores(
         weights = [MaskedWeight(weight, keep_zeros=False) for weight in block.weights]
         Listening(technique, weights).begin()
         if technique.evidence.inputs:
-            with watching(block.weights) as sketches:
+            with watching(block.weights) as seen:
 
                 def calibrate(model: torch.nn.Module) -> None:
                     run(model)
-                    show_unused(block.weights, sketches)
+                    show_unused(block.weights, seen)
 
                 gather(technique.evidence, weights, model, calibrate)
         for weight in weights:
