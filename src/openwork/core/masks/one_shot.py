@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from openwork.core.batchnorm import has_statistics, recalibrate_batchnorm
 from openwork.core.chosen import check_model, choose_weights
 from openwork.core.forward import check_batches
 from openwork.core.masks.blockwise.cost import Cost
+from openwork.core.masks.blockwise.finished import Finished
 from openwork.core.masks.blockwise.prune import Progress, plan, prune_blocks
 from openwork.core.masks.blockwise.refitted import became
 from openwork.core.masks.blockwise.result import Pruned, PrunedLayer
@@ -33,6 +36,7 @@ def prune(
     blocks: str | Iterable[str] | None = None,
     reconstruct: bool = False,
     device: torch.device | str | None = None,
+    resume: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Pruned:
     """Prunes ``model``, in place and once, to the technique's final sparsity, and measures before and after.
@@ -57,6 +61,9 @@ def prune(
         reconstruct: Whether the kept weights of each layer become those whose outputs come nearest, in the sum of
             squares over the inputs of ``batches``, to the outputs with all weights.
         device: Where a block does its work, such as "cuda", and from where it comes back; by default where it is.
+        resume: A folder for the finished blocks. Where it has some, of the same prune, this goes on with the others and
+            ends with the same bits. Finished blocks then stay pruned if something fails; without it, a copy of all
+            weights is kept until the end, to put them back.
         progress: Called with a line of text after each block, such as ``print``.
 
     Returns:
@@ -67,7 +74,7 @@ def prune(
             holds no input.
         ValueError: If the schedule prunes later, batches would do nothing or cannot be used, or blocks miss a weight.
             Whatever raises, even ``evaluate`` or ``batches``, leaves selected weights, buffers and training flags as
-            they were.
+            they were, but for blocks that ``resume`` has in its folder.
     """
     check_model(model)
     if not isinstance(technique, MaskTechnique):
@@ -80,7 +87,7 @@ def prune(
             f"evaluate must be a function model -> metric, got a {type(evaluate).__name__}; a loader is batches=loader"
         )
     by_blocks = batches is not None and (reconstruct or (technique.evidence.inputs and calibrate is None))
-    walk = {"blocks": blocks, "reconstruct": reconstruct, "device": device, "progress": progress}
+    walk = {"blocks": blocks, "reconstruct": reconstruct, "device": device, "resume": resume, "progress": progress}
     _check_use(model, technique, batches, by_blocks=by_blocks, calibrated=calibrate is not None, walk=walk)
     if by_blocks and batches is not None:
         batches = list(batches)  # for the blocks, and then for the batch norms
@@ -90,11 +97,16 @@ def prune(
         cost = Cost(model, home)
         if by_blocks and batches is not None:
             planned = plan(model, technique.fitting, batches, select=select, blocks=blocks)
+            finished = None
+            if resume is not None:
+                settings = {"technique": str(technique), "seed": str(seed), "reconstruct": str(reconstruct)}
+                finished = Finished(Path(resume), model, planned.blocks, planned.examples, settings)
             layers = prune_blocks(
                 *(model, technique, planned, originals),
                 seed=seed,
                 reconstruct=reconstruct,
                 device=home,
+                finished=finished,
                 progress=progress,
             )
             skipped = planned.skipped

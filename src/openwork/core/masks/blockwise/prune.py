@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from openwork.core.chosen import choose_weights
 from openwork.core.masks.blockwise.blocks import Block, find_blocks
-from openwork.core.masks.blockwise.counts import with_counts
+from openwork.core.masks.blockwise.counts import find_counts, with_counts
 from openwork.core.masks.blockwise.examples import Example, examples_of
+from openwork.core.masks.blockwise.finished import Finished
 from openwork.core.masks.blockwise.refitted import became, refitted
 from openwork.core.masks.blockwise.result import PrunedLayer
 from openwork.core.masks.blockwise.undo import Originals
@@ -95,6 +96,7 @@ def prune_blocks(
     seed: int,
     reconstruct: bool,
     device: torch.device | None,
+    finished: Finished | None,
     progress: Progress | None,
 ) -> list[PrunedLayer]:
     """Prunes the blocks in place, and returns what became of each layer.
@@ -107,14 +109,26 @@ def prune_blocks(
         seed: As in `sparsify`.
         reconstruct: Whether the kept weights become those of least squares.
         device: Where blocks run.
+        finished: The folder of the finished blocks; None where they are not written.
         progress: Called with a line of text for each block.
     """
     layers: list[PrunedLayer] = []
-    technique = with_counts(technique, model, planned.blocks, planned.examples, seed=seed, device=device)
+    if finished is not None and finished.begun:
+        counts = finished.counts
+    else:
+        counts = find_counts(technique, model, planned.blocks, planned.examples, seed=seed, device=device)
+        if finished is not None:
+            finished.begin(counts)
+    technique = with_counts(technique, counts)
 
     def visit(block: Block, run: Run) -> None:
-        dense = {weight.name: originals.keep(weight) for weight in block.weights}
-        done = _prune(model, technique, block, run, dense, seed=seed, reconstruct=reconstruct)
+        done = None if finished is None else finished.layers(block)
+        if done is None:
+            dense = {weight.name: originals.keep(weight) for weight in block.weights}
+            done = _prune(model, technique, block, run, dense, seed=seed, reconstruct=reconstruct)
+            if finished is not None:
+                finished.add(block, done)
+                originals.forget()  # what is in the folder stays, whatever happens to the others
         layers.extend(done)
         say(planned, block, done, layers, progress)
 
