@@ -94,6 +94,7 @@ ALLOWED = {
         "openwork.formats",
         "openwork.inference",
         "openwork.inspect",
+        "openwork.integrations",
         "openwork.kernels",
         "openwork.study",
     ],
@@ -109,7 +110,12 @@ ALLOWED = {
 CORE_ONLY = {"torch", "numpy", "safetensors", "openwork"}  # what a plain `pip install openwork` brings
 
 # Each integration also imports its own host, and nothing else does.
-HOSTS = {"openwork.integrations.lightning": "lightning", "openwork.integrations.transformers": "transformers"}
+HOSTS = {
+    "openwork.integrations.lightning": "lightning",
+    "openwork.integrations.pretrained": "transformers",
+    "openwork.integrations.texts": "transformers",
+    "openwork.integrations.transformers": "transformers",
+}
 # What parts of the library import where they use it, and say which extra brings it.
 EXTRAS = {
     "openwork.formats.sparse": {"zstandard"},

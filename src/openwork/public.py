@@ -38,6 +38,8 @@ from openwork.inference.shrink.shrunk import Shrunk
 from openwork.inspect.report import Report, report
 from openwork.techniques.acdc import ACDC
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
+from openwork.techniques.force import FORCE
+from openwork.techniques.grasp import GraSP
 from openwork.techniques.group_l0 import GroupL0
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude
@@ -48,12 +50,14 @@ from openwork.techniques.rigl import RigL
 from openwork.techniques.set import SET
 from openwork.techniques.snip import SNIP
 from openwork.techniques.soft_weight_sharing import SoftWeightSharing
+from openwork.techniques.synflow import SynFlow
 from openwork.techniques.variational_dropout import VariationalDropout
 from openwork.techniques.wanda import Wanda
 
 __all__ = [
     "ACDC",
     "ERK",
+    "FORCE",
     "L0",
     "LAMP",
     "NM",
@@ -74,6 +78,7 @@ __all__ = [
     "Excluding",
     "Exported",
     "GlobalRanking",
+    "GraSP",
     "GradualMagnitude",
     "GroupL0",
     "Linear",
@@ -101,6 +106,7 @@ __all__ = [
     "Sparsifier",
     "Sparsity",
     "Splicing",
+    "SynFlow",
     "Threshold",
     "Uniform",
     "Unstructured",

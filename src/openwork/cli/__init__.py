@@ -21,6 +21,7 @@ try:
         doctor,
         export,
         import_tf,
+        prune,
         published,
         report,
         sweep,
@@ -46,6 +47,7 @@ app.command()(report.results)
 app.command("eval")(checkpoints.evaluate)
 app.command()(checkpoints.inspect)
 app.command()(export.export)
+app.command()(prune.prune)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
 app.command()(report.report)
