@@ -4,6 +4,7 @@ from openwork.core.batchnorm import recalibrate_batchnorm
 from openwork.core.layout import declare_layout
 from openwork.core.masks.allocations import ERK, LAMP, Allocation, GlobalRanking, PerLayer, Uniform
 from openwork.core.masks.blocks import Block, Columns, Rows
+from openwork.core.masks.blockwise.reconstruct import reconstruct
 from openwork.core.masks.blockwise.result import Pruned, PrunedLayer
 from openwork.core.masks.criterion import Criterion, Sparsity, Threshold
 from openwork.core.masks.evidence import Evidence, View
@@ -142,6 +143,7 @@ __all__ = [
     "matching",
     "prune",
     "recalibrate_batchnorm",
+    "reconstruct",
     "report",
     "save",
     "shrink",
