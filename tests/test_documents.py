@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = [ROOT, *(ROOT / name for name in ("docs", "docs/published", "benchmarks", "results", "results/mnist"))]
+NAMES = ("docs", "docs/published", "benchmarks", "results", "results/mnist", "results/one-shot")
+FOLDERS = [ROOT, *(ROOT / name for name in NAMES)]
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in folder.glob("*.md"))
 
 

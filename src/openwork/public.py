@@ -4,12 +4,13 @@ from openwork.core.batchnorm import recalibrate_batchnorm
 from openwork.core.layout import declare_layout
 from openwork.core.masks.allocations import ERK, LAMP, Allocation, GlobalRanking, PerLayer, Uniform
 from openwork.core.masks.blocks import Block, Columns, Rows
+from openwork.core.masks.blockwise.result import Pruned, PrunedLayer
 from openwork.core.masks.criterion import Criterion, Sparsity, Threshold
 from openwork.core.masks.evidence import Evidence, View
+from openwork.core.masks.one_shot import prune
 from openwork.core.masks.patterns import Pattern, Unstructured
 from openwork.core.masks.rows import NM, PerOutput
 from openwork.core.masks.technique import MaskTechnique
-from openwork.core.one_shot import Pruned, prune
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import ReparameterizedWeight
 from openwork.core.schedules import AveragedCubic, Constant, Cubic, Linear, OneShot, Phases, Schedule
@@ -36,6 +37,8 @@ from openwork.inference.shrink.shrunk import Shrunk
 from openwork.inspect.report import Report, report
 from openwork.techniques.acdc import ACDC
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
+from openwork.techniques.force import FORCE
+from openwork.techniques.grasp import GraSP
 from openwork.techniques.group_l0 import GroupL0
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude
@@ -46,12 +49,14 @@ from openwork.techniques.rigl import RigL
 from openwork.techniques.set import SET
 from openwork.techniques.snip import SNIP
 from openwork.techniques.soft_weight_sharing import SoftWeightSharing
+from openwork.techniques.synflow import SynFlow
 from openwork.techniques.variational_dropout import VariationalDropout
 from openwork.techniques.wanda import Wanda
 
 __all__ = [
     "ACDC",
     "ERK",
+    "FORCE",
     "L0",
     "LAMP",
     "NM",
@@ -72,6 +77,7 @@ __all__ = [
     "Excluding",
     "Exported",
     "GlobalRanking",
+    "GraSP",
     "GradualMagnitude",
     "GroupL0",
     "Linear",
@@ -85,6 +91,7 @@ __all__ = [
     "Phases",
     "PruneRetrain",
     "Pruned",
+    "PrunedLayer",
     "RandomPruning",
     "Reparameterization",
     "ReparameterizedWeight",
@@ -98,6 +105,7 @@ __all__ = [
     "Sparsifier",
     "Sparsity",
     "Splicing",
+    "SynFlow",
     "Threshold",
     "Uniform",
     "Unstructured",

@@ -66,6 +66,15 @@ class NM(Pattern):
         """1: weights leave one by one."""
         return 1
 
+    def span(self, shape: Sequence[int]) -> int:
+        """m: a group has nothing to do with others."""
+        return self.m
+
+    def mask_of_span(self, scores: Tensor) -> Tensor:
+        """The n best."""
+        best = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, scores.topk(self.n, dim=1).indices, True)
+        return best & (scores > -math.inf)
+
     def group_scores(self, scores: Tensor) -> Tensor:
         """The scores themselves."""
         return scores
@@ -125,6 +134,10 @@ class PerOutput(Pattern):
     def group(self, shape: Sequence[int]) -> int:
         """1: weights leave one by one."""
         return 1
+
+    def portion(self, shape: Sequence[int]) -> int:
+        """One for each output."""
+        return shape[0]
 
     def group_scores(self, scores: Tensor) -> Tensor:
         """The scores themselves."""

@@ -14,6 +14,7 @@ from openwork.core.seeding import seeded_generator
 from openwork.core.selection import find_weights
 from openwork.core.sparsifier import Sparsifier
 from openwork.core.sparsify import sparsify
+from openwork.study.runs.calibration import calibration
 from openwork.study.runs.checkpoint import load_model, mismatch, model_state, read_checkpoint
 from openwork.study.runs.config import TRUSTED, canonical, from_plain, override
 from openwork.study.runs.origin import Origin
@@ -112,7 +113,14 @@ def prepare(
     technique = GradualMagnitude(Constant(0.0)) if run.kept_zeros else run.technique
     if technique is None:
         return Live(run, model, None, device)
-    sparsifier = sparsify(model, technique, select=run.select, seed=run.seed, keep_zeros=zeros is not None)
+    sparsifier = sparsify(
+        model,
+        technique,
+        select=run.select,
+        seed=run.seed,
+        keep_zeros=zeros is not None,
+        calibrate=calibration(run, technique, device),
+    )
     return Live(run, model, sparsifier, device)
 
 

@@ -19,6 +19,7 @@ PLACES = {
     "ImagesLeNet300100": "openwork.study.tasks.lenet:ImagesLeNet300100",
     "Cifar10Vgg": "openwork.study.tasks.cifar10:Cifar10Vgg",
     "Cifar10WideResNet": "openwork.study.tasks.cifar10:Cifar10WideResNet",
+    "Cifar10SmallResNet": "openwork.study.tasks.cifar10:Cifar10SmallResNet",
     "Cifar10ResNet": "openwork.study.tasks.cifar10:Cifar10ResNet",
     "ImageNetResNet": "openwork.study.tasks.imagenet:ImageNetResNet",
     "NumberWords": "openwork.study.tasks.number_words:NumberWords",
