@@ -246,7 +246,6 @@ sparsity_stage:
 def test_wanda_of_llm_compressor_prunes_at_once(printed, mask, targets):
     code = printed(LLM.format(kind="WandaPruningModifier", mask=mask, targets=targets, more=""))
     assert "# Stage sparsity_stage" in code
-    code = code.replace("batches=batches", "calibrate=lambda model: [model(batch) for batch in batches]")
     model, _ = execute(code)
     assert [sparsity(model, name) for name in MODEL] == [0.5, 0.5, 0.0]
     if mask == "2:4":
