@@ -51,7 +51,7 @@ def test_what_cannot_be_read_is_one_sentence(refused, text, sentence):
 
 
 def test_a_card_without_yaml_is_refused(refused):
-    assert "has no YAML between two lines of ---" in refused("# A card\n", name="card.md")
+    assert "has no YAML between two lines of ---; give" in refused("# A card\n", name="card.md")
 
 
 def test_a_variable_must_be_there_and_have_a_value(refused):

@@ -306,6 +306,42 @@ def test_the_front_matter_of_a_markdown_card_is_read(printed):
     assert sparsity(execute(code)[0]) == pytest.approx(0.75, abs=0.001)
 
 
+def test_a_licence_may_come_before_the_front_matter(printed):
+    printed(f"<!--\nA licence.\n-->\n\n---\n{gradual()}---  \n# A card\n", name="recipe.md")
+
+
+def test_anchors_and_the_older_name_are_known(printed):
+    text = "final: &final 0.5\n" + gradual("LegacyGMPruningModifier").replace("0.75", "*final")
+    assert sparsity(execute(printed(text))[0]) == pytest.approx(0.5, abs=0.001)
+
+
+def test_magnitude_pruning_after_acdc_has_nothing_to_do(printed):
+    """As SparseML's own AC/DC recipes end."""
+    last = (gradual().replace("modifiers:", "").replace("0.05", "0.5").replace("0.75", "0.5")
+            .replace("start_epoch: 0.5", "start_epoch: 4.0").replace("end_epoch: 2.0", "end_epoch: 6.0"))  # fmt: skip
+    code = printed(ACDC.format(end=4) + last)
+    assert "# GMPruningModifier: the last phase of AC/DC is sparse and lasts, so that nothing has to follow it." in code
+    assert sparsity(execute(code, 60)[0]) == pytest.approx(0.5, abs=0.001)
+
+
+def test_a_weight_that_two_modifiers_name_has_the_higher_sparsity(printed):
+    first = gradual(params="[fc1.weight, fc2.weight]").replace("0.75", "0.5")
+    code = printed(first + gradual(params="[fc2.weight, head.weight]").replace("modifiers:", ""))
+    model, _ = execute(code)
+    assert [sparsity(model, name) for name in MODEL] == [0.5, 0.75, 0.75]
+
+
+def test_a_stage_s_variable_may_be_made_of_the_recipe_s(printed):
+    stage = (
+        gradual()
+        .replace("modifiers:", "  pruning_modifiers:")
+        .replace("\n    ", "\n      ")
+        .replace("  - !", "    - !")
+    )
+    text = "final: 0.25\nstage:\n  final: eval(final * 2)\n" + stage.replace("0.75", "eval(final)")
+    assert sparsity(execute(printed(text))[0]) == pytest.approx(0.5, abs=0.001)
+
+
 QUANTISED = "  - !QuantizationModifier\n    start_epoch: 3\n  - !SetLearningRateModifier\n    learning_rate: 0.1\n"
 
 

@@ -9,6 +9,7 @@ from openwork.recipes.read import Modifier
 
 _GRADUAL = {
     "GMPruningModifier": "GradualMagnitude",
+    "LegacyGMPruningModifier": "GradualMagnitude",
     "MagnitudePruningModifier": "GradualMagnitude",
     "GlobalMagnitudePruningModifier": "GradualMagnitude",
     "StructuredPruningModifier": "GradualMagnitude",

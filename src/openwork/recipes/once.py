@@ -16,7 +16,7 @@ def sparse_gpt(modifier: Modifier) -> Iterator[Call | Left]:
     """SparseGPT."""
     kind, fields = modifier.kind, modifier.fields
     named = {
-        "damping": f"{number(kind, fields, 'dampening_frac', default=0.01):g}",
+        "damping": f"{number(kind, fields, 'dampening_frac', 'percdamp', default=0.01):g}",
         "block": f"{number(kind, fields, 'block_size', default=128):g}",
     }
     kept = ["preserve_sparsity_mask is not translated: ow.sparsify(..., keep_zeros=True) with calibrate= keeps zeros"]
@@ -28,11 +28,12 @@ def sparse_gpt(modifier: Modifier) -> Iterator[Call | Left]:
 
 def _pruned(modifier: Modifier, technique: str, named: dict[str, str], notes: list[str]) -> Iterator[Call | Left]:
     kind, fields = modifier.kind, modifier.fields
-    share = fields.get("sparsity", 0.5 if fields.get("mask_structure", "0:0") != "0:0" else None)
-    if isinstance(share, list | dict):
+    if isinstance(fields.get("sparsity"), list | dict):
         yield Left("a sparsity for each layer in turn is not translated; name layers with PerLayer as allocation")
         return
-    pattern, final, remarks = pattern_of(fields.get("mask_structure"), sparsity(kind, {"sparsity": share}, "sparsity"))
+    structured = fields.get("mask_structure", "0:0") != "0:0"
+    share = sparsity(kind, fields, "sparsity", "final_sparsity", default=0.5 if structured else None)
+    pattern, final, remarks = pattern_of(fields.get("mask_structure"), share)
     if final == 0:
         yield Left("its sparsity is 0, so that it prunes nothing; write the fraction of zeros")
         return

@@ -23,9 +23,10 @@ def pattern_of(mask: Any, sparsity: float) -> tuple[str | None, float, list[str]
     if isinstance(mask, str) and mask in _NAMED:
         return _NAMED[mask], sparsity, []
     if mask in ("block", "block4"):
-        return "ow.Block(1, 4)", sparsity, ["blocks of 4 lie along kernel positions where a layer is a convolution"]
+        mask = [1, 4]
     if isinstance(mask, list) and len(mask) == 2 and all(isinstance(side, int) for side in mask):
-        return f"ow.Block({mask[0]}, {mask[1]})", sparsity, []
+        notes = ["in a convolution a block lies along the kernel's positions; there along the input channels"]
+        return f"ow.Block({mask[0]}, {mask[1]})", sparsity, notes
     found = re.fullmatch(r"(\d+):(\d+)", str(mask))
     if not found or not 0 < int(found[1]) < int(found[2]):
         raise ValueError(f"the mask {str(mask)[:60]!r} has no pattern here; write unstructured, n:m, block4 or filter")

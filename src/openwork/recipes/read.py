@@ -59,9 +59,9 @@ def read_recipe(path: Path, variables: Mapping[str, Any]) -> tuple[Stage, ...]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text in UTF-8; give a .yaml file") from error
     if path.suffix == ".md":
-        found = re.match(r"\s*^(?:---|\+\+\+)$(.*?)^(?:---|\+\+\+)$", text, re.S | re.M)
+        found = re.search(r"^(?:---|\+\+\+)\s*$(.*?)^(?:---|\+\+\+)\s*$", text, re.S | re.M)  # a licence may come first
         if not found:
-            raise ValueError(f"{path} has no YAML between two lines of --- at its beginning; give the .yaml file")
+            raise ValueError(f"{path} has no YAML between two lines of ---; give the .yaml file")
         text = found.group(1)
     content = _parsed(text, path)
     content = {"modifiers": content} if isinstance(content, list) else content
@@ -108,7 +108,9 @@ def _stages(content: Mapping[str, Any]) -> Iterator[Stage]:
     if not staged:
         yield Stage("", tuple(_modifiers(content, content)))
     for name, value in staged.items():
-        yield Stage(name, tuple(_modifiers(value, shared | value)))
+        # A stage's variable may be made of the recipe's of the same name.
+        own = {key: value_of(one, {**shared, **value, key: shared[key]}) for key, one in value.items() if key in shared}
+        yield Stage(name, tuple(_modifiers(value, shared | value | own)))
 
 
 def _modifiers(content: Mapping[str, Any], variables: Mapping[str, Any]) -> Iterator[Modifier]:

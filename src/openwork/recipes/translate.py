@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from openwork.recipes import gradual, once
-from openwork.recipes.call import STEPS, Call, Left
+from openwork.recipes.call import STEPS, Call, Left, names_in
 from openwork.recipes.read import Modifier, Stage
 
 _TRANSLATIONS: dict[str, Callable[[Modifier], Iterator[Call | Left]]] = {
@@ -65,8 +65,8 @@ def translate(stages: Sequence[Stage], *, source: str, steps_per_epoch: int | No
     missing: list[str] = []
     pruning = 0
     for stage in stages:
-        found = [(modifier, part) for modifier in stage.modifiers for part in translated(modifier)]
-        found = [(modifier, _after(part, place, found)) for place, (modifier, part) in enumerate(found)]
+        found = [(modifier, part) for modifier in _apart(stage.modifiers) for part in translated(modifier)]
+        found = [(modifier, _after(modifier, part, found[:place])) for place, (modifier, part) in enumerate(found)]
         if stage.name:
             body += ["", f"# Stage {stage.name}"]
         body += _stage(found)
@@ -106,18 +106,38 @@ def translated(modifier: Modifier) -> list[Call | Left]:
     return [Left("openwork has nothing like it")]
 
 
-def _after(part: Call | Left, place: int, found: Sequence[tuple[Modifier, Call | Left]]) -> Call | Left:
+def _apart(modifiers: Sequence[Modifier]) -> list[Modifier]:
+    """The modifiers, where a weight that several of them name is left to the one with the highest final sparsity."""
+
+    def share(one: Modifier) -> float:
+        final = one.fields.get("final_sparsity")
+        return final if isinstance(final, float | int) else -1.0
+
+    apart = []
+    for one in modifiers:
+        params = one.fields.get("params")
+        others = [other for other in modifiers if other is not one and share(one) < share(other)]
+        taken = {name for other in others for name in names_in(other.fields.get("params")) if share(one) >= 0}
+        left = [name for name in names_in(params) if name not in taken]
+        changed = isinstance(params, list) and left and len(left) < len(params)
+        apart.append(Modifier(one.kind, {**one.fields, "params": left}) if changed else one)
+    return apart
+
+
+def _after(modifier: Modifier, part: Call | Left, before: Sequence[tuple[Modifier, Call | Left]]) -> Call | Left:
     """The part, unless an earlier one of its stage already holds the same weights."""
     if not isinstance(part, Call) or part.once:
         return part
-    earlier = [one for _, one in found[:place] if isinstance(one, Call) and not one.once]
+    earlier = [(one, call) for one, call in before if isinstance(call, Call) and not call.once]
     if "keep_zeros=True" in part.options and "Constant(0.0)" in part.technique and earlier:
         return Left("masks stay until finalize(), so that nothing has to hold them", missing=False)
-    if any(one.select == part.select for one in earlier):
-        return Left(
-            "a weight has one schedule, and the call before this one has these weights; give it the whole curve"
-        )
-    return part
+    same = [one for one, call in earlier if call.select == part.select]
+    if not same:
+        return part
+    final = modifier.fields.get("final_sparsity")
+    if final == modifier.fields.get("init_sparsity") == same[-1].fields.get("compression_sparsity"):
+        return Left("the last phase of AC/DC is sparse and lasts, so that nothing has to follow it", missing=False)
+    return Left("a weight has one schedule, and the call before this one has these weights; give it the whole curve")
 
 
 def _stage(found: Sequence[tuple[Modifier, Call | Left]]) -> list[str]:
