@@ -31,6 +31,8 @@ from openwork.formats.sparse.save import Saved, save
 from openwork.inference.accelerate import accelerate
 from openwork.inference.accelerated import Accelerated
 from openwork.inference.alternative import Alternative, Converted
+from openwork.inference.permute.permute import permute
+from openwork.inference.permute.permuted import Permuted, PermutedGroup
 from openwork.inference.shrink.shrink import shrink
 from openwork.inference.shrink.shrunk import Shrunk
 from openwork.inspect.report import Report, report
@@ -80,6 +82,8 @@ __all__ = [
     "Pattern",
     "PerLayer",
     "PerOutput",
+    "Permuted",
+    "PermutedGroup",
     "PruneRetrain",
     "Pruned",
     "RandomPruning",
@@ -109,6 +113,7 @@ __all__ = [
     "export_onnx",
     "load",
     "matching",
+    "permute",
     "prune",
     "recalibrate_batchnorm",
     "report",
