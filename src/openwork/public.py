@@ -33,6 +33,8 @@ from openwork.formats.sparse.save import Saved, save
 from openwork.inference.accelerate import accelerate
 from openwork.inference.accelerated import Accelerated
 from openwork.inference.alternative import Alternative, Converted
+from openwork.inference.permute.permute import permute
+from openwork.inference.permute.permuted import Permuted, PermutedGroup
 from openwork.inference.shrink.shrink import shrink
 from openwork.inference.shrink.shrunk import Shrunk
 from openwork.inspect.report import Report, report
@@ -106,6 +108,8 @@ __all__ = [
     "Pattern",
     "PerLayer",
     "PerOutput",
+    "Permuted",
+    "PermutedGroup",
     "Phases",
     "PruneRetrain",
     "Pruned",
@@ -141,6 +145,7 @@ __all__ = [
     "export_onnx",
     "load",
     "matching",
+    "permute",
     "prune",
     "recalibrate_batchnorm",
     "reconstruct",
