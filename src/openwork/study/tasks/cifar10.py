@@ -118,7 +118,7 @@ class Cifar10Cropped(Cifar10, ABC):
 
         def take(crops: Any) -> tuple[Tensor, Tensor]:
             seen = cifar10.normalized(cut(images, crops, height, width))
-            return seen.to(dtype or seen.dtype), train.labels[crops.index]
+            return seen.to(dtype or seen.dtype), train.labels[crops.number]
 
         return take
 
