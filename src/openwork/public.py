@@ -43,6 +43,7 @@ from openwork.techniques.group_l0 import GroupL0
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude
 from openwork.techniques.movement import Movement
+from openwork.techniques.obs import OBS
 from openwork.techniques.prune_retrain import PruneRetrain
 from openwork.techniques.random import RandomPruning
 from openwork.techniques.rigl import RigL
@@ -60,6 +61,7 @@ __all__ = [
     "L0",
     "LAMP",
     "NM",
+    "OBS",
     "SET",
     "SNIP",
     "Accelerated",
