@@ -35,26 +35,36 @@ from openwork.inference.shrink.shrink import shrink
 from openwork.inference.shrink.shrunk import Shrunk
 from openwork.inspect.report import Report, report
 from openwork.techniques.acdc import ACDC
+from openwork.techniques.admm import ADMM
+from openwork.techniques.alps import ALPS
+from openwork.techniques.dsnot import DSnoT
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.group_l0 import GroupL0
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude
 from openwork.techniques.movement import Movement
+from openwork.techniques.owl import OWL
 from openwork.techniques.prune_retrain import PruneRetrain
 from openwork.techniques.random import RandomPruning
+from openwork.techniques.ria import RIA
 from openwork.techniques.rigl import RigL
 from openwork.techniques.set import SET
 from openwork.techniques.snip import SNIP
 from openwork.techniques.soft_weight_sharing import SoftWeightSharing
+from openwork.techniques.sparsegpt import SparseGPT
 from openwork.techniques.variational_dropout import VariationalDropout
 from openwork.techniques.wanda import Wanda
 
 __all__ = [
     "ACDC",
+    "ADMM",
+    "ALPS",
     "ERK",
     "L0",
     "LAMP",
     "NM",
+    "OWL",
+    "RIA",
     "SET",
     "SNIP",
     "Accelerated",
@@ -67,6 +77,7 @@ __all__ = [
     "Converted",
     "Criterion",
     "Cubic",
+    "DSnoT",
     "DynamicSurgery",
     "Evidence",
     "Excluding",
@@ -95,6 +106,7 @@ __all__ = [
     "Schedule",
     "Shrunk",
     "SoftWeightSharing",
+    "SparseGPT",
     "Sparsifier",
     "Sparsity",
     "Splicing",
