@@ -294,7 +294,9 @@ def test_methods_that_nothing_would_call_and_evidence_that_is_none(methods, word
 
 def test_evidence_takes_gradients_at_known_times():
     for word in ("always", True, None):
-        with raises(ValueError, f"gradients must be 'never', 'at updates' or 'every step', got {word!r}"):
+        with raises(
+            ValueError, f"gradients must be 'never', 'at updates', 'every step' or 'every backward', got {word!r}"
+        ):
             ow.Evidence(word)
 
 

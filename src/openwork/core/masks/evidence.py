@@ -1,11 +1,11 @@
 """What a mask technique may look at, and what it may gather before it looks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from openwork.core.layout import Layout
 from openwork.core.seeding import seeded_generator, uniform_like
@@ -93,20 +93,42 @@ class Evidence:
 
     Args:
         gradients: When `gradient` is called: "never", "at updates" (at the steps after which masks are recomputed, and
-            in calibration where masks are computed before training), or "every step". On these steps gradients stay
-            dense until ``optimizer.step()``: code that clips or reads them earlier sees dense ones.
+            in calibration where masks are computed before training), "every step", or "every backward" (of the
+            calibration, with the gradient of that backward alone). On steps that are evidence gradients stay dense
+            until ``optimizer.step()``: code that clips or reads them earlier sees dense ones.
         inputs: Whether `input` is called with the inputs of the calibration.
+        returns: What `measure` needs the calibration to return: "nothing", "a loss", or the model's "outputs".
 
     Raises:
-        ValueError: If ``gradients`` is another word.
+        ValueError: If ``gradients`` or ``returns`` is another word, or neither is the first one.
     """
 
-    gradients: Literal["never", "at updates", "every step"] = "never"
+    gradients: Literal["never", "at updates", "every step", "every backward"] = "never"
     inputs: bool = False
+    returns: Literal["nothing", "a loss", "outputs"] = "nothing"
 
     def __post_init__(self) -> None:
-        if self.gradients not in ("never", "at updates", "every step"):
-            raise ValueError(f"gradients must be 'never', 'at updates' or 'every step', got {self.gradients!r}")
+        if self.gradients not in ("never", "at updates", "every step", "every backward"):
+            raise ValueError(
+                f"gradients must be 'never', 'at updates', 'every step' or 'every backward', got {self.gradients!r}"
+            )
+        if self.returns not in ("nothing", "a loss", "outputs"):
+            raise ValueError(f"returns must be 'nothing', 'a loss' or 'outputs', got {self.returns!r}")
+        if self.returns != "nothing" and self.gradients != "never":
+            raise ValueError(
+                f"gradients={self.gradients!r} are those of a backward(), and returns={self.returns!r} leaves that to "
+                "measure; give one of the two"
+            )
+
+    @property
+    def trains(self) -> bool:
+        """Whether gradients of the training are evidence."""
+        return self.gradients in ("at updates", "every step")
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether a calibration needs autograd."""
+        return self.gradients != "never" or self.returns != "nothing"
 
     def begin(self, weight: Tensor) -> Kept:
         """What is kept from the beginning, by name, as part of the sparsifier's state; by default nothing.
@@ -121,7 +143,8 @@ class Evidence:
 
         Args:
             kept: What is kept for this weight; change it in place. A new name lasts only until the next update,
-                and is refused for "every step": what is summed over steps begins in `begin`.
+                and is refused for "every step": what is summed over steps begins in `begin`. Where several processes
+                run, what "every backward" left behind is averaged over them.
             weight: The values, including the hidden ones; float32 at least, as is the gradient.
             gradient: The gradient of the loss of the masked model, of the weight's shape, dense also under the mask:
                 accumulated over the step's batches, averaged over the processes and unscaled. Zero where there was
@@ -142,3 +165,19 @@ class Evidence:
                 at least.
         """
         return
+
+    def measure(
+        self, model: nn.Module, weights: Mapping[str, Tensor], run: Callable[[], Iterator[Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """What a calibration shows of each weight, by the weight's name; only where it ``returns`` something.
+
+        A technique finds it in ``View.evidence`` as "measured", until the next update. Where several processes run,
+        it is the mean of what each measured.
+
+        Args:
+            model: The model, with its zeros. What forward passes change in it is put back afterwards.
+            weights: The parameters, to differentiate by, by name. Do not change them.
+            run: Runs the calibration, as often as this is called; iterates over what it returned: tensors with a
+                graph, each "a loss" finite and of shape ().
+        """
+        raise NotImplementedError
