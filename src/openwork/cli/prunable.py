@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from openwork.core.chosen import choose_weights
 from openwork.core.layout import declare_layout, stored_layout
+from openwork.core.masks.one_shot import prune
 from openwork.core.masks.technique import MaskTechnique
-from openwork.core.one_shot import prune
 from openwork.core.selection import Excluding, Matching, Select, weight_matrices
 from openwork.formats.rewrite import WeightFiles, find_weight_files, rewrite
 from openwork.inspect.names import is_matrix
@@ -151,7 +151,7 @@ def pruned(
         ValueError: If the weights cannot be read or loaded, the text does not fit, or nothing can be pruned.
     """
     files = find_weight_files(source)
-    needs = type(technique).evidence.inputs
+    needs = technique.evidence.inputs
     if needs and text is None:
         raise ValueError(f"{technique!r} looks at the inputs of layers; give a text with --calibration")
     if needs and not (source / "config.json").is_file():
