@@ -23,6 +23,7 @@ ALLOWED = {
     "openwork.inference": ["openwork.core", "openwork.kernels", "openwork.inspect"],
     "openwork.inspect": ["openwork.core", "openwork.formats", "openwork.techniques"],
     "openwork.integrations": ["openwork.core"],
+    "openwork.recipes": [],
     "openwork.study.models": ["openwork.noise"],
     "openwork.study.data": ["openwork.study.files", "openwork.formats"],
     "openwork.study.evaluation": [],
@@ -96,6 +97,7 @@ ALLOWED = {
         "openwork.inspect",
         "openwork.integrations",
         "openwork.kernels",
+        "openwork.recipes",
         "openwork.study",
     ],
     "openwork": [
@@ -121,6 +123,7 @@ EXTRAS = {
     "openwork.formats.sparse": {"zstandard"},
     "openwork.formats.onnx": {"onnx", "onnxruntime"},
     "openwork.kernels.triton": {"triton"},
+    "openwork.recipes": {"yaml"},
 }
 
 

@@ -35,10 +35,15 @@ from openwork.formats.sparse.save import Saved, save
 from openwork.inference.accelerate import accelerate
 from openwork.inference.accelerated import Accelerated
 from openwork.inference.alternative import Alternative, Converted
+from openwork.inference.permute.permute import permute
+from openwork.inference.permute.permuted import Permuted, PermutedGroup
 from openwork.inference.shrink.shrink import shrink
 from openwork.inference.shrink.shrunk import Shrunk
 from openwork.inspect.report import Report, report
 from openwork.techniques.acdc import ACDC
+from openwork.techniques.admm import ADMM
+from openwork.techniques.alps import ALPS
+from openwork.techniques.dsnot import DSnoT
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
 from openwork.techniques.force import FORCE
 from openwork.techniques.grasp import GraSP
@@ -46,25 +51,38 @@ from openwork.techniques.group_l0 import GroupL0
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude
 from openwork.techniques.movement import Movement
+from openwork.techniques.owl import OWL
 from openwork.techniques.prune_retrain import PruneRetrain
 from openwork.techniques.random import RandomPruning
+from openwork.techniques.ria import RIA
 from openwork.techniques.rigl import RigL
 from openwork.techniques.set import SET
 from openwork.techniques.snip import SNIP
+from openwork.techniques.soft_movement import SoftMovement
 from openwork.techniques.soft_weight_sharing import SoftWeightSharing
+from openwork.techniques.sparsegpt import SparseGPT
+from openwork.techniques.sr_ste import SRSTE
+from openwork.techniques.str import STR
 from openwork.techniques.synflow import SynFlow
+from openwork.techniques.top_kast import TopKAST
 from openwork.techniques.variational_dropout import VariationalDropout
 from openwork.techniques.wanda import Wanda
 
 __all__ = [
     "ACDC",
+    "ADMM",
+    "ALPS",
     "ERK",
     "FORCE",
     "L0",
     "LAMP",
     "NM",
+    "OWL",
+    "RIA",
     "SET",
     "SNIP",
+    "SRSTE",
+    "STR",
     "Accelerated",
     "Allocation",
     "Alternative",
@@ -75,6 +93,7 @@ __all__ = [
     "Converted",
     "Criterion",
     "Cubic",
+    "DSnoT",
     "DynamicSurgery",
     "Evidence",
     "Excluding",
@@ -91,6 +110,8 @@ __all__ = [
     "Pattern",
     "PerLayer",
     "PerOutput",
+    "Permuted",
+    "PermutedGroup",
     "Phases",
     "PruneRetrain",
     "Pruned",
@@ -106,12 +127,15 @@ __all__ = [
     "Sensitivity",
     "SensitivityRow",
     "Shrunk",
+    "SoftMovement",
     "SoftWeightSharing",
+    "SparseGPT",
     "Sparsifier",
     "Sparsity",
     "Splicing",
     "SynFlow",
     "Threshold",
+    "TopKAST",
     "Uniform",
     "Unstructured",
     "VariationalDropout",
@@ -125,6 +149,7 @@ __all__ = [
     "export_onnx",
     "load",
     "matching",
+    "permute",
     "prune",
     "recalibrate_batchnorm",
     "reconstruct",

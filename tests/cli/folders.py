@@ -35,13 +35,15 @@ def pretrained(folder, kind: str, *, dtype: torch.dtype = torch.float32, shard: 
     """A model with random weights, saved to ``folder`` with a tokenizer; the folder."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     small = {"vocab_size": 40, "bos_token_id": 0, "eos_token_id": 0}
-    llama = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, **small}
+    size = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    llama = {**size, **small}
     settings = {
         "GPT2LMHeadModel": {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": 64, **small},
         "LlamaForCausalLM": {"num_key_value_heads": 1, "max_position_embeddings": 64, **llama},
         "MixtralForCausalLM": {
             "num_local_experts": 3, "num_key_value_heads": 1, "max_position_embeddings": 64, **llama
         },
+        "ViTModel": {"image_size": 8, "patch_size": 4, **size},
         "BertModel": {"max_position_embeddings": 64, **llama},
         "T5ForConditionalGeneration": {
             "d_model": 16, "d_ff": 24, "d_kv": 8, "num_layers": 2, "num_heads": 2, "vocab_size": 40,

@@ -78,6 +78,12 @@ def test_nothing_is_overwritten(refused, bert, tmp_path):
     assert "exists, and nothing is overwritten" in refused(file, *MAGNITUDE, out=file)
 
 
+def test_the_folder_is_not_copied_into_itself(refused, bert):
+    assert "sparse would lie in" in refused(bert, *MAGNITUDE, out=bert / "sparse")
+    (bert / "sub").mkdir()
+    assert "sparse would lie in" in refused(bert, *MAGNITUDE, out=bert / "sub" / "sparse")
+
+
 def test_inputs_need_a_text_and_a_model(refused, bert, text):
     assert "looks at the inputs of layers; give a text with --calibration" in refused(bert, *WANDA)
     file = bert / "model.safetensors"

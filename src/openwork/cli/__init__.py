@@ -23,6 +23,7 @@ try:
         import_tf,
         prune,
         published,
+        recipe,
         report,
         sweep,
         training,
@@ -48,6 +49,7 @@ app.command("eval")(checkpoints.evaluate)
 app.command()(checkpoints.inspect)
 app.command()(export.export)
 app.command()(prune.prune)
+app.command()(recipe.recipe)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
 app.command()(report.report)

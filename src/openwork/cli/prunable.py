@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from openwork.core.chosen import choose_weights
 from openwork.core.layout import declare_layout, stored_layout
+from openwork.core.masks.blockwise.result import PrunedLayer
 from openwork.core.masks.one_shot import prune
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.selection import Excluding, Matching, Select, weight_matrices
@@ -52,6 +53,8 @@ class Layer:
         zeros: How many of its weights are zero now.
         before: The fraction that was zero before, 0-1.
         now: The fraction that is zero now, 0-1.
+        error: How much of the layer's outputs changed, as `PrunedLayer` has it; None where nobody looked.
+        remark: What is special about it; "" where nothing is.
     """
 
     name: str
@@ -59,6 +62,8 @@ class Layer:
     zeros: int
     before: float
     now: float
+    error: float | None = None
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,16 @@ class Rewritten:
         skipped: Matrices that stayed as they were, with the reason.
         left_out: Files that were not copied, since they hold the old weights in another format.
         notes: What else there is to say.
+        minutes: How long pruning took, without reading and writing.
+        peak_memory: The most bytes that were in use; None where the system does not say.
     """
 
     layers: tuple[Layer, ...]
     skipped: Mapping[str, str]
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
+    minutes: float
+    peak_memory: int | None
 
     @property
     def weights(self) -> int:
@@ -102,6 +111,8 @@ class Rewritten:
             "skipped": dict(self.skipped),
             "left_out": list(self.left_out),
             "notes": list(self.notes),
+            "minutes": self.minutes,
+            "peak_memory": self.peak_memory,
         }
 
 
@@ -132,7 +143,10 @@ def pruned(
     text: Text | None = None,
     select: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
+    blocks: Sequence[str] | None = None,
+    device: torch.device | None = None,
     seed: int = 0,
+    progress: Callable[[str], object] | None = None,
 ) -> Rewritten:
     """Writes the files of ``source`` to ``out`` with the zeros of a technique.
 
@@ -143,7 +157,10 @@ def pruned(
         text: For a technique that looks at inputs.
         select: Names of weights or layers to prune, instead of the default.
         exclude: Names of those to leave as they are.
+        blocks: Names of the blocks that are pruned one after the other; None for those that the model repeats.
+        device: Where a block does its work.
         seed: Draws between equals.
+        progress: Called with a line of text after each block.
 
     Raises:
         FileNotFoundError: If there is no such file, or the folder holds no weights.
@@ -161,37 +178,41 @@ def pruned(
     model = _in_a_model(files) if (source / "config.json").is_file() else _without_a_model(files)
     chosen: Select = Matching(tuple(select)) if select else model.layers
     chosen = Excluding(tuple(exclude), chosen) if exclude else chosen
-    weights, skipped = choose_weights(model.module, chosen)
-    fits, misfits = technique.fitting(weights)
-    skipped = skipped | ({} if select else {name: why for name, why in model.left.items() if name in skipped}) | misfits
-    for weight in fits:
+    _check_numbers(model.module, chosen)
+    notes: tuple[str, ...] = ()
+    looked: dict[str, Any] = {}
+    if text is not None and needs:
+        looked["batches"], notes = _batches(text, model.module)
+        looked |= {"blocks": blocks, "device": device, "progress": progress}
+    elif blocks or device:
+        raise ValueError(f"{technique!r} looks at no inputs, so that nothing runs; leave out --blocks and --device")
+    found = prune(model.module, technique, select=chosen, seed=seed, **looked)
+    skipped = found.skipped | (
+        {} if select else {name: why for name, why in model.left.items() if name in found.skipped}
+    )
+    copy = _Copy(model.in_files(), found.layers)
+    left_out = rewrite(files, out, copy.change)
+    return Rewritten(tuple(copy.layers), skipped, left_out, notes, found.minutes, found.peak_memory)
+
+
+def _check_numbers(model: nn.Module, select: Select) -> None:
+    """Raises ValueError if a selected weight has NaN or infinite values, or nothing is selected."""
+    for weight in choose_weights(model, select)[0]:
         if not bool(weight.parameter.isfinite().all()):
             raise ValueError(f"{weight.name} has values that are no finite numbers; give a checkpoint from before them")
-    notes: tuple[str, ...] = ()
-    calibrate = None
-    if text is not None and needs:
-        batches, notes = _batches(text, model.module)
-
-        def calibrate(module: nn.Module) -> None:
-            for batch in batches:
-                module(**batch)
-
-    prune(model.module, technique, select=chosen, seed=seed, calibrate=calibrate)
-    copy = _Copy(model.in_files(), frozenset(site.name for weight in fits for site in weight.sites))
-    left_out = rewrite(files, out, copy.change)
-    return Rewritten(tuple(copy.layers), skipped, left_out, notes)
 
 
 class _Copy:
     """Which tensors of the files change, and to what.
 
     Args:
-        now: The pruned weights by their names in the files.
-        names: The pruned parameters' names in the model.
+        now: The weights by their names in the files.
+        pruned: The pruned ones, by their names in the model.
     """
 
-    def __init__(self, now: Mapping[str, Tensor], names: frozenset[str]) -> None:
-        self.now, self.names = now, names
+    def __init__(self, now: Mapping[str, Tensor], pruned: Sequence[PrunedLayer]) -> None:
+        self.now = now
+        self.pruned = {layer.name: layer for layer in pruned}
         self.layers: list[Layer] = []
 
     def change(self, name: str, before: Tensor) -> Tensor | None:
@@ -201,13 +222,15 @@ class _Copy:
             return None
         now = now.detach().cpu()
         changed = now != before.to(now.dtype)
-        if not bool(changed.any()) and name not in self.names:
+        pruned = next((one for full, one in self.pruned.items() if full == name or full.endswith(f".{name}")), None)
+        if pruned is None and not bool(changed.any()):
             return None
         value = torch.where(changed, now.to(before.dtype), before)
         value = torch.where(changed & (value == 0), torch.zeros_like(value), value)  # and not -0
         zeros, all_of_them = int((value == 0).sum()), value.numel()
         was = int((before == 0).sum()) / all_of_them
-        self.layers.append(Layer(name, tuple(value.shape), zeros, was, zeros / all_of_them))
+        more = (pruned.error, pruned.remark) if pruned else (None, "")
+        self.layers.append(Layer(name, tuple(value.shape), zeros, was, zeros / all_of_them, *more))
         return value
 
 

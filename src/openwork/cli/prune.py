@@ -1,13 +1,12 @@
 """The command prune: a trained model's files again, with zeros."""
 
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openwork.cli.common import Json, error_console, print_json
+from openwork.cli.common import Json, checked_device, error_console, print_json
 from openwork.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +51,13 @@ def prune(
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Leave weights or layers of this name; repeatable.")
     ] = None,
+    blocks: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="The blocks, if not those that the model repeats; repeatable."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where a block does its work, such as cuda; by default on the CPU.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Chooses windows, draws between equals.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -69,18 +75,15 @@ def prune(
     text = None
     if calibration:
         text = Text(calibration, tokenizer or source, tokens=tokens, samples=samples, batch=batch, seed=seed)
-    made = _technique(technique, sparsity, pattern)
-    begun = time.perf_counter()
-    with error_console.status("pruning"):
-        found = pruned(source, made, out, text=text, select=select, exclude=exclude, seed=seed)
-    seconds = time.perf_counter() - begun
+    made, place = _technique(technique, sparsity, pattern), checked_device(device) if device else None
+    with error_console.status("reading") as status:
+        found = pruned(source, made, out, text=text, select=select, exclude=exclude, blocks=blocks, device=place,
+                       seed=seed, progress=lambda line: status.update(f"pruned {line}"))  # fmt: skip
     if as_json:
-        print_json(
-            {"format": PRUNE_FORMAT, "path": str(source), "out": str(out), "technique": repr(made), "seconds": seconds}
-            | found.to_dict()
-        )
+        about = {"format": PRUNE_FORMAT, "path": str(source), "out": str(out), "technique": repr(made)}
+        print_json(about | found.to_dict())
     else:
-        _print(found, made, out, seconds)
+        _print(found, made, out)
 
 
 def _technique(name: str, sparsity: str | None, pattern: str | None) -> "MaskTechnique":
@@ -134,21 +137,23 @@ def _pattern(text: str) -> Any:
     raise UsageError(f"unknown --pattern {text!r}; give n:m such as 2:4, HxW such as 1x4, or one of {', '.join(named)}")
 
 
-def _print(found: "Rewritten", technique: "MaskTechnique", out: Path, seconds: float) -> None:
-    rows = [("weight", "shape", "before", "now")]
-    rows += [(one.name, "x".join(map(str, one.shape)), f"{one.before:.2%}", f"{one.now:.2%}") for one in found.layers]
-    widths = [max(len(row[place]) for row in rows) for place in range(4)]
-    lines = [
-        "  ".join(
-            [f"{row[0]:{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
+def _print(found: "Rewritten", technique: "MaskTechnique", out: Path) -> None:
+    rows = [("weight", "shape", "before", "now", "error", "")]
+    for one in found.layers:
+        error = "" if one.error is None else f"{one.error:.2e}"
+        shape = "x".join(map(str, one.shape))
+        rows.append((one.name, shape, f"{one.before:.2%}", f"{one.now:.2%}", error, one.remark))
+    widths = [max(len(row[place]) for row in rows) for place in range(5)]
+    lines = []
+    for row in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:5], widths[1:], strict=True)]
+        lines.append("  ".join([f"{row[0]:{widths[0]}}", *cells, row[5]]).rstrip())
     lines += [f"left as it is: {name} ({reason})" for name, reason in found.skipped.items()]
     lines += [f"left out: {name}, which has the old weights in another format" for name in found.left_out]
     lines += list(found.notes)
+    memory = "" if found.peak_memory is None else f", {found.peak_memory / 1e9:.2f} GB at most"
     lines.append(
         f"{out}: {found.zeros:,} of {found.weights:,} weights are zero in {len(found.layers)} matrices, "
-        f"{found.sparsity:.2%}; {technique!r}, {seconds:.1f} s"
+        f"{found.sparsity:.2%}; {technique!r}, {found.minutes:.1f} minutes{memory}"
     )
     sys.stdout.write("\n".join(lines) + "\n")

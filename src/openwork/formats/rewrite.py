@@ -88,6 +88,7 @@ def rewrite(found: WeightFiles, target: Path, change: Change) -> tuple[str, ...]
     Raises:
         FileExistsError: If there is something at ``target``.
         FileNotFoundError: If there is no folder to create it in.
+        ValueError: If ``target`` would lie in the folder that is copied.
     """
     if not found.is_folder:
         refuse_existing(target)
@@ -95,6 +96,8 @@ def rewrite(found: WeightFiles, target: Path, change: Change) -> tuple[str, ...]
             shutil.copyfile(found.path, temporary)
             _overwrite(temporary, found, change)
         return ()
+    if target.absolute().is_relative_to(found.path.absolute()):
+        raise ValueError(f"{target} would lie in {found.path}, which is copied; give another place")
     left_out = []
     with creating(target) as temporary:
         for path in sorted(found.path.rglob("*")):

@@ -44,7 +44,10 @@ def load_pretrained(folder: Path) -> tuple[nn.Module, frozenset[str]]:
             )
     except Exception as error:  # whatever the library's checks raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"transformers {transformers.__version__} cannot load {folder}: {reason}") from error
+        raise ValueError(
+            f"transformers {transformers.__version__} cannot load {folder}: {reason.rstrip('.')}; give a folder that "
+            "it knows, or for pruning without a text the .safetensors file alone"
+        ) from error
     if info["mismatched_keys"]:
         raise ValueError(f"{folder} has weights of other shapes than its config.json says; copy it again")
     model.config.use_cache = False
