@@ -190,6 +190,25 @@ def test_the_seed_chooses_windows_and_the_same_seed_the_same_ones(monkeypatch, c
     assert files[0] == files[1] != files[2]
 
 
+def test_a_tokenizer_of_older_files_is_read_by_transformers(monkeypatch, capsys, tmp_path, text):
+    dense = pretrained(tmp_path / "dense", "BertModel")
+    (dense / "tokenizer.json").unlink()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(TEXT.split())]
+    (dense / "vocab.txt").write_text("\n".join(words))
+    (dense / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    assert openwork(monkeypatch, "prune", dense, "--technique", "wanda", "--sparsity", 0.5, *calibrated(text), "--out",
+                    tmp_path / "sparse", "--json") == 0  # fmt: skip
+    assert printed(capsys)["notes"] == ["calibrated with 8 windows of 16 tokens"]
+
+
+def test_a_text_with_fewer_windows_than_were_asked_for_is_used_whole(monkeypatch, capsys, tmp_path, text):
+    dense = pretrained(tmp_path / "dense", "BertModel")
+    assert openwork(monkeypatch, "prune", dense, "--technique", "wanda", "--sparsity", 0.5, "--calibration", text,
+                    "--out", tmp_path / "sparse", "--json") == 0  # fmt: skip
+    note = f"calibrated with 20 windows of 64 tokens, all that {text} has of the 128 that were asked for"
+    assert printed(capsys)["notes"] == [note]
+
+
 def test_a_file_without_a_model_is_pruned_by_its_names(monkeypatch, capsys, tmp_path):
     torch.manual_seed(0)
     shapes = {"embed.weight": (6, 4), "fc.weight": (8, 4), "fc.bias": (8,), "conv.weight": (4, 4, 3, 3)}
