@@ -244,6 +244,7 @@ def follow(
         before: Called before the runs of a piece are asked for.
         execute: Executes the runs of a piece that are not there.
     """
+    given.rows.mkdir(parents=True, exist_ok=True)  # before anything is trained whose lines could not be written
     warnings.filterwarnings("ignore", message=".*keeps no weight")
     options = Options(device=given.device, precision=given.precision)
     began = time.monotonic()

@@ -31,6 +31,7 @@ DYNAMO = "<class 'torch.autograd.function.Function'> should not be instantiated:
         "docs/integrations.md",
         "docs/onnx.md",
         "docs/performance.md",
+        "docs/permute.md",
         "docs/shrink.md",
         "docs/statistics.md",
     ],

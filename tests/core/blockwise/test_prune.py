@@ -16,7 +16,7 @@ LAYERS = [f"layers.{number}" for number in range(3)]
 
 
 def chains_of(model, batches, blocks=None):
-    planned = plan(model, HALF, batches, select=ow.weight_matrices, blocks=blocks)
+    planned = plan(model, HALF.fitting, batches, select=ow.weight_matrices, blocks=blocks)
     with at_rest(model):
         return [
             [block.name for block in chain.blocks] for chain in find_chains(model, planned.blocks, planned.examples[0])
@@ -130,7 +130,7 @@ def test_blocks_may_be_named():
     model = stack()
     assert chains_of(model, ids()) == [LAYERS]
     inner = ow.matching("layers")
-    planned = plan(model, HALF, ids(), select=inner, blocks=["layers.*"])
+    planned = plan(model, HALF.fitting, ids(), select=inner, blocks=["layers.*"])
     assert [block.name for block in planned.blocks] == LAYERS
     result = ow.prune(model, HALF, batches=ids(), select=[*LAYERS, "head"], blocks=["layers.*", "head"])
     assert len(result.layers) == 7
@@ -191,7 +191,7 @@ def test_batch_norms_see_the_batches_when_all_blocks_are_pruned():
 
 @pytest.mark.parametrize("argument", [{"blocks": "layers.*"}, {"device": "cpu"}, {"progress": print}], ids=str)
 def test_arguments_that_would_do_nothing_are_refused(argument):
-    with pytest.raises(ValueError, match=f"{next(iter(argument))} is for a technique that looks at inputs"):
+    with pytest.raises(ValueError, match=f"{next(iter(argument))} is for pruning block after block by inputs"):
         ow.prune(stack(), ow.GradualMagnitude(ow.OneShot(0.5)), **argument)
     with pytest.raises(ValueError, match="GradualMagnitude does not look at batches, and the model has no BatchNorm"):
         ow.prune(stack(), ow.GradualMagnitude(ow.OneShot(0.5)), batches=ids())

@@ -62,13 +62,20 @@ class View:
         Flattened from its third axis on, a matrix is (out, in * kernel), as the rows of `Evidence.input` are. Where the
         order of the axes allows it, it shares the tensor's memory.
 
+        Args:
+            tensor: Of the weight's shape.
+
         Raises:
             ValueError: If it is not known which axes of the weight its module multiplies.
         """
         return self._known.matrices(tensor)
 
     def as_stored(self, matrices: Tensor) -> Tensor:
-        """The inverse of `matrices`, of whose shape the argument must be."""
+        """The inverse of `matrices`.
+
+        Args:
+            matrices: (matrices, out, in, kernel...), or (matrices, out, in * kernel).
+        """
         return self._known.as_stored(matrices.reshape(self._known.merged_shape("outputs")), "outputs")
 
     @property

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,12 +13,14 @@ from openwork.core.batchnorm import has_statistics, recalibrate_batchnorm
 from openwork.core.chosen import check_model, choose_weights
 from openwork.core.forward import check_batches
 from openwork.core.masks.blockwise.cost import Cost
-from openwork.core.masks.blockwise.prune import Originals, became, plan, prune_blocks
+from openwork.core.masks.blockwise.finished import Finished
+from openwork.core.masks.blockwise.prune import Progress, plan, prune_blocks
+from openwork.core.masks.blockwise.refitted import became
 from openwork.core.masks.blockwise.result import Pruned, PrunedLayer
+from openwork.core.masks.blockwise.undo import Originals, all_or_nothing
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.mechanism import Calibrate
 from openwork.core.selection import Selection, weight_matrices
-from openwork.core.snapshot import snapshot
 from openwork.core.sparsify import sparsify
 
 
@@ -30,8 +34,10 @@ def prune(
     seed: int = 0,
     calibrate: Calibrate | None = None,
     blocks: str | Iterable[str] | None = None,
+    reconstruct: bool = False,
     device: torch.device | str | None = None,
-    progress: Callable[[str], object] | None = None,
+    resume: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
 ) -> Pruned:
     """Prunes ``model``, in place and once, to the technique's final sparsity, and measures before and after.
 
@@ -52,7 +58,12 @@ def prune(
         blocks: Names of the blocks, or shell patterns for them (``"encoder.layer.*"``), which must hold all selected
             weights. By default those that the model repeats; where these hold less than half of the weights, layer
             after layer. Weights outside of the blocks, such as embeddings, then stay dense; the result names them.
+        reconstruct: Whether the kept weights of each layer become those whose outputs come nearest, in the sum of
+            squares over the inputs of ``batches``, to the outputs with all weights.
         device: Where a block does its work, such as "cuda", and from where it comes back; by default where it is.
+        resume: A folder for the finished blocks. Where it has some, of the same prune, this goes on with the others and
+            ends with the same bits. Finished blocks then stay pruned if something fails; without it, a copy of all
+            weights is kept until the end, to put them back.
         progress: Called with a line of text after each block, such as ``print``.
 
     Returns:
@@ -63,7 +74,7 @@ def prune(
             holds no input.
         ValueError: If the schedule prunes later, batches would do nothing or cannot be used, or blocks miss a weight.
             Whatever raises, even ``evaluate`` or ``batches``, leaves selected weights, buffers and training flags as
-            they were.
+            they were, but for blocks that ``resume`` has in its folder.
     """
     check_model(model)
     if not isinstance(technique, MaskTechnique):
@@ -75,21 +86,29 @@ def prune(
         raise TypeError(
             f"evaluate must be a function model -> metric, got a {type(evaluate).__name__}; a loader is batches=loader"
         )
-    by_blocks = batches is not None and technique.evidence.inputs and calibrate is None
-    _check_use(
-        model, technique, batches, by_blocks=by_blocks, walk={"blocks": blocks, "device": device, "progress": progress}
-    )
+    by_blocks = batches is not None and (reconstruct or (technique.evidence.inputs and calibrate is None))
+    walk = {"blocks": blocks, "reconstruct": reconstruct, "device": device, "resume": resume, "progress": progress}
+    _check_use(model, technique, batches, by_blocks=by_blocks, calibrated=calibrate is not None, walk=walk)
     if by_blocks and batches is not None:
         batches = list(batches)  # for the blocks, and then for the batch norms
     home = None if device is None else torch.device(device)
-    restore = snapshot(model)
-    originals: Originals = {}
-    try:
+    with all_or_nothing(model) as originals:
         before = _measured(evaluate, model)
         cost = Cost(model, home)
         if by_blocks and batches is not None:
-            planned = plan(model, technique, batches, select=select, blocks=blocks)
-            layers = prune_blocks(model, technique, planned, originals, seed=seed, device=home, progress=progress)
+            planned = plan(model, technique.fitting, batches, select=select, blocks=blocks)
+            finished = None
+            if resume is not None:
+                settings = {"technique": str(technique), "seed": str(seed), "reconstruct": str(reconstruct)}
+                finished = Finished(Path(resume), model, planned.blocks, planned.examples, settings)
+            layers = prune_blocks(
+                *(model, technique, planned, originals),
+                seed=seed,
+                reconstruct=reconstruct,
+                device=home,
+                finished=finished,
+                progress=progress,
+            )
             skipped = planned.skipped
         else:
             layers, skipped = _prune_whole(model, technique, originals, select=select, seed=seed, calibrate=calibrate)
@@ -99,33 +118,39 @@ def prune(
             recalibrate_batchnorm(model, batches)
             recalibrated = _measured(evaluate, model)
         return Pruned(before, after, recalibrated, tuple(layers), skipped, minutes, cost.peak())
-    except BaseException:
-        restore()
-        with torch.no_grad():
-            for weight, value in originals.values():
-                weight.parameter.copy_(value)
-        raise
 
 
 def _check_use(
-    model: nn.Module, technique: MaskTechnique, batches: object, *, by_blocks: bool, walk: Mapping[str, object]
+    model: nn.Module,
+    technique: MaskTechnique,
+    batches: object,
+    *,
+    by_blocks: bool,
+    calibrated: bool,
+    walk: Mapping[str, object],
 ) -> None:
     """Raises TypeError for batches that are none, and ValueError for arguments that would do nothing."""
     if batches is not None:
         check_batches(batches)
+    name = type(technique).__name__
+    if walk["reconstruct"] and (technique.evidence.gradients != "never" or calibrated):
+        raise ValueError(
+            f"with reconstruct=True, {name} must see its inputs in batches and nothing else; leave out calibrate, or "
+            "prune first, and then call reconstruct(model, dense, batches)"
+        )
     if by_blocks:
         return
-    name = type(technique).__name__
     if batches is not None and not has_statistics(model):
         raise ValueError(
             f"{name} does not look at batches, and the model has no BatchNorm with running statistics; leave out "
             "batches, or prune by a technique that looks at inputs, such as Wanda"
         )
     for argument, value in walk.items():
-        if value is not None:
+        if value:
+            why = "there are no batches" if batches is None else f"{name} looks at the weights alone"
             raise ValueError(
-                f"{argument} is for a technique that looks at inputs, block after block, and {name} prunes all layers "
-                f"at once; leave it out, or pass batches to a technique such as Wanda"
+                f"{argument} is for pruning block after block by inputs, and {why}; leave it out, or pass batches to a "
+                "technique that looks at inputs, such as Wanda"
             )
 
 
@@ -140,7 +165,7 @@ def _prune_whole(
 ) -> tuple[list[PrunedLayer], dict[str, str]]:
     """Prunes all layers at once."""
     for weight in choose_weights(model, select)[0]:
-        originals[weight.name] = weight, weight.parameter.detach().clone()
+        originals.keep(weight)
     sparsifier = sparsify(model, technique, select=select, seed=seed, calibrate=calibrate)
     weights, skipped = sparsifier.weights, sparsifier.skipped
     sparsifier.finalize()

@@ -75,6 +75,9 @@ class Pattern(ABC):
         """How many neighbouring inputs it decides on together and apart from all others; None where all compete.
 
         A solver that goes from input to input chooses so many at once, and knows by then what became of those before.
+
+        Args:
+            shape: (out, in, kernel...).
         """
         return None
 
@@ -87,7 +90,11 @@ class Pattern(ABC):
         raise NotImplementedError
 
     def portion(self, shape: Sequence[int]) -> int:
-        """What divides the number that a part of the inputs, of this ``shape``, keeps; the last part has the rest."""
+        """What divides the number of weights that a part of the inputs keeps; the last part has the rest.
+
+        Args:
+            shape: The part's, (out, inputs, kernel...).
+        """
         return self.group(shape)
 
     def mask_of_matrices(self, scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:

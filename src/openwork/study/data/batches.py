@@ -104,7 +104,7 @@ def cropped_batches(
 class Crops(NamedTuple):
     """The images of batches, by their numbers, and what is seen of each; tensors (..., batch_size)."""
 
-    index: Tensor
+    number: Tensor
     top: Tensor
     left: Tensor
     flipped: Tensor

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 from openwork.core.stacked import Stacked, call_with, stack, stacked
 from openwork.noise import keyed, keys
 from openwork.study.fleet.convolutions import Unfolded
+from openwork.study.fleet.lanes import Lanes
 from openwork.study.fleet.linear import StraightLinears
 from openwork.study.fleet.memory import fills_the_device
 from openwork.study.runs.live import Live
@@ -169,13 +170,20 @@ class Stack(StackedModels):
         call = _compiled(compute) if compile else compute
         inputs = self.mechanism.inputs if self.mechanism else {}
 
+        lanes = Lanes(self.seeds.device)
+
+        def of_row(row: int, key: Tensor, batch: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+            # Leaves of their own: the gradient by a row of a leaf would be as large as all rows.
+            own = {name: whole.detach()[row].requires_grad_() for name, whole in self.parameters.items()}
+            buffers, read = ({name: whole[row] for name, whole in each.items()} for each in (self.buffers, inputs))
+            with lanes.lane(row):
+                found: tuple[Tensor, Tensor, dict[str, Tensor]] = call(own, buffers, read, key, batch)
+            return found
+
         def every(batch: Any, steps: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-            found = []
-            for row, key in enumerate(keys(self.seeds, steps)):
-                # Leaves of their own: the gradient by a row of a leaf would be as large as all rows.
-                own = {name: whole.detach()[row].requires_grad_() for name, whole in self.parameters.items()}
-                buffers, read = ({name: whole[row] for name, whole in each.items()} for each in (self.buffers, inputs))
-                found.append(call(own, buffers, read, key, batch if shared else tree_map(itemgetter(row), batch)))
+            rows = enumerate(keys(self.seeds, steps))
+            with lanes.forked():
+                found = [of_row(n, key, batch if shared else tree_map(itemgetter(n), batch)) for n, key in rows]
             losses, penalties, gradients = zip(*found, strict=True)
             whole = {name: torch.stack([each[name] for each in gradients]) for name in gradients[0]}
             return torch.stack(losses), torch.stack(penalties), whole

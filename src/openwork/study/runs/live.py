@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.schedules import Constant
-from openwork.core.seeding import seeded_generator
 from openwork.core.selection import find_weights
 from openwork.core.sparsifier import Sparsifier
 from openwork.core.sparsify import sparsify
@@ -126,13 +125,13 @@ def prepare(
 
 @torch.no_grad()
 def _keep_zeros(model: nn.Module, run: Run, origin: Origin, zeros: Mapping[str, Tensor]) -> None:
-    for weight in find_weights(model, run.select)[0]:
-        parameter = weight.parameter
-        if weight.name not in zeros or zeros[weight.name].shape != parameter.shape:
-            raise ValueError(f"the zeros to keep do not fit the model: {weight.name} is not there in its shape")
-        nonzero = zeros[weight.name].to(parameter.device) != 0
-        kept = origin.kept(nonzero, seeded_generator(run.seed, 0, f"kept {weight.name}"))
-        parameter.mul_(origin.scale(kept))
+    parameters = {weight.name: weight.parameter for weight in find_weights(model, run.select)[0]}
+    for name, parameter in parameters.items():
+        if name not in zeros or zeros[name].shape != parameter.shape:
+            raise ValueError(f"the zeros to keep do not fit the model: {name} is not there in its shape")
+    finalized = {name: zeros[name].to(parameter.device) for name, parameter in parameters.items()}
+    for name, kept in origin.kept(finalized, run.seed).items():
+        parameters[name].mul_(origin.scale(kept))
 
 
 def compiled(live: Live) -> Objective:

@@ -48,7 +48,12 @@ class Counts(Allocation):
         return {name: self.counts[name] for name in scores}
 
 
-def with_counts(
+def with_counts(technique: MaskTechnique, counts: Mapping[str, int] | None) -> MaskTechnique:
+    """The technique with these counts in the place of its allocation; itself where there are none."""
+    return technique if counts is None else replace(technique, allocation=Counts(counts, technique.allocation))
+
+
+def find_counts(
     technique: MaskTechnique,
     model: torch.nn.Module,
     blocks: Sequence[Block],
@@ -56,19 +61,19 @@ def with_counts(
     *,
     seed: int,
     device: torch.device | None,
-) -> MaskTechnique:
-    """The technique with the counts that its allocation finds for the whole model; itself where it looks at one weight.
+) -> dict[str, int] | None:
+    """The counts that the technique's allocation finds for the whole model; None where it looks at one weight alone.
 
     Where the allocation needs scores and these need inputs, the dense model's, in a walk of their own.
     """
     if not technique.criterion.allocates or technique.allocation.same_sparsity:
-        return technique
+        return None
     weights = [MaskedWeight(weight, keep_zeros=False) for block in blocks for weight in block.weights]
     like: Mapping[str, Tensor] = shapes_like(technique, weights)
     if technique.allocation.needs_scores:
         like = _scores(technique, model, blocks, examples, seed=seed, device=device)
         like = {weight.name: like[weight.name] for weight in weights}
-    return replace(technique, allocation=Counts(count(technique, like, 0), technique.allocation))
+    return count(technique, like, 0)
 
 
 def _scores(
@@ -87,11 +92,11 @@ def _scores(
         weights = [MaskedWeight(weight, keep_zeros=False) for weight in block.weights]
         Listening(technique, weights).begin()
         if technique.evidence.inputs:
-            with watching(block.weights) as sketches:
+            with watching(block.weights) as seen:
 
                 def calibrate(model: torch.nn.Module) -> None:
                     run(model)
-                    show_unused(block.weights, sketches)
+                    show_unused(block.weights, seen)
 
                 gather(technique.evidence, weights, model, calibrate)
         for weight in weights:

@@ -1,9 +1,8 @@
 """Pruning block after block, with the inputs that the pruned blocks before give."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import Any
 
 import torch
@@ -11,11 +10,14 @@ from torch import Tensor, nn
 
 from openwork.core.chosen import choose_weights
 from openwork.core.masks.blockwise.blocks import Block, find_blocks
-from openwork.core.masks.blockwise.counts import with_counts
+from openwork.core.masks.blockwise.counts import find_counts, with_counts
 from openwork.core.masks.blockwise.examples import Example, examples_of
+from openwork.core.masks.blockwise.finished import Finished
+from openwork.core.masks.blockwise.refitted import became, refitted
 from openwork.core.masks.blockwise.result import PrunedLayer
+from openwork.core.masks.blockwise.undo import Originals
 from openwork.core.masks.blockwise.walk import Run, walk
-from openwork.core.masks.blockwise.watched import Sketch, show_unused, watching
+from openwork.core.masks.blockwise.watched import show_unused, watching
 from openwork.core.masks.inputs import observable
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.names import few
@@ -24,8 +26,8 @@ from openwork.core.selection import Selection, Weight
 
 logger = logging.getLogger("openwork")
 
-Originals = dict[str, tuple[Weight, Tensor]]
-"""Weights with their values before they were pruned, to put these back."""
+Progress = Callable[[str], object]
+"""Called with a line of text, such as ``print``."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +47,26 @@ class Plan:
 
 def plan(
     model: nn.Module,
-    technique: MaskTechnique,
+    fitting: Callable[[list[Weight]], tuple[list[Weight], dict[str, str]]],
     batches: Iterable[Any],
     *,
     select: Selection,
     blocks: str | Iterable[str] | None,
 ) -> Plan:
-    """What `prune_blocks` will do; nothing changes here.
+    """What a walk will change; nothing changes here.
+
+    Args:
+        model: The model.
+        fitting: Which of the selected weights can be changed, and why the others cannot, by name.
+        batches: The example inputs.
+        select: Which weights are selected.
+        blocks: The blocks by name; None finds them.
 
     Raises:
         ValueError: If nothing can be pruned, or a weight that must be cannot.
     """
     weights, skipped = choose_weights(model, select)
-    weights, misfits = technique.fitting(weights)
+    weights, misfits = fitting(weights)
     refuse_held(weights)
     skipped |= misfits
     unseen = {}
@@ -85,78 +94,100 @@ def prune_blocks(
     originals: Originals,
     *,
     seed: int,
+    reconstruct: bool,
     device: torch.device | None,
-    progress: Callable[[str], object] | None,
+    finished: Finished | None,
+    progress: Progress | None,
 ) -> list[PrunedLayer]:
     """Prunes the blocks in place, and returns what became of each layer.
 
     Args:
         model: The model.
-        technique: Looks at inputs.
+        technique: Says which weights go.
         planned: The blocks and the inputs.
         originals: Gets the values of weights before they change.
         seed: As in `sparsify`.
+        reconstruct: Whether the kept weights become those of least squares.
         device: Where blocks run.
+        finished: The folder of the finished blocks; None where they are not written.
         progress: Called with a line of text for each block.
     """
-    blocks, layers, number = planned.blocks, list[PrunedLayer](), count(1)
-    technique = with_counts(technique, model, blocks, planned.examples, seed=seed, device=device)
+    layers: list[PrunedLayer] = []
+    if finished is not None and finished.begun:
+        counts = finished.counts
+    else:
+        counts = find_counts(technique, model, planned.blocks, planned.examples, seed=seed, device=device)
+        if finished is not None:
+            finished.begin(counts)
+    technique = with_counts(technique, counts)
 
     def visit(block: Block, run: Run) -> None:
-        for weight in block.weights:
-            originals[weight.name] = weight, weight.parameter.detach().to("cpu", copy=True)
-        done = _prune(model, technique, block, run, originals, seed=seed)
+        done = None if finished is None else finished.layers(block)
+        if done is None:
+            dense = {weight.name: originals.keep(weight) for weight in block.weights}
+            done = _prune(model, technique, block, run, dense, seed=seed, reconstruct=reconstruct)
+            if finished is not None:
+                finished.add(block, done)
+                originals.forget()  # what is in the folder stays, whatever happens to the others
         layers.extend(done)
-        line = f"{next(number)} of {len(blocks)}: {block.name}, {_said(done)}"
-        logger.info("pruned block %s", line)
-        if progress is not None:
-            progress(line)
+        say(planned, block, done, layers, progress)
 
-    walk(model, blocks, planned.examples, visit, device)
+    walk(model, planned.blocks, planned.examples, visit, device)
     return layers
 
 
 def _prune(
-    model: nn.Module, technique: MaskTechnique, block: Block, run: Run, originals: Originals, *, seed: int
+    model: nn.Module,
+    technique: MaskTechnique,
+    block: Block,
+    run: Run,
+    dense: Mapping[str, Tensor],
+    *,
+    seed: int,
+    reconstruct: bool,
 ) -> list[PrunedLayer]:
     unused: list[str] = []
-    with watching(block.weights) as sketches:
+    looks = technique.evidence.inputs
+    with watching(block.weights, products=reconstruct) as seen:
 
         def calibrate(model: nn.Module) -> None:
             run(model)
-            unused.extend(show_unused(block.weights, sketches))
+            unused.extend(show_unused(block.weights, seen))
 
-        masks = technique.mechanism([*block.weights], seed=seed, keep_zeros=False)
-        masks.start(model, calibrate if technique.evidence.inputs else None)
-        masks.finalize(model, in_place=True)
-        if not technique.evidence.inputs:
+        masking = technique.mechanism([*block.weights], seed=seed, keep_zeros=False)
+        masking.start(model, calibrate if looks else None)
+        masks = masking.masks() if reconstruct else {}
+        masking.finalize(model, in_place=True)
+        if not looks:
             calibrate(model)
-    return [
-        replace(became(weight), remark="no input reached it: pruned by its weights alone")
-        if weight.name in unused
-        else became(weight, originals[weight.name][1], sketches[weight.name])
-        for weight in block.weights
-    ]
+    layers = [became(weight, dense[weight.name], seen[weight.name].sketch) for weight in block.weights]
+    if reconstruct:
+        layers = [
+            refitted(weight, masks[weight.name], dense[weight.name], seen[weight.name], layer)
+            for weight, layer in zip(block.weights, layers, strict=True)
+        ]
+    alone = "no input reached it: pruned by its weights alone"
+    return [replace(layer, error=None, remark=alone) if layer.name in unused else layer for layer in layers]
 
 
-def became(weight: Weight, before: Tensor | None = None, sketch: Sketch | None = None) -> PrunedLayer:
-    """What became of a weight.
+def say(
+    planned: Plan, block: Block, done: Sequence[PrunedLayer], layers: Sequence[PrunedLayer], progress: Progress | None
+) -> None:
+    """Logs a line about a block that is done, and shows it to ``progress``.
 
     Args:
-        weight: The weight as it is now.
-        before: As it was.
-        sketch: That of its layer's inputs.
+        planned: All blocks.
+        block: The block.
+        done: Its layers.
+        layers: All layers that are done.
+        progress: Called with the line.
     """
-    after = weight.parameter.detach()
-    zeros = after.numel() - int(after.count_nonzero())
-    if before is None or sketch is None or (layout := weight.layout) is None:
-        return PrunedLayer(weight.name, after.numel(), zeros)
-    pair = [layout.merged(each.to(after.device), "outputs").flatten(1) for each in (before, after)]
-    return PrunedLayer(weight.name, after.numel(), zeros, sketch.error(*pair))
-
-
-def _said(layers: Sequence[PrunedLayer]) -> str:
-    zeros, size = sum(layer.zeros for layer in layers), sum(layer.size for layer in layers)
-    errors = [layer.error for layer in layers if layer.error is not None]
+    finished = {layer.name for layer in layers}
+    number = sum(all(weight.name in finished for weight in each.weights) for each in planned.blocks)
+    zeros, size = sum(layer.zeros for layer in done), sum(layer.size for layer in done)
+    errors = [layer.error for layer in done if layer.error is not None]
     worst = f", relative errors up to {max(errors):.3g}" if errors else ""
-    return f"{zeros / size:.1%} zeros{worst}"
+    line = f"{number} of {len(planned.blocks)}: {block.name}, {zeros / size:.1%} zeros{worst}"
+    logger.info("pruned block %s", line)
+    if progress is not None:
+        progress(line)

@@ -14,6 +14,7 @@ class PrunedLayer:
         zeros: How many of them are zero.
         error: ||X (W - W')||^2 / ||X W||^2, for the inputs X that its layer has in the model whose earlier blocks are
             pruned: W before, W' after; None where nobody looked at inputs, or no input reached the layer.
+        masked_error: The same before the kept weights were fitted anew; None where they were not.
         remark: What is special about it; "" where nothing is.
     """
 
@@ -21,6 +22,7 @@ class PrunedLayer:
     size: int
     zeros: int
     error: float | None = None
+    masked_error: float | None = None
     remark: str = ""
 
     @property
@@ -74,10 +76,15 @@ class Pruned:
 def layer_lines(layers: Sequence[PrunedLayer]) -> list[str]:
     """A table of the layers, as lines of text."""
     width = max([len(layer.name) for layer in layers] + [5])
-    lines = [f"{'layer':<{width}}  {'weights':>11}  sparsity  {'error':>8}"]
+    refitted = any(layer.masked_error is not None for layer in layers)
+    lines = [f"{'layer':<{width}}  {'weights':>11}  sparsity  {'error':>8}{'  mask alone' if refitted else ''}"]
     for layer in layers:
-        error = "" if layer.error is None else f"{layer.error:.2e}"
+        errors = f"{_number(layer.error):>8}" + (f"  {_number(layer.masked_error):>10}" if refitted else "")
         lines.append(
-            f"{layer.name:<{width}}  {layer.size:>11,}  {layer.sparsity:>8.2%}  {error:>8}  {layer.remark}".rstrip()
+            f"{layer.name:<{width}}  {layer.size:>11,}  {layer.sparsity:>8.2%}  {errors}  {layer.remark}".rstrip()
         )
     return lines
+
+
+def _number(error: float | None) -> str:
+    return "" if error is None else f"{error:.2e}"

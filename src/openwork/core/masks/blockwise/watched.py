@@ -1,12 +1,14 @@
 """What is measured while a block runs: which layers are called, and a sketch of their inputs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from openwork.core.masks.evidence import Kept
+from openwork.core.masks.input_products import InputProducts
 from openwork.core.masks.inputs import rows
 from openwork.core.precision import exact
 from openwork.core.seeding import seeded_generator
@@ -48,40 +50,58 @@ class Sketch:
         return lost / whole if whole else 0.0
 
 
+class Inputs:
+    """What is kept of the inputs of one weight's layer.
+
+    Args:
+        name: The weight's name.
+        products: Whether the sum of their products is kept, too.
+    """
+
+    def __init__(self, name: str, *, products: bool) -> None:
+        self.sketch = Sketch(name)
+        self.kept: Kept | None = {} if products else None
+
+    def add(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Adds those of a call; a hook."""
+        found = exact(rows(module, args, kwargs))
+        self.sketch.add(found)
+        if self.kept is not None:
+            InputProducts().input(self.kept, found)
+
+
 @contextmanager
-def watching(weights: Sequence[Weight]) -> Iterator[dict[str, Sketch]]:
-    """Sketches of the inputs of each weight's layer, by name, while these are called."""
-    sketches = {weight.name: Sketch(weight.name) for weight in weights}
+def watching(weights: Sequence[Weight], *, products: bool = False) -> Iterator[dict[str, Inputs]]:
+    """What is kept of the inputs of each weight's layer, by the weight's name, while these layers are called.
+
+    Args:
+        weights: The weights.
+        products: Whether the sums of their products are kept, too.
+    """
+    seen = {weight.name: Inputs(weight.name, products=products) for weight in weights}
     hooks = [
-        site.module.register_forward_pre_hook(_adding(sketches[weight.name]), with_kwargs=True)
+        site.module.register_forward_pre_hook(seen[weight.name].add, with_kwargs=True)
         for weight in weights
         for site in weight.sites
     ]
     try:
-        yield sketches
+        yield seen
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _adding(sketch: Sketch) -> Callable[..., None]:
-    def add(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        sketch.add(exact(rows(module, args, kwargs)))
-
-    return add
-
-
-def show_unused(weights: Sequence[Weight], sketches: dict[str, Sketch]) -> list[str]:
+def show_unused(weights: Sequence[Weight], seen: Mapping[str, Inputs]) -> list[str]:
     """Calls the layers that no example reached with inputs that are all alike, so that their weights alone decide.
 
     Args:
         weights: The weights of layers that have been called, or have not.
-        sketches: Those of their inputs.
+        seen: Their inputs.
 
     Returns:
         The names of the weights whose layers were not called; all of them, and none is called, where none was before.
     """
-    unused = [weight for weight in weights if not sketches[weight.name].seen]
+    unused = [weight for weight in weights if not seen[weight.name].sketch.seen]
     if len(unused) == len(weights):
         return [weight.name for weight in unused]
     for weight in unused:
