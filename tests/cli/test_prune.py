@@ -152,6 +152,45 @@ def test_an_embedding_is_pruned_where_it_is_named_and_its_tied_twin_with_it(monk
     assert zeros(after["lm_head.weight"]) == 320
 
 
+@pytest.mark.parametrize("technique", ["ria", "dsnot", "sparsegpt", "admm", "alps", "magnitude"])
+def test_every_technique_of_the_command_prunes_and_may_fit_the_weights_that_stay(
+    monkeypatch, capsys, tmp_path, text, technique
+):
+    dense = pretrained(tmp_path / "dense", "LlamaForCausalLM")
+    assert openwork(monkeypatch, "prune", dense, "--technique", technique, "--pattern", "2:4", *calibrated(text),
+                    "--reconstruct", "--out", tmp_path / "sparse", "--json") == 0  # fmt: skip
+    found, before, after = printed(capsys), tensors(dense), tensors(tmp_path / "sparse")
+    assert found["sparsity"] == 0.5
+    assert all(0 < layer["error"] < 0.5 for layer in found["layers"])
+    moved = [not torch.equal(after[name][after[name] != 0], before[name][after[name] != 0]) for name in
+             (layer["name"] for layer in found["layers"])]  # fmt: skip
+    assert all(moved)
+    assert headers(tmp_path / "sparse") == headers(dense)
+
+
+@pytest.mark.parametrize("allocation", ["owl", "global", "erk"])
+def test_an_allocation_spreads_the_zeros(monkeypatch, capsys, tmp_path, text, allocation):
+    dense = pretrained(tmp_path / "dense", "LlamaForCausalLM")
+    assert openwork(monkeypatch, "prune", dense, "--technique", "ria", "--sparsity", 0.5, *calibrated(text),
+                    "--allocation", allocation, "--out", tmp_path / "sparse", "--json") == 0  # fmt: skip
+    found = printed(capsys)
+    assert found["sparsity"] == pytest.approx(0.5, abs=0.001)
+    assert len({layer["now"] for layer in found["layers"]}) > 1
+    warned = [note for note in found["notes"] if note.startswith("warning: ")]
+    assert [note.split()[1] for note in warned] == [one["name"] for one in found["layers"] if one["now"] == 1]
+
+
+def test_a_killed_prune_goes_on_from_its_finished_blocks(monkeypatch, capsys, tmp_path, text):
+    dense = pretrained(tmp_path / "dense", "LlamaForCausalLM")
+    command = ("prune", dense, "--technique", "sparsegpt", "--sparsity", 0.5, *calibrated(text))
+    assert openwork(monkeypatch, *command, "--out", tmp_path / "whole") == 0
+    for out in ("first", "second"):  # the second finds all blocks finished
+        assert openwork(monkeypatch, *command, "--resume", tmp_path / "blocks", "--out", tmp_path / out) == 0
+        assert tensors(tmp_path / out).keys() == tensors(dense).keys()
+        for name, tensor in tensors(tmp_path / "whole").items():
+            assert torch.equal(tensors(tmp_path / out)[name], tensor)
+
+
 def test_what_is_excluded_stays_and_says_so(monkeypatch, capsys, tmp_path):
     dense = pretrained(tmp_path / "dense", "BertModel")
     assert openwork(monkeypatch, "prune", dense, "--technique", "random", "--sparsity", 0.5, "--out",

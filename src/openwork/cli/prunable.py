@@ -1,5 +1,6 @@
 """What `openwork prune` does: files to a model, the model pruned, and its zeros in a copy of the files."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,10 +144,8 @@ def pruned(
     text: Text | None = None,
     select: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
-    blocks: Sequence[str] | None = None,
-    device: torch.device | None = None,
     seed: int = 0,
-    progress: Callable[[str], object] | None = None,
+    walk: Mapping[str, Any] | None = None,
 ) -> Rewritten:
     """Writes the files of ``source`` to ``out`` with the zeros of a technique.
 
@@ -157,10 +156,8 @@ def pruned(
         text: For a technique that looks at inputs.
         select: Names of weights or layers to prune, instead of the default.
         exclude: Names of those to leave as they are.
-        blocks: Names of the blocks that are pruned one after the other; None for those that the model repeats.
-        device: Where a block does its work.
         seed: Draws between equals.
-        progress: Called with a line of text after each block.
+        walk: What else `openwork.prune` takes where it goes from block to block.
 
     Raises:
         FileNotFoundError: If there is no such file, or the folder holds no weights.
@@ -168,25 +165,27 @@ def pruned(
         ValueError: If the weights cannot be read or loaded, the text does not fit, or nothing can be pruned.
     """
     files = find_weight_files(source)
-    needs = technique.evidence.inputs
-    if needs and text is None:
-        raise ValueError(f"{technique!r} looks at the inputs of layers; give a text with --calibration")
-    if needs and not (source / "config.json").is_file():
-        raise ValueError(
-            f"{technique!r} runs the model, and {source} has no config.json that says which; give its folder"
-        )
+    walk = dict(walk or {})
+    runs = technique.evidence.inputs or bool(walk.get("reconstruct"))
+    what = f"{technique!r} looks at the inputs of layers" if technique.evidence.inputs else "--reconstruct fits outputs"
+    if runs and text is None:
+        raise ValueError(f"{what}; give a text with --calibration")
+    if runs and not (source / "config.json").is_file():
+        raise ValueError(f"{what}, and {source} has no config.json that says of which model; give its folder")
+    unused = [f"--{name}" for name, value in {"calibration": text, **walk}.items() if value and name != "progress"]
+    if not runs and unused:
+        raise ValueError(f"{technique!r} looks at no inputs, so that nothing runs; leave out {', '.join(unused)}")
     model = _in_a_model(files) if (source / "config.json").is_file() else _without_a_model(files)
     chosen: Select = Matching(tuple(select)) if select else model.layers
     chosen = Excluding(tuple(exclude), chosen) if exclude else chosen
     _check_numbers(model.module, chosen)
     notes: tuple[str, ...] = ()
-    looked: dict[str, Any] = {}
-    if text is not None and needs:
-        looked["batches"], notes = _batches(text, model.module)
-        looked |= {"blocks": blocks, "device": device, "progress": progress}
-    elif blocks or device:
-        raise ValueError(f"{technique!r} looks at no inputs, so that nothing runs; leave out --blocks and --device")
-    found = prune(model.module, technique, select=chosen, seed=seed, **looked)
+    if runs and text:
+        walk["batches"], notes = _batches(text, model.module)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
+        found = prune(model.module, technique, select=chosen, seed=seed, **walk if runs else {})
+    notes += tuple(f"warning: {one.message}" for one in warned if issubclass(one.category, UserWarning))
     skipped = found.skipped | (
         {} if select else {name: why for name, why in model.left.items() if name in found.skipped}
     )
