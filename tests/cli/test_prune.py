@@ -139,6 +139,18 @@ def test_names_of_an_older_file_stay(monkeypatch, capsys, tmp_path):
     }
 
 
+def test_what_is_not_pruned_keeps_its_bits_even_where_it_is_no_number(monkeypatch, tmp_path):
+    dense = pretrained(tmp_path / "dense", "BertModel")
+    state = tensors(dense)
+    odd = state["embeddings.word_embeddings.weight"].view(torch.int32)
+    odd[0, 0], odd[0, 1] = 0x7FC00123, -(2**31)  # NaN with a payload, and -0
+    save_file(state, dense / "model.safetensors", {"format": "pt"})
+    assert openwork(monkeypatch, "prune", dense, "--technique", "magnitude", "--sparsity", 0.5, "--out",
+                    tmp_path / "sparse") == 0  # fmt: skip
+    after = tensors(tmp_path / "sparse")["embeddings.word_embeddings.weight"].view(torch.int32)
+    assert torch.equal(after, odd)
+
+
 def test_an_embedding_is_pruned_where_it_is_named_and_its_tied_twin_with_it(monkeypatch, capsys, tmp_path):
     dense = pretrained(tmp_path / "dense", "LlamaForCausalLM", tie_word_embeddings=True)
     twins = tensors(dense)

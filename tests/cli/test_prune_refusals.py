@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 import openwork as ow
 from openwork.cli.prune import ALLOCATIONS, TECHNIQUES
-from tests.cli.folders import TEXT, openwork, pretrained, write_tokenizer
+from tests.cli.folders import TEXT, openwork, pretrained, tensors, write_tokenizer
 
 
 @pytest.fixture
@@ -146,6 +146,16 @@ def test_n_of_m_that_divides_no_matrix_is_refused(refused, bert):
 def test_names_that_fit_nothing_are_refused(refused, bert):
     assert "encodr" in refused(bert, *MAGNITUDE, "--select", "encodr")
     assert "poler" in refused(bert, *MAGNITUDE, "--exclude", "poler")
+
+
+def test_a_weight_that_the_files_lack_is_left_and_refused_where_it_is_named(
+    refused, bert, tmp_path, monkeypatch, capsys
+):
+    state = tensors(bert)
+    save_file({name: value for name, value in state.items() if "pooler" not in name}, bert / "model.safetensors")
+    assert "pooler.dense.weight is not in the files" in refused(bert, *MAGNITUDE, "--select", "pooler")
+    assert openwork(monkeypatch, "prune", bert, *MAGNITUDE, "--out", tmp_path / "sparse") == 0
+    assert "left as it is: pooler.dense.weight (the files do not have it)" in capsys.readouterr().out
 
 
 def test_pickles_and_packed_files_are_not_written_again(refused, bert, tmp_path, monkeypatch, capsys):

@@ -15,11 +15,12 @@ from openwork.core.masks.blockwise.result import PrunedLayer
 from openwork.core.masks.one_shot import prune
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.selection import Excluding, Matching, Select, weight_matrices
-from openwork.formats.rewrite import WeightFiles, find_weight_files, rewrite
+from openwork.formats.rewrite import WeightFiles, differ, find_weight_files, rewrite
 from openwork.inspect.names import is_matrix
 
 _WINDOW = 512
 _LOOKED_UP = ("embed", "lm_head", "wte", "wpe")  # what the names of embeddings have, where no module says more
+_MISSING = "the files do not have it"
 _NAME_IT = "--select with its name prunes it"
 
 
@@ -178,7 +179,7 @@ def pruned(
     model = _in_a_model(files) if (source / "config.json").is_file() else _without_a_model(files)
     chosen: Select = Matching(tuple(select)) if select else model.layers
     chosen = Excluding(tuple(exclude), chosen) if exclude else chosen
-    _check_numbers(model.module, chosen)
+    _check_weights(model, chosen)
     notes: tuple[str, ...] = ()
     if runs and text:
         walk["batches"], notes = _batches(text, model.module)
@@ -194,9 +195,11 @@ def pruned(
     return Rewritten(tuple(copy.layers), skipped, left_out, notes, found.minutes, found.peak_memory)
 
 
-def _check_numbers(model: nn.Module, select: Select) -> None:
-    """Raises ValueError if a selected weight has NaN or infinite values, or nothing is selected."""
-    for weight in choose_weights(model, select)[0]:
+def _check_weights(model: _Model, select: Select) -> None:
+    """Raises ValueError if a selected weight is not in the files or has NaN or infinite values, or there is none."""
+    for weight in choose_weights(model.module, select)[0]:
+        if model.left.get(weight.name) == _MISSING:
+            raise ValueError(f"{weight.name} is not in the files, so that nothing would keep its zeros; leave it out")
         if not bool(weight.parameter.isfinite().all()):
             raise ValueError(f"{weight.name} has values that are no finite numbers; give a checkpoint from before them")
 
@@ -220,7 +223,7 @@ class _Copy:
         if now is None or before.dim() < 2:
             return None
         now = now.detach().cpu()
-        changed = now != before.to(now.dtype)
+        changed = differ(now, before.to(now.dtype))
         pruned = next((one for full, one in self.pruned.items() if full == name or full.endswith(f".{name}")), None)
         if pruned is None and not bool(changed.any()):
             return None
@@ -238,9 +241,17 @@ def _in_a_model(files: WeightFiles) -> _Model:
     from openwork.integrations.pretrained import load_pretrained, names_in_files, usually_dense
 
     module, missing = load_pretrained(files.path)
-    left = dict.fromkeys(missing, "the files do not have it")
+    left = dict.fromkeys(missing, _MISSING)
     left |= {name: f"{what}; {_NAME_IT}" for name, what in usually_dense(module).items()}
-    return _Model(module, left, names_in_files(module, files.tensors))
+    in_files = names_in_files(module, files.tensors)
+    for name, now in in_files().items():
+        before = files.tensors[name]
+        if before.dim() > 1 and (before.shape != now.shape or bool(differ(before.to(now.dtype), now).any())):
+            raise ValueError(
+                f"transformers changes {name} when it loads it, so that it cannot be written back as it was; prune the "
+                "file without its model, by magnitude"
+            )
+    return _Model(module, left, in_files)
 
 
 def _without_a_model(files: WeightFiles) -> _Model:
