@@ -109,7 +109,7 @@ ALLOWED = {
 CORE_ONLY = {"torch", "numpy", "safetensors", "openwork"}  # what a plain `pip install openwork` brings
 
 # Each integration also imports its own host, and nothing else does.
-HOSTS = {"openwork.integrations.lightning": "lightning", "openwork.integrations.transformers": "transformers"}
+HOSTS = {f"openwork.integrations.{host}": host for host in ("lightning", "peft", "transformers")}
 # What parts of the library import where they use it, and say which extra brings it.
 EXTRAS = {
     "openwork.formats.sparse": {"zstandard"},
