@@ -14,6 +14,7 @@ from caveats import caveats
 from findings import findings
 from lenets import layered, mnist, reproduced, vd
 from masks import section6_comparisons, section6_table
+from one_shots import TABLES as ONE_SHOTS
 from played import cost_table
 from recipes import compression_table, effects_table, recipe_in_short, recipe_table
 from seeds import Seeds, best, find, layers, markdown, mean, rows, seeds
@@ -273,9 +274,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "reproduced": reproduced,
     "layers": layered,
     "in one seed": in_one_seed,
+    **ONE_SHOTS,
 }
 DOCUMENTS = ("README.md", "docs/reproductions.md", *(f"results/{study}/README.md" for study in
-             ("mnist", "cifar10", "cifar10-resnet50", "translation")))  # fmt: skip
+             ("mnist", "cifar10", "cifar10-resnet50", "translation", "one-shot")))  # fmt: skip
 MARKED = re.compile(r"(<!-- table ([^:]+): results/tables\.py -->\n)(.*?)(<!-- end -->)", re.S)
 
 

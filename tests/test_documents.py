@@ -13,7 +13,8 @@ import pytest
 from tests.processes import output_of
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = [ROOT, *(ROOT / name for name in ("docs", "docs/published", "benchmarks", "results", "results/mnist"))]
+NAMES = ("docs", "docs/published", "benchmarks", "results", "results/mnist", "results/one-shot")
+FOLDERS = [ROOT, *(ROOT / name for name in NAMES)]
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in folder.glob("*.md"))
 
 
@@ -116,6 +117,7 @@ def test_command_lines_parse():
         "docs/imagenet.md",
         "docs/performance.md",
         "docs/pictures.md",
+        "docs/prune.md",
         "docs/report.md",
         "docs/translation.md",
         "docs/published/README.md",

@@ -62,6 +62,82 @@ def test_weights_without_a_penalty_decay_like_others():
     assert len(decayed["params"]) == len(list(model.parameters())) == 5  # two weights, a bias and two scales
 
 
+def test_the_gradient_of_a_penalty_that_does_not_exist_can_come_from_the_optimizer_hook():
+    layer = nn.Linear(2, 1, bias=False)
+    sparsifier, parameter = ow.sparsify(layer, Halving()), next(layer.parameters())
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
+    sparsifier.attach(optimizer, penalty_gradient=True)
+    before = parameter.detach().clone()
+    layer(torch.ones(1, 2)).sum().backward()  # the gradient of both weights is 0.5
+    optimizer.step()
+    torch.testing.assert_close(parameter.detach(), before - 0.25)
+    assert sparsifier.steps == 1
+
+
+def test_the_penalty_of_frozen_layers_whose_gradient_the_optimizer_hook_takes_moves_nothing():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    sparsifier = ow.sparsify(model, ow.L0(ow.Constant(1.0)), select="0")
+    for parameter in model[0].parameters():
+        parameter.requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    sparsifier.attach(optimizer, penalty_gradient=True)
+    before = {name: tensor.clone() for name, tensor in model[0].state_dict().items()}
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model[0].state_dict().items())
+
+
+class Pulled(Halved):
+    def penalty(self, weight):
+        return weight.abs().sum()
+
+
+@dataclass(frozen=True)
+class Pulling(Halving):
+    penalised: ClassVar[bool] = True
+    prior: ClassVar[bool] = False
+
+    def distribution(self, weight, generator):
+        return Pulled()
+
+
+def test_weights_whose_penalty_is_no_prior_decay_and_what_is_learned_besides_does_not():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1, bias=False))
+    decayed, others = ow.sparsify(model, Pulling(ow.Constant(0.1))).parameter_groups(0.1)
+    assert [len(group["params"]) for group in (decayed, others)] == [3, 2]  # two weights and a bias; two scales
+    assert all(parameter.shape == () for parameter in others["params"])
+
+
+class Following(Halved):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def follow(self, weight, step, coefficient):
+        self.seen.append((step, float(coefficient), weight.sum().item(), self.layout.shape))
+
+
+@dataclass(frozen=True)
+class Follower(Pulling):
+    def distribution(self, weight, generator):
+        return Following()
+
+
+def test_a_distribution_follows_every_step_with_the_weight_the_coefficient_to_come_and_the_layout():
+    layer = nn.Linear(2, 1, bias=False)
+    layer.weight = nn.Parameter(torch.tensor([[4.0, 0.5]]))
+    sparsifier = ow.sparsify(layer, Follower(ow.Linear(1.0, end=4)))
+    parameter, optimizer = next(layer.parameters()), torch.optim.SGD(layer.parameters(), lr=1.0)
+    sparsifier.attach(optimizer)
+    for _ in range(2):
+        parameter.grad = torch.ones(1, 2)
+        optimizer.step()
+    seen = sparsifier.mechanism.distributions[0].seen
+    assert seen == [(0, 0.0, 4.5, (1, 1, 2)), (1, 0.25, 2.5, (1, 1, 2)), (2, 0.5, 0.5, (1, 1, 2))]
+    sparsifier.load_state_dict(sparsifier.state_dict())
+    assert seen[3:] == seen[2:3]
+
+
 @pytest.mark.parametrize(
     ("technique", "said"),
     [

@@ -297,7 +297,7 @@ class Ranged(ow.ReparameterizedWeight):
     def effective(self, weight):
         return torch.where(weight.abs() < 0.05, 0.0, weight * self.scale)
 
-    def constrain(self):
+    def follow(self, weight, step, coefficient):
         self.mean.lerp_(self.scale, 0.1)
         self.scale.clamp_(min=self.mean, max=torch.as_tensor(self.technique.most, dtype=self.scale.dtype))
 

@@ -1,4 +1,4 @@
-"""The script that executes the small study, as a module."""
+"""The scripts that execute the studies of results/, as modules."""
 
 import sys
 from functools import cache
@@ -6,16 +6,22 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-PATH = Path(__file__).parents[2] / "results" / "mnist" / "run.py"
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 @cache
-def script() -> ModuleType:
-    """``results/mnist/run.py``, which lies in no package."""
-    spec = spec_from_file_location("small_study_run", PATH)
+def script(study: str = "mnist") -> ModuleType:
+    """``results/STUDY/run.py``, which lies in no package."""
+    spec = spec_from_file_location(f"{study.replace('-', '_')}_run", RESULTS / study / "run.py")
     assert spec
     assert spec.loader
     module = module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for it
     spec.loader.exec_module(module)
     return module
+
+
+def driver() -> ModuleType:
+    """``results/driver.py``, which the scripts share."""
+    script()
+    return sys.modules["driver"]

@@ -2,6 +2,7 @@ import io
 import json
 import math
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,9 @@ from openwork.study.runs.execute import execute
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.tasks import cifar10 as tasks
-from openwork.study.tasks.cifar10 import Cifar10ResNet, Cifar10Vgg, Cifar10WideResNet
+from openwork.study.tasks.cifar10 import Cifar10ResNet, Cifar10SmallResNet, Cifar10Vgg, Cifar10WideResNet
 from openwork.study.tasks.classification import decayed
+from openwork.study.tasks.task import stacked_batches, taking
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_copy = pytest.mark.skipif(not (SHARED / "cifar10-jpeg").is_dir(), reason="no ../shared/data/cifar10-jpeg")
@@ -119,6 +121,9 @@ def test_titles_say_which_copy():
 def test_learning_rates_by_hand():
     rates = [Cifar10WideResNet().learning_rate(epoch / 200) for epoch in (0, 59.9, 60, 119.9, 120, 159.9, 160, 199)]
     assert rates == pytest.approx([0.1, 0.1, 0.02, 0.02, 0.004, 0.004, 0.0008, 0.0008])
+    small = Cifar10SmallResNet(peak_learning_rate=1.0)
+    assert [small.learning_rate(p) for p in (0, 0.1, 0.2, 0.6, 0.9)] == pytest.approx([0.1, 0.55, 1.0, 0.5, 0.125])
+    assert small.first(0.4).learning_rate(0.5) == small.learning_rate(0.2)
     assert [Cifar10Vgg().learning_rate(epoch / 200) for epoch in (0, 100, 150)] == pytest.approx([1e-5, 1e-5, 5e-6])
 
 
@@ -132,6 +137,39 @@ def test_resnet_has_imagenets_stem_and_images_of_64_pixels(small):
     torch.testing.assert_close(kept, normalized(cifar10("test").images)[:, :, 0, 0])
     accuracy = execute(Run(replace(task, depth=18), None, steps=2), small / "runs").after["accuracy"]
     assert 0 <= accuracy <= 1
+
+
+def test_the_small_residual_network_is_resnet_20_and_shortcuts_are_the_input(small):
+    task = Cifar10SmallResNet()
+    model = task.model()
+    assert sum(p.numel() for p in model.parameters()) == 269_722
+    assert sum(p.numel() for p in model.parameters() if p.dim() > 1) == 268_336
+    assert [group["weight_decay"] for group in task.optimizer(model).param_groups] == [0.05, 0.0]
+    assert (task.title, replace(task, channels=4).title) == (
+        "ResNet-20, CIFAR-10",
+        "ResNet-20 of 4 channels, CIFAR-10",
+    )
+    block = model.stage2[0].eval()
+    nn.init.zeros_(block.norm2.weight)
+    x = torch.rand(1, 16, 4, 4)
+    assert torch.equal(block(x)[:, 8:24], x[:, :, ::2, ::2])
+    assert not block(x)[:, [*range(8), *range(24, 32)]].any()
+    with pytest.raises(ValueError, match="depth must be 2 plus a multiple of 6, such as 20 or 56, got 18"):
+        Cifar10SmallResNet(depth=18).model()
+    with pytest.raises(ValueError, match=r"beginning must be in \(0, 1\], .* got 0"):
+        Cifar10SmallResNet(beginning=0)
+
+
+def test_cropped_images_of_many_runs_are_those_of_each(small):
+    task = Cifar10SmallResNet(batch_size=16)
+    take = taking(task, CPU)
+    for number, batch in enumerate(islice(stacked_batches([task] * 3, [3, 5, 3], 2, CPU), 3)):  # into a second epoch
+        images, labels = take(batch)
+        for place, seed in enumerate((3, 5, 3)):
+            own = next(iter(task.batches(seed, 2 + number, CPU)))
+            assert torch.equal(images[place], own[0])
+            assert torch.equal(labels[place], own[1])
+            assert images[place].is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("technique", [None, ow.L0(ow.Constant(0.0)), ow.VariationalDropout(ow.Constant(0.0))])

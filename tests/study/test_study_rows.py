@@ -8,10 +8,11 @@ import pytest
 
 from openwork.study.experiments import mnist, section6, tournament
 from openwork.study.tasks.lenet import MnistLeNet5Caffe
+from tests.study.study_script import driver as shared
 from tests.study.study_script import script
 
 STUDY = Path(__file__).parents[2] / "results" / "mnist" / "study"
-run = script()
+run, driver = script(), shared()
 
 
 def table(name):
@@ -33,7 +34,7 @@ def expected(name):
         "section6": section6.networks,
         "recipes": lambda: {key: value for net in networks for key, value in run.recipes(net).items()},
     }
-    return {run.texts(key): value for key, value in made[name]().items()}
+    return {driver.texts(key): value for key, value in made[name]().items()}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in STUDY.glob("*.csv") if path.stem != "chosen"))
@@ -79,7 +80,7 @@ def test_the_pages_say_how_many_runs_are_left():
     left = Counter()
     for part, piece in run.pieces(STUDY):
         held = {tuple(row[c] for c in piece.columns) for row in table(piece.file)} if exists(piece.file) else set()
-        left[part] += sum(run.texts(key) not in held for key in piece.runs())
+        left[part] += sum(driver.texts(key) not in held for key in piece.runs())
     assert left == {"A": 0, "B": 0, "C": 0, "D": 0, "E": 0, "F": 0, "G": 0, "H": 30}
     page = (STUDY.parents[1] / "README.md").read_text()
     for said in (

@@ -10,9 +10,10 @@ from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.sweeps.sweep import Options
 from openwork.study.tasks.lenet import DigitsLeNet300100
+from tests.study.study_script import driver as shared
 from tests.study.study_script import script
 
-run = script()
+run, driver = script(), shared()
 TASK = DigitsLeNet300100()
 COLUMNS = ("technique", "level", "setting")
 
@@ -24,7 +25,7 @@ def table(path):
 
 def tuned(folder, accuracies):
     """Writes tuning rows: (technique, level, setting) -> (sparsity, accuracy), "" where it diverged."""
-    rows = run.Rows(folder / "tuning.csv", COLUMNS, (*run.MEASURED, *run.COST))
+    rows = driver.Rows(folder / "tuning.csv", COLUMNS, (*driver.MEASURED, *driver.COST))
     rows.add({key: {"sparsity": sparsity, "accuracy": value} for key, (sparsity, value) in accuracies.items()})
 
 
@@ -67,7 +68,7 @@ def test_runs_are_executed_once_and_their_folders_removed_but_for_starts(tmp_pat
     dense = Run(TASK, None, steps=2)
     sparse = [Run(TASK, ow.GradualMagnitude(ow.OneShot(s)), steps=2, origin=Pretrained(dense)) for s in (0.5, 0.9)]
     wanted = {("a", each.technique.schedule.final, 0): each for each in sparse}
-    found = run.execute(run.Piece("tuning", COLUMNS, lambda: wanted, 1e5), wanted, tmp_path / "runs", Options())
+    found = run.execute(driver.Piece("tuning", COLUMNS, lambda: wanted, 1e5), wanted, tmp_path / "runs", Options())
     assert [row["sparsity"] for row in found.values()] == ["0.500000", "0.900000"]
     assert {row["status"] for row in found.values()} == {"finished"}
     assert all(len(row["layers"].split()) == 3 for row in found.values())
@@ -77,7 +78,7 @@ def test_runs_are_executed_once_and_their_folders_removed_but_for_starts(tmp_pat
 def test_a_run_is_evaluated_at_other_thresholds(tmp_path):
     technique = ow.VariationalDropout(ow.Constant(1e-3), log_sigma2=-3.0)
     wanted = {("net", 0, 0, 0, 3.0): Run(TASK, technique, steps=3)}
-    piece = run.Piece("recipes", ("a", "b", "c", "d", "e"), lambda: wanted, 1e5, thresholds=(-9.0, 9.0))
+    piece = driver.Piece("recipes", ("a", "b", "c", "d", "e"), lambda: wanted, 1e5, thresholds=(-9.0, 9.0))
     found = run.execute(piece, wanted, tmp_path / "runs", Options())
     none, own, all_ = (float(found["net", 0, 0, 0, at]["sparsity"]) for at in (9.0, 3.0, -9.0))
     assert none < own < all_ == 1
@@ -93,8 +94,8 @@ def test_what_is_there_is_not_run_again_and_no_piece_begins_too_late(tmp_path, m
         return {key: {"id": one.id} for key, one in list(missing.items())[:2]}
 
     pieces = [
-        ("A", run.Piece("tuning", COLUMNS, lambda: wanted, 1e5)),
-        ("C", run.Piece("x", COLUMNS, lambda: wanted, 1)),
+        ("A", driver.Piece("tuning", COLUMNS, lambda: wanted, 1e5)),
+        ("C", driver.Piece("x", COLUMNS, lambda: wanted, 1)),
     ]
     monkeypatch.setattr(run, "pieces", lambda rows: pieces)
     monkeypatch.setattr(run, "execute", execute)
@@ -118,15 +119,15 @@ def test_the_pieces_are_in_the_order_of_the_plan(tmp_path):
 @pytest.mark.parametrize("name", ["RigL", "dense"])
 def test_a_key_reads_the_same_from_a_file(tmp_path, name):
     keys = trials(name)
-    rows = run.Rows(tmp_path / "tuning.csv", COLUMNS, ("id",))
+    rows = driver.Rows(tmp_path / "tuning.csv", COLUMNS, ("id",))
     rows.add({key: {"id": "x"} for key in keys})
-    assert set(run.Rows(tmp_path / "tuning.csv", COLUMNS, ("id",)).lines) == {run.texts(key) for key in keys}
+    assert set(driver.Rows(tmp_path / "tuning.csv", COLUMNS, ("id",)).lines) == {driver.texts(key) for key in keys}
 
 
 def test_runs_that_cannot_be_one_model_are_said_and_left(tmp_path, capsys):
     rounds = [Run(TASK, ow.GradualMagnitude(ow.Constant(0.5)), steps=2, seed=seed) for seed in (0, 1)]
-    with pytest.raises(run.AloneError, match="one by one"):
-        run.refuse("2 runs of X are trained one by one: why")
+    with pytest.raises(driver.AloneError, match="one by one"):
+        driver.refuse("2 runs of X are trained one by one: why")
     wanted = {("a", 0.5, each.seed): each for each in rounds}
-    found = run.execute(run.Piece("tuning", COLUMNS, lambda: wanted, 1e5), wanted, tmp_path / "runs", Options())
+    found = run.execute(driver.Piece("tuning", COLUMNS, lambda: wanted, 1e5), wanted, tmp_path / "runs", Options())
     assert [row["fleet"] for row in found.values()] == [2, 2]

@@ -1,14 +1,13 @@
 """Recomputing batch-norm statistics: those of the dense model do not fit the pruned one."""
 
-import inspect
-from collections.abc import Iterable, Mapping
-from itertools import chain
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeGuard
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from openwork.core.forward import check_batches, inputs_of
 from openwork.core.snapshot import snapshot
 
 
@@ -34,9 +33,8 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected an nn.Module, got a {type(model).__name__}; the model comes first")
-    if isinstance(batches, Tensor | Mapping) or not hasattr(batches, "__iter__"):
-        raise TypeError(f"batches must be a list or loader of batches, got a {type(batches).__name__}; pass [batch]")
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    check_batches(batches)
+    norms = [module for module in model.modules() if _keeps_statistics(module)]
     if not norms:
         raise ValueError("the model has no BatchNorm with running statistics; there is nothing to do")
     used = 0
@@ -51,7 +49,8 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
                     norm.reset_running_stats()
                     norm.momentum = None  # a cumulative mean
                     norm.train()
-            _call(model, batch)
+            positional, named = inputs_of(model, batch)
+            model(*positional, **named)
             used += 1
         if used == 0:
             raise ValueError("there is no batch to take statistics from; pass at least one batch of inputs")
@@ -70,23 +69,10 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
     return used
 
 
-def _call(model: nn.Module, batch: Any) -> None:
-    """Runs the model on a batch as loaders give it."""
-    whole = batch
-    while isinstance(batch, tuple | list) and batch:
-        batch = batch[0]
-    device = next((tensor.device for tensor in chain(model.parameters(), model.buffers())), None)
-    if not isinstance(batch, Mapping):
-        if isinstance(batch, tuple | list):
-            raise TypeError(f"a batch must hold an input for the model, got {whole!r}")
-        model(batch.to(device) if isinstance(batch, Tensor) else batch)
-        return
-    taken = inspect.signature(model.forward).parameters
-    everything = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values())
-    inputs = {name: value for name, value in batch.items() if everything or name in taken}
-    if not inputs:
-        raise TypeError(
-            f"a batch has the entries {', '.join(map(str, batch))}, and {type(model).__name__}.forward takes "
-            f"{', '.join(taken) or 'nothing'}; name the entries as its arguments"
-        )
-    model(**{name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()})
+def has_statistics(model: nn.Module) -> bool:
+    """Whether a BatchNorm of the model keeps running statistics."""
+    return any(_keeps_statistics(module) for module in model.modules())
+
+
+def _keeps_statistics(module: nn.Module) -> TypeGuard[_BatchNorm]:
+    return isinstance(module, _BatchNorm) and module.track_running_stats

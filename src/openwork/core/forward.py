@@ -1,11 +1,13 @@
 """Running a model on what its user gives: one input, a tuple of arguments, or a mapping of keyword arguments."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def arguments_of(sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -19,6 +21,42 @@ def call(model: nn.Module, sample: Any) -> Any:
     """The output of ``model`` for ``sample``."""
     arguments, keywords = arguments_of(sample)
     return model(*arguments, **keywords)
+
+
+def check_batches(batches: object) -> None:
+    """Raises TypeError for what is no list or loader of batches."""
+    if isinstance(batches, Tensor | Mapping) or not hasattr(batches, "__iter__"):
+        raise TypeError(f"batches must be a list or loader of batches, got a {type(batches).__name__}; pass [batch]")
+
+
+def inputs_of(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The model's arguments by position and by name for a batch as loaders give it, on the model's device.
+
+    Args:
+        model: The model.
+        batch: Of a tuple or list, such as (x, y), the model gets the first element; of a dict those entries that its
+            forward takes, as keyword arguments; anything else as it is.
+
+    Raises:
+        TypeError: If the batch holds nothing that the model takes.
+    """
+    whole = batch
+    while isinstance(batch, tuple | list) and batch:
+        batch = batch[0]
+    device = next((tensor.device for tensor in chain(model.parameters(), model.buffers())), None)
+    if not isinstance(batch, Mapping):
+        if isinstance(batch, tuple | list):
+            raise TypeError(f"a batch must hold an input for the model, got {whole!r}")
+        return (batch.to(device) if isinstance(batch, Tensor) else batch,), {}
+    taken = inspect.signature(model.forward).parameters
+    everything = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values())
+    inputs = {name: value for name, value in batch.items() if everything or name in taken}
+    if not inputs:
+        raise TypeError(
+            f"a batch has the entries {', '.join(map(str, batch))}, and {type(model).__name__}.forward takes "
+            f"{', '.join(taken) or 'nothing'}; name the entries as its arguments"
+        )
+    return (), {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
 
 
 @contextmanager

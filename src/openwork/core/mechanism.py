@@ -37,8 +37,10 @@ def whole_number(state: Mapping[str, Any], name: str, *, least: int | None = Non
 class Mechanism(ABC):
     """Holds the state of one technique on one model; ``owned`` are indices of the selected weights."""
 
-    random: bool = False
-    """Whether the weights and what is learned besides have a prior of the technique, and so no weight decay."""
+    penalised: bool = False
+    """Whether there is a penalty; what is learned besides the weights has no weight decay then."""
+    prior: bool = False
+    """Whether the penalty is a prior of the weights, in the place of weight decay."""
 
     @property
     @abstractmethod

@@ -59,6 +59,14 @@ def _check_steps(**fields: object) -> None:
             raise ValueError(f"{name} must be a whole number of steps, got {value!r}; round it")
 
 
+def _check_span(begin: int, end: int) -> None:
+    """Raises ValueError unless 0 <= begin < end."""
+    if not 0 <= begin < end:
+        raise ValueError(
+            f"a schedule needs 0 <= begin < end, got begin={begin}, end={end}; both are counted in optimizer steps"
+        )
+
+
 @dataclass(frozen=True)
 class _Ramp(Schedule):
     """value(t) = final + (initial - final) * (1 - p)^exponent,  p = clip((t - begin) / (end - begin), 0, 1)."""
@@ -72,11 +80,7 @@ class _Ramp(Schedule):
 
     def __post_init__(self) -> None:
         _check_steps(begin=self.begin, end=self.end, every=self.every)
-        if not 0 <= self.begin < self.end:
-            raise ValueError(
-                f"a schedule needs 0 <= begin < end, got begin={self.begin}, end={self.end}; "
-                "both are counted in optimizer steps"
-            )
+        _check_span(self.begin, self.end)
         if self.every < 1:
             raise ValueError(f"every must be at least 1 step, got {self.every}")
 
@@ -248,3 +252,58 @@ class OneShot(Schedule):
     def due(self, step: int) -> bool:
         """True at ``at`` only."""
         return step == self.at
+
+
+@dataclass(frozen=True)
+class Phases(Schedule):
+    """``final`` and 0 by turns, and ``final`` from ``end`` on: sparse and dense phases of training.
+
+    The first sparse phase begins at ``begin``; sparse and dense phases follow each other for as long as a whole dense
+    phase comes before ``end``. AC/DC (Peste et al. 2021, arXiv 2106.12379) prunes at the epochs 10, 20 ... 70 and 85 of
+    100, and releases the weights at 15, 25 ... 75:
+
+    >>> [epoch for epoch in range(100) if Phases(0.9, begin=10, end=85, sparse=5, dense=5).due(epoch)]
+    [10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 65, 70, 75, 85]
+
+    Args:
+        final: The value of the sparse phases.
+        end: The optimizer step at which the last sparse phase begins, which does not end.
+        begin: The optimizer step at which the first one begins.
+        sparse: The steps of a sparse phase.
+        dense: The steps of a dense phase; the last one may be longer.
+
+    Raises:
+        ValueError: Unless 0 <= begin < end, and sparse and dense are at least 1.
+    """
+
+    end: int = field(kw_only=True)
+    begin: int = field(kw_only=True)
+    sparse: int = field(kw_only=True)
+    dense: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check_steps(begin=self.begin, end=self.end, sparse=self.sparse, dense=self.dense)
+        _check_span(self.begin, self.end)
+        if self.sparse < 1 or self.dense < 1:
+            raise ValueError(f"phases must last at least 1 step, got sparse={self.sparse}, dense={self.dense}")
+
+    def __call__(self, step: int) -> float:
+        """``final`` in sparse phases, otherwise 0."""
+        turn, done = divmod(step - self.begin, self.sparse + self.dense)
+        in_turn = 0 <= turn < self._turns and done < self.sparse
+        return self.final if in_turn or step >= self.end else 0.0
+
+    @property
+    def last(self) -> int:
+        """``end``."""
+        return self.end
+
+    def due(self, step: int) -> bool:
+        """True where a phase begins, but for the first dense one."""
+        turn, done = divmod(step - self.begin, self.sparse + self.dense)
+        return step == self.end or (0 <= turn < self._turns and done in (0, self.sparse))
+
+    @property
+    def _turns(self) -> int:
+        """How many sparse phases have a dense one after them."""
+        return (self.end - self.begin) // (self.sparse + self.dense)

@@ -163,7 +163,7 @@ class Seen:
             found.append(f"{technique} stopped at {reached:.3g} of a schedule up to {schedule.final:g}: {seen}")
         elif others:
             found.append(f"since the last of the {steps} steps that {technique} saw, {others}")
-        if mechanism.random and self.trained and not self.penalty:
+        if mechanism.penalised and self.trained and not self.penalty:
             found.append(
                 f"nothing took the penalty of {technique}, which makes the weights sparse; add sparsifier.penalty() to "
                 "the loss, or attach(optimizer, penalty_gradient=True)"

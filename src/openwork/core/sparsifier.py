@@ -182,8 +182,8 @@ class Sparsifier:
     def parameter_groups(self, weight_decay: float, *, decayed: Select = all_parameters, means: bool = False) -> Groups:
         """Parameter groups for an optimizer: decayed parameters and others, each with its ``weight_decay``.
 
-        Weight decay is a prior. A weight that is a random variable has the prior of its technique, and what the
-        technique learns besides is no weight: neither decays. Those of a technique without a penalty decay like others.
+        Weight decay is a prior. A weight that is a random variable has its technique's, and what is learned besides is
+        no weight: neither decays. Where a penalty is no prior, weights decay; of a technique without one, all decays.
 
         Args:
             weight_decay: That of the decayed parameters, >= 0; the others have 0.
@@ -195,10 +195,10 @@ class Sparsifier:
         """
         self._check_live()
         spared: set[int] = set()
-        if self._mechanism.random:
+        if self._mechanism.penalised:
             spared |= {id(parameter) for parameter in self._mechanism.parameters().values()}
-            if not means:
-                spared |= {id(weight.parameter) for weight in self.weights}
+        if self._mechanism.prior and not means:
+            spared |= {id(weight.parameter) for weight in self.weights}
         return parameter_groups(self.model, weight_decay, decayed=decayed, spared=spared)
 
     def sparsity(self) -> float:

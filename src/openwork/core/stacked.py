@@ -25,6 +25,7 @@ class Updated:
     Args:
         changed: The members whose masks are new, and whose optimizer state is to be zeroed under them.
         diverged: Why a member has diverged, by member.
+        restarted: The members whose optimizer state of the masked weights is to be zeroed altogether.
         recapture: Whether `Stacked.before_step` and `Stacked.after_step` do other things from now on, so that a CUDA
             graph must be captured anew.
     """
@@ -32,6 +33,7 @@ class Updated:
     changed: Sequence[int] = ()
     diverged: Mapping[int, str] = field(default_factory=dict)
     recapture: bool = False
+    restarted: Sequence[int] = ()
 
 
 class Stacked(ABC):

@@ -96,6 +96,6 @@ class GatedGroups(ReparameterizedWeight):
         """The penalty."""
         return self.penalty(weight)
 
-    def constrain(self) -> None:
+    def follow(self, weight: Tensor, step: int, coefficient: Tensor) -> None:
         """Keeps log alpha in [log 0.01, log 100]."""
         self.log_alpha.clamp_(-LIMIT, LIMIT)

@@ -60,8 +60,14 @@ def keeps_zeros(optimizer: torch.optim.Optimizer | None) -> bool:
     return type(optimizer) in _ELEMENTWISE
 
 
-def clear_state(optimizer: torch.optim.Optimizer, weights: Sequence[MaskedWeight]) -> None:
-    """Zeroes the optimizer's state under the masks: momentum would move a weight whose gradient is zero."""
+def clear_state(optimizer: torch.optim.Optimizer, weights: Sequence[MaskedWeight], *, whole: bool = False) -> None:
+    """Zeroes the optimizer's state under the masks: momentum would move a weight whose gradient is zero.
+
+    Args:
+        optimizer: The optimizer.
+        weights: The weights.
+        whole: Zero that of all their elements.
+    """
     for part in unwrapped(optimizer):
         names = None if type(part) in _ELEMENTWISE else _elementwise(part)
         slots = _SLOTS if isinstance(part, tuple(_ELEMENTWISE)) else frozenset()
@@ -70,9 +76,9 @@ def clear_state(optimizer: torch.optim.Optimizer, weights: Sequence[MaskedWeight
                 if _holds_numbers(value) and local(value).shape == weight.mask.shape:
                     state = local(value)
                     if state.is_sparse:  # an Embedding's momentum: some rows of the matrix
-                        state.mul_(weight.mask.to(state))
+                        state.mul_(0 if whole else weight.mask.to(state))
                         continue
-                    masked = ~weight.mask.to(state.device)
+                    masked = ~weight.mask.to(state.device) | whole
                     if names is None or name in slots:
                         state.masked_fill_(masked, 0)
                     elif name in names:

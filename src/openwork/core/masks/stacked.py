@@ -131,7 +131,9 @@ class StackedMasks(Stacked):
             remember_(self.hidden, self.parameters, self._every_mask)
         if begins:
             self._rehearse()
-        return Updated(changed if self.technique.hidden != "trained" else [], diverged, begins)
+        if self.technique.hidden == "trained":
+            return Updated([], diverged, begins)
+        return Updated(changed, diverged, begins, [m for m in changed if self.techniques[m].restarts(step)])
 
     def due(self, step: int) -> list[int]:
         """The members whose masks are due after ``step`` steps, in order."""

@@ -39,8 +39,6 @@ class MaskTechnique(Technique, ABC):
     """
 
     varying: ClassVar[tuple[str, ...]] = ("schedule",)
-    evidence: ClassVar[Evidence] = Evidence()
-    """What the technique gathers from gradients and inputs, for `View.evidence`."""
     dense_gradients: ClassVar[bool] = False
     """Whether the gradient of the masked model also moves the weights under the mask (needs hidden="trained")."""
     regrows: ClassVar[bool] = False
@@ -61,6 +59,19 @@ class MaskTechnique(Technique, ABC):
         if self.hidden not in ("frozen", "trained", "lost"):
             raise ValueError(f"hidden must be 'frozen', 'trained' or 'lost', got {self.hidden!r}")
         self.pattern.check(self.schedule, self.allocation, self.criterion)
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the technique gathers from gradients and inputs, for `View.evidence`; by default nothing."""
+        return Evidence()
+
+    @property
+    def rounds(self) -> int:
+        """How often masks are chosen before training, each time by new evidence; by default once.
+
+        The fraction that is kept falls from 1 to the schedule's by the same factor in each round.
+        """
+        return 1
 
     @abstractmethod
     def scores(self, view: View) -> Tensor:
@@ -93,6 +104,16 @@ class MaskTechnique(Technique, ABC):
     def exchange(self, step: int) -> float:
         """The fraction in [0, 1] of the kept weights that makes room for `growth` after ``step`` optimizer steps."""
         return 0.0
+
+    def restarts(self, step: int) -> bool:
+        """Whether the optimizer's state of the selected weights begins anew with the masks of a step; by default not.
+
+        With hidden="trained" the optimizer's state is never touched.
+
+        Args:
+            step: Completed optimizer steps, at which masks are recomputed.
+        """
+        return False
 
     def solve(self, view: View, keep: int, ties: torch.Generator) -> tuple[Tensor, Tensor]:
         """The mask and the weights; only for a technique that ``solves`` for both. Its `scores` serve allocations only.

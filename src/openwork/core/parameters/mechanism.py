@@ -25,7 +25,7 @@ from openwork.core.parameters.layers import NOISE_SEED, RandomWeight, determinis
 from openwork.core.parameters.rows import Rows
 from openwork.core.parameters.stacked import StackedRandom
 from openwork.core.parameters.switch import plain_of, switched
-from openwork.core.parameters.weight import Learned, ReparameterizedWeight, learned, total_cost
+from openwork.core.parameters.weight import Learned, ReparameterizedWeight, follows, learned, total_cost
 from openwork.core.parameters.whole import shard
 from openwork.core.precision import LOW, exact
 from openwork.core.schedules import Schedule
@@ -56,7 +56,7 @@ class Reparameterizing(Mechanism):
         self.technique = technique
         self.weights = weights
         self.seed = seed
-        self.random = technique.penalised
+        self.penalised, self.prior = technique.penalised, technique.penalised and technique.prior
         for weight in weights:
             _check(weight)
         self.distributions: list[ReparameterizedWeight] = []
@@ -75,6 +75,7 @@ class Reparameterizing(Mechanism):
                 "weights; return one for each"
             )
         for weight, distribution in zip(weights, found, strict=True):
+            distribution.layout = weight.layout
             distribution._apply(exact)  # type: ignore[no-untyped-call]
             shard(distribution, weight.parameter)
         return found
@@ -173,9 +174,10 @@ class Reparameterizing(Mechanism):
         """The penalty's coefficient, and the noise of the cells, which lasts for a step."""
         schedule = self.technique.coefficient
         self._coefficient.fill_(schedule(step) if schedule else 0.0)
-        with torch.no_grad():
-            for distribution in self.distributions:
-                distribution.constrain()
+        if any(map(follows, self.distributions)):
+            with torch.no_grad():
+                for distribution, weight in zip(self.distributions, self._rows.find(), strict=True):
+                    distribution.follow(exact(weight), step, self._coefficient.to(weight.device))
         for site in (site for weight in self.weights for site in weight.sites):
             if isinstance(site.module, nn.RNNCellBase):
                 name = site.name.removesuffix(site.leaf)

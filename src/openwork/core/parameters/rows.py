@@ -93,7 +93,7 @@ class Rows:
         with torch.enable_grad(), self.here(shares) as rows:
             own = cost(self.distributions, rows)
         inputs = shares.inputs(parameters)
-        if inputs:
+        if inputs and own.requires_grad:  # of a technique without a penalty it is a constant
             torch.autograd.backward(own if scale is None else own * scale, inputs=inputs)
         shares.deliver()
 

@@ -1,4 +1,4 @@
-"""Random weights of models that are trained as one: all coefficients in one tensor, and what follows each step."""
+"""Random weights of models that are trained as one: all coefficients in one tensor, and how they follow each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.func import functionalize, vmap
 from torch.utils._pytree import tree_map
 
 from openwork.core.parameters.layers import deterministic
-from openwork.core.parameters.weight import ReparameterizedWeight, total_cost
+from openwork.core.parameters.weight import ReparameterizedWeight, follows, total_cost
 from openwork.core.precision import exact
 from openwork.core.schedules import Schedule
 from openwork.core.stacked import Stacked, Updated, call_with, stacked
@@ -89,24 +89,19 @@ class StackedRandom(Stacked):
             self._first._coefficient = coefficient
 
     @torch.no_grad()
-    def after_step(self) -> None:
-        """Puts what is learned back into its range, where the distributions have one."""
-        plain = ReparameterizedWeight.constrain
-        ranged = [each for each in self._distributions.all if type(each).constrain is not plain]
-        if not ranged:
-            return
+    def update(self, step: int) -> Updated:
+        """Writes the coefficients of the next step, and lets the distributions follow."""
+        self._coefficients.write(self.inputs["coefficient"], step)
+        if not any(map(follows, self._distributions.all)):
+            return Updated()
 
-        def constrain(weights: list[Tensor]) -> dict[str, Tensor]:
-            for distribution in ranged:
-                distribution.constrain()
+        def follow(weights: list[Tensor]) -> dict[str, Tensor]:
+            for distribution, weight in zip(self._distributions.all, weights, strict=True):
+                distribution.follow(exact(weight), step, self._first._coefficient)
             return _tensors(self._distributions)
 
-        changed = self._for_each(constrain)
+        changed = self._for_each(follow)
         torch._foreach_copy_(list(self._learned.values()), [changed[name] for name in self._learned])
-
-    def update(self, step: int) -> Updated:
-        """Writes the coefficients of the next step."""
-        self._coefficients.write(self.inputs["coefficient"], step)
         return Updated()
 
     def zeros(self) -> dict[str, Tensor]:

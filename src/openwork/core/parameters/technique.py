@@ -30,6 +30,8 @@ class Reparameterization(Technique, ABC):
     varying: ClassVar[tuple[str, ...]] = ("coefficient",)
     penalised: ClassVar[bool] = True
     """Whether the weights have a penalty, which needs a coefficient."""
+    prior: ClassVar[bool] = True
+    """Whether the penalty is a prior of the weights, in the place of weight decay."""
 
     coefficient: Schedule | None = None
 

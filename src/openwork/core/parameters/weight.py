@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from openwork.core.layout import Layout
 from openwork.core.precision import LOW, exact
 
 Op = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -20,6 +21,8 @@ class ReparameterizedWeight(nn.Module, ABC):
     Both are float32 at least: a float16 or bfloat16 parameter is cast, and so is what the methods return.
     """
 
+    layout: Layout | None = None
+    """How the layer stores the weight, known from `sparsify` on; None where it holds no matrices that are known."""
     by_rows: ClassVar[bool] = False
     """Whether all but the forward can be computed from some of the weight's rows, as each process does under FSDP2.
 
@@ -93,9 +96,30 @@ class ReparameterizedWeight(nn.Module, ABC):
         """The expected number of non-zero elements of this ``weight`` in training, shape (); by default all."""
         return torch.full((), weight.numel(), device=weight.device)
 
-    def constrain(self) -> None:
-        """Puts what is learned back into its range; called after every optimizer step."""
+    def follow(self, weight: Tensor, step: int, coefficient: Tensor) -> None:
+        """Follows the training in place: puts what is learned into its range, chooses what lasts until another step.
+
+        Called before training, after every optimizer step, and when a state has been loaded.
+
+        Args:
+            weight: The layer's parameter; do not change it.
+            step: Completed optimizer steps.
+            coefficient: The coefficient of the step to come, shape ().
+        """
         return
+
+
+def follows(distribution: ReparameterizedWeight) -> bool:
+    """Whether it has a `follow` of its own."""
+    return type(distribution).follow is not ReparameterizedWeight.follow
+
+
+def write(buffer: Tensor, value: Tensor) -> None:
+    """Writes a value of its shape to a buffer in `ReparameterizedWeight.follow`, also of many models at once."""
+    if buffer.dtype == torch.bool:
+        buffer.logical_and_(value).logical_or_(value)
+    else:  # neither copy_ nor zero_ has a batching rule when vmap makes them functions
+        buffer.clamp_(min=value, max=value)
 
 
 def total_cost(

@@ -1,7 +1,8 @@
 """Batches of a data set that is whole in memory: shuffled without end for training, in order for evaluation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -53,7 +54,11 @@ def stacked_indices(
     """
     for seed in seeds:
         _check(size, batch_size, seed, start)
-    return _stacked_indices(size, batch_size, seeds, start, device)
+
+    def draw(seed: int, epoch: int) -> tuple[Tensor]:
+        return (_permutation(size, seed, epoch),)
+
+    return (index for (index,) in _stacked(draw, size, batch_size, seeds, start, device))
 
 
 def shuffled_batches(data: Images, batch_size: int, *, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -92,9 +97,75 @@ def cropped_batches(
         ValueError: As `shuffled_indices`, and for padding < 0.
     """
     _check(len(data.labels), batch_size, seed, start)
+    _check_padding(padding)
+    return _cropped(data, batch_size, seed, start, padding)
+
+
+class Crops(NamedTuple):
+    """The images of batches, by their numbers, and what is seen of each; tensors (..., batch_size)."""
+
+    number: Tensor
+    top: Tensor
+    left: Tensor
+    flipped: Tensor
+
+
+def stacked_crops(
+    size: int,
+    batch_size: int,
+    *,
+    seeds: Sequence[int],
+    start: int = 0,
+    device: torch.device | None = None,
+    padding: int = 4,
+) -> Iterator[Crops]:
+    """What `cropped_batches` shows for each of the seeds, at once: endless `Crops`, (seeds, batch_size), for `cut`.
+
+    Args:
+        size: The number of images.
+        batch_size: From 1 to size.
+        seeds: At least 0 each.
+        start: As for `shuffled_indices`.
+        device: Where the tensors are, by default the CPU.
+        padding: As for `cropped_batches`.
+
+    Raises:
+        ValueError: As `cropped_batches`.
+    """
+    for seed in seeds:
+        _check(size, batch_size, seed, start)
+    _check_padding(padding)
+
+    def draw(seed: int, epoch: int) -> Crops:
+        return _crops(size, seed, epoch, padding)
+
+    return (Crops(*parts) for parts in _stacked(draw, size, batch_size, seeds, start, device))
+
+
+def padded(images: Tensor, padding: int = 4) -> Tensor:
+    """The images (N, C, H, W) with zeros on all four sides and channels last, (N, H', W', C), as `cut` takes them."""
+    return F.pad(images, [padding] * 4).permute(0, 2, 3, 1).contiguous()
+
+
+def cut(images: Tensor, crops: Crops, height: int, width: int) -> Tensor:
+    """The crops, (..., batch_size, C, height, width), channels last in memory.
+
+    Args:
+        images: What `padded` returns.
+        crops: Of these images.
+        height: Of a crop.
+        width: Of a crop.
+    """
+    index, top, left, flipped = (each.unsqueeze(-1) for each in crops)
+    rows = top + torch.arange(height, device=top.device)
+    columns = torch.arange(width, device=top.device)
+    columns = left + torch.where(flipped, columns.flip(0), columns)
+    return images[index.unsqueeze(-1), rows.unsqueeze(-1), columns.unsqueeze(-2)].movedim(-1, -3)
+
+
+def _check_padding(padding: int) -> None:
     if padding < 0:
         raise ValueError(f"padding must be >= 0, got {padding}; it is 4 for CIFAR-10")
-    return _cropped(data, batch_size, seed, start, padding)
 
 
 def _check(size: int, batch_size: int, seed: int, start: int) -> None:
@@ -113,39 +184,49 @@ def _indices(size: int, batch_size: int, seed: int, start: int, device: torch.de
         yield from (order[part] for part in parts)
 
 
-def _stacked_indices(
-    size: int, batch_size: int, seeds: Sequence[int], start: int, device: torch.device | None
-) -> Iterator[Tensor]:
+def _stacked(
+    draw: Callable[[int, int], tuple[Tensor, ...]],
+    size: int,
+    batch_size: int,
+    seeds: Sequence[int],
+    start: int,
+    device: torch.device | None,
+) -> Iterator[tuple[Tensor, ...]]:
+    """What ``draw`` gives for each seed and epoch, (size,) each, in batches (seeds, batch_size)."""
     distinct = {seed: place for place, seed in enumerate(sorted(set(seeds)))}
     places = torch.tensor([distinct[seed] for seed in seeds], device=device)
 
-    def orders(epoch: int) -> Tensor:
-        return torch.stack([_permutation(size, seed, epoch) for seed in distinct])
+    def drawn(epoch: int) -> list[Tensor]:
+        return [torch.stack(each) for each in zip(*(draw(seed, epoch) for seed in distinct), strict=True)]
 
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(orders, start // (size // batch_size))
+        coming = thread.submit(drawn, start // (size // batch_size))
         for epoch, parts in _epochs(size, batch_size, start):
-            order = coming.result().to(device)[places]
-            coming = thread.submit(orders, epoch + 1)
-            yield from (order[:, part] for part in parts)
+            whole = [each.to(device)[places] for each in coming.result()]
+            coming = thread.submit(drawn, epoch + 1)
+            yield from (tuple(each[:, part] for each in whole) for part in parts)
+
+
+def _crops(size: int, seed: int, epoch: int, padding: int) -> Crops:
+    generator = _generator(seed, epoch, 1)
+    top, left = torch.randint(2 * padding + 1, (2, size, 1), generator=generator).squeeze(-1)
+    return Crops(_permutation(size, seed, epoch), top, left, torch.rand(size, 1, generator=generator).squeeze(-1) < 0.5)
 
 
 def _cropped(data: Images, batch_size: int, seed: int, start: int, padding: int) -> Iterator[tuple[Tensor, Tensor]]:
     (size, _, height, width), device = data.images.shape, data.images.device
-    padded = F.pad(data.images, [padding] * 4).permute(0, 2, 3, 1).contiguous()  # (N, H, W, C)
+    images = padded(data.images, padding)
     for epoch, parts in _epochs(size, batch_size, start):
-        order = _permutation(size, seed, epoch).to(device)
-        generator = _generator(seed, epoch, 1)
-        top, left = torch.randint(2 * padding + 1, (2, size, 1), generator=generator)
-        flipped = torch.rand(size, 1, generator=generator) < 0.5
+        order, top, left, flipped = _crops(size, seed, epoch, padding)
+        order = order.to(device)
         # Computed at once for each place of each image of the epoch, so that a batch is one look-up.
-        rows = (top + torch.arange(height)).to(device)
+        rows = (top[:, None] + torch.arange(height)).to(device)
         columns = torch.arange(width).expand(size, width)
-        columns = (left + torch.where(flipped, columns.flip(1), columns)).to(device)
+        columns = (left[:, None] + torch.where(flipped[:, None], columns.flip(1), columns)).to(device)
         for part in parts:
             index = order[part]
-            images = padded[index[:, None, None], rows[part, :, None], columns[part, None, :]]
-            yield images.permute(0, 3, 1, 2), data.labels[index]
+            batch = images[index[:, None, None], rows[part, :, None], columns[part, None, :]]
+            yield batch.permute(0, 3, 1, 2), data.labels[index]
 
 
 def _epochs(size: int, batch_size: int, start: int) -> Iterator[tuple[int, list[slice]]]:

@@ -5,16 +5,20 @@ training images. The settings that they choose are in ``results/mnist/study/chos
 images and are judged on the test set.
 """
 
-import csv
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 
 from openwork.core.masks.allocations import ERK, Allocation, GlobalRanking, Uniform
-from openwork.core.schedules import Constant, Cubic, Linear, OneShot
-from openwork.core.technique import Technique
-from openwork.study.runs.origin import Pretrained
+from openwork.core.schedules import Constant, Linear, OneShot
+from openwork.study.experiments.contest import (
+    Contest,
+    Entrant,
+    choices,
+    no_technique,
+    pairs,
+    pruning,
+    ramp,
+    updates,
+)
 from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import MnistLeNet5Caffe, MnistLeNet300100
 from openwork.techniques.dynamic_surgery import DynamicSurgery, Splicing
@@ -35,12 +39,10 @@ LEVELS = (0.5, 0.75, 0.9, 0.95, 0.98, 0.985, 0.99, 0.995)
 ANCHORS = (0.75, 0.95, 0.985, 0.995)
 """Where techniques that are told their sparsity are tuned: each for itself and for the level before it."""
 IMAGES = 60_000  # of training
-TUNING = MnistLeNet300100(held_out=10_000, judged_on="validation")
 LENET5_TECHNIQUES = ("dense", "magnitude, uniform", "magnitude, global ranking", "variational dropout", "L0")
 LENET5_LEVELS = (0.9, 0.98, 0.99, 0.995)
 STEPS, START = 12_000, 6_000  # of a network; of these, in the dense run that some techniques start from
 SEEDS = tuple(range(20))
-TUNING_SEED = 1_000
 CHOSEN = Path("results/mnist/study/chosen.csv")
 """In the repository."""
 
@@ -48,76 +50,21 @@ RATES, RETRAINING_RATES = (1e-3, 2e-3, 4e-3), (1e-4, 3e-4, 1e-3)
 INTERVALS = ((0.0, 0.25), (0.0, 0.5), (0.0, 0.75), (0.25, 0.5), (0.25, 0.75))  # of pruning, in fractions of the steps
 
 
-@dataclass(frozen=True)
-class Entrant:
-    """A technique that takes part.
-
-    Args:
-        technique: From an option, the level and the number of training images, the technique with these settings.
-        options: The settings that are tried with each of the learning rates.
-        rates: The peak learning rates that are tried.
-        told: Whether the technique is told the level; otherwise its sparsity follows from its settings.
-        start: Whether it starts from a dense run of `START` steps, and has as many fewer.
-    """
-
-    technique: Callable[[tuple[float, ...], float, int], Technique | None]
-    options: tuple[tuple[float, ...], ...]
-    rates: tuple[float, ...] = RATES
-    told: bool = True
-    start: bool = False
-
-    @property
-    def settings(self) -> list[tuple[float, tuple[float, ...]]]:
-        """(learning rate, option), in the order of their numbers."""
-        return list(product(self.rates, self.options))
-
-    def run(self, setting: int, level: float, seed: int, task: MnistLeNet300100) -> Run:
-        """The run of a setting.
-
-        Args:
-            setting: Its number in `settings`.
-            level: The sparsity; without effect where the technique is not ``told``.
-            seed: The seed, also of the dense run that it starts from.
-            task: The task but for the learning rate.
-        """
-        rate, option = self.settings[setting]
-        technique = self.technique(option, level, IMAGES - task.held_out)
-        at_rate = replace(task, peak_learning_rate=rate)
-        if not self.start:
-            return Run(at_rate, technique, STEPS, seed=seed)
-        dense = Run(task, None, START, seed=seed)
-        return Run(at_rate, technique, STEPS - START, seed=seed, origin=Pretrained(dense))
-
-
 def trials() -> dict[tuple[str, float, int], Run]:
     """The tuning runs by (technique, level, setting), 60 of each; the level is 0 where the technique is not told it."""
-    return {
-        (name, level, setting): entrant.run(setting, level, TUNING_SEED, TUNING)
-        for name, entrant in ENTRANTS.items()
-        for level in (ANCHORS if entrant.told else (0.0,))
-        for setting in range(len(entrant.settings))
-    }
+    return CONTEST.trials()
 
 
 def finals(chosen: Path = CHOSEN) -> dict[tuple[str, float, int], Run]:
-    """The final runs by (technique, level, seed), with the chosen settings; one run may serve several levels.
-
-    Args:
-        chosen: A CSV file with the columns technique, level and setting. A technique none of whose settings reaches a
-            level has no line there.
-    """
-    return {
-        (name, level, seed): ENTRANTS[name].run(setting, level, seed, MnistLeNet300100())
-        for name, level, setting in _choices(chosen)
-        for seed in SEEDS
-    }
+    """The final runs by (technique, level, seed), as `Contest.finals` has them."""
+    return CONTEST.finals(chosen)
 
 
 def finals_of_lenet5(chosen: Path = CHOSEN) -> dict[tuple[str, float, int], Run]:
     """A few of them on LeNet-5-Caffe, ten seeds each, with the settings that were chosen for LeNet-300-100."""
     return {
-        (name, level, seed): ENTRANTS[name].run(setting, level, seed, MnistLeNet5Caffe())
-        for name, level, setting in _choices(chosen)
+        (name, level, seed): CONTEST.run(name, setting, level, seed, MnistLeNet5Caffe())
+        for name, level, setting in choices(chosen)
         if name in LENET5_TECHNIQUES and level in (0.0, *LENET5_LEVELS)
         for seed in SEEDS[:10]
     }
@@ -133,99 +80,78 @@ def tournament() -> list[Run]:
     return list({run.id: run for run in finals().values()}.values())
 
 
-def _choices(chosen: Path) -> list[tuple[str, float, int]]:
-    with chosen.open(newline="", encoding="utf-8") as file:
-        return [(row["technique"], float(row["level"]), int(row["setting"])) for row in csv.DictReader(file)]
-
-
-def _dense(option: tuple[float, ...], level: float, images: int) -> None:
-    """No technique: only the learning rate is tuned."""
-
-
-def _pruning(level: float, option: tuple[float, ...], steps: int, every: int) -> Cubic:
-    begin, end = (round(fraction * steps) for fraction in option)
-    return Cubic(level, begin=begin, end=end, every=every)
-
-
 def _magnitude(allocation: Allocation) -> Entrant:
     return Entrant(
-        lambda option, level, _: GradualMagnitude(_pruning(level, option, STEPS, 100), allocation=allocation), INTERVALS
+        lambda option, level, _: GradualMagnitude(pruning(level, option, STEPS, 100), allocation=allocation),
+        INTERVALS,
+        RATES,
     )
 
 
-def _updates(level: float, every: float) -> Constant:
-    """Updates until three quarters of the training."""
-    return Constant(level, every=int(every), stop=STEPS * 3 // 4)
-
-
-def _ramp(option: tuple[float, ...], images: int) -> Linear:
-    """The coefficient of a penalty, from 0 to factor / images at a fraction of the steps."""
-    factor, end = option
-    return Linear(factor / images, end=round(end * STEPS))
-
-
-def _pairs(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
-    return tuple(product(first, second))
-
-
 ENTRANTS: dict[str, Entrant] = {
-    "dense": Entrant(_dense, ((),), rates=tuple(1e-3 * 2 ** (k / 10) for k in range(-20, 40)), told=False),
+    "dense": Entrant(no_technique, ((),), rates=tuple(1e-3 * 2 ** (k / 10) for k in range(-20, 40)), told=False),
     "magnitude, uniform": _magnitude(Uniform()),
     "magnitude, global ranking": _magnitude(GlobalRanking()),
     "magnitude, Erdős–Rényi": _magnitude(ERK()),
-    "random": Entrant(lambda option, level, _: RandomPruning(_pruning(level, option, STEPS, 100)), INTERVALS),
+    "random": Entrant(lambda option, level, _: RandomPruning(pruning(level, option, STEPS, 100)), INTERVALS, RATES),
     "RigL": Entrant(
-        lambda option, level, _: RigL(_updates(level, option[0]), fraction=option[1], allocation=ERK()),
+        lambda option, level, _: RigL(updates(level, option[0], STEPS), fraction=option[1], allocation=ERK()),
         ((50, 0.3), (100, 0.3), (200, 0.3), (500, 0.3), (100, 0.5)),
+        RATES,
     ),
     "SET": Entrant(
-        lambda option, level, _: SET(_updates(level, option[0]), fraction=option[1], allocation=ERK()),
+        lambda option, level, _: SET(updates(level, option[0], STEPS), fraction=option[1], allocation=ERK()),
         ((100, 0.3), (200, 0.3), (500, 0.3), (1000, 0.3), (500, 0.1)),
+        RATES,
     ),
     "SNIP": Entrant(
-        lambda option, level, _: SNIP(OneShot(level, at=int(option[0]))), ((1,), (5,), (20,), (100,), (500,))
+        lambda option, level, _: SNIP(OneShot(level, at=int(option[0]))), ((1,), (5,), (20,), (100,), (500,)), RATES
     ),
     "movement": Entrant(
-        lambda option, level, _: Movement(_pruning(level, option, STEPS - START, 10)),
+        lambda option, level, _: Movement(pruning(level, option, STEPS - START, 10)),
         INTERVALS,
         rates=RETRAINING_RATES,
         start=True,
     ),
     "Han 2015": Entrant(
         lambda option, _, __: PruneRetrain(Linear(option[0], end=(STEPS - START) * 3 // 4, every=int(option[1]))),
-        _pairs((0.6, 0.8, 1.0, 1.3, 1.7, 2.2, 2.8, 3.6, 5.5, 9.0), (225, 900)),
+        pairs((0.6, 0.8, 1.0, 1.3, 1.7, 2.2, 2.8, 3.6, 5.5, 9.0), (225, 900)),
         rates=RETRAINING_RATES,
         told=False,
         start=True,
     ),
     "dynamic surgery": Entrant(
         lambda option, _, __: DynamicSurgery(Splicing(round(option[1] * (STEPS - START)), gamma=5e-3), rate=option[0]),
-        _pairs((-0.25, 0.25, 0.75, 1.25, 1.75, 2.5, 3.25, 4.0, 5.0, 6.5), (0.5, 0.75)),
+        pairs((-0.25, 0.25, 0.75, 1.25, 1.75, 2.5, 3.25, 4.0, 5.0, 6.5), (0.5, 0.75)),
         rates=RETRAINING_RATES,
         told=False,
         start=True,
     ),
     "variational dropout": Entrant(
-        lambda option, _, images: VariationalDropout(_ramp(option, images)),
-        _pairs((0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0), (0.25, 0.75)),
+        lambda option, _, images: VariationalDropout(ramp(option, images, STEPS)),
+        pairs((0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0), (0.25, 0.75)),
+        RATES,
         told=False,
     ),
     "L0": Entrant(
-        lambda option, _, images: L0(_ramp(option, images)),
-        _pairs((0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 100.0), (0.25, 0.75)),
+        lambda option, _, images: L0(ramp(option, images, STEPS)),
+        pairs((0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 100.0), (0.25, 0.75)),
+        RATES,
         told=False,
     ),
     "group L0": Entrant(
-        lambda option, _, images: GroupL0(_ramp(option, images), weight_decay=5e-4 / images),
-        _pairs((0.03, 0.1, 0.3, 0.7, 1.5, 3.0, 6.0, 12.0, 25.0, 50.0), (0.25, 0.75)),
+        lambda option, _, images: GroupL0(ramp(option, images, STEPS), weight_decay=5e-4 / images),
+        pairs((0.03, 0.1, 0.3, 0.7, 1.5, 3.0, 6.0, 12.0, 25.0, 50.0), (0.25, 0.75)),
+        RATES,
         told=False,
     ),
     "soft weight sharing": Entrant(
         lambda option, _, images: SoftWeightSharing(Constant(option[0] / images), zero_proportion=option[1]),
-        _pairs((0.001, 0.003, 0.006, 0.01, 0.02, 0.04, 0.1, 0.2, 0.4, 1.0), (0.99, 0.999)),
+        pairs((0.001, 0.003, 0.006, 0.01, 0.02, 0.04, 0.1, 0.2, 0.4, 1.0), (0.99, 0.999)),
         rates=(2.5e-4, 5e-4, 1e-3),
         told=False,
         start=True,
     ),
 }
 """The techniques by name. `PLAN.md` says why the settings are these."""
+CONTEST = Contest(MnistLeNet300100(), 10_000, IMAGES, STEPS, START, LEVELS, ANCHORS, SEEDS, ENTRANTS)

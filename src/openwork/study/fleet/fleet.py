@@ -114,7 +114,7 @@ class Fleet:
         if training.done == 0 and 0 in self.kept:
             self._snapshot(0)
         for _, batch in zip(range(training.done, self.run.steps), training.batches(), strict=False):
-            drawn = torch.get_rng_state() if drawn is None else drawn
+            drawn = _generators(self.device) if drawn is None else drawn
             if diverged := training.step(batch).diverged:
                 began = self._count_seconds(began)
                 for number in diverged:
@@ -128,7 +128,7 @@ class Fleet:
                 losses = training.losses()
                 self._count_seconds(began)
                 self._evaluate(training.done, *losses)
-                if not torch.equal(torch.get_rng_state(), drawn):
+                if not torch.equal(_generators(self.device), drawn):
                     what = " or ".join(dict.fromkeys([self.run.task.title, self.run.name]))
                     raise ValueError(f"{what} draws from torch's generator, which gives each run other numbers alone")
                 if not self._unfinished():
@@ -192,7 +192,8 @@ class Fleet:
         pairs = list(zip([self.members[n] for n in numbers], self._measured(measure, numbers), strict=True))
         with ThreadPoolExecutor(WRITERS) as pool:  # most of the time is that of the disk
             for some in (pairs[first : first + COPIES] for first in range(0, len(pairs), COPIES)):
-                plain = StackedModels([member.live.finalized_copy() for member, _ in some])
+                copies = [member.live.finalized_copy() for member, _ in some]
+                plain = StackedModels(copies, in_turn=not self.training.stack.together)
                 after = final_metrics_of(task, plain, device)
                 finals = [Final(m, b, a) for m, (_, b), a in zip(plain.each, some, after, strict=True)]
                 members = [member for member, _ in some]
@@ -222,6 +223,12 @@ class Fleet:
                 save(member.live, state, member.folder, member.rows)
 
 
+def _generators(device: torch.device) -> Tensor:
+    """The state of torch's generators, of which only vmap on a GPU would refuse the use."""
+    cpu = torch.get_rng_state()
+    return torch.cat([cpu, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else cpu
+
+
 @dataclass(frozen=True)
 class _Some:
     """Some of the stacked models, as `Models`."""
@@ -232,6 +239,10 @@ class _Some:
     @property
     def each(self) -> list[nn.Module]:
         return [self.stack.each[number] for number in self.numbers]
+
+    @property
+    def together(self) -> bool:
+        return self.stack.together
 
     def outputs(self, function: Callable[[nn.Module, Any], Tensor], argument: Any) -> Tensor:
         return self.stack.outputs(function, argument)[[*self.numbers]]

@@ -1,4 +1,4 @@
-"""How many runs the memory of a device holds as one model."""
+"""How many runs the memory of a device holds as one model, and whether one of them fills the device."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +14,8 @@ COPIES = 8
 """A trained number is held as weight, gradient, two moments, mask and hidden value, and twice in passing."""
 SHARE = 0.8
 """Of the free memory: the rest is for evaluation and for what the allocator cannot use."""
+FULL = 64_000_000
+"""Bytes that a step keeps for its gradient: from here on its kernels are longer than their launches on any device."""
 
 
 def bytes_of_a_run(live: Live) -> int:
@@ -24,6 +26,11 @@ def bytes_of_a_run(live: Live) -> int:
     """
     weights = sum(tensor.numel() * tensor.element_size() for tensor in live.model.parameters())
     return COPIES * weights + 2 * _kept_by_a_step(live)
+
+
+def fills_the_device(live: Live) -> bool:
+    """Whether a step of one run like this keeps a device busy, so that runs are better computed in turn."""
+    return _kept_by_a_step(live) >= FULL
 
 
 def width(live: Live, wanted: int | None = None) -> int:

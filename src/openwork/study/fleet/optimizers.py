@@ -1,6 +1,6 @@
 """The tasks' own optimizers, over stacked parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -85,6 +85,15 @@ class StackedOptimizer:
             for value in self.optimizer.state.get(self.parameters[name], {}).values():
                 if isinstance(value, Tensor) and value.shape == mask[self.place].shape:
                     mask_([value], [mask[self.place]])
+
+    @torch.no_grad()
+    def restart(self, members: Sequence[int], names: Collection[str]) -> None:
+        """Zeroes the state of these weights in these members of the fleet."""
+        rows = [member - self.place.start for member in members if self.place.start <= member < self.place.stop]
+        for name in names if rows else ():
+            for value in self.optimizer.state.get(self.parameters[name], {}).values():
+                if isinstance(value, Tensor) and value.shape == self.parameters[name].shape:
+                    value[rows] = 0
 
     def states(self) -> list[dict[str, Any]]:
         """The state of each run's own optimizer, as its ``state_dict`` would return it, with views of the tensors."""

@@ -1,18 +1,26 @@
-"""N models as one: their tensors are rows of stacked ones, and the first one computes for all, by `torch.func.vmap`."""
+"""N models as one: their tensors are rows of stacked ones, and the first one computes for all.
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+It does so by `torch.func.vmap`, or, where a step of one model fills the device, for one after the other: nothing is
+gained by larger kernels then, and each model has those that it has alone, for the memory of one step.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_map
 
 from openwork.core.stacked import Stacked, call_with, stack, stacked
 from openwork.noise import keyed, keys
 from openwork.study.fleet.convolutions import Unfolded
+from openwork.study.fleet.lanes import Lanes
 from openwork.study.fleet.linear import StraightLinears
+from openwork.study.fleet.memory import fills_the_device
 from openwork.study.runs.live import Live
 
 Gradients = Callable[[Any, Tensor], tuple[Tensor, Tensor, dict[str, Tensor]]]
@@ -24,9 +32,11 @@ class StackedModels:
 
     Args:
         models: The models, on one device.
+        in_turn: Compute one after the other.
 
     Attributes:
         each: The models.
+        together: Whether they compute at once.
         parameters: Their trained parameters by name, (N, *shape).
         buffers: Their other tensors by name, (N, *shape).
         mechanism: What makes them sparse, once it is there; None for plain ones.
@@ -35,8 +45,8 @@ class StackedModels:
         ValueError: If the models have tensors of different names, shapes or dtypes.
     """
 
-    def __init__(self, models: Sequence[nn.Module]) -> None:
-        self.each = models
+    def __init__(self, models: Sequence[nn.Module], *, in_turn: bool = False) -> None:
+        self.each, self.together = models, not in_turn
         shapes = _shapes(models[0])
         for number, model in enumerate(models):
             if _shapes(model) != shapes:
@@ -56,6 +66,8 @@ class StackedModels:
             function: Calls the model that it is given.
             argument: The same for all models.
         """
+        if not self.together:
+            return torch.stack([_evaluated(model, function, argument) for model in self.each])
         model = self.each[0]
         call = _Call(model, function)
 
@@ -72,6 +84,8 @@ class StackedModels:
         return found
 
     def _layers(self) -> AbstractContextManager[object]:
+        if not self.together:
+            return nullcontext()
         on_gpu = next(iter(self.parameters.values())).is_cuda
         return Unfolded() if on_gpu else StraightLinears()  # on a CPU convolutions are no slower in groups
 
@@ -90,7 +104,7 @@ class Stack(StackedModels):
     """
 
     def __init__(self, lives: Sequence[Live]) -> None:
-        super().__init__([live.model for live in lives])
+        super().__init__([live.model for live in lives], in_turn=fills_the_device(lives[0]))
         self.lives = lives
         sparsifiers = [live.sparsifier for live in lives if live.sparsifier]
         self.mechanism = stack(sparsifiers, self.parameters | self.buffers) if sparsifiers else None
@@ -115,6 +129,8 @@ class Stack(StackedModels):
             with keyed(key), self._using(inputs), self._layers():
                 return call_with(self._objective, tensors, batch)
 
+        if not self.together:
+            return self._in_turn(one, shared=shared, compile=compile)
         every = vmap(one, in_dims=(0, 0, 0, None if shared else 0))
 
         def compute(
@@ -128,30 +144,51 @@ class Stack(StackedModels):
             losses, penalties = every(_named(parameters | buffers), inputs, keys(seeds, steps), batch)
             wanted = {name: parameter for name, parameter in parameters.items() if name not in without}
             leaves = [*wanted.values(), *([] if anchor is None else [anchor])]
-            found = torch.autograd.grad((losses + penalties).sum(), leaves, allow_unused=True)
-            pairs = zip(wanted, found, strict=False)
-            # Contiguous: torch's fused optimizers take a transposed gradient for a straight one.
-            gradients = {name: each.contiguous() for name, each in pairs if each is not None}
+            gradients = _gradients((losses + penalties).sum(), leaves, wanted)
             return losses.detach(), penalties.detach(), gradients
 
         inputs = self.mechanism.inputs if self.mechanism else {}
-        if not compile:
-            return lambda batch, steps: compute(self.parameters, self.buffers, inputs, self.seeds, steps, batch)
-        plain = {name: parameter.detach() for name, parameter in self.parameters.items()}
-        made: Callable[..., Any] | None = None
+        if compile:
+            call = _compiled(compute)
+            return lambda batch, steps: call(self.parameters, self.buffers, inputs, self.seeds, steps, batch)
+        return lambda batch, steps: compute(self.parameters, self.buffers, inputs, self.seeds, steps, batch)
 
-        @torch.no_grad()
-        def compiled(batch: Any, steps: Tensor) -> Any:
-            nonlocal made
-            if made is None:
-                # Traced before it is compiled: Dynamo would have to follow vmap, functional_call and our modules.
-                with torch.enable_grad():
-                    trace = make_fx(compute, tracing_mode="fake")
-                    traced = trace(self.parameters, self.buffers, inputs, self.seeds, steps, batch)
-                made = torch.compile(traced, fullgraph=True)
-            return made(plain, self.buffers, inputs, self.seeds, steps, batch)
+    def _in_turn(self, one: Callable[..., Any], *, shared: bool, compile: bool) -> Gradients:
+        """What `gradients` returns, where ``one`` is called for each model."""
 
-        return compiled
+        def compute(
+            parameters: dict[str, Tensor],
+            buffers: dict[str, Tensor],
+            inputs: dict[str, Tensor],
+            key: Tensor,
+            batch: Any,
+        ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+            loss, penalty = one(_named(parameters | buffers), inputs, key, batch)
+            gradients = _gradients(loss + penalty, [*parameters.values()], parameters)
+            return loss.detach(), penalty.detach(), gradients
+
+        call = _compiled(compute) if compile else compute
+        inputs = self.mechanism.inputs if self.mechanism else {}
+
+        lanes = Lanes(self.seeds.device)
+
+        def of_row(row: int, key: Tensor, batch: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+            # Leaves of their own: the gradient by a row of a leaf would be as large as all rows.
+            own = {name: whole.detach()[row].requires_grad_() for name, whole in self.parameters.items()}
+            buffers, read = ({name: whole[row] for name, whole in each.items()} for each in (self.buffers, inputs))
+            with lanes.lane(row):
+                found: tuple[Tensor, Tensor, dict[str, Tensor]] = call(own, buffers, read, key, batch)
+            return found
+
+        def every(batch: Any, steps: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+            rows = enumerate(keys(self.seeds, steps))
+            with lanes.forked():
+                found = [of_row(n, key, batch if shared else tree_map(itemgetter(n), batch)) for n, key in rows]
+            losses, penalties, gradients = zip(*found, strict=True)
+            whole = {name: torch.stack([each[name] for each in gradients]) for name in gradients[0]}
+            return torch.stack(losses), torch.stack(penalties), whole
+
+        return every
 
 
 class _Objective(nn.Module):
@@ -174,6 +211,38 @@ class _Call(nn.Module):
 
     def forward(self, argument: Any) -> Tensor:
         return self.function(self.model, argument)
+
+
+def _gradients(total: Tensor, leaves: Sequence[Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """The gradients by the first of the leaves, which have these names; without those that nothing depends on."""
+    pairs = zip(names, torch.autograd.grad(total, leaves, allow_unused=True), strict=False)
+    # Contiguous: torch's fused optimizers take a transposed gradient for a straight one.
+    return {name: each.contiguous() for name, each in pairs if each is not None}
+
+
+def _compiled(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose first argument is the leaves by name, compiled at its first call."""
+    made: Callable[..., Any] | None = None
+
+    @torch.no_grad()
+    def call(leaves: Mapping[str, Tensor], *args: Any) -> Any:
+        nonlocal made
+        if made is None:
+            # Traced before it is compiled: Dynamo would have to follow vmap, functional_call and our modules.
+            with torch.enable_grad():
+                traced = make_fx(compute, tracing_mode="fake")(leaves, *args)
+            made = torch.compile(traced, fullgraph=True)
+        return made({name: leaf.detach() for name, leaf in leaves.items()}, *args)
+
+    return call
+
+
+def _evaluated(model: nn.Module, function: Callable[[nn.Module, Any], Tensor], argument: Any) -> Tensor:
+    training = model.training
+    model.eval()
+    found = function(model, argument)
+    model.train(training)
+    return found
 
 
 def _named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ class Training:
             for optimizer in self._optimizers:
                 optimizer.load(optimizers[optimizer.place])
         self._shared = len({live.run.task.batch_seed(live.run.seed) for live in lives}) == 1
-        fuses = self.device.type == "cuda" and precision != "float32" and not compile
+        fuses = self.device.type == "cuda" and precision != "float32" and not compile and self.stack.together
         rounded = "bf16" if precision == "bf16" else "tf32"
         self._fused = fused_linears(self.stack, self._optimizers, precision=rounded) if fuses else None
         self._compute = self.stack.gradients(
@@ -127,6 +127,7 @@ class Training:
         if updated.changed:
             for optimizer in self._optimizers:
                 optimizer.clear(self.mechanism.masks)
+                optimizer.restart(updated.restarted, self.mechanism.masks)
             if self._fused:
                 self._fused.take_masks()
         if updated.recapture:

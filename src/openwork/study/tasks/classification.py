@@ -165,6 +165,8 @@ class ImageClassification(Task, ABC):
         return self._measured_stacked(models, data.validation if self.watched_on == self.judged_on else data.test)
 
     def _measured_stacked(self, models: Models, data: Images) -> list[dict[str, float]]:
+        if not models.together:
+            return [self._measured(model, data) for model in models.each]
         # As many images at a time as in training, so that the memory of evaluation is no larger.
         accuracies, losses = measure(partial(models.outputs, self.logits), data, batch_size=self.batch_size)
         pairs = zip(accuracies.tolist(), losses.tolist(), strict=True)

@@ -1,0 +1,267 @@
+"""Executes the runs of a plan, piece by piece, and keeps a line for each in small CSV files.
+
+The rows are in one folder; what they have is not run again, also on another machine. The run directories are in another
+one, and are removed once their lines are written, but for those that other runs start from. No piece begins that would
+not end within the seconds; start it again for the rest.
+"""
+
+import argparse
+import csv
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from openwork.inspect.report import report
+from openwork.study.experiments.contest import Contest
+from openwork.study.results.result import Result
+from openwork.study.results.store import read_result, write_table
+from openwork.study.results.tuning import Tuned, choose
+from openwork.study.runs.live import restore
+from openwork.study.runs.precision import Precision
+from openwork.study.runs.run import Run, with_prerequisites
+from openwork.study.sweeps.fleet import Fleets
+from openwork.study.sweeps.sweep import Options, sweep
+from openwork.study.tasks.measure import final_metrics
+
+MEASURED = ("id", "status", "step", "sparsity", "layers", "accuracy", "loss")
+COST = ("seconds", "fleet", "precision", "device", "torch", "commit")
+SLACK = 1.05  # a run reaches a level with up to so many times the weights that the level leaves
+TRIAL, FINAL = ("technique", "level", "setting"), ("technique", "level", "seed")
+CHOICE = (*TRIAL, "rate", "option", "sparsity", "accuracy", "reached", "tried")
+
+Key = tuple[Any, ...]
+Found = dict[Key, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Runs that are executed together, and where their lines go.
+
+    Args:
+        file: The CSV file, without its ending.
+        columns: What the keys are.
+        runs: Gives the runs by key, when the piece's turn has come.
+        rate: The expected run-steps a second.
+        thresholds: Other thresholds at which the runs are evaluated, too; the last column is then the threshold.
+        evaluations: How often the runs are evaluated and can be resumed from.
+        compiles: Whether a GPU trains them compiled, which pays where they are long.
+        overhead: The expected seconds of the beginning and the end of a run.
+    """
+
+    file: str
+    columns: tuple[str, ...]
+    runs: Callable[[], dict[Key, Run]]
+    rate: float
+    thresholds: tuple[float, ...] = field(default=(), kw_only=True)
+    evaluations: int = field(default=1, kw_only=True)
+    compiles: bool = field(default=False, kw_only=True)
+    overhead: float = field(default=0.035, kw_only=True)
+
+    def seconds(self, runs: Iterable[Run]) -> float:
+        """How long some of its runs are expected to take, with what they start from."""
+        every = with_prerequisites(runs)
+        return sum(run.steps for run in every) / self.rate + self.overhead * len(every)
+
+
+class Rows:
+    """The lines of one CSV file by key, written after every change."""
+
+    def __init__(self, path: Path, columns: Sequence[str], measured: Sequence[str]) -> None:
+        self.path, self.columns, self.measured = path, tuple(columns), tuple(measured)
+        self.lines: dict[tuple[str, ...], dict[str, str]] = {}
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.lines = {tuple(line[c] for c in columns): line for line in csv.DictReader(file)}
+
+    def add(self, found: dict[Key, dict[str, Any]]) -> None:
+        """Adds lines and writes the file."""
+        self.lines |= {texts(key): dict(zip(self.columns, texts(key), strict=True)) | row for key, row in found.items()}
+        header = (*self.columns, *self.measured)
+        write_table(header, ([line.get(name, "") for name in header] for line in self.lines.values()), self.path)
+
+
+def texts(key: Key) -> tuple[str, ...]:
+    """A key as the file has it."""
+    return tuple(f"{part:g}" if isinstance(part, float) else str(part) for part in key)
+
+
+def line(result: Result) -> dict[str, Any]:
+    """What is kept of a result."""
+    measured = {
+        "id": result.id,
+        "status": result.status,
+        "step": result.step,
+        "seconds": result.cost.seconds,
+        "fleet": result.environment.fleet,
+        "precision": result.environment.precision,
+        "device": result.environment.device,
+        "torch": result.environment.torch,
+        "commit": result.environment.commit,
+    }
+    if result.after:
+        measured |= numbers(result.sparsity or 0.0, [layer.sparsity for layer in result.layers], result.after)
+    return measured
+
+
+def numbers(sparsity: float, layers: Iterable[float], metrics: Any) -> dict[str, str]:
+    """The figures of a finished model."""
+    return {
+        "sparsity": f"{sparsity:.6f}",
+        "layers": " ".join(f"{each:.5f}" for each in layers),
+        "accuracy": f"{metrics['accuracy']:.4f}",
+        "loss": f"{metrics['loss']:.5f}",
+    }
+
+
+def at_threshold(run: Run, runs: Path, threshold: float, device: torch.device) -> dict[str, Any]:
+    """The line of a finished run at another threshold."""
+    live = restore(runs / run.id, settings=[f"technique.threshold={threshold}"])
+    plain = live.finalized_copy().to(device)
+    counts = report(plain, select=run.select)
+    layers = [layer.sparsity for layer in counts.layers]
+    shared = {"id": f"{run.id}@{threshold:g}", "status": "finished", "step": run.steps}
+    return shared | numbers(counts.sparsity, layers, final_metrics(run.task, plain, device))
+
+
+class AloneError(Exception):
+    """Runs cannot be trained as one model, and one by one they would take too long."""
+
+
+def refuse(reason: str) -> None:
+    """Raises AloneError."""
+    raise AloneError(reason)
+
+
+def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options) -> dict[Key, dict[str, Any]]:
+    """The lines of the runs that ended, by key, after executing them and what they start from."""
+    by_id, device = {run.id: run for run in wanted.values()}, options.device
+    compiles = piece.compiles and device != "cpu"
+    options = replace(options, evaluations=piece.evaluations, compile=compiles)
+    try:
+        sweep(list(by_id.values()), runs, Fleets(runs, options, say=refuse), retry_failed=True)
+    except AloneError as error:
+        say(str(error))
+    found: dict[Key, dict[str, Any]] = {}
+    for key, run in wanted.items():
+        path = runs / run.id / "result.json"
+        if not path.exists():
+            continue
+        result = read_result(path)
+        found[key] = line(result)
+        for threshold in piece.thresholds if result.finished else ():
+            other = at_threshold(run, runs, threshold, torch.device(device))
+            found[*key[:-1], threshold] = {name: found[key].get(name) for name in COST} | {"seconds": 0.0} | other
+    needed = {each.id for run in by_id.values() for each in with_prerequisites([run]) if each.id != run.id}
+    for id in by_id.keys() - needed:
+        shutil.rmtree(runs / id, ignore_errors=True)
+    return found
+
+
+def number(text: str) -> float | None:
+    """The number of a cell; None where it is empty."""
+    return float(text) if text else None
+
+
+def write_choices(contest: Contest, rows: Path) -> None:
+    """Writes chosen.csv: for each technique and level what its tuning runs choose, where they reach it."""
+    held = Rows(rows / "tuning.csv", TRIAL, (*MEASURED, *COST)).lines
+    found: Found = {}
+    for name, entrant in contest.entrants.items():
+        own = [
+            Tuned(
+                name,
+                f"{row['level']}/{int(row['setting']):02d}",
+                contest.tuning_seed,
+                number(row["sparsity"]),
+                number(row["accuracy"]),
+                float(row["level"]) if entrant.told else None,
+            )
+            for (technique, _, _), row in held.items()
+            if technique == name
+        ]
+        if len(own) != len(entrant.settings) * (len(contest.anchors) if entrant.told else 1):
+            continue  # its tuning is not done
+        for level in (0.0,) if name == "dense" else contest.levels:
+            tuned_at = contest.anchor(level) if entrant.told else level
+            (choice,) = choose(own, [tuned_at], tolerance=(SLACK - 1) * (1 - tuned_at))
+            if choice.settings is not None:
+                setting = int(choice.settings.partition("/")[2])
+                rate, option = entrant.settings[setting]
+                found[name, level, setting] = {
+                    "rate": f"{rate:.6g}",
+                    "option": " ".join(f"{value:g}" for value in option),
+                    "sparsity": f"{choice.sparsity:.6f}",
+                    "accuracy": f"{choice.score:.4f}",
+                    "reached": choice.reached,
+                    "tried": choice.tried,
+                }
+    (rows / "chosen.csv").unlink(missing_ok=True)
+    Rows(rows / "chosen.csv", TRIAL, CHOICE[3:]).add(found)
+
+
+def say(text: str) -> None:
+    """Prints a line at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def parser(text: str, parts: str) -> argparse.ArgumentParser:
+    """The arguments of a study's script.
+
+    Args:
+        text: What ``--help`` prints.
+        parts: The letters of the plan's parts.
+    """
+    found = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("rows", type=Path, help="folder of the CSV files")
+    found.add_argument("--runs", type=Path, required=True, help="folder of the run directories")
+    found.add_argument("--device", default="cpu", help="cpu or cuda")
+    found.add_argument("--precision", default="float32", choices=get_args(Precision), help="as openwork sweep has it")
+    found.add_argument("--seconds", type=float, default=float("inf"), help="begin no piece that would end later")
+    found.add_argument("--parts", default=parts, help=f"letters of parts, such as {parts[:3]}")
+    return found
+
+
+def follow(
+    pieces: Iterable[tuple[str, Piece]],
+    given: argparse.Namespace,
+    *,
+    before: Callable[[Piece], None] = lambda _: None,
+    execute: Callable[[Piece, dict[Key, Run], Path, Options], Found] = execute,
+) -> None:
+    """Executes pieces until all are done or the time is.
+
+    Args:
+        pieces: In the order of the plan, with the letters of their parts.
+        given: What `parser` read.
+        before: Called before the runs of a piece are asked for.
+        execute: Executes the runs of a piece that are not there.
+    """
+    given.rows.mkdir(parents=True, exist_ok=True)  # before anything is trained whose lines could not be written
+    warnings.filterwarnings("ignore", message=".*keeps no weight")
+    options = Options(device=given.device, precision=given.precision)
+    began = time.monotonic()
+    for part, piece in pieces:
+        if part not in given.parts:
+            continue
+        before(piece)
+        rows = Rows(given.rows / f"{piece.file}.csv", piece.columns, (*MEASURED, *COST))
+        wanted = {key: run for key, run in piece.runs().items() if texts(key) not in rows.lines}
+        if not wanted:
+            continue
+        name, expected, spent = next(iter(wanted))[0], piece.seconds(wanted.values()), time.monotonic() - began
+        if spent + expected > given.seconds:
+            say(f"{part} {name}: {len(wanted)} runs would take {expected:.0f} s more, after {spent:.0f} s; call again")
+            break
+        rows.add(execute(piece, wanted, given.runs, options))
+        took = time.monotonic() - began - spent
+        left = sum(texts(key) not in rows.lines for key in wanted)
+        ran = f"{len(wanted) - left} runs in {took:.0f} s, expected {expected:.0f}"
+        say(f"{part} {piece.file}, {name}: {ran}; {left} left")

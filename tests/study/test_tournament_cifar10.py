@@ -1,0 +1,162 @@
+"""The runs of results/cifar10-tournament/PLAN.md, and its script, which trains a tiny contest."""
+
+import csv
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+import openwork as ow
+from openwork.study.experiments import tournament_cifar10 as tournament
+from openwork.study.experiments.tournament_cifar10 import AIMS, PILOTS, TICKET, aimed, contest
+from openwork.study.runs.run import with_prerequisites
+from openwork.study.runs.unfinished import unfinished_schedules
+from openwork.study.tasks import cifar10
+from openwork.study.tasks.cifar10 import Cifar10SmallResNet
+from tests.study.study_script import script
+from tests.study.test_fleet_networks import splits
+
+FACTORS = {name: tuple(float(n) for n in range(1, 9)) for name in PILOTS}
+HEAD = "technique,level,setting\n"
+WHOLE = contest(factors=FACTORS)
+run = script("cifar10-tournament")
+
+
+@pytest.fixture
+def chosen(tmp_path):
+    """A file of choices: each technique's last setting, at two levels."""
+    lines = [
+        f'"{name}",{level},{len(entrant.settings) - 1}\n'
+        for name, entrant in WHOLE.entrants.items()
+        for level in ((0.0,) if name == "dense" else (0.9, 0.98))
+    ]
+    (tmp_path / "chosen.csv").write_text(HEAD + "".join(lines), encoding="utf-8")
+    return tmp_path / "chosen.csv"
+
+
+def total(run):
+    """The steps of a network, with those of what it starts from."""
+    return run.steps + sum(total(each) for each in run.prerequisites)
+
+
+def test_every_technique_has_eight_tuning_runs_and_all_differ():
+    runs = WHOLE.trials()
+    assert set(Counter(name for name, _, _ in runs).values()) == {8}
+    assert len({run.id for run in runs.values()}) == 8 * len(WHOLE.entrants)
+    assert Counter((name, level) for name, level, _ in runs if level) == dict.fromkeys(
+        ((name, level) for name, entrant in WHOLE.entrants.items() if entrant.told for level in (0.9, 0.98)), 4
+    )
+
+
+def test_every_network_has_the_same_steps_but_tickets_which_are_trained_twice(chosen):
+    runs = [*WHOLE.trials().items(), *WHOLE.finals(chosen).items()]
+    assert {total(run) for key, run in runs if key[0] != TICKET} == {12 * 195}
+    rewound = {total(run) - 2 * 12 * 195 for key, run in runs if key[0] == TICKET}
+    assert rewound == {round(0.02 * 12 * 195), round(0.1 * 12 * 195)}
+    assert unfinished_schedules(with_prerequisites(run for _, run in runs)) == []
+
+
+def test_tuning_never_reads_the_test_set_and_final_runs_train_on_all_images(chosen):
+    tuning = with_prerequisites([*WHOLE.trials().values(), *tournament.pilots().values()])
+    assert {(run.task.held_out, run.task.judged_on) for run in tuning} == {(5_000, "validation")}
+    final = with_prerequisites(WHOLE.finals(chosen).values())
+    assert {(run.task.held_out, run.task.judged_on) for run in final} == {(0, "test")}
+    assert not {run.seed for run in final} & {run.seed for run in tuning}
+
+
+def test_a_technique_that_is_told_its_sparsity_ends_with_it_and_the_stem_stays_dense():
+    for (name, level, _), run in WHOLE.trials().items():
+        sparse = run.kept_zeros or run
+        assert run.select == ow.excluding("stem.weight") or name == "dense"
+        if level:
+            assert sparse.technique.schedule.final == level, name
+            assert sparse.technique.schedule(sparse.steps) == level, name
+
+
+def test_a_tickets_mask_is_that_of_a_tuning_run_of_magnitude_pruning_so_that_it_is_trained_once():
+    trials = WHOLE.trials()
+    ids = {run.id for (name, *_), run in trials.items() if name == "magnitude, global ranking"}
+    masks = {run.kept_zeros.id for (name, *_), run in trials.items() if name == TICKET}
+    assert masks < ids
+    assert len(masks) == 4
+
+
+def test_pilots_say_which_factors_give_the_sparsities_aimed_at():
+    # Of 1 and 0.1 of the weights, 0.316 lies in the middle of the logarithms.
+    assert aimed({1.0: 0.0, 100.0: 0.9}, (1 - 0.1**0.5,)) == (10.0,)
+    assert aimed({1.0: 0.8, 10.0: 0.9, 100.0: 0.85}, (0.5, 0.6, 0.9, 0.95, 0.98)) == (1 / 9, 1 / 3, 10, 30, 90)
+    found = aimed({0.1: 0.3, 1.0: 0.7, 10.0: 0.95, 100.0: 1.0})
+    assert sorted(found) == list(found)
+    assert len(set(found)) == len(AIMS)
+
+
+def test_tuning_runs_of_learned_sparsities_wait_for_the_pilots(tmp_path):
+    def of_l0():
+        return [p.runs() for part, p in run.pieces(tmp_path) if part == "A"][-1]
+
+    assert of_l0() == {}
+    rows = run.Rows(tmp_path / "pilots.csv", run.PILOT, (*run.MEASURED, *run.COST))
+    rows.add(
+        {
+            ("L0", factor, 1001): {"sparsity": "" if factor > 500 else 0.3 * n}
+            for n, factor in enumerate(PILOTS["L0"], 1)
+        }
+    )
+    run.write_factors(tmp_path)
+    assert len(of_l0()) == 8
+    assert list(run.factors(tmp_path)) == ["L0"]
+
+
+def test_the_pieces_are_in_the_order_of_the_plan(tmp_path):
+    letters = [letter for letter, _ in run.pieces(tmp_path)]
+    assert letters == sorted(letters, key="PABC".index)
+
+
+def small(_=None, factors=PILOTS):
+    """A few techniques on a thin network, one level, for four steps."""
+    names = ("dense", "magnitude, global ranking", TICKET, "L0")
+    found = tournament.entrants(8, PILOTS | factors)
+    few = {name: replace(found[name], options=found[name].options[:8], rates=found[name].rates[:1]) for name in names}
+    task = Cifar10SmallResNet(depth=8, channels=2, batch_size=8)
+    return tournament.Cifar10Contest(task, 8, 32, 8, 4, (0.8,), (0.8,), (0, 3), few)
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_tiny_tournament_is_piloted_tuned_and_played_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    images = splits(3, 32, 32)
+    monkeypatch.setattr(cifar10, "_normalized", lambda *_: images)
+    for module in (run, tournament):
+        monkeypatch.setattr(module, "contest", small)
+        monkeypatch.setattr(module, "PILOTS", {"L0": PILOTS["L0"]})
+    call = [str(tmp_path / "rows"), "--runs", str(tmp_path / "runs"), "--rate", "400"]
+    run.main([*call, "--parts", "PA", "--seconds", "1.5"])  # begins no piece that would take longer
+    run.main([*call, "--parts", "PAB"])
+    run.main(call)
+    assert "0 left" in capsys.readouterr().out
+    tuned, final = (table(tmp_path / "rows" / f"{name}.csv") for name in ("tuning", "tournament"))
+    assert Counter(row["technique"] for row in tuned) == {
+        "dense": 1, "magnitude, global ranking": 2, TICKET: 2, "L0": 8,
+    }  # fmt: skip
+    assert {row["status"] for row in tuned + final} == {"finished"}
+    told = [row for row in final if row["technique"] not in ("dense", "L0")]
+    assert len(told) == 4
+    assert all(float(row["sparsity"]) == pytest.approx(0.8, abs=0.01) for row in told)
+    assert {row["seed"] for row in final} == {"0", "3"}
+    assert len({row["id"] for row in final}) == len(final)
+
+
+def test_the_speed_of_fleets_is_measured_and_written_nowhere(tmp_path, monkeypatch, capsys):
+    images = splits(3, 32, 32)
+    monkeypatch.setattr(cifar10, "_normalized", lambda *_: images)
+    whole = small()
+    kinds = ("dense", "RigL, Erdős–Rényi", "variational dropout", "L0")
+    trials = {(name, 0.0, 0): whole.trials()["dense", 0.0, 0] for name in kinds}
+    monkeypatch.setattr(run, "contest", lambda *_: type("Fake", (), {"trials": lambda _: trials})())
+    run.measure(run.torch.device("cpu"), members=2, steps=1)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 7
+    assert said[2].startswith("0 dense: 2 runs, 4 lanes: ")
