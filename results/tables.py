@@ -15,6 +15,7 @@ from caveats import caveats
 from findings import findings
 from lenets import layered, mnist, reproduced, vd
 from masks import section6_comparisons, section6_table
+from one_shots import TABLES as ONE_SHOTS
 from played import cost_table
 from recipes import compression_table, effects_table, recipe_in_short, recipe_table
 from seeds import Seeds, best, find, layers, markdown, mean, rows, seeds
@@ -277,9 +278,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "reproduced": reproduced,
     "layers": layered,
     "in one seed": in_one_seed,
+    **ONE_SHOTS,
 }
 DOCUMENTS = ("README.md", "docs/reproductions.md", *(f"results/{study}/README.md" for study in
-             ("mnist", "cifar10", "cifar10-resnet50", "cifar10-tournament", "translation")))  # fmt: skip
+             ("mnist", "cifar10", "cifar10-resnet50", "cifar10-tournament", "translation", "one-shot")))  # fmt: skip
 MARKED = re.compile(r"(<!-- table ([^:]+): results/tables\.py -->\n)(.*?)(<!-- end -->)", re.S)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-STUDIES = sorted(path.parent.name for path in (ROOT / "results").glob("*/rows.csv"))
+STUDIES = sorted(path.parent.name for path in (ROOT / "results").glob("*/README.md"))
 FROM_ROWS = ["docs/reproductions.md", *(f"results/{study}/README.md" for study in STUDIES)]
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import openwork as ow
+from openwork.core.masks.listening import calibrates
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.technique import Technique
 from tests.helpers import Tied, conv_net, image_batches, mean, train_step
@@ -42,7 +43,24 @@ TECHNIQUES = [
     ow.SNIP(RAMP),
     ow.SNIP(RAMP, allocation=ow.Uniform(), pattern=ow.Block(1, 2)),
     ow.Wanda(ow.OneShot(0.8)),
+    ow.RIA(ow.OneShot(0.8)),
+    ow.SparseGPT(ow.OneShot(0.8)),
+    ow.SparseGPT(ow.OneShot(0.8), pattern=ow.Block(1, 2)),
+    ow.ADMM(ow.OneShot(0.8)),
+    ow.ALPS(ow.OneShot(0.8)),
+    ow.DSnoT(ow.OneShot(0.8)),
     ow.ACDC(ow.Phases(0.8, begin=2, end=9, sparse=2, dense=2)),
+    ow.STR(-2.0),
+    ow.SRSTE(pattern=ow.NM(1, 2)),
+    ow.SoftMovement(COEFFICIENT, tau=0.5),
+    ow.TopKAST(sparsity=0.8, backward_sparsity=0.5, every=3),
+    ow.SNIP(ow.OneShot(0.8), rounds=4),
+    ow.FORCE(ow.OneShot(0.8), rounds=4),
+    ow.FORCE(ow.OneShot(0.8), rounds=4, allocation=ow.Uniform(), pattern=ow.Block(1, 2)),
+    ow.GraSP(ow.OneShot(0.8)),
+    ow.GraSP(ow.OneShot(0.8), allocation=ow.Uniform(), pattern=ow.PerOutput()),
+    ow.SynFlow(ow.OneShot(0.8), rounds=10),
+    ow.SynFlow(ow.OneShot(0.8), rounds=10, allocation=ow.Uniform(), pattern=ow.Block(1, 2)),
 ]
 
 
@@ -56,15 +74,28 @@ every_technique = pytest.mark.parametrize("technique", TECHNIQUES, ids=label)
 every_mask = pytest.mark.parametrize("technique", [t for t in TECHNIQUES if isinstance(t, MaskTechnique)], ids=label)
 
 
-def forward(model):
-    """One batch through conv_net, for techniques that look at inputs."""
-    model(next(image_batches())[0])
+def calibration(technique):
+    """What the technique wants of one batch: outputs, a loss, gradients or inputs; or nothing."""
+    if not (isinstance(technique, MaskTechnique) and calibrates(technique)):
+        return None
+    images, labels = next(image_batches())
+    ids = torch.arange(20).view(4, 5) % 11
+
+    def loss(model):
+        if isinstance(model, Tied):
+            return F.cross_entropy(model(ids).flatten(0, 1), ids.flatten())
+        return F.cross_entropy(model(images), labels)
+
+    if technique.evidence.returns == "outputs":
+        return lambda model: model(images)
+    if technique.evidence.differentiates and technique.evidence.returns == "nothing":
+        return lambda model: loss(model).backward()
+    return loss
 
 
 def sparsified(model, technique):
     """The sparsifier, calibrated where the technique wants it."""
-    looks = isinstance(technique, MaskTechnique) and technique.evidence.inputs
-    return ow.sparsify(model, technique, calibrate=forward if looks else None)
+    return ow.sparsify(model, technique, calibrate=calibration(technique))
 
 
 def started(technique, model=None, steps=0, optimizer=OPTIMIZERS["adam"]):
@@ -231,8 +262,9 @@ def test_finalize_gives_plain_modules_that_compute_the_same(technique):
 
 @every_technique
 def test_a_tied_weight_counts_once(technique):
-    if isinstance(technique, ow.GroupL0 | ow.Wanda):
-        pytest.skip("its gates or norms are those of units and filters, which an embedding does not have")
+    looks = isinstance(technique, MaskTechnique) and technique.evidence.inputs
+    if looks or isinstance(technique, ow.GroupL0 | ow.SynFlow):
+        pytest.skip("its gates, norms or flow are those of units and filters, which an embedding does not have")
     model, sparsifier, optimizer = started(technique, Tied())
     assert [(w.name, w.parameter.numel()) for w in sparsifier.weights] == [
         ("embedding.weight", 66),

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = [ROOT, *(ROOT / name for name in ("docs", "docs/published", "benchmarks", "results", "results/mnist"))]
+NAMES = ("docs", "docs/published", "benchmarks", "results", "results/mnist", "results/one-shot")
+FOLDERS = [ROOT, *(ROOT / name for name in NAMES)]
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in folder.glob("*.md"))
 
 
@@ -30,6 +31,7 @@ DYNAMO = "<class 'torch.autograd.function.Function'> should not be instantiated:
         "docs/integrations.md",
         "docs/onnx.md",
         "docs/performance.md",
+        "docs/permute.md",
         "docs/shrink.md",
         "docs/statistics.md",
     ],
@@ -93,6 +95,7 @@ def test_command_lines_parse():
         "docs/imagenet.md",
         "docs/performance.md",
         "docs/pictures.md",
+        "docs/prune.md",
         "docs/report.md",
         "docs/translation.md",
         "docs/published/README.md",

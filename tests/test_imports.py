@@ -23,6 +23,7 @@ ALLOWED = {
     "openwork.inference": ["openwork.core", "openwork.kernels", "openwork.inspect"],
     "openwork.inspect": ["openwork.core", "openwork.formats", "openwork.techniques"],
     "openwork.integrations": ["openwork.core"],
+    "openwork.recipes": [],
     "openwork.study.models": ["openwork.noise"],
     "openwork.study.data": ["openwork.study.files", "openwork.formats"],
     "openwork.study.evaluation": [],
@@ -94,7 +95,9 @@ ALLOWED = {
         "openwork.formats",
         "openwork.inference",
         "openwork.inspect",
+        "openwork.integrations",
         "openwork.kernels",
+        "openwork.recipes",
         "openwork.study",
     ],
     "openwork": [
@@ -109,12 +112,18 @@ ALLOWED = {
 CORE_ONLY = {"torch", "numpy", "safetensors", "openwork"}  # what a plain `pip install openwork` brings
 
 # Each integration also imports its own host, and nothing else does.
-HOSTS = {"openwork.integrations.lightning": "lightning", "openwork.integrations.transformers": "transformers"}
+HOSTS = {
+    "openwork.integrations.lightning": "lightning",
+    "openwork.integrations.pretrained": "transformers",
+    "openwork.integrations.texts": "transformers",
+    "openwork.integrations.transformers": "transformers",
+}
 # What parts of the library import where they use it, and say which extra brings it.
 EXTRAS = {
     "openwork.formats.sparse": {"zstandard"},
     "openwork.formats.onnx": {"onnx", "onnxruntime"},
     "openwork.kernels.triton": {"triton"},
+    "openwork.recipes": {"yaml"},
 }
 
 

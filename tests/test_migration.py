@@ -53,7 +53,7 @@ def test_each_line_is_python_with_names_that_exist(code):
     model, x = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 12)), torch.randn(32, 16)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        eval(code, {"ow": ow, "model": model, "run": lambda model: model(x)})
+        eval(code, {"ow": ow, "nn": nn, "model": model, "batches": [x], "run": lambda model: model(x)})
 
 
 def test_l1_unstructured_has_the_same_masks():
@@ -87,6 +87,66 @@ def test_weight_norm_sparsifier_has_the_same_masks(arguments, pattern):
     sparsifier.step()
     sparsifier.squash_mask()
     assert equal(magnitude(pattern=pattern), zeros(other))
+
+
+def test_random_structured_removes_as_many_rows():
+    model = two()
+    ow.prune(model, ow.RandomPruning(ow.OneShot(0.5), pattern=ow.Rows()), seed=0)
+    rows = [int(zero.all(1).sum()) for zero in theirs(prune.random_structured, two(), amount=0.5, dim=0)]
+    assert [int(zero.all(1).sum()) for zero in zeros(model)] == rows == [4, 6]
+
+
+def test_wanda_of_llm_compressor_has_the_same_masks():
+    """Its rule: in each row the int(columns * sparsity) smallest |w| * ||x||, layer after layer."""
+    model, rows = two(), torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
+    ow.prune(model, ow.Wanda(ow.OneShot(0.5)), batches=[rows[:32], rows[32:]])
+    other = two()
+    for layer in other:
+        if isinstance(layer, nn.Linear):
+            order = (layer.weight.abs() * rows.norm(dim=0)).argsort(dim=1)
+            with torch.no_grad():
+                layer.weight.scatter_(1, order[:, : layer.in_features // 2], 0)
+        rows = layer(rows)
+    assert equal(model, zeros(other))
+
+
+@pytest.mark.parametrize("removed", [1, 2, 3])
+def test_n_of_m_of_llm_compressor_are_those_that_go(removed):
+    """Its rule: in each group of 4 the N smallest go."""
+    model, rows = two(), torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
+    pattern = ow.NM(4 - removed, 4)
+    ow.prune(model, ow.Wanda(ow.OneShot(removed / 4), pattern=pattern), batches=[rows])
+    layer = two()[0]
+    groups = (layer.weight.abs() * rows.norm(dim=0)).unflatten(1, (-1, 4))
+    smallest = torch.zeros_like(groups, dtype=torch.bool).scatter_(2, groups.argsort(2)[..., :removed], True)
+    assert torch.equal(model[0].weight == 0, smallest.flatten(1))
+
+
+def test_magnitude_of_sparseml_has_the_same_masks_on_the_way():
+    """Its rule: at each update the round(n * sparsity) smallest of |w * mask|, so that what is masked stays so."""
+    model, other = two(), two()
+    schedule = ow.Cubic(0.75, begin=1, end=4, every=1, initial=0.25)
+    sparsifier = ow.sparsify(model, ow.GradualMagnitude(schedule, hidden="lost"), select="0")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier.attach(optimizer)
+    theirs, mask = torch.optim.SGD(other.parameters(), lr=0.1), torch.ones(8, 16, dtype=torch.bool)
+    x = torch.randn(32, 16)
+    for step in range(1, 5):
+        for one, steps in ((model, optimizer), (other, theirs)):
+            one(x).square().mean().backward()
+            if one is other:
+                one[0].weight.grad.mul_(mask)
+            steps.step()
+            steps.zero_grad()
+        sparsity = 0.75 - 0.5 * (1 - (step - 1) / 3) ** 3
+        smallest = (other[0].weight.abs() * mask).flatten().argsort()[: round(128 * sparsity)]
+        mask.view(-1)[smallest] = False
+        with torch.no_grad():
+            other[0].weight.mul_(mask)
+        kept, wanted = model[0].weight != 0, 128 - round(128 * sparsity)
+        assert abs(int(kept.sum()) - wanted) <= 1  # here floor(n * (1 - sparsity))
+        assert int((kept & ~mask).sum()) == 0
+    assert torch.equal(kept, mask)
 
 
 def test_a_state_dict_of_torch_s_prune_is_read_as_it_is():

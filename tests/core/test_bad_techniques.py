@@ -96,11 +96,15 @@ def test_a_threshold_has_no_sparsity_to_spread():
     for allocation in (ow.GlobalRanking(), ow.ERK()):
         with raises(ValueError, "Threshold() keeps what reaches the threshold; leave out allocation="):
             ow.GradualMagnitude(HALF, criterion=ow.Threshold(), allocation=allocation)
-    for pattern, final in ((ow.NM(2, 4), 0.5), (ow.PerOutput(), 0.3)):
-        with raises(ValueError, "gives every tensor the same sparsity; leave out criterion=Threshold()"):
+    for pattern, final, reason in (
+        (ow.NM(2, 4), 0.5, "gives every tensor the same sparsity"),
+        (ow.PerOutput(), 0.3, "compares the weights of each output alone"),
+    ):
+        with raises(ValueError, f"{reason}; leave out criterion=Threshold()"):
             ow.GradualMagnitude(ow.OneShot(final), criterion=ow.Threshold(), pattern=pattern)
-        with raises(ValueError, "gives every tensor the same sparsity; leave out allocation=GlobalRanking()"):
-            ow.GradualMagnitude(ow.OneShot(final), allocation=ow.GlobalRanking(), pattern=pattern)
+        for allocation in (ow.GlobalRanking(), ow.LAMP()):
+            with raises(ValueError, f"{reason}; leave out allocation={allocation}"):
+                ow.GradualMagnitude(ow.OneShot(final), allocation=allocation, pattern=pattern)
 
 
 def test_gradients_need_an_attached_optimizer():
@@ -290,7 +294,9 @@ def test_methods_that_nothing_would_call_and_evidence_that_is_none(methods, word
 
 def test_evidence_takes_gradients_at_known_times():
     for word in ("always", True, None):
-        with raises(ValueError, f"gradients must be 'never', 'at updates' or 'every step', got {word!r}"):
+        with raises(
+            ValueError, f"gradients must be 'never', 'at updates', 'every step' or 'every backward', got {word!r}"
+        ):
             ow.Evidence(word)
 
 

@@ -246,3 +246,27 @@ def test_n_of_m_trains_tied_bfloat16_weights(hidden):
     assert model.output.weight is model.embedding.weight
     for weight in (model.embedding.weight, model.hidden.weight):
         assert ((weight.view(-1, 2) != 0).sum(1) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("keep", "rows"),
+    [(4, [2, 2, 0]), (5, [2, 3, 0]), (6, [3, 3, 0]), (7, [3, 4, 0]), (8, [4, 4, 0]), (12, [4, 4, 0]), (0, [0, 0, 0])],
+)
+def test_outputs_with_too_few_weights_leave_their_share_to_the_others(keep, rows):
+    scores = torch.tensor([[1.0, 2.0, 9.0, 8.0], [4.0, 5.0, 6.0, 7.0], [0.0, 0.0, 0.0, 0.0]])
+    scores[2] = -math.inf  # zeros that stay
+    mask = ow.PerOutput().mask(scores, keep, torch.Generator().manual_seed(0))
+    found = mask.sum(1).tolist()
+    assert found == rows  # the seventh is 4 of the second row, not 1 of the first
+    again = ow.PerOutput().mask(scores, int(mask.sum()), torch.Generator().manual_seed(0))
+    assert torch.equal(again, mask)
+
+
+@pytest.mark.parametrize("allocation", [ow.ERK(), ow.PerLayer({"0": 0.75})], ids=repr)
+def test_tensors_may_differ_while_outputs_keep_as_many(allocation):
+    model = nn.Sequential(nn.Linear(16, 8), nn.Linear(8, 64))
+    ow.sparsify(model, ow.GradualMagnitude(HALF, allocation=allocation, pattern=ow.PerOutput())).finalize()
+    first, second = ((layer.weight != 0).sum(1) for layer in model)
+    assert int(first.max() - first.min()) <= 1
+    assert int(second.max() - second.min()) <= 1
+    assert (int(first.sum()) > 64) if allocation == ow.ERK() else (int(first.sum()) == 32)

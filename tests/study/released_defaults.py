@@ -1,4 +1,4 @@
-"""The defaults that ids rely on; ``python -m tests.study.released_defaults`` adds those of new names to the file."""
+"""The defaults that ids rely on; ``python -m tests.study.released_defaults`` adds those of new names and fields."""
 
 import dataclasses
 import json
@@ -37,6 +37,7 @@ def defaults(kind):
 
 
 if __name__ == "__main__":
-    known = {name: defaults(named(name)) for name in names()} | written()
+    old = written()
+    known = old | {name: old.get(name, {}) | defaults(named(name)) | old.get(name, {}) for name in names()}
     lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known))
     FILE.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")

@@ -146,7 +146,7 @@ def test_a_task_that_cannot_be_trained_in_part_is_refused():
         Rewound(Run(Tiny(), None, steps=3), 1)
     with raises(ValueError, "beginning must be in (0, 1]", "got 0"):
         DigitsLeNet300100(beginning=0)
-    with raises(ValueError, "origin must be", "got Rewound(run=3, shuffled=False, step=1)"):
+    with raises(ValueError, "origin must be", "got Rewound(run=3, shuffled=False, pruned=0.0, step=1)"):
         replace(SPARSE, technique=None, origin=Rewound(3, 1))
 
 

@@ -129,7 +129,8 @@ def test_a_start_that_cannot_be_used_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"do not fit the model: size mismatch for fc1.weight"):
         prepare(Run(MnistLeNet300100(), None, steps=1), torch.device("cpu"), TASK.model().state_dict())
     with pytest.raises(
-        ValueError, match="origin must be Pretrained, LotteryTicket, Rewound or Scratch of a Run, got 'dense'"
+        ValueError,
+        match="origin must be Pretrained, LotteryTicket, Rewound, Retrained or Scratch of a Run, got 'dense'",
     ):
         override(DENSE, ["origin=dense"])
     with pytest.raises(ValueError, match=r"of a Run, got Pretrained\(run=3\)"):

@@ -21,7 +21,9 @@ try:
         doctor,
         export,
         import_tf,
+        prune,
         published,
+        recipe,
         report,
         sweep,
         training,
@@ -46,6 +48,8 @@ app.command()(report.results)
 app.command("eval")(checkpoints.evaluate)
 app.command()(checkpoints.inspect)
 app.command()(export.export)
+app.command()(prune.prune)
+app.command()(recipe.recipe)
 app.command()(bench.bench)
 app.command()(doctor.doctor)
 app.command()(report.report)

@@ -132,7 +132,7 @@ def _ready_model(
 
     model = model.to(device, dtype)
     if sparsity is not None:
-        from openwork.core.one_shot import prune
+        from openwork.core.masks.one_shot import prune
 
         prune(model, _technique(sparsity))
 
@@ -164,7 +164,7 @@ def _technique(sparsity: str) -> Any:
 def _pruned(weight: "Tensor", sparsity: str) -> "Tensor":
     from torch import nn
 
-    from openwork.core.one_shot import prune
+    from openwork.core.masks.one_shot import prune
 
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     layer.weight = nn.Parameter(weight.clone(), requires_grad=False)

@@ -1,7 +1,7 @@
 """Recomputing batch-norm statistics: those of the dense model do not fit the pruned one."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -34,7 +34,7 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected an nn.Module, got a {type(model).__name__}; the model comes first")
     check_batches(batches)
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [module for module in model.modules() if _keeps_statistics(module)]
     if not norms:
         raise ValueError("the model has no BatchNorm with running statistics; there is nothing to do")
     used = 0
@@ -67,3 +67,12 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
         for module, flag in training.items():
             module.training = flag
     return used
+
+
+def has_statistics(model: nn.Module) -> bool:
+    """Whether a BatchNorm of the model keeps running statistics."""
+    return any(_keeps_statistics(module) for module in model.modules())
+
+
+def _keeps_statistics(module: nn.Module) -> TypeGuard[_BatchNorm]:
+    return isinstance(module, _BatchNorm) and module.track_running_stats

@@ -54,6 +54,13 @@ class Layout:
         kernel = [size for axis, size in zip(self.axes, self._sizes, strict=True) if axis == "kernel"]
         return self._count(None), self._count("out"), self._count("in"), *kernel
 
+    @property
+    def input_axis(self) -> int | None:
+        """The stored axis along which inputs are neighbours; None where they have several axes."""
+        if self.axes.count("in") != 1:
+            return None
+        return self.axes.index("in") - (len(self.axes) - len(self.stored))
+
     def merged_shape(self, along: Along) -> tuple[int, ...]:
         """(out, in, kernel...) of all matrices side by side."""
         matrices, outputs, inputs, *kernel = self.shape

@@ -1,9 +1,10 @@
-"""What forward passes change in a model besides its weights, to put it back."""
+"""What forward passes change in a model besides its weights, to put it back; and other values for some passes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def snapshot(model: nn.Module) -> Callable[[], None]:
@@ -22,3 +23,29 @@ def snapshot(model: nn.Module) -> Callable[[], None]:
             module._buffers.update(buffers[module])
 
     return restore
+
+
+@contextmanager
+def computing_with(model: nn.Module, change: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
+    """Lets the model compute with other values inside; its parameters stay the same objects, and have none elsewhere.
+
+    Args:
+        model: The model.
+        change: (name, values) -> the values to compute with, of a floating-point parameter or buffer.
+    """
+    buffers = {module: dict(module._buffers) for module in model.modules()}
+    own = [(parameter, parameter.data) for parameter in model.parameters()]
+    try:
+        for name, parameter in model.named_parameters():
+            if parameter.is_floating_point():
+                parameter.data = change(name, parameter.data)
+        for prefix, module in model.named_modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None and buffer.is_floating_point():
+                    module._buffers[name] = change(f"{prefix}.{name}", buffer)
+        yield
+    finally:
+        for parameter, values in own:
+            parameter.data = values
+        for module, former in buffers.items():
+            module._buffers.update(former)

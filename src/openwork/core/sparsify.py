@@ -28,10 +28,11 @@ def sparsify(
         keep_zeros: Whether the zeros that the weights hold now stay zero for good, whatever the schedule says: to prune
             a sparse model further, or with ``Constant(0.0)`` to fine-tune it as it is. Masks only.
         calibrate: For a technique that looks at inputs, or at gradients before training: a function that runs batches
-            through the model it is given, and ``backward()`` on a loss for gradients; autograd is off where the
-            technique asks for none. Gradients, buffers, training flags and torch's generators are afterwards as they
-            were. Where several processes run, all must sparsify; gradients and inputs are averaged over them, and
-            where the calibration of one fails, all raise.
+            through the model it is given, and ``backward()`` on a loss for gradients, or that returns the loss or the
+            outputs where the technique differentiates them itself. Autograd is off where the technique asks for none.
+            Gradients, buffers, training flags and torch's generators are afterwards as they were. Where several
+            processes run, all must sparsify; what they found is averaged over them, and where the calibration of one
+            fails, all raise.
 
     Returns:
         The sparsifier, which holds the state.

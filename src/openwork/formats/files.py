@@ -1,7 +1,8 @@
-"""Replacing a file so that a crash leaves the old content or the new, never a half."""
+"""Writing files and folders so that a crash leaves the old content or the new, never a half."""
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,3 +30,38 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def creating(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside ``folder``, empty, which takes that name at the end; a failure removes it.
+
+    Args:
+        folder: The folder to create.
+
+    Raises:
+        FileNotFoundError: If there is no folder to create it in.
+        FileExistsError: If there is something of that name.
+    """
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    if not folder.absolute().parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder.absolute().parent} to write {folder.name} to; make it")
+    refuse_existing(folder)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        refuse_existing(folder)  # a rename would replace an empty folder
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises FileExistsError if there is something at ``path``."""
+    if path.exists() or path.is_symlink():
+        raise FileExistsError(f"{path} exists, and nothing is overwritten; give another name, or remove it")

@@ -27,6 +27,8 @@ class Allocation(ABC):
 
     same_sparsity: ClassVar[bool] = False
     """Whether every tensor has the schedule's sparsity."""
+    one_threshold: ClassVar[bool] = False
+    """Whether the weights of all tensors compete with each other, so that a tensor's best are not enough."""
     needs_scores: ClassVar[bool] = True
     """Whether the counts depend on the scores, and not on their shapes alone."""
 
@@ -122,6 +124,8 @@ class GlobalRanking(Allocation):
     The total is exact: floor(n * (1 - sparsity)) of all n weights. A layer may end up empty.
     """
 
+    one_threshold: ClassVar[bool] = True
+
     def __call__(
         self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
     ) -> dict[str, int]:
@@ -183,6 +187,8 @@ class LAMP(Allocation):
     Raises:
         ValueError: In `sparsify` or `attach`, if FSDP2 shards the weights.
     """
+
+    one_threshold: ClassVar[bool] = True
 
     def __call__(
         self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None

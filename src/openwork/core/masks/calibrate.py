@@ -1,6 +1,6 @@
 """Calibration: evidence from batches before training, which leaves no other trace in the model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from openwork.core.masks.evidence import Evidence
 from openwork.core.masks.inputs import rows
 from openwork.core.masks.listening import dense, show
+from openwork.core.masks.measured import measure
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.mechanism import Calibrate
 from openwork.core.optimizers import parameter_ids
@@ -20,10 +21,10 @@ from openwork.core.snapshot import snapshot
 
 
 def gather(evidence: Evidence, weights: Sequence[MaskedWeight], model: nn.Module, calibrate: Calibrate) -> None:
-    """Runs the calibration, and shows its inputs and gradients to the evidence of every weight.
+    """Runs the calibration, and shows its inputs, gradients or losses to the evidence of every weight.
 
     Gradients, buffers, training flags and torch's generators are afterwards as they were, even if this raises. Where
-    several processes run, all must call this: it averages gradients, and what inputs left behind, over them.
+    several processes run, all must call this: it averages gradients, and what all else left behind, over them.
 
     Args:
         evidence: The technique's.
@@ -33,28 +34,40 @@ def gather(evidence: Evidence, weights: Sequence[MaskedWeight], model: nn.Module
 
     Raises:
         RuntimeError: If this fails in another process.
-        ValueError: If an input or a gradient that the evidence needs never came, if an optimizer is about to move a
-            weight, or if something else has moved one.
+        TypeError: If it returned no tensors where the evidence needs some.
+        ValueError: If an input, a gradient or a loss that the evidence needs never came, if an optimizer is about to
+            move a weight, or if something else has moved one.
     """
-    seen: set[str] = set()
+    seen: set[str] = set()  # whose inputs came
+    shown: set[str] = set()  # whose gradients came
+    passing: dict[str, set[str]] = {weight.name: set() for weight in weights}
     versions = [version(weight.parameter) for weight in weights]
     hooks = [
         site.module.register_forward_pre_hook(_watch(evidence, weight, seen), with_kwargs=True)
         for weight in weights
         for site in (weight.source.sites if evidence.inputs else ())
     ]
+    for weight in weights if evidence.gradients == "every backward" else ():
+        take = _take_each(evidence, weight, shown, passing[weight.name])
+        hooks.append(weight.parameter.register_post_accumulate_grad_hook(take))  # type: ignore[no-untyped-call]
+    measured: Mapping[str, Tensor] = {}
     try:
         with _untouched(model):
             with _in_all_processes(weights):
                 # Without gradients to come a large model need not keep its activations.
-                with torch.set_grad_enabled(evidence.gradients != "never"):
-                    calibrate(model)
-                _check(evidence, weights, seen, versions)
+                with torch.set_grad_enabled(evidence.differentiates):
+                    if evidence.returns == "nothing":
+                        calibrate(model)
+                    else:
+                        measured = measure(evidence, weights, model, calibrate)
+                _check(evidence, weights, seen, shown, versions)
             for weight in weights:
-                for name in weight.evidence.keys() if evidence.inputs else ():
+                for name in weight.evidence.keys() if evidence.inputs or shown else ():
                     weight.evidence[name] = _averaged(weight.evidence[name])
-                weight.lasting = frozenset(weight.evidence)
-            for weight in weights if evidence.gradients != "never" else ():
+                weight.lasting = frozenset(weight.evidence) - passing[weight.name]
+                if measured:
+                    weight.evidence["measured"] = _averaged(exact(measured[weight.name]))
+            for weight in weights if evidence.trains else ():
                 show(evidence, weight, _averaged(exact(dense(weight.parameter))))
     finally:
         for hook in hooks:
@@ -70,7 +83,29 @@ def _watch(evidence: Evidence, weight: MaskedWeight, seen: set[str]) -> Callable
     return watch
 
 
-def _check(evidence: Evidence, weights: Sequence[MaskedWeight], seen: set[str], versions: list[int]) -> None:
+def _take_each(
+    evidence: Evidence, weight: MaskedWeight, shown: set[str], passing: set[str]
+) -> Callable[[Tensor], None]:
+    """A hook that shows the evidence the gradient of one backward; the next one begins at 0."""
+
+    @torch.no_grad()
+    def take(parameter: Tensor) -> None:
+        before = weight.evidence.keys() - passing
+        show(evidence, weight, dense(parameter))
+        shown.add(weight.name)
+        passing.update(weight.evidence.keys() - before)
+        parameter.grad = None
+
+    return take
+
+
+def _check(
+    evidence: Evidence,
+    weights: Sequence[MaskedWeight],
+    seen: set[str],
+    shown: set[str],
+    versions: list[int],
+) -> None:
     for weight, before in zip(weights, versions, strict=True):
         if version(weight.parameter) != before:
             raise ValueError(
@@ -81,7 +116,8 @@ def _check(evidence: Evidence, weights: Sequence[MaskedWeight], seen: set[str], 
                 f"the calibration called no layer with {weight.name}; run batches through all selected layers, or "
                 f"leave it out with select=excluding({weight.name!r})"
             )
-        if evidence.gradients != "never" and weight.parameter.grad is None:
+        lacking = weight.parameter.grad is None if evidence.trains else weight.name not in shown
+        if evidence.gradients != "never" and lacking:
             raise ValueError(
                 f"the calibration left no gradient on {weight.name}; call backward() on a loss that depends on it, or "
                 f"leave it out with select=excluding({weight.name!r})"

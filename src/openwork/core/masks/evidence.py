@@ -1,11 +1,11 @@
 """What a mask technique may look at, and what it may gather before it looks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from openwork.core.layout import Layout
 from openwork.core.seeding import seeded_generator, uniform_like
@@ -47,15 +47,42 @@ class View:
         """``values``, one for each input of an output, in a shape that broadcasts against the weight.
 
         Args:
-            values: (in,) for a Linear, (in * kernel,) for a convolution, in the order of the rows of `Evidence.input`.
+            values: (in,) for a Linear, (in * kernel,) for a convolution, in the order of the rows of `Evidence.input`;
+                with another axis in front where the weight holds several matrices, such as those of experts.
 
         Raises:
             ValueError: If it is not known which axes of the weight its module multiplies.
         """
+        matrices, _, *inputs = self._known.shape
+        return self.as_stored(values.reshape(matrices, 1, *inputs).expand(self._known.shape))
+
+    def matrices(self, tensor: Tensor) -> Tensor:
+        """``tensor``, of the weight's shape, as (matrices, out, in, kernel...), whatever the order of its axes.
+
+        Flattened from its third axis on, a matrix is (out, in * kernel), as the rows of `Evidence.input` are. Where the
+        order of the axes allows it, it shares the tensor's memory.
+
+        Args:
+            tensor: Of the weight's shape.
+
+        Raises:
+            ValueError: If it is not known which axes of the weight its module multiplies.
+        """
+        return self._known.matrices(tensor)
+
+    def as_stored(self, matrices: Tensor) -> Tensor:
+        """The inverse of `matrices`.
+
+        Args:
+            matrices: (matrices, out, in, kernel...), or (matrices, out, in * kernel).
+        """
+        return self._known.as_stored(matrices.reshape(self._known.merged_shape("outputs")), "outputs")
+
+    @property
+    def _known(self) -> Layout:
         if self._layout is None:
             raise ValueError(f"the inputs of {self.name} are not known; declare its axes with declare_layout")
-        shape = self._layout.merged_shape("outputs")
-        return self._layout.as_stored(values.reshape(1, *shape[1:]).expand(shape), "outputs")
+        return self._layout
 
 
 @dataclass(frozen=True)
@@ -66,20 +93,42 @@ class Evidence:
 
     Args:
         gradients: When `gradient` is called: "never", "at updates" (at the steps after which masks are recomputed, and
-            in calibration where masks are computed before training), or "every step". On these steps gradients stay
-            dense until ``optimizer.step()``: code that clips or reads them earlier sees dense ones.
+            in calibration where masks are computed before training), "every step", or "every backward" (of the
+            calibration, with the gradient of that backward alone). On steps that are evidence gradients stay dense
+            until ``optimizer.step()``: code that clips or reads them earlier sees dense ones.
         inputs: Whether `input` is called with the inputs of the calibration.
+        returns: What `measure` needs the calibration to return: "nothing", "a loss", or the model's "outputs".
 
     Raises:
-        ValueError: If ``gradients`` is another word.
+        ValueError: If ``gradients`` or ``returns`` is another word, or neither is the first one.
     """
 
-    gradients: Literal["never", "at updates", "every step"] = "never"
+    gradients: Literal["never", "at updates", "every step", "every backward"] = "never"
     inputs: bool = False
+    returns: Literal["nothing", "a loss", "outputs"] = "nothing"
 
     def __post_init__(self) -> None:
-        if self.gradients not in ("never", "at updates", "every step"):
-            raise ValueError(f"gradients must be 'never', 'at updates' or 'every step', got {self.gradients!r}")
+        if self.gradients not in ("never", "at updates", "every step", "every backward"):
+            raise ValueError(
+                f"gradients must be 'never', 'at updates', 'every step' or 'every backward', got {self.gradients!r}"
+            )
+        if self.returns not in ("nothing", "a loss", "outputs"):
+            raise ValueError(f"returns must be 'nothing', 'a loss' or 'outputs', got {self.returns!r}")
+        if self.returns != "nothing" and self.gradients != "never":
+            raise ValueError(
+                f"gradients={self.gradients!r} are those of a backward(), and returns={self.returns!r} leaves that to "
+                "measure; give one of the two"
+            )
+
+    @property
+    def trains(self) -> bool:
+        """Whether gradients of the training are evidence."""
+        return self.gradients in ("at updates", "every step")
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether a calibration needs autograd."""
+        return self.gradients != "never" or self.returns != "nothing"
 
     def begin(self, weight: Tensor) -> Kept:
         """What is kept from the beginning, by name, as part of the sparsifier's state; by default nothing.
@@ -94,7 +143,8 @@ class Evidence:
 
         Args:
             kept: What is kept for this weight; change it in place. A new name lasts only until the next update,
-                and is refused for "every step": what is summed over steps begins in `begin`.
+                and is refused for "every step": what is summed over steps begins in `begin`. Where several processes
+                run, what "every backward" left behind is averaged over them.
             weight: The values, including the hidden ones; float32 at least, as is the gradient.
             gradient: The gradient of the loss of the masked model, of the weight's shape, dense also under the mask:
                 accumulated over the step's batches, averaged over the processes and unscaled. Zero where there was
@@ -115,3 +165,19 @@ class Evidence:
                 at least.
         """
         return
+
+    def measure(
+        self, model: nn.Module, weights: Mapping[str, Tensor], run: Callable[[], Iterator[Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """What a calibration shows of each weight, by the weight's name; only where it ``returns`` something.
+
+        A technique finds it in ``View.evidence`` as "measured", until the next update. Where several processes run,
+        it is the mean of what each measured.
+
+        Args:
+            model: The model, with its zeros. What forward passes change in it is put back afterwards.
+            weights: The parameters, to differentiate by, by name. Do not change them.
+            run: Runs the calibration, as often as this is called; iterates over what it returned: tensors with a
+                graph, each "a loss" finite and of shape ().
+        """
+        raise NotImplementedError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from openwork.core.masks.evidence import Evidence, Kept
+from openwork.core.masks.evidence import Evidence, Kept, View
 
 _PANEL = 256
 """Columns of a panel. Of two panels' product only one half is computed, since it is symmetric."""
@@ -27,6 +27,17 @@ class InputProducts(Evidence):
             kept["rows"] = torch.zeros((), dtype=torch.int64)
         add_products(kept["products"], rows)
         kept["rows"] += len(rows)
+
+
+def products_of(view: View) -> Tensor:
+    """What `InputProducts` kept, (matrices, in * kernel, in * kernel), also where there is one matrix."""
+    products = view.evidence["products"]
+    return products if products.dim() == 3 else products[None]
+
+
+def wanda_scores(view: View) -> Tensor:
+    """|W_ij| * ||X_j||_2, for the allocations of techniques that solve."""
+    return view.weight.abs() * view.per_input(products_of(view).diagonal(dim1=1, dim2=2).sqrt())
 
 
 def add_products(products: Tensor, rows: Tensor) -> None:

@@ -1,11 +1,30 @@
 """The inputs of a layer as rows: what each of its outputs multiplies with its weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openwork.core.selection import Site
+
+_COUNTED: ContextVar[Tensor | None] = ContextVar("counted", default=None)
+
+
+@contextmanager
+def counting(counted: Tensor | None) -> Iterator[None]:
+    """Leaves positions that do not count, such as padding, out of `rows`.
+
+    Args:
+        counted: True where a position counts, (batch, positions); None where all do.
+    """
+    token = _COUNTED.set(counted)
+    try:
+        yield
+    finally:
+        _COUNTED.reset(token)
 
 
 def observable(site: Site) -> None:
@@ -32,6 +51,10 @@ def rows(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Te
     x: Tensor = args[0] if args else next(iter(kwargs.values()))
     x = x.detach()
     if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        counted = _COUNTED.get()
+        # A layer that sees some of the positions only, such as an expert, does not say which.
+        if counted is not None and x.shape[:-1] in (counted.shape, (counted.numel(),)):
+            return x[counted.to(x.device).view(x.shape[:-1])]
         return x.reshape(-1, x.shape[-1])
     dimensions = len(module.kernel_size)
     if x.dim() == dimensions + 1:  # one example without a batch dimension

@@ -44,9 +44,11 @@ def check_methods(technique: MaskTechnique, base: type) -> None:
     if evidence.gradients == "never":
         _check_called(evidence, Evidence, "gradient", False, "", f"pass {kind}(gradients='at updates') or 'every step'")
     _check_called(evidence, Evidence, "input", evidence.inputs, "looks at inputs", f"pass {kind}(inputs=True)")
+    measures, does = evidence.returns != "nothing", f"needs {evidence.returns}"
+    _check_called(evidence, Evidence, "measure", measures, does, f"pass {kind}(returns='a loss') or 'outputs'")
     for method in ("scores", "growth", "exchange", "restarts", "solve"):
         _check_arguments(technique, base, method)
-    for method in ("begin", "gradient", "input"):
+    for method in ("begin", "gradient", "input", "measure"):
         _check_arguments(evidence, Evidence, method)
 
 

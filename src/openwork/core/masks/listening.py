@@ -113,6 +113,26 @@ def dense(parameter: Tensor) -> Tensor:
     return gradient.detach().to_dense() if gradient.is_sparse else gradient.detach()
 
 
+def calibrates(technique: MaskTechnique) -> bool:
+    """Whether the technique cannot do without a calibration."""
+    evidence = technique.evidence
+    if evidence.inputs or evidence.returns != "nothing" or evidence.gradients == "every backward":
+        return True
+    return evidence.trains and not technique.regrows and technique.schedule.due(0)
+
+
+def _check_rounds(technique: MaskTechnique) -> None:
+    """Raises ValueError for a number of rounds that is none, or whose rounds nobody would see."""
+    rounds, name = technique.rounds, type(technique).__name__
+    if not hasattr(rounds, "__index__") or rounds < 1:
+        raise ValueError(f"rounds must be a whole number of at least 1, got {rounds!r}; 1 chooses masks once")
+    if rounds > 1 and not technique.schedule.due(0):
+        raise ValueError(
+            f"{name} chooses masks in {rounds} rounds before training, and {technique.schedule} prunes later; give it "
+            f"OneShot({technique.schedule.final}), or rounds=1"
+        )
+
+
 def check_calibration(technique: MaskTechnique, weights: Sequence[MaskedWeight], calibrate: Calibrate | None) -> None:
     """Checks that the technique can have its evidence.
 
@@ -125,18 +145,31 @@ def check_calibration(technique: MaskTechnique, weights: Sequence[MaskedWeight],
         ValueError: If a calibration is missing, is not used, or cannot show the inputs or gradients of a weight.
         TypeError: If the calibration is no function.
     """
-    evidence, name = technique.evidence, type(technique).__name__
-    gradients = evidence.gradients != "never"
+    evidence, name, now = technique.evidence, type(technique).__name__, technique.schedule.due(0)
+    _check_rounds(technique)
+    once = evidence.returns != "nothing" or evidence.gradients == "every backward"
+    if once and not (now and technique.schedule.last == 0):
+        raise ValueError(
+            f"{name} prunes once, by what a calibration shows before training, and {technique.schedule} prunes later; "
+            f"give it OneShot({technique.schedule.final})"
+        )
     if calibrate is None:
         if evidence.inputs:
             raise ValueError(
                 f"{name} looks at the inputs of layers, which sparsify sees only in a calibration; pass "
                 "calibrate=lambda model: model(batch)"
             )
-        if gradients and not technique.regrows and technique.schedule.due(0):
+        if evidence.returns != "nothing":
+            what = "loss(model(x), y)" if evidence.returns == "a loss" else "model(x)"
+            raise ValueError(
+                f"{name} measures {evidence.returns} before training; pass calibrate=lambda model: {what}, which "
+                "returns it"
+            )
+        if calibrates(technique):
+            later = ", or prune later, as with at=1" if evidence.trains else ""
             raise ValueError(
                 f"{name} looks at gradients, and {technique.schedule} prunes before there are any; pass "
-                "calibrate=lambda model: loss(model).backward(), or prune later, as with at=1"
+                f"calibrate=lambda model: loss(model).backward(){later}"
             )
         return
     if not callable(calibrate):
@@ -144,20 +177,20 @@ def check_calibration(technique: MaskTechnique, weights: Sequence[MaskedWeight],
             f"calibrate must be a function that runs batches through its model, got a {type(calibrate).__name__}; "
             "pass calibrate=lambda model: model(batch)"
         )
-    if not (evidence.inputs or gradients):
+    if not (evidence.inputs or evidence.differentiates):
         raise ValueError(f"{name} looks at the weights alone; leave out calibrate={calibrate!r}")
-    if evidence.gradients == "at updates" and not evidence.inputs and not technique.schedule.due(0):
+    if evidence.gradients == "at updates" and not evidence.inputs and not now:
         raise ValueError(f"{name} takes its gradients from training; leave out calibrate={calibrate!r}")
     for weight in weights:
-        if evidence.inputs:
-            if is_sharded(weight.parameter):
-                raise ValueError(
-                    f"{name} looks at whole layers' inputs, and fully_shard spreads {weight.name} over processes; "
-                    "prune before fully_shard, or use DistributedDataParallel"
-                )
-            for site in weight.source.sites:
-                observable(site)
-        if gradients and not weight.parameter.requires_grad:
+        if (evidence.inputs or once) and is_sharded(weight.parameter):
+            what = "whole layers' inputs" if evidence.inputs else "whole weights"
+            raise ValueError(
+                f"{name} looks at {what}, and fully_shard spreads {weight.name} over processes; "
+                "prune before fully_shard, or use DistributedDataParallel"
+            )
+        for site in weight.source.sites if evidence.inputs else ():
+            observable(site)
+        if evidence.differentiates and not weight.parameter.requires_grad:
             raise ValueError(
                 f"{name} looks at gradients, and {weight.name} is frozen; leave it out with "
                 f"select=excluding({weight.name!r}), or freeze it after sparsify"

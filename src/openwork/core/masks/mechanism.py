@@ -25,7 +25,7 @@ from torch.utils.hooks import RemovableHandle
 
 from openwork.core.following import capturing
 from openwork.core.masks import state
-from openwork.core.masks.calibrate import gather
+from openwork.core.masks.beginning import first_masks
 from openwork.core.masks.check import checked_exchange
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.gradients import mask_gradients, renew_hooks
@@ -96,7 +96,7 @@ class Masking(Mechanism):
         """Why gradients or hidden values need an attached optimizer's step; "" where they do not."""
         if self.technique.hidden == "trained":
             return "hidden='trained' moves masked weights inside optimizer.step()"
-        if self.technique.evidence.gradients != "never":
+        if self.technique.evidence.trains:
             return f"{type(self.technique).__name__} reads gradients around optimizer.step()"
         return ""
 
@@ -113,11 +113,8 @@ class Masking(Mechanism):
         self.listening.begin()
         preview(technique, self.weights, seed=self.seed)
         self.listening.expect(1)
-        if calibrate is not None:
-            gather(technique.evidence, self.weights, model, calibrate)
-        if technique.schedule.due(0):
-            self._take(choose(technique, self.weights, seed=self.seed, step=0))
-        else:
+        first_masks(self, model, calibrate)
+        if not technique.schedule.due(0):
             self.pruned = any(count_masked(self.weights))  # the zeros that stay
         self._hooks = renew_hooks(self._hooks, self.weights, self._masks_now)
 
@@ -175,7 +172,7 @@ class Masking(Mechanism):
                 chosen = self._choose(step)
         finally:  # where the next masks cannot be computed, those that hold stay in force
             if chosen is not None:
-                self._take(chosen, restarts=step is not None and self.technique.restarts(step))
+                self.take(chosen, restarts=step is not None and self.technique.restarts(step))
                 weights = self.weights
             elif self.pruned:
                 self._keep(weights, optimizer, surely=not capturing() if step is None else step % _SURELY == 0)
@@ -187,7 +184,24 @@ class Masking(Mechanism):
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Puts the masks in force that are due after ``step`` steps, for a loop that knows the weights' zeros."""
-        self._take(self._choose(step))
+        self.take(self._choose(step))
+
+    def take(self, chosen: Sequence[Chosen], *, restarts: bool = False) -> None:
+        """Puts new masks in force: hides the values under them, zeroes the parameters and optimizer state there."""
+        if not self.pruned and any(one.keep < w.parameter.numel() for w, one in zip(self.weights, chosen, strict=True)):
+            self.pruned = True
+            self.unmasked_state.update(self._optimizers)  # a CUDA graph holds no first step under masks
+        remembers = self.technique.hidden != "lost" and self.pruned
+        if remembers:
+            show_all(self.weights)  # right, since `choose` remembers
+        torch._foreach_copy_([weight.mask for weight in self.weights], [one.mask for one in chosen])
+        for weight, one in zip(self.weights, chosen, strict=True):
+            if one.values is not None:
+                weight.solve(one.values, remembers=remembers)
+        apply_masks(self.weights)
+        self.taken([one.keep for one in chosen])
+        for optimizer in self._optimizers:
+            self._clear_state(optimizer, whole=restarts)
 
     def taken(self, keep: Sequence[int]) -> None:
         """Takes note of masks that are in force now, and of how many weights each keeps."""
@@ -276,28 +290,11 @@ class Masking(Mechanism):
         if not self.pruned or self.listening.now or self.technique.dense_gradients:
             return False
         # A graph that holds the backward pass alone is replayed also where gradients are evidence.
-        return self.technique.evidence.gradients == "never" or not capturing()
+        return not self.technique.evidence.trains or not capturing()
 
     def _mask_gradients(self, weights: Sequence[MaskedWeight]) -> None:
         if self.pruned and not self.technique.dense_gradients:
             mask_gradients(weights)
-
-    def _take(self, chosen: Sequence[Chosen], *, restarts: bool = False) -> None:
-        """Puts new masks in force: hides the values under them, zeroes the parameters and optimizer state there."""
-        if not self.pruned and any(one.keep < w.parameter.numel() for w, one in zip(self.weights, chosen, strict=True)):
-            self.pruned = True
-            self.unmasked_state.update(self._optimizers)  # a CUDA graph holds no first step under masks
-        remembers = self.technique.hidden != "lost" and self.pruned
-        if remembers:
-            show_all(self.weights)  # right, since `choose` remembers
-        torch._foreach_copy_([weight.mask for weight in self.weights], [one.mask for one in chosen])
-        for weight, one in zip(self.weights, chosen, strict=True):
-            if one.values is not None:
-                weight.solve(one.values, remembers=remembers)
-        apply_masks(self.weights)
-        self.taken([one.keep for one in chosen])
-        for optimizer in self._optimizers:
-            self._clear_state(optimizer, whole=restarts)
 
     def _keep(self, weights: Sequence[MaskedWeight], optimizer: torch.optim.Optimizer | None, *, surely: bool) -> None:
         """Puts the zeros back, as far as the optimizer or other code may have moved them."""

@@ -71,6 +71,49 @@ class Pattern(ABC):
             generator: A CPU generator, seeded, to draw between equals.
         """
 
+    def span(self, shape: Sequence[int]) -> int | None:
+        """How many neighbouring inputs it decides on together and apart from all others; None where all compete.
+
+        A solver that goes from input to input chooses so many at once, and knows by then what became of those before.
+
+        Args:
+            shape: (out, in, kernel...).
+        """
+        return None
+
+    def mask_of_span(self, scores: Tensor) -> Tensor:
+        """The final mask of one span; ties go to any of the equals, so that nothing waits for the device.
+
+        Args:
+            scores: (out, span, kernel...); -inf is never kept.
+        """
+        raise NotImplementedError
+
+    def portion(self, shape: Sequence[int]) -> int:
+        """What divides the number of weights that a part of the inputs keeps; the last part has the rest.
+
+        Args:
+            shape: The part's, (out, inputs, kernel...).
+        """
+        return self.group(shape)
+
+    def mask_of_matrices(self, scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:
+        """`mask` for matrices (matrices, out, in, kernel...) that lie side by side; it groups the scores itself.
+
+        Args:
+            scores: One for each weight; -inf is never kept.
+            keep: As for `mask`.
+            generator: As for `mask`.
+        """
+        if not self.whole_tensors:
+            return self.mask(self.group_scores(scores), keep, generator)
+        if self.along != "inputs":
+            merged = scores.flatten(0, 1)
+            return self.mask(self.group_scores(merged), keep, generator).view(scores.shape)
+        merged = scores.transpose(0, 1).flatten(1, 2)
+        mask = self.mask(self.group_scores(merged), keep, generator)
+        return mask.view(*scores.transpose(0, 1).shape).transpose(0, 1)
+
     def select(
         self, scores: Sequence[Tensor], keep: Sequence[int], generator: Callable[[int], torch.Generator]
     ) -> Kept | None:

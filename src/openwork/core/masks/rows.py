@@ -66,6 +66,15 @@ class NM(Pattern):
         """1: weights leave one by one."""
         return 1
 
+    def span(self, shape: Sequence[int]) -> int:
+        """m: a group has nothing to do with others."""
+        return self.m
+
+    def mask_of_span(self, scores: Tensor) -> Tensor:
+        """The n best."""
+        best = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, scores.topk(self.n, dim=1).indices, True)
+        return best & (scores > -math.inf)
+
     def group_scores(self, scores: Tensor) -> Tensor:
         """The scores themselves."""
         return scores
@@ -115,8 +124,10 @@ class PerOutput(Pattern):
         return "outputs"
 
     def check(self, schedule: Schedule, allocation: Allocation, criterion: Criterion) -> None:
-        """Raises ValueError for a criterion or an allocation under which tensors differ in their sparsity."""
-        check_same_sparsity(self, allocation, criterion)
+        """Raises ValueError for a criterion or an allocation by which weights of all outputs compete."""
+        if not criterion.allocates or allocation.one_threshold:
+            other = f"allocation={allocation}" if criterion.allocates else f"criterion={criterion}"
+            raise ValueError(f"{self} compares the weights of each output alone; leave out {other}")
 
     def misfit(self, shape: Sequence[int]) -> str:
         """No weights."""
@@ -126,22 +137,38 @@ class PerOutput(Pattern):
         """1: weights leave one by one."""
         return 1
 
+    def portion(self, shape: Sequence[int]) -> int:
+        """One for each output."""
+        return shape[0]
+
     def group_scores(self, scores: Tensor) -> Tensor:
         """The scores themselves."""
         return scores
 
     def mask(self, scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:
-        """The keep // outputs best of each, and the best of the next ones."""
+        """The keep // outputs best of each, and the best of the next ones; more of each where others have too few."""
         rows = scores.flatten(1)
         shuffled = torch.randperm(rows.shape[1], generator=generator).to(rows.device)  # equals are drawn
         order = shuffled[rows[:, shuffled].argsort(dim=1, descending=True, stable=True)]
+        usable = (rows > -math.inf).sum(1)
         each, rest = divmod(keep, rows.shape[0])
+        if int(usable.min()) < each + bool(rest):
+            each, rest = _level(usable.tolist(), keep)
         mask = torch.zeros_like(rows, dtype=torch.bool).scatter_(1, order[:, :each], True)
         if rest:
             following = order[:, each : each + 1]
             extra = keep_largest(rows.gather(1, following), rest, generator)
             mask.scatter_(1, following, extra)
         return (mask & (rows > -math.inf)).view_as(scores)
+
+
+def _level(usable: list[int], keep: int) -> tuple[int, int]:
+    """How many each row keeps, as far as it has so many, and how many rows keep one more, to keep ``keep`` in all."""
+    each, rest = 0, min(keep, sum(usable))
+    while (more := sum(number > each for number in usable)) and rest >= more:
+        step = min(rest // more, min(number for number in usable if number > each) - each)
+        each, rest = each + step, rest - step * more
+    return each, rest
 
 
 def check_same_sparsity(pattern: Pattern, allocation: Allocation, criterion: Criterion) -> None:

@@ -230,7 +230,7 @@ class _Members:
             weights = self.masking[0].weights
             shapes = {weight.name: weight.parameter for weight in weights}
             known = {id(each): each for each in self.techniques}
-            counts = {key: count(each, shapes, self.step) for key, each in known.items()}
+            counts = {key: count(each, shapes, each.schedule(self.step)) for key, each in known.items()}
             found = [counts[id(each)] for each in self.techniques]
         else:
             sparsities = [each.schedule(self.step) for each in self.techniques]

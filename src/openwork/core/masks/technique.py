@@ -39,8 +39,6 @@ class MaskTechnique(Technique, ABC):
     """
 
     varying: ClassVar[tuple[str, ...]] = ("schedule",)
-    evidence: ClassVar[Evidence] = Evidence()
-    """What the technique gathers from gradients and inputs, for `View.evidence`."""
     dense_gradients: ClassVar[bool] = False
     """Whether the gradient of the masked model also moves the weights under the mask (needs hidden="trained")."""
     regrows: ClassVar[bool] = False
@@ -61,6 +59,19 @@ class MaskTechnique(Technique, ABC):
         if self.hidden not in ("frozen", "trained", "lost"):
             raise ValueError(f"hidden must be 'frozen', 'trained' or 'lost', got {self.hidden!r}")
         self.pattern.check(self.schedule, self.allocation, self.criterion)
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the technique gathers from gradients and inputs, for `View.evidence`; by default nothing."""
+        return Evidence()
+
+    @property
+    def rounds(self) -> int:
+        """How often masks are chosen before training, each time by new evidence; by default once.
+
+        The fraction that is kept falls from 1 to the schedule's by the same factor in each round.
+        """
+        return 1
 
     @abstractmethod
     def scores(self, view: View) -> Tensor:

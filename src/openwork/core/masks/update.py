@@ -48,7 +48,13 @@ class Chosen:
 
 
 def choose(
-    technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: int, step: int, exchange: float | None = None
+    technique: MaskTechnique,
+    weights: Sequence[MaskedWeight],
+    *,
+    seed: int,
+    step: int,
+    exchange: float | None = None,
+    value: float | None = None,
 ) -> list[Chosen]:
     """The next masks, in the order of the weights.
 
@@ -59,6 +65,7 @@ def choose(
         step: Completed optimizer steps.
         exchange: The fraction of the kept weights that makes room for others to come back; None where scores alone
             decide.
+        value: Stands for the schedule's; None for that of the step.
 
     Raises:
         DivergedError: If scores are NaN.
@@ -69,7 +76,8 @@ def choose(
     remember(weights)
     known = {weight.name: (weight, weight.view(step=step, seed=seed)) for weight in weights}
     scores = Scores(shapes_like(technique, weights), lambda names: scored(technique, [known[name] for name in names]))
-    keep = count(technique, scores if _needs_scores(technique) else scores.like, step)
+    value = technique.schedule(step) if value is None else value
+    keep = count(technique, scores if _needs_scores(technique) else scores.like, value)
     if technique.solves:
         return [_solved(technique, *pair, keep[name], seed=seed) for name, pair in known.items()]
 
@@ -97,7 +105,7 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
     """
     remember(weights)
     views = {weight.name: (weight, weight.view(step=0, seed=seed)) for weight in weights}
-    silent = technique.evidence.gradients == "never" and not technique.evidence.inputs
+    silent = not (technique.evidence.differentiates or technique.evidence.inputs)
 
     def compute(names: Sequence[str]) -> list[Tensor]:
         pairs = [views[name] for name in names]
@@ -124,20 +132,20 @@ def _needs_scores(technique: MaskTechnique) -> bool:
     return technique.allocation.needs_scores or not technique.criterion.allocates
 
 
-def count(technique: MaskTechnique, scores: Mapping[str, Tensor], step: int | None = None) -> dict[str, int]:
+def count(technique: MaskTechnique, scores: Mapping[str, Tensor], value: float | None = None) -> dict[str, int]:
     """How many weights each tensor keeps, by name.
 
     Args:
         technique: The technique, with its schedule and criterion.
         scores: The scores by name, as `ordered` returns them.
-        step: Completed optimizer steps; None for the schedule's end, whose counts must be whole groups.
+        value: That of the schedule; None for its end, whose counts must be whole groups.
     """
     schedule = technique.schedule
-    value = schedule.final if step is None else schedule(step)
     groups = groups_of(technique, like(scores))
-    keep = technique.criterion.keep(scores, value, schedule, technique.allocation, groups)
-    if step is None:
-        check_whole_groups(keep, groups, value)
+    reached = schedule.final if value is None else value
+    keep = technique.criterion.keep(scores, reached, schedule, technique.allocation, groups)
+    if value is None:
+        check_whole_groups(keep, groups, reached)
     return keep
 
 

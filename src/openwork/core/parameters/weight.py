@@ -114,6 +114,14 @@ def follows(distribution: ReparameterizedWeight) -> bool:
     return type(distribution).follow is not ReparameterizedWeight.follow
 
 
+def write(buffer: Tensor, value: Tensor) -> None:
+    """Writes a value of its shape to a buffer in `ReparameterizedWeight.follow`, also of many models at once."""
+    if buffer.dtype == torch.bool:
+        buffer.logical_and_(value).logical_or_(value)
+    else:  # neither copy_ nor zero_ has a batching rule when vmap makes them functions
+        buffer.clamp_(min=value, max=value)
+
+
 def total_cost(
     distributions: Sequence[ReparameterizedWeight], weights: Sequence[Tensor], coefficient: Tensor
 ) -> Tensor:

@@ -1,4 +1,4 @@
-"""Models that are not ready to be shrunk."""
+"""Models that are not ready to be shrunk or permuted."""
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -7,8 +7,12 @@ from openwork.core.ownership import RANDOM, holder
 from openwork.core.sharded import is_sharded
 
 
-def check_finalized(model: nn.Module) -> None:
+def check_finalized(model: nn.Module, verb: str = "shrink") -> None:
     """Looks at every parameter.
+
+    Args:
+        model: The model.
+        verb: What is to be done with it.
 
     Raises:
         ValueError: If one is still being sparsified, is spread over processes, has no values or is not finite.
@@ -20,7 +24,7 @@ def check_finalized(model: nn.Module) -> None:
             name = f"{path}.{leaf}" if path else leaf
             if holder(module, leaf) or leaf in module.__dict__.get(RANDOM, {}):
                 raise ValueError(
-                    f"{name} is still being sparsified; call finalize() on its sparsifier first, or shrink its "
+                    f"{name} is still being sparsified; call finalize() on its sparsifier first, or {verb} its "
                     "finalized_copy()"
                 )
             plain = leaf.removesuffix("_orig")
@@ -31,10 +35,10 @@ def check_finalized(model: nn.Module) -> None:
             if is_lazy(parameter):
                 raise ValueError(f"{name} is not initialised yet; call the model once")
             if is_sharded(parameter):
-                raise ValueError(f"{name} is spread over processes; shrink the whole model in one process")
+                raise ValueError(f"{name} is spread over processes; {verb} the whole model in one process")
             if parameter.is_meta:
                 raise ValueError(f"{name} is on the meta device and has no values; load the weights first")
             if parameter.is_floating_point() and not parameter.isfinite().all():
                 raise ValueError(
-                    f"{name} holds NaN or infinity, and 0 times these is not 0; shrink a model whose weights are finite"
+                    f"{name} holds NaN or infinity, and 0 times these is not 0; {verb} a model whose weights are finite"
                 )

@@ -56,8 +56,13 @@ def outputs(model: nn.Module, example: Any) -> list[Tensor]:
     return tensors_of(found)
 
 
-def trace(model: nn.Module, example: Any) -> Traced:
+def trace(model: nn.Module, example: Any, verb: str = "shrink") -> Traced:
     """The graph of ``model(example)``; the model is in evaluation mode.
+
+    Args:
+        model: The model.
+        example: Its input.
+        verb: What is to be done with it.
 
     Raises:
         ValueError: If the operations depend on more than shapes, or cannot be followed.
@@ -69,7 +74,7 @@ def trace(model: nn.Module, example: Any) -> Traced:
     except Exception as error:
         raise ValueError(
             f"torch.export cannot follow this model's forward, so nothing is proven about its units: {_brief(error)}; "
-            "shrink the parts of the model that it can follow"
+            f"{verb} the parts of the model that it can follow"
         ) from error
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}

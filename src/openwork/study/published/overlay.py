@@ -97,15 +97,16 @@ def own_bands(results: Sequence[Result]) -> list[Band]:
     """The same lines of openwork's runs that keep another run's zeros; scores as `Metric.points` has them.
 
     Runs that keep the zeros of runs with one technique are one point. Those with more steps than the run whose zeros
-    they keep are called scratch-b. Diverged runs are the failures. The paper has no shuffled zeros and no rewinding,
-    so such runs are left out.
+    they keep are called scratch-b. Diverged runs are the failures. The paper has no shuffled zeros, no rewinding and no
+    pruning in rounds, so such runs are left out.
 
     Args:
         results: Those of one task.
     """
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
-        if (kept := result.kept_zeros) and not kept.shuffled and kept.kind != "Rewound":
+        kept = result.kept_zeros
+        if kept and kept.kind in ("LotteryTicket", "Scratch") and not (kept.shuffled or kept.pruned):
             longer = "b" if result.budget > kept.budget else "e"
             augmented = ", augmented" if kept.augmented else ""
             name = "lottery ticket" if kept.kind == "LotteryTicket" else f"scratch-{longer}{augmented}"

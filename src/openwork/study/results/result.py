@@ -65,9 +65,10 @@ class KeptZeros(NamedTuple):
         technique: The canonical JSON of the technique that found them.
         budget: The steps of the other run.
         kind: "LotteryTicket" where the run starts from the other's initial weights, too, "Rewound" where it starts from
-            those after some steps, and "Scratch" where it starts from new ones.
+            those after some steps, "Retrained" from its final ones, and "Scratch" from new ones.
         augmented: Whether its initial weights were scaled for the density.
         shuffled: Whether the zeros are at other places.
+        pruned: The fraction of the other run's weights that are zero besides.
     """
 
     technique: str
@@ -75,6 +76,7 @@ class KeptZeros(NamedTuple):
     kind: str
     augmented: bool
     shuffled: bool
+    pruned: float
 
 
 @dataclass(frozen=True)
@@ -156,11 +158,12 @@ class Result:
     def kept_zeros(self) -> KeptZeros | None:
         """The zeros of another run that this one keeps from its first step on; None where there are none."""
         origin = self.run.get("origin") or {}
-        if (kind := origin.get("type")) not in ("LotteryTicket", "Rewound", "Scratch"):
+        if (kind := origin.get("type")) not in ("LotteryTicket", "Rewound", "Retrained", "Scratch"):
             return None
         zeros = origin["run"]
-        flags = (origin.get(name, False) for name in ("augmented", "shuffled"))
-        return KeptZeros(canonical(zeros["technique"]), zeros["steps"], kind, *flags)
+        augmented, shuffled, pruned = (origin.get(name, 0) for name in ("augmented", "shuffled", "pruned"))
+        technique = canonical(zeros["technique"])
+        return KeptZeros(technique, zeros["steps"], kind, bool(augmented), bool(shuffled), pruned)
 
     @cached_property
     def group(self) -> str:

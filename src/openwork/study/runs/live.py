@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.schedules import Constant
-from openwork.core.seeding import seeded_generator
 from openwork.core.selection import find_weights
 from openwork.core.sparsifier import Sparsifier
 from openwork.core.sparsify import sparsify
+from openwork.study.runs.calibration import calibration
 from openwork.study.runs.checkpoint import load_model, mismatch, model_state, read_checkpoint
 from openwork.study.runs.config import TRUSTED, canonical, from_plain, override
 from openwork.study.runs.origin import Origin
@@ -112,19 +112,26 @@ def prepare(
     technique = GradualMagnitude(Constant(0.0)) if run.kept_zeros else run.technique
     if technique is None:
         return Live(run, model, None, device)
-    sparsifier = sparsify(model, technique, select=run.select, seed=run.seed, keep_zeros=zeros is not None)
+    sparsifier = sparsify(
+        model,
+        technique,
+        select=run.select,
+        seed=run.seed,
+        keep_zeros=zeros is not None,
+        calibrate=calibration(run, technique, device),
+    )
     return Live(run, model, sparsifier, device)
 
 
 @torch.no_grad()
 def _keep_zeros(model: nn.Module, run: Run, origin: Origin, zeros: Mapping[str, Tensor]) -> None:
-    for weight in find_weights(model, run.select)[0]:
-        parameter = weight.parameter
-        if weight.name not in zeros or zeros[weight.name].shape != parameter.shape:
-            raise ValueError(f"the zeros to keep do not fit the model: {weight.name} is not there in its shape")
-        nonzero = zeros[weight.name].to(parameter.device) != 0
-        kept = origin.kept(nonzero, seeded_generator(run.seed, 0, f"kept {weight.name}"))
-        parameter.mul_(origin.scale(kept))
+    parameters = {weight.name: weight.parameter for weight in find_weights(model, run.select)[0]}
+    for name, parameter in parameters.items():
+        if name not in zeros or zeros[name].shape != parameter.shape:
+            raise ValueError(f"the zeros to keep do not fit the model: {name} is not there in its shape")
+    finalized = {name: zeros[name].to(parameter.device) for name, parameter in parameters.items()}
+    for name, kept in origin.kept(finalized, run.seed).items():
+        parameters[name].mul_(origin.scale(kept))
 
 
 def compiled(live: Live) -> Objective:

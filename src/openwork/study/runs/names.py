@@ -12,6 +12,7 @@ PLACES = {
     "Pretrained": "openwork.study.runs.origin:Pretrained",
     "LotteryTicket": "openwork.study.runs.origin:LotteryTicket",
     "Rewound": "openwork.study.runs.origin:Rewound",
+    "Retrained": "openwork.study.runs.origin:Retrained",
     "Scratch": "openwork.study.runs.origin:Scratch",
     "DigitsLeNet300100": "openwork.study.tasks.lenet:DigitsLeNet300100",
     "MnistLeNet300100": "openwork.study.tasks.lenet:MnistLeNet300100",

@@ -1,12 +1,16 @@
 """Where a run's first weights, and the zeros that it keeps, come from: another run, which is trained before it."""
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from openwork.core.masks.threshold import keep_largest
+from openwork.core.seeding import seeded_generator
 from openwork.study.runs.config import inside
 
 if TYPE_CHECKING:
@@ -50,14 +54,14 @@ class Origin(ABC):
         """
         return type(self).__name__
 
-    def kept(self, nonzero: Tensor, generator: torch.Generator) -> Tensor:
-        """Which weights of a tensor are kept, bool: by default those that are not zero in the other run.
+    def kept(self, weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """Which weights are kept, by name, bool: by default those that are not zero in the other run.
 
         Args:
-            nonzero: True where they are not, bool.
-            generator: A CPU generator, seeded by the run that has this origin.
+            weights: The other run's, when finalized, by name.
+            seed: That of the run that has this origin.
         """
-        return nonzero
+        return {name: weight != 0 for name, weight in weights.items()}
 
     def scale(self, kept: Tensor) -> Tensor:
         """The factors by which a tensor's first weights are multiplied.
@@ -109,21 +113,47 @@ class KeptZeros(Origin):
         run: The sparse run.
         shuffled: Put each tensor's zeros at random places of the tensor, other ones for each seed. It is then as sparse
             as the run's, and what the places are worth is lost.
+        pruned: The fraction of the run's other weights, rounded up, that become zero as well: the smallest of all
+            tensors together. A level of iterative magnitude pruning is 0.2; the run may then be a dense one.
+
+    Raises:
+        ValueError: If ``pruned`` is outside [0, 1).
     """
 
     shuffled: bool = field(default=False, kw_only=True)
+    pruned: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.pruned < 1:
+            raise ValueError(f"pruned must be in [0, 1), the fraction of the weights that are left, got {self.pruned}")
 
     @property
     def zeros(self) -> "Run":
         """The sparse run."""
         return self.run
 
-    def kept(self, nonzero: Tensor, generator: torch.Generator) -> Tensor:
-        """The same ones or, if shuffled, as many at random places."""
-        if not self.shuffled:
-            return nonzero
-        order = torch.randperm(nonzero.numel(), generator=generator).to(nonzero.device)
-        return nonzero.flatten()[order].view_as(nonzero)
+    def kept(self, weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """Those that are left by pruning or, if shuffled, as many of each tensor at random places."""
+        kept = super().kept(weights, seed)
+        if self.pruned:
+            kept = self._largest(weights, seed)
+        if self.shuffled:
+            kept = {name: _shuffled(mask, seeded_generator(seed, 0, f"kept {name}")) for name, mask in kept.items()}
+        return kept
+
+    def _largest(self, weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """The largest of all tensors together."""
+        every = torch.cat([weight.flatten() for weight in weights.values()])
+        left = int(every.count_nonzero())
+        keep = left - math.ceil(self.pruned * left - 1e-6)  # 0.2 * 15 is 3.0000000000000004 in binary
+        mask = keep_largest(every.abs(), keep, seeded_generator(seed, 0, "pruned"))
+        parts = torch.split(mask, [weight.numel() for weight in weights.values()])
+        return {name: part.view_as(weight) for part, (name, weight) in zip(parts, weights.items(), strict=True)}
+
+
+def _shuffled(mask: Tensor, generator: torch.Generator) -> Tensor:
+    order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
+    return mask.flatten()[order].view_as(mask)
 
 
 @dataclass(frozen=True)
@@ -137,8 +167,9 @@ class LotteryTicket(KeptZeros):
 
     @property
     def initial_seed(self) -> int:
-        """The sparse run's."""
-        return self.run.seed
+        """That of the sparse run's first weights."""
+        before = self.run.origin.initial_seed if self.run.origin else None
+        return self.run.seed if before is None else before
 
 
 @dataclass(frozen=True)
@@ -159,6 +190,7 @@ class Rewound(KeptZeros):
     step: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         steps = getattr(self.run, "steps", None)
         if steps is None:  # no run: whoever has this origin says so
             return
@@ -170,6 +202,20 @@ class Rewound(KeptZeros):
     def weights(self) -> "Run":
         """Its first steps, as a run of their own."""
         return replace(self.run, steps=self.step, task=self.run.task.first(self.step / self.run.steps))
+
+
+@dataclass(frozen=True)
+class Retrained(KeptZeros):
+    """The zeros of a run and its final weights, which are trained on: Renda, Frankle & Carbin 2020, arXiv 2003.02389.
+
+    With a task that is the rest of another one (`Task.rest`) the learning rate is rewound, and nothing else; with one
+    whose learning rate is small and constant it is fine-tuning.
+    """
+
+    @property
+    def weights(self) -> "Run":
+        """The run."""
+        return self.run
 
 
 @dataclass(frozen=True)

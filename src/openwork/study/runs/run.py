@@ -22,9 +22,9 @@ class Run:
         steps: Optimizer steps.
         seed: Of weights, batches and noise: from 0 to 2^63 - 1.
         select: Picks the weights that become sparse.
-        origin: Where the first weights and kept zeros come from: `Pretrained`, `LotteryTicket`, `Rewound` or `Scratch`
-            of another run, which is trained in the same directory unless it is there, and once for all runs that need
-            it. A run that keeps zeros has no technique.
+        origin: Where the first weights and kept zeros come from: `Pretrained`, `LotteryTicket`, `Rewound`, `Retrained`
+            or `Scratch` of another run, which is trained in the same directory unless it is there, and once for all
+            runs that need it. A run that keeps zeros has no technique.
         variant: The experiment's word for this way of using the technique, such as "extended"; part of the run's name.
 
     Raises:
@@ -64,7 +64,7 @@ class Run:
             return
         if not isinstance(self.origin, Origin) or not isinstance(self.origin.run, Run):
             raise ValueError(
-                f"origin must be Pretrained, LotteryTicket, Rewound or Scratch of a Run, got {self.origin!r}"
+                f"origin must be Pretrained, LotteryTicket, Rewound, Retrained or Scratch of a Run, got {self.origin!r}"
             )
         if self.origin.zeros and self.technique:
             raise ValueError(f"a run that keeps zeros has no technique, got {self.technique!r}")

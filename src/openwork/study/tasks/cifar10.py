@@ -26,6 +26,7 @@ from openwork.study.models.small_resnet import SmallResNet
 from openwork.study.models.vgg import VggLike
 from openwork.study.models.wide_resnet import WideResNet
 from openwork.study.tasks.classification import ImageClassification, channels_last, decayed, kernels
+from openwork.study.tasks.task import check_part
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,8 @@ class Cifar10SmallResNet(Cifar10Cropped):
         depth: Layers of the network.
         channels: Of its first stage.
         weight_decay: The decay of all parameters but random weights, which have a prior.
-        beginning: The fraction of its training that a run is; below 1, it is the beginning of a longer one.
+        beginning: The fraction of its training that is done when a run ends; below 1, it is part of a longer one.
+        behind: The fraction that lies behind it when it begins.
     """
 
     batch_size: int = 256
@@ -183,13 +185,13 @@ class Cifar10SmallResNet(Cifar10Cropped):
     channels: int = field(default=16, kw_only=True)
     weight_decay: float = field(default=0.05, kw_only=True)
     beginning: float = field(default=1.0, kw_only=True)
+    behind: float = field(default=0.0, kw_only=True)
 
-    varying = (*Cifar10Cropped.varying, "beginning")
+    varying = (*Cifar10Cropped.varying, "beginning", "behind")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.beginning <= 1:
-            raise ValueError(f"beginning must be in (0, 1], the fraction of a training, got {self.beginning}")
+        check_part(self)
 
     @property
     def benchmark(self) -> str:
@@ -199,7 +201,11 @@ class Cifar10SmallResNet(Cifar10Cropped):
 
     def first(self, fraction: float) -> Self:
         """The task of a run that is this fraction of one of this task."""
-        return replace(self, beginning=self.beginning * fraction)
+        return replace(self, beginning=self.done(fraction))
+
+    def rest(self, fraction: float) -> Self:
+        """The task of a run that is what follows this fraction of one of this task."""
+        return replace(self, behind=self.done(fraction))
 
     def model(self) -> nn.Module:
         """269,722 parameters for ResNet-20."""
@@ -212,7 +218,7 @@ class Cifar10SmallResNet(Cifar10Cropped):
 
     def learning_rate(self, progress: float) -> float:
         """The peak * min(0.1 + 4.5 * p, 1.25 * (1 - p)) with the progress p of the whole training."""
-        done = self.beginning * progress
+        done = self.done(progress)
         return self.peak_learning_rate * min(0.1 + 4.5 * done, 1.25 * (1 - done))
 
 

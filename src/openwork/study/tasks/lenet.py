@@ -14,6 +14,7 @@ from openwork.study.data.images import Images, centered, on_device, read_hub, re
 from openwork.study.data.splits import Splits, splits
 from openwork.study.models.lenet import LeNet5Caffe, LeNet300100, draw_as_lasagne
 from openwork.study.tasks.classification import ImageClassification
+from openwork.study.tasks.task import check_part
 
 
 @dataclass(frozen=True)
@@ -22,26 +23,31 @@ class LeNet(ImageClassification, ABC):
 
     Args:
         lasagne: Draw the initial weights as SparseVD's code does (`draw_as_lasagne`), not as PyTorch.
-        beginning: The fraction of its training that a run is; below 1, it is the beginning of a longer one.
+        beginning: The fraction of its training that is done when a run ends; below 1, it is part of a longer one.
+        behind: The fraction that lies behind it when it begins.
     """
 
     lasagne: bool = field(default=False, kw_only=True)
     beginning: float = field(default=1.0, kw_only=True)
+    behind: float = field(default=0.0, kw_only=True)
 
-    varying = (*ImageClassification.varying, "lasagne", "beginning")
+    varying = (*ImageClassification.varying, "lasagne", "beginning", "behind")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.beginning <= 1:
-            raise ValueError(f"beginning must be in (0, 1], the fraction of a training, got {self.beginning}")
+        check_part(self)
 
     def first(self, fraction: float) -> Self:
         """The task of a run that is this fraction of one of this task."""
-        return replace(self, beginning=self.beginning * fraction)
+        return replace(self, beginning=self.done(fraction))
+
+    def rest(self, fraction: float) -> Self:
+        """The task of a run that is what follows this fraction of one of this task."""
+        return replace(self, behind=self.done(fraction))
 
     def learning_rate(self, progress: float) -> float:
         """The peak * min(2 - 2 * progress, 1), with the progress of the whole training."""
-        return super().learning_rate(self.beginning * progress)
+        return super().learning_rate(self.done(progress))
 
     def drawn(self, network: nn.Module) -> nn.Module:
         """The network, with the initial weights of the task."""
@@ -90,7 +96,7 @@ class MnistLeNet5Caffe(MnistLeNet300100):
 
     def learning_rate(self, progress: float) -> float:
         """The peak * (1 - progress), with the progress of the whole training."""
-        return self.peak_learning_rate * (1 - self.beginning * progress)
+        return self.peak_learning_rate * (1 - self.done(progress))
 
 
 @dataclass(frozen=True)

@@ -96,9 +96,18 @@ class Task(ABC):
         """The learning rate when the fraction ``progress`` in [0, 1) of the steps is done."""
 
     @property
+    def behind(self) -> float:
+        """The fraction of its training that is done when a run begins: 0, unless a task can be trained in part."""
+        return 0.0
+
+    @property
     def beginning(self) -> float:
-        """The fraction of its training that a run is: 1, unless a task can be trained in part."""
+        """The fraction of its training that is done when a run ends: 1, unless a task can be trained in part."""
         return 1.0
+
+    def done(self, progress: float) -> float:
+        """How much of its training is done when a run has made this progress, both in [0, 1]."""
+        return self.behind + (self.beginning - self.behind) * progress
 
     def first(self, fraction: float) -> Self:
         """The task of a run that is the first part of one of this task, with the learning rates of the whole.
@@ -110,6 +119,17 @@ class Task(ABC):
             ValueError: If the task cannot be trained in part.
         """
         raise ValueError(f"{self.title} cannot be trained in part; give its task a field `beginning` as LeNets have it")
+
+    def rest(self, fraction: float) -> Self:
+        """The task of a run that is the last part of one of this task, with the learning rates of the whole.
+
+        Args:
+            fraction: Of the steps, in (0, 1), that are left out.
+
+        Raises:
+            ValueError: If the task cannot be trained in part.
+        """
+        raise ValueError(f"{self.title} cannot be trained in part; give its task a field `behind` as LeNets have it")
 
     @abstractmethod
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Any]:
@@ -261,6 +281,14 @@ class Task(ABC):
             ValueError: If it does not translate.
         """
         raise ValueError(f"{self.title} does not translate; give a run of a task that does")
+
+
+def check_part(task: Task) -> None:
+    """Raises ValueError for a task that is no part of a training, from ``behind`` to ``beginning``."""
+    if not 0 < task.beginning <= 1:
+        raise ValueError(f"beginning must be in (0, 1], the fraction of a training, got {task.beginning}")
+    if not 0 <= task.behind < task.beginning:
+        raise ValueError(f"behind must be in [0, {task.beginning:g}), where the training ends, got {task.behind}")
 
 
 def has_own(task: Task, stacked: str, method: str) -> bool:

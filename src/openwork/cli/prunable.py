@@ -1,0 +1,288 @@
+"""What `openwork prune` does: files to a model, the model pruned, and its zeros in a copy of the files."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openwork.core.chosen import choose_weights
+from openwork.core.layout import declare_layout, stored_layout
+from openwork.core.masks.blockwise.result import PrunedLayer
+from openwork.core.masks.one_shot import prune
+from openwork.core.masks.technique import MaskTechnique
+from openwork.core.selection import Excluding, Matching, Select, weight_matrices
+from openwork.formats.rewrite import WeightFiles, find_weight_files, rewrite
+from openwork.inspect.names import is_matrix
+
+_WINDOW = 512
+_LOOKED_UP = ("embed", "lm_head", "wte", "wpe")  # what the names of embeddings have, where no module says more
+_NAME_IT = "--select with its name prunes it"
+
+
+@dataclass(frozen=True)
+class Text:
+    """Calibration text, and how to read it.
+
+    Args:
+        path: The text.
+        tokenizer: The folder of the tokenizer.
+        tokens: The length of a window; None for 512, or the longest that the model takes.
+        samples: How many windows to take.
+        batch: How many to run at once.
+        seed: Chooses the windows.
+    """
+
+    path: Path
+    tokenizer: Path
+    tokens: int | None = None
+    samples: int = 128
+    batch: int = 8
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What became of one tensor of the files.
+
+    Args:
+        name: Its name there.
+        shape: Its shape.
+        zeros: How many of its weights are zero now.
+        before: The fraction that was zero before, 0-1.
+        now: The fraction that is zero now, 0-1.
+        error: How much of the layer's outputs changed, as `PrunedLayer` has it; None where nobody looked.
+        remark: What is special about it; "" where nothing is.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    zeros: int
+    before: float
+    now: float
+    error: float | None = None
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """What became of the files.
+
+    Args:
+        layers: The pruned tensors, in the files' order.
+        skipped: Matrices that stayed as they were, with the reason.
+        left_out: Files that were not copied, since they hold the old weights in another format.
+        notes: What else there is to say.
+        minutes: How long pruning took, without reading and writing.
+        peak_memory: The most bytes that were in use; None where the system does not say.
+    """
+
+    layers: tuple[Layer, ...]
+    skipped: Mapping[str, str]
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+    minutes: float
+    peak_memory: int | None
+
+    @property
+    def weights(self) -> int:
+        """How many weights the pruned tensors have."""
+        return sum(torch.Size(layer.shape).numel() for layer in self.layers)
+
+    @property
+    def zeros(self) -> int:
+        """How many of them are zero."""
+        return sum(layer.zeros for layer in self.layers)
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction of them that is zero, 0-1."""
+        return self.zeros / self.weights if self.weights else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "sparsity": self.sparsity,
+            "weights": self.weights,
+            "zeros": self.zeros,
+            "layers": [asdict(layer) for layer in self.layers],
+            "skipped": dict(self.skipped),
+            "left_out": list(self.left_out),
+            "notes": list(self.notes),
+            "minutes": self.minutes,
+            "peak_memory": self.peak_memory,
+        }
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model of the files' weights.
+
+    Args:
+        module: The model.
+        left: Why matrices are not pruned unless --select names them, by name.
+        in_files: Gives the weights, as they are then, by their names in the files.
+    """
+
+    module: nn.Module
+    left: Mapping[str, str]
+    in_files: Callable[[], Mapping[str, Tensor]]
+
+    def layers(self, name: str, parameter: nn.Parameter, owner: nn.Module) -> bool:
+        """The default selection: all matrices of layers that are not left."""
+        return weight_matrices(name, parameter, owner) and name not in self.left
+
+
+def pruned(
+    source: Path,
+    technique: MaskTechnique,
+    out: Path,
+    *,
+    text: Text | None = None,
+    select: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    blocks: Sequence[str] | None = None,
+    device: torch.device | None = None,
+    seed: int = 0,
+    progress: Callable[[str], object] | None = None,
+) -> Rewritten:
+    """Writes the files of ``source`` to ``out`` with the zeros of a technique.
+
+    Args:
+        source: A Hugging Face folder, or a safetensors file.
+        technique: One that prunes at once.
+        out: The folder or file to create.
+        text: For a technique that looks at inputs.
+        select: Names of weights or layers to prune, instead of the default.
+        exclude: Names of those to leave as they are.
+        blocks: Names of the blocks that are pruned one after the other; None for those that the model repeats.
+        device: Where a block does its work.
+        seed: Draws between equals.
+        progress: Called with a line of text after each block.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or the folder holds no weights.
+        FileExistsError: If there is something at ``out``.
+        ValueError: If the weights cannot be read or loaded, the text does not fit, or nothing can be pruned.
+    """
+    files = find_weight_files(source)
+    needs = technique.evidence.inputs
+    if needs and text is None:
+        raise ValueError(f"{technique!r} looks at the inputs of layers; give a text with --calibration")
+    if needs and not (source / "config.json").is_file():
+        raise ValueError(
+            f"{technique!r} runs the model, and {source} has no config.json that says which; give its folder"
+        )
+    model = _in_a_model(files) if (source / "config.json").is_file() else _without_a_model(files)
+    chosen: Select = Matching(tuple(select)) if select else model.layers
+    chosen = Excluding(tuple(exclude), chosen) if exclude else chosen
+    _check_numbers(model.module, chosen)
+    notes: tuple[str, ...] = ()
+    looked: dict[str, Any] = {}
+    if text is not None and needs:
+        looked["batches"], notes = _batches(text, model.module)
+        looked |= {"blocks": blocks, "device": device, "progress": progress}
+    elif blocks or device:
+        raise ValueError(f"{technique!r} looks at no inputs, so that nothing runs; leave out --blocks and --device")
+    found = prune(model.module, technique, select=chosen, seed=seed, **looked)
+    skipped = found.skipped | (
+        {} if select else {name: why for name, why in model.left.items() if name in found.skipped}
+    )
+    copy = _Copy(model.in_files(), found.layers)
+    left_out = rewrite(files, out, copy.change)
+    return Rewritten(tuple(copy.layers), skipped, left_out, notes, found.minutes, found.peak_memory)
+
+
+def _check_numbers(model: nn.Module, select: Select) -> None:
+    """Raises ValueError if a selected weight has NaN or infinite values, or nothing is selected."""
+    for weight in choose_weights(model, select)[0]:
+        if not bool(weight.parameter.isfinite().all()):
+            raise ValueError(f"{weight.name} has values that are no finite numbers; give a checkpoint from before them")
+
+
+class _Copy:
+    """Which tensors of the files change, and to what.
+
+    Args:
+        now: The weights by their names in the files.
+        pruned: The pruned ones, by their names in the model.
+    """
+
+    def __init__(self, now: Mapping[str, Tensor], pruned: Sequence[PrunedLayer]) -> None:
+        self.now = now
+        self.pruned = {layer.name: layer for layer in pruned}
+        self.layers: list[Layer] = []
+
+    def change(self, name: str, before: Tensor) -> Tensor | None:
+        """The new value of a tensor; None where it stays. What pruning did not touch keeps its bits."""
+        now = self.now.get(name)
+        if now is None or before.dim() < 2:
+            return None
+        now = now.detach().cpu()
+        changed = now != before.to(now.dtype)
+        pruned = next((one for full, one in self.pruned.items() if full == name or full.endswith(f".{name}")), None)
+        if pruned is None and not bool(changed.any()):
+            return None
+        value = torch.where(changed, now.to(before.dtype), before)
+        value = torch.where(changed & (value == 0), torch.zeros_like(value), value)  # and not -0
+        zeros, all_of_them = int((value == 0).sum()), value.numel()
+        was = int((before == 0).sum()) / all_of_them
+        more = (pruned.error, pruned.remark) if pruned else (None, "")
+        self.layers.append(Layer(name, tuple(value.shape), zeros, was, zeros / all_of_them, *more))
+        return value
+
+
+def _in_a_model(files: WeightFiles) -> _Model:
+    """The model that transformers makes of a folder."""
+    from openwork.integrations.pretrained import load_pretrained, names_in_files, usually_dense
+
+    module, missing = load_pretrained(files.path)
+    left = dict.fromkeys(missing, "the files do not have it")
+    left |= {name: f"{what}; {_NAME_IT}" for name, what in usually_dense(module).items()}
+    return _Model(module, left, names_in_files(module, files.tensors))
+
+
+def _without_a_model(files: WeightFiles) -> _Model:
+    """The matrices of a file, on modules that say no more of them than names and shapes do."""
+
+    def own_kind() -> nn.Module:
+        """A module of a type of its own, which says how it stores its matrices."""
+        kind: type[nn.Module] = type("Stored", (nn.Module,), {})
+        return kind()
+
+    root, tensors = own_kind(), files.tensors
+    for name, tensor in tensors.items():
+        layout = stored_layout(name, tensor.shape)
+        if layout is None or not tensor.is_floating_point() or not is_matrix(name, tensor, tensors):
+            continue
+        *path, leaf = name.split(".")
+        owner = root
+        for part in path:
+            if part not in dict(owner.named_children()):
+                owner.add_module(part, own_kind())
+            owner = owner.get_submodule(part)
+        declare_layout(type(owner), {leaf: " ".join(layout.axes)})
+        owner.register_parameter(leaf, nn.Parameter(tensor.clone(), requires_grad=False))
+    looked_up = [name for name in root.state_dict() if any(word in name.lower() for word in _LOOKED_UP)]
+    return _Model(root, dict.fromkeys(looked_up, f"an embedding by its name; {_NAME_IT}"), root.state_dict)
+
+
+def _batches(text: Text, model: nn.Module) -> tuple[list[dict[str, Tensor]], tuple[str, ...]]:
+    """What the model is run on, and what to say about it."""
+    from openwork.integrations.pretrained import longest_text, takes_pairs, vocabulary_size
+    from openwork.integrations.texts import read_tokenizer, windows
+
+    most, known = longest_text(model), vocabulary_size(model)
+    tokens = text.tokens or min(_WINDOW, most or _WINDOW)
+    if most and tokens > most:
+        raise ValueError(f"--tokens is {tokens}, and the model takes texts of at most {most}; give no more")
+    if known is None:
+        raise ValueError(f"a {type(model).__name__} takes no tokens, so that a text cannot calibrate it; use ow.prune")
+    tokenizer = read_tokenizer(text.tokenizer)
+    ids = windows(tokenizer, text.path, known=known, tokens=tokens, samples=text.samples, seed=text.seed)
+    few = f", all that {text.path} has of the {text.samples} that were asked for" if len(ids) < text.samples else ""
+    notes = (f"calibrated with {len(ids)} windows of {tokens} tokens{few}",)
+    names = ("input_ids", "decoder_input_ids") if takes_pairs(model) else ("input_ids",)
+    return [dict.fromkeys(names, ids[first : first + text.batch]) for first in range(0, len(ids), text.batch)], notes

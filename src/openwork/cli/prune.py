@@ -1,0 +1,159 @@
+"""The command prune: a trained model's files again, with zeros."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openwork.cli.common import Json, checked_device, error_console, print_json
+from openwork.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from openwork.cli.prunable import Rewritten
+    from openwork.core.masks.technique import MaskTechnique
+
+PRUNE_FORMAT = 1
+"""Of what `prune --json` prints; it grows with changes that readers would trip over, not with new keys."""
+
+TECHNIQUES = {
+    "magnitude": "GradualMagnitude",
+    "random": "RandomPruning",
+    "wanda": "Wanda",
+}
+"""What --technique takes, and the public name of each."""
+
+
+def prune(
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A Hugging Face folder, or a .safetensors file without a model.")
+    ],
+    technique: Annotated[str, typer.Option(help=f"{', '.join(TECHNIQUES)}.")],
+    out: Annotated[Path, typer.Option(help="The folder to write, or the file; it must not exist.")],
+    sparsity: Annotated[
+        str | None, typer.Option(metavar="FRACTION", help="The fraction of zeros, such as 0.5; with 2:4 it follows.")
+    ] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="Where zeros lie: 2:4 or another n:m, 1x4 blocks, rows, columns, per-output.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="TEXT", help="A text file; what its lines make of the inputs counts.")
+    ] = None,
+    tokens: Annotated[int | None, typer.Option(min=2, help="Tokens of a window of the text; by default 512.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many windows to take.")] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="How many windows to run at once.")] = 8,
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The folder of the tokenizer, if it is not the model's.")
+    ] = None,
+    select: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Prune only weights or layers of this name; repeatable.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Leave weights or layers of this name; repeatable.")
+    ] = None,
+    blocks: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="The blocks, if not those that the model repeats; repeatable."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where a block does its work, such as cuda; by default on the CPU.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Chooses windows, draws between equals.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Prune a trained model once, without training, and write the same files with zeros in them.
+
+    Files, names, dtypes, shards, configuration and tokenizer stay as they are, and so does every weight that is not
+    pruned, to the last bit. Embeddings and the output's matrix are left as they are, unless --select names them.
+    """
+    from openwork.cli.prunable import Text, pruned
+    from openwork.formats.files import refuse_existing
+
+    refuse_existing(out)
+    if not out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {out.absolute().parent} for --out; make it, or give another")
+    text = None
+    if calibration:
+        text = Text(calibration, tokenizer or source, tokens=tokens, samples=samples, batch=batch, seed=seed)
+    made, place = _technique(technique, sparsity, pattern), checked_device(device) if device else None
+    with error_console.status("reading") as status:
+        found = pruned(source, made, out, text=text, select=select, exclude=exclude, blocks=blocks, device=place,
+                       seed=seed, progress=lambda line: status.update(f"pruned {line}"))  # fmt: skip
+    if as_json:
+        about = {"format": PRUNE_FORMAT, "path": str(source), "out": str(out), "technique": repr(made)}
+        print_json(about | found.to_dict())
+    else:
+        _print(found, made, out)
+
+
+def _technique(name: str, sparsity: str | None, pattern: str | None) -> "MaskTechnique":
+    import openwork as ow
+
+    if name not in TECHNIQUES:
+        raise UsageError(f"unknown --technique {name!r}; give one of {', '.join(TECHNIQUES)}")
+    where = _pattern(pattern) if pattern else None
+    if sparsity is None and not isinstance(where, ow.NM):
+        raise UsageError("give --sparsity, the fraction of zeros, such as 0.5, or a --pattern n:m that says it")
+    final = 1 - where.n / where.m if isinstance(where, ow.NM) else 0.0
+    if sparsity is not None:
+        final = _fraction(sparsity)
+    make: Any = getattr(ow, TECHNIQUES[name])
+    arguments = {"pattern": where} if where else {}
+    try:
+        found: MaskTechnique = make(ow.OneShot(final), **arguments)
+    except ValueError as error:
+        raise UsageError(f"--technique {name} --sparsity {final:g}: {error}") from error
+    return found
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise UsageError(f"--sparsity must be a fraction of zeros between 0 and 1, such as 0.5, got {text}")
+    return value
+
+
+def _pattern(text: str) -> Any:
+    import openwork as ow
+
+    named: dict[str, Any] = {
+        "rows": ow.Rows,
+        "columns": ow.Columns,
+        "per-output": ow.PerOutput,
+        "unstructured": ow.Unstructured,
+    }
+    if text in named:
+        return named[text]()
+    for sign, kind in ((":", ow.NM), ("x", ow.Block)):
+        first, found, second = text.partition(sign)
+        if found and first.isdecimal() and second.isdecimal():
+            try:
+                return kind(int(first), int(second))
+            except ValueError as error:
+                raise UsageError(f"--pattern {text}: {error}") from error
+    raise UsageError(f"unknown --pattern {text!r}; give n:m such as 2:4, HxW such as 1x4, or one of {', '.join(named)}")
+
+
+def _print(found: "Rewritten", technique: "MaskTechnique", out: Path) -> None:
+    rows = [("weight", "shape", "before", "now", "error", "")]
+    for one in found.layers:
+        error = "" if one.error is None else f"{one.error:.2e}"
+        shape = "x".join(map(str, one.shape))
+        rows.append((one.name, shape, f"{one.before:.2%}", f"{one.now:.2%}", error, one.remark))
+    widths = [max(len(row[place]) for row in rows) for place in range(5)]
+    lines = []
+    for row in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:5], widths[1:], strict=True)]
+        lines.append("  ".join([f"{row[0]:{widths[0]}}", *cells, row[5]]).rstrip())
+    lines += [f"left as it is: {name} ({reason})" for name, reason in found.skipped.items()]
+    lines += [f"left out: {name}, which has the old weights in another format" for name in found.left_out]
+    lines += list(found.notes)
+    memory = "" if found.peak_memory is None else f", {found.peak_memory / 1e9:.2f} GB at most"
+    lines.append(
+        f"{out}: {found.zeros:,} of {found.weights:,} weights are zero in {len(found.layers)} matrices, "
+        f"{found.sparsity:.2%}; {technique!r}, {found.minutes:.1f} minutes{memory}"
+    )
+    sys.stdout.write("\n".join(lines) + "\n")

@@ -1,0 +1,45 @@
+"""Cholesky factors of X Xᵀ, which may be singular: few rows, equal inputs, inputs that are always 0."""
+
+import torch
+from torch import Tensor
+
+
+def damped(products: Tensor, damping: float) -> Tensor:
+    """``products`` (..., n, n), to whose diagonal ``damping`` times its mean is added; 1 where all is 0."""
+    mean = products.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None]
+    found = products.clone()
+    found.diagonal(dim1=-2, dim2=-1).add_(torch.where(mean > 0, damping * mean, 1))
+    return found
+
+
+def cholesky(matrix: Tensor, name: str) -> Tensor:
+    """The lower factor L of ``matrix`` = L Lᵀ, symmetric; tried again in float64, and then with more on the diagonal.
+
+    Args:
+        matrix: (..., n, n).
+        name: The weight's, for the error.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for dtype, more in ((matrix.dtype, 0.0), *((torch.float64, more) for more in (0.0, 1e-8, 1e-4, 1e-2))):
+        factor, failed = torch.linalg.cholesky_ex(damped(matrix.to(dtype), more) if more else matrix.to(dtype))
+        if not bool(failed.any()):
+            found: Tensor = factor.to(matrix.dtype)
+            return found
+    raise ValueError(
+        f"X Xᵀ of the inputs of {name} has no Cholesky factor even with 1 % on its diagonal; check the calibration "
+        "batches for huge numbers, or give the technique more damping"
+    )
+
+
+def inverse_root(matrix: Tensor, name: str) -> Tensor:
+    """The upper triangle U with UᵀU = ``matrix``⁻¹, of a symmetric ``matrix`` (..., n, n).
+
+    Backwards the matrix is L Lᵀ, so U is L⁻¹ backwards: one factor and one triangular inverse, instead of the factor of
+    an inverse.
+    """
+    factor = cholesky(matrix.flip(-1, -2), name)
+    unit = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    inverse: Tensor = torch.linalg.solve_triangular(factor, unit.expand_as(factor), upper=False)
+    return inverse.flip(-1, -2)

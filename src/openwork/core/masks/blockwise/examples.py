@@ -1,0 +1,100 @@
+"""Example inputs: what batches give to a model, and which of their positions are padding."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openwork.core.forward import check_batches, inputs_of, plain_attention
+from openwork.core.snapshot import snapshot
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a model is called with.
+
+    Args:
+        args: By position.
+        kwargs: By name.
+        counted: True where a position is no padding, (batch, positions); None where all count.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    counted: Tensor | None
+
+
+def examples_of(model: nn.Module, batches: Iterable[Any]) -> list[Example]:
+    """The examples, which are read once: a loader that shuffles gives others each time.
+
+    Args:
+        model: The model.
+        batches: Batches as loaders give them.
+
+    Raises:
+        TypeError: If ``batches`` is one tensor or cannot be iterated, or a batch holds nothing that the model takes.
+        ValueError: If there is no batch, one is NaN or infinite, or all is padding.
+    """
+    check_batches(batches)
+    examples = []
+    for number, batch in enumerate(batches):
+        args, kwargs = inputs_of(model, batch)
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
+                raise ValueError(f"batch {number} holds NaN or infinite inputs; leave it out, or mend what reads it")
+        mask = kwargs.get("attention_mask")
+        counted = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
+        examples.append(Example(args, kwargs, counted))
+    if not examples:
+        raise ValueError("there is no batch to take inputs from; pass at least one batch of inputs")
+    if all(example.counted is not None and not example.counted.any() for example in examples):
+        raise ValueError(
+            "the attention_mask of every batch is 0, so that there is no token to look at; check the masks"
+        )
+    return examples
+
+
+@contextmanager
+def at_rest(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation, without gradients, caches and fused attention; it is put back afterwards."""
+    restore = snapshot(model)
+    # A cache would grow each time that a block sees the same inputs again.
+    configs = {id(config): config for m in model.modules() if (config := getattr(m, "config", None)) is not None}
+    cached = [config for config in configs.values() if getattr(config, "use_cache", False) is True]
+    hooks = [
+        module.register_forward_pre_hook(_check_ids(name))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and type(module).forward is nn.Embedding.forward
+    ]
+    try:
+        model.eval()
+        for config in cached:
+            config.use_cache = False
+        with torch.no_grad(), plain_attention():
+            yield
+    finally:
+        for config in cached:
+            config.use_cache = True
+        for hook in hooks:
+            hook.remove()
+        restore()
+
+
+def _check_ids(name: str) -> Any:
+    def check(module: nn.Embedding, args: tuple[Any, ...]) -> None:
+        ids = args[0] if args else None
+        if (
+            isinstance(ids, Tensor)
+            and ids.numel()
+            and not 0 <= int(ids.min()) <= int(ids.max()) < module.num_embeddings
+        ):
+            wrong = int(ids.max()) if int(ids.min()) >= 0 else int(ids.min())
+            raise ValueError(
+                f"the batches ask {name} for row {wrong}, and it has {module.num_embeddings}; use the model's own "
+                "tokenizer, and texts that are no longer than the model takes"
+            )
+
+    return check

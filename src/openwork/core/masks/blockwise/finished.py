@@ -1,0 +1,141 @@
+"""A folder with the blocks that are finished, from which a prune that was killed goes on, bit for bit."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from openwork.core.masks.blockwise.blocks import Block
+from openwork.core.masks.blockwise.examples import Example
+from openwork.core.masks.blockwise.result import PrunedLayer
+
+FORMAT = 1
+"""Of the folder."""
+
+
+class Finished:
+    """The finished blocks of one prune: ``plan.json`` says which prune, ``<number>.safetensors`` holds a block.
+
+    Args:
+        folder: The folder, which is made where there is none.
+        model: The model.
+        blocks: All its blocks.
+        examples: The inputs.
+        settings: What else the result depends on, as text by name.
+
+    Raises:
+        ValueError: If the folder holds another prune, or other files.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: nn.Module,
+        blocks: Sequence[Block],
+        examples: Sequence[Example],
+        settings: Mapping[str, str],
+    ) -> None:
+        self.folder, self.blocks, self._named = folder, list(blocks), set(settings)
+        inside = {id(weight.parameter) for block in blocks for weight in block.weights}
+        others = (parameter for parameter in model.parameters() if id(parameter) not in inside)
+        self.plan: dict[str, Any] = {
+            "format": FORMAT,
+            **settings,
+            "blocks": [block.name for block in blocks],
+            "inputs": digest(value for each in examples for value in (*each.args, *each.kwargs.values())),
+            "parameters outside of the blocks": digest(others),
+            "counts": None,
+        }
+        dense = [digest(weight.parameter for weight in block.weights) for block in blocks]
+        if (folder / "plan.json").exists():
+            self._check(dense)
+        elif folder.exists() and any(file.suffix != ".new" for file in folder.iterdir()):
+            raise ValueError(f"{folder} holds other files; pass resume= a new folder, or that of a prune of this model")
+        else:
+            self.plan["weights"] = dense
+
+    def begin(self, counts: Mapping[str, int] | None) -> None:
+        """Writes the plan, with the counts that an allocation has found for the dense model, where there are any."""
+        self.plan["counts"] = None if counts is None else dict(counts)
+        self._write("plan.json", json.dumps(self.plan, indent=1).encode())
+
+    @property
+    def counts(self) -> dict[str, int] | None:
+        """Those of a prune that has begun."""
+        counts: dict[str, int] | None = self.plan["counts"]
+        return counts
+
+    @property
+    def begun(self) -> bool:
+        """Whether the plan has been written."""
+        return (self.folder / "plan.json").exists()
+
+    def layers(self, block: Block) -> list[PrunedLayer] | None:
+        """What became of the layers of a block, whose weights are now in the model; None where it is not finished."""
+        file = self._file(block)
+        if not file.exists():
+            return None
+        with safe_open(file, "pt") as held, torch.no_grad():
+            for weight in block.weights:
+                weight.parameter.copy_(held.get_tensor(weight.name))
+            return [PrunedLayer(**row) for row in json.loads(held.metadata()["layers"])]
+
+    def add(self, block: Block, layers: Sequence[PrunedLayer]) -> None:
+        """Writes a block that is finished."""
+        tensors = {weight.name: weight.parameter.detach().cpu().contiguous() for weight in block.weights}
+        rows = json.dumps([asdict(layer) for layer in layers])
+        self._write(self._file(block).name, save(tensors, {"layers": rows}))
+
+    def _file(self, block: Block) -> Path:
+        return self.folder / f"{self.blocks.index(block):04d}.safetensors"
+
+    def _check(self, dense: list[str]) -> None:
+        """Raises ValueError unless the folder's prune is this one; takes over what it has found."""
+        try:
+            saved = json.loads((self.folder / "plan.json").read_text())
+            before: list[str] = saved["weights"]
+        except (ValueError, KeyError, TypeError) as error:
+            file = self.folder / "plan.json"
+            raise ValueError(f"{file} is damaged ({error}); remove the folder to begin anew") from error
+        for name in self.plan.keys() - {"counts"}:
+            if saved.get(name) != self.plan[name]:
+                what = f"whose {name} is {saved.get(name)}" if name in self._named else f"with other {name}"
+                raise ValueError(f"{self.folder} holds a prune {what}; pass what it was begun with, or another folder")
+        for block, then, now in zip(self.blocks, before, dense, strict=True):
+            # A finished block may also be as that prune has left it in memory.
+            if then != now and not self._file(block).exists():
+                raise ValueError(
+                    f"{self.folder} holds a prune of a model with other weights in {block.name}; load the model that "
+                    "it was begun with, or pass another folder"
+                )
+        self.plan = saved
+
+    def _write(self, name: str, data: bytes) -> None:
+        """Writes a file as a whole: a kill leaves the old one or none."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft = self.folder / f"{name}.new"
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self.folder / name)
+
+
+def digest(values: Iterable[Any]) -> str:
+    """A hash of tensors, bit for bit, and of what else there is by its text."""
+    found = hashlib.sha256()
+    for value in values:
+        if isinstance(value, Tensor):
+            found.update(f"{value.dtype} {tuple(value.shape)}".encode())
+            found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        else:
+            found.update(type(value).__name__.encode())
+    return found.hexdigest()

@@ -1,0 +1,119 @@
+"""The walk through a model's blocks: each runs on what the blocks before it, as they are now, make of the examples."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openwork.core.masks.blockwise.blocks import Block
+from openwork.core.masks.blockwise.chains import Call, Chain, find_chains, opened
+from openwork.core.masks.blockwise.examples import Example, at_rest
+from openwork.core.masks.inputs import counting
+
+Run = Callable[[nn.Module], None]
+"""Runs a block on all its inputs; the argument is not used."""
+
+
+def walk(
+    model: nn.Module,
+    blocks: Sequence[Block],
+    examples: Sequence[Example],
+    visit: Callable[[Block, Run], None],
+    device: torch.device | None = None,
+) -> None:
+    """Visits block after block, in the order in which the model calls them.
+
+    Where a block gets the output of the one before, only these two run; otherwise the model runs up to the block.
+
+    Args:
+        model: The model.
+        blocks: Its blocks.
+        examples: The inputs of the model.
+        visit: Called with each block and a function that runs it on its inputs; it may change the block's weights.
+        device: Where blocks run; None where they are. What the model holds comes back to its place.
+
+    Raises:
+        ValueError: If the model does not call a block, or a block gives NaN or infinities.
+    """
+    with at_rest(model):
+        for chain in find_chains(model, blocks, examples[0]):
+            _along(model, chain, examples, visit, device)
+
+
+def _along(
+    model: nn.Module,
+    chain: Chain,
+    examples: Sequence[Example],
+    visit: Callable[[Block, Run], None],
+    device: torch.device | None,
+) -> None:
+    calls = [chain.capture(model, example) for example in examples]
+    for number, block in enumerate(chain.blocks):
+        now = [calls_of[number] for calls_of in calls]
+        for place, (example, several) in enumerate(zip(examples, now, strict=True)):
+            for call in several:
+                _check(block, place, example, call.at(chain.place))
+
+        def run(_: nn.Module, block: Block = block, now: list[list[Call]] = now) -> None:
+            for example, several in zip(examples, now, strict=True):
+                with counting(example.counted):
+                    for call in several:
+                        _call(block, call, device)
+
+        with moved(block.module, device):
+            visit(block, run)
+            if number + 1 == len(chain.blocks):
+                continue
+            for calls_of in calls:
+                (call,), (following,) = calls_of[number], calls_of[number + 1]
+                output, _ = opened(_call(block, call, device))
+                assert output is not None
+                calls_of[number] = []
+                calls_of[number + 1] = [following.put(chain.place, output)]
+
+
+def _call(block: Block, call: Call, device: torch.device | None) -> Any:
+    """What the block returns, where its inputs are."""
+    if device is None:
+        return block.module(*call.args, **call.kwargs)
+    homes = [each.device for each in (*call.args, *call.kwargs.values()) if isinstance(each, Tensor)]
+    returned = block.module(*to(call.args, device), **to(call.kwargs, device))
+    return to(returned, homes[0]) if homes else returned
+
+
+def _check(block: Block, place: int, example: Example, value: Any) -> None:
+    """Raises ValueError for an input that is not finite, but for padding."""
+    if not (isinstance(value, Tensor) and value.is_floating_point()):
+        return
+    if example.counted is not None and value.shape[:2] == example.counted.shape:
+        value = value[example.counted.to(value.device)]
+    if not value.isfinite().all():
+        raise ValueError(
+            f"the inputs of {block.name} are NaN or infinite for batch {place}; leave that batch out, or run the model "
+            "in float32"
+        )
+
+
+def to(value: Any, device: torch.device) -> Any:
+    """The value with all tensors in it on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if type(value) in (tuple, list):
+        return type(value)(to(each, device) for each in value)
+    return {key: to(each, device) for key, each in value.items()} if type(value) is dict else value
+
+
+@contextmanager
+def moved(module: nn.Module, device: torch.device | None) -> Iterator[None]:
+    """The module with its parameters and buffers on a device; they go back to where they were."""
+    tensors = [] if device is None else [*module.parameters(), *module.buffers()]
+    homes = [tensor.device for tensor in tensors]
+    for tensor in tensors:
+        tensor.data = tensor.data.to(device)
+    try:
+        yield
+    finally:
+        for tensor, home in zip(tensors, homes, strict=True):
+            tensor.data = tensor.data.to(home)

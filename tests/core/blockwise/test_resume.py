@@ -1,0 +1,118 @@
+"""A prune that stops goes on from the blocks that are finished."""
+
+import pytest
+import torch
+
+import openwork as ow
+from tests.core.blockwise.models import HALF, ids, stack
+from tests.core.blockwise.test_prune import equal
+
+RANKED = ow.Wanda(ow.OneShot(0.5), allocation=ow.GlobalRanking(), pattern=ow.Unstructured())
+
+
+class Stopped(BaseException):
+    pass
+
+
+def stopping_after(blocks):
+    lines = []
+
+    def progress(line):
+        lines.append(line)
+        if len(lines) == blocks:
+            raise Stopped
+
+    return progress
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["a fresh model", "the model as it was left"])
+@pytest.mark.parametrize("settings", [{}, {"reconstruct": True}], ids=str)
+@pytest.mark.parametrize("technique", [HALF, RANKED], ids=["Wanda", "ranked"])
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_a_resumed_prune_ends_with_the_same_bits(tmp_path, blocks, technique, settings, fresh):
+    whole = stack()
+    expected = ow.prune(whole, technique, batches=ids(), **settings)
+    model = stack()
+    with pytest.raises(Stopped):
+        ow.prune(model, technique, batches=ids(), resume=tmp_path / "a", progress=stopping_after(blocks), **settings)
+    model = stack() if fresh else model
+    result = ow.prune(model, technique, batches=ids(), resume=tmp_path / "a", **settings)
+    assert equal(model, whole)
+    assert result.layers == expected.layers
+
+
+def test_what_is_finished_stays_and_the_rest_is_as_it_was(tmp_path):
+    model, whole = stack(), stack()
+    ow.prune(whole, HALF, batches=ids())
+    with pytest.raises(Stopped):
+        ow.prune(model, HALF, batches=ids(), resume=tmp_path, progress=stopping_after(2))
+    assert equal(model.layers[:2], whole.layers[:2])
+    assert equal(model.layers[2], stack().layers[2])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["0000.safetensors", "0001.safetensors", "plan.json"]
+
+
+def other_model():
+    model = stack()
+    with torch.no_grad():
+        model.layers[2].down.weight += 1
+    return model
+
+
+def other_head():
+    model = stack()
+    with torch.no_grad():
+        model.head.bias += 1
+    return model
+
+
+OTHERS = {
+    "another technique": (
+        (stack, ow.Wanda(ow.OneShot(0.6)), ids()),
+        {},
+        r"a prune whose technique is Wanda\(schedule=OneShot\(final=0.5",
+    ),
+    "another seed": ((stack, HALF, ids()), {"seed": 1}, "a prune whose seed is 0; pass what it was begun with"),
+    "reconstruction": ((stack, HALF, ids()), {"reconstruct": True}, "whose reconstruct is False"),
+    "other inputs": ((stack, HALF, ids()[:2]), {}, "with other inputs"),
+    "other weights": ((other_model, HALF, ids()), {}, r"of a model with other weights in layers\.2; load the model"),
+    "another bias": ((other_head, HALF, ids()), {}, "with other parameters outside of the blocks"),
+    "other blocks": ((stack, HALF, ids()), {"select": "layers.*.up"}, "with other "),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_folder_of_another_prune_is_refused_and_nothing_changes(tmp_path, name):
+    (make, technique, batches), settings, words = OTHERS[name]
+    with pytest.raises(Stopped):
+        ow.prune(stack(), HALF, batches=ids(), resume=tmp_path, progress=stopping_after(1))
+    model = make()
+    with pytest.raises(ValueError, match=words):
+        ow.prune(model, technique, batches=batches, resume=tmp_path, **settings)
+    assert equal(model, make())
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ValueError, match=r"holds other files; pass resume= a new folder"):
+        ow.prune(stack(), HALF, batches=ids(), resume=tmp_path)
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(ValueError, match=r"plan.json is damaged .*; remove the folder to begin anew"):
+        ow.prune(stack(), HALF, batches=ids(), resume=tmp_path)
+
+
+def test_a_kill_while_a_file_is_written_costs_that_block_alone(tmp_path, monkeypatch):
+    def killed(self, target):
+        if target.name == "0001.safetensors":
+            raise Stopped
+        return real(self, target)
+
+    real = type(tmp_path).replace
+    monkeypatch.setattr(type(tmp_path), "replace", killed)
+    with pytest.raises(Stopped):
+        ow.prune(stack(), HALF, batches=ids(), resume=tmp_path)
+    monkeypatch.undo()
+    assert {file.name for file in tmp_path.iterdir()} == {"0000.safetensors", "0001.safetensors.new", "plan.json"}
+    model, whole = stack(), stack()
+    ow.prune(model, HALF, batches=ids(), resume=tmp_path)
+    ow.prune(whole, HALF, batches=ids())
+    assert equal(model, whole)

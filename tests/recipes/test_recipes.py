@@ -1,0 +1,392 @@
+"""`openwork recipe`: what it prints runs on a small model, and prunes as the recipe says."""
+
+import json
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import openwork as ow
+from openwork.cli import main
+
+MODEL = {"fc1": (16, 32), "fc2": (32, 16), "head": (16, 4)}
+
+
+class Model(nn.Sequential):
+    """Linear layers fc1, fc2 and head."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        for name, (inputs, outputs) in MODEL.items():
+            self.add_module(name, nn.Linear(inputs, outputs))
+
+
+def openwork(monkeypatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["openwork", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture
+def printed(monkeypatch, capsys, tmp_path):
+    """The code that a recipe's text becomes; checks the exit code and what is said not to be translated."""
+
+    def run(text, *arguments, missing=(), name="recipe.yaml"):
+        (tmp_path / name).write_text(text)
+        code = openwork(monkeypatch, "recipe", tmp_path / name, *arguments)
+        said = capsys.readouterr()
+        assert code == (4 if missing else 0), said.err
+        lines = [line for line in said.err.splitlines() if line.startswith("not translated: ")]
+        assert [line.partition(": ")[2].partition(":")[0] for line in lines] == list(missing)
+        return said.out
+
+    return run
+
+
+def execute(code, steps=30, *, zeros=()):
+    """Runs the printed code with ten batches an epoch; the model, and its sparsity after every step."""
+    model, seen = Model(), []
+    for layer, rows in zeros:
+        with torch.no_grad():
+            model.get_submodule(layer).weight[:rows] = 0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    batches = [torch.randn(8, 16, generator=torch.Generator().manual_seed(number)) for number in range(10)]
+
+    def train(model, optimizer):
+        for step in range(steps):
+            optimizer.zero_grad()
+            model(batches[step % 10]).square().mean().backward()
+            optimizer.step()
+            seen.append(sparsity(model))
+
+    exec(compile(code, "recipe", "exec"), {"model": model, "optimizer": optimizer, "loader": batches,
+                                           "batches": batches, "train": train})  # fmt: skip
+    return model, seen
+
+
+def sparsity(model, *layers):
+    weights = [model.get_submodule(name).weight for name in layers or MODEL]
+    return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
+
+
+GRADUAL = """
+modifiers:
+  - !{kind}
+    init_sparsity: 0.05
+    final_sparsity: 0.75
+    start_epoch: 0.5
+    end_epoch: 2.0
+    update_frequency: 0.5
+    params: {params}
+{more}
+"""
+
+
+def gradual(kind="GMPruningModifier", params="__ALL_PRUNABLE__", more=""):
+    return GRADUAL.format(kind=kind, params=params, more=more)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["GMPruningModifier", "MagnitudePruningModifier", "GlobalMagnitudePruningModifier", "MovementPruningModifier"],
+)
+def test_a_sparsity_rises_as_the_recipe_says(printed, kind):
+    code = printed(gradual(kind))
+    assert "begin=round(0.5 * steps_per_epoch), end=2 * steps_per_epoch" in code
+    _, seen = execute(code)
+    assert seen[3] == 0
+    assert seen[4] == pytest.approx(0.05, abs=0.002)
+    assert seen[19] == seen[-1] == pytest.approx(0.75, abs=0.001)
+    assert seen[9] == pytest.approx(0.75 - 0.7 * (1 - 1 / 3) ** 3, abs=0.002)
+
+
+def test_a_weight_that_magnitude_pruning_masked_never_comes_back(printed):
+    """SparseML masks the parameter itself, so that its magnitude is 0 at the next update."""
+    code = printed(gradual(more="    inter_func: linear\n"))
+    assert "ow.Linear(0.75, " in code
+    assert 'hidden="lost"' in code
+
+
+def test_names_and_regular_expressions_choose_the_same_weights(printed):
+    model, _ = execute(printed(gradual(params='["fc1.weight", "re:he.*weight"]')))
+    assert sparsity(model, "fc1", "head") == pytest.approx(0.75, abs=0.001)
+    assert sparsity(model, "fc2") == 0
+
+
+def test_a_final_sparsity_for_each_list_of_params(printed):
+    more = "    params: []\n    final_sparsity:\n      0.5: [fc1.weight]\n      0.75: ['re:fc2']\n"
+    text = "\n".join(line for line in gradual().splitlines() if "final" not in line and "params" not in line)
+    model, _ = execute(printed(text + "\n" + more))
+    assert [sparsity(model, name) for name in MODEL] == [0.5, 0.75, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("mask", "pattern"),
+    [
+        ("2:4", "ow.NM(2, 4)"),
+        ("'4:8'", "ow.NM(4, 8)"),
+        ("block4", "ow.Block(1, 4)"),
+        ("[2, 8]", "ow.Block(2, 8)"),
+        ("unstructured", ""),
+    ],
+)
+def test_mask_types_are_patterns(printed, mask, pattern):
+    code = printed(gradual(more=f"    mask_type: {mask}\n").replace("0.75", "0.5"))
+    assert pattern in code
+    assert ("pattern=" in code) == bool(pattern)
+    assert sparsity(execute(code)[0]) == pytest.approx(0.5, abs=0.001)
+
+
+def test_n_of_m_there_are_those_that_go(printed):
+    code = printed(gradual(more="    mask_type: '3:4'\n"))
+    assert "ow.NM(1, 4)" in code
+    model, _ = execute(code)
+    assert ((model.fc1.weight.unflatten(1, (-1, 4)) != 0).sum(-1) == 1).all()
+
+
+def test_a_sparsity_that_the_pattern_cannot_have_is_said(printed):
+    assert "# 2:4 has the sparsity 0.5, whatever the recipe says." in printed(gradual(more="    mask_type: '2:4'\n"))
+
+
+@pytest.mark.parametrize(("mask", "dim"), [("filter", 1), ("channel", 0)])
+def test_structured_pruning_removes_whole_outputs_or_inputs(printed, mask, dim):
+    more = f"    mask_type: {mask}\n    param_groups: [[fc1.weight, fc2.weight]]\n"
+    code = printed(gradual("StructuredPruningModifier", more=more))
+    assert "# param_groups are not translated" in code
+    model, _ = execute(code)
+    assert int((model.fc1.weight == 0).all(dim).sum()) == model.fc1.weight.shape[1 - dim] * 3 // 4
+
+
+def test_constant_pruning_holds_the_zeros_that_are_there(printed):
+    code = printed("modifiers:\n  - !ConstantPruningModifier\n    start_epoch: 0.0\n    params: __ALL__\n")
+    _, seen = execute(code, zeros=[("fc1", 16)])
+    assert seen[0] == seen[-1] == 256 / 1088
+
+
+def test_constant_pruning_after_gradual_pruning_has_nothing_to_do(printed):
+    constant = "  - !ConstantPruningModifier\n    start_epoch: 2.0\n    params: __ALL_PRUNABLE__\n"
+    code = printed(gradual() + constant)
+    assert "# ConstantPruningModifier: masks stay until finalize(), so that nothing has to hold them." in code
+    assert sparsity(execute(code)[0]) == pytest.approx(0.75, abs=0.001)
+
+
+def test_a_second_curve_for_the_same_weights_is_named(printed):
+    code = printed(gradual() + gradual().replace("modifiers:", ""), missing=["GMPruningModifier"])
+    assert "# GMPruningModifier: a weight has one schedule, and the call before this one has these weights" in code
+    execute(code)
+
+
+def test_from_param_keeps_the_zeros_and_begins_at_0(printed):
+    code = printed(gradual().replace("0.05", "__FROM_PARAM__"))
+    _, seen = execute(code, zeros=[("fc1", 8)])
+    assert seen[0] == pytest.approx(128 / 1088)
+    assert seen[-1] == pytest.approx(0.75, abs=0.001)
+
+
+ACDC = """
+pruning_modifiers:
+  - !ACDCPruningModifier
+    compression_sparsity: 0.5
+    start_epoch: 0
+    end_epoch: {end}
+    update_frequency: 1
+    params: __ALL_PRUNABLE__
+"""
+
+
+@pytest.mark.parametrize(("end", "last"), [(6, 50), (5, 30), (4, 30), (3, 10)])
+def test_acdc_is_dense_first_and_ends_in_a_sparse_phase(printed, end, last):
+    _, seen = execute(printed(ACDC.format(end=end)), 60)
+    sparse = [value > 0.4 for value in seen]
+    assert sparse.index(True) == 9  # after ten steps
+    assert all(sparse[last - 1 :])
+    assert last == 10 or not sparse[last - 2]
+
+
+def test_acdc_without_a_sparse_phase_is_named(printed):
+    printed(ACDC.format(end=1), missing=["ACDCPruningModifier"])
+
+
+RIGL = """
+modifiers:
+  - !RigLPruningModifier
+    sparsity: 0.7
+    start_epoch: 0.0
+    end_epoch: 2.0
+    update_frequency: 0.3
+    params: ['re:fc.*']
+    sparsity_strategy: erdos_renyi_kernel
+"""
+
+
+def test_rigl_trains_sparse_from_the_first_step(printed):
+    code = printed(RIGL)
+    assert "ow.RigL(ow.Constant(0.7, every=max(1, round(0.3 * steps_per_epoch)), stop=2 * steps_per_epoch)" in code
+    model, _ = execute(code)
+    assert sparsity(model, "fc1", "fc2") == pytest.approx(0.7, abs=0.001)
+
+
+LLM = """
+sparsity_stage:
+  sparsity_modifiers:
+    {kind}:
+      sparsity: 0.5
+      mask_structure: "{mask}"
+      targets: {targets}
+      ignore: ["re:.*head", fc9]
+{more}
+"""
+
+
+@pytest.mark.parametrize("mask", ["0:0", "2:4"])
+@pytest.mark.parametrize("targets", ["Linear", "['re:fc.*']", "[fc1, fc2]", "__ALL_PRUNABLE__"])
+def test_wanda_of_llm_compressor_prunes_at_once(printed, mask, targets):
+    code = printed(LLM.format(kind="WandaPruningModifier", mask=mask, targets=targets, more=""))
+    assert "# Stage sparsity_stage" in code
+    model, _ = execute(code)
+    assert [sparsity(model, name) for name in MODEL] == [0.5, 0.5, 0.0]
+    if mask == "2:4":
+        assert ((model.fc1.weight.unflatten(1, (-1, 4)) != 0).sum(-1) == 2).all()
+
+
+TRAINED = """
+train_stage:
+  pruning_modifiers:
+    MagnitudePruningModifier:
+      init_sparsity: 0.0
+      final_sparsity: 0.5
+      start: 0.0
+      end: 2.0
+      update_scheduler: cubic
+      mask_structure: unstructured
+      targets: __ALL_PRUNABLE__
+  constant_modifiers:
+    ConstantPruningModifier:
+      targets: __ALL_PRUNABLE__
+      start: 2.0
+"""
+
+
+def test_the_magnitude_of_llm_compressor_is_gradual_with_other_names(printed):
+    code = printed(TRAINED)
+    assert "every=1" in code
+    assert sparsity(execute(code)[0]) == pytest.approx(0.5, abs=0.001)
+
+
+def test_stages_train_one_after_the_other(printed):
+    stage = (
+        gradual()
+        .replace("modifiers:", "  pruning_modifiers:")
+        .replace("\n    ", "\n      ")
+        .replace("  - !", "    - !")
+    )
+    text = "first:" + stage + "second:\n  pruning_modifiers:\n    - !ConstantPruningModifier\n      params: __ALL__\n"
+    code = printed(text)
+    assert code.count("train(model, optimizer)") == 2
+    assert code.count("finalize()") == 2
+    assert sparsity(execute(code)[0]) == pytest.approx(0.75, abs=0.001)
+
+
+def test_variables_are_arithmetic_and_may_be_given(printed):
+    text = ("num_epochs: 4\nfinal: 0.5\nprune_until: eval(num_epochs * 0.5)\nlayers: [fc1.weight]\n"
+            + gradual(params="eval(layers)").replace("end_epoch: 2.0", "end_epoch: eval(max(prune_until, 1))")
+            .replace("0.75", "eval(final)"))  # fmt: skip
+    assert "end=2 * steps_per_epoch" in printed(text)
+    code = printed(text, "num_epochs=8", "final=0.9", "--steps-per-epoch", 5)
+    assert "steps_per_epoch = 5\n" in code
+    assert "ow.Cubic(0.9, begin=round(0.5 * steps_per_epoch), end=4 * steps_per_epoch," in code
+    assert sparsity(execute(code)[0], "fc1") == pytest.approx(0.9, abs=0.002)
+
+
+def test_the_front_matter_of_a_markdown_card_is_read(printed):
+    code = printed(f"---\n{gradual()}---\n# A card\n---\nmore\n---\n", name="recipe.md")
+    assert sparsity(execute(code)[0]) == pytest.approx(0.75, abs=0.001)
+
+
+def test_a_licence_may_come_before_the_front_matter(printed):
+    printed(f"<!--\nA licence.\n-->\n\n---\n{gradual()}---  \n# A card\n", name="recipe.md")
+
+
+def test_anchors_and_the_older_name_are_known(printed):
+    text = "final: &final 0.5\n" + gradual("LegacyGMPruningModifier").replace("0.75", "*final")
+    assert sparsity(execute(printed(text))[0]) == pytest.approx(0.5, abs=0.001)
+
+
+def test_magnitude_pruning_after_acdc_has_nothing_to_do(printed):
+    """As SparseML's own AC/DC recipes end."""
+    last = (gradual().replace("modifiers:", "").replace("0.05", "0.5").replace("0.75", "0.5")
+            .replace("start_epoch: 0.5", "start_epoch: 4.0").replace("end_epoch: 2.0", "end_epoch: 6.0"))  # fmt: skip
+    code = printed(ACDC.format(end=4) + last)
+    assert "# GMPruningModifier: the last phase of AC/DC is sparse and lasts, so that nothing has to follow it." in code
+    assert sparsity(execute(code, 60)[0]) == pytest.approx(0.5, abs=0.001)
+
+
+def test_a_weight_that_two_modifiers_name_has_the_higher_sparsity(printed):
+    first = gradual(params="[fc1.weight, fc2.weight]").replace("0.75", "0.5")
+    code = printed(first + gradual(params="[fc2.weight, head.weight]").replace("modifiers:", ""))
+    model, _ = execute(code)
+    assert [sparsity(model, name) for name in MODEL] == [0.5, 0.75, 0.75]
+
+
+def test_a_stage_s_variable_may_be_made_of_the_recipe_s(printed):
+    stage = (
+        gradual()
+        .replace("modifiers:", "  pruning_modifiers:")
+        .replace("\n    ", "\n      ")
+        .replace("  - !", "    - !")
+    )
+    text = "final: 0.25\nstage:\n  final: eval(final * 2)\n" + stage.replace("0.75", "eval(final)")
+    assert sparsity(execute(printed(text))[0]) == pytest.approx(0.5, abs=0.001)
+
+
+QUANTISED = "  - !QuantizationModifier\n    start_epoch: 3\n  - !SetLearningRateModifier\n    learning_rate: 0.1\n"
+
+
+def test_quantisation_is_named_and_the_loop_s_own_is_left_to_the_loop(printed):
+    code = printed(gradual() + QUANTISED, missing=["QuantizationModifier"])
+    assert "# QuantizationModifier: openwork does not quantise; do that after finalize(), on the plain model." in code
+    assert "# SetLearningRateModifier: it belongs to your training loop, where torch has it." in code
+    execute(code)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["OBSPruningModifier", "MFACPruningModifier", "LayerPruningModifier", "PowerpropagationModifier", "Whatever"],
+)
+def test_what_has_no_equivalent_is_a_comment_with_the_reason(printed, kind):
+    code = printed(gradual() + f"  - !{kind}\n    layers: [fc1]\n", missing=[kind])
+    assert f"\n# {kind}: " in code
+    execute(code)
+
+
+def test_an_inverse_cubic_curve_is_named(printed):
+    code = printed(gradual(more="    inter_func: inverse_cubic\n"), missing=["GMPruningModifier"])
+    assert "its 'inverse_cubic' curve has no schedule here" in code
+
+
+def test_a_recipe_that_prunes_nothing_says_so(monkeypatch, capsys, tmp_path):
+    (tmp_path / "r.yaml").write_text("modifiers:\n  - !EpochRangeModifier\n    end_epoch: 3\n")
+    assert openwork(monkeypatch, "recipe", tmp_path / "r.yaml") == 4
+    assert "r.yaml has no modifier that prunes here" in capsys.readouterr().err
+
+
+def test_json_has_the_code_and_what_is_missing(monkeypatch, capsys, tmp_path):
+    (tmp_path / "r.yaml").write_text(gradual() + QUANTISED)
+    assert openwork(monkeypatch, "recipe", tmp_path / "r.yaml", "--json") == 4
+    found = json.loads(capsys.readouterr().out)
+    assert found["format"] == 1
+    assert [text.partition(":")[0] for text in found["missing"]] == ["QuantizationModifier"]
+    execute(found["code"])
+
+
+def test_every_name_in_what_is_printed_is_public():
+    import re
+    from pathlib import Path
+
+    import openwork.recipes as package
+
+    text = "".join(path.read_text() for path in Path(package.__file__).parent.glob("*.py"))
+    assert set(re.findall(r"\bow\.(\w+)", text)) <= set(ow.__all__)
