@@ -169,10 +169,12 @@ def prune(model: Any, network: Any, case: Case, batches: list[dict[str, torch.Te
     if case == DENSE:
         return 0.0
     technique = ENTRANTS[case.technique](LEVELS[case.level])
-    options = {"select": network.select, "seed": case.seed}
-    if case.technique in BLIND and not case.reconstruct:
-        return ow.prune(model, technique, **options).sparsity
-    return ow.prune(model, technique, batches=batches, reconstruct=case.reconstruct, **options).sparsity
+    if case.technique not in BLIND:
+        return ow.prune(model, technique, batches=batches, reconstruct=case.reconstruct, select=network.select).sparsity
+    sparsity = ow.prune(model, technique, select=network.select, seed=case.seed).sparsity
+    if case.reconstruct:
+        ow.reconstruct(model, network.model, batches, select=network.select)
+    return sparsity
 
 
 def where(device: torch.device) -> dict[str, Any]:
