@@ -11,6 +11,8 @@ from openwork.core.masks.evidence import Evidence, View
 from openwork.core.masks.one_shot import prune
 from openwork.core.masks.patterns import Pattern, Unstructured
 from openwork.core.masks.rows import NM, PerOutput
+from openwork.core.masks.scan import Sensitivity, SensitivityRow
+from openwork.core.masks.sensitivity import sensitivity
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import ReparameterizedWeight
@@ -122,6 +124,8 @@ __all__ = [
     "Rows",
     "Saved",
     "Schedule",
+    "Sensitivity",
+    "SensitivityRow",
     "Shrunk",
     "SoftMovement",
     "SoftWeightSharing",
@@ -151,6 +155,7 @@ __all__ = [
     "reconstruct",
     "report",
     "save",
+    "sensitivity",
     "shrink",
     "sparsify",
     "weight_matrices",
