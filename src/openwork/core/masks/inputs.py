@@ -30,7 +30,9 @@ def counting(counted: Tensor | None) -> Iterator[None]:
 def observable(site: Site) -> None:
     """Raises ValueError for a weight whose inputs `rows` cannot arrange."""
     module = site.module
-    plain = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    # MultiheadAttention reads the weight of this one, and never calls it.
+    read = type(module).__name__ == "NonDynamicallyQuantizableLinear"
+    plain = (isinstance(module, nn.Linear) and not read) or type(module).__name__ == "Conv1D"
     kernel = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.groups == 1
     if site.leaf != "weight" or not (plain or kernel):
         kind = f"grouped {type(module).__name__}" if getattr(module, "groups", 1) != 1 else type(module).__name__
