@@ -166,6 +166,11 @@ def test_layers_that_nothing_repeats_are_pruned_one_after_another():
     assert not result.skipped
 
 
+def test_a_head_may_be_larger_than_all_blocks():
+    model = stack(words=2000)
+    assert chains_of(model, ids()) == [LAYERS]
+
+
 def test_blocks_may_be_named():
     model = stack()
     assert chains_of(model, ids()) == [LAYERS]
