@@ -29,7 +29,18 @@ import openwork as ow
 from openwork.study.runs.environment import environment
 
 KEY = ("technique", "reconstruct", "level", "seed")
-COST = ("seconds", "processor_seconds", "evaluation_seconds", "memory_mb", "model", "device", "processor", "threads", "torch", "commit")
+COST = (
+    "seconds",
+    "processor_seconds",
+    "evaluation_seconds",
+    "memory_mb",
+    "model",
+    "device",
+    "processor",
+    "threads",
+    "torch",
+    "commit",
+)
 TRAINED = ("weights", "tokens", "steps", "chosen_step", "validation_loss")
 PARTS = {
     "A": (MiniLM, FIRST, SEEDS[:1]),
