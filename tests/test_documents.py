@@ -46,6 +46,7 @@ DYNAMO = "<class 'torch.autograd.function.Function'> should not be instantiated:
         "docs/permute.md",
         "docs/shrink.md",
         "docs/statistics.md",
+        "docs/techniques/initialisation.md",
         "docs/techniques/training.md",
     ],
 )
