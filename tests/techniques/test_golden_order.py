@@ -22,8 +22,8 @@ GOLDEN = {  # magnitude, Wanda, SparseGPT, ADMM as released, ADMM, and Wanda's, 
     ("intermediate", 0.5): (0.0545, 0.0198, 0.0084, 0.0050, 0.0046, 0.0069, 0.0053, 0.0044),
     ("intermediate", 0.7): (0.1695, 0.0644, 0.0323, 0.0183, 0.0180, 0.0284, 0.0224, 0.0176),
 }
-"""Relative errors of outputs, computed by other code with the same 96 sentences. Its Wanda keeps more than a fraction of
-1 - s, columns - int(columns * s) of each row, and ours as many as it should: 1 % of the error."""
+"""Relative errors of outputs, computed by other code with the same 96 sentences. Its Wanda keeps more than a fraction
+of 1 - s, columns - int(columns * s) of each row, and ours as many as it should: 1 % of the error."""
 
 
 @pytest.fixture(scope="module")
