@@ -167,3 +167,16 @@ def test_one_shot_techniques_follow_a_permutation_of_the_outputs(technique):
 def test_sgpt_settings_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="damping must be > 0 and block at least 1, got 0 and 128"):
         ow.SparseGPT(HALF, damping=0)
+
+
+@pytest.mark.parametrize("technique", [ow.SparseGPT, ow.ADMM, ow.ALPS, ow.DSnoT, ow.RIA, ow.Wanda])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_one_shot_techniques_refuse_inputs_that_are_no_numbers(technique, value):
+    weight, x = example(dtype=torch.float32)
+    x[3, 5] = value
+    layer = nn.Linear(48, 24, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    with pytest.raises(ValueError, match=r"the inputs of weight hold NaN or infinities, .*; check the batches"):
+        ow.sparsify(layer, technique(HALF), calibrate=lambda model: model(x))
+    assert torch.equal(layer.weight, weight)

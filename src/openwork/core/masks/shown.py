@@ -83,7 +83,18 @@ class ShownInputs:
         self.evidence.input(self._kept[weight.name][number], found)
 
     def finish(self) -> None:
-        """Joins what is kept of several matrices, and lets magnitudes decide in those that no row has reached."""
+        """Joins what is kept of several matrices, and lets magnitudes decide in those that no row has reached.
+
+        Raises:
+            ValueError: If what is kept is NaN or infinite.
+        """
+        for weight in self.weights:
+            values = [value for kept in self._kept[weight.name] for value in kept.values() if value.is_floating_point()]
+            if values and not bool(torch.stack([value.isfinite().all() for value in values]).all()):
+                raise ValueError(
+                    f"the inputs of {weight.name} hold NaN or infinities, or their squares overflow; check the batches "
+                    "of the calibration, and whether the model overflows in its dtype"
+                )
         idle: list[str] = []
         for weight in self.weights:
             kept, energy = self._kept[weight.name], self._energy[weight.name]
