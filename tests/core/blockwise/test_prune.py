@@ -171,6 +171,20 @@ def test_a_head_may_be_larger_than_all_blocks():
     assert chains_of(model, ids()) == [LAYERS]
 
 
+def test_a_residual_network_is_pruned_in_the_blocks_of_its_stages():
+    from openwork.study.models.small_resnet import SmallResNet
+
+    torch.manual_seed(0)
+    model, images = SmallResNet().eval(), [torch.randn(4, 3, 16, 16) for _ in range(2)]
+    stages = [f"stage{stage}.{number}" for stage in (1, 2, 3) for number in range(3)]
+    assert chains_of(model, images) == [stages]
+    twin = pruned_block_by_block(copy.deepcopy(model), HALF, images, stages)
+    ow.recalibrate_batchnorm(twin, images)
+    result = ow.prune(model, HALF, batches=images)
+    assert equal(model, twin)
+    assert list(result.skipped) == ["stem.weight", "fc.weight"]
+
+
 def test_blocks_may_be_named():
     model = stack()
     assert chains_of(model, ids()) == [LAYERS]

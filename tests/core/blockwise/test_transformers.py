@@ -92,6 +92,28 @@ def test_models_are_walked_through_as_they_run(kind):
     assert getattr(model.config, "use_cache", True)
 
 
+@pytest.mark.filterwarnings("ignore:no token of the calibration reached")
+def test_experts_see_their_own_tokens_and_no_padding():
+    name, config, settings, _ = KINDS["Mixtral"]
+    torch.manual_seed(0)
+    models = [getattr(transformers, name)(getattr(transformers, config)(**settings))]
+    models += [copy.deepcopy(models[0]) for _ in range(3)]
+    batches = batches_for("Mixtral")
+    padded = copy.deepcopy(batches)
+    for batch in padded:
+        batch["input_ids"][batch["attention_mask"] == 0] = 7
+    given = [batches, padded, [{"input_ids": batch["input_ids"]} for batch in batches], batches]
+    select = "model.layers.*.mlp.experts"
+    results = [
+        ow.prune(model, HALF, batches=some, select=select, reconstruct=number == 3)
+        for number, (model, some) in enumerate(zip(models, given, strict=True))
+    ]
+    assert [layer.sparsity for layer in results[0].layers] == [0.5] * 6
+    assert equal(models[0], models[1])
+    assert not equal(models[0], models[2])
+    assert all(layer.error < layer.masked_error for layer in results[3].layers)
+
+
 NEWS = Path(__file__).parents[3].parent / "shared" / "data" / "wmt-newstest"
 
 

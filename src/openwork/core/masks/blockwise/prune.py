@@ -159,29 +159,33 @@ def _prune(
         masking = technique.mechanism([*block.weights], seed=seed, keep_zeros=False)
         masking.start(model, calibrate if looks else None)
         masks = masking.masks() if reconstruct else {}
-        for masked in masking.weights if has_products else ():
-            seen[masked.name].kept = masked.evidence
+        own = {masked.name: masked.evidence["products"] for masked in masking.weights if has_products}
         masking.finalize(model, in_place=True)
         if not looks:
             calibrate(model)
-    layers = [became(weight, dense[weight.name], seen[weight.name].sketch) for weight in block.weights]
+    layers = [became(weight, dense[weight.name], seen[weight.name]) for weight in block.weights]
     if reconstruct:
         layers = [
-            refitted(weight, masks[weight.name], dense[weight.name], seen[weight.name], layer)
+            refitted(weight, masks[name], dense[name], seen[name], own.get(name), layer)
             for weight, layer in zip(block.weights, layers, strict=True)
+            for name in [weight.name]
         ]
     alone = "no input reached it: pruned by its weights alone"
     return [
-        replace(layer, error=None, remark=alone) if layer.name in unused else replace(layer, remark=_few(weight, seen))
+        replace(layer, error=None, remark=alone)
+        if layer.name in unused
+        else replace(layer, remark=_few(seen[weight.name]))
         for weight, layer in zip(block.weights, layers, strict=True)
     ]
 
 
-def _few(weight: Weight, seen: Mapping[str, Inputs]) -> str:
-    """That there were fewer rows than the matrix has columns; "" where there were as many."""
-    rows, sketch = seen[weight.name].sketch.seen, seen[weight.name].sketch.rows
-    columns = 0 if sketch is None else sketch.shape[1]
-    return f"{rows} rows of inputs for {columns} columns: give more batches" if rows < columns else ""
+def _few(inputs: Inputs) -> str:
+    """That nothing reached some of its matrices, or less than the matrix has columns; "" where all saw enough."""
+    rows = [sketch.seen for sketch in inputs.sketches]
+    if missed := rows.count(0):
+        return f"no input reached {missed} of its {len(rows)} matrices: pruned by their weights alone"
+    columns = max(sketch.rows.shape[1] for sketch in inputs.sketches if sketch.rows is not None)
+    return f"{min(rows)} rows of inputs for {columns} columns: give more batches" if min(rows) < columns else ""
 
 
 def say(

@@ -11,6 +11,7 @@ from openwork.core.masks.blockwise.blocks import Block
 from openwork.core.masks.blockwise.chains import Call, Chain, find_chains, forward_of, opened
 from openwork.core.masks.blockwise.examples import Example, at_rest
 from openwork.core.masks.inputs import counting
+from openwork.core.masks.shown import number_of_matrices
 
 Run = Callable[[nn.Module], None]
 """Runs a block on all its inputs; the argument is not used."""
@@ -38,8 +39,9 @@ def walk(
         ValueError: If the model does not call a block, or a block gives NaN or infinities.
     """
     with at_rest(model), ExitStack() as stack:
-        for block in blocks if device is not None else ():
-            stack.enter_context(forward_of(block.module, _there(block.module, device)))
+        for module in [block.module for block in blocks]:
+            if device is not None:
+                stack.enter_context(forward_of(module, _there(module, device)))
         for chain in find_chains(model, blocks, examples[0]):
             _along(model, chain, examples, visit, device)
 
@@ -60,7 +62,7 @@ def _along(
 
         def run(_: nn.Module, block: Block = block, now: list[list[Call]] = now) -> None:
             for example, several in zip(examples, now, strict=True):
-                with counting(example.counted):
+                with counting(example.counted), _without_padding(block, example.counted):
                     for call in several:
                         block.module(*call.args, **call.kwargs)
 
@@ -74,6 +76,28 @@ def _along(
                 assert output is not None
                 calls_of[number] = []
                 calls_of[number + 1] = [following.put(chain.place, output)]
+
+
+@contextmanager
+def _without_padding(block: Block, counted: Tensor | None) -> Iterator[None]:
+    """Experts of the block get 0 for padding, since nobody sees which of their rows it is."""
+    experts = {weight.sites[0].module for weight in block.weights if number_of_matrices(weight) > 1}
+    hooks = []
+    if counted is not None:
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            tokens = args[0] if args else None  # what else there is are a router's choices
+            if not isinstance(tokens, Tensor) or tokens.shape[:-1] not in (counted.shape, (counted.numel(),)):
+                return None
+            places = counted.to(tokens.device).view(*tokens.shape[:-1], 1)
+            return (torch.where(places, tokens, 0), *args[1:]), kwargs
+
+        hooks = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in experts]
+    try:
+        yield
+    finally:
+        for each in hooks:
+            each.remove()
 
 
 def _there(module: nn.Module, device: torch.device) -> Callable[..., Any]:
