@@ -244,16 +244,16 @@ def earlier_table() -> str:
 
 
 def cost_table() -> str:
-    """Seconds and memory of pruning at 50 %, by network and processor."""
+    """Seconds and memory of pruning at 50 %, by network and processor: of a GPU the clock's, else the processor's."""
     lines = []
     for network in (MINILM, LANGUAGE):
         groups: dict[tuple[Key, str], list[dict[str, str]]] = {}
         for row in held(network.file):
-            if row["level"] == "50 %":
+            if row["level"] == "50 %" and row["processor_seconds"]:
                 where = row["processor"] + ("" if row["device"] == "cuda" else f", threads: {row['threads']}")
                 groups.setdefault(((row["technique"], row["reconstruct"] == "yes"), where), []).append(row)
         for (key, where), some in sorted(groups.items(), key=lambda group: (group[0][1], rank(group[0][0]))):
-            seconds = [float(row["seconds"]) for row in some]
+            seconds = [float(row["seconds" if row["device"] == "cuda" else "processor_seconds"]) for row in some]
             ends = f" ({min(seconds):.1f} to {max(seconds):.1f})" if len(some) > 1 else ""
             memory = max(float(row["memory_mb"]) for row in some)
             lines.append((network.title, named(key), where, str(len(some)), f"{median(seconds):.1f}{ends}",

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import math
+import re
 import zipfile
 from collections import Counter
 
@@ -13,7 +14,7 @@ from torch import nn
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from tests.study.one_shot_script import script
+from tests.study.one_shot_script import FOLDER, script
 
 run, networks, training, entrants = (script(name) for name in ("run", "networks", "language_model", "entrants"))
 CPU = torch.device("cpu")
@@ -61,6 +62,17 @@ def data(tmp_path, monkeypatch):
 def rows(path):
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def test_the_parts_have_the_runs_of_the_plan():
+    text = (FOLDER / "PLAN.md").read_text(encoding="utf-8")
+    planned = {part: int(count) for part, count in re.findall(r"^\| ([A-G]) \|.*\| (\d+) \|$", text, re.M)}
+    assert planned == {"A": 51, "B": 90, "C": 140, "D": 1, "E": 51, "F": 90, "G": 140}
+    found = {part: [*run.cases(part)] for part in "ABCEFG"}
+    assert {part: len(cases) for part, cases in found.items()} == {part: planned[part] for part in found}
+    every = [case.key for part in "ABC" for case in found[part]]
+    assert len(set(every)) == len(every)
+    assert [case.key for case in found["E"] + found["F"] + found["G"]] == every
 
 
 def test_every_technique_has_its_paper_s_settings_at_every_level():
