@@ -157,7 +157,7 @@ def top_kast(modifier: Modifier) -> Iterator[Call | Left]:
 
 
 def _second_order(modifier: Modifier) -> Iterator[Call | Left]:
-    yield Left("pruning by inverse Fisher blocks while training is not translated; GradualMagnitude has its schedule")
+    yield Left("its schedule has gradients sampled at every update; ow.OBS prunes once, and again with keep_zeros=True")
 
 
 def _layers(modifier: Modifier) -> Iterator[Call | Left]:
