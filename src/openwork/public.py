@@ -51,6 +51,7 @@ from openwork.techniques.group_l0 import GroupL0
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude
 from openwork.techniques.movement import Movement
+from openwork.techniques.obs import OBS
 from openwork.techniques.owl import OWL
 from openwork.techniques.prune_retrain import PruneRetrain
 from openwork.techniques.random import RandomPruning
@@ -77,6 +78,7 @@ __all__ = [
     "L0",
     "LAMP",
     "NM",
+    "OBS",
     "OWL",
     "RIA",
     "SET",

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+_SMALL = 96
+"""Rows of a triangle that is inverted in one piece."""
+
 
 def damped(products: Tensor, damping: float) -> Tensor:
     """``products`` (..., n, n), to whose diagonal ``damping`` times its mean is added; 1 where all is 0."""
@@ -39,7 +42,27 @@ def inverse_root(matrix: Tensor, name: str) -> Tensor:
     Backwards the matrix is L Lᵀ, so U is L⁻¹ backwards: one factor and one triangular inverse, instead of the factor of
     an inverse.
     """
-    factor = cholesky(matrix.flip(-1, -2), name)
-    unit = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    inverse: Tensor = torch.linalg.solve_triangular(factor, unit.expand_as(factor), upper=False)
-    return inverse.flip(-1, -2)
+    return invert_lower(cholesky(matrix.flip(-1, -2), name)).flip(-1, -2)
+
+
+def invert_lower(lower: Tensor) -> Tensor:
+    """The inverse of a lower triangle (..., n, n), mostly by products, which are faster than solving column by column.
+
+    The inverse of (A 0; B C) is (A⁻¹ 0; -C⁻¹ B A⁻¹ C⁻¹).
+    """
+    found = torch.zeros_like(lower)
+
+    def fill(begin: int, end: int) -> None:
+        if end - begin <= _SMALL:
+            unit = torch.eye(end - begin, dtype=lower.dtype, device=lower.device)
+            part = lower[..., begin:end, begin:end]
+            found[..., begin:end, begin:end] = torch.linalg.solve_triangular(part, unit.expand_as(part), upper=False)
+            return
+        middle = (begin + end) // 2
+        fill(begin, middle)
+        fill(middle, end)
+        last, first = found[..., middle:end, middle:end], found[..., begin:middle, begin:middle]
+        found[..., middle:end, begin:middle] = -(last @ lower[..., middle:end, begin:middle]) @ first
+
+    fill(0, lower.shape[-1])
+    return found
