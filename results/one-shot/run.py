@@ -160,12 +160,20 @@ class Peak:
 
 
 def execute(network: Any, case: Case) -> dict[str, Any]:
-    """The line of a run."""
+    """The line of a run.
+
+    Raises:
+        ValueError: If the model has not the sparsity of its level.
+    """
     model = copy.deepcopy(network.model)
     blind = case == DENSE or case.technique in BLIND
     batches = [] if blind and not case.reconstruct else network.calibration(case.seed)
     with Peak(network.device) as pruning:
         sparsity = prune(model, network, case, batches)
+    level = LEVELS.get(case.level, 0.0)
+    wanted = 0.5 if isinstance(level, ow.NM) else level
+    if abs(sparsity - wanted) > 0.001:
+        raise ValueError(f"{case.name} reached a sparsity of {sparsity:.4f} at the level {case.level}; mend it first")
     with Peak(network.device) as evaluation:
         scores = network.score(model)
     return {

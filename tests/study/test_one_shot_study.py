@@ -43,7 +43,7 @@ def data(tmp_path, monkeypatch):
     )
     tokens.pre_tokenizer = pre_tokenizers.Whitespace()
     config = {"vocab_size": tokens.get_vocab_size(), "hidden_size": 16, "num_hidden_layers": 1,
-              "num_attention_heads": 2, "intermediate_size": 32}  # fmt: skip
+              "num_attention_heads": 2, "intermediate_size": 32, "initializer_range": 0.3}  # fmt: skip
     torch.manual_seed(0)
     model = BertModel(BertConfig(**config))
     with zipfile.ZipFile(tmp_path / networks.WHEEL, "w") as wheel:
@@ -187,3 +187,19 @@ def test_a_run_s_cost_counts_what_was_needed_beyond_before():
     with run.Peak(CPU) as peak:
         torch.ones(8_000_000).sum()
     assert 30 < peak.mb < 60
+
+
+def test_a_run_that_misses_its_level_gives_no_row(data, monkeypatch):
+    monkeypatch.setattr(run, "prune", lambda *_: 0.498)
+    with pytest.raises(ValueError, match=r"Wanda reached a sparsity of 0\.4980 at the level 50 %; mend it first"):
+        run.execute(networks.MiniLM(CPU), run.Case("Wanda", False, "50 %", 0))
+
+
+@pytest.mark.parametrize("name", entrants.ENTRANTS)
+def test_every_technique_prunes_block_after_block_and_is_reconstructed(data, name):
+    network = networks.MiniLM(CPU)
+    found = [run.execute(network, run.Case(name, fitted, "50 %", 0)) for fitted in (False, True)]
+    assert {row["sparsity"] for row in found} == {"0.500000"}
+    assert found[0]["cosine"] != found[1]["cosine"]
+    again = run.execute(network, run.Case(name, True, "50 %", 0))
+    assert again["cosine"] == found[1]["cosine"]
