@@ -3,7 +3,7 @@
 from functools import cache
 from statistics import fmean
 
-from played import Found, accuracy, apart, by_seed, probability, reaches, signed, sparsities
+from played import Found, accuracy, apart, by_seed, plain, probability, reaches, signed, sparsities, verdicts
 from seeds import RESULTS, markdown, mean, rows
 
 from openwork.study.evaluation.metric import ACCURACY
@@ -110,7 +110,7 @@ def against_reference() -> Tested:
     return tested([(name, REFERENCE, level) for name in names for level in LEVELS])
 
 
-def verdict(p: float | None, difference: Difference) -> str:
+def verdict(difference: Difference, p: float | None) -> str:
     """``better``, ``worse``, or ``not shown``."""
     return "not shown" if p is None or p >= 0.05 else "better" if difference.mean > 0 else "worse"
 
@@ -137,7 +137,7 @@ def table() -> str:
             elif (name, level) not in reached():
                 cells.append(f"{_accuracy(own)} ({fmean(sparsities(own)):.1f} %)")
             else:
-                cells.append(f"{_accuracy(own)} {MARKS[verdict(pair[1], pair[0])] if pair else ''}".strip())
+                cells.append(f"{_accuracy(own)} {MARKS[verdict(*pair)] if pair else ''}".strip())
         counts = sorted({len(own) for own in runs.values() if own})
         published = " / ".join(f"{value:g}" if value else "–" for value in PUBLISHED.get(name, ())) or "–"
         lines.append((name, " or ".join(map(str, counts)) or "0", *cells, published))
@@ -169,27 +169,21 @@ def paragraph() -> str:
         return not_run()
     parts = []
     for level in LEVELS:
-        own = {pair[0]: one for pair, one in against_reference().items() if pair[2] == level}
         if (REFERENCE, level) not in reached():
             continue
-        runs = reached()[REFERENCE, level]
+        own = {pair[0]: one for pair, one in against_reference().items() if pair[2] == level}
         shown = {
-            word: [
-                f"{name} ({signed(100 * one[0].mean)})" for name, one in own.items() if verdict(one[1], one[0]) == word
-            ]
+            word: [f"{plain(name)} ({signed(100 * one[0].mean)})" for name, one in own.items() if verdict(*one) == word]
             for word in MARKS
         }
         parts.append(
-            f"At {100 * level:g} % (n = {len(runs)}) {REFERENCE} has {_accuracy(runs)} %; better, in points: "
-            f"{', '.join(shown['better']) or 'none'}; worse: {', '.join(shown['worse']) or 'none'}; neither shown: "
-            f"{', '.join(shown['not shown']) or 'none'}."
+            f"At {100 * level:g} % (n = {len(reached()[REFERENCE, level])}) {plain(REFERENCE)} has "
+            f"{_accuracy(reached()[REFERENCE, level])} %; better, by points: {', '.join(shown['better']) or 'none'}; "
+            f"not told from it: {', '.join(shown['not shown']) or 'none'}; worse: {len(shown['worse'])} of {len(own)}."
         )
-    confirmed = [
-        f"{one} is {verdict(p, pair)} than {other} at {100 * level:g} % ({signed(100 * pair.mean)})"
-        for (one, other, level), (pair, p) in named().items()
-        if verdict(p, pair) != "not shown"
-    ]
-    every = len(NAMED) * len(NAMED_LEVELS)
-    said = f"{'; '.join(confirmed) or 'none is shown'}; {every - len(confirmed)} of {every} are not shown"
-    parts.append(f"Of the named pairs: {said}.")
+    pairs: dict[tuple[str, str], dict[float, tuple[Difference, float | None]]] = {}
+    for (one, other, level), found in named().items():
+        pairs.setdefault((one, other), {})[level] = found
+    said = [f"{plain(one)} less {plain(other)}, {verdicts(levels)}" for (one, other), levels in pairs.items()]
+    parts.append(f"Errors of the pairs that the plan names: {'; '.join(said) or 'none can be compared yet'}.")
     return " ".join(parts)

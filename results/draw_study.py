@@ -94,7 +94,7 @@ def tournament_cifar10() -> alt.TopLevelMixin:
         wrong(cifar_tournament.finals()["dense", 0.0]),
         list(contest().entrants),
         "ResNet-20 on a JPEG copy of CIFAR-10: error over the weights that are left",
-        "Means of 3 or 5 seeds with 95 % intervals, each technique tuned with 8 runs, 12 epochs. Grey band: dense.",
+        "Means of 3 or 5 seeds with 95 % intervals, each technique tuned with 8 runs. Grey band: dense.",
         ticks=[20, 10, 5, 2],
         worst=60.0,
     )

@@ -240,9 +240,14 @@ def test_a_layout_keeps_every_element():
     assert layout.matrices(stored)[1, 2, 1 * 6 + 4, 3] == stored[1, 1, 2, 3, 4]
 
 
-def test_wanda_on_experts_is_refused_with_the_cure():
-    with pytest.raises(ValueError, match=r"proj \(Experts\) cannot be observed, .*excluding\('proj'\)"):
-        ow.sparsify(Experts(True), ow.Wanda(HALF), calibrate=lambda model: model(torch.randn(3, 5, 8)))
+@pytest.mark.parametrize("transposed", [True, False])
+def test_wanda_on_experts_looks_at_the_inputs_of_each(transposed):
+    experts, x = Experts(transposed), torch.randn(3, 5, 8)
+    dense = experts.proj.detach().mT.clone() if transposed else experts.proj.detach().clone()
+    ow.sparsify(experts, ow.Wanda(HALF), calibrate=lambda model: model(x)).finalize()
+    scores = dense * x.square().sum(1).sqrt()[:, None]
+    expected = torch.zeros_like(dense, dtype=torch.bool).scatter_(2, scores.topk(4, dim=2).indices, True)
+    assert torch.equal((experts.proj.mT if transposed else experts.proj) != 0, expected)
 
 
 def test_a_pattern_that_sees_one_matrix_leaves_several_out():

@@ -7,11 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 try:
-    import peft
+    import peft.tuners.lora.layer as lora
 except ImportError as error:
     raise ImportError('peft is missing; pip install "openwork[peft]"') from error
 
-lora = peft.tuners.lora.layer
 _BEFORE = "_openwork_before_merging"
 
 

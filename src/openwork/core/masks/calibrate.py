@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from openwork.core.masks.evidence import Evidence
-from openwork.core.masks.inputs import rows
 from openwork.core.masks.listening import dense, show
 from openwork.core.masks.measured import measure
+from openwork.core.masks.shown import ShownInputs, showing_inputs
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.mechanism import Calibrate
 from openwork.core.optimizers import parameter_ids
@@ -38,15 +38,11 @@ def gather(evidence: Evidence, weights: Sequence[MaskedWeight], model: nn.Module
         ValueError: If an input, a gradient or a loss that the evidence needs never came, if an optimizer is about to
             move a weight, or if something else has moved one.
     """
-    seen: set[str] = set()  # whose inputs came
+    inputs = ShownInputs(evidence, weights if evidence.inputs else ())
     shown: set[str] = set()  # whose gradients came
     passing: dict[str, set[str]] = {weight.name: set() for weight in weights}
     versions = [version(weight.parameter) for weight in weights]
-    hooks = [
-        site.module.register_forward_pre_hook(_watch(evidence, weight, seen), with_kwargs=True)
-        for weight in weights
-        for site in (weight.source.sites if evidence.inputs else ())
-    ]
+    hooks = []
     for weight in weights if evidence.gradients == "every backward" else ():
         take = _take_each(evidence, weight, shown, passing[weight.name])
         hooks.append(weight.parameter.register_post_accumulate_grad_hook(take))  # type: ignore[no-untyped-call]
@@ -55,12 +51,14 @@ def gather(evidence: Evidence, weights: Sequence[MaskedWeight], model: nn.Module
         with _untouched(model):
             with _in_all_processes(weights):
                 # Without gradients to come a large model need not keep its activations.
-                with torch.set_grad_enabled(evidence.differentiates):
+                watched = showing_inputs([weight.source for weight in inputs.weights], inputs.show)
+                with torch.set_grad_enabled(evidence.differentiates), watched:
                     if evidence.returns == "nothing":
                         calibrate(model)
                     else:
                         measured = measure(evidence, weights, model, calibrate)
-                _check(evidence, weights, seen, shown, versions)
+                _check(evidence, weights, inputs.seen, shown, versions)
+                inputs.finish()
             for weight in weights:
                 for name in weight.evidence.keys() if evidence.inputs or shown else ():
                     weight.evidence[name] = _averaged(weight.evidence[name])
@@ -72,15 +70,6 @@ def gather(evidence: Evidence, weights: Sequence[MaskedWeight], model: nn.Module
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _watch(evidence: Evidence, weight: MaskedWeight, seen: set[str]) -> Callable[..., None]:
-    @torch.no_grad()
-    def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.add(weight.name)
-        evidence.input(weight.evidence, exact(rows(module, args, kwargs)))
-
-    return watch
 
 
 def _take_each(

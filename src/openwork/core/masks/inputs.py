@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from openwork.core.layout import layout_of
 from openwork.core.selection import Site
 
 _COUNTED: ContextVar[Tensor | None] = ContextVar("counted", default=None)
@@ -28,15 +29,20 @@ def counting(counted: Tensor | None) -> Iterator[None]:
 
 
 def observable(site: Site) -> None:
-    """Raises ValueError for a weight whose inputs `rows` cannot arrange."""
+    """Raises ValueError for a weight whose inputs neither `rows` can arrange nor `Multiplied` can see."""
     module = site.module
-    plain = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    layout = layout_of(module, site.leaf, getattr(module, site.leaf).shape)
+    if layout is not None and layout.shape[0] > 1 and len(layout.shape) == 3:
+        return  # experts
+    # MultiheadAttention reads the weight of this one, and never calls it.
+    read = type(module).__name__ == "NonDynamicallyQuantizableLinear"
+    plain = (isinstance(module, nn.Linear) and not read) or type(module).__name__ == "Conv1D"
     kernel = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.groups == 1
     if site.leaf != "weight" or not (plain or kernel):
         kind = f"grouped {type(module).__name__}" if getattr(module, "groups", 1) != 1 else type(module).__name__
         raise ValueError(
-            f"the inputs of {site.name} ({kind}) cannot be observed, only those of Linear, Conv1D and convolutions "
-            f"without groups; leave it out with select=excluding({site.name!r})"
+            f"the inputs of {site.name} ({kind}) cannot be observed, only those of Linear, Conv1D, experts and "
+            f"convolutions without groups; leave it out with select=excluding({site.name!r})"
         )
 
 

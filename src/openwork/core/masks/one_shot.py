@@ -56,7 +56,7 @@ def prune(
         calibrate: As in `sparsify`, for a technique that looks at gradients, or at inputs of the whole dense model at
             once.
         blocks: Names of the blocks, or shell patterns for them (``"encoder.layer.*"``), which must hold all selected
-            weights. By default those that the model repeats; where these hold less than half of the weights, layer
+            weights. By default those that the model repeats; where these hold less than half of the layers, layer
             after layer. Weights outside of the blocks, such as embeddings, then stay dense; the result names them.
         reconstruct: Whether the kept weights of each layer become those whose outputs come nearest, in the sum of
             squares over the inputs of ``batches``, to the outputs with all weights.

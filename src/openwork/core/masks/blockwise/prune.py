@@ -17,7 +17,7 @@ from openwork.core.masks.blockwise.refitted import became, refitted
 from openwork.core.masks.blockwise.result import PrunedLayer
 from openwork.core.masks.blockwise.undo import Originals
 from openwork.core.masks.blockwise.walk import Run, walk
-from openwork.core.masks.blockwise.watched import show_unused, watching
+from openwork.core.masks.blockwise.watched import Inputs, show_unused, watching
 from openwork.core.masks.input_products import InputProducts
 from openwork.core.masks.inputs import observable
 from openwork.core.masks.technique import MaskTechnique
@@ -171,7 +171,17 @@ def _prune(
             for weight, layer in zip(block.weights, layers, strict=True)
         ]
     alone = "no input reached it: pruned by its weights alone"
-    return [replace(layer, error=None, remark=alone) if layer.name in unused else layer for layer in layers]
+    return [
+        replace(layer, error=None, remark=alone) if layer.name in unused else replace(layer, remark=_few(weight, seen))
+        for weight, layer in zip(block.weights, layers, strict=True)
+    ]
+
+
+def _few(weight: Weight, seen: Mapping[str, Inputs]) -> str:
+    """That there were fewer rows than the matrix has columns; "" where there were as many."""
+    rows, sketch = seen[weight.name].sketch.seen, seen[weight.name].sketch.rows
+    columns = 0 if sketch is None else sketch.shape[1]
+    return f"{rows} rows of inputs for {columns} columns: give more batches" if rows < columns else ""
 
 
 def say(

@@ -10,6 +10,9 @@ from openwork.core.masks.blockwise.result import PrunedLayer
 from openwork.core.masks.blockwise.watched import Inputs, Sketch
 from openwork.core.selection import Weight
 
+_STEPS = 30
+"""Of conjugate gradients: on MiniLM at 60 % they come within 0.1 % of the error after 100."""
+
 
 def became(weight: Weight, before: Tensor | None = None, sketch: Sketch | None = None) -> PrunedLayer:
     """What became of a weight.
@@ -42,6 +45,6 @@ def refitted(weight: Weight, mask: Tensor, dense: Tensor, inputs: Inputs, layer:
     assert layout is not None
     assert kept is not None
     flat = [layout.merged(each.to(parameter.device), "outputs").flatten(1) for each in (parameter, mask, dense)]
-    found = refit(flat[0], flat[1], kept["products"].to(parameter.device), dense=flat[2])
+    found = refit(flat[0], flat[1], kept["products"].to(parameter.device), dense=flat[2], steps=_STEPS)
     parameter.copy_(layout.as_stored(found, "outputs"))
     return replace(became(weight, dense, inputs.sketch), masked_error=layer.error)

@@ -1,0 +1,112 @@
+"""What a calibration shows evidence of the inputs of layers, matrix by matrix."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openwork.core.masks.check import checked_beginning
+from openwork.core.masks.evidence import Evidence, Kept
+from openwork.core.masks.inputs import rows
+from openwork.core.masks.multiplied import Multiplied, Show
+from openwork.core.masks.weight import MaskedWeight
+from openwork.core.precision import exact
+from openwork.core.selection import Weight
+
+
+@contextmanager
+def showing_inputs(weights: Sequence[Weight], show: Show) -> Iterator[None]:
+    """Shows the inputs that the weights' matrices are multiplied with, as rows (n, in), while the model runs.
+
+    Args:
+        weights: The weights, each `observable`.
+        show: Called with a weight, the number of its matrix, and rows.
+    """
+    several = [weight for weight in weights if number_of_matrices(weight) > 1]
+    with ExitStack() as stack:
+        for weight in weights:
+            for site in weight.sites if weight not in several else ():
+                hook = site.module.register_forward_pre_hook(_before(weight, show), with_kwargs=True)
+                stack.callback(hook.remove)
+        if several:
+            stack.enter_context(Multiplied(several, show))
+        yield
+
+
+def number_of_matrices(weight: Weight) -> int:
+    """How many matrices a weight holds that have inputs of their own; 1 where its layout is not known."""
+    return weight.layout.shape[0] if weight.layout else 1
+
+
+def _before(weight: Weight, show: Show) -> Callable[..., None]:
+    @torch.no_grad()
+    def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        show(weight, 0, rows(module, args, kwargs))
+
+    return watch
+
+
+class ShownInputs:
+    """What evidence keeps of inputs: for a weight with several matrices, one after the other, and then as one.
+
+    Args:
+        evidence: The technique's.
+        weights: The weights, in whose ``evidence`` it is kept in the end.
+    """
+
+    def __init__(self, evidence: Evidence, weights: Sequence[MaskedWeight]) -> None:
+        self.evidence = evidence
+        self.weights = weights
+        self.seen: set[str] = set()
+        self._kept: dict[str, list[Kept]] = {}
+        self._energy: dict[str, dict[int, Tensor]] = {}
+        for weight in weights:
+            self._kept[weight.name] = [weight.evidence]
+            self._energy[weight.name] = {}
+            layout = weight.source.layout
+            if layout is not None and layout.shape[0] > 1:
+                matrices = layout.matrices(weight.parameter.detach())
+                self._kept[weight.name] = [checked_beginning(evidence, matrix) for matrix in matrices]
+
+    def show(self, weight: Weight, number: int, found: Tensor) -> None:
+        """Shows the evidence rows (n, in) of a matrix."""
+        if not len(found):
+            return
+        found, energy = exact(found), self._energy[weight.name]
+        self.seen.add(weight.name)
+        if len(self._kept[weight.name]) > 1:
+            energy[number] = energy.get(number, 0) + found.float().square().sum()
+        self.evidence.input(self._kept[weight.name][number], found)
+
+    def finish(self) -> None:
+        """Joins what is kept of several matrices, and lets magnitudes decide in those that no row has reached."""
+        idle: list[str] = []
+        for weight in self.weights:
+            kept, energy = self._kept[weight.name], self._energy[weight.name]
+            if len(kept) == 1 or not energy:
+                continue
+            inputs = weight.source.layout.shape[2] if weight.source.layout else 0
+            found = dict(zip(energy, torch.stack(list(energy.values())).tolist(), strict=True))
+            reached = [value for value in found.values() if value]
+            unreached = [number for number in range(len(kept)) if not found.get(number)]
+            size = math.sqrt(sum(reached) / len(reached) / inputs) if reached else 1.0
+            for number in unreached:
+                idle.append(f"{weight.name}[{number}]")
+                self._show_alike(kept[number], inputs, size, weight.parameter.device)
+            weight.evidence.clear()
+            weight.evidence |= {name: torch.stack([part.pop(name) for part in kept]) for name in list(kept[0])}
+        if idle:
+            warnings.warn(
+                f"no token of the calibration reached {len(idle)} matrices of experts, such as {idle[0]}: their "
+                "magnitudes alone decide there; calibrate with more batches",
+                stacklevel=2,
+            )
+
+    def _show_alike(self, kept: Kept, inputs: int, size: float, device: torch.device) -> None:
+        """Shows one row for each input, in which it alone is not 0: so all inputs are alike, and as large as usual."""
+        for some in torch.split(torch.arange(inputs, device=device), 1024):
+            self.evidence.input(kept, nn.functional.one_hot(some, inputs).float() * size)
