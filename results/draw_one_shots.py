@@ -57,13 +57,15 @@ def drawn(network: Network) -> alt.TopLevelMixin:
         own = [value for value in values if value["fitted"] == fitted and value["level"] in levels]
         title = ("mean cosine with the dense embedding" if minilm else "perplexity") if first else None
         y = alt.Y("mean:Q", scale=scale).axis(title=title, labels=first)
-        x = alt.X("level:O", sort=list(levels)).axis(title=None, labelAngle=0)
+        x = alt.X("level:O", sort=list(levels)).scale(domain=list(levels)).axis(title=None, labelAngle=0)
         base = alt.Chart(alt.InlineData(values=own)).encode(x, color=color)
         ends = base.mark_rule(strokeWidth=1.5).encode(alt.Y("low:Q", scale=scale), y2="high:Q")
         marks = base.mark_point(filled=True, size=55, opacity=1).encode(y, shape=shape)
         line = [base.mark_line(strokeWidth=1.5).encode(y, strokeDash=dash)] if levels == LEVELS[:4] else []
         return alt.layer(*line, ends, marks).properties(
-            width=60 * len(levels), height=420, title=alt.TitleParams(TITLES[fitted], fontSize=12)
+            width=60 * len(levels),
+            height=420,
+            title=alt.TitleParams(TITLES[fitted], fontSize=12, frame="group", anchor="start"),
         )
 
     panels = [panel(fitted, levels, (fitted, levels) == (False, LEVELS[:4]))

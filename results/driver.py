@@ -7,6 +7,8 @@ not end within the seconds; start it again for the rest.
 
 import argparse
 import csv
+import fcntl
+import os
 import shutil
 import sys
 import time
@@ -71,17 +73,34 @@ class Piece:
 
 
 class Rows:
-    """The lines of one CSV file by key, written after every change."""
+    """The lines of one CSV file by key, written after every change; several processes may add to one file."""
 
     def __init__(self, path: Path, columns: Sequence[str], measured: Sequence[str]) -> None:
         self.path, self.columns, self.measured = path, tuple(columns), tuple(measured)
-        self.lines: dict[tuple[str, ...], dict[str, str]] = {}
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                self.lines = {tuple(line[c] for c in columns): line for line in csv.DictReader(file)}
+        self.lines = self._read()
 
-    def add(self, found: dict[Key, dict[str, Any]]) -> None:
-        """Adds lines and writes the file."""
+    def add(self, found: Found) -> None:
+        """Adds lines to those that the file has by now."""
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            self.lines = self._read()
+            self._write(found)
+        finally:
+            os.close(folder)
+
+    def replace(self, found: Found) -> None:
+        """Writes the file anew with these lines alone."""
+        self.lines = {}
+        self._write(found)
+
+    def _read(self) -> dict[tuple[str, ...], dict[str, str]]:
+        if not self.path.exists():
+            return {}
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return {tuple(line[c] for c in self.columns): line for line in csv.DictReader(file)}
+
+    def _write(self, found: Found) -> None:
         self.lines |= {texts(key): dict(zip(self.columns, texts(key), strict=True)) | row for key, row in found.items()}
         header = (*self.columns, *self.measured)
         write_table(header, ([line.get(name, "") for name in header] for line in self.lines.values()), self.path)
@@ -202,8 +221,7 @@ def write_choices(contest: Contest, rows: Path) -> None:
                     "reached": choice.reached,
                     "tried": choice.tried,
                 }
-    (rows / "chosen.csv").unlink(missing_ok=True)
-    Rows(rows / "chosen.csv", TRIAL, CHOICE[3:]).add(found)
+    Rows(rows / "chosen.csv", TRIAL, CHOICE[3:]).replace(found)
 
 
 def say(text: str) -> None:
@@ -225,7 +243,19 @@ def parser(text: str, parts: str) -> argparse.ArgumentParser:
     found.add_argument("--device", default="cpu", help="cpu or cuda")
     found.add_argument("--precision", default="float32", choices=get_args(Precision), help="as openwork sweep has it")
     found.add_argument("--seconds", type=float, default=float("inf"), help="begin no piece that would end later")
+    found.add_argument(
+        "--share", type=share, default=(0, 1), help="such as 0/4: every fourth piece, for one of 4 cards"
+    )
     found.add_argument("--parts", default=parts, help=f"letters of parts, such as {parts[:3]}")
+    return found
+
+
+def share(text: str) -> tuple[int, int]:
+    """``"1/4"`` as (1, 4)."""
+    place, _, count = text.partition("/")
+    found = int(place), int(count)
+    if not 0 <= found[0] < found[1]:
+        raise ValueError
     return found
 
 
@@ -248,9 +278,8 @@ def follow(
     warnings.filterwarnings("ignore", message=".*keeps no weight")
     options = Options(device=given.device, precision=given.precision)
     began = time.monotonic()
-    for part, piece in pieces:
-        if part not in given.parts:
-            continue
+    of_parts = [(part, piece) for part, piece in pieces if part in given.parts]
+    for part, piece in of_parts[given.share[0] :: given.share[1]]:
         before(piece)
         rows = Rows(given.rows / f"{piece.file}.csv", piece.columns, (*MEASURED, *COST))
         wanted = {key: run for key, run in piece.runs().items() if texts(key) not in rows.lines}

@@ -192,6 +192,12 @@ def by_level(network: Network, column: str, write: Callable[[BySeed], str]) -> s
     return markdown(("", "n", *LEVELS), lines)
 
 
+def picture(network: Network) -> str:
+    """A link to what `draw_one_shots.py` draws."""
+    text = "Mean cosines" if network is MINILM else "Perplexities"
+    return f"![{text} of all techniques]({network.file}.png)" if held(network.file) else not_run(network)
+
+
 def cosine_table() -> str:
     """MiniLM: mean cosines."""
     return by_level(MINILM, "cosine", lambda by_seed: spread(by_seed, "{:.4f}".format))
@@ -244,16 +250,16 @@ def earlier_table() -> str:
 
 
 def cost_table() -> str:
-    """Seconds and memory of pruning at 50 %, by network and processor."""
+    """Seconds and memory of pruning at 50 %, by network and processor: of a GPU the clock's, else the processor's."""
     lines = []
     for network in (MINILM, LANGUAGE):
         groups: dict[tuple[Key, str], list[dict[str, str]]] = {}
         for row in held(network.file):
-            if row["level"] == "50 %":
+            if row["level"] == "50 %" and row["processor_seconds"]:
                 where = row["processor"] + ("" if row["device"] == "cuda" else f", threads: {row['threads']}")
                 groups.setdefault(((row["technique"], row["reconstruct"] == "yes"), where), []).append(row)
         for (key, where), some in sorted(groups.items(), key=lambda group: (group[0][1], rank(group[0][0]))):
-            seconds = [float(row["seconds"]) for row in some]
+            seconds = [float(row["seconds" if row["device"] == "cuda" else "processor_seconds"]) for row in some]
             ends = f" ({min(seconds):.1f} to {max(seconds):.1f})" if len(some) > 1 else ""
             memory = max(float(row["memory_mb"]) for row in some)
             lines.append((network.title, named(key), where, str(len(some)), f"{median(seconds):.1f}{ends}",
@@ -290,7 +296,7 @@ def said(network: Network) -> list[str]:
     every = compared(network)
     if not every:
         return [f"* On {network.title} nothing has been run yet."]
-    lines = [f"* H{number} on {network.title}: {sentence}." for number, sentence in (
+    lines = [f"* H{number} on {network.title}. {sentence}." for number, sentence in (
         (1, claimed([one for one in every if one.hypothesis == "H1"])),
         (2, equal(network)),
         (3, claimed([one for one in every if one.hypothesis == "H3"])),
@@ -307,10 +313,10 @@ def claimed(some: Sequence[Compared]) -> str:
         words.setdefault((one.ours, one.theirs), {}).setdefault(word, []).append(one.level)
     n = max((one.difference.n for one in some), default=0)
     parts = [
-        f"{named(ours)} against {named(theirs)} " + ", ".join(f"{word} at {listed(at)}" for word, at in own.items())
+        f"{named(ours)} against {named(theirs)}: " + ", ".join(f"{word} at {listed(at)}" for word, at in own.items())
         for (ours, theirs), own in words.items()
     ]
-    return f"(n = {n}) " + "; ".join(parts) if parts else ""
+    return "; ".join(parts) + f" (n = {n})" if parts else ""
 
 
 def equal(network: Network) -> str:
@@ -322,9 +328,9 @@ def equal(network: Network) -> str:
             continue
         test = as_good_as(each, MARGIN)
         word = "one seed, no claim" if each.n == 1 else "shown" if test.holds else "not shown"
-        parts.append(f"{word} at {level} (difference {signed(each.mean)}, n = {each.n})")
+        parts.append(f"at {level} {word} (difference {signed(each.mean)}, n = {each.n})")
     unit = network.unit
-    return f"that RIA is as good as Wanda within {MARGIN:g} {unit} is " + ", ".join(parts) if parts else ""
+    return f"RIA as good as Wanda within {MARGIN:g} {unit}: " + ", ".join(parts) if parts else ""
 
 
 def by_means(network: Network) -> list[str]:
@@ -349,6 +355,8 @@ def by_means(network: Network) -> list[str]:
 
 TABLES: dict[str, Callable[[], str]] = {
     "one-shot, findings": findings,
+    "one-shot, picture of MiniLM": lambda: picture(MINILM),
+    "one-shot, picture of the language model": lambda: picture(LANGUAGE),
     "one-shot, cosine": cosine_table,
     "one-shot, neighbours": neighbours_table,
     "one-shot, perplexity": perplexity_table,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import cifar_tournament
 from caveats import caveats
 from findings import findings
 from lenets import layered, mnist, reproduced, vd
@@ -264,6 +265,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "masks": section6_table,
     "masks, comparisons": section6_comparisons,
     "study, cost": cost_table,
+    "CIFAR-10 tournament": cifar_tournament.table,
+    "CIFAR-10 tournament, named pairs": cifar_tournament.comparisons,
+    "CIFAR-10 tournament, in words": cifar_tournament.paragraph,
     "WRN-28-10": wide,
     "VGG-like": vgg,
     "ResNet-50, pruning": resnet_pruning,
@@ -277,7 +281,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **ONE_SHOTS,
 }
 DOCUMENTS = ("README.md", "docs/reproductions.md", *(f"results/{study}/README.md" for study in
-             ("mnist", "cifar10", "cifar10-resnet50", "translation", "one-shot")))  # fmt: skip
+             ("mnist", "cifar10", "cifar10-resnet50", "cifar10-tournament", "translation", "one-shot")))  # fmt: skip
 MARKED = re.compile(r"(<!-- table ([^:]+): results/tables\.py -->\n)(.*?)(<!-- end -->)", re.S)
 
 

@@ -58,8 +58,9 @@ def test_every_table_of_results_is_made_from_rows(document):
 
 @pytest.mark.parametrize("document", ["README.md", *FROM_ROWS])
 def test_every_table_of_results_says_its_n(document):
-    made = [table for found in MARKED.findall(text(document)) for table in tables(found)]
-    assert made
+    marked = MARKED.findall(text(document))
+    made = [table for found in marked for table in tables(found)]
+    assert made or all("Not run yet" in found for found in marked)
     for heads, _, *rows in made:
         n = heads.index("n")
         assert all(re.match(r"\d", row[n]) for row in rows), heads

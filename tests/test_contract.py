@@ -61,6 +61,9 @@ TECHNIQUES = [
     ow.GraSP(ow.OneShot(0.8), allocation=ow.Uniform(), pattern=ow.PerOutput()),
     ow.SynFlow(ow.OneShot(0.8), rounds=10),
     ow.SynFlow(ow.OneShot(0.8), rounds=10, allocation=ow.Uniform(), pattern=ow.Block(1, 2)),
+    ow.OBS(ow.OneShot(0.8), block=9, damping=1e-3),
+    ow.OBS(ow.OneShot(0.8), pattern=ow.PerOutput(), rounds=2),
+    ow.OBS(ow.OneShot(0.8), allocation=ow.GlobalRanking(), pattern=ow.Block(1, 2)),
 ]
 
 

@@ -1,11 +1,16 @@
 """README and the other documents say what is true: code blocks run, commands exist, links lead somewhere."""
 
+import os
 import re
+import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from tests.processes import output_of
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("docs", "docs/published", "docs/techniques", "benchmarks", "results", "results/mnist", "results/one-shot")
@@ -15,6 +20,12 @@ DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for p
 
 def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.M | re.S)
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
 
 
 DYNAMO = "<class 'torch.autograd.function.Function'> should not be instantiated:DeprecationWarning"
@@ -28,23 +39,36 @@ DYNAMO = "<class 'torch.autograd.function.Function'> should not be instantiated:
         "CONTRIBUTING.md",
         "docs/acceleration.md",
         "docs/api.md",
+        "docs/fine-tuning.md",
         "docs/integrations.md",
         "docs/onnx.md",
         "docs/performance.md",
         "docs/permute.md",
         "docs/shrink.md",
         "docs/statistics.md",
+        "docs/techniques/initialisation.md",
         "docs/techniques/one-shot.md",
+        "docs/techniques/training.md",
     ],
 )
 def test_python_blocks_run(document, tmp_path):
     found = blocks(document, "python")
     assert found
     for code in found:
+        if "import peft" in code and find_spec("peft") is None:
+            continue
         (tmp_path / "block.py").write_text(code)
-        # Lightning gives its advice (more workers, another logger) as warnings.
-        strict = [] if document == "docs/integrations.md" else ["-W", "error", "-W", f"ignore:{DYNAMO}"]
-        answer = subprocess.run([sys.executable, *strict, "block.py"], cwd=tmp_path, capture_output=True, text=True)
+        # Lightning gives its advice (more workers, another logger) as warnings, and so does PEFT.
+        hosted = document == "docs/integrations.md" or re.search(r"^import (lightning|peft)", code, re.M)
+        strict = [] if hosted else ["-W", "error", "-W", f"ignore:{DYNAMO}"]
+        command = [sys.executable, *strict, "block.py"]
+        if "torchrun" in code:
+            group = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            ranks = [group | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+            output_of(*(subprocess.Popen(command, cwd=tmp_path, env=each, **pipes) for each in ranks))
+            continue
+        answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert answer.returncode == 0, answer.stderr
     if document == "README.md":
         assert "selected weights" in answer.stdout
@@ -142,5 +166,9 @@ def test_every_page_is_two_clicks_from_the_readme():
 
     first = links("README.md")
     second = {target for document in first for target in links(document)}
-    pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")}
+    pages = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("docs", "docs/techniques")
+        for path in (ROOT / folder).glob("*.md")
+    }
     assert pages <= first | second

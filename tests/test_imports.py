@@ -114,6 +114,7 @@ CORE_ONLY = {"torch", "numpy", "safetensors", "openwork"}  # what a plain `pip i
 # Each integration also imports its own host, and nothing else does.
 HOSTS = {
     "openwork.integrations.lightning": "lightning",
+    "openwork.integrations.peft": "peft",
     "openwork.integrations.pretrained": "transformers",
     "openwork.integrations.texts": "transformers",
     "openwork.integrations.transformers": "transformers",

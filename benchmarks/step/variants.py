@@ -109,6 +109,7 @@ def ao_pruning(model: nn.Module) -> Prepared:
     return nothing(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
+REGROWING = ow.Constant(SPARSITY, every=1_000, stop=2_000)  # between its updates
 NAIVE_VD = naive_layers(naive.NaiveVariationalDropout, -10.0)
 NAIVE_L0 = naive_layers(naive.NaiveL0, 2.2)
 VARIANTS: dict[str, Variant] = {
@@ -116,6 +117,15 @@ VARIANTS: dict[str, Variant] = {
     'masks, hidden="lost"': Variant(masks("lost")),
     'masks, hidden="frozen"': Variant(masks("frozen")),
     'masks, hidden="trained"': Variant(masks("trained")),
+    "RigL": Variant(technique(lambda: ow.RigL(REGROWING))),
+    "SET": Variant(technique(lambda: ow.SET(REGROWING))),
+    "movement": Variant(technique(lambda: ow.Movement(ow.OneShot(SPARSITY, at=1)))),
+    "soft movement": Variant(technique(lambda: ow.SoftMovement(ow.Constant(COEFFICIENT)))),
+    "STR": Variant(technique(lambda: ow.STR(-7.0))),
+    "SR-STE": Variant(technique(lambda: ow.SRSTE(ow.Constant(COEFFICIENT)))),
+    "Top-KAST": Variant(
+        technique(lambda: ow.TopKAST(ow.Constant(COEFFICIENT), sparsity=SPARSITY, backward_sparsity=0.8, every=1_000))
+    ),
     "torch.nn.utils.prune": Variant(torch_prune, fullgraph=False),
     "torch.ao.pruning": Variant(ao_pruning, fullgraph=False),
     "L0": Variant(technique(lambda: ow.L0(ow.Constant(COEFFICIENT))), slow=2),

@@ -65,8 +65,7 @@ def write_factors(rows: Path) -> None:
         if len(own) == len(tried):
             sparsities = {factor: float(sparsity) for factor, sparsity in own.items() if sparsity}  # not of a diverged
             found |= {(name, aim): {"factor": f"{one:.6g}"} for aim, one in zip(AIMS, aimed(sparsities), strict=True)}
-    if found:
-        Rows(rows / "factors.csv", ("technique", "aim"), ("factor",)).add(found)
+    Rows(rows / "factors.csv", ("technique", "aim"), ("factor",)).replace(found)
 
 
 def planned(rows: Path, epochs: int) -> Cifar10Contest:

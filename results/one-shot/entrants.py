@@ -25,6 +25,11 @@ ENTRANTS: dict[str, Callable[[Any], ow.MaskTechnique]] = {
     "magnitude": _simple(ow.GradualMagnitude),
     "global magnitude": lambda level: ow.GradualMagnitude(ow.OneShot(level), allocation=ow.GlobalRanking()),
     "Wanda": _simple(ow.Wanda),
+    "RIA": _simple(ow.RIA),
+    "OWL": lambda level: ow.Wanda(ow.OneShot(level), allocation=ow.OWL()),
+    "SparseGPT": _simple(ow.SparseGPT),
+    "ADMM": _simple(ow.ADMM),
+    "ALPS": _simple(ow.ALPS),
 }
 UNSTRUCTURED = ("global magnitude", "OWL")
 """Whose sparsities differ by matrix or block, so that n:m is not for them."""

@@ -11,6 +11,8 @@ from openwork.core.masks.evidence import Evidence, View
 from openwork.core.masks.one_shot import prune
 from openwork.core.masks.patterns import Pattern, Unstructured
 from openwork.core.masks.rows import NM, PerOutput
+from openwork.core.masks.scan import Sensitivity, SensitivityRow
+from openwork.core.masks.sensitivity import sensitivity
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import ReparameterizedWeight
@@ -49,6 +51,7 @@ from openwork.techniques.group_l0 import GroupL0
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude
 from openwork.techniques.movement import Movement
+from openwork.techniques.obs import OBS
 from openwork.techniques.owl import OWL
 from openwork.techniques.prune_retrain import PruneRetrain
 from openwork.techniques.random import RandomPruning
@@ -75,6 +78,7 @@ __all__ = [
     "L0",
     "LAMP",
     "NM",
+    "OBS",
     "OWL",
     "RIA",
     "SET",
@@ -122,6 +126,8 @@ __all__ = [
     "Rows",
     "Saved",
     "Schedule",
+    "Sensitivity",
+    "SensitivityRow",
     "Shrunk",
     "SoftMovement",
     "SoftWeightSharing",
@@ -151,6 +157,7 @@ __all__ = [
     "reconstruct",
     "report",
     "save",
+    "sensitivity",
     "shrink",
     "sparsify",
     "weight_matrices",

@@ -36,8 +36,8 @@ def test_a_folder_of_transformers_is_pruned_to_the_same_files(monkeypatch, capsy
     dense = pretrained(tmp_path / "dense", kind, shard="6KB")
     out = tmp_path / "sparse"
     assert len(headers(dense)) > 1
-    code = openwork(monkeypatch, "prune", dense, "--technique", "wanda", "--sparsity", 0.5, *calibrated(text),
-                    "--out", out, "--json")  # fmt: skip
+    technique = ("magnitude",) if kind.startswith("Mixtral") else ("wanda", *calibrated(text))
+    code = openwork(monkeypatch, "prune", dense, "--sparsity", 0.5, "--out", out, "--json", "--technique", *technique)
     assert code == 0
     found = printed(capsys)
     assert {path.name for path in out.iterdir()} == {path.name for path in dense.iterdir()}
@@ -139,6 +139,18 @@ def test_names_of_an_older_file_stay(monkeypatch, capsys, tmp_path):
     }
 
 
+def test_what_is_not_pruned_keeps_its_bits_even_where_it_is_no_number(monkeypatch, tmp_path):
+    dense = pretrained(tmp_path / "dense", "BertModel")
+    state = tensors(dense)
+    odd = state["embeddings.word_embeddings.weight"].view(torch.int32)
+    odd[0, 0], odd[0, 1] = 0x7FC00123, -(2**31)  # NaN with a payload, and -0
+    save_file(state, dense / "model.safetensors", {"format": "pt"})
+    assert openwork(monkeypatch, "prune", dense, "--technique", "magnitude", "--sparsity", 0.5, "--out",
+                    tmp_path / "sparse") == 0  # fmt: skip
+    after = tensors(tmp_path / "sparse")["embeddings.word_embeddings.weight"].view(torch.int32)
+    assert torch.equal(after, odd)
+
+
 def test_an_embedding_is_pruned_where_it_is_named_and_its_tied_twin_with_it(monkeypatch, capsys, tmp_path):
     dense = pretrained(tmp_path / "dense", "LlamaForCausalLM", tie_word_embeddings=True)
     twins = tensors(dense)
@@ -150,6 +162,45 @@ def test_an_embedding_is_pruned_where_it_is_named_and_its_tied_twin_with_it(monk
     after = tensors(tmp_path / "sparse")
     assert torch.equal(after["lm_head.weight"], after["model.embed_tokens.weight"])
     assert zeros(after["lm_head.weight"]) == 320
+
+
+@pytest.mark.parametrize("technique", ["ria", "dsnot", "sparsegpt", "admm", "alps", "magnitude"])
+def test_every_technique_of_the_command_prunes_and_may_fit_the_weights_that_stay(
+    monkeypatch, capsys, tmp_path, text, technique
+):
+    dense = pretrained(tmp_path / "dense", "LlamaForCausalLM")
+    assert openwork(monkeypatch, "prune", dense, "--technique", technique, "--pattern", "2:4", *calibrated(text),
+                    "--reconstruct", "--out", tmp_path / "sparse", "--json") == 0  # fmt: skip
+    found, before, after = printed(capsys), tensors(dense), tensors(tmp_path / "sparse")
+    assert found["sparsity"] == 0.5
+    assert all(0 < layer["error"] < 0.5 for layer in found["layers"])
+    moved = [not torch.equal(after[name][after[name] != 0], before[name][after[name] != 0]) for name in
+             (layer["name"] for layer in found["layers"])]  # fmt: skip
+    assert all(moved)
+    assert headers(tmp_path / "sparse") == headers(dense)
+
+
+@pytest.mark.parametrize("allocation", ["owl", "global", "erk"])
+def test_an_allocation_spreads_the_zeros(monkeypatch, capsys, tmp_path, text, allocation):
+    dense = pretrained(tmp_path / "dense", "LlamaForCausalLM")
+    assert openwork(monkeypatch, "prune", dense, "--technique", "ria", "--sparsity", 0.5, *calibrated(text),
+                    "--allocation", allocation, "--out", tmp_path / "sparse", "--json") == 0  # fmt: skip
+    found = printed(capsys)
+    assert found["sparsity"] == pytest.approx(0.5, abs=0.001)
+    assert len({layer["now"] for layer in found["layers"]}) > 1
+    warned = [note for note in found["notes"] if note.startswith("warning: ")]
+    assert [note.split()[1] for note in warned] == [one["name"] for one in found["layers"] if one["now"] == 1]
+
+
+def test_a_killed_prune_goes_on_from_its_finished_blocks(monkeypatch, capsys, tmp_path, text):
+    dense = pretrained(tmp_path / "dense", "LlamaForCausalLM")
+    command = ("prune", dense, "--technique", "sparsegpt", "--sparsity", 0.5, *calibrated(text))
+    assert openwork(monkeypatch, *command, "--out", tmp_path / "whole") == 0
+    for out in ("first", "second"):  # the second finds all blocks finished
+        assert openwork(monkeypatch, *command, "--resume", tmp_path / "blocks", "--out", tmp_path / out) == 0
+        assert tensors(tmp_path / out).keys() == tensors(dense).keys()
+        for name, tensor in tensors(tmp_path / "whole").items():
+            assert torch.equal(tensors(tmp_path / out)[name], tensor)
 
 
 def test_what_is_excluded_stays_and_says_so(monkeypatch, capsys, tmp_path):
@@ -188,6 +239,25 @@ def test_the_seed_chooses_windows_and_the_same_seed_the_same_ones(monkeypatch, c
                         "--tokens", 7, "--samples", 2, "--seed", seed, "--out", out) == 0  # fmt: skip
         files.append((out / "model.safetensors").read_bytes())
     assert files[0] == files[1] != files[2]
+
+
+def test_a_tokenizer_of_older_files_is_read_by_transformers(monkeypatch, capsys, tmp_path, text):
+    dense = pretrained(tmp_path / "dense", "BertModel")
+    (dense / "tokenizer.json").unlink()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(TEXT.split())]
+    (dense / "vocab.txt").write_text("\n".join(words))
+    (dense / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    assert openwork(monkeypatch, "prune", dense, "--technique", "wanda", "--sparsity", 0.5, *calibrated(text), "--out",
+                    tmp_path / "sparse", "--json") == 0  # fmt: skip
+    assert printed(capsys)["notes"] == ["calibrated with 8 windows of 16 tokens"]
+
+
+def test_a_text_with_fewer_windows_than_were_asked_for_is_used_whole(monkeypatch, capsys, tmp_path, text):
+    dense = pretrained(tmp_path / "dense", "BertModel")
+    assert openwork(monkeypatch, "prune", dense, "--technique", "wanda", "--sparsity", 0.5, "--calibration", text,
+                    "--out", tmp_path / "sparse", "--json") == 0  # fmt: skip
+    note = f"calibrated with 20 windows of 64 tokens, all that {text} has of the 128 that were asked for"
+    assert printed(capsys)["notes"] == [note]
 
 
 def test_a_file_without_a_model_is_pruned_by_its_names(monkeypatch, capsys, tmp_path):

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 import openwork as ow
-from openwork.cli.prune import TECHNIQUES
-from tests.cli.folders import TEXT, openwork, pretrained, write_tokenizer
+from openwork.cli.prune import ALLOCATIONS, TECHNIQUES
+from tests.cli.folders import TEXT, openwork, pretrained, tensors, write_tokenizer
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ WANDA = ("--technique", "wanda", "--sparsity", "0.5")
 
 
 def test_every_name_of_a_technique_is_public():
-    assert set(TECHNIQUES.values()) <= set(ow.__all__)
+    assert {*TECHNIQUES.values(), *ALLOCATIONS.values()} <= set(ow.__all__)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,8 @@ def test_every_name_of_a_technique_is_public():
         ((*MAGNITUDE, "--pattern", "2/4"), "unknown --pattern '2/4'; give n:m such as 2:4, HxW such as 1x4, or one"),
         ((*MAGNITUDE, "--pattern", "4:2"), "--pattern 4:2: NM needs 1 <= n < m, got n=4, m=2"),
         ((*MAGNITUDE, "--pattern", "0x4"), "--pattern 0x4: a block's side must be at least 1"),
+        ((*MAGNITUDE, "--allocation", "even"), "unknown --allocation 'even'; give one of uniform, global"),
+        ((*MAGNITUDE, "--pattern", "2:4", "--allocation", "erk"), "gives every tensor the same sparsity"),
         ((*MAGNITUDE, "--pattern", "1:4"), "NM(n=1, m=4) ends at sparsity 1 - 1/4 = 0.75 and the schedule at 0.5"),
     ],
 )  # fmt: skip
@@ -87,7 +89,21 @@ def test_the_folder_is_not_copied_into_itself(refused, bert):
 def test_inputs_need_a_text_and_a_model(refused, bert, text):
     assert "looks at the inputs of layers; give a text with --calibration" in refused(bert, *WANDA)
     file = bert / "model.safetensors"
-    assert "has no config.json that says which; give its folder" in refused(file, *WANDA, "--calibration", text)
+    found = refused(file, *WANDA, "--calibration", text)
+    assert "has no config.json that says of which model; give its folder" in found
+    assert "--reconstruct fits outputs; give a text with --calibration" in refused(bert, *MAGNITUDE, "--reconstruct")
+
+
+def test_a_text_that_nothing_looks_at_is_refused(refused, bert, text):
+    found = refused(bert, *MAGNITUDE, "--calibration", text)
+    assert "looks at no inputs, so that nothing runs; leave out --calibration\n" in found
+    found = refused(bert, *MAGNITUDE, "--blocks", "encoder.layer.*", "--device", "cpu")
+    assert "leave out --blocks, --device\n" in found
+
+
+def test_blocks_that_miss_a_weight_are_refused(refused, bert, text):
+    found = refused(bert, *WANDA, "--calibration", text, "--blocks", "encoder.layer.0", "--select", "encoder")
+    assert "encoder.layer.1" in found
 
 
 def test_a_text_must_be_there_be_text_and_be_long_enough(refused, bert, tmp_path):
@@ -130,6 +146,16 @@ def test_n_of_m_that_divides_no_matrix_is_refused(refused, bert):
 def test_names_that_fit_nothing_are_refused(refused, bert):
     assert "encodr" in refused(bert, *MAGNITUDE, "--select", "encodr")
     assert "poler" in refused(bert, *MAGNITUDE, "--exclude", "poler")
+
+
+def test_a_weight_that_the_files_lack_is_left_and_refused_where_it_is_named(
+    refused, bert, tmp_path, monkeypatch, capsys
+):
+    state = tensors(bert)
+    save_file({name: value for name, value in state.items() if "pooler" not in name}, bert / "model.safetensors")
+    assert "pooler.dense.weight is not in the files" in refused(bert, *MAGNITUDE, "--select", "pooler")
+    assert openwork(monkeypatch, "prune", bert, *MAGNITUDE, "--out", tmp_path / "sparse") == 0
+    assert "left as it is: pooler.dense.weight (the files do not have it)" in capsys.readouterr().out
 
 
 def test_pickles_and_packed_files_are_not_written_again(refused, bert, tmp_path, monkeypatch, capsys):

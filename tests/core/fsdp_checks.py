@@ -308,6 +308,23 @@ def models_of_which_only_some_layers_are_sharded_or_selected_are_finalized(folde
 
 
 @check
+def fine_tuning_keeps_the_zeros_of_a_pruned_model(folder):
+    for optimizer in (sgd, adam):
+        results = []
+        for sharded in (False, True):
+            model = net()
+            ow.prune(model, ow.GradualMagnitude(ow.OneShot(0.5)))
+            before = {name: p.detach() == 0 for name, p in model.named_parameters() if p.dim() > 1}
+            fixed = ow.GradualMagnitude(ow.Constant(0.0))
+            sparsifier, stepper = start(model, fixed, optimizer, sharded, keep_zeros=True)
+            train(model, sparsifier, stepper, 6)
+            assert_equal(sparsifier.masks(), {name: ~zero for name, zero in before.items()}, "masks")
+            results.append(sparsifier.finalize().state_dict())
+            assert_equal({name: full(results[-1][name]) == 0 for name in before}, before, "zeros")
+        assert_equal(*results, "weights")
+
+
+@check
 def a_path_that_ends_in_another_process_is_dead(folder):
     mesh = init_device_mesh("cpu", (2,))
     for layers in ((0, 2), (0,), (2,)):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import openwork as ow
+from openwork.core.masks import allocations
 
 SCORES = {"fc1.weight": torch.tensor([1.0, 2.0, 3.0, 4.0]), "fc2.weight": torch.tensor([10.0, 20.0])}
 
@@ -47,6 +48,22 @@ def test_lamp_with_zeros_and_ties_is_exact():
         keep = ow.LAMP()(scores, sparsity, 0.95)
         assert sum(keep.values()) == int(23 * (1 - sparsity) + 1e-6)
         assert all(0 <= keep[name] <= score.numel() for name, score in scores.items())
+
+
+@pytest.mark.parametrize("n", [1, 10_000, 1_000_000])
+def test_lamp_top1_has_the_score_one_exactly(n):
+    scores = torch.randn(n, generator=torch.Generator().manual_seed(n)).abs()
+    assert float(allocations._adapted(scores, 1).max()) == 1.0
+    assert ow.LAMP()({"a": scores, "b": 1e-6 * scores}, 1 - 1 / n, 1.0) == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("factor", [2.0**-40, 1e-3, 7.0])
+def test_lamp_top1_and_all_other_counts_do_not_change_when_a_layer_is_scaled(factor):
+    torch.manual_seed(0)
+    scores = {"a": torch.rand(3000), "b": torch.randn(2000).abs(), "c": torch.rand(100) ** 3}
+    scaled = scores | {"b": factor * scores["b"]}
+    for sparsity in (0.2, 0.5, 0.9, 0.99):
+        assert ow.LAMP()(scaled, sparsity, 0.99) == ow.LAMP()(scores, sparsity, 0.99)
 
 
 def test_per_layer_targets_follow_the_schedule():

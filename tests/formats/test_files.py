@@ -1,10 +1,10 @@
-"""Replacing files."""
+"""Replacing files, and creating folders."""
 
 import os
 
 import pytest
 
-from openwork.formats.files import replacing
+from openwork.formats.files import creating, replacing
 
 
 def write(path, text="new"):
@@ -35,3 +35,29 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write(tmp_path / "x", "half\ud800")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x", "old")]
+
+
+def test_a_folder_appears_when_all_of_it_is_there(tmp_path):
+    with creating(tmp_path / "new") as temporary:
+        (temporary / "sub").mkdir()
+        (temporary / "sub" / "file").write_text("all")
+        assert not (tmp_path / "new").exists()
+    assert (tmp_path / "new" / "sub" / "file").read_text() == "all"
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_failure_leaves_no_folder(tmp_path):
+    def stopped():
+        with creating(tmp_path / "new") as temporary:
+            (temporary / "file").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_another_process_has_made_meanwhile_is_not_replaced(tmp_path):
+    with pytest.raises(FileExistsError, match="exists, and nothing is overwritten"), creating(tmp_path / "new"):
+        (tmp_path / "new").mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]

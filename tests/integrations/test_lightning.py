@@ -143,3 +143,21 @@ def test_the_penalty_is_added(tmp_path):
         return sparsifier.sparsity()
 
     assert sparsity(1.0) > sparsity(0.0) + 0.3
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_fine_tuning_keeps_the_zeros_of_a_pruned_model(accumulate):
+    module = Classifier()
+    ow.prune(module, ow.GradualMagnitude(ow.OneShot(0.8)))
+    before = {name: p.detach().clone() for name, p in module.named_parameters() if p.dim() > 1}
+    sparsifier = ow.sparsify(module, ow.GradualMagnitude(ow.Constant(0.0)), keep_zeros=True)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    callback = SparsifyCallback(sparsifier)
+    settings = {"accumulate_grad_batches": accumulate, "gradient_clip_val": 1.0, "callbacks": [callback]}
+    trainer = lightning.Trainer(max_steps=6, **settings, **quiet)
+    trainer.fit(module, BATCHES, BATCHES)
+    sparsifier.finalize()
+    for name, weight in before.items():
+        now = module.get_parameter(name)
+        assert torch.equal(now == 0, weight == 0)
+        assert not torch.equal(now, weight)

@@ -120,3 +120,21 @@ def test_a_checkpoint_without_its_state_is_refused(tmp_path):
     state.unlink()
     with pytest.raises(ValueError, match=r"checkpoint-4 holds no sparsifier.pt; resume from"):
         resume()
+
+
+@pytest.mark.parametrize("make", [gpt2, bert])
+def test_fine_tuning_keeps_the_zeros_of_a_pruned_model(make, tmp_path):
+    model = make()
+    ow.prune(model, ow.GradualMagnitude(ow.OneShot(0.5), pattern=ow.NM(2, 4)))
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.dim() > 1}
+    sparsifier = ow.sparsify(model, ow.GradualMagnitude(ow.Constant(0.0)), keep_zeros=True)
+    settings = {"weight_decay": 0.1, "gradient_accumulation_steps": 2, "max_steps": 4, "save_strategy": "no"}
+    trainer_of(model, sparsifier, TEXTS if make is gpt2 else SENTENCES, tmp_path, **settings).train()
+    sparsifier.finalize().save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    for name, weight in before.items():
+        if name in dict(again.named_parameters()):
+            now = again.get_parameter(name)
+            assert torch.equal(now == 0, weight == 0), name
+            assert torch.equal(now, model.get_parameter(name))
+    assert any(not torch.equal(again.get_parameter(name), weight) for name, weight in before.items())

@@ -1,13 +1,16 @@
 """`openwork recipe`: what it prints runs on a small model, and prunes as the recipe says."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import openwork as ow
+from openwork import recipes
 from openwork.cli import main
 
 MODEL = {"fc1": (16, 32), "fc2": (32, 16), "head": (16, 4)}
@@ -252,6 +255,71 @@ def test_wanda_of_llm_compressor_prunes_at_once(printed, mask, targets):
         assert ((model.fc1.weight.unflatten(1, (-1, 4)) != 0).sum(-1) == 2).all()
 
 
+@pytest.mark.parametrize("mask", ["0:0", "2:4"])
+def test_sparsegpt_of_llm_compressor_adapts_what_it_keeps(printed, mask):
+    more = "      block_size: 16\n      dampening_frac: 0.001\n      sequential_targets: [Layer]\n"
+    code = printed(LLM.format(kind="SparseGPTModifier", mask=mask, targets="Linear", more=more))
+    assert "damping=0.001, block=16)" in code
+    assert "# sequential_targets: ow.prune finds the blocks; blocks=[...] names them otherwise." in code
+    model, _ = execute(code)
+    assert [sparsity(model, name) for name in MODEL] == [0.5, 0.5, 0.0]
+    kept = model.fc1.weight != 0
+    assert not torch.equal(model.fc1.weight[kept], Model().fc1.weight[kept])
+
+
+@pytest.mark.parametrize("kind", ["SparseGPTModifier", "WandaPruningModifier"])
+def test_owl_spreads_the_zeros(printed, kind):
+    more = "      sparsity_profile: owl\n      owl_m: 3\n      owl_lmbda: 0.08\n"
+    code = printed(LLM.format(kind=kind, mask="0:0", targets="Linear", more=more))
+    assert "allocation=ow.OWL(3, 0.08)" in code
+    assert sparsity(execute(code)[0], "fc1", "fc2") == pytest.approx(0.5, abs=0.001)
+    code = printed(LLM.format(kind=kind, mask="2:4", targets="Linear", more=more))
+    assert "# sparsity_profile: owl is left out, as n:m gives every layer one sparsity." in code
+
+
+ALTERNATING = """
+{name}_stage:
+  run_type: oneshot
+  modifiers:
+    SparseGPTModifier:
+      sparsity: {share}
+      percdamp: 0.1
+{name}_training:
+  run_type: train
+  pruning_modifiers:
+    ConstantPruningModifier:
+      targets: __ALL__
+"""
+
+
+def test_stages_that_prune_at_once_and_train_alternate(printed):
+    code = printed(ALTERNATING.format(name="a", share=0.5) + ALTERNATING.format(name="b", share=0.75))
+    assert code.count("damping=0.1") == code.count("train(model, optimizer)") == 2
+    model, seen = execute(code)
+    assert (seen[0], seen[-1]) == (0.5, 0.75)
+    assert sparsity(model) == 0.75
+
+
+KAST = """
+modifiers:
+  - !TopKASTPruningModifier
+    forward_sparsity: 0.75
+    backward_sparsity: 0.5
+    start_epoch: 0
+    end_epoch: 3
+    update_frequency: -1
+    params: __ALL_PRUNABLE__
+    global_sparsity: False
+"""
+
+
+def test_top_kast_trains_more_than_it_uses(printed):
+    code = printed(KAST)
+    assert "ow.TopKAST(ow.Constant(0.0001), sparsity=0.75, backward_sparsity=0.5, every=1)" in code
+    assert "# optimizer.step() adds the penalty, in the place of weight decay" in code
+    assert sparsity(execute(code)[0]) == 0.75
+
+
 TRAINED = """
 train_stage:
   pruning_modifiers:
@@ -383,10 +451,6 @@ def test_json_has_the_code_and_what_is_missing(monkeypatch, capsys, tmp_path):
 
 
 def test_every_name_in_what_is_printed_is_public():
-    import re
-    from pathlib import Path
-
-    import openwork.recipes as package
-
-    text = "".join(path.read_text() for path in Path(package.__file__).parent.glob("*.py"))
+    text = "".join(path.read_text() for path in Path(recipes.__file__).parent.glob("*.py"))
     assert set(re.findall(r"\bow\.(\w+)", text)) <= set(ow.__all__)
+    assert set(re.findall(r"expression\(\s*\"(\w+)\"", text)) <= set(ow.__all__)

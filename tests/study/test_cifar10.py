@@ -144,7 +144,7 @@ def test_the_small_residual_network_is_resnet_20_and_shortcuts_are_the_input(sma
     model = task.model()
     assert sum(p.numel() for p in model.parameters()) == 269_722
     assert sum(p.numel() for p in model.parameters() if p.dim() > 1) == 268_336
-    assert [group["weight_decay"] for group in task.optimizer(model).param_groups] == [0.05, 0.0]
+    assert [group["weight_decay"] for group in task.optimizer(model).param_groups] == [0.05]
     assert (task.title, replace(task, channels=4).title) == (
         "ResNet-20, CIFAR-10",
         "ResNet-20 of 4 channels, CIFAR-10",

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import math
+import re
 import zipfile
 from collections import Counter
 
@@ -13,7 +14,7 @@ from torch import nn
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from tests.study.one_shot_script import script
+from tests.study.one_shot_script import FOLDER, script
 
 run, networks, training, entrants = (script(name) for name in ("run", "networks", "language_model", "entrants"))
 CPU = torch.device("cpu")
@@ -42,7 +43,7 @@ def data(tmp_path, monkeypatch):
     )
     tokens.pre_tokenizer = pre_tokenizers.Whitespace()
     config = {"vocab_size": tokens.get_vocab_size(), "hidden_size": 16, "num_hidden_layers": 1,
-              "num_attention_heads": 2, "intermediate_size": 32}  # fmt: skip
+              "num_attention_heads": 2, "intermediate_size": 32, "initializer_range": 0.3}  # fmt: skip
     torch.manual_seed(0)
     model = BertModel(BertConfig(**config))
     with zipfile.ZipFile(tmp_path / networks.WHEEL, "w") as wheel:
@@ -61,6 +62,17 @@ def data(tmp_path, monkeypatch):
 def rows(path):
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def test_the_parts_have_the_runs_of_the_plan():
+    text = (FOLDER / "PLAN.md").read_text(encoding="utf-8")
+    planned = {part: int(count) for part, count in re.findall(r"^\| ([A-G]) \|.*\| (\d+) \|$", text, re.M)}
+    assert planned == {"A": 51, "B": 90, "C": 140, "D": 1, "E": 51, "F": 90, "G": 140}
+    found = {part: [*run.cases(part)] for part in "ABCEFG"}
+    assert {part: len(cases) for part, cases in found.items()} == {part: planned[part] for part in found}
+    every = [case.key for part in "ABC" for case in found[part]]
+    assert len(set(every)) == len(every)
+    assert [case.key for case in found["E"] + found["F"] + found["G"]] == every
 
 
 def test_every_technique_has_its_paper_s_settings_at_every_level():
@@ -175,3 +187,19 @@ def test_a_run_s_cost_counts_what_was_needed_beyond_before():
     with run.Peak(CPU) as peak:
         torch.ones(8_000_000).sum()
     assert 30 < peak.mb < 60
+
+
+def test_a_run_that_misses_its_level_gives_no_row(data, monkeypatch):
+    monkeypatch.setattr(run, "prune", lambda *_: 0.498)
+    with pytest.raises(ValueError, match=r"Wanda reached a sparsity of 0\.4980 at the level 50 %; mend it first"):
+        run.execute(networks.MiniLM(CPU), run.Case("Wanda", False, "50 %", 0))
+
+
+@pytest.mark.parametrize("name", entrants.ENTRANTS)
+def test_every_technique_prunes_block_after_block_and_is_reconstructed(data, name):
+    network = networks.MiniLM(CPU)
+    found = [run.execute(network, run.Case(name, fitted, "50 %", 0)) for fitted in (False, True)]
+    assert {row["sparsity"] for row in found} == {"0.500000"}
+    assert found[0]["cosine"] != found[1]["cosine"]
+    again = run.execute(network, run.Case(name, True, "50 %", 0))
+    assert again["cosine"] == found[1]["cosine"]

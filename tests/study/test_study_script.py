@@ -110,6 +110,26 @@ def test_what_is_there_is_not_run_again_and_no_piece_begins_too_late(tmp_path, m
     assert not (tmp_path / "x.csv").exists()
 
 
+def test_processes_that_share_the_pieces_add_to_the_same_file(tmp_path, monkeypatch):
+    names = "abcde"
+    pieces = [
+        ("A", driver.Piece("tuning", COLUMNS, lambda n=n: {(n, 0.5, 0): Run(TASK, None, steps=2)}, 1e5)) for n in names
+    ]
+    files = [driver.Rows(tmp_path / "tuning.csv", COLUMNS, ("id",)) for _ in range(2)]
+    for each, name in zip(files, "xy", strict=True):  # both were read before either wrote
+        each.add({(name, 0.5, 0): {"id": name}})
+    monkeypatch.setattr(run, "pieces", lambda rows: pieces)
+    monkeypatch.setattr(run, "execute", lambda piece, missing, *_: {key: {"id": key[0]} for key in missing})
+    for share in ("0/2", "1/2"):
+        run.main([str(tmp_path), "--runs", str(tmp_path / "runs"), "--share", share])
+        if share == "0/2":
+            assert [row["technique"] for row in table(tmp_path / "tuning.csv")] == [*"xyace"]
+    assert [row["technique"] for row in table(tmp_path / "tuning.csv")] == [*"xyacebd"]
+    assert [path.name for path in tmp_path.iterdir()] == ["tuning.csv"]
+    with pytest.raises(SystemExit):
+        run.main([str(tmp_path), "--runs", str(tmp_path / "runs"), "--share", "2/2"])
+
+
 def test_the_pieces_are_in_the_order_of_the_plan(tmp_path):
     letters = [letter for letter, _ in run.pieces(tmp_path)]
     assert letters == sorted(letters)

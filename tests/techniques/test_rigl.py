@@ -57,7 +57,7 @@ def test_rigl_nnz_of_each_layer_never_changes():
     assert changed == 4  # the update at step 10, the last, exchanges nothing
 
 
-def test_rigl_new_weights_begin_at_zero_with_empty_slots_and_the_others_stay_bit_by_bit():
+def test_rigl_new_zero_weights_and_slots_and_the_others_stay_bit_by_bit():
     model, sparsifier, optimizer = started(ow.RigL(SCHEDULE))
     grown = 0
     for batch in itertools.islice(image_batches(), 8):

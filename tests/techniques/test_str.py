@@ -95,10 +95,30 @@ def test_str_underflow_keeps_training_dense_to_the_bit_until_weight_decay_has_br
     assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in finalized.state_dict().items())
 
 
-def test_str_underflow_without_weight_decay_never_ends():
-    model, sparsifier = trained(ow.STR(-3200.0), decay=0.0)
-    assert learned(model).item() == -3200
-    assert sparsifier.sparsity() == 0
+def test_str_underflow_without_weight_decay_would_never_end_and_is_refused():
+    with raises(ValueError, "STR(s=-3200.0) is moved by weight decay alone", "SGD has none for reparam.weight.s; pass"):
+        trained(ow.STR(-3200.0), decay=0.0)
+    model, _ = trained(ow.STR(-5.0), decay=0.0, steps=3)  # there the loss's gradient moves it
+    assert learned(model).item() != -5
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW, torch.optim.Adam])
+def test_str_underflow_wants_weight_decay_for_every_threshold(make):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    sparsifier = ow.sparsify(model, ow.STR(-200.0))
+    with raises(ValueError, f"{make.__name__} has none for 0.reparam.weight.s"):
+        sparsifier.attach(make(model.parameters(), lr=0.1, weight_decay=0.0))
+    thresholds = [p for name, p in model.named_parameters() if "reparam.weight.s" in name]
+    others = [p for name, p in model.named_parameters() if "reparam" not in name]
+    with raises(ValueError, f"{make.__name__} has none for 1.reparam.weight.s"):
+        sparsifier.attach(
+            make(
+                [{"params": [*others, thresholds[0]]}, {"params": thresholds[1:], "weight_decay": 0.0}],
+                lr=0.1,
+                weight_decay=0.1,
+            )
+        )
+    sparsifier.attach(make(sparsifier.parameter_groups(1e-4), lr=0.1))
 
 
 def test_str_underflow_does_not_keep_the_search_for_a_target_from_converging():

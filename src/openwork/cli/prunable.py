@@ -1,5 +1,6 @@
 """What `openwork prune` does: files to a model, the model pruned, and its zeros in a copy of the files."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ from openwork.core.masks.blockwise.result import PrunedLayer
 from openwork.core.masks.one_shot import prune
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.selection import Excluding, Matching, Select, weight_matrices
-from openwork.formats.rewrite import WeightFiles, find_weight_files, rewrite
+from openwork.formats.rewrite import WeightFiles, differ, find_weight_files, rewrite
 from openwork.inspect.names import is_matrix
 
 _WINDOW = 512
 _LOOKED_UP = ("embed", "lm_head", "wte", "wpe")  # what the names of embeddings have, where no module says more
+_MISSING = "the files do not have it"
 _NAME_IT = "--select with its name prunes it"
 
 
@@ -143,10 +145,8 @@ def pruned(
     text: Text | None = None,
     select: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
-    blocks: Sequence[str] | None = None,
-    device: torch.device | None = None,
     seed: int = 0,
-    progress: Callable[[str], object] | None = None,
+    walk: Mapping[str, Any] | None = None,
 ) -> Rewritten:
     """Writes the files of ``source`` to ``out`` with the zeros of a technique.
 
@@ -157,10 +157,8 @@ def pruned(
         text: For a technique that looks at inputs.
         select: Names of weights or layers to prune, instead of the default.
         exclude: Names of those to leave as they are.
-        blocks: Names of the blocks that are pruned one after the other; None for those that the model repeats.
-        device: Where a block does its work.
         seed: Draws between equals.
-        progress: Called with a line of text after each block.
+        walk: What else `openwork.prune` takes where it goes from block to block.
 
     Raises:
         FileNotFoundError: If there is no such file, or the folder holds no weights.
@@ -168,25 +166,27 @@ def pruned(
         ValueError: If the weights cannot be read or loaded, the text does not fit, or nothing can be pruned.
     """
     files = find_weight_files(source)
-    needs = technique.evidence.inputs
-    if needs and text is None:
-        raise ValueError(f"{technique!r} looks at the inputs of layers; give a text with --calibration")
-    if needs and not (source / "config.json").is_file():
-        raise ValueError(
-            f"{technique!r} runs the model, and {source} has no config.json that says which; give its folder"
-        )
+    walk = dict(walk or {})
+    runs = technique.evidence.inputs or bool(walk.get("reconstruct"))
+    what = f"{technique!r} looks at the inputs of layers" if technique.evidence.inputs else "--reconstruct fits outputs"
+    if runs and text is None:
+        raise ValueError(f"{what}; give a text with --calibration")
+    if runs and not (source / "config.json").is_file():
+        raise ValueError(f"{what}, and {source} has no config.json that says of which model; give its folder")
+    unused = [f"--{name}" for name, value in {"calibration": text, **walk}.items() if value and name != "progress"]
+    if not runs and unused:
+        raise ValueError(f"{technique!r} looks at no inputs, so that nothing runs; leave out {', '.join(unused)}")
     model = _in_a_model(files) if (source / "config.json").is_file() else _without_a_model(files)
     chosen: Select = Matching(tuple(select)) if select else model.layers
     chosen = Excluding(tuple(exclude), chosen) if exclude else chosen
-    _check_numbers(model.module, chosen)
+    _check_weights(model, chosen)
     notes: tuple[str, ...] = ()
-    looked: dict[str, Any] = {}
-    if text is not None and needs:
-        looked["batches"], notes = _batches(text, model.module)
-        looked |= {"blocks": blocks, "device": device, "progress": progress}
-    elif blocks or device:
-        raise ValueError(f"{technique!r} looks at no inputs, so that nothing runs; leave out --blocks and --device")
-    found = prune(model.module, technique, select=chosen, seed=seed, **looked)
+    if runs and text:
+        walk["batches"], notes = _batches(text, model.module)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
+        found = prune(model.module, technique, select=chosen, seed=seed, **walk if runs else {})
+    notes += tuple(f"warning: {one.message}" for one in warned if issubclass(one.category, UserWarning))
     skipped = found.skipped | (
         {} if select else {name: why for name, why in model.left.items() if name in found.skipped}
     )
@@ -195,9 +195,11 @@ def pruned(
     return Rewritten(tuple(copy.layers), skipped, left_out, notes, found.minutes, found.peak_memory)
 
 
-def _check_numbers(model: nn.Module, select: Select) -> None:
-    """Raises ValueError if a selected weight has NaN or infinite values, or nothing is selected."""
-    for weight in choose_weights(model, select)[0]:
+def _check_weights(model: _Model, select: Select) -> None:
+    """Raises ValueError if a selected weight is not in the files or has NaN or infinite values, or there is none."""
+    for weight in choose_weights(model.module, select)[0]:
+        if model.left.get(weight.name) == _MISSING:
+            raise ValueError(f"{weight.name} is not in the files, so that nothing would keep its zeros; leave it out")
         if not bool(weight.parameter.isfinite().all()):
             raise ValueError(f"{weight.name} has values that are no finite numbers; give a checkpoint from before them")
 
@@ -221,7 +223,7 @@ class _Copy:
         if now is None or before.dim() < 2:
             return None
         now = now.detach().cpu()
-        changed = now != before.to(now.dtype)
+        changed = differ(now, before.to(now.dtype))
         pruned = next((one for full, one in self.pruned.items() if full == name or full.endswith(f".{name}")), None)
         if pruned is None and not bool(changed.any()):
             return None
@@ -239,9 +241,17 @@ def _in_a_model(files: WeightFiles) -> _Model:
     from openwork.integrations.pretrained import load_pretrained, names_in_files, usually_dense
 
     module, missing = load_pretrained(files.path)
-    left = dict.fromkeys(missing, "the files do not have it")
+    left = dict.fromkeys(missing, _MISSING)
     left |= {name: f"{what}; {_NAME_IT}" for name, what in usually_dense(module).items()}
-    return _Model(module, left, names_in_files(module, files.tensors))
+    in_files = names_in_files(module, files.tensors)
+    for name, now in in_files().items():
+        before = files.tensors[name]
+        if before.dim() > 1 and (before.shape != now.shape or bool(differ(before.to(now.dtype), now).any())):
+            raise ValueError(
+                f"transformers changes {name} when it loads it, so that it cannot be written back as it was; prune the "
+                "file without its model, by magnitude"
+            )
+    return _Model(module, left, in_files)
 
 
 def _without_a_model(files: WeightFiles) -> _Model:

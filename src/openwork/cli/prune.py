@@ -20,8 +20,15 @@ TECHNIQUES = {
     "magnitude": "GradualMagnitude",
     "random": "RandomPruning",
     "wanda": "Wanda",
+    "ria": "RIA",
+    "dsnot": "DSnoT",
+    "sparsegpt": "SparseGPT",
+    "admm": "ADMM",
+    "alps": "ALPS",
 }
 """What --technique takes, and the public name of each."""
+ALLOCATIONS = {"uniform": "Uniform", "global": "GlobalRanking", "erk": "ERK", "lamp": "LAMP", "owl": "OWL"}
+"""What --allocation takes, and the public name of each."""
 
 
 def prune(
@@ -36,6 +43,12 @@ def prune(
     pattern: Annotated[
         str | None, typer.Option(help="Where zeros lie: 2:4 or another n:m, 1x4 blocks, rows, columns, per-output.")
     ] = None,
+    allocation: Annotated[
+        str | None, typer.Option(help=f"How the zeros are spread over the matrices: {', '.join(ALLOCATIONS)}.")
+    ] = None,
+    reconstruct: Annotated[
+        bool, typer.Option("--reconstruct", help="Fit the weights that stay to the dense outputs of their layer.")
+    ] = False,
     calibration: Annotated[
         Path | None, typer.Option(metavar="TEXT", help="A text file; what its lines make of the inputs counts.")
     ] = None,
@@ -58,6 +71,9 @@ def prune(
     device: Annotated[
         str | None, typer.Option(help="Where a block does its work, such as cuda; by default on the CPU.")
     ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Keep finished blocks here, and go on from those that it has.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Chooses windows, draws between equals.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -75,10 +91,12 @@ def prune(
     text = None
     if calibration:
         text = Text(calibration, tokenizer or source, tokens=tokens, samples=samples, batch=batch, seed=seed)
-    made, place = _technique(technique, sparsity, pattern), checked_device(device) if device else None
+    made = _technique(technique, sparsity, pattern, allocation)
+    walk: dict[str, Any] = {"blocks": blocks, "device": checked_device(device) if device else None}
+    walk |= {"reconstruct": reconstruct, "resume": resume}
     with error_console.status("reading") as status:
-        found = pruned(source, made, out, text=text, select=select, exclude=exclude, blocks=blocks, device=place,
-                       seed=seed, progress=lambda line: status.update(f"pruned {line}"))  # fmt: skip
+        walk["progress"] = lambda line: status.update(f"pruned {line}")
+        found = pruned(source, made, out, text=text, select=select, exclude=exclude, seed=seed, walk=walk)
     if as_json:
         about = {"format": PRUNE_FORMAT, "path": str(source), "out": str(out), "technique": repr(made)}
         print_json(about | found.to_dict())
@@ -86,11 +104,13 @@ def prune(
         _print(found, made, out)
 
 
-def _technique(name: str, sparsity: str | None, pattern: str | None) -> "MaskTechnique":
+def _technique(name: str, sparsity: str | None, pattern: str | None, allocation: str | None) -> "MaskTechnique":
     import openwork as ow
 
     if name not in TECHNIQUES:
         raise UsageError(f"unknown --technique {name!r}; give one of {', '.join(TECHNIQUES)}")
+    if allocation not in (None, *ALLOCATIONS):
+        raise UsageError(f"unknown --allocation {allocation!r}; give one of {', '.join(ALLOCATIONS)}")
     where = _pattern(pattern) if pattern else None
     if sparsity is None and not isinstance(where, ow.NM):
         raise UsageError("give --sparsity, the fraction of zeros, such as 0.5, or a --pattern n:m that says it")
@@ -99,6 +119,8 @@ def _technique(name: str, sparsity: str | None, pattern: str | None) -> "MaskTec
         final = _fraction(sparsity)
     make: Any = getattr(ow, TECHNIQUES[name])
     arguments = {"pattern": where} if where else {}
+    if allocation:
+        arguments["allocation"] = getattr(ow, ALLOCATIONS[allocation])()
     try:
         found: MaskTechnique = make(ow.OneShot(final), **arguments)
     except ValueError as error:

@@ -135,3 +135,8 @@ def _overwrite(path: Path, found: WeightFiles, change: Change) -> None:
                 raise RuntimeError(f"{name} would take {content.nbytes} bytes instead of {end - begin}")
             file.seek(8 + length + begin)
             file.write(content.tobytes())
+
+
+def differ(first: Tensor, second: Tensor) -> Tensor:
+    """Where two tensors of one shape differ, bool; NaN is like NaN."""
+    return (first != second) & ~((first != first) & (second != second))

@@ -1,7 +1,7 @@
 """What a modifier becomes: a call of openwork as text, or the reason why there is none."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 STEPS = "steps_per_epoch"
@@ -17,6 +17,7 @@ class Call:
         select: Which weights, as Python; None for the default.
         once: Whether a trained model is pruned at once, instead of while it trains.
         options: Further arguments of the call, as Python.
+        attach: What `Sparsifier.attach` takes, as Python.
         notes: What changes, in sentences.
     """
 
@@ -24,11 +25,8 @@ class Call:
     select: str | None = None
     once: bool = False
     options: tuple[str, ...] = ()
+    attach: str = "optimizer"
     notes: tuple[str, ...] = ()
-
-    def noting(self, *notes: str) -> "Call":
-        """The same with further notes."""
-        return replace(self, notes=(*self.notes, *notes))
 
 
 @dataclass(frozen=True)

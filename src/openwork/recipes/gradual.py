@@ -147,16 +147,17 @@ def top_kast(modifier: Modifier) -> Iterator[Call | Left]:
         backward_sparsity=f"{sparsity(kind, fields, 'backward_sparsity'):g}",
         every=steps(every, least=1),
     )
-    notes = ["add sparsifier.penalty() to the loss, in the place of weight decay; the bench decays by the paper's 1/D"]
+    notes = ["optimizer.step() adds the penalty, in the place of weight decay; the bench decays by the paper's 1/D"]
     if fields.get("global_sparsity", True):
         notes.append("each tensor has the sparsity; a ranking of all layers together is not translated")
     if str(fields.get("mask_type", "unstructured")) != "unstructured":
         notes.append(f"mask_type: {fields['mask_type']} is not translated: its zeros are unstructured")
-    yield Call(technique, selection(names_in(fields.get("params"))), notes=tuple(notes))
+    attach = "optimizer, penalty_gradient=True"
+    yield Call(technique, selection(names_in(fields.get("params"))), attach=attach, notes=tuple(notes))
 
 
 def _second_order(modifier: Modifier) -> Iterator[Call | Left]:
-    yield Left("pruning by inverse Fisher blocks while training is not translated; GradualMagnitude has its schedule")
+    yield Left("its schedule has gradients sampled at every update; ow.OBS prunes once, and again with keep_zeros=True")
 
 
 def _layers(modifier: Modifier) -> Iterator[Call | Left]:
@@ -168,6 +169,7 @@ TRANSLATIONS = {
     "ConstantPruningModifier": constant,
     "ACDCPruningModifier": alternating,
     "RigLPruningModifier": rigl,
+    "TopKASTPruningModifier": top_kast,
     "OBSPruningModifier": _second_order,
     "MFACPruningModifier": _second_order,
     "MFACGlobalPruningModifier": _second_order,

@@ -40,8 +40,11 @@ def _pruned(modifier: Modifier, technique: str, named: dict[str, str], notes: li
     if pattern:
         named = {"pattern": pattern, **named}
     profile = str(fields.get("sparsity_profile") or "").lower()
-    if profile:
-        remarks = [*remarks, f"sparsity_profile: {profile} is not translated: every layer has one sparsity"]
+    if profile == "owl" and not pattern:
+        outliers, spread = number(kind, fields, "owl_m"), number(kind, fields, "owl_lmbda")
+        named = {"allocation": f"ow.OWL({outliers:g}, {spread:g})", **named}
+    elif profile:
+        remarks = [*remarks, f"sparsity_profile: {profile} is left out, as n:m gives every layer one sparsity"]
     if fields.get("sequential_targets"):
         remarks = [*remarks, "sequential_targets: ow.prune finds the blocks; blocks=[...] names them otherwise"]
     select = selection(names_in(fields.get("targets", "Linear")), names_in(fields.get("ignore")))
@@ -49,5 +52,5 @@ def _pruned(modifier: Modifier, technique: str, named: dict[str, str], notes: li
     yield Call(call, select, once=True, notes=(*notes, *remarks))
 
 
-TRANSLATIONS = {"WandaPruningModifier": wanda}
+TRANSLATIONS = {"WandaPruningModifier": wanda, "SparseGPTModifier": sparse_gpt}
 """By the modifier's class."""

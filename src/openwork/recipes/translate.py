@@ -167,4 +167,4 @@ def _call(part: Call, name: str) -> list[str]:
         arguments.append("batches=batches")
     function = "ow.prune" if part.once else f"{name} = ow.sparsify"
     lines = [f"{function}(", "    model,", *(f"    {argument}," for argument in arguments), ")"]
-    return lines if part.once else [*lines, f"{name}.attach(optimizer)"]
+    return lines if part.once else [*lines, f"{name}.attach({part.attach})"]

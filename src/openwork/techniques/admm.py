@@ -18,7 +18,7 @@ from openwork.core.masks.technique import Hidden, MaskTechnique
 class ADMM(MaskTechnique):
     """Finds mask and weights by the alternating direction method of multipliers, the sparsity rising on the way.
 
-    ``ow.prune(model, ADMM(OneShot(0.5)), calibrate=lambda model: model(batch))``. Inputs are scaled to norm 1, and
+    ``ow.prune(model, ADMM(OneShot(0.5)), batches=loader)``. Inputs are scaled to norm 1, and
     weights inversely, so that a magnitude is Wanda's score. With G = X Xᵀ + λI each step is
 
         Z = mask(W + U),   U ← U + W - Z,   W = (G W₀ + Z - U) (G + I)⁻¹

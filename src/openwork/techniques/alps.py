@@ -18,7 +18,7 @@ from openwork.techniques.admm import best, normalised
 class ALPS(MaskTechnique):
     """Finds the mask by `ADMM` steps at the final sparsity, and its weights by least squares.
 
-    ``ow.prune(model, ALPS(OneShot(0.7)), calibrate=lambda model: model(batch))``. Inputs are scaled as in `ADMM`, and
+    ``ow.prune(model, ALPS(OneShot(0.7)), batches=loader)``. Inputs are scaled as in `ADMM`, and
     G = X Xᵀ + λI. A step is
 
         W = (G W₀ - V + ρ D) (G + ρI)⁻¹,   D = best(W + V / ρ),   V ← V + ρ (W - D)

@@ -28,7 +28,7 @@ class InputMoments(Evidence):
 class DSnoT(MaskTechnique):
     """Begins with a mask of other scores, and exchanges weights of each output until its mean is as it was.
 
-    ``ow.prune(model, DSnoT(OneShot(0.6)), calibrate=lambda model: model(batch))``. No kept weight changes its value,
+    ``ow.prune(model, DSnoT(OneShot(0.6)), batches=loader)``. No kept weight changes its value,
     and every output keeps as many as before. With e = Σ W_ij mean(X_j) over what is removed, the removed weight
     comes back that takes most from |e|, over the variance of its input; the kept weight goes that Wanda ranks lowest
     among those that take from |e| as well. An output is done when |e| is at most ``tolerance``, or does not shrink.

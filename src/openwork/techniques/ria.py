@@ -14,7 +14,7 @@ from openwork.techniques.wanda import InputSquares
 class RIA(MaskTechnique):
     """Keeps the weights that are large among those of their input and of their output, where their inputs are large.
 
-    ``ow.prune(model, RIA(OneShot(0.5)), calibrate=lambda model: model(batch))``. No kept weight changes its value.
+    ``ow.prune(model, RIA(OneShot(0.5)), batches=loader)``. No kept weight changes its value.
     Weights of the whole matrix compete; ``pattern=PerOutput()`` gives every output as many.
 
     Args:

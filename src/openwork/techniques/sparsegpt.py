@@ -21,7 +21,7 @@ _SMALL = 16
 class SparseGPT(MaskTechnique):
     """Removes the weights that matter least to a layer's outputs, input by input, and adapts those of later inputs.
 
-    ``ow.prune(model, SparseGPT(OneShot(0.5)), calibrate=lambda model: model(batch))``. With H = X Xᵀ + λI and UᵀU = H⁻¹
+    ``ow.prune(model, SparseGPT(OneShot(0.5)), batches=loader)``. With H = X Xᵀ + λI and UᵀU = H⁻¹
     a removed weight w_j costs w_j² / U_jj², and w_j U_j: / U_jj is subtracted from the weights of all later inputs.
     Masks are chosen ``block`` columns at a time, with the weights as they are by then: each block has the same
     sparsity. Under n:m they are chosen group by group. With ``keep_zeros=True`` zeros of the model stay.

@@ -16,6 +16,8 @@ from openwork.core.parameters.technique import Reparameterization
 from openwork.core.parameters.weight import ReparameterizedWeight
 from openwork.core.schedules import Schedule
 
+UNDERFLOW = -104  # below it sigmoid(s) and its derivative are 0 in float32
+
 
 @dataclass(frozen=True)
 class STR(Reparameterization):
@@ -24,7 +26,7 @@ class STR(Reparameterization):
     The sparsity follows from ``s`` and the optimizer's weight decay, which weights and s need alike, and from the
     number of steps; there is no target (but see `reaching`). Below -104 the threshold and its gradient are exactly 0 in
     float32: training is dense, and s moves by weight decay alone, s * prod(1 - rate * decay) under SGD. With -3200 and
-    the paper's recipe that is more than a quarter of the training. Without weight decay nothing ever becomes zero.
+    the paper's recipe that is more than a quarter of the training. An optimizer without weight decay is refused.
 
     Args:
         s: What s begins with: -3200 for ResNet-50 at 90 %, -12800 for MobileNet in the authors' configurations.
@@ -35,6 +37,11 @@ class STR(Reparameterization):
 
     coefficient: Schedule | None = field(default=None, init=False, repr=False)
     s: float = -3200.0
+
+    @property
+    def needs_decay(self) -> bool:
+        """True where sigmoid(s) is 0 in float32."""
+        return self.s < UNDERFLOW
 
     @classmethod
     def reaching(

@@ -25,7 +25,7 @@ class InputSquares(Evidence):
 class Wanda(MaskTechnique):
     """Keeps, for every output, the weights with the largest |w| * ||input||; prunes a trained model once.
 
-    ``sparsify(model, Wanda(OneShot(0.5)), calibrate=lambda model: model(batch))``. No kept weight changes its value.
+    ``ow.prune(model, Wanda(OneShot(0.5)), batches=loader)``. No kept weight changes its value.
 
     Args:
         pattern: Where the zeros may lie: by default every output keeps as many weights; with ``NM(2, 4)`` the best 2 of

@@ -73,25 +73,22 @@ def ids(batches=3, examples=2, length=7, words=20):
     return [torch.randint(words, (examples, length), generator=generator) for _ in range(batches)]
 
 
-def pruned_block_by_block(model, technique, batches, blocks):
+def pruned_block_by_block(model, technique, batches, blocks, *, among=None):
     """The plain twin: the whole model runs for every block, with all blocks before it pruned."""
+
+    def run(model):
+        for batch in batches:
+            mask = batch.get("attention_mask") if isinstance(batch, dict) else None
+            with counting(None if mask is None else mask.bool()):
+                model(**batch) if isinstance(batch, dict) else model(batch)
+
+    training = model.training
+    model.eval()
     for name in blocks:
-        block = model.get_submodule(name)
-        inside = {id(module) for module in block.modules()}
+        inside = {id(module) for module in model.get_submodule(name).modules()}
 
-        def run(model):
-            for batch in batches:
-                mask = batch.get("attention_mask") if isinstance(batch, dict) else None
-                with counting(None if mask is None else mask.bool()):
-                    model(**batch) if isinstance(batch, dict) else model(batch)
+        def select(name, parameter, module, inside=inside):
+            return id(module) in inside and parameter.dim() > 1 and (among is None or name in among)
 
-        training = model.training
-        model.eval()
-        ow.sparsify(
-            model,
-            technique,
-            select=lambda _, parameter, module, inside=inside: id(module) in inside and parameter.dim() > 1,
-            calibrate=run,
-        ).finalize()
-        model.train(training)
-    return model
+        ow.sparsify(model, technique, select=select, calibrate=run).finalize()
+    return model.train(training)

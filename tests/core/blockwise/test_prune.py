@@ -78,11 +78,51 @@ def test_an_expert_without_inputs_is_pruned_by_its_weights_alone_and_that_is_sai
     model = nn.Sequential(Experts(), Experts())
     magnitude = copy.deepcopy(model)
     ow.prune(magnitude, ow.GradualMagnitude(ow.OneShot(0.5), pattern=ow.PerOutput()))
-    result = ow.prune(model, HALF, batches=[torch.randn(4, 8) * torch.arange(8)])
+    result = ow.prune(model, HALF, batches=[torch.randn(9, 8) * torch.arange(8)])
     assert torch.equal(model[1].experts[1].weight, magnitude[1].experts[1].weight)
     assert not torch.equal(model[0].experts[0].weight, magnitude[0].experts[0].weight)
     remarks = [(layer.remark, layer.error is None) for layer in result.layers]
     assert remarks == [("", False), ("no input reached it: pruned by its weights alone", True)] * 2
+
+
+def test_fewer_rows_than_columns_are_remarked():
+    model = nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 2))
+    result = ow.prune(model, HALF, batches=[torch.randn(4, 8)])
+    assert [layer.remark for layer in result.layers] == ["4 rows of inputs for 8 columns: give more batches", ""]
+
+
+def test_the_projections_of_an_attention_whose_layers_are_not_called_stay_dense():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    result = ow.prune(model, HALF, batches=[torch.randn(2, 5, 8) for _ in range(3)])
+    assert [one.name for one in result.layers] == [f"layers.{n}.linear{m}.weight" for n in (0, 1) for m in (1, 2)]
+    assert list(result.skipped) == [
+        f"layers.{n}.self_attn.{m}" for n in (0, 1) for m in ("in_proj_weight", "out_proj.weight")
+    ]
+    assert (
+        "(NonDynamicallyQuantizableLinear) cannot be observed" in result.skipped["layers.0.self_attn.out_proj.weight"]
+    )
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_device_changes_nothing_but_the_place(how):
+    model, twin = stack(how), stack(how)
+    ow.prune(model, HALF, batches=ids(), device="cpu")
+    ow.prune(twin, HALF, batches=ids())
+    assert equal(model, twin)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("how", ["plain", "something between"])
+def test_blocks_do_their_work_on_a_gpu_and_come_back(how):
+    model, twin = stack(how), stack(how)
+    result = ow.prune(model, HALF, batches=ids(), device="cuda", reconstruct=True)
+    ow.prune(twin, HALF, batches=ids(), reconstruct=True)
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+    assert result.peak_memory > 0
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
 def test_the_error_of_a_layer_is_that_of_its_outputs():
@@ -124,6 +164,25 @@ def test_layers_that_nothing_repeats_are_pruned_one_after_another():
     result = ow.prune(model, HALF, batches=images)
     assert equal(model, twin)
     assert not result.skipped
+
+
+def test_a_head_may_be_larger_than_all_blocks():
+    model = stack(words=2000)
+    assert chains_of(model, ids()) == [LAYERS]
+
+
+def test_a_residual_network_is_pruned_in_the_blocks_of_its_stages():
+    from openwork.study.models.small_resnet import SmallResNet
+
+    torch.manual_seed(0)
+    model, images = SmallResNet().eval(), [torch.randn(4, 3, 16, 16) for _ in range(2)]
+    stages = [f"stage{stage}.{number}" for stage in (1, 2, 3) for number in range(3)]
+    assert chains_of(model, images) == [stages]
+    twin = pruned_block_by_block(copy.deepcopy(model), HALF, images, stages)
+    ow.recalibrate_batchnorm(twin, images)
+    result = ow.prune(model, HALF, batches=images)
+    assert equal(model, twin)
+    assert list(result.skipped) == ["stem.weight", "fc.weight"]
 
 
 def test_blocks_may_be_named():
@@ -223,8 +282,8 @@ def test_inputs_that_are_not_finite_are_refused_and_nothing_changes():
     torch.manual_seed(0)
     model = nn.Sequential(Layer(), Layer())
     with torch.no_grad():
-        model[0].up.weight.mul_(1e20)
-        model[0].down.weight.mul_(1e20)
+        model[0].up.weight.mul_(1e15)
+        model[0].down.weight.mul_(1e25)
     before, spoiled = copy.deepcopy(model), torch.randn(4, 8)
     spoiled[2, 3] = float("nan")
     with pytest.raises(ValueError, match="batch 1 holds NaN or infinite inputs"):

@@ -34,7 +34,9 @@ def observable(site: Site) -> None:
     layout = layout_of(module, site.leaf, getattr(module, site.leaf).shape)
     if layout is not None and layout.shape[0] > 1 and len(layout.shape) == 3:
         return  # experts
-    plain = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    # MultiheadAttention reads the weight of this one, and never calls it.
+    read = type(module).__name__ == "NonDynamicallyQuantizableLinear"
+    plain = (isinstance(module, nn.Linear) and not read) or type(module).__name__ == "Conv1D"
     kernel = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.groups == 1
     if site.leaf != "weight" or not (plain or kernel):
         kind = f"grouped {type(module).__name__}" if getattr(module, "groups", 1) != 1 else type(module).__name__

@@ -1,7 +1,6 @@
 """One-shot pruning of a trained model, whose metric is measured before and after."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import nn
 
 from openwork.core.batchnorm import has_statistics, recalibrate_batchnorm
 from openwork.core.chosen import check_model, choose_weights
+from openwork.core.evaluated import Evaluate, check_evaluate, metric_of
 from openwork.core.forward import check_batches
 from openwork.core.masks.blockwise.cost import Cost
 from openwork.core.masks.blockwise.finished import Finished
@@ -27,7 +27,7 @@ from openwork.core.sparsify import sparsify
 def prune(
     model: nn.Module,
     technique: MaskTechnique,
-    evaluate: Callable[[nn.Module], float] | None = None,
+    evaluate: Evaluate | None = None,
     *,
     batches: Iterable[Any] | None = None,
     select: Selection = weight_matrices,
@@ -56,7 +56,7 @@ def prune(
         calibrate: As in `sparsify`, for a technique that looks at gradients, or at inputs of the whole dense model at
             once.
         blocks: Names of the blocks, or shell patterns for them (``"encoder.layer.*"``), which must hold all selected
-            weights. By default those that the model repeats; where these hold less than half of the weights, layer
+            weights. By default those that the model repeats; where these hold less than half of the layers, layer
             after layer. Weights outside of the blocks, such as embeddings, then stay dense; the result names them.
         reconstruct: Whether the kept weights of each layer become those whose outputs come nearest, in the sum of
             squares over the inputs of ``batches``, to the outputs with all weights.
@@ -82,10 +82,8 @@ def prune(
     schedule = technique.schedule
     if not schedule.due(0) or schedule(0) != schedule.final or schedule.final == 0:
         raise ValueError(f"{schedule} does not reach a sparsity at once; use OneShot(sparsity)")
-    if evaluate is not None and not callable(evaluate):
-        raise TypeError(
-            f"evaluate must be a function model -> metric, got a {type(evaluate).__name__}; a loader is batches=loader"
-        )
+    if evaluate is not None:
+        check_evaluate(evaluate)
     by_blocks = batches is not None and (reconstruct or (technique.evidence.inputs and calibrate is None))
     walk = {"blocks": blocks, "reconstruct": reconstruct, "device": device, "resume": resume, "progress": progress}
     _check_use(model, technique, batches, by_blocks=by_blocks, calibrated=calibrate is not None, walk=walk)
@@ -93,7 +91,7 @@ def prune(
         batches = list(batches)  # for the blocks, and then for the batch norms
     home = None if device is None else torch.device(device)
     with all_or_nothing(model) as originals:
-        before = _measured(evaluate, model)
+        before = None if evaluate is None else metric_of(evaluate, model)
         cost = Cost(model, home)
         if by_blocks and batches is not None:
             planned = plan(model, technique.fitting, batches, select=select, blocks=blocks)
@@ -113,10 +111,10 @@ def prune(
         else:
             layers, skipped = _prune_whole(model, technique, originals, select=select, seed=seed, calibrate=calibrate)
         minutes = cost.minutes
-        after, recalibrated = _measured(evaluate, model), None
+        after, recalibrated = None if evaluate is None else metric_of(evaluate, model), None
         if batches is not None and has_statistics(model):
             recalibrate_batchnorm(model, batches)
-            recalibrated = _measured(evaluate, model)
+            recalibrated = None if evaluate is None else metric_of(evaluate, model)
         return Pruned(before, after, recalibrated, tuple(layers), skipped, minutes, cost.peak())
 
 
@@ -133,7 +131,7 @@ def _check_use(
     if batches is not None:
         check_batches(batches)
     name = type(technique).__name__
-    if walk["reconstruct"] and (technique.evidence.gradients != "never" or calibrated):
+    if walk["reconstruct"] and (technique.evidence.differentiates or calibrated):
         raise ValueError(
             f"with reconstruct=True, {name} must see its inputs in batches and nothing else; leave out calibrate, or "
             "prune first, and then call reconstruct(model, dense, batches)"
@@ -170,16 +168,3 @@ def _prune_whole(
     weights, skipped = sparsifier.weights, sparsifier.skipped
     sparsifier.finalize()
     return [became(weight) for weight in weights], skipped
-
-
-def _measured(evaluate: Callable[[nn.Module], float] | None, model: nn.Module) -> float | None:
-    """The metric as a plain number. Raises TypeError where it is no single one."""
-    if evaluate is None:
-        return None
-    metric: Any = evaluate(model)
-    if isinstance(metric, torch.Tensor):
-        metric = metric.detach()
-    shape = tuple(getattr(metric, "shape", ()))
-    if not hasattr(metric, "__float__") or math.prod(shape) != 1:
-        raise TypeError(f"evaluate must return one number, got {f'the shape {shape}' if shape else repr(metric)}")
-    return float(metric)

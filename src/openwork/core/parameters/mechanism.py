@@ -108,6 +108,17 @@ class Reparameterizing(Mechanism):
         if _log.isEnabledFor(logging.INFO) or self._rows.sharded():  # whose processes may log at different levels
             self._log_change()
 
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raises ValueError where the technique needs weight decay and the optimizer has none for what is learned."""
+        names = {id(each): name for name, each in self.parameters().items()} if self.technique.needs_decay else {}
+        for group in optimizer.param_groups:
+            still = [names[id(each)] for each in group["params"] if id(each) in names]
+            if still and group.get("weight_decay", 1) == 0:
+                raise ValueError(
+                    f"{self.technique} is moved by weight decay alone at first, and {type(optimizer).__name__} has "
+                    f"none for {still[0]}; pass weight_decay=..., or make it of sparsifier.parameter_groups(...)"
+                )
+
     def attached(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Raises ValueError where FSDP2 has sharded weights since `sparsify` as the technique cannot take them."""
         self._rows.find(settled=True)

@@ -45,6 +45,11 @@ class Reparameterization(Technique, ABC):
             raise ValueError(f"the penalty coefficient must be >= 0, got {self.coefficient.final}")
 
     @property
+    def needs_decay(self) -> bool:
+        """Whether at first nothing but weight decay moves what is learned besides, so that it must have some."""
+        return False
+
+    @property
     def apart(self) -> bool:
         """Whether the distribution of each weight is made by itself, so that nothing is learned for several."""
         return type(self).distributions is Reparameterization.distributions

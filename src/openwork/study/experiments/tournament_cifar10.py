@@ -6,17 +6,16 @@ sparsities are looked at: they say where the coefficients of the tuning runs mus
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import accumulate
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 
 from openwork.core.masks.allocations import ERK, Allocation, GlobalRanking, Uniform
-from openwork.core.schedules import OneShot, Phases
+from openwork.core.schedules import Linear, OneShot, Phases
 from openwork.core.selection import excluding
+from openwork.core.technique import Technique
 from openwork.study.data.cifar10 import only_jpeg
 from openwork.study.experiments.contest import (
     Contest,
@@ -32,6 +31,7 @@ from openwork.study.runs.run import Run
 from openwork.study.tasks.cifar10 import Cifar10SmallResNet
 from openwork.study.tasks.classification import ImageClassification
 from openwork.techniques.acdc import ACDC
+from openwork.techniques.grasp import GraSP
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude
 from openwork.techniques.movement import Movement
@@ -39,6 +39,9 @@ from openwork.techniques.random import RandomPruning
 from openwork.techniques.rigl import RigL
 from openwork.techniques.set import SET
 from openwork.techniques.snip import SNIP
+from openwork.techniques.str import STR
+from openwork.techniques.synflow import SynFlow
+from openwork.techniques.top_kast import TopKAST
 from openwork.techniques.variational_dropout import VariationalDropout
 
 LEVELS = (0.8, 0.9, 0.95, 0.98)
@@ -52,25 +55,32 @@ CHOSEN = Path("results/cifar10-tournament/study/chosen.csv")
 
 TICKET = "lottery ticket, rewound"
 RATES = (3e-3, 1e-2)
+FOUR_RATES = (2e-3, *RATES, 2e-2)  # for techniques without settings
 MIDDLE = (5e-3,)  # for techniques whose eight settings are eight coefficients
 INTERVALS = ((0.0, 0.5), (0.25, 0.75))  # of pruning, in fractions of the steps
-PILOTS: dict[str, Option] = {"variational dropout": (0.1, 1.0, 10.0, 100.0), "L0": (1.0, 10.0, 100.0, 1000.0)}
-"""The factors of 1 / images that are tried first."""
+PILOTS: dict[str, Option] = {
+    "variational dropout": (0.1, 1.0, 10.0, 100.0),
+    "L0": (1.0, 10.0, 100.0, 1000.0),
+    "STR": (0.003, 0.01, 0.03, 0.1),
+}
+"""What is tried first: factors of 1 / images, and t / (1 - t) of STR's first threshold t."""
 AIMS = (0.81, 0.85, 0.905, 0.93, 0.953, 0.968, 0.981, 0.987)
 """The sparsities that the eight coefficients are to give: two for each level, a little above it and further on."""
 
 
 @dataclass(frozen=True)
 class Cifar10Contest(Contest):
-    """The contest, in which lottery tickets start from the mask of a run of their own."""
+    """The contest, in which a lottery ticket has the mask of a run of its own and goes on after its first steps."""
 
     def run(self, name: str, setting: int, level: float, seed: int, task: ImageClassification) -> Run:
-        """The run of a setting; a ticket's is that of a pruned run, trained once more."""
+        """The run of a setting; a ticket's is a pruned run, trained once more from one of its first steps on."""
         run = replace(super().run(name, setting, level, seed, task), select=excluding("stem.weight"))
         if name != TICKET:
             return run
         (fraction,) = self.entrants[name].settings[setting][1]
-        return replace(run, technique=None, origin=Rewound(run, max(round(fraction * self.steps), 1)))
+        step = max(round(fraction * self.steps), 1)
+        rest = run.task.rest(step / self.steps)
+        return replace(run, task=rest, technique=None, steps=self.steps - step, origin=Rewound(run, step))
 
 
 def contest(epochs: int = EPOCHS, factors: Mapping[str, Option] = PILOTS) -> Cifar10Contest:
@@ -103,13 +113,12 @@ def entrants(steps: int, factors: Mapping[str, Option] = PILOTS) -> dict[str, En
             RATES,
         )
 
-    def learned(technique: type[VariationalDropout | L0], name: str) -> Entrant:
-        return Entrant(
-            lambda option, _, images: technique(ramp((*option, 0.5), images, steps)),
-            tuple((factor,) for factor in factors[name]),
-            MIDDLE,
-            told=False,
-        )
+    def learned(technique: Callable[[float, int], Technique], name: str) -> Entrant:
+        options = tuple((factor,) for factor in factors[name])
+        return Entrant(lambda option, _, images: technique(option[0], images), options, MIDDLE, told=False)
+
+    def penalty(factor: float, images: int) -> Linear:
+        return ramp((factor, 0.5), images, steps)
 
     return {
         "dense": Entrant(no_technique, ((),), tuple(1.5e-3 * 2 ** (k / 2) for k in range(8)), told=False),
@@ -127,12 +136,16 @@ def entrants(steps: int, factors: Mapping[str, Option] = PILOTS) -> dict[str, En
             lambda option, level, _: RandomPruning(pruning(level, option, steps, every)), INTERVALS, RATES
         ),
         "random at the start, Erdős–Rényi": Entrant(
-            lambda _, level, __: RandomPruning(OneShot(level), allocation=ERK()), ((),), (2e-3, *RATES, 2e-2)
+            lambda _, level, __: RandomPruning(OneShot(level), allocation=ERK()), ((),), FOUR_RATES
         ),
         "RigL, uniform": exchanging(RigL, Uniform()),
         "RigL, Erdős–Rényi": exchanging(RigL, ERK()),
         "SET": exchanging(SET, ERK()),
         "SNIP": Entrant(lambda option, level, _: SNIP(OneShot(level, at=int(option[0]))), ((1,), (20,)), RATES),
+        "GraSP": Entrant(
+            lambda option, level, _: GraSP(OneShot(level), temperature=option[0]), ((1.0,), (200.0,)), RATES
+        ),
+        "SynFlow": Entrant(lambda _, level, __: SynFlow(OneShot(level)), ((),), FOUR_RATES),
         "AC/DC": Entrant(lambda option, level, _: ACDC(_phases(level, option[0], steps)), ((0.05,), (0.1,)), RATES),
         "movement": Entrant(
             lambda option, level, _: Movement(pruning(level, option, steps - steps // 2, max(every // 4, 1))),
@@ -140,8 +153,20 @@ def entrants(steps: int, factors: Mapping[str, Option] = PILOTS) -> dict[str, En
             (1e-3, 3e-3),
             start=True,
         ),
-        "variational dropout": learned(VariationalDropout, "variational dropout"),
-        "L0": learned(L0, "L0"),
+        "Top-KAST": Entrant(
+            lambda option, level, _: TopKAST(
+                sparsity=level,
+                backward_sparsity=max(1 - option[0] * (1 - level), 0.0),
+                allocation=ERK(),
+                every=max(steps // 100, 1),
+                stop=steps * 3 // 4,
+            ),
+            ((2.0,), (5.0,)),
+            RATES,
+        ),
+        "variational dropout": learned(lambda f, images: VariationalDropout(penalty(f, images)), "variational dropout"),
+        "L0": learned(lambda f, images: L0(penalty(f, images)), "L0"),
+        "STR": learned(lambda odds, _: STR(math.log(odds)), "STR"),
     }
 
 
@@ -166,8 +191,12 @@ def aimed(sparsities: Mapping[float, float], aims: Option = AIMS) -> Option:
         sparsities: Of the pilots, by factor; one that gave no more than a smaller one is left out.
         aims: The sparsities wanted, in rising order.
     """
-    rising = list(accumulate(sorted(sparsities.items()), lambda best, one: max(best, one, key=itemgetter(1))))
-    factors, given = zip(*dict.fromkeys((factor, _orders(sparsity)) for factor, sparsity in rising), strict=True)
+    factors: list[float] = []
+    given: list[float] = []
+    for factor, sparsity in sorted(sparsities.items()):
+        if not given or _orders(sparsity) > given[-1]:
+            factors.append(factor)
+            given.append(_orders(sparsity))
     wanted = [_orders(aim) for aim in aims]
     below, above = sum(each < given[0] for each in wanted), sum(each > given[-1] for each in wanted)
     inside = np.interp(wanted[below : len(aims) - above], given, np.log10(factors))
@@ -185,7 +214,7 @@ def _orders(sparsity: float) -> float:
 
 def _phases(level: float, length: float, steps: int) -> Phases:
     """Sparse and dense phases of one length from a tenth of the steps on, the last sparse one from 80 %."""
-    phase = round(length * steps)
+    phase = max(round(length * steps), 1)
     return Phases(level, begin=steps // 10, end=steps * 8 // 10, sparse=phase, dense=phase)
 
 

@@ -174,7 +174,7 @@ class Cifar10SmallResNet(Cifar10Cropped):
         peak_learning_rate: The highest learning rate.
         depth: Layers of the network.
         channels: Of its first stage.
-        weight_decay: The decay of the weights of convolutions and ``fc`` but for random weights, which have a prior.
+        weight_decay: The decay of all parameters but random weights, which have a prior.
         beginning: The fraction of its training that is done when a run ends; below 1, it is part of a longer one.
         behind: The fraction that lies behind it when it begins.
     """
@@ -213,7 +213,7 @@ class Cifar10SmallResNet(Cifar10Cropped):
 
     def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
         """AdamW."""
-        groups = decayed(model, sparsifier, self.weight_decay, among=kernels)
+        groups = decayed(model, sparsifier, self.weight_decay)
         return torch.optim.AdamW(groups, lr=self.peak_learning_rate, fused=True)
 
     def learning_rate(self, progress: float) -> float:

@@ -32,7 +32,7 @@ def find_blocks(model: nn.Module, weights: Sequence[Weight], names: str | Iterab
         model: The model.
         weights: The selected weights that are to be pruned.
         names: Names of modules or shell patterns for them; None finds the repeated blocks of the model where these hold
-            most of the weights, and otherwise takes layer for layer.
+            half of the layers or more, and otherwise takes layer for layer.
 
     Raises:
         TypeError: If ``names`` is something else.
@@ -41,7 +41,7 @@ def find_blocks(model: nn.Module, weights: Sequence[Weight], names: str | Iterab
     """
     if names is None:
         found = _repeated(model, weights)
-        if 2 * sum(_size(block.weights) for block in found) < _size(weights):
+        if 2 * sum(len(block.weights) for block in found) < len(weights):  # not by size: heads may be larger than all
             found = _layers(model, weights)
         return found
     found = _named(model, weights, [names] if isinstance(names, str) else list(names))
@@ -107,7 +107,3 @@ def _named(model: nn.Module, weights: Sequence[Weight], patterns: list[str]) -> 
 def _block(name: str, module: nn.Module, weights: Sequence[Weight]) -> Block:
     inside = {id(each) for each in module.modules()}
     return Block(name, module, tuple(weight for weight in weights if id(weight.sites[0].module) in inside))
-
-
-def _size(weights: Iterable[Weight]) -> int:
-    return sum(weight.parameter.numel() for weight in weights)

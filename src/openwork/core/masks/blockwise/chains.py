@@ -94,7 +94,7 @@ class Chain:
             for number, block in enumerate(self.blocks):
                 last = number == len(self.blocks) - 1
                 instead = self._handing_on(block.module, calls[number], None if last else self.shells[number])
-                stack.enter_context(_forward_of(block.module, instead))
+                stack.enter_context(forward_of(block.module, instead))
             run_until_stopped(model, example)
         return calls
 
@@ -230,7 +230,7 @@ def run_until_stopped(model: nn.Module, example: Example) -> None:
 
 
 @contextmanager
-def _forward_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def forward_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """The module with another forward."""
     own = module.__dict__.get("forward")
     module.forward = forward

@@ -73,7 +73,7 @@ def find_counts(
     if technique.allocation.needs_scores:
         like = _scores(technique, model, blocks, examples, seed=seed, device=device)
         like = {weight.name: like[weight.name] for weight in weights}
-    return count(technique, like, 0)
+    return count(technique, like)
 
 
 def _scores(

@@ -17,7 +17,8 @@ from openwork.core.masks.blockwise.refitted import became, refitted
 from openwork.core.masks.blockwise.result import PrunedLayer
 from openwork.core.masks.blockwise.undo import Originals
 from openwork.core.masks.blockwise.walk import Run, walk
-from openwork.core.masks.blockwise.watched import show_unused, watching
+from openwork.core.masks.blockwise.watched import Inputs, show_unused, watching
+from openwork.core.masks.input_products import InputProducts
 from openwork.core.masks.inputs import observable
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.names import few
@@ -148,7 +149,8 @@ def _prune(
 ) -> list[PrunedLayer]:
     unused: list[str] = []
     looks = technique.evidence.inputs
-    with watching(block.weights, products=reconstruct) as seen:
+    has_products = isinstance(technique.evidence, InputProducts)
+    with watching(block.weights, products=reconstruct and not has_products) as seen:
 
         def calibrate(model: nn.Module) -> None:
             run(model)
@@ -157,17 +159,33 @@ def _prune(
         masking = technique.mechanism([*block.weights], seed=seed, keep_zeros=False)
         masking.start(model, calibrate if looks else None)
         masks = masking.masks() if reconstruct else {}
+        own = {masked.name: masked.evidence["products"] for masked in masking.weights if has_products}
         masking.finalize(model, in_place=True)
         if not looks:
             calibrate(model)
-    layers = [became(weight, dense[weight.name], seen[weight.name].sketch) for weight in block.weights]
+    layers = [became(weight, dense[weight.name], seen[weight.name]) for weight in block.weights]
     if reconstruct:
         layers = [
-            refitted(weight, masks[weight.name], dense[weight.name], seen[weight.name], layer)
+            refitted(weight, masks[name], dense[name], seen[name], own.get(name), layer)
             for weight, layer in zip(block.weights, layers, strict=True)
+            for name in [weight.name]
         ]
     alone = "no input reached it: pruned by its weights alone"
-    return [replace(layer, error=None, remark=alone) if layer.name in unused else layer for layer in layers]
+    return [
+        replace(layer, error=None, remark=alone)
+        if layer.name in unused
+        else replace(layer, remark=_few(seen[weight.name]))
+        for weight, layer in zip(block.weights, layers, strict=True)
+    ]
+
+
+def _few(inputs: Inputs) -> str:
+    """That nothing reached some of its matrices, or less than the matrix has columns; "" where all saw enough."""
+    rows = [sketch.seen for sketch in inputs.sketches]
+    if missed := rows.count(0):
+        return f"no input reached {missed} of its {len(rows)} matrices: pruned by their weights alone"
+    columns = max(sketch.rows.shape[1] for sketch in inputs.sketches if sketch.rows is not None)
+    return f"{min(rows)} rows of inputs for {columns} columns: give more batches" if min(rows) < columns else ""
 
 
 def say(

@@ -114,7 +114,7 @@ def _targets(model: nn.Module, dense: object, weights: list[Weight]) -> dict[str
 
 
 def _fitted(weight: Weight, target: Tensor, inputs: Inputs) -> PrunedLayer:
-    if not inputs.sketch.seen:
+    if not inputs.seen:
         return replace(became(weight), remark="no input reached it: as it was")
-    before = became(weight, target, inputs.sketch)
-    return refitted(weight, weight.parameter.detach() != 0, target, inputs, before)
+    before = became(weight, target, inputs)
+    return refitted(weight, weight.parameter.detach() != 0, target, inputs, None, before)

@@ -1,16 +1,17 @@
 """The walk through a model's blocks: each runs on what the blocks before it, as they are now, make of the examples."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from openwork.core.masks.blockwise.blocks import Block
-from openwork.core.masks.blockwise.chains import Call, Chain, find_chains, opened
+from openwork.core.masks.blockwise.chains import Call, Chain, find_chains, forward_of, opened
 from openwork.core.masks.blockwise.examples import Example, at_rest
 from openwork.core.masks.inputs import counting
+from openwork.core.masks.shown import number_of_matrices
 
 Run = Callable[[nn.Module], None]
 """Runs a block on all its inputs; the argument is not used."""
@@ -37,7 +38,10 @@ def walk(
     Raises:
         ValueError: If the model does not call a block, or a block gives NaN or infinities.
     """
-    with at_rest(model):
+    with at_rest(model), ExitStack() as stack:
+        for module in [block.module for block in blocks]:
+            if device is not None:
+                stack.enter_context(forward_of(module, _there(module, device)))
         for chain in find_chains(model, blocks, examples[0]):
             _along(model, chain, examples, visit, device)
 
@@ -58,9 +62,9 @@ def _along(
 
         def run(_: nn.Module, block: Block = block, now: list[list[Call]] = now) -> None:
             for example, several in zip(examples, now, strict=True):
-                with counting(example.counted):
+                with counting(example.counted), _without_padding(block, example.counted):
                     for call in several:
-                        _call(block, call, device)
+                        block.module(*call.args, **call.kwargs)
 
         with moved(block.module, device):
             visit(block, run)
@@ -68,19 +72,45 @@ def _along(
                 continue
             for calls_of in calls:
                 (call,), (following,) = calls_of[number], calls_of[number + 1]
-                output, _ = opened(_call(block, call, device))
+                output, _ = opened(block.module(*call.args, **call.kwargs))
                 assert output is not None
                 calls_of[number] = []
                 calls_of[number + 1] = [following.put(chain.place, output)]
 
 
-def _call(block: Block, call: Call, device: torch.device | None) -> Any:
-    """What the block returns, where its inputs are."""
-    if device is None:
-        return block.module(*call.args, **call.kwargs)
-    homes = [each.device for each in (*call.args, *call.kwargs.values()) if isinstance(each, Tensor)]
-    returned = block.module(*to(call.args, device), **to(call.kwargs, device))
-    return to(returned, homes[0]) if homes else returned
+@contextmanager
+def _without_padding(block: Block, counted: Tensor | None) -> Iterator[None]:
+    """Experts of the block get 0 for padding, since nobody sees which of their rows it is."""
+    experts = {weight.sites[0].module for weight in block.weights if number_of_matrices(weight) > 1}
+    hooks = []
+    if counted is not None:
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            tokens = args[0] if args else None  # what else there is are a router's choices
+            if not isinstance(tokens, Tensor) or tokens.shape[:-1] not in (counted.shape, (counted.numel(),)):
+                return None
+            places = counted.to(tokens.device).view(*tokens.shape[:-1], 1)
+            return (torch.where(places, tokens, 0), *args[1:]), kwargs
+
+        hooks = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in experts]
+    try:
+        yield
+    finally:
+        for each in hooks:
+            each.remove()
+
+
+def _there(module: nn.Module, device: torch.device) -> Callable[..., Any]:
+    """The module's forward on a device, for inputs that lie elsewhere and outputs that are to lie there."""
+    forward = module.forward
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        homes = [each.device for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
+        with moved(module, device):
+            returned = forward(*to(args, device), **to(kwargs, device))
+        return to(returned, homes[0]) if homes else returned
+
+    return run
 
 
 def _check(block: Block, place: int, example: Example, value: Any) -> None:

@@ -2,93 +2,108 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from openwork.core.masks.evidence import Kept
 from openwork.core.masks.input_products import InputProducts
-from openwork.core.masks.inputs import rows
+from openwork.core.masks.shown import number_of_matrices, showing_inputs
 from openwork.core.precision import exact
 from openwork.core.seeding import seeded_generator
 from openwork.core.selection import Weight
 
 ROWS = 1024
-"""How many rows a sketch has."""
+"""How many rows the sketch of a layer has."""
 
 
 class Sketch:
     """A few rows with about the same products with any matrix as all the rows that it has seen (a count sketch).
 
-    Row number i is added to row i mod 1024, with a random sign, so that products of different rows cancel on average.
-    Up to 1,024 rows are kept as they are; of more, sums of squares of outputs are right within a few percent.
+    Row number i is added to row i mod ``size``, with a random sign, so that products of different rows cancel on
+    average. Up to ``size`` rows are kept as they are; of 1,024 and more, sums of squares of outputs are right within a
+    few percent.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, size: int = ROWS) -> None:
         self.rows: Tensor | None = None
-        self.seen = 0
+        self.size, self.seen = size, 0
         self._signs = seeded_generator(0, 0, f"{name}/sketch")
 
     def add(self, more: Tensor) -> None:
         """Adds rows (n, in)."""
         if self.rows is None:
-            self.rows = more.new_zeros(ROWS, more.shape[-1])
+            self.rows = more.new_zeros(self.size, more.shape[-1])
         signs = torch.randint(2, (len(more), 1), generator=self._signs).to(more) * 2 - 1
         more = more * signs
         while len(more):
-            place = self.seen % ROWS
-            part, more = more[: ROWS - place], more[ROWS - place :]
+            place = self.seen % self.size
+            part, more = more[: self.size - place], more[self.size - place :]
             self.rows[place : place + len(part)] += part
             self.seen += len(part)
 
-    def error(self, before: Tensor, after: Tensor) -> float:
-        """||X (W - W')||^2 / ||X W||^2 of two matrices (out, in)."""
-        assert self.rows is not None
-        lost = float((self.rows @ (exact(before) - exact(after)).T.to(self.rows)).double().square().sum())
-        whole = float((self.rows @ exact(before).T.to(self.rows)).double().square().sum())
-        return lost / whole if whole else 0.0
+    def squares(self, matrix: Tensor) -> float:
+        """||X M||^2 for a matrix (out, in)."""
+        if self.rows is None:
+            return 0.0
+        return float((self.rows @ exact(matrix).T.to(self.rows)).square().sum(dtype=torch.float64))
 
 
 class Inputs:
-    """What is kept of the inputs of one weight's layer.
+    """What is kept of the inputs of a weight's layer, or of each of its experts.
 
     Args:
-        name: The weight's name.
-        products: Whether the sum of their products is kept, too.
+        weight: The weight.
+        products: Whether the sums of their products are kept, too.
     """
 
-    def __init__(self, name: str, *, products: bool) -> None:
-        self.sketch = Sketch(name)
-        self.kept: Kept | None = {} if products else None
+    def __init__(self, weight: Weight, *, products: bool) -> None:
+        matrices = number_of_matrices(weight)
+        size = max(ROWS // matrices, 64)
+        self.sketches = [Sketch(f"{weight.name}/{number}", size) for number in range(matrices)]
+        self._kept: list[Kept] | None = [{} for _ in range(matrices)] if products else None
 
-    def add(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Adds those of a call; a hook."""
-        found = exact(rows(module, args, kwargs))
-        self.sketch.add(found)
-        if self.kept is not None:
-            InputProducts().input(self.kept, found)
+    def add(self, number: int, found: Tensor) -> None:
+        """Adds rows of one matrix."""
+        if len(self.sketches) > 1:
+            found = found[(found != 0).any(1)]  # padding, which `walk` has made 0
+        if len(found):
+            found = exact(found)
+            self.sketches[number].add(found)
+            if self._kept is not None:
+                InputProducts().input(self._kept[number], found)
+
+    @property
+    def seen(self) -> int:
+        """How many rows there were."""
+        return sum(sketch.seen for sketch in self.sketches)
+
+    def products(self) -> Tensor:
+        """X X^T, (in, in), or (matrices, in, in) with 0 where there were no rows."""
+        assert self._kept is not None
+        like = next(kept["products"] for kept in self._kept if kept)
+        found = [kept["products"] if kept else torch.zeros_like(like) for kept in self._kept]
+        return found[0] if len(found) == 1 else torch.stack(found)
+
+    def error(self, before: Tensor, after: Tensor) -> float:
+        """||X (W - W')||^2 / ||X W||^2 of matrices (matrices, out, in)."""
+        pairs = [*zip(self.sketches, before, after, strict=True)]
+        lost = sum(sketch.squares(exact(old) - exact(new)) for sketch, old, new in pairs)
+        whole = sum(sketch.squares(old) for sketch, old, _ in pairs)
+        return lost / whole if whole else 0.0
 
 
 @contextmanager
 def watching(weights: Sequence[Weight], *, products: bool = False) -> Iterator[dict[str, Inputs]]:
-    """What is kept of the inputs of each weight's layer, by the weight's name, while these layers are called.
+    """What is kept of the inputs of each weight's layer, by the weight's name, while the model runs.
 
     Args:
         weights: The weights.
         products: Whether the sums of their products are kept, too.
     """
-    seen = {weight.name: Inputs(weight.name, products=products) for weight in weights}
-    hooks = [
-        site.module.register_forward_pre_hook(seen[weight.name].add, with_kwargs=True)
-        for weight in weights
-        for site in weight.sites
-    ]
-    try:
+    seen = {weight.name: Inputs(weight, products=products) for weight in weights}
+    with showing_inputs(weights, lambda weight, number, found: seen[weight.name].add(number, found)):
         yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def show_unused(weights: Sequence[Weight], seen: Mapping[str, Inputs]) -> list[str]:
@@ -101,7 +116,7 @@ def show_unused(weights: Sequence[Weight], seen: Mapping[str, Inputs]) -> list[s
     Returns:
         The names of the weights whose layers were not called; all of them, and none is called, where none was before.
     """
-    unused = [weight for weight in weights if not seen[weight.name].sketch.seen]
+    unused = [weight for weight in weights if not seen[weight.name].seen]
     if len(unused) == len(weights):
         return [weight.name for weight in unused]
     for weight in unused:

@@ -1,0 +1,75 @@
+"""How much each layer bears: the metric with one layer pruned by magnitude, and all others dense."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from openwork.core.chosen import check_model, choose_weights
+from openwork.core.evaluated import Evaluate, check_evaluate, metric_of
+from openwork.core.masks.scan import Sensitivity, SensitivityRow
+from openwork.core.masks.threshold import keep_count, keep_largest
+from openwork.core.precision import exact
+from openwork.core.seeding import check_seed, seeded_generator
+from openwork.core.selection import Selection, weight_matrices
+from openwork.core.snapshot import snapshot
+
+
+def sensitivity(
+    model: nn.Module,
+    evaluate: Evaluate,
+    sparsities: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
+    *,
+    lower_is_better: bool = False,
+    select: Selection = weight_matrices,
+    seed: int = 0,
+    progress: Callable[[str], object] | None = None,
+) -> Sensitivity:
+    """Measures how much each layer bears: prunes one at a time, by magnitude, at each sparsity.
+
+    The model is afterwards as it was, bit for bit, also where this raises.
+
+    Args:
+        model: A trained model.
+        evaluate: model -> metric; called once for each layer and sparsity, and once for the dense model.
+        sparsities: In [0, 1).
+        lower_is_better: Whether the metric is a loss or a perplexity.
+        select: Which weights are pruned.
+        seed: Of draws between weights of equal magnitude.
+        progress: Called with a line of text after each layer, such as ``print``.
+
+    Returns:
+        The metrics, from which `Sensitivity.allocation` makes sparsities for the layers.
+
+    Raises:
+        TypeError: If ``evaluate`` is no function, or returns no number.
+        ValueError: If a sparsity is outside [0, 1), nothing is selected, or the dense model's metric is not finite.
+    """
+    check_model(model)
+    check_evaluate(evaluate)
+    seed = check_seed(seed)
+    asked = sorted(set(sparsities))
+    if not asked or not all(0 <= sparsity < 1 for sparsity in asked):
+        raise ValueError(f"sparsities must be some in [0, 1), got {sparsities!r}; did you pass percentages?")
+    weights = choose_weights(model, select)[0]
+    restore = snapshot(model)
+    rows: list[SensitivityRow] = []
+    try:
+        dense = metric_of(evaluate, model)
+        for number, weight in enumerate(weights, 1):
+            parameter = weight.parameter.detach()
+            kept = parameter.clone()
+            scores, size = exact(kept).abs(), kept.numel()
+            try:
+                for sparsity in asked:
+                    ties = seeded_generator(seed, 0, f"{weight.name}/ties")
+                    mask = keep_largest(scores, keep_count(size, sparsity), ties)
+                    parameter.copy_(torch.where(mask, kept, 0))
+                    rows.append(SensitivityRow(weight.name, size, sparsity, metric_of(evaluate, model)))
+            finally:
+                parameter.copy_(kept)
+            if progress is not None:
+                progress(f"{number} of {len(weights)}: {weight.name}, {rows[-1].metric:.4g} at {asked[-1]}")
+    finally:
+        restore()
+    return Sensitivity(dense, tuple(rows), lower_is_better)
