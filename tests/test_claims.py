@@ -58,8 +58,9 @@ def test_every_table_of_results_is_made_from_rows(document):
 
 @pytest.mark.parametrize("document", ["README.md", *FROM_ROWS])
 def test_every_table_of_results_says_its_n(document):
-    made = [table for found in MARKED.findall(text(document)) for table in tables(found)]
-    assert made
+    marked = MARKED.findall(text(document))
+    made = [table for found in marked for table in tables(found)]
+    assert made or all("Not run yet" in found for found in marked)
     for heads, _, *rows in made:
         n = heads.index("n")
         assert all(re.match(r"\d", row[n]) for row in rows), heads
@@ -73,7 +74,11 @@ def test_a_table_has_as_many_cells_in_each_row(document):
 
 
 # These two say what the commands do, in words such as "the best over thresholds", and nothing of what came out.
-@pytest.mark.parametrize("document", sorted({*DOCUMENTS} - {"docs/report.md", "docs/results.md"}))
+# A plan says what is expected, before there is a run.
+PLANS = {document for document in DOCUMENTS if document.endswith("PLAN.md")}
+
+
+@pytest.mark.parametrize("document", sorted({*DOCUMENTS} - {"docs/report.md", "docs/results.md"} - PLANS))
 def test_a_paragraph_that_orders_techniques_says_n_or_interval(document):
     prose = re.sub(r"^```[\s\S]*?^```|^\|.*$|^#.*$", "", text(document), flags=re.M)
     paragraphs = re.split(r"\n\s*\n|\n(?=[*-] )", prose)

@@ -47,6 +47,7 @@ DYNAMO = "<class 'torch.autograd.function.Function'> should not be instantiated:
         "docs/shrink.md",
         "docs/statistics.md",
         "docs/techniques/initialisation.md",
+        "docs/techniques/one-shot.md",
         "docs/techniques/training.md",
     ],
 )

@@ -14,7 +14,7 @@ except ImportError as error:
 _BEFORE = "_openwork_before_merging"
 
 
-class _ThroughZeros(lora.LoraVariant):  # peft has no types
+class _ThroughZeros(lora.LoraVariant):
     """A low-rank change of which only what falls on weights that are not zero counts: (W + BA) * (W != 0)."""
 
     @staticmethod
