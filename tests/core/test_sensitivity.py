@@ -4,6 +4,7 @@ import copy
 import math
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -144,3 +145,15 @@ def test_what_cannot_be_scanned_is_refused():
         ow.sensitivity(model, lambda model: math.nan)
     with pytest.raises(ValueError, match=r"the scan goes from sparsity 0 to 0\.8, got 0\.9; scan higher sparsities"):
         scan_of([(1.0, 4.0)]).allocation(0.9)
+
+
+@pytest.mark.parametrize("sparsities", [0.5, "0.5", ["a"], [None], None, [0.5, float("nan")]], ids=str)
+def test_sparsities_that_are_no_numbers_are_refused(sparsities):
+    with pytest.raises(ValueError, match=r"sparsities must be some in \[0, 1\), got"):
+        ow.sensitivity(nn.Linear(4, 4), lambda model: 1.0, sparsities)
+
+
+def test_sparsities_may_come_from_arrays_and_tensors():
+    for sparsities in (np.array([0.25, 0.5], np.float32), torch.tensor([0.25, 0.5])):
+        scan = ow.sensitivity(nn.Linear(4, 4), lambda model: 1.0, sparsities)
+        assert [row.sparsity for row in scan.rows] == [0.25, 0.5]

@@ -1,5 +1,7 @@
 """ADMM: mask and weights are drawn to each other."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -58,6 +60,21 @@ def test_admm_and_alps_have_every_pattern_in_every_layer(kind, technique, patter
     }[kind]
     ow.sparsify(layer, technique(HALF, pattern=pattern), calibrate=lambda model: model(torch.randn(shape))).finalize()
     assert_pattern(pattern, layer.weight.detach().t() if kind == "Conv1D" else layer.weight.detach())
+
+
+@pytest.mark.parametrize("pattern", EVERY_PATTERN.values(), ids=EVERY_PATTERN)
+@pytest.mark.parametrize("technique", [ow.ADMM, ow.ALPS, ow.SparseGPT, ow.DSnoT, ow.Wanda, ow.RIA])
+def test_the_order_of_a_weight_in_memory_changes_nothing(technique, pattern):
+    if technique is ow.DSnoT and isinstance(pattern, ow.Block | ow.Rows | ow.Columns):
+        return  # which it refuses
+    torch.manual_seed(0)
+    layer = nn.Conv2d(16, 8, 3, padding=1)
+    twin, x = copy.deepcopy(layer).to(memory_format=torch.channels_last), torch.randn(2, 16, 5, 5)
+    assert not twin.weight.is_contiguous()
+    for each in (layer, twin):
+        ow.sparsify(each, technique(HALF, pattern=pattern), calibrate=lambda model: model(x)).finalize()
+    assert torch.equal(layer.weight != 0, twin.weight != 0)
+    torch.testing.assert_close(layer.weight, twin.weight, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("technique", [ow.ADMM, ow.ALPS])

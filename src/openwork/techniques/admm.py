@@ -73,7 +73,7 @@ class ADMM(MaskTechnique):
             if step <= self.rising:
                 left = (1 - step / self.rising) ** 3 if self.gradual else 0.0
                 number = keep + math.ceil((free - keep) * left)
-                mask = best((weight + duals).view_as(stored), allowed, self.pattern, number, ties).view_as(dense)
+                mask = best((weight + duals).view_as(stored), allowed, self.pattern, number, ties).reshape(dense.shape)
             sparse = (weight + duals) * mask
             duals = duals + weight - sparse
             weight = (solution + sparse - duals) @ inverse

@@ -69,7 +69,7 @@ class ALPS(MaskTechnique):
         vectors = vectors.to(dense.dtype)
 
         def places(weight: Tensor) -> Tensor:
-            return best(weight.view_as(stored), allowed, self.pattern, keep, ties).view_as(dense)
+            return best(weight.view_as(stored), allowed, self.pattern, keep, ties).reshape(dense.shape)
 
         penalty, risen = self.penalty, False
         sparse, duals = dense, torch.zeros_like(dense)

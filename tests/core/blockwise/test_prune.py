@@ -256,6 +256,25 @@ def test_arguments_that_would_do_nothing_are_refused(argument):
         ow.prune(stack(), ow.GradualMagnitude(ow.OneShot(0.5)), batches=ids())
 
 
+@pytest.mark.parametrize("device", ["meta", "gpu", "cuda:99", 3.5], ids=str)
+def test_a_device_on_which_torch_cannot_compute_is_refused_and_nothing_changes(device):
+    model, dense = stack(), stack()
+    with pytest.raises(ValueError, match=f"torch cannot compute on device='?{device}'? here"):
+        ow.prune(model, HALF, batches=ids(), device=device)
+    assert equal(model, dense)
+    ow.prune(model, HALF, batches=ids())
+    with pytest.raises(ValueError, match=f"torch cannot compute on device='?{device}'? here"):
+        ow.reconstruct(model, dense, ids(), device=device)
+
+
+@pytest.mark.parametrize("argument", [{"progress": True}, {"blocks": 3}, {"blocks": [nn.Linear(2, 2)]}], ids=str)
+def test_arguments_of_another_kind_are_refused_and_nothing_changes(argument):
+    model, dense = stack(), stack()
+    with pytest.raises(TypeError, match="progress must be a function of|blocks takes names of modules"):
+        ow.prune(model, HALF, batches=ids(), select="layers", **argument)
+    assert equal(model, dense)
+
+
 WORDS = "use the model's own tokenizer"
 BAD = {
     "none": ([], "there is no batch to take inputs from"),

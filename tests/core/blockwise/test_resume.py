@@ -1,5 +1,7 @@
 """A prune that stops goes on from the blocks that are finished."""
 
+import copy
+
 import pytest
 import torch
 
@@ -116,3 +118,55 @@ def test_a_kill_while_a_file_is_written_costs_that_block_alone(tmp_path, monkeyp
     ow.prune(model, HALF, batches=ids(), resume=tmp_path)
     ow.prune(whole, HALF, batches=ids())
     assert equal(model, whole)
+
+
+class Fed(torch.nn.Module):
+    """Takes its inputs in a dict or a tuple, and a number beside them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stack = stack()
+
+    def forward(self, held, scale=1.0):
+        inputs = held["ids"] if isinstance(held, dict) else held[0]
+        return self.stack(inputs) * scale
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"held": {"ids": ids()[1]}, "scale": 1.0},
+        {"held": {"ids": ids()[0]}, "scale": 2.0},
+        {"held": (ids()[0],), "scale": 1.0},
+        {"held": {"ids": ids()[0], "more": "text"}, "scale": 1.0},
+    ],
+    ids=["other inputs in a dict", "another number", "a tuple", "another entry"],
+)
+def test_inputs_that_lists_and_numbers_hold_are_compared_too(tmp_path, other):
+    given = {"held": {"ids": ids()[0]}, "scale": 1.0}
+    ow.prune(Fed(), HALF, batches=[given], resume=tmp_path)
+    ow.prune(Fed(), HALF, batches=[copy.deepcopy(given)], resume=tmp_path)
+    with pytest.raises(ValueError, match="with other inputs"):
+        ow.prune(Fed(), HALF, batches=[other], resume=tmp_path)
+
+
+@pytest.mark.parametrize("left", [0, 5, 200])
+def test_a_damaged_block_is_named_and_its_weights_stay(tmp_path, left):
+    ow.prune(stack(), HALF, batches=ids(), resume=tmp_path)
+    file = tmp_path / "0001.safetensors"
+    file.write_bytes(file.read_bytes()[:left])
+    model = stack()
+    with pytest.raises(ValueError, match=r"0001.safetensors is damaged \(.*; remove it, and its block is pruned anew"):
+        ow.prune(model, HALF, batches=ids(), resume=tmp_path)
+    assert equal(model.layers[1:], stack().layers[1:])
+    file.unlink()
+    ow.prune(model, HALF, batches=ids(), resume=tmp_path)
+    whole = stack()
+    ow.prune(whole, HALF, batches=ids())
+    assert equal(model, whole)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "blocks").touch()
+    with pytest.raises(ValueError, match=r"is a file; pass a folder for finished blocks"):
+        ow.prune(stack(), HALF, batches=ids(), resume=tmp_path / "blocks")

@@ -12,9 +12,9 @@ from openwork.core.batchnorm import has_statistics, recalibrate_batchnorm
 from openwork.core.chosen import check_model, choose_weights
 from openwork.core.evaluated import Evaluate, check_evaluate, metric_of
 from openwork.core.forward import check_batches
-from openwork.core.masks.blockwise.cost import Cost
+from openwork.core.masks.blockwise.cost import Cost, usable
 from openwork.core.masks.blockwise.finished import Finished
-from openwork.core.masks.blockwise.prune import Progress, plan, prune_blocks
+from openwork.core.masks.blockwise.prune import Progress, check_progress, plan, prune_blocks
 from openwork.core.masks.blockwise.refitted import became
 from openwork.core.masks.blockwise.result import Pruned, PrunedLayer
 from openwork.core.masks.blockwise.undo import Originals, all_or_nothing
@@ -84,12 +84,13 @@ def prune(
         raise ValueError(f"{schedule} does not reach a sparsity at once; use OneShot(sparsity)")
     if evaluate is not None:
         check_evaluate(evaluate)
+    check_progress(progress)
     by_blocks = batches is not None and (reconstruct or (technique.evidence.inputs and calibrate is None))
     walk = {"blocks": blocks, "reconstruct": reconstruct, "device": device, "resume": resume, "progress": progress}
     _check_use(model, technique, batches, by_blocks=by_blocks, calibrated=calibrate is not None, walk=walk)
     if by_blocks and batches is not None:
         batches = list(batches)  # for the blocks, and then for the batch norms
-    home = None if device is None else torch.device(device)
+    home = usable(device)
     with all_or_nothing(model) as originals:
         before = None if evaluate is None else metric_of(evaluate, model)
         cost = Cost(model, home)

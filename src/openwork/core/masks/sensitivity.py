@@ -1,6 +1,7 @@
 """How much each layer bears: the metric with one layer pruned by magnitude, and all others dense."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 
 import torch
 from torch import nn
@@ -48,7 +49,8 @@ def sensitivity(
     check_model(model)
     check_evaluate(evaluate)
     seed = check_seed(seed)
-    asked = sorted(set(sparsities))
+    given = [*sparsities] if isinstance(sparsities, Iterable) else []
+    asked = sorted({float(each) if isinstance(each, Real | torch.Tensor) else -1.0 for each in given})  # -1: no number
     if not asked or not all(0 <= sparsity < 1 for sparsity in asked):
         raise ValueError(f"sparsities must be some in [0, 1), got {sparsities!r}; did you pass percentages?")
     weights = choose_weights(model, select)[0]

@@ -1,7 +1,7 @@
 """Blocks: the parts of a model that are pruned one after another."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -43,8 +43,10 @@ def find_blocks(model: nn.Module, weights: Sequence[Weight], names: str | Iterab
         found = _repeated(model, weights)
         if 2 * sum(len(block.weights) for block in found) < len(weights):  # not by size: heads may be larger than all
             found = _layers(model, weights)
-        return found
-    found = _named(model, weights, [names] if isinstance(names, str) else list(names))
+        return _each_once(found)
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        names = [names]  # what is no text is refused below
+    found = _named(model, weights, list(names))
     inside = {weight.name for block in found for weight in block.weights}
     if missed := [weight.name for weight in weights if weight.name not in inside]:
         raise ValueError(
@@ -52,7 +54,17 @@ def find_blocks(model: nn.Module, weights: Sequence[Weight], names: str | Iterab
             f"{'it' if len(missed) == 1 else 'them'}, leave out blocks, or select less, as with "
             f"select=excluding({missed[0]!r})"
         )
-    return found
+    return _each_once(found)
+
+
+def _each_once(blocks: Sequence[Block]) -> list[Block]:
+    """The blocks with each weight in the first one that holds it, as several may share a module; without empty ones."""
+    owners: dict[str, str] = {}
+    for block in blocks:
+        for weight in block.weights:
+            owners.setdefault(weight.name, block.name)
+    own = [replace(b, weights=tuple(w for w in b.weights if owners[w.name] == b.name)) for b in blocks]
+    return [block for block in own if block.weights]
 
 
 def _repeated(model: nn.Module, weights: Sequence[Weight]) -> list[Block]:

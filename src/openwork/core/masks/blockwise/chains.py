@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
 
 from openwork.core.masks.blockwise.blocks import Block
-from openwork.core.masks.blockwise.examples import Example
+from openwork.core.masks.blockwise.examples import Example, copied
 from openwork.core.names import few
 
 Place = int | str
@@ -98,14 +99,23 @@ class Chain:
             run_until_stopped(model, example)
         return calls
 
+    def holds(self, calls: Sequence[Sequence[Call]]) -> bool:
+        """Whether these calls of its blocks, which an example has shown, are those of a chain."""
+        if len(self.blocks) == 1:
+            return True
+        if any(len(of_block) != 1 for of_block in calls):
+            return False
+        return all(after.at(self.place) is before.at(self.place) for (before,), (after,) in pairwise(calls))
+
     def _handing_on(self, module: nn.Module, calls: list[Call], shell: Shell | None) -> Callable[..., Any]:
         forward = module.forward
 
         def instead(*args: Any, **kwargs: Any) -> Any:
+            if self.whole:
+                calls.append(Call(*copied((args, kwargs))))
+                return forward(*args, **kwargs)
             call = Call(args, kwargs)
             calls.append(call)
-            if self.whole:
-                return forward(*args, **kwargs)
             if shell is None:
                 raise _Stop
             return shell.around(call.at(self.place))
@@ -198,7 +208,7 @@ def _watch(model: nn.Module, blocks: Sequence[Block], example: Example) -> dict[
     hooks = [block.module.register_forward_pre_hook(before(block), with_kwargs=True) for block in blocks]
     hooks += [block.module.register_forward_hook(after(block), with_kwargs=True) for block in blocks]
     try:
-        model(*example.args, **example.kwargs)
+        example.run(model)
     finally:
         for hook in hooks:
             hook.remove()
@@ -226,7 +236,7 @@ class _Stop(BaseException):
 def run_until_stopped(model: nn.Module, example: Example) -> None:
     """Runs the model until a block stops it, or to its end."""
     with suppress(_Stop):
-        model(*example.args, **example.kwargs)
+        example.run(model)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from contextlib import suppress
 import torch
 from torch import nn
 
+from openwork.core.forward import first_line
+
 
 class Cost:
     """Minutes since it was made, and the peak of memory.
@@ -39,3 +41,20 @@ class Cost:
             most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             return most if sys.platform == "darwin" else most * 1024
         return None
+
+
+def usable(device: torch.device | str | None) -> torch.device | None:
+    """The device by its name; None for None.
+
+    Raises:
+        ValueError: If torch cannot compute there.
+    """
+    if device is None:
+        return None
+    try:
+        torch.ones(1, device=device).cpu()
+        return torch.device(device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f"torch cannot compute on device={device!r} here ({first_line(error)}); leave it out, or name another"
+        ) from error

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from openwork.core.forward import check_batches, inputs_of, plain_attention
 from openwork.core.snapshot import snapshot
@@ -25,6 +26,26 @@ class Example:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     counted: Tensor | None
+
+    def run(self, model: nn.Module) -> None:
+        """Runs the model on it."""
+        args, kwargs = copied((self.args, self.kwargs))
+        model(*args, **kwargs)
+
+
+def copied(value: Any) -> Any:
+    """The value with a copy of each tensor in it, for what may write to its inputs in place.
+
+    What is one tensor at several places stays one.
+    """
+    copies: dict[int, Tensor] = {}
+
+    def copy(each: Any) -> Any:
+        if isinstance(each, Tensor) and id(each) not in copies:
+            copies[id(each)] = each.clone()
+        return copies.get(id(each), each)
+
+    return tree_map(copy, value)
 
 
 def examples_of(model: nn.Module, batches: Iterable[Any]) -> list[Example]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -54,6 +54,8 @@ class Finished:
             "parameters outside of the blocks": digest(others),
             "counts": None,
         }
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"resume={str(folder)!r} is a file; pass a folder for finished blocks")
         dense = [digest(weight.parameter for weight in block.weights) for block in blocks]
         if (folder / "plan.json").exists():
             self._check(dense)
@@ -83,10 +85,16 @@ class Finished:
         file = self._file(block)
         if not file.exists():
             return None
-        with safe_open(file, "pt") as held, torch.no_grad():
-            for weight in block.weights:
-                weight.parameter.copy_(held.get_tensor(weight.name))
-            return [PrunedLayer(**row) for row in json.loads(held.metadata()["layers"])]
+        try:
+            with safe_open(file, "pt") as held:
+                tensors = [held.get_tensor(weight.name) for weight in block.weights]
+                rows = json.loads(held.metadata()["layers"])
+        except SafetensorError as error:
+            raise ValueError(f"{file} is damaged ({error}); remove it, and its block is pruned anew") from error
+        with torch.no_grad():
+            for weight, tensor in zip(block.weights, tensors, strict=True):
+                weight.parameter.copy_(tensor)
+        return [PrunedLayer(**row) for row in rows]
 
     def add(self, block: Block, layers: Sequence[PrunedLayer]) -> None:
         """Writes a block that is finished."""
@@ -130,12 +138,17 @@ class Finished:
 
 
 def digest(values: Iterable[Any]) -> str:
-    """A hash of tensors, bit for bit, and of what else there is by its text."""
+    """A hash of tensors, bit for bit, and of numbers and texts, and of what lists and mappings hold."""
     found = hashlib.sha256()
     for value in values:
         if isinstance(value, Tensor):
             found.update(f"{value.dtype} {tuple(value.shape)}".encode())
             found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(value, Mapping):
+            found.update(f"{[*map(str, value)]} {digest(value.values())}".encode())
+        elif isinstance(value, tuple | list):
+            found.update(f"{len(value)} {digest(value)}".encode())
         else:
-            found.update(type(value).__name__.encode())
+            plain = isinstance(value, bool | int | float | complex | str | bytes | None)
+            found.update(f"{type(value).__name__} {value!r}".encode() if plain else type(value).__name__.encode())
     return found.hexdigest()

@@ -31,6 +31,12 @@ Progress = Callable[[str], object]
 """Called with a line of text, such as ``print``."""
 
 
+def check_progress(progress: object) -> None:
+    """Raises TypeError for what is neither None nor a function."""
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be a function of a line of text, such as print, got {progress!r}")
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is to be pruned, in blocks.

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from openwork.core.chosen import check_model
 from openwork.core.masks.blockwise.blocks import Block
-from openwork.core.masks.blockwise.cost import Cost
-from openwork.core.masks.blockwise.prune import Progress, plan, say
+from openwork.core.masks.blockwise.cost import Cost, usable
+from openwork.core.masks.blockwise.prune import Progress, check_progress, plan, say
 from openwork.core.masks.blockwise.refitted import became, refitted
 from openwork.core.masks.blockwise.result import Pruned, PrunedLayer
 from openwork.core.masks.blockwise.undo import all_or_nothing
@@ -52,7 +52,8 @@ def reconstruct(
             Whatever raises leaves the model as it was.
     """
     check_model(model)
-    home = None if device is None else torch.device(device)
+    check_progress(progress)
+    home = usable(device)
     cost = Cost(model, home)
     planned = plan(model, with_zeros, batches, select=select, blocks=blocks)
     weights = [weight for block in planned.blocks for weight in block.weights]

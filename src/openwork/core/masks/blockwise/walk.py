@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from openwork.core.masks.blockwise.blocks import Block
 from openwork.core.masks.blockwise.chains import Call, Chain, find_chains, forward_of, opened
-from openwork.core.masks.blockwise.examples import Example, at_rest
+from openwork.core.masks.blockwise.examples import Example, at_rest, copied
 from openwork.core.masks.inputs import counting
 from openwork.core.masks.shown import number_of_matrices
 
@@ -54,6 +54,10 @@ def _along(
     device: torch.device | None,
 ) -> None:
     calls = [chain.capture(model, example) for example in examples]
+    if not all(chain.holds(calls_of) for calls_of in calls):  # what the model does depends on the batch
+        for block in chain.blocks:
+            _along(model, Chain((block,), whole=True), examples, visit, device)
+        return
     for number, block in enumerate(chain.blocks):
         now = [calls_of[number] for calls_of in calls]
         for place, (example, several) in enumerate(zip(examples, now, strict=True)):
@@ -64,7 +68,8 @@ def _along(
             for example, several in zip(examples, now, strict=True):
                 with counting(example.counted), _without_padding(block, example.counted):
                     for call in several:
-                        block.module(*call.args, **call.kwargs)
+                        args, kwargs = copied((call.args, call.kwargs))
+                        block.module(*args, **kwargs)
 
         with moved(block.module, device):
             visit(block, run)

@@ -1,0 +1,108 @@
+"""Models that write to their inputs, share layers between blocks, or do other things with another batch."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import openwork as ow
+from tests.core.blockwise.models import HALF, Layer, pruned_block_by_block
+from tests.core.blockwise.test_prune import equal
+
+SOLVED = ow.SparseGPT(ow.OneShot(0.5))
+
+
+class InPlace(Layer):
+    """A layer that writes its output over its input."""
+
+    def forward(self, hidden, scale=None):
+        hidden += self.down(self.up(hidden).relu())
+        return hidden
+
+
+class Path(nn.Module):
+    """Layers, called as ``how`` says."""
+
+    def __init__(self, how="plain", layer=Layer):
+        super().__init__()
+        torch.manual_seed(0)
+        self.how = how
+        self.layers = nn.ModuleList(layer() for _ in range(3))
+
+    def forward(self, x):
+        first, second, third = self.layers
+        large = len(x) > 2
+        if self.how == "left out":
+            return third(second(first(x)) if large else first(x))
+        if self.how == "again":
+            return third(second(first(x)) if large else second(second(first(x))))
+        if self.how == "scaled between":
+            return third(second(first(x) if large else 2 * first(x)))
+        if self.how == "twice in all":
+            return third(second(second(first(x))))
+        return third(second(first(x)))
+
+
+def rows(*sizes):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(size, 8, generator=generator) for size in sizes]
+
+
+@pytest.mark.parametrize("how", ["plain", "twice in all"])
+@pytest.mark.parametrize("reconstruct", [False, True])
+@pytest.mark.parametrize("technique", [HALF, SOLVED, ow.Wanda(ow.OneShot(0.5), allocation=ow.OWL())], ids=str)
+def test_layers_that_write_to_their_inputs_become_what_others_become(technique, reconstruct, how):
+    plain, in_place = Path(how), Path(how, InPlace)
+    batches = rows(9, 9)
+    found = [ow.prune(each, technique, batches=batches, reconstruct=reconstruct) for each in (plain, in_place)]
+    assert equal(plain, in_place)
+    assert found[0].layers == found[1].layers
+
+
+def test_reconstruct_sees_the_inputs_that_a_layer_overwrites():
+    models = [Path(), Path("plain", InPlace)]
+    for model in models:
+        dense = copy.deepcopy(model)
+        ow.prune(model, ow.GradualMagnitude(ow.OneShot(0.5)))
+        ow.reconstruct(model, dense, rows(9, 9))
+    assert equal(*models)
+
+
+def test_batches_stay_as_they_are_though_the_model_writes_to_them():
+    batches = rows(5)
+    before = batches[0].clone()
+    ow.prune(Path("plain", InPlace), HALF, batches=batches)
+    assert torch.equal(batches[0], before)
+
+
+@pytest.mark.parametrize("sizes", [(3, 2), (3, 2, 3), (3, 3, 2)], ids=str)
+@pytest.mark.parametrize("how", ["left out", "again", "scaled between"])
+def test_each_batch_takes_its_own_path_through_the_blocks(how, sizes):
+    model = Path(how)
+    twin = pruned_block_by_block(copy.deepcopy(model), HALF, rows(*sizes), [f"layers.{number}" for number in range(3)])
+    ow.prune(model, HALF, batches=rows(*sizes))
+    assert equal(model, twin)
+
+
+@pytest.mark.parametrize("blocks", [None, "layers.*", ["layers.0", "layers.2", "layers.1"]])
+@pytest.mark.parametrize("technique", [HALF, SOLVED], ids=str)
+def test_a_layer_that_blocks_share_is_pruned_once_with_the_first(technique, blocks):
+    model = Path()
+    model.layers[2].up = model.layers[0].up
+    twin = Path()
+    ow.prune(twin, technique, batches=rows(9), select="layers.0", blocks="layers.0")
+    result = ow.prune(model, technique, batches=rows(9), blocks=blocks)
+    assert [layer.name for layer in result.layers] == [
+        "layers.0.up.weight", "layers.0.down.weight", "layers.1.up.weight", "layers.1.down.weight",
+        "layers.2.down.weight",
+    ]  # fmt: skip
+    assert equal(model.layers[0], twin.layers[0])
+
+
+def test_blocks_that_share_all_their_layers_are_one():
+    model = Path()
+    model.layers[2].up, model.layers[2].down = model.layers[0].up, model.layers[0].down
+    result = ow.prune(model, HALF, batches=rows(9))
+    assert len(result.layers) == 4
+    assert result.sparsity == 0.5
