@@ -37,6 +37,12 @@ def check_progress(progress: object) -> None:
         raise TypeError(f"progress must be a function of a line of text, such as print, got {progress!r}")
 
 
+def check_finite(name: str, values: Tensor) -> None:
+    """Raises ValueError for a weight that is NaN or infinite somewhere."""
+    if not values.isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinities; load a model without, or leave it out")
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is to be pruned, in blocks.
@@ -75,6 +81,8 @@ def plan(
     weights, skipped = choose_weights(model, select)
     weights, misfits = fitting(weights)
     refuse_held(weights)
+    for weight in weights:
+        check_finite(weight.name, weight.parameter)
     skipped |= misfits
     unseen = {}
     for weight in weights:
