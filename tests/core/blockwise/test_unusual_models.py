@@ -143,3 +143,18 @@ def test_a_weight_that_is_not_finite_is_named_and_nothing_changes(technique, val
     with pytest.raises(ValueError, match=r"layers.1.down.weight of dense holds NaN or infinities"):
         ow.reconstruct(sparse, model, rows(9))
     assert equal(sparse, before)
+
+
+@pytest.mark.parametrize("technique", [HALF, SOLVED], ids=str)
+def test_a_weight_that_is_tied_to_another_block_says_whose_inputs_were_looked_at(technique):
+    model = Path()
+    model.layers[2].up.weight = model.layers[0].up.weight
+    result = ow.prune(model, technique, batches=rows(20))
+    assert [layer.remark for layer in result.layers] == [
+        "also layers.2.up.weight, whose inputs were not looked at", "", "", "", ""
+    ]  # fmt: skip
+    assert model.layers[2].up.weight is model.layers[0].up.weight
+    tied_within = Path()
+    tied_within.layers[0].down.weight = nn.Parameter(torch.randn(8, 8))
+    tied_within.layers[0].up = tied_within.layers[0].down
+    assert ow.prune(tied_within, technique, batches=rows(20)).layers[0].remark == ""
