@@ -267,6 +267,11 @@ def test_a_device_on_which_torch_cannot_compute_is_refused_and_nothing_changes(d
         ow.reconstruct(model, dense, ids(), device=device)
 
 
+def test_batches_and_calibrate_are_not_both_looked_at():
+    with pytest.raises(ValueError, match="Wanda gets its inputs from batches or from calibrate, and both are given"):
+        ow.prune(stack(), HALF, batches=ids(), calibrate=lambda model: model(ids()[0]), select="layers")
+
+
 @pytest.mark.parametrize("argument", [{"progress": True}, {"blocks": 3}, {"blocks": [nn.Linear(2, 2)]}], ids=str)
 def test_arguments_of_another_kind_are_refused_and_nothing_changes(argument):
     model, dense = stack(), stack()

@@ -106,3 +106,55 @@ def test_blocks_that_share_all_their_layers_are_one():
     result = ow.prune(model, HALF, batches=rows(9))
     assert len(result.layers) == 4
     assert result.sparsity == 0.5
+
+
+@pytest.mark.parametrize("how", ["plain", "scaled between", "twice in all"])
+def test_inference_mode_changes_nothing(how):
+    model, twin = Path(how), Path(how)
+    ow.prune(twin, SOLVED, batches=rows(3, 2), reconstruct=True)
+    with torch.inference_mode():
+        ow.prune(model, SOLVED, batches=rows(3, 2), reconstruct=True)
+    assert equal(model, twin)
+
+
+def test_reconstruct_may_run_in_inference_mode():
+    models = [Path(), Path()]
+    for model, mode in zip(models, (False, True), strict=True):
+        dense = copy.deepcopy(model)
+        ow.prune(model, ow.GradualMagnitude(ow.OneShot(0.5)))
+        with torch.inference_mode(mode):
+            ow.reconstruct(model, dense, rows(9, 9))
+    assert equal(*models)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("technique", [HALF, SOLVED, ow.ADMM(ow.OneShot(0.5)), ow.DSnoT(ow.OneShot(0.5))], ids=str)
+def test_a_weight_that_is_not_finite_is_named_and_nothing_changes(technique, value):
+    model = Path()
+    dense = copy.deepcopy(model)
+    with torch.no_grad():
+        model.layers[1].down.weight[0, 0] = value
+    with pytest.raises(ValueError, match=r"layers.1.down.weight holds NaN or infinities; load a model without, or"):
+        ow.prune(model, technique, batches=rows(9))
+    assert equal(model.layers[0], dense.layers[0])
+    sparse = copy.deepcopy(dense)
+    ow.prune(sparse, ow.GradualMagnitude(ow.OneShot(0.5)))
+    before = copy.deepcopy(sparse)
+    with pytest.raises(ValueError, match=r"layers.1.down.weight of dense holds NaN or infinities"):
+        ow.reconstruct(sparse, model, rows(9))
+    assert equal(sparse, before)
+
+
+@pytest.mark.parametrize("technique", [HALF, SOLVED], ids=str)
+def test_a_weight_that_is_tied_to_another_block_says_whose_inputs_were_looked_at(technique):
+    model = Path()
+    model.layers[2].up.weight = model.layers[0].up.weight
+    result = ow.prune(model, technique, batches=rows(20))
+    assert [layer.remark for layer in result.layers] == [
+        "also layers.2.up.weight, whose inputs were not looked at", "", "", "", ""
+    ]  # fmt: skip
+    assert model.layers[2].up.weight is model.layers[0].up.weight
+    tied_within = Path()
+    tied_within.layers[0].down.weight = nn.Parameter(torch.randn(8, 8))
+    tied_within.layers[0].up = tied_within.layers[0].down
+    assert ow.prune(tied_within, technique, batches=rows(20)).layers[0].remark == ""

@@ -139,6 +139,8 @@ def _check_use(
         )
     if by_blocks:
         return
+    if batches is not None and calibrated and technique.evidence.inputs and not has_statistics(model):
+        raise ValueError(f"{name} gets its inputs from batches or from calibrate, and both are given; leave out one")
     if batches is not None and not has_statistics(model):
         raise ValueError(
             f"{name} does not look at batches, and the model has no BatchNorm with running statistics; leave out "

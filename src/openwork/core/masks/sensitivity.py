@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from openwork.core.chosen import check_model, choose_weights
 from openwork.core.evaluated import Evaluate, check_evaluate, metric_of
@@ -49,8 +49,8 @@ def sensitivity(
     check_model(model)
     check_evaluate(evaluate)
     seed = check_seed(seed)
-    given = [*sparsities] if isinstance(sparsities, Iterable) else []
-    asked = sorted({float(each) if isinstance(each, Real | torch.Tensor) else -1.0 for each in given})  # -1: no number
+    given: list[object] = [*sparsities] if isinstance(sparsities, Iterable) else []
+    asked = sorted({float(each) if isinstance(each, Real | Tensor) else -1.0 for each in given})  # -1: no number
     if not asked or not all(0 <= sparsity < 1 for sparsity in asked):
         raise ValueError(f"sparsities must be some in [0, 1), got {sparsities!r}; did you pass percentages?")
     weights = choose_weights(model, select)[0]

@@ -94,7 +94,8 @@ def at_rest(model: nn.Module) -> Iterator[None]:
         model.eval()
         for config in cached:
             config.use_cache = False
-        with torch.no_grad(), plain_attention():
+        # Tensors of inference mode do not say whether somebody has written to them.
+        with torch.inference_mode(mode=False), torch.no_grad(), plain_attention():
             yield
     finally:
         for config in cached:

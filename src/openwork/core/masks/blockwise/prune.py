@@ -37,6 +37,12 @@ def check_progress(progress: object) -> None:
         raise TypeError(f"progress must be a function of a line of text, such as print, got {progress!r}")
 
 
+def check_finite(name: str, values: Tensor) -> None:
+    """Raises ValueError for a weight that is NaN or infinite somewhere."""
+    if not values.isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinities; load a model without, or leave it out")
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is to be pruned, in blocks.
@@ -75,6 +81,8 @@ def plan(
     weights, skipped = choose_weights(model, select)
     weights, misfits = fitting(weights)
     refuse_held(weights)
+    for weight in weights:
+        check_finite(weight.name, weight.parameter)
     skipped |= misfits
     unseen = {}
     for weight in weights:
@@ -180,7 +188,7 @@ def _prune(
     return [
         replace(layer, error=None, remark=alone)
         if layer.name in unused
-        else replace(layer, remark=_few(seen[weight.name]))
+        else replace(layer, remark=_few(seen[weight.name]) or _elsewhere(block, weight))
         for weight, layer in zip(block.weights, layers, strict=True)
     ]
 
@@ -192,6 +200,13 @@ def _few(inputs: Inputs) -> str:
         return f"no input reached {missed} of its {len(rows)} matrices: pruned by their weights alone"
     columns = max(sketch.rows.shape[1] for sketch in inputs.sketches if sketch.rows is not None)
     return f"{min(rows)} rows of inputs for {columns} columns: give more batches" if min(rows) < columns else ""
+
+
+def _elsewhere(block: Block, weight: Weight) -> str:
+    """That the weight is tied to one of another block; "" where it is not."""
+    inside = {id(module) for module in block.module.modules()}
+    other = next((site.name for site in weight.sites if id(site.module) not in inside), None)
+    return f"also {other}, whose inputs were not looked at" if other else ""
 
 
 def say(

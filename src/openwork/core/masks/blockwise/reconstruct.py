@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from openwork.core.chosen import check_model
 from openwork.core.masks.blockwise.blocks import Block
 from openwork.core.masks.blockwise.cost import Cost, usable
-from openwork.core.masks.blockwise.prune import Progress, check_progress, plan, say
+from openwork.core.masks.blockwise.prune import Progress, check_finite, check_progress, plan, say
 from openwork.core.masks.blockwise.refitted import became, refitted
 from openwork.core.masks.blockwise.result import Pruned, PrunedLayer
 from openwork.core.masks.blockwise.undo import all_or_nothing
@@ -110,6 +110,7 @@ def _targets(model: nn.Module, dense: object, weights: list[Weight]) -> dict[str
                 f"dense holds the same {weight.name} as the model; pass a copy.deepcopy of the model that was made "
                 "before it was pruned"
             )
+        check_finite(f"{weight.name} of dense", target)
         targets[weight.name] = target.detach()
     return targets
 
