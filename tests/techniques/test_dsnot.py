@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import openwork as ow
+from openwork.techniques.dsnot import InputMoments
 from tests.techniques.one_shot import HALF, example, solved
 
 
@@ -69,6 +70,16 @@ def test_dsnot_exchanges_within_the_groups_of_its_pattern(layer, pattern):
     assert torch.equal(before.flatten(1).sum(1), after.flatten(1).sum(1))
     if isinstance(pattern, ow.NM):
         assert (after.unflatten(1, (-1, pattern.m)).sum(2) == pattern.n).all()
+
+
+def test_dsnot_variances_survive_a_mean_that_is_far_from_0():
+    x = 100 + 0.1 * torch.randn(262_144, 4, generator=torch.Generator().manual_seed(0))
+    kept = {}
+    for rows in x.split(65_536):
+        InputMoments(inputs=True).input(kept, rows)
+    mean = kept["sums"] / kept["rows"]
+    variance = kept["squares"] / kept["rows"] - mean.square()
+    torch.testing.assert_close(variance.double(), x.double().var(0, correction=0), rtol=1e-6, atol=0)
 
 
 def test_dsnot_keeps_zeros_of_the_model():

@@ -15,10 +15,14 @@ from openwork.core.masks.technique import Hidden, MaskTechnique
 
 @dataclass(frozen=True)
 class InputMoments(Evidence):
-    """The sums of each input of a layer and of its squares, and the number of rows."""
+    """The sums of each input of a layer and of its squares, and the number of rows.
+
+    In float64: a variance is the small difference of two large numbers where the mean is far from 0.
+    """
 
     def input(self, kept: Kept, rows: Tensor) -> None:
         """Adds these rows."""
+        rows = rows.double()
         found = {"sums": rows.sum(0), "squares": rows.square().sum(0), "rows": rows.new_tensor(float(len(rows)))}
         for name, value in found.items():
             kept[name] = kept[name] + value if name in kept else value
@@ -67,7 +71,7 @@ class DSnoT(MaskTechnique):
         """Those of the first mask."""
         if self.start == "magnitude":
             return view.weight.abs()
-        return view.weight.abs() * view.per_input(view.evidence["squares"].sqrt())
+        return view.weight.abs() * view.per_input(view.evidence["squares"].sqrt().to(view.weight.dtype))
 
     def solve(self, view: View, keep: int, ties: torch.Generator) -> tuple[Tensor, Tensor]:
         """The first mask, and the exchanges of all outputs at once."""
@@ -80,11 +84,14 @@ class DSnoT(MaskTechnique):
         mask = self.pattern.mask_of_matrices(first, keep, ties).flatten(2)
         weight, free = stored.flatten(2), allowed.flatten(2)
         rows, sums, squares = (view.evidence[name] for name in ("rows", "sums", "squares"))
-        mean = (sums / rows[..., None]).view(len(weight), 1, -1)
-        variance = (squares / rows[..., None]).view(mean.shape) - mean.square()
+        mean = sums / rows[..., None]
+        variance = squares / rows[..., None] - mean.square()
+        mean, variance, norms = (
+            each.to(weight.dtype).view(len(weight), 1, -1) for each in (mean, variance, squares.sqrt())
+        )
         moved = weight * mean  # what each weight adds to the mean of its output
         worth = moved / variance.clamp(min=1e-12) ** self.power
-        wanda = weight.abs() * squares.sqrt().view(mean.shape)
+        wanda = weight.abs() * norms
         group = self._groups(stored)
 
         error = (moved * ~mask).sum(2, keepdim=True)
