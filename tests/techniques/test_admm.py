@@ -105,3 +105,20 @@ def test_admm_settings_that_cannot_be_are_refused():
         ow.ADMM(HALF, rising=21)
     with pytest.raises(ValueError, match=r"penalty > 0 and search at least 1, got 0.01, 0 and 300"):
         ow.ALPS(HALF, penalty=0)
+
+
+@pytest.mark.parametrize(
+    ("technique", "power"),
+    [(technique(HALF), power) for technique in (ow.SparseGPT, ow.ADMM, ow.ALPS) for power in (-50, 50)]
+    + [(ow.SparseGPT(HALF), 57)],  # then float32 holds X Xᵀ, but not the sum of its diagonal
+)
+def test_the_unit_of_the_inputs_changes_no_weight(technique, power):
+    weight, x = example(dtype=torch.float32)
+    assert torch.equal(solved(weight, x * 2.0**power, technique), solved(weight, x, technique))
+
+
+@pytest.mark.parametrize("technique", [ow.SparseGPT(HALF), ow.ADMM(HALF), ow.ALPS(HALF)], ids=repr)
+def test_inputs_whose_squares_overflow_are_one_sentence(technique):
+    weight, x = example(dtype=torch.float32)
+    with pytest.raises(ValueError, match="the inputs of weight hold NaN or infinities, or their squares overflow"):
+        solved(weight, x * 1e20, technique)

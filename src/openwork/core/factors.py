@@ -9,7 +9,8 @@ _SMALL = 96
 
 def damped(products: Tensor, damping: float) -> Tensor:
     """``products`` (..., n, n), to whose diagonal ``damping`` times its mean is added; 1 where all is 0."""
-    mean = products.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None]
+    # In float64, as a sum of numbers that float32 holds need not fit it.
+    mean = products.diagonal(dim1=-2, dim2=-1).mean(-1, dtype=torch.float64)[..., None].to(products.dtype)
     found = products.clone()
     found.diagonal(dim1=-2, dim2=-1).add_(torch.where(mean > 0, damping * mean, 1))
     return found
