@@ -48,6 +48,32 @@ def flat(tensors):
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
+def test_grasp_both_passes_drop_the_same_units():
+    drawn = []
+
+    def dropped(model):
+        kept = F.dropout(torch.ones(9, 8, dtype=torch.float64))
+        drawn.append(kept)
+        return F.cross_entropy(model[2:](model[1](model[0](X)) * kept), Y)
+
+    scored(dropped)
+    assert len(drawn) == 2
+    assert torch.equal(*drawn)
+
+
+def test_grasp_a_loader_that_shuffles_gives_both_passes_the_same_batches():
+    loader, drawn = torch.utils.data.DataLoader(range(9), batch_size=3, shuffle=True), []
+
+    def batches(model):
+        for places in loader:
+            drawn.append(places.tolist())
+            yield F.cross_entropy(model(X[places]), Y[places])
+
+    scored(batches)
+    assert drawn[:3] == drawn[3:]
+    assert len(drawn) == 6
+
+
 def test_grasp_fd_the_scores_are_w_times_finite_differences_of_the_gradient_along_itself():
     model, eps = net(), 1e-3
     weights, g = gradient(model)

@@ -26,6 +26,8 @@ Run = Callable[[], Iterator[Tensor]]
 class HessianGradients(Evidence):
     """Hg, of the sum of all losses that the calibration returns, in two passes over them.
 
+    Both draw the same numbers of torch's generators, so that dropout and the order of a shuffled loader are the same.
+
     Args:
         temperature: What the model's outputs are divided by in both.
     """
@@ -36,10 +38,12 @@ class HessianGradients(Evidence):
         """The gradient of g0 . g by the weights, where g0 is the value of g."""
         sums = [torch.zeros_like(exact(weight), requires_grad=False) for weight in weights.values()]
         products = [torch.zeros_like(one) for one in sums]
+        devices = {weight.get_device() for weight in weights.values() if weight.is_cuda}
         with _divided(model, self.temperature):
-            for loss in run():
-                for total, one in zip(sums, gradients(loss, weights), strict=True):
-                    total += one
+            with torch.random.fork_rng(devices):
+                for loss in run():
+                    for total, one in zip(sums, gradients(loss, weights), strict=True):
+                        total += one
             for loss in run():
                 pairs = zip(sums, gradients(loss, weights, graph=True), strict=True)
                 alignment = sum(((a * b).sum() for a, b in pairs), torch.zeros(()))
@@ -55,8 +59,8 @@ class GraSP(MaskTechnique):
     """Removes the weights with the largest -w (Hg), once before training.
 
     ``GraSP(OneShot(0.9))`` in ``sparsify(..., calibrate=run)``, where ``run(model)`` returns the loss of a batch with
-    some examples of each class, or yields those of several batches, without ``backward()``. The loss must be twice
-    differentiable.
+    some examples of each class, or yields those of several batches, without ``backward()``. It is called twice, and
+    must compute the same. The loss must be twice differentiable.
 
     Args:
         allocation: How the sparsity is spread over the tensors, by default by one ranking over all of them.
