@@ -1,5 +1,7 @@
 """Where a step of one run fills the device, the runs of a fleet are computed one after the other, as they are alone."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -104,6 +106,23 @@ def test_a_step_fills_the_device_by_what_it_keeps_for_its_gradient(monkeypatch):
     for full, expected in ((kept, True), (kept + 1, False)):
         monkeypatch.setattr(memory, "FULL", full)
         assert memory.fills_the_device(live) is expected
+
+
+@pytest.mark.parametrize(("kind", "at_once"), [("cpu", 1), ("cuda", 4)])
+def test_runs_in_turn_are_charged_for_the_steps_that_compute_at_once(kind, at_once, monkeypatch):
+    live = prepare(Run(Tiny(), None, 4), torch.device("cpu"))
+    held, kept = memory._held(live), memory._kept_by_a_step(live)
+    monkeypatch.setattr(memory, "FULL", kept)
+    monkeypatch.setattr(memory, "_kept_by_a_step", lambda _: kept)
+    monkeypatch.setattr(memory, "SHARE", 1.0)
+    there = SimpleNamespace(model=live.model, run=live.run, device=torch.device(kind))
+    for runs in (1, 3, 4, 5, 9):
+        needed = runs * held + 2 * min(runs, at_once) * kept
+        monkeypatch.setattr(memory, "free_bytes", lambda _, needed=needed: needed)
+        assert memory.width(there) == runs
+    monkeypatch.setattr(memory, "FULL", kept + 1)
+    monkeypatch.setattr(memory, "free_bytes", lambda _: 9 * (held + 2 * kept))
+    assert memory.width(there) == 9
 
 
 @pytest.mark.gpu

@@ -20,7 +20,7 @@ class Lanes:
     """
 
     def __init__(self, device: torch.device) -> None:
-        count = LANES if device.type == "cuda" and LANES > 1 else 0
+        count = LANES if device.type == "cuda" else 0
         self._streams: list[torch.cuda.Stream] = [
             torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             for _ in range(count)

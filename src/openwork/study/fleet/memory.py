@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from openwork.study.fleet.lanes import LANES
 from openwork.study.runs.live import Live
 from openwork.study.tasks.task import refuse_parts
 
@@ -15,7 +16,7 @@ COPIES = 8
 SHARE = 0.8
 """Of the free memory: the rest is for evaluation and for what the allocator cannot use."""
 FULL = 64_000_000
-"""Bytes that a step keeps for its gradient: from here on its kernels are longer than their launches on any device."""
+"""Bytes that a step keeps for its gradient from which on one run is taken to fill a device: a guess, not measured."""
 
 
 def bytes_of_a_run(live: Live) -> int:
@@ -24,8 +25,7 @@ def bytes_of_a_run(live: Live) -> int:
     Args:
         live: The run at its beginning; its training mode, batch norms and random numbers stay as they are.
     """
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in live.model.parameters())
-    return COPIES * weights + 2 * _kept_by_a_step(live)
+    return _held(live) + 2 * _kept_by_a_step(live)
 
 
 def fills_the_device(live: Live) -> bool:
@@ -43,12 +43,16 @@ def width(live: Live, wanted: int | None = None) -> int:
     Raises:
         ValueError: If it cannot hold one.
     """
-    needed, free = bytes_of_a_run(live), free_bytes(live.device)
+    held, kept, free = _held(live), _kept_by_a_step(live), free_bytes(live.device)
     if free is None:
         if wanted is None:
             raise ValueError("this system does not say how much memory is free; give the number of runs, as --fleet 8")
         return wanted
+    needed = held + 2 * kept
     fits = int(SHARE * free / needed)
+    at_once = LANES if live.device.type == "cuda" else 1
+    if kept >= FULL and fits >= at_once:  # no more than these compute a step side by side
+        fits = int((SHARE * free - at_once * 2 * kept) / held)
     if fits < 1:
         raise ValueError(
             f"{live.run.task.title} needs about {needed / 1e6:,.0f} MB for a run and {live.device} has "
@@ -67,6 +71,10 @@ def free_bytes(device: torch.device) -> int | None:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def _held(live: Live) -> int:
+    return COPIES * sum(tensor.numel() * tensor.element_size() for tensor in live.model.parameters())
 
 
 def _kept_by_a_step(live: Live) -> int:

@@ -1,7 +1,8 @@
 """N models as one: their tensors are rows of stacked ones, and the first one computes for all.
 
 It does so by `torch.func.vmap`, or, where a step of one model fills the device, for one after the other: nothing is
-gained by larger kernels then, and each model has those that it has alone, for the memory of one step.
+gained by larger kernels then, and each model has those that it has alone, for the memory of one step
+(on a GPU up to four: `lanes.py`).
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
