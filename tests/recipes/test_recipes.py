@@ -277,6 +277,13 @@ def test_owl_spreads_the_zeros(printed, kind):
     assert "# sparsity_profile: owl is left out, as n:m gives every layer one sparsity." in code
 
 
+@pytest.mark.parametrize("mask", ["0:0", "2:4"])
+def test_a_profile_other_than_owl_is_left_out_with_its_own_reason(printed, mask):
+    more = "      sparsity_profile: dlp\n"
+    code = printed(LLM.format(kind="WandaPruningModifier", mask=mask, targets="Linear", more=more))
+    assert "# sparsity_profile: dlp is left out; of the profiles only owl is translated." in code
+
+
 ALTERNATING = """
 {name}_stage:
   run_type: oneshot

@@ -43,6 +43,8 @@ def _pruned(modifier: Modifier, technique: str, named: dict[str, str], notes: li
     if profile == "owl" and not pattern:
         outliers, spread = number(kind, fields, "owl_m"), number(kind, fields, "owl_lmbda")
         named = {"allocation": f"ow.OWL({outliers:g}, {spread:g})", **named}
+    elif profile and profile != "owl":
+        remarks = [*remarks, f"sparsity_profile: {profile} is left out; of the profiles only owl is translated"]
     elif profile:
         remarks = [*remarks, f"sparsity_profile: {profile} is left out, as n:m gives every layer one sparsity"]
     if fields.get("sequential_targets"):
