@@ -21,7 +21,7 @@ class ADMM(MaskTechnique):
     ``ow.prune(model, ADMM(OneShot(0.5)), batches=loader)``. Inputs are scaled to norm 1, and
     weights inversely, so that a magnitude is Wanda's score. With G = X Xᵀ + λI each step is
 
-        Z = mask(W + U),   U ← U + W - Z,   W = (G W₀ + Z - U) (G + I)⁻¹
+        Z = mask(W + U),   U ← U + W - Z,   W = (W₀ G + Z - U) (G + I)⁻¹
 
     and the mask of the first ``rising`` steps is chosen anew, at the sparsity s (1 - (1 - step / rising)³). The result
     is Z. With ``keep_zeros=True`` zeros of the model stay.

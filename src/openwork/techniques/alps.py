@@ -21,7 +21,7 @@ class ALPS(MaskTechnique):
     ``ow.prune(model, ALPS(OneShot(0.7)), batches=loader)``. Inputs are scaled as in `ADMM`, and
     G = X Xᵀ + λI. A step is
 
-        W = (G W₀ - V + ρ D) (G + ρI)⁻¹,   D = best(W + V / ρ),   V ← V + ρ (W - D)
+        W = (W₀ G - V + ρ D) (G + ρI)⁻¹,   D = best(W + V / ρ),   V ← V + ρ (W - D)
 
     After every third the penalty ρ rises by 1.3, 1.2 or 1.1, if more than 10 %, more than 0.5 %, or some of the places
     that are kept have changed. If none has before ρ has ever risen, it is too high, and a fifth of it begins anew. The
