@@ -16,13 +16,13 @@ from openwork.core.sharded import is_sharded
 class OWL(Allocation):
     """Blocks keep more, the more of their scores are outliers; all weights of a block have one sparsity.
 
-    ``ow.prune(model, Wanda(OneShot(0.7), allocation=OWL()), calibrate=run)``. With D the share of a block's scores that
-    are above ``outliers`` times their mean, the fraction kept is 1 - s + 2 λ (D - min D) / (max D - min D), less
-    what the mean over all weights is too much. The total is exact: floor(n * (1 - sparsity)) of all n weights. A block
-    is what shares a name up to its first number (``encoder.layer.3``); a layer without a number is one of its own.
+    ``ow.prune(model, Wanda(OneShot(0.7), allocation=OWL()), batches=loader)``. With D the share of a block's scores
+    that are above ``outliers`` times their mean, the fraction kept is 2 λ (D - min D) / (max D - min D), shifted so
+    that the mean over all weights is 1 - s. The total is exact: floor(n * (1 - sparsity)) of all n weights. A block is
+    what shares a name up to its first number (``encoder.layer.3``); a layer without a number is one of its own.
 
     Args:
-        outliers: M, how often the mean an outlier is at least, > 0.
+        outliers: M > 0; an outlier is above M times the mean.
         spread: λ, half the difference between the largest and the smallest fraction kept, >= 0.
 
     Raises:

@@ -26,7 +26,8 @@ class STR(Reparameterization):
     The sparsity follows from ``s`` and the optimizer's weight decay, which weights and s need alike, and from the
     number of steps; there is no target (but see `reaching`). Below -104 the threshold and its gradient are exactly 0 in
     float32: training is dense, and s moves by weight decay alone, s * prod(1 - rate * decay) under SGD. With -3200 and
-    the paper's recipe that is more than a quarter of the training. An optimizer without weight decay is refused.
+    the paper's recipe that is more than a quarter of the training. Where s begins below -104, an
+    optimizer without weight decay is refused.
 
     Args:
         s: What s begins with: -3200 for ResNet-50 at 90 %, -12800 for MobileNet in the authors' configurations.
