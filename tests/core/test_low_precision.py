@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import openwork as ow
 from tests.helpers import conv_net, image_batches, mean
 from tests.layers import LAYERS, example, matrices
-from tests.test_contract import TECHNIQUES, label
+from tests.test_contract import TECHNIQUES, calibration, label
 
 LOW = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 RANDOM = [
@@ -36,9 +36,7 @@ def learned(model: nn.Module) -> dict[str, nn.Parameter]:
 def test_every_technique_trains(technique, dtype):
     torch.manual_seed(0)
     model = conv_net().to(dtype)
-    looks = hasattr(technique, "evidence") and technique.evidence.inputs
-    run = (lambda model: model(next(image_batches())[0].to(dtype))) if looks else None
-    sparsifier = ow.sparsify(model, technique, calibrate=run)
+    sparsifier = ow.sparsify(model, technique, calibrate=calibration(technique, dtype))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, eps=1e-4)  # 1e-8 is 0 in float16
     sparsifier.attach(optimizer)
     for x, y in itertools.islice(image_batches(), 12):
