@@ -29,7 +29,7 @@ class Finished:
         model: The model.
         blocks: All its blocks.
         examples: The inputs.
-        settings: What else the result depends on, as text by name.
+        settings: What else the result depends on, by name.
 
     Raises:
         ValueError: If the folder holds another prune, or other files.
@@ -41,14 +41,14 @@ class Finished:
         model: nn.Module,
         blocks: Sequence[Block],
         examples: Sequence[Example],
-        settings: Mapping[str, str],
+        settings: Mapping[str, object],
     ) -> None:
         self.folder, self.blocks, self._named = folder, list(blocks), set(settings)
         inside = {id(weight.parameter) for block in blocks for weight in block.weights}
         others = (parameter for parameter in model.parameters() if id(parameter) not in inside)
         self.plan: dict[str, Any] = {
             "format": FORMAT,
-            **settings,
+            **{name: str(value) for name, value in settings.items()},
             "blocks": [block.name for block in blocks],
             "inputs": digest(value for each in examples for value in (*each.args, *each.kwargs.values())),
             "parameters outside of the blocks": digest(others),
