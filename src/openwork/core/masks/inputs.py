@@ -12,6 +12,7 @@ from openwork.core.layout import layout_of
 from openwork.core.selection import Site
 
 _COUNTED: ContextVar[Tensor | None] = ContextVar("counted", default=None)
+_ROWS_ALREADY: ContextVar[bool] = ContextVar("rows_already", default=False)
 
 
 @contextmanager
@@ -26,6 +27,16 @@ def counting(counted: Tensor | None) -> Iterator[None]:
         yield
     finally:
         _COUNTED.reset(token)
+
+
+@contextmanager
+def rows_already() -> Iterator[None]:
+    """Lets `rows` take what layers are called with as it is: rows, (n, in * kernel)."""
+    token = _ROWS_ALREADY.set(True)
+    try:
+        yield
+    finally:
+        _ROWS_ALREADY.reset(token)
 
 
 def observable(site: Site) -> None:
@@ -56,6 +67,8 @@ def rows(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Te
     """
     x: Tensor = args[0] if args else next(iter(kwargs.values()))
     x = x.detach()
+    if _ROWS_ALREADY.get():
+        return x
     if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         counted = _COUNTED.get()
         # A layer that sees some of the positions only, such as an expert, does not say which.
