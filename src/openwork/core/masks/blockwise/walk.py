@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from openwork.core.masks.blockwise.blocks import Block
 from openwork.core.masks.blockwise.chains import Call, Chain, find_chains, forward_of, opened
@@ -110,7 +111,7 @@ def _there(module: nn.Module, device: torch.device) -> Callable[..., Any]:
     forward = module.forward
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        homes = [each.device for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
+        homes = [each.device for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         with moved(module, device):
             returned = forward(*to(args, device), **to(kwargs, device))
         return to(returned, homes[0]) if homes else returned
@@ -133,11 +134,7 @@ def _check(block: Block, place: int, example: Example, value: Any) -> None:
 
 def to(value: Any, device: torch.device) -> Any:
     """The value with all tensors in it on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if type(value) in (tuple, list):
-        return type(value)(to(each, device) for each in value)
-    return {key: to(each, device) for key, each in value.items()} if type(value) is dict else value
+    return tree_map(lambda each: each.to(device) if isinstance(each, Tensor) else each, value)
 
 
 @contextmanager
