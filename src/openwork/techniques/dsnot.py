@@ -18,7 +18,8 @@ class InputMoments(Evidence):
     """The sums of each input of a layer and of its squares, and the number of rows."""
 
     def input(self, kept: Kept, rows: Tensor) -> None:
-        """Adds these rows."""
+        """Adds these rows, in float64: a variance is what is left of a difference of large sums."""
+        rows = rows.double()
         found = {"sums": rows.sum(0), "squares": rows.square().sum(0), "rows": rows.new_tensor(float(len(rows)))}
         for name, value in found.items():
             kept[name] = kept[name] + value if name in kept else value
