@@ -1,5 +1,6 @@
 """Example inputs: what batches give to a model, and which of their positions are padding."""
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,8 +64,11 @@ def examples_of(model: nn.Module, batches: Iterable[Any]) -> list[Example]:
     examples = []
     for number, batch in enumerate(batches):
         args, kwargs = inputs_of(model, batch)
-        for value in (*args, *kwargs.values()):
-            if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
+        for name, value in (*enumerate(args), *kwargs.items()):
+            if not (isinstance(value, Tensor) and value.is_floating_point()):
+                continue
+            hides = value == -math.inf if "mask" in str(name) else False  # as attention adds it to its scores
+            if not (value.isfinite() | hides).all():
                 raise ValueError(f"batch {number} holds NaN or infinite inputs; leave it out, or mend what reads it")
         mask = kwargs.get("attention_mask")
         counted = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
