@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from openwork.core.masks.blockwise.blocks import Block
 from openwork.core.masks.blockwise.chains import Call, Chain, find_chains, forward_of, opened
 from openwork.core.masks.blockwise.examples import Example, at_rest, copied
-from openwork.core.masks.inputs import counting
+from openwork.core.masks.inputs import counted_in, counting
 from openwork.core.masks.shown import number_of_matrices
 
 Run = Callable[[nn.Module], None]
@@ -85,18 +85,17 @@ def _along(
 
 
 @contextmanager
-def _without_padding(block: Block, counted: Tensor | None) -> Iterator[None]:
+def _without_padding(block: Block, counted: Sequence[Tensor]) -> Iterator[None]:
     """Experts of the block get 0 for padding, since nobody sees which of their rows it is."""
     experts = {weight.sites[0].module for weight in block.weights if number_of_matrices(weight) > 1}
     hooks = []
-    if counted is not None:
+    if counted:
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             tokens = args[0] if args else None  # what else there is are a router's choices
-            if not isinstance(tokens, Tensor) or tokens.shape[:-1] not in (counted.shape, (counted.numel(),)):
+            if not isinstance(tokens, Tensor) or (places := counted_in(counted, tokens.shape[:-1])) is None:
                 return None
-            places = counted.to(tokens.device).view(*tokens.shape[:-1], 1)
-            return (torch.where(places, tokens, 0), *args[1:]), kwargs
+            return (torch.where(places.to(tokens.device)[..., None], tokens, 0), *args[1:]), kwargs
 
         hooks = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in experts]
     try:
@@ -123,8 +122,8 @@ def _check(block: Block, place: int, example: Example, value: Any) -> None:
     """Raises ValueError for an input that is not finite, but for padding."""
     if not (isinstance(value, Tensor) and value.is_floating_point()):
         return
-    if example.counted is not None and value.shape[:2] == example.counted.shape:
-        value = value[example.counted.to(value.device)]
+    if (counted := counted_in(example.counted, value.shape[:2])) is not None:
+        value = value[counted.to(value.device)]
     if not value.isfinite().all():
         raise ValueError(
             f"the inputs of {block.name} are NaN or infinite for batch {place}; leave that batch out, or run the model "
