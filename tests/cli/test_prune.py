@@ -328,3 +328,16 @@ def test_minilm_from_its_wheel_still_knows_which_sentences_are_alike(monkeypatch
     means = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
     alike = means @ means.t()
     assert alike[0, 1] > 0.5 > 0.3 > alike[0, 2]
+
+
+def test_keep_zeros_prunes_a_sparse_model_further(monkeypatch, tmp_path):
+    torch.manual_seed(0)
+    weight = torch.randn(8, 8)
+    weight[:, ::4] = 0
+    save_file({"layer.weight": weight}, tmp_path / "sparse.safetensors")
+    out = tmp_path / "out.safetensors"
+    files = (tmp_path / "sparse.safetensors", "--out", out)
+    assert openwork(monkeypatch, "prune", *files, "--technique", "random", "--sparsity", 0.5, "--keep-zeros") == 0
+    (found,) = tensors(out).values()
+    assert zeros(found) == 32
+    assert not found[:, ::4].any()

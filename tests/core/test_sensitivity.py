@@ -157,3 +157,17 @@ def test_sparsities_may_come_from_arrays_and_tensors():
     for sparsities in (np.array([0.25, 0.5], np.float32), torch.tensor([0.25, 0.5])):
         scan = ow.sensitivity(nn.Linear(4, 4), lambda model: 1.0, sparsities)
         assert [row.sparsity for row in scan.rows] == [0.25, 0.5]
+
+
+def test_what_evaluate_does_to_statistics_is_not_there_for_the_next_measurement():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+    def evaluate(model):
+        model.train()
+        model(torch.ones(8, 4))
+        return float(model[1].num_batches_tracked) + float(model[1].running_var.sum())
+
+    scan = ow.sensitivity(model, evaluate, [0.0, 0.0001])  # which remove nothing
+    assert {row.metric for row in scan.rows} == {scan.dense}
+    assert int(model[1].num_batches_tracked) == 0

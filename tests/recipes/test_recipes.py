@@ -461,3 +461,10 @@ def test_every_name_in_what_is_printed_is_public():
     text = "".join(path.read_text() for path in Path(recipes.__file__).parent.glob("*.py"))
     assert set(re.findall(r"\bow\.(\w+)", text)) <= set(ow.__all__)
     assert set(re.findall(r"expression\(\s*\"(\w+)\"", text)) <= set(ow.__all__)
+
+
+def test_sparsegpt_of_llm_compressor_preserves_zeros_where_it_is_asked_to(printed):
+    more = "      preserve_sparsity_mask: True\n"
+    code = printed(LLM.format(kind="SparseGPTModifier", mask="0:0", targets="Linear", more=more))
+    assert "    keep_zeros=True,\n    batches=batches,\n" in code
+    assert sparsity(execute(code)[0], "fc1", "fc2") == 0.5

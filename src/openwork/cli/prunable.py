@@ -146,6 +146,7 @@ def pruned(
     select: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
     seed: int = 0,
+    keep_zeros: bool = False,
     walk: Mapping[str, Any] | None = None,
 ) -> Rewritten:
     """Writes the files of ``source`` to ``out`` with the zeros of a technique.
@@ -158,6 +159,7 @@ def pruned(
         select: Names of weights or layers to prune, instead of the default.
         exclude: Names of those to leave as they are.
         seed: Draws between equals.
+        keep_zeros: Whether the zeros of the weights stay.
         walk: What else `openwork.prune` takes where it goes from block to block.
 
     Raises:
@@ -185,7 +187,7 @@ def pruned(
         walk["batches"], notes = _batches(text, model.module)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", UserWarning)
-        found = prune(model.module, technique, select=chosen, seed=seed, **walk if runs else {})
+        found = prune(model.module, technique, select=chosen, seed=seed, keep_zeros=keep_zeros, **walk if runs else {})
     notes += tuple(f"warning: {one.message}" for one in warned if issubclass(one.category, UserWarning))
     skipped = found.skipped | (
         {} if select else {name: why for name, why in model.left.items() if name in found.skipped}

@@ -49,6 +49,9 @@ def prune(
     reconstruct: Annotated[
         bool, typer.Option("--reconstruct", help="Fit the weights that stay to the dense outputs of their layer.")
     ] = False,
+    keep_zeros: Annotated[
+        bool, typer.Option("--keep-zeros", help="Keep the zeros that the weights hold; they count among the fraction.")
+    ] = False,
     calibration: Annotated[
         Path | None, typer.Option(metavar="TEXT", help="A text file; what its lines make of the inputs counts.")
     ] = None,
@@ -96,7 +99,9 @@ def prune(
     walk |= {"reconstruct": reconstruct, "resume": resume}
     with error_console.status("reading") as status:
         walk["progress"] = lambda line: status.update(f"pruned {line}")
-        found = pruned(source, made, out, text=text, select=select, exclude=exclude, seed=seed, walk=walk)
+        found = pruned(
+            source, made, out, text=text, select=select, exclude=exclude, seed=seed, keep_zeros=keep_zeros, walk=walk
+        )
     if as_json:
         about = {"format": PRUNE_FORMAT, "path": str(source), "out": str(out), "technique": repr(made)}
         print_json(about | found.to_dict())

@@ -1,6 +1,7 @@
 """One-shot modifiers: llm-compressor's, and those of SparseML's last releases."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from openwork.recipes.call import Call, Left, expression, names_in, number, selection, sparsity
 from openwork.recipes.patterns import pattern_of
@@ -19,11 +20,11 @@ def sparse_gpt(modifier: Modifier) -> Iterator[Call | Left]:
         "damping": f"{number(kind, fields, 'dampening_frac', 'percdamp', default=0.01):g}",
         "block": f"{number(kind, fields, 'block_size', default=128):g}",
     }
-    kept = ["preserve_sparsity_mask is not translated: ow.sparsify(..., keep_zeros=True) with calibrate= keeps zeros"]
-    notes = kept if fields.get("preserve_sparsity_mask") else []
-    if fields.get("quantize"):
-        notes = [*notes, "quantize is not translated: openwork does not quantise"]
-    yield from _pruned(modifier, "SparseGPT", named, notes)
+    notes = ["quantize is not translated: openwork does not quantise"] if fields.get("quantize") else []
+    for part in _pruned(modifier, "SparseGPT", named, notes):
+        if isinstance(part, Call) and fields.get("preserve_sparsity_mask"):
+            part = replace(part, options=("keep_zeros=True",))
+        yield part
 
 
 def _pruned(modifier: Modifier, technique: str, named: dict[str, str], notes: list[str]) -> Iterator[Call | Left]:

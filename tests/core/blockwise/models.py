@@ -79,7 +79,7 @@ def pruned_block_by_block(model, technique, batches, blocks, *, among=None):
     def run(model):
         for batch in batches:
             mask = batch.get("attention_mask") if isinstance(batch, dict) else None
-            with counting(None if mask is None else mask.bool()):
+            with counting(() if mask is None else (mask.bool(),)):
                 model(**batch) if isinstance(batch, dict) else model(batch)
 
     training = model.training

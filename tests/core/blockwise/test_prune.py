@@ -85,6 +85,40 @@ def test_an_expert_without_inputs_is_pruned_by_its_weights_alone_and_that_is_sai
     assert remarks == [("", False), ("no input reached it: pruned by its weights alone", True)] * 2
 
 
+class Branches(nn.Module):
+    """Two convolutions, of which only the first is ever asked."""
+
+    def __init__(self, kind, kernel):
+        super().__init__()
+        self.asked, self.idle = (kind(4, 4, kernel, padding=1, stride=2) for _ in range(2))
+
+    def forward(self, x):
+        return self.asked(x)
+
+
+@pytest.mark.parametrize("reconstruct", [False, True])
+@pytest.mark.parametrize(
+    "technique", [HALF, ow.SparseGPT(ow.OneShot(0.5), pattern=ow.PerOutput())], ids=["Wanda", "SparseGPT"]
+)
+@pytest.mark.parametrize(("kind", "kernel", "size"), [(nn.Conv1d, 3, (9,)), (nn.Conv2d, (3, 2), (9, 9))], ids=str)
+def test_a_convolution_without_inputs_is_pruned_by_its_weights_alone(kind, kernel, size, technique, reconstruct):
+    torch.manual_seed(0)
+    model = nn.Sequential(Branches(kind, kernel), Branches(kind, kernel))
+    magnitude = copy.deepcopy(model)
+    ow.prune(magnitude, ow.GradualMagnitude(ow.OneShot(0.5), pattern=ow.PerOutput()))
+    result = ow.prune(model, technique, batches=[torch.randn(50, 4, *size)], reconstruct=reconstruct)
+    torch.testing.assert_close(model[1].idle.weight, magnitude[1].idle.weight)
+    remarks = [(layer.remark, layer.error is None) for layer in result.layers]
+    assert remarks == [("", False), ("no input reached it: pruned by its weights alone", True)] * 2
+
+
+def test_counts_of_a_ranking_see_a_convolution_without_inputs():
+    torch.manual_seed(0)
+    model = nn.Sequential(Branches(nn.Conv2d, 3), Branches(nn.Conv2d, 3))
+    ranked = ow.Wanda(ow.OneShot(0.5), allocation=ow.GlobalRanking(), pattern=ow.Unstructured())
+    assert ow.prune(model, ranked, batches=[torch.randn(50, 4, 9, 9)]).sparsity == 0.5
+
+
 def test_fewer_rows_than_columns_are_remarked():
     model = nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 2))
     result = ow.prune(model, HALF, batches=[torch.randn(4, 8)])

@@ -93,6 +93,40 @@ def test_the_folder_of_another_prune_is_refused_and_nothing_changes(tmp_path, na
     assert equal(model, make())
 
 
+class Bare(torch.nn.Module):
+    """Layers without biases, so that nothing but their weights tells two of them apart."""
+
+    def __init__(self, factor=1.0):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(8, 8, bias=False) for _ in range(2))
+        with torch.no_grad():
+            for layer in self.layers:
+                layer.weight.copy_(torch.randn(8, 8, generator=generator) * factor)
+
+    def forward(self, x):
+        return self.layers[1](self.layers[0](x))
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("changed", [0, 1], ids=["the first block", "the second block"])
+def test_a_model_with_other_weights_in_a_finished_block_is_refused_and_stays(tmp_path, blocks, changed):
+    batches = [torch.randn(20, 8, generator=torch.Generator().manual_seed(1))]
+    model = Bare()
+    with pytest.raises(Stopped):
+        ow.prune(model, HALF, batches=batches, resume=tmp_path, progress=stopping_after(blocks))
+    other = Bare()
+    with torch.no_grad():
+        other.layers[changed].weight[0, 0] += 1
+    before = copy.deepcopy(other)
+    with pytest.raises(ValueError, match=rf"a model with other weights in layers\.{changed}; load the model"):
+        ow.prune(other, HALF, batches=batches, resume=tmp_path)
+    assert equal(other, before)
+    with pytest.raises(ValueError, match=r"with other weights in layers\.0"):
+        ow.prune(Bare(2.0), HALF, batches=batches, resume=tmp_path)
+    ow.prune(model, HALF, batches=batches, resume=tmp_path)  # as it was left
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ValueError, match=r"holds other files; pass resume= a new folder"):

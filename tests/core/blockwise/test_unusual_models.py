@@ -158,3 +158,33 @@ def test_a_weight_that_is_tied_to_another_block_says_whose_inputs_were_looked_at
     tied_within.layers[0].down.weight = nn.Parameter(torch.randn(8, 8))
     tied_within.layers[0].up = tied_within.layers[0].down
     assert ow.prune(tied_within, technique, batches=rows(20)).layers[0].remark == ""
+
+
+class Masked(Path):
+    """Layers, and a mask that is added to scores."""
+
+    def forward(self, x, attention_mask=None):
+        return super().forward(x * attention_mask.softmax(-1).sum())
+
+
+def masked_with(value):
+    mask = torch.zeros(1, 1, 3, 3)
+    mask[..., 1, 2] = value
+    return [{"x": rows(9)[0], "attention_mask": mask}]
+
+
+def test_a_mask_may_hide_by_minus_infinity():
+    model, twin = Masked(), Masked()
+    ow.prune(model, HALF, batches=masked_with(float("-inf")))
+    ow.prune(twin, HALF, batches=masked_with(-1e30))
+    assert equal(model, twin)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_mask_that_makes_nan_is_refused(value):
+    with pytest.raises(ValueError, match="batch 0 holds NaN or infinite inputs"):
+        ow.prune(Masked(), HALF, batches=masked_with(value))
+    inputs = masked_with(0.0)
+    inputs[0]["x"][0, 0] = -float("inf")
+    with pytest.raises(ValueError, match="batch 0 holds NaN or infinite inputs"):
+        ow.prune(Masked(), HALF, batches=inputs)

@@ -1,31 +1,49 @@
 """The inputs of a layer as rows: what each of its outputs multiplies with its weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openwork.core.layout import layout_of
 from openwork.core.selection import Site
 
-_COUNTED: ContextVar[Tensor | None] = ContextVar("counted", default=None)
+_COUNTED: ContextVar[Sequence[Tensor]] = ContextVar("counted", default=())
+_ROWS_ALREADY: ContextVar[bool] = ContextVar("rows_already", default=False)
 
 
 @contextmanager
-def counting(counted: Tensor | None) -> Iterator[None]:
+def counting(counted: Sequence[Tensor]) -> Iterator[None]:
     """Leaves positions that do not count, such as padding, out of `rows`.
 
     Args:
-        counted: True where a position counts, (batch, positions); None where all do.
+        counted: Masks, True where a position counts, (batch, positions); each for what has these many positions.
     """
     token = _COUNTED.set(counted)
     try:
         yield
     finally:
         _COUNTED.reset(token)
+
+
+@contextmanager
+def rows_already() -> Iterator[None]:
+    """Lets `rows` take what layers are called with as it is: rows, (n, in * kernel)."""
+    token = _ROWS_ALREADY.set(True)
+    try:
+        yield
+    finally:
+        _ROWS_ALREADY.reset(token)
+
+
+def counted_in(masks: Sequence[Tensor], shape: torch.Size) -> Tensor | None:
+    """The mask of these that is for positions of this shape, which may be one axis, in this shape; None if none is."""
+    found = (mask.view(shape) for mask in masks if shape in (mask.shape, (mask.numel(),)))
+    return next(found, None)
 
 
 def observable(site: Site) -> None:
@@ -56,11 +74,13 @@ def rows(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Te
     """
     x: Tensor = args[0] if args else next(iter(kwargs.values()))
     x = x.detach()
+    if _ROWS_ALREADY.get():
+        return x
     if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        counted = _COUNTED.get()
         # A layer that sees some of the positions only, such as an expert, does not say which.
-        if counted is not None and x.shape[:-1] in (counted.shape, (counted.numel(),)):
-            return x[counted.to(x.device).view(x.shape[:-1])]
+        counted = counted_in(_COUNTED.get(), x.shape[:-1])
+        if counted is not None:
+            return x[counted.to(x.device)]
         return x.reshape(-1, x.shape[-1])
     dimensions = len(module.kernel_size)
     if x.dim() == dimensions + 1:  # one example without a batch dimension

@@ -32,6 +32,7 @@ def prune(
     batches: Iterable[Any] | None = None,
     select: Selection = weight_matrices,
     seed: int = 0,
+    keep_zeros: bool = False,
     calibrate: Calibrate | None = None,
     blocks: str | Iterable[str] | None = None,
     reconstruct: bool = False,
@@ -53,6 +54,7 @@ def prune(
             statistics are those of the pruned model afterwards (`recalibrate_batchnorm`).
         select: Which parameters become sparse, as in `sparsify`.
         seed: As in `sparsify`.
+        keep_zeros: Whether the zeros that the weights hold now stay zero, and count among those of the technique.
         calibrate: As in `sparsify`, for a technique that looks at gradients, or at inputs of the whole dense model at
             once.
         blocks: Names of the blocks, or shell patterns for them (``"encoder.layer.*"``), which must hold all selected
@@ -98,11 +100,12 @@ def prune(
             planned = plan(model, technique.fitting, batches, select=select, blocks=blocks)
             finished = None
             if resume is not None:
-                settings = {"technique": str(technique), "seed": str(seed), "reconstruct": str(reconstruct)}
+                settings = {"technique": technique, "seed": seed, "keep_zeros": keep_zeros, "reconstruct": reconstruct}
                 finished = Finished(Path(resume), model, planned.blocks, planned.examples, settings)
             layers = prune_blocks(
                 *(model, technique, planned, originals),
                 seed=seed,
+                keep_zeros=keep_zeros,
                 reconstruct=reconstruct,
                 device=home,
                 finished=finished,
@@ -110,7 +113,9 @@ def prune(
             )
             skipped = planned.skipped
         else:
-            layers, skipped = _prune_whole(model, technique, originals, select=select, seed=seed, calibrate=calibrate)
+            layers, skipped = _prune_whole(
+                *(model, technique, originals), select=select, seed=seed, keep_zeros=keep_zeros, calibrate=calibrate
+            )
         minutes = cost.minutes
         after, recalibrated = None if evaluate is None else metric_of(evaluate, model), None
         if batches is not None and has_statistics(model):
@@ -162,12 +167,13 @@ def _prune_whole(
     *,
     select: Selection,
     seed: int,
+    keep_zeros: bool,
     calibrate: Calibrate | None,
 ) -> tuple[list[PrunedLayer], dict[str, str]]:
     """Prunes all layers at once."""
     for weight in choose_weights(model, select)[0]:
         originals.keep(weight)
-    sparsifier = sparsify(model, technique, select=select, seed=seed, calibrate=calibrate)
+    sparsifier = sparsify(model, technique, select=select, seed=seed, keep_zeros=keep_zeros, calibrate=calibrate)
     weights, skipped = sparsifier.weights, sparsifier.skipped
     sparsifier.finalize()
     return [became(weight) for weight in weights], skipped

@@ -56,22 +56,26 @@ def sensitivity(
     weights = choose_weights(model, select)[0]
     restore = snapshot(model)
     rows: list[SensitivityRow] = []
-    try:
-        dense = metric_of(evaluate, model)
-        for number, weight in enumerate(weights, 1):
-            parameter = weight.parameter.detach()
-            kept = parameter.clone()
-            scores, size = exact(kept).abs(), kept.numel()
-            try:
-                for sparsity in asked:
-                    ties = seeded_generator(seed, 0, f"{weight.name}/ties")
-                    mask = keep_largest(scores, keep_count(size, sparsity), ties)
-                    parameter.copy_(torch.where(mask, kept, 0))
-                    rows.append(SensitivityRow(weight.name, size, sparsity, metric_of(evaluate, model)))
-            finally:
-                parameter.copy_(kept)
-            if progress is not None:
-                progress(f"{number} of {len(weights)}: {weight.name}, {rows[-1].metric:.4g} at {asked[-1]}")
-    finally:
-        restore()
+
+    def measured() -> float:
+        try:
+            return metric_of(evaluate, model)
+        finally:
+            restore()  # what evaluate moves, such as statistics of batch norms, is not the next layer's
+
+    dense = measured()
+    for number, weight in enumerate(weights, 1):
+        parameter = weight.parameter.detach()
+        kept = parameter.clone()
+        scores, size = exact(kept).abs(), kept.numel()
+        try:
+            for sparsity in asked:
+                ties = seeded_generator(seed, 0, f"{weight.name}/ties")
+                mask = keep_largest(scores, keep_count(size, sparsity), ties)
+                parameter.copy_(torch.where(mask, kept, 0))
+                rows.append(SensitivityRow(weight.name, size, sparsity, measured()))
+        finally:
+            parameter.copy_(kept)
+        if progress is not None:
+            progress(f"{number} of {len(weights)}: {weight.name}, {rows[-1].metric:.4g} at {asked[-1]}")
     return Sensitivity(dense, tuple(rows), lower_is_better)

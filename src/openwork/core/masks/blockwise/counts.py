@@ -60,6 +60,7 @@ def find_counts(
     examples: Sequence[Example],
     *,
     seed: int,
+    keep_zeros: bool,
     device: torch.device | None,
 ) -> dict[str, int] | None:
     """The counts that the technique's allocation finds for the whole model; None where it looks at one weight alone.
@@ -68,10 +69,10 @@ def find_counts(
     """
     if not technique.criterion.allocates or technique.allocation.same_sparsity:
         return None
-    weights = [MaskedWeight(weight, keep_zeros=False) for block in blocks for weight in block.weights]
+    weights = [MaskedWeight(weight, keep_zeros=keep_zeros) for block in blocks for weight in block.weights]
     like: Mapping[str, Tensor] = shapes_like(technique, weights)
     if technique.allocation.needs_scores:
-        like = _scores(technique, model, blocks, examples, seed=seed, device=device)
+        like = _scores(technique, model, blocks, examples, seed=seed, keep_zeros=keep_zeros, device=device)
         like = {weight.name: like[weight.name] for weight in weights}
     return count(technique, like)
 
@@ -83,13 +84,14 @@ def _scores(
     examples: Sequence[Example],
     *,
     seed: int,
+    keep_zeros: bool,
     device: torch.device | None,
 ) -> dict[str, Tensor]:
     """The scores of all weights in the dense model, by name, on the CPU."""
     found: dict[str, Tensor] = {}
 
     def visit(block: Block, run: Run) -> None:
-        weights = [MaskedWeight(weight, keep_zeros=False) for weight in block.weights]
+        weights = [MaskedWeight(weight, keep_zeros=keep_zeros) for weight in block.weights]
         Listening(technique, weights).begin()
         if technique.evidence.inputs:
             with watching(block.weights) as seen:

@@ -1,6 +1,9 @@
 """Example inputs: what batches give to a model, and which of their positions are padding."""
 
-from collections.abc import Iterable, Iterator
+import inspect
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +23,12 @@ class Example:
     Args:
         args: By position.
         kwargs: By name.
-        counted: True where a position is no padding, (batch, positions); None where all count.
+        counted: Masks, True where a position is no padding, (batch, positions), each for what has these many positions.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    counted: Tensor | None
+    counted: tuple[Tensor, ...]
 
     def run(self, model: nn.Module) -> None:
         """Runs the model on it."""
@@ -63,19 +66,45 @@ def examples_of(model: nn.Module, batches: Iterable[Any]) -> list[Example]:
     examples = []
     for number, batch in enumerate(batches):
         args, kwargs = inputs_of(model, batch)
-        for value in (*args, *kwargs.values()):
-            if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
+        for name, value in (*enumerate(args), *kwargs.items()):
+            if not (isinstance(value, Tensor) and value.is_floating_point()):
+                continue
+            hides = value == -math.inf if "mask" in str(name) else False  # as attention adds it to its scores
+            if not (value.isfinite() | hides).all():
                 raise ValueError(f"batch {number} holds NaN or infinite inputs; leave it out, or mend what reads it")
-        mask = kwargs.get("attention_mask")
-        counted = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
-        examples.append(Example(args, kwargs, counted))
+        examples.append(Example(args, kwargs, _counted(model, kwargs)))
     if not examples:
         raise ValueError("there is no batch to take inputs from; pass at least one batch of inputs")
-    if all(example.counted is not None and not example.counted.any() for example in examples):
+    if all(example.counted and not any(mask.any() for mask in example.counted) for example in examples):
         raise ValueError(
             "the attention_mask of every batch is 0, so that there is no token to look at; check the masks"
         )
     return examples
+
+
+def _counted(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """The masks of a batch; none, with a warning, where it is not known which are of the encoder's positions."""
+    named = [inputs.get(name) for name in ("attention_mask", "decoder_attention_mask")]
+    masks = [mask.bool() for mask in named if isinstance(mask, Tensor) and mask.dim() == 2]
+    taken = (*inspect.signature(model.forward).parameters, *inputs)
+    if not masks or not any(name.startswith("decoder_") for name in taken):
+        return tuple(masks)
+    # Without an input of its own the decoder gets the encoder's.
+    ours = ("attention_mask", "input_ids", "inputs_embeds")
+    theirs = ("decoder_attention_mask", "decoder_input_ids", "decoder_inputs_embeds", "labels", *ours)
+    shapes = [
+        next((each.shape[:2] for name in names if isinstance(each := inputs.get(name), Tensor)), None)
+        for names in (ours, theirs)
+    ]
+    alike = len(masks) == 2 and torch.equal(*masks)
+    if shapes[0] == shapes[1] and not alike and not all(mask.all() for mask in masks):
+        warnings.warn(
+            "encoder and decoder have as many positions, so that padding cannot be told from tokens and counts as "
+            "input; pad one of them to another length",
+            stacklevel=2,
+        )
+        return ()
+    return tuple(masks)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class Finished:
         model: The model.
         blocks: All its blocks.
         examples: The inputs.
-        settings: What else the result depends on, as text by name.
+        settings: What else the result depends on, by name.
 
     Raises:
         ValueError: If the folder holds another prune, or other files.
@@ -41,14 +41,14 @@ class Finished:
         model: nn.Module,
         blocks: Sequence[Block],
         examples: Sequence[Example],
-        settings: Mapping[str, str],
+        settings: Mapping[str, object],
     ) -> None:
         self.folder, self.blocks, self._named = folder, list(blocks), set(settings)
         inside = {id(weight.parameter) for block in blocks for weight in block.weights}
         others = (parameter for parameter in model.parameters() if id(parameter) not in inside)
         self.plan: dict[str, Any] = {
             "format": FORMAT,
-            **settings,
+            **{name: str(value) for name, value in settings.items()},
             "blocks": [block.name for block in blocks],
             "inputs": digest(value for each in examples for value in (*each.args, *each.kwargs.values())),
             "parameters outside of the blocks": digest(others),
@@ -82,15 +82,9 @@ class Finished:
 
     def layers(self, block: Block) -> list[PrunedLayer] | None:
         """What became of the layers of a block, whose weights are now in the model; None where it is not finished."""
-        file = self._file(block)
-        if not file.exists():
+        if not self._file(block).exists():
             return None
-        try:
-            with safe_open(file, "pt") as held:
-                tensors = [held.get_tensor(weight.name) for weight in block.weights]
-                rows = json.loads(held.metadata()["layers"])
-        except SafetensorError as error:
-            raise ValueError(f"{file} is damaged ({error}); remove it, and its block is pruned anew") from error
+        tensors, rows = self._read(block)
         with torch.no_grad():
             for weight, tensor in zip(block.weights, tensors, strict=True):
                 weight.parameter.copy_(tensor)
@@ -104,6 +98,16 @@ class Finished:
 
     def _file(self, block: Block) -> Path:
         return self.folder / f"{self.blocks.index(block):04d}.safetensors"
+
+    def _read(self, block: Block) -> tuple[list[Tensor], list[dict[str, Any]]]:
+        """The weights of a finished block, and what its layers became."""
+        file = self._file(block)
+        try:
+            with safe_open(file, "pt") as held:
+                tensors = [held.get_tensor(weight.name) for weight in block.weights]
+                return tensors, json.loads(held.metadata()["layers"])
+        except SafetensorError as error:
+            raise ValueError(f"{file} is damaged ({error}); remove it, and its block is pruned anew") from error
 
     def _check(self, dense: list[str]) -> None:
         """Raises ValueError unless the folder's prune is this one; takes over what it has found."""
@@ -119,7 +123,8 @@ class Finished:
                 raise ValueError(f"{self.folder} holds a prune {what}; pass what it was begun with, or another folder")
         for block, then, now in zip(self.blocks, before, dense, strict=True):
             # A finished block may also be as that prune has left it in memory.
-            if then != now and not self._file(block).exists():
+            left = self._file(block).exists() and then != now and digest(self._read(block)[0]) == now
+            if then != now and not left:
                 raise ValueError(
                     f"{self.folder} holds a prune of a model with other weights in {block.name}; load the model that "
                     "it was begun with, or pass another folder"

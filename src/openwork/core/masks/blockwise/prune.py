@@ -109,6 +109,7 @@ def prune_blocks(
     originals: Originals,
     *,
     seed: int,
+    keep_zeros: bool,
     reconstruct: bool,
     device: torch.device | None,
     finished: Finished | None,
@@ -122,6 +123,7 @@ def prune_blocks(
         planned: The blocks and the inputs.
         originals: Gets the values of weights before they change.
         seed: As in `sparsify`.
+        keep_zeros: As in `sparsify`.
         reconstruct: Whether the kept weights become those of least squares.
         device: Where blocks run.
         finished: The folder of the finished blocks; None where they are not written.
@@ -131,7 +133,9 @@ def prune_blocks(
     if finished is not None and finished.begun:
         counts = finished.counts
     else:
-        counts = find_counts(technique, model, planned.blocks, planned.examples, seed=seed, device=device)
+        counts = find_counts(
+            *(technique, model, planned.blocks, planned.examples), seed=seed, keep_zeros=keep_zeros, device=device
+        )
         if finished is not None:
             finished.begin(counts)
     technique = with_counts(technique, counts)
@@ -140,7 +144,9 @@ def prune_blocks(
         done = None if finished is None else finished.layers(block)
         if done is None:
             dense = {weight.name: originals.keep(weight) for weight in block.weights}
-            done = _prune(model, technique, block, run, dense, seed=seed, reconstruct=reconstruct)
+            done = _prune(
+                *(model, technique, block, run, dense), seed=seed, keep_zeros=keep_zeros, reconstruct=reconstruct
+            )
             if finished is not None:
                 finished.add(block, done)
                 originals.forget()  # what is in the folder stays, whatever happens to the others
@@ -159,6 +165,7 @@ def _prune(
     dense: Mapping[str, Tensor],
     *,
     seed: int,
+    keep_zeros: bool,
     reconstruct: bool,
 ) -> list[PrunedLayer]:
     unused: list[str] = []
@@ -170,7 +177,7 @@ def _prune(
             run(model)
             unused.extend(show_unused(block.weights, seen))
 
-        masking = technique.mechanism([*block.weights], seed=seed, keep_zeros=False)
+        masking = technique.mechanism([*block.weights], seed=seed, keep_zeros=keep_zeros)
         masking.start(model, calibrate if looks else None)
         masks = masking.masks() if reconstruct else {}
         own = {masked.name: masked.evidence["products"] for masked in masking.weights if has_products}

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from openwork.core.masks.blockwise.blocks import Block
 from openwork.core.masks.blockwise.chains import Call, Chain, find_chains, forward_of, opened
 from openwork.core.masks.blockwise.examples import Example, at_rest, copied
-from openwork.core.masks.inputs import counting
+from openwork.core.masks.inputs import counted_in, counting
 from openwork.core.masks.shown import number_of_matrices
 
 Run = Callable[[nn.Module], None]
@@ -84,18 +85,17 @@ def _along(
 
 
 @contextmanager
-def _without_padding(block: Block, counted: Tensor | None) -> Iterator[None]:
+def _without_padding(block: Block, counted: Sequence[Tensor]) -> Iterator[None]:
     """Experts of the block get 0 for padding, since nobody sees which of their rows it is."""
     experts = {weight.sites[0].module for weight in block.weights if number_of_matrices(weight) > 1}
     hooks = []
-    if counted is not None:
+    if counted:
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             tokens = args[0] if args else None  # what else there is are a router's choices
-            if not isinstance(tokens, Tensor) or tokens.shape[:-1] not in (counted.shape, (counted.numel(),)):
+            if not isinstance(tokens, Tensor) or (places := counted_in(counted, tokens.shape[:-1])) is None:
                 return None
-            places = counted.to(tokens.device).view(*tokens.shape[:-1], 1)
-            return (torch.where(places, tokens, 0), *args[1:]), kwargs
+            return (torch.where(places.to(tokens.device)[..., None], tokens, 0), *args[1:]), kwargs
 
         hooks = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in experts]
     try:
@@ -110,7 +110,7 @@ def _there(module: nn.Module, device: torch.device) -> Callable[..., Any]:
     forward = module.forward
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        homes = [each.device for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
+        homes = [each.device for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         with moved(module, device):
             returned = forward(*to(args, device), **to(kwargs, device))
         return to(returned, homes[0]) if homes else returned
@@ -122,8 +122,8 @@ def _check(block: Block, place: int, example: Example, value: Any) -> None:
     """Raises ValueError for an input that is not finite, but for padding."""
     if not (isinstance(value, Tensor) and value.is_floating_point()):
         return
-    if example.counted is not None and value.shape[:2] == example.counted.shape:
-        value = value[example.counted.to(value.device)]
+    if (counted := counted_in(example.counted, value.shape[:2])) is not None:
+        value = value[counted.to(value.device)]
     if not value.isfinite().all():
         raise ValueError(
             f"the inputs of {block.name} are NaN or infinite for batch {place}; leave that batch out, or run the model "
@@ -133,11 +133,7 @@ def _check(block: Block, place: int, example: Example, value: Any) -> None:
 
 def to(value: Any, device: torch.device) -> Any:
     """The value with all tensors in it on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if type(value) in (tuple, list):
-        return type(value)(to(each, device) for each in value)
-    return {key: to(each, device) for key, each in value.items()} if type(value) is dict else value
+    return tree_map(lambda each: each.to(device) if isinstance(each, Tensor) else each, value)
 
 
 @contextmanager

@@ -1,13 +1,16 @@
 """What is measured while a block runs: which layers are called, and a sketch of their inputs."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from openwork.core.masks.blockwise.chains import forward_of
 from openwork.core.masks.evidence import Kept
 from openwork.core.masks.input_products import InputProducts
+from openwork.core.masks.inputs import rows_already
 from openwork.core.masks.shown import number_of_matrices, showing_inputs
 from openwork.core.precision import exact
 from openwork.core.seeding import seeded_generator
@@ -107,22 +110,25 @@ def watching(weights: Sequence[Weight], *, products: bool = False) -> Iterator[d
 
 
 def show_unused(weights: Sequence[Weight], seen: Mapping[str, Inputs]) -> list[str]:
-    """Calls the layers that no example reached with inputs that are all alike, so that their weights alone decide.
+    """Shows for layers that no example reached inputs that are all alike, so that their weights alone decide.
 
     Args:
         weights: The weights of layers that have been called, or have not.
         seen: Their inputs.
 
     Returns:
-        The names of the weights whose layers were not called; all of them, and none is called, where none was before.
+        The names of the weights whose layers were not called; all of them, and nothing is shown, where none was.
     """
     unused = [weight for weight in weights if not seen[weight.name].seen]
     if len(unused) == len(weights):
         return [weight.name for weight in unused]
     for weight in unused:
         module = weight.sites[0].module
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
-            inputs = weight.layout.shape[2] if weight.layout else 0
+        if number_of_matrices(weight) > 1:
+            continue  # experts, whose rows nobody sees at the call
+        inputs = math.prod(weight.layout.shape[2:]) if weight.layout else 0
+        # The hooks of the layer see rows; what the layer itself would make of them is of no use.
+        with rows_already(), forward_of(module, lambda rows: rows):
             for place in torch.split(torch.arange(inputs, device=weight.parameter.device), 1024):
                 module(nn.functional.one_hot(place, inputs).to(weight.parameter.dtype))
     return [weight.name for weight in unused]
