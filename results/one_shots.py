@@ -205,7 +205,10 @@ def cosine_table() -> str:
 
 def neighbours_table() -> str:
     """MiniLM: shares of neighbours, in %."""
-    percent: Callable[[float], str] = lambda value: f"{100 * value:.1f}"  # noqa: E731
+
+    def percent(share: float) -> str:
+        return f"{100 * share:.1f}"
+
     return by_level(MINILM, "neighbours", lambda by_seed: spread(by_seed, percent))
 
 

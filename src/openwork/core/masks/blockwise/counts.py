@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,21 +26,11 @@ class Counts(Allocation):
 
     Args:
         counts: How many weights each tensor keeps, by name.
-        found_by: That allocation.
     """
 
+    needs_scores: ClassVar[bool] = False
+
     counts: Mapping[str, int]
-    found_by: Allocation
-
-    @property
-    def same_sparsity(self) -> bool:  # type: ignore[override]
-        """What the other allocation says, so that the pattern that went with it still does."""
-        return self.found_by.same_sparsity
-
-    @property
-    def needs_scores(self) -> bool:  # type: ignore[override]
-        """False."""
-        return False
 
     def __call__(
         self, scores: Mapping[str, Tensor], sparsity: float, final: float, groups: Mapping[str, int] | None = None
@@ -50,7 +41,7 @@ class Counts(Allocation):
 
 def with_counts(technique: MaskTechnique, counts: Mapping[str, int] | None) -> MaskTechnique:
     """The technique with these counts in the place of its allocation; itself where there are none."""
-    return technique if counts is None else replace(technique, allocation=Counts(counts, technique.allocation))
+    return technique if counts is None else replace(technique, allocation=Counts(counts))
 
 
 def find_counts(
