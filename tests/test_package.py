@@ -128,3 +128,10 @@ def test_the_citation_is_one():
     assert found["cff-version"] == "1.2.0"
     assert found["license"] == "Apache-2.0"
     assert "version" not in found  # it is written in one place
+
+
+def test_a_report_page_carries_the_notices_of_the_libraries_that_it_contains():
+    notices, script, _ = (SOURCE / "study/report/page.html").read_text().partition("<script>$bundle</script>")
+    assert script
+    for text in ("Interactive Data Lab", "Mike Bostock", "BSD 3-Clause License\nRedistribution", "ISC License\nPerm"):
+        assert text in notices
