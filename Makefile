@@ -4,7 +4,7 @@ BIN := .venv/bin
 PACKAGES := --constraint constraints.txt --editable ".[study,dev]"
 PEERS := --constraint constraints.txt --editable ".[peers]"
 
-.PHONY: quickstart test check lint format types test-slow test-triton test-gpu soak bench compatibility clean
+.PHONY: quickstart test check lint format types test-slow test-triton test-gpu test-versions soak bench compatibility clean
 
 quickstart: .venv/ready  ## four techniques on handwritten digits, then the report page
 	$(BIN)/openwork quickstart --out openwork-quickstart
@@ -33,6 +33,12 @@ test-triton: .venv/ready  ## Triton's kernels in its interpreter, on a CPU; need
 
 test-gpu: .venv/ready
 	$(BIN)/pytest -m gpu
+
+# Oldest and newest of what pyproject.toml allows; each takes some minutes and, without PyTorch's index, gigabytes.
+VERSIONS ?= 3.11:2.9.1 3.12:2.13.0 3.13:2.15.0 3.14:2.15.0
+
+test-versions: .venv/ready  ## the library's tests with other versions of Python and torch: docs/versions.md
+	$(BIN)/python -m tests.programs.versions $(VERSIONS)
 
 soak: .venv/ready  ## 4,000 runs on Ray while driver and workers are killed, minutes
 	$(BIN)/pytest -s -m soak tests/soak
@@ -69,4 +75,4 @@ compatibility: .venv-peers/ready  ## docs/compatibility.md: layers and habits ×
 	touch $@
 
 clean:
-	rm -rf .venv .venv-peers openwork-quickstart build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers .venv-versions openwork-quickstart build dist .mypy_cache .pytest_cache .ruff_cache
