@@ -21,7 +21,8 @@ def counting(counted: Sequence[Tensor]) -> Iterator[None]:
     """Leaves positions that do not count, such as padding, out of `rows`.
 
     Args:
-        counted: Masks, True where a position counts, (batch, positions); each for what has these many positions.
+        counted: Masks, True where a position counts, (batch, positions) or the other way round; each for what has these
+            many positions.
     """
     token = _COUNTED.set(counted)
     try:
@@ -42,8 +43,10 @@ def rows_already() -> Iterator[None]:
 
 def counted_in(masks: Sequence[Tensor], shape: torch.Size) -> Tensor | None:
     """The mask of these that is for positions of this shape, which may be one axis, in this shape; None if none is."""
-    found = (mask.view(shape) for mask in masks if shape in (mask.shape, (mask.numel(),)))
-    return next(found, None)
+    for mask in masks:
+        if shape in (mask.shape, (mask.numel(),)):
+            return mask.reshape(shape)
+    return next((mask.T for mask in masks if mask.T.shape == shape), None)
 
 
 def observable(site: Site) -> None:

@@ -50,8 +50,8 @@ def prune(
         technique: One that prunes before training, such as ``GradualMagnitude(OneShot(0.8))``.
         evaluate: model -> metric; it sets the evaluation mode that it needs. None measures nothing.
         batches: Example inputs, as loaders give them: tensors, (x, y) or dicts. A technique that looks at inputs sees
-            them, without the positions where a batch's ``attention_mask`` is 0, and so do batch norms, whose
-            statistics are those of the pruned model afterwards (`recalibrate_batchnorm`).
+            them, without the padding that a batch's masks show, and so do batch norms, whose statistics are those of
+            the pruned model afterwards (`recalibrate_batchnorm`).
         select: Which parameters become sparse, as in `sparsify`.
         seed: As in `sparsify`.
         keep_zeros: Whether the zeros that the weights hold now stay zero, and count among those of the technique.

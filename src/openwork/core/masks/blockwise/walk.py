@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from openwork.core.masks.blockwise.blocks import Block
 from openwork.core.masks.blockwise.chains import Call, Chain, find_chains, forward_of, opened
 from openwork.core.masks.blockwise.examples import Example, at_rest, copied
+from openwork.core.masks.blockwise.padding import lying
 from openwork.core.masks.inputs import counted_in, counting
 from openwork.core.masks.shown import number_of_matrices
 
@@ -67,8 +68,10 @@ def _along(
 
         def run(_: nn.Module, block: Block = block, now: list[list[Call]] = now) -> None:
             for example, several in zip(examples, now, strict=True):
-                with counting(example.counted), _without_padding(block, example.counted):
-                    for call in several:
+                for call in several:
+                    first = [each for each in tree_leaves((call.args, call.kwargs)) if isinstance(each, Tensor)]
+                    counted = lying(example.counted, block.module, first[0] if first else None)
+                    with counting(counted), _without_padding(block, counted):
                         args, kwargs = copied((call.args, call.kwargs))
                         block.module(*args, **kwargs)
 
@@ -122,7 +125,7 @@ def _check(block: Block, place: int, example: Example, value: Any) -> None:
     """Raises ValueError for an input that is not finite, but for padding."""
     if not (isinstance(value, Tensor) and value.is_floating_point()):
         return
-    if (counted := counted_in(example.counted, value.shape[:2])) is not None:
+    if (counted := counted_in(lying(example.counted, block.module, value), value.shape[:2])) is not None:
         value = value[counted.to(value.device)]
     if not value.isfinite().all():
         raise ValueError(
