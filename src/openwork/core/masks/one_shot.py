@@ -93,12 +93,12 @@ def prune(
     if by_blocks and batches is not None:
         batches = list(batches)  # for the blocks, and then for the batch norms
     home = usable(device)
+    finished: Finished | None = None
     with all_or_nothing(model) as originals:
         before = None if evaluate is None else metric_of(evaluate, model)
         cost = Cost(model, home)
         if by_blocks and batches is not None:
             planned = plan(model, technique.fitting, batches, select=select, blocks=blocks)
-            finished = None
             if resume is not None:
                 settings = {"technique": technique, "seed": seed, "keep_zeros": keep_zeros, "reconstruct": reconstruct}
                 finished = Finished(Path(resume), model, planned.blocks, planned.examples, settings)
@@ -121,6 +121,8 @@ def prune(
         if batches is not None and has_statistics(model):
             recalibrate_batchnorm(model, batches)
             recalibrated = None if evaluate is None else metric_of(evaluate, model)
+        if finished is not None:
+            finished.end(model)
         return Pruned(before, after, recalibrated, tuple(layers), skipped, minutes, cost.peak())
 
 
