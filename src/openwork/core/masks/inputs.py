@@ -13,7 +13,6 @@ from openwork.core.layout import layout_of
 from openwork.core.selection import Site
 
 _COUNTED: ContextVar[Sequence[Tensor]] = ContextVar("counted", default=())
-_ROWS_ALREADY: ContextVar[bool] = ContextVar("rows_already", default=False)
 
 
 @contextmanager
@@ -29,16 +28,6 @@ def counting(counted: Sequence[Tensor]) -> Iterator[None]:
         yield
     finally:
         _COUNTED.reset(token)
-
-
-@contextmanager
-def rows_already() -> Iterator[None]:
-    """Lets `rows` take what layers are called with as it is: rows, (n, in * kernel)."""
-    token = _ROWS_ALREADY.set(True)
-    try:
-        yield
-    finally:
-        _ROWS_ALREADY.reset(token)
 
 
 def counted_in(masks: Sequence[Tensor], shape: torch.Size) -> Tensor | None:
@@ -77,8 +66,6 @@ def rows(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Te
     """
     x: Tensor = args[0] if args else next(iter(kwargs.values()))
     x = x.detach()
-    if _ROWS_ALREADY.get():
-        return x
     if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         # A layer that sees some of the positions only, such as an expert, does not say which.
         counted = counted_in(_COUNTED.get(), x.shape[:-1])

@@ -1,17 +1,14 @@
 """What is measured while a block runs: which layers are called, and a sketch of their inputs."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from openwork.core.masks.blockwise.chains import forward_of
 from openwork.core.masks.evidence import Kept
 from openwork.core.masks.input_products import InputProducts
-from openwork.core.masks.inputs import rows_already
-from openwork.core.masks.shown import number_of_matrices, showing_inputs
+from openwork.core.masks.shown import number_of_matrices, show_alike, showing_inputs
 from openwork.core.precision import exact
 from openwork.core.seeding import seeded_generator
 from openwork.core.selection import Weight
@@ -123,12 +120,6 @@ def show_unused(weights: Sequence[Weight], seen: Mapping[str, Inputs]) -> list[s
     if len(unused) == len(weights):
         return [weight.name for weight in unused]
     for weight in unused:
-        module = weight.sites[0].module
-        if number_of_matrices(weight) > 1:
-            continue  # experts, whose rows nobody sees at the call
-        inputs = math.prod(weight.layout.shape[2:]) if weight.layout else 0
-        # The hooks of the layer see rows; what the layer itself would make of them is of no use.
-        with rows_already(), forward_of(module, lambda rows: rows):
-            for place in torch.split(torch.arange(inputs, device=weight.parameter.device), 1024):
-                module(nn.functional.one_hot(place, inputs).to(weight.parameter.dtype))
+        if number_of_matrices(weight) == 1:  # not of experts, whose rows nobody sees at the call
+            show_alike(weight)
     return [weight.name for weight in unused]
