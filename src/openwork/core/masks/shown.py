@@ -29,7 +29,7 @@ def showing_inputs(weights: Sequence[Weight], show: Show) -> Iterator[None]:
         weights: The weights, each `observable`.
         show: Called with a weight, the number of its matrix, and rows.
     """
-    several = [weight for weight in weights if number_of_matrices(weight) > 1]
+    several = [weight for weight in weights if are_multiplied(weight)]
     token = _SHOWING.set((*_SHOWING.get(), (weights, show)))
     with ExitStack() as stack:
         stack.callback(_SHOWING.reset, token)
@@ -61,6 +61,11 @@ def _alike(weight: Weight) -> Iterator[Tensor]:
 def number_of_matrices(weight: Weight) -> int:
     """How many matrices a weight holds that have inputs of their own; 1 where its layout is not known."""
     return weight.layout.shape[0] if weight.layout else 1
+
+
+def are_multiplied(weight: Weight) -> bool:
+    """Whether it holds matrices that operations pick from it, as those of experts."""
+    return number_of_matrices(weight) > 1
 
 
 def _before(weight: Weight, show: Show) -> Callable[..., None]:
