@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from openwork.core.masks.check import checked_beginning
 from openwork.core.masks.evidence import Evidence, Kept
+from openwork.core.masks.inputs import caller_of
 from openwork.core.masks.inputs import rows as rows_of
 from openwork.core.masks.multiplied import Multiplied, Show
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.precision import exact
-from openwork.core.selection import Weight
+from openwork.core.selection import Site, Weight
 
 _SHOWING: ContextVar[tuple[tuple[Sequence[Weight], Show], ...]] = ContextVar("showing", default=())
 
@@ -35,7 +36,7 @@ def showing_inputs(weights: Sequence[Weight], show: Show) -> Iterator[None]:
         stack.callback(_SHOWING.reset, token)
         for weight in weights:
             for site in weight.sites if weight not in several else ():
-                hook = site.module.register_forward_pre_hook(_before(weight, show), with_kwargs=True)
+                hook = caller_of(site).register_forward_pre_hook(_before(weight, site, show), with_kwargs=True)
                 stack.callback(hook.remove)
         if several:
             stack.enter_context(Multiplied(several, show))
@@ -65,13 +66,14 @@ def number_of_matrices(weight: Weight) -> int:
 
 def are_multiplied(weight: Weight) -> bool:
     """Whether it holds matrices that operations pick from it, as those of experts."""
-    return number_of_matrices(weight) > 1
+    return number_of_matrices(weight) > 1 and weight.layout is not None and len(weight.layout.shape) == 3
 
 
-def _before(weight: Weight, show: Show) -> Callable[..., None]:
+def _before(weight: Weight, site: Site, show: Show) -> Callable[..., None]:
     @torch.no_grad()
     def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        show(weight, 0, rows_of(module, args, kwargs))
+        for number, found in enumerate(rows_of(site, args, kwargs)):
+            show(weight, number, found)
 
     return watch
 
@@ -109,7 +111,7 @@ class ShownInputs:
         self.evidence.input(self._kept[weight.name][number], found)
 
     def finish(self) -> None:
-        """Joins what is kept of several matrices, and lets magnitudes decide in those that no row has reached.
+        """Joins what is kept of several matrices, and lets magnitudes decide in experts that no row has reached.
 
         Raises:
             ValueError: If what is kept is NaN or infinite.
@@ -126,10 +128,11 @@ class ShownInputs:
             kept, energy = self._kept[weight.name], self._energy[weight.name]
             if len(kept) == 1 or not energy:
                 continue
-            inputs = weight.source.layout.shape[2] if weight.source.layout else 0
+            inputs = math.prod(weight.source.layout.shape[2:]) if weight.source.layout else 0
             found = dict(zip(energy, torch.stack(list(energy.values())).tolist(), strict=True))
             reached = [value for value in found.values() if value]
-            unreached = [number for number in range(len(kept)) if not found.get(number)]
+            picked = are_multiplied(weight.source)
+            unreached = [number for number in range(len(kept)) if picked and not found.get(number)]
             size = math.sqrt(sum(reached) / len(reached) / inputs) if reached else 1.0
             for number in unreached:
                 idle.append(f"{weight.name}[{number}]")
