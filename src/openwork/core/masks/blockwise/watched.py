@@ -11,7 +11,7 @@ from openwork.core.masks.blockwise.blocks import is_expert
 from openwork.core.masks.evidence import Kept
 from openwork.core.masks.input_products import InputProducts
 from openwork.core.masks.shown import are_multiplied, number_of_matrices, show_alike, showing_inputs
-from openwork.core.precision import exact
+from openwork.core.precision import exact, where_float64_is
 from openwork.core.seeding import seeded_generator
 from openwork.core.selection import Weight
 
@@ -48,7 +48,8 @@ class Sketch:
         """||X M||^2 for a matrix (out, in)."""
         if self.rows is None:
             return 0.0
-        return float((self.rows @ exact(matrix).T.to(self.rows)).square().sum(dtype=torch.float64))
+        squares = where_float64_is((self.rows @ exact(matrix).T.to(self.rows)).square())
+        return float(squares.sum(dtype=torch.float64))
 
 
 class Inputs:
