@@ -162,11 +162,10 @@ def compared_table(results: Sequence[Result], levels: Sequence[float]) -> str:
         best = max(means, key=lambda name: means[name])
         for name in sorted(means, key=lambda name: -means[name]):
             cells = ["–", "–", "–"]
-            if name != best and (found := difference(seeds[name], seeds[best], level)) is not None:
-                mean, interval, n = found
-                ends = sorted(interval, key=metric.value) if interval else ()
-                text = " to ".join(map(metric.difference, ends)) or "none with one seed"
-                cells = [cell.replace("-", "−") for cell in (metric.difference(mean), text, str(n))]
+            if name != best and (found := difference(seeds[name], seeds[best], level, metric=metric)) is not None:
+                ends = sorted(found.interval() or (), key=metric.value)
+                text = " to ".join(map(metric.difference, ends)) or f"none: {found.remark}"
+                cells = [cell.replace("-", "−") for cell in (metric.difference(found.mean), text, str(found.n))]
             values = "".join(f"<td>{cell}</td>" for cell in (metric.text(means[name], digits=2), *cells))
             level_text = percent(level, digits=0)
             body += f'<tr><th scope="row">{level_text}</th><td class="text">{escape(name)}</td>{values}</tr>\n'
