@@ -132,7 +132,7 @@ def tournament(
         for one, other in _asked(found, references[level], every_pair=reference is None)
     }
     as_good = [None if margin is None or one is None else as_good_as(one, margin).p for one in differences.values()]
-    p = dict(zip(differences, holm([one and one.p for one in differences.values()]), strict=True))
+    p = dict(zip(differences, holm([None if one is None else one.p for one in differences.values()]), strict=True))
     p_as_good = dict(zip(differences, holm(as_good), strict=True))
 
     def standing(level: float, technique: str) -> Standing:
