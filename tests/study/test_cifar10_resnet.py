@@ -29,7 +29,7 @@ def test_the_width_multiplies_the_channels_and_is_in_the_title():
     assert Cifar10ResNet(width=0.25).title == "ResNet-50 x 0.25, CIFAR-10"
     assert Cifar10ResNet().title == "ResNet-50, CIFAR-10"
     assert [TINY.model().conv1.out_channels, replace(TINY, width=0.1).model().conv1.out_channels] == [3, 6]
-    with pytest.raises(ValueError, match="width must give the stem a channel, got 0.001"):
+    with pytest.raises(ValueError, match=r"width must give the stem a channel, got 0\.001"):
         replace(TINY, width=0.001).model()
     with pytest.raises(ValueError, match="width of Cifar10ResNet must be more than 0, got 0"):
         Run(Cifar10ResNet(width=0.0), None, 1)

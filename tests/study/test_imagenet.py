@@ -110,6 +110,7 @@ def test_the_loss_smooths_labels_and_leaves_out_what_could_not_be_decoded(pictur
         ("variational_dropout", 180),
         ("l0", 324),
         ("scratch_and_lottery", 228),
+        ("other_schedules", 270),
         ("extended", 4),
         ("published", 21),
     ],
