@@ -99,6 +99,11 @@ def masks(network: str) -> list[dict[str, Any]]:
     return [*found, *published] if found else []
 
 
+def quality(of: dict[str, Cell]) -> str:
+    """The mean scores of the models, which are to be of like quality."""
+    return "; ".join(f"{name} {fmean(large.scores(cell).values()):.1f}" for name, cell in of.items() if cell)
+
+
 def _colour(names: Iterable[str]) -> alt.Color:
     names = list(names)
     found = looks([NAMES.get(name, name) for name in names])
@@ -107,6 +112,7 @@ def _colour(names: Iterable[str]) -> alt.Color:
 
 def bars(values: list[dict[str, Any]]) -> alt.Chart:
     """Figure 2."""
+    two = {name: of_each_seed(large.rows(), name, 0.9) for name in (VD, "L0")}
     names = list(dict.fromkeys(value["technique"] for value in values))
     return (
         alt.Chart(alt.InlineData(values=values))
@@ -117,12 +123,13 @@ def bars(values: list[dict[str, Any]]) -> alt.Chart:
             xOffset=alt.XOffset("technique:N").sort(names),
             color=_colour(names),
         )
-        .properties(width=420, height=300, title="Transformer at 90 %: zeros by kind of layer, mean of three seeds")
+        .properties(width=420, height=300, title=_title("Transformer at 90 %: zeros by kind of layer", "BLEU", two))
     )
 
 
 def lines(values: list[dict[str, Any]]) -> alt.Chart:
     """Figure 4."""
+    four = {name: at_level(large.rows(), SHORT, name, 0.95) for name in ("magnitude", VD)}
     names = dict.fromkeys(value["technique"] for value in values)
     return (
         alt.Chart(alt.InlineData(values=values))
@@ -132,8 +139,12 @@ def lines(values: list[dict[str, Any]]) -> alt.Chart:
             alt.Y("sparsity:Q").scale(zero=False).axis(title="zeros, %"),
             color=_colour(names),
         )
-        .properties(width=560, height=300, title="ResNet-50 at 95 %: zeros of every layer, mean of three seeds")
+        .properties(width=560, height=300, title=_title("ResNet-50 at 95 %: zeros of every layer", "accuracy, %", four))
     )
+
+
+def _title(text: str, unit: str, of: dict[str, Cell]) -> alt.TitleParams:
+    return alt.TitleParams(text, subtitle=f"Means of three seeds; {unit}: {quality(of)}")
 
 
 def panel(values: list[dict[str, Any]], title: str) -> alt.TopLevelMixin:

@@ -36,6 +36,7 @@ from openwork.study.tasks.measure import final_metrics
 MEASURED = ("id", "status", "step", "sparsity", "layers", "accuracy", "loss")
 COST = ("seconds", "fleet", "precision", "device", "torch", "commit")
 SLACK = 1.05  # a run reaches a level with up to so many times the weights that the level leaves
+SOON = 60.0  # seconds of pieces after which it is known how slow they are
 TRIAL, FINAL = ("technique", "level", "setting"), ("technique", "level", "seed")
 CHOICE = (*TRIAL, "rate", "option", "sparsity", "accuracy", "reached", "tried")
 
@@ -304,7 +305,7 @@ def follow(
         if not wanted:
             continue
         name, spent = next(iter(wanted))[0], time.monotonic() - began
-        slower = max(1.0, spent / promised) if promised else 1.0  # than expected, until now
+        slower = max(1.0, spent / promised) if promised > SOON else 1.0  # than expected, until now
         expected = slower * piece.seconds(wanted.values())
         if spent + expected > given.seconds:
             say(f"{part} {name}: {len(wanted)} runs would take {expected:.0f} s more, after {spent:.0f} s; call again")

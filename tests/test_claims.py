@@ -86,6 +86,11 @@ def test_a_paragraph_that_orders_techniques_says_n_or_interval(document):
     assert claims == [], "say in how many seeds, or with which interval"
 
 
+def test_what_findings_say_besides_their_tables_has_no_figures():
+    prose = re.sub(r"\bL0\b|ResNet-50", "", MARKED.sub("", text("docs/findings.md")))
+    assert sorted(re.findall(r"\d[\d.,]*", prose)) == ["2019", "5", "95"]  # the paper's year, levels of tests
+
+
 def test_the_counts_of_compatibility_in_the_readme_are_those_of_its_page():
     (counts,) = [table for table in tables(text("docs/compatibility.md")) if table[2][0].endswith("pass")]
     masks, dropout, l0 = ([int(row[column]) for row in counts[2:]] for column in (1, 2, 3))
