@@ -4,8 +4,9 @@
 
 ROWS is the folder of rows.csv, ``results/large/study`` in the repository: what it has is not run again, also on another
 machine. RUNS is the folder of the run directories; on one machine an interrupted piece goes on from there.
-Runs that differ in numbers alone are trained side by side; with ``--alone`` one after the other and compiled, for
-several processes on one card, each with its ``--share``.
+Runs that differ in numbers alone are trained side by side. Those of the Transformer with dropout cannot be, as
+attention draws it from torch: they wait for ``--alone``, which trains all that is left one after the other and
+compiled, for several processes on one card, each with its ``--share``. Part 0 makes the corpus, once for all of them.
 """
 
 import shutil
@@ -27,16 +28,18 @@ from large_rows import KEY, chosen_beyond, chosen_gates, passes, read, unbeaten
 from openwork.inspect.report import report
 from openwork.study.experiments import large_probes, large_resnet50, large_transformer
 from openwork.study.experiments.large_resnet50 import Runs
-from openwork.study.experiments.transformer import THRESHOLDS
+from openwork.study.experiments.transformer import THRESHOLDS, small_task
 from openwork.study.fleet import lanes
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
 from openwork.study.runs.live import restore
 from openwork.study.runs.recalibration import recalibrate
-from openwork.study.runs.run import Run, with_prerequisites
+from openwork.study.runs.run import Run
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Here, Options, sweep
+from openwork.study.tasks.imagenet import ImageNetResNet
 from openwork.study.tasks.measure import final_metrics, metrics
+from openwork.study.tasks.translation import Translation
 from openwork.techniques.l0 import L0
 from openwork.techniques.variational_dropout import VariationalDropout
 
@@ -172,7 +175,10 @@ def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options, 
     """The lines of the runs that ended, by key, after executing them and what they start from."""
     by_id = {run.id: run for run in wanted.values()}
     options = replace(options, evaluations=piece.evaluations, compile=alone and options.device != "cpu")
-    in_parts = any(key[0] == "first convolution" for key in wanted)  # whose batches cannot be stacked
+    in_parts = any(isinstance(run.task, ImageNetResNet) for run in by_id.values())  # which cannot be stacked either
+    if not alone and any(draws(run) for run in by_id.values()):
+        say(f"{len(wanted)} runs with dropout wait for --alone")
+        return {}
     try:
         engine = Here(runs, options) if alone or in_parts else Fleets(runs, options, say=refuse)
         sweep(list(by_id.values()), runs, engine, retry_failed=True)
@@ -192,11 +198,26 @@ def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options, 
             shared = {name: found[key].get(name) for name in COST} | {"seconds": 0.0}
             for threshold, each in at_thresholds(run, runs, device).items():
                 found[(*key[:-1], threshold)] = shared | each
-    needed = {each.id for run in by_id.values() for each in with_prerequisites([run]) if each.id != run.id}
     for key, run in wanted.items():
-        if run.id not in needed and key[0] != "VGG-like":
+        if (key[0].endswith("masks"), key[1]) != (True, "magnitude") and key[
+            0
+        ] != "VGG-like":  # others start from these
             shutil.rmtree(runs / run.id, ignore_errors=True)
     return found
+
+
+def draws(run: Run) -> bool:
+    """Whether a run draws numbers of torch's, which are others in a fleet: attention's dropout."""
+    return isinstance(run.task, Translation) and run.task.attention_dropout > 0
+
+
+def one_by_one(pieces: Iterable[tuple[str, Piece]]) -> list[tuple[str, Piece]]:
+    """A piece for each of the runs."""
+    return [
+        (letter, replace(piece, runs=partial(dict, {key: run})))
+        for letter, piece in pieces
+        for key, run in piece.runs().items()
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -206,7 +227,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reader.add_argument("--alone", action="store_true", help="one after the other, and compiled on a GPU")
     given = reader.parse_args(arguments)
     lanes.LANES = given.lanes
-    follow(pieces(given.rows), given, execute=partial(execute, alone=given.alone))
+    if "0" in given.parts:
+        small_task("none").packed()
+    every = pieces(given.rows)
+    follow(one_by_one(every) if given.alone else every, given, execute=partial(execute, alone=given.alone))
 
 
 if __name__ == "__main__":

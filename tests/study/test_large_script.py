@@ -94,6 +94,19 @@ def test_masks_and_what_keeps_their_zeros_are_rows_and_the_mask_stays_for_its_ot
     assert len(list((tmp_path / "runs").glob("*/result.json"))) == 1
 
 
+def test_a_transformer_with_dropout_waits_to_be_trained_alone(tmp_path, monkeypatch, capsys):
+    def words(preset):
+        return NumberWords(width=8, hidden=8, heads=2, layers=1, rows=2, attention_dropout=0.1)
+
+    monkeypatch.setattr(large_transformer, "small_task", words)
+    wanted = [("F", few(large_transformer.told("dense"), 2))]
+    with pytest.raises(StopIteration):
+        next(iter(train(tmp_path, monkeypatch, wanted)))
+    assert "2 runs with dropout wait for --alone" in capsys.readouterr().out
+    assert len(train(tmp_path, monkeypatch, wanted, "--alone", "--share", "0/2")) == 1
+    assert len(train(tmp_path, monkeypatch, wanted, "--alone", "--share", "1/2")) == 2
+
+
 def test_what_is_too_long_is_not_begun(tmp_path, monkeypatch, capsys):
     wanted = [("J", few(large_resnet50.between(), 1))]
     with pytest.raises(FileNotFoundError):
