@@ -199,9 +199,8 @@ def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options, 
             for threshold, each in at_thresholds(run, runs, device).items():
                 found[(*key[:-1], threshold)] = shared | each
     for key, run in wanted.items():
-        if (key[0].endswith("masks"), key[1]) != (True, "magnitude") and key[
-            0
-        ] != "VGG-like":  # others start from these
+        is_mask = key[0].endswith("masks") and key[1] == "magnitude"
+        if not is_mask and key[0] != "VGG-like":  # others start from these
             shutil.rmtree(runs / run.id, ignore_errors=True)
     return found
 
