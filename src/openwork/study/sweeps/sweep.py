@@ -109,12 +109,14 @@ class Sweep:
         runs: The runs by id, each after what it starts from.
         outcomes: How runs ended, by id.
         submitted: The ids of the runs that an engine has.
+        elsewhere: The ids of the runs that other processes are training, which the sweep waits for.
     """
 
     directory: Path
     runs: dict[str, Run]
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     submitted: set[str] = field(default_factory=set)
+    elsewhere: set[str] = field(default_factory=set)
     _begun: dict[str, int] = field(init=False, repr=False, default_factory=dict)  # steps in directories
 
     def count(self, state: State) -> int:
@@ -221,8 +223,10 @@ def sweep(
         for run, outcome in engine.wait():
             id = run.id
             state.submitted.remove(id)
+            state.elsewhere.discard(id)
             if outcome.state == "claimed":
                 claimed.append((time.monotonic() + CLAIMED_SECONDS, id))
+                state.elsewhere.add(id)
             elif outcome.state == "crashed":
                 step = completed_steps(directory / id)
                 last, times = crashes.get(id, (step, 0))
