@@ -12,17 +12,10 @@ import altair as alt
 import vl_convert
 from one_shots import LANGUAGE, LEVELS, MINILM, SEEDLESS, STUDY, TECHNIQUES, Network, found
 
-from openwork.study.report.looks import looks
+from openwork.study.report.looks import encoded
 from openwork.study.report.style import theme
 from openwork.study.results.student import student_interval
 
-NAMES = {
-    "random": "RandomPruning",
-    "magnitude": "GradualMagnitude",
-    "global magnitude": "GradualMagnitude, global ranking",
-    "OWL": "Wanda, OWL",
-}
-"""The names by which openwork's pages give a technique its colour; the variants of one have it in common."""
 TITLES = {False: "without reconstruct", True: "with reconstruct"}
 
 
@@ -45,10 +38,8 @@ def drawn(network: Network) -> alt.TopLevelMixin:
     names = [name for name in TECHNIQUES if any(value["technique"] == name for value in values)]
     least, most = min(value["mean"] for value in values), max(value["mean"] for value in values)
     scale = alt.Scale(domain=[0, 1]) if minilm else alt.Scale(type="log", domain=[0.9 * least, 1.1 * most], nice=False)
-    found_looks = looks([NAMES.get(name, name) for name in names])
-    legend = alt.Legend(orient="right", title=None, columns=1)
-    color = alt.Color("technique:N").scale(domain=names, range=[c for c, _ in found_looks.values()]).legend(legend)
-    shape = alt.Shape("technique:N").scale(domain=names, range=[s for _, s in found_looks.values()]).legend(legend)
+    channels = encoded(names, alt.Legend(orient="right", title=None, columns=1))
+    color, shape = channels["color"], channels["shape"]
     dash = alt.StrokeDash("technique:N").legend(None).scale(
         domain=names, range=[[6, 3] if name in ("global magnitude", "OWL") else [1, 0] for name in names]
     )  # fmt: skip

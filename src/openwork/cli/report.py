@@ -59,6 +59,9 @@ def results(
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of run directories.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the page and pictures; by default DIR/report.")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Differences below so many points do not matter; choose it before the runs.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write the trade-off page, pictures and tables of a folder of runs.
@@ -67,7 +70,7 @@ def report(
     """
     problems: list[str] = []
     try:
-        page = written_report(directory, out or directory / "report", command=None, problems=problems)
+        page = written_report(directory, out or directory / "report", command=None, problems=problems, margin=margin)
     finally:
         say_unreadable(problems)
     if as_json:
@@ -116,7 +119,14 @@ def end_unreadable(problems: Sequence[str]) -> None:
         raise typer.Exit(4)
 
 
-def written_report(directory: Path, out: Path, *, command: str | None, problems: list[str] | None = None) -> Path:
+def written_report(
+    directory: Path,
+    out: Path,
+    *,
+    command: str | None,
+    problems: list[str] | None = None,
+    margin: float | None = None,
+) -> Path:
     """Writes the report of a folder of runs; returns its page.
 
     Args:
@@ -124,8 +134,9 @@ def written_report(directory: Path, out: Path, *, command: str | None, problems:
         out: The folder to write the page and pictures to.
         command: What produced the runs, for a sentence on the page; None for no sentence.
         problems: As for `openwork.study.results.store.read_results`.
+        margin: As for `write_report`.
     """
     from openwork.study.report.page import write_report
 
     with error_console.status("writing the report"):
-        return write_report(directory, out, command=command, problems=problems)
+        return write_report(directory, out, command=command, problems=problems, margin=margin)
