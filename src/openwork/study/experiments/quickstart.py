@@ -39,5 +39,5 @@ def runs() -> list[Run]:
 
 
 def variational_dropout() -> Run:
-    """One of the runs, with 0.1 of the KL term: that of ``docs/pruning.png``."""
+    """A run like these with 0.1 of the KL term: that of ``docs/pruning.png``."""
     return Run(TASK, VariationalDropout(Linear(0.1 / IMAGES, end=WARM_UP)), steps=STEPS)
