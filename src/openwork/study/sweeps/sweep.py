@@ -221,12 +221,9 @@ def sweep(
         if not state.submitted:
             time.sleep(1)
         for run, outcome in engine.wait():
-            id = run.id
-            state.submitted.remove(id)
-            state.elsewhere.discard(id)
+            state.submitted.remove(id := run.id)
             if outcome.state == "claimed":
                 claimed.append((time.monotonic() + CLAIMED_SECONDS, id))
-                state.elsewhere.add(id)
             elif outcome.state == "crashed":
                 step = completed_steps(directory / id)
                 last, times = crashes.get(id, (step, 0))
@@ -237,6 +234,7 @@ def sweep(
                     settle(id, failure(directory / id, f"its process died {CRASHES} times: {outcome.reason}"))
             else:
                 settle(id, outcome)
+        state.elsewhere = {id for _, id in claimed}
         watch(state)
     return state
 
