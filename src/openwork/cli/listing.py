@@ -41,7 +41,8 @@ def list_runs(
         print_json("list", runs=[run.to_dict() | {"short": short[run.id]} for run in found])
         end_unreadable(problems)
         return
-    table = Table("run", "name", "state", "technique", "seed", "steps", "sparsity", "score", "settings", box=SIMPLE)
+    table = Table("run", "name", "state", "technique", "seed", "steps", "sparsity", "score", box=SIMPLE)
+    table.add_column("settings", no_wrap=True, overflow="ellipsis")  # a line for each run
     for run in found:
         steps = f"{run.steps:,}" if run.state == "finished" else f"{run.step:,} of {run.steps or 0:,}"
         sparsity, score, settings = _measured(run.result)
