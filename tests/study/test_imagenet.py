@@ -249,7 +249,7 @@ def test_eval_takes_weights_of_others_and_other_images(pictures, tmp_path):
     def answer(*arguments: str) -> list[dict[str, float]]:
         result = CliRunner().invoke(app, ["eval", *arguments, "--json"])
         assert result.exit_code == 0, result.output
-        return json.loads(result.stdout)
+        return json.loads(result.stdout)["evaluated"]
 
     found = [answer(str(path), "--task", "tests.study.test_imagenet:dense") for path in (ours, theirs)]
     assert found[0] == found[1]

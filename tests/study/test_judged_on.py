@@ -60,13 +60,13 @@ def test_eval_measures_on_the_data_that_it_is_told(trained):
     live = restore(folder)
     found = {}
     for on in ("test", "validation"):
-        (one,) = json.loads(openwork("eval", folder, "--on", on, "--json").stdout)
+        (one,) = json.loads(openwork("eval", folder, "--on", on, "--json").stdout)["evaluated"]
         data = getattr(live.run.task.data(CPU), on)
         right = (live.finalized_copy()(data.images).argmax(1) == data.labels).sum()
         assert (one["judged_on"], one["accuracy"]) == (on, pytest.approx(int(right) / len(data.labels)))
         found[on] = one
     assert found["test"]["accuracy"] == result.after["accuracy"] != found["validation"]["accuracy"]
-    assert json.loads(openwork("eval", folder, "--json").stdout) == [found["test"]]
+    assert json.loads(openwork("eval", folder, "--json").stdout)["evaluated"] == [found["test"]]
     assert "on validation data" in re.sub(r"\s+", " ", openwork("eval", folder, "--on", "validation").stdout)
     assert "on the test set" in re.sub(r"\s+", " ", openwork("eval", folder).stdout)
     assert not (folder / "thresholds.json").exists()

@@ -61,7 +61,7 @@ def test_eval_recalibrates_before_it_evaluates(pictures):
     found = []
     for arguments in ([], ["--recalibrate", "1"]):
         answer = CliRunner().invoke(app, ["eval", str(pictures / RUN.id), "--json", *arguments])
-        found.append(json.loads(answer.stdout)[0]["loss"])
+        found.append(json.loads(answer.stdout)["evaluated"][0]["loss"])
     assert found[0] == pytest.approx(result.after["loss"])
     assert found[1] != pytest.approx(found[0])
 

@@ -9,12 +9,12 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from openwork.cli.common import Json, error_console, out_console, print_json
+from openwork.cli.common import Json, Runs, error_console, found_runs, out_console, print_json
 from openwork.cli.errors import UsageError
 
 
 def results(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of run directories.")],
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR", help="Folders of run directories.")],
     csv: Annotated[Path | None, typer.Option(help="Write a line for each run to this file.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write the same to this Parquet file.")] = None,
     as_json: Json = False,
@@ -43,7 +43,7 @@ def results(
         text = f"without a result: {len(failed)} failed, {len(pending)} other folders (interrupted runs, or no runs)"
         error_console.print(text, highlight=False, soft_wrap=True)
     if as_json:
-        print_json([flat(result) for result in found])
+        print_json("results", rows=[flat(result) for result in found])
         end_unreadable(problems)
         return
     states = ("finished", "diverged", "other thresholds")
@@ -87,7 +87,7 @@ def report(
     finally:
         say_unreadable(problems)
     if as_json:
-        print_json({"report": str(page.resolve())})
+        print_json("report", report=str(page.resolve()))
     else:
         out_console.print(f"Report: {page.resolve()}", highlight=False, soft_wrap=True)
     end_unreadable(problems)
@@ -101,7 +101,7 @@ def _compared(first: Path, second: Path, out: Path, margin: float | None, proble
 
 
 def pictures(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.")],
+    runs: Runs,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("openwork-pictures"),
     against: Annotated[
         str | None, typer.Option(metavar="FIELD", help="Draw score and sparsity against this instead: task.width.")
@@ -113,10 +113,12 @@ def pictures(
 
     problems: list[str] = []
     with error_console.status("drawing"):
-        written, missing = write_pictures(runs, out, field=against, problems=problems)
+        written, missing = write_pictures(
+            [path for text in runs for path in found_runs(text)], out, field=against, problems=problems
+        )
     say_unreadable(problems)
     if as_json:
-        print_json({"pictures": [str((out / name).resolve()) for name in written], "missing": missing})
+        print_json("pictures", pictures=[str((out / name).resolve()) for name in written], missing=missing)
         end_unreadable(problems)
         return
     for sentence in missing:

@@ -22,7 +22,7 @@ from openwork.study.data.whitening import whitened
 from openwork.study.models.small_resnet import SmallResNet
 from openwork.study.models.vgg import VggLike
 from openwork.study.models.wide_resnet import WideResNet
-from openwork.study.tasks.classification import ImageClassification, channels_last, decayed, kernels, stacked
+from openwork.study.tasks.classification import ImageClassification, channels_last, decayed, stacked
 from openwork.study.tasks.task import check_part
 
 
