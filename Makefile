@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := --constraint constraints.txt --editable ".[study,dev]"
 PEERS := --constraint constraints.txt --editable ".[peers]"
+DOCS := --constraint constraints.txt --editable ".[docs]"
 
-.PHONY: quickstart test check lint format types test-slow test-triton test-gpu soak bench compatibility clean
+.PHONY: quickstart test check lint format types test-slow test-triton test-gpu soak bench compatibility docs clean
 
 quickstart: .venv/ready  ## four techniques on handwritten digits, then the report page
 	$(BIN)/openwork quickstart --out openwork-quickstart
@@ -55,6 +56,14 @@ compatibility: .venv-peers/ready  ## docs/compatibility.md: layers and habits ×
 	.venv-peers/bin/python -m pip install --quiet uv
 	.venv-peers/bin/uv pip install --quiet --python .venv-peers --torch-backend auto $(PEERS) 2>.venv-peers/uv.log \
 	  || .venv-peers/bin/python -m pip install --quiet $(PEERS)
+	touch $@
+
+docs: .venv/docs  ## the documentation site, into build/site; a dead link or a page without a place is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
+	@echo "The site is in build/site/index.html"
+
+.venv/docs: .venv/ready
+	$(BIN)/uv pip install --quiet --python .venv $(DOCS) || $(BIN)/python -m pip install --quiet $(DOCS)
 	touch $@
 
 # uv knows PyTorch's builds: `--torch-backend auto` takes the CPU build where there is no GPU, and where there is one the

@@ -13,7 +13,11 @@ import pytest
 from tests.processes import output_of
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("docs", "docs/published", "docs/techniques", "benchmarks", "results", "results/mnist", "results/one-shot")
+NAMES = (
+    "docs",
+    *(f"docs/{name}" for name in ("contributing", "models", "published", "reference", "techniques")),
+    *("benchmarks", "results", "results/mnist", "results/one-shot"),
+)
 FOLDERS = [ROOT, *(ROOT / name for name in NAMES)]
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in folder.glob("*.md"))
 
