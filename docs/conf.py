@@ -6,11 +6,12 @@ hold no directives but those of the reference: the navigation stands here.
 
 import re
 from pathlib import Path
-from typing import Any
-
-from sphinx.application import Sphinx
+from typing import TYPE_CHECKING, Any
 
 import openwork
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 project = "openwork"
 release = openwork.__version__
@@ -103,7 +104,6 @@ NAVIGATION = {
         docs/distributed
         docs/inspect
         docs/migration
-        docs/compatibility
         docs/docker
         docs/cli*
         docs/playground/*
@@ -118,6 +118,7 @@ NAVIGATION = {
         docs/reference/selections
         docs/reference/results
         docs/reference/extending
+        docs/compatibility
     """,
     "CONTRIBUTING": """
         docs/contributing/technique
@@ -127,7 +128,7 @@ NAVIGATION = {
 }
 
 
-def add_navigation(app: Sphinx, name: str, source: list[str]) -> None:
+def add_navigation(app: "Sphinx", name: str, source: list[str]) -> None:
     """Appends the hidden table of contents to a page that has pages below it."""
     if name in NAVIGATION:
         pages: dict[str, None] = {}  # in order, each once
@@ -139,7 +140,7 @@ def add_navigation(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] += "\n\n```{toctree}\n:hidden:\n" + "\n".join(pages) + "\n```\n"
 
 
-def escape_bars(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+def escape_bars(app: "Sphinx", what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     """Docstrings write |w|, which would be a substitution."""
     lines[:] = [
         "".join(part if part.startswith("`") else part.replace("|", r"\|") for part in re.split(r"(``.*?``)", line))
@@ -147,14 +148,14 @@ def escape_bars(app: Sphinx, what: str, name: str, value: Any, options: Any, lin
     ]
 
 
-def add_front_door(app: Sphinx, exception: Exception | None) -> None:
+def add_front_door(app: "Sphinx", exception: Exception | None) -> None:
     """The folder's own index, which leads to the start page."""
     if not exception and app.builder.format == "html":
         page = '<!doctype html><meta http-equiv="refresh" content="0; url=docs/index.html"><title>openwork</title>'
         (Path(app.outdir) / "index.html").write_text(page + '<a href="docs/index.html">openwork</a>\n')
 
 
-def setup(app: Sphinx) -> None:
+def setup(app: "Sphinx") -> None:
     """Called by Sphinx."""
     app.connect("source-read", add_navigation)
     app.connect("autodoc-process-docstring", escape_bars)

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(path.parent.name for path in (ROOT / "results").glob("*/README.md"))
-FROM_ROWS = ["docs/reproductions.md", *(f"results/{study}/README.md" for study in STUDIES)]
+FROM_ROWS = ["docs/choose.md", "docs/reproductions.md", *(f"results/{study}/README.md" for study in STUDIES)]
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "results").rglob("*.md"))
