@@ -18,6 +18,7 @@ check: .venv/ready lint types
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell *.md benchmarks docs results src
 
 types: .venv/ready
 	$(BIN)/mypy

@@ -25,11 +25,13 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+pygments_dark_style = "github-dark"
 
 myst_heading_anchors = 4
 default_role = "py:obj"
 autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 maximum_signature_line_length = 88
@@ -140,12 +142,26 @@ def add_navigation(app: "Sphinx", name: str, source: list[str]) -> None:
         source[0] += "\n\n```{toctree}\n:hidden:\n" + "\n".join(pages) + "\n```\n"
 
 
+def link_names(app: "Sphinx", name: str, source: list[str]) -> None:
+    """Makes links to the reference of the public names in the tables of docs/api.md."""
+    if name == "docs/api":
+        source[0] = re.sub(r"^\| `(\w+)` \|", r"| {py:obj}`\1 <openwork.\1>` |", source[0], flags=re.M)
+
+
 def escape_bars(app: "Sphinx", what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     """Docstrings write |w|, which would be a substitution."""
     lines[:] = [
         "".join(part if part.startswith("`") else part.replace("|", r"\|") for part in re.split(r"(``.*?``)", line))
         for line in lines
     ]
+
+
+def skip_overriding(app: "Sphinx", what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
+    """True for a method that overrides one of a base class, which the reference documents there."""
+    function = value.fget if isinstance(value, property) else value
+    kind = getattr(openwork, getattr(function, "__qualname__", "").partition(".")[0], None)
+    bases = [base for base in getattr(kind, "__mro__", ())[1:] if base.__module__.startswith("openwork.")]
+    return any(name in vars(base) for base in bases) or None
 
 
 def add_front_door(app: "Sphinx", exception: Exception | None) -> None:
@@ -158,5 +174,7 @@ def add_front_door(app: "Sphinx", exception: Exception | None) -> None:
 def setup(app: "Sphinx") -> None:
     """Called by Sphinx."""
     app.connect("source-read", add_navigation)
+    app.connect("source-read", link_names)
     app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("autodoc-skip-member", skip_overriding)
     app.connect("build-finished", add_front_door)

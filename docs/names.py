@@ -55,10 +55,12 @@ def first_line(name: str) -> str:
 
 def table(page: str) -> str:
     """A line for each name of a page of the reference."""
-    lines = ["| name | takes | is or does |", "|---|---|---|"]
+    lines = ["| name | is or does | takes |", "|---|---|---|"]
     for name in named(page):
         arguments = takes(name)
-        lines.append(f"| `{name}` | {f'`{arguments}`' if arguments else ''} | {first_line(name)} |".replace("  ", " "))
+        lines.append(
+            f"| `{name}` | {first_line(name)} | {f'`{arguments}`' if arguments else ''} |".replace("|  |", "| |")
+        )
     return "\n".join(lines)
 
 

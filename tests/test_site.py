@@ -145,6 +145,12 @@ def test_the_tables_of_public_names_are_made_from_the_docstrings():
     assert runpy.run_path(str(ROOT / "docs" / "names.py"))["written"](page) == page, "run python docs/names.py"
 
 
+def test_the_changelog_says_what_was_added_changed_and_fixed():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert {"Added", "Changed", "Fixed"} <= {*re.findall(r"^### (.+)$", text, re.M)} <= kinds
+
+
 def test_every_program_of_a_page_is_run_by_a_test():
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     own = {page for page in DOCUMENTS if re.search(r"^ *```python", (ROOT / page).read_text(), re.M)}
