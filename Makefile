@@ -5,7 +5,7 @@ PACKAGES := --constraint constraints.txt --editable ".[study,dev]"
 PEERS := --constraint constraints.txt --editable ".[peers]"
 DOCS := --constraint constraints.txt --editable ".[docs]"
 
-.PHONY: quickstart test check lint format types test-slow test-triton test-gpu soak bench compatibility docs clean
+.PHONY: quickstart test check lint format types test-slow test-triton test-gpu soak bench compatibility figures docs clean
 
 quickstart: .venv/ready  ## four techniques on handwritten digits, then the report page
 	$(BIN)/openwork quickstart --out openwork-quickstart
@@ -58,6 +58,15 @@ compatibility: .venv-peers/ready  ## docs/compatibility.md: layers and habits ×
 	.venv-peers/bin/uv pip install --quiet --python .venv-peers --torch-backend auto $(PEERS) 2>.venv-peers/uv.log \
 	  || .venv-peers/bin/python -m pip install --quiet $(PEERS)
 	touch $@
+
+figures: .venv/ready  ## the tables and pictures of documents that are made from committed rows
+	$(BIN)/python docs/names.py
+	$(BIN)/python benchmarks/hardware.py
+	$(BIN)/python benchmarks/training_page.py
+	$(BIN)/python results/tables.py
+	$(BIN)/python results/draw_study.py
+	$(BIN)/python results/draw_one_shots.py
+	$(BIN)/python results/draw.py results/cifar10-resnet50 results/translation
 
 docs: .venv/docs  ## the documentation site, into build/site; a dead link or a page without a place is an error
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
