@@ -1,4 +1,4 @@
-"""Writes the tables of docs/hardware.md, and the short one of docs/buys.md: what sparsity gives on the hardware that was measured, from the raw rows.
+"""Writes the tables of docs/hardware.md and docs/buys.md: what sparsity gives on measured hardware, from the raw rows.
 
 A cell is the reference's median divided by the variant's: how many times faster, or smaller, than dense. A cell without
 a row is "not measured". The rows come from the benchmarks that the second table names.
