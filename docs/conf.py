@@ -79,6 +79,7 @@ NAVIGATION = {
     """,
     "docs/study": """
         docs/finding*
+        docs/paper*
         docs/reproductions
         Our results <results/README>
         docs/published/README
