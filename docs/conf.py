@@ -121,6 +121,8 @@ NAVIGATION = {
         docs/reference/selections
         docs/reference/results
         docs/reference/extending
+        docs/reference/hosts
+        docs/reference/study
         docs/compatibility
     """,
     "CONTRIBUTING": """
