@@ -4,6 +4,7 @@ The sources are the Markdown files of the repository as a code host shows them, 
 hold no directives but those of the reference: the navigation stands here.
 """
 
+import inspect
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,8 +161,10 @@ def escape_bars(app: "Sphinx", what: str, name: str, value: Any, options: Any, l
 
 
 def skip_overriding(app: "Sphinx", what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
-    """True for a method that overrides one of a base class, which the reference documents there."""
+    """True for a method that overrides one of a base class, documented there, and for a default that is a function."""
     function = value.fget if isinstance(value, property) else value
+    if inspect.isfunction(value) and "." not in value.__qualname__ and what == "class":
+        return True
     kind = getattr(openwork, getattr(function, "__qualname__", "").partition(".")[0], None)
     bases = [base for base in getattr(kind, "__mro__", ())[1:] if base.__module__.startswith("openwork.")]
     return any(name in vars(base) for base in bases) or None
