@@ -5,13 +5,20 @@ STUDY := --constraint constraints.txt --editable ".[study]"
 PACKAGES := --constraint constraints.txt --editable ".[study,dev]"
 PEERS := --constraint constraints.txt --editable ".[peers]"
 
-.PHONY: quickstart test check lint format types test-slow test-triton test-gpu soak bench compatibility clean
+# With it every process that the tests start would compile openwork anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: quickstart test fast check lint format types test-slow test-triton test-gpu test-versions soak bench compatibility clean
 
 quickstart: .venv/study  ## four techniques on handwritten digits, then the report page
 	$(BIN)/openwork quickstart --out openwork-quickstart
 
-test: check  ## lint, types and the fast tests
-	$(BIN)/pytest -n 2 --durations 5
+test: lint  ## lint, and then types beside the fast tests: mypy has one process, which a second processor would wait for
+	$(MAKE) --jobs 2 types fast
+
+# Each worker takes a half of the tests, in their order, so that it imports and sets up no more than its half needs.
+fast: .venv/ready
+	$(BIN)/pytest -n 2 --dist worksteal --durations 5
 
 check: .venv/ready lint types
 
@@ -34,6 +41,12 @@ test-triton: .venv/ready  ## Triton's kernels in its interpreter, on a CPU; need
 
 test-gpu: .venv/ready
 	$(BIN)/pytest -m gpu
+
+# Oldest and newest of what pyproject.toml allows; each takes some minutes and, without PyTorch's index, gigabytes.
+VERSIONS ?= 3.11:2.9.1 3.12:2.13.0 3.13:2.15.0 3.14:2.15.0
+
+test-versions: .venv/ready  ## the library's tests with other versions of Python and torch: docs/versions.md
+	$(BIN)/python -m tests.programs.versions $(VERSIONS)
 
 soak: .venv/ready  ## 4,000 runs on Ray while driver and workers are killed, minutes
 	$(BIN)/pytest -s -m soak tests/soak
@@ -80,4 +93,4 @@ endef
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-peers openwork-quickstart build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers .venv-versions openwork-quickstart build dist .mypy_cache .pytest_cache .ruff_cache

@@ -25,7 +25,7 @@ from openwork.study.models.resnet import ResNet
 from openwork.study.models.small_resnet import SmallResNet
 from openwork.study.models.vgg import VggLike
 from openwork.study.models.wide_resnet import WideResNet
-from openwork.study.tasks.classification import ImageClassification, channels_last, decayed, kernels
+from openwork.study.tasks.classification import ImageClassification, channels_last, decayed, kernels, stacked
 from openwork.study.tasks.task import check_part
 
 
@@ -103,13 +103,7 @@ class Cifar10Cropped(Cifar10, ABC):
         self, tasks: Sequence[Self], seeds: Sequence[int], start: int, device: torch.device
     ) -> Iterator[Any]:
         """The numbers of the images in the batches of runs, and where they are cropped, (runs, N), for `taking`."""
-        return stacked_crops(
-            len(self.data(device).train.labels),
-            self.batch_size,
-            seeds=[task.batch_seed(seed) for task, seed in zip(tasks, seeds, strict=True)],
-            start=start,
-            device=device,
-        )
+        return stacked(stacked_crops, tasks, seeds, start, device)
 
     def taking(self, device: torch.device, dtype: torch.dtype | None = None) -> Callable[[Any], Any]:
         """Makes (images (runs, N, C, H, W) float, labels (runs, N)) of them."""

@@ -95,13 +95,7 @@ class ImageClassification(Task, ABC):
         self, tasks: Sequence[Self], seeds: Sequence[int], start: int, device: torch.device
     ) -> Iterator[Any]:
         """The numbers of the images in the batches of runs, (runs, N), for `taking`."""
-        return stacked_indices(
-            len(self.data(device).train.labels),
-            self.batch_size,
-            seeds=[task.batch_seed(seed) for task, seed in zip(tasks, seeds, strict=True)],
-            start=start,
-            device=device,
-        )
+        return stacked(stacked_indices, tasks, seeds, start, device)
 
     def taking(self, device: torch.device, dtype: torch.dtype | None = None) -> Callable[[Any], Any]:
         """Makes (images (runs, N, C, H, W) float, labels (runs, N)) of their numbers."""
@@ -201,6 +195,19 @@ def measure(logits: Callable[[Tensor], Tensor], data: Images, *, batch_size: int
         # In float64 sums do not depend on how many models there are.
         total = total + losses.sum(-1, dtype=torch.float64)
     return correct / len(data.labels), total / len(data.labels)
+
+
+def stacked(
+    draw: Callable[..., Iterator[Any]],
+    tasks: Sequence[ImageClassification],
+    seeds: Sequence[int],
+    start: int,
+    device: torch.device,
+) -> Iterator[Any]:
+    """What ``draw``, such as `stacked_indices`, gives for the training images and the seeds of runs; see `Task`."""
+    size, batch_size = len(tasks[0].data(device).train.labels), tasks[0].batch_size
+    own = [task.batch_seed(seed) for task, seed in zip(tasks, seeds, strict=True)]
+    return draw(size, batch_size, seeds=own, start=start, device=device)
 
 
 def channels_last(model: nn.Module) -> nn.Module:
