@@ -10,6 +10,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from openwork.cli.common import Json, Runs, error_console, found_runs, out_console, print_json
+from openwork.cli.errors import UsageError
 
 
 def results(
@@ -57,20 +58,32 @@ def results(
 
 
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of run directories.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the page and pictures; by default DIR/report.")] = None,
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="DIR [OTHER]", help="A folder of run directories, or two to compare.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the page and pictures; by default DIR/report, of two openwork-comparison."),
+    ] = None,
     margin: Annotated[
         float | None, typer.Option(help="Differences below so many points do not matter; choose it before the runs.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the trade-off page, pictures and tables of a folder of runs.
+    """Write the trade-off page, pictures and tables of a folder of runs, or a page that compares two.
 
+    Of two folders the same settings are compared seed by seed, OTHER less DIR, and what only one has is listed.
     Runs that cannot be read are named on standard error, and are not on the page; the exit code is then 4.
     """
     problems: list[str] = []
+    if len(directories) > 2:
+        raise UsageError(f"one folder has a report, and two are compared, got {len(directories)}; give one or two")
     try:
-        page = written_report(directory, out or directory / "report", command=None, problems=problems, margin=margin)
+        if len(directories) == 2:
+            page = _compared(directories[0], directories[1], out or Path("openwork-comparison"), margin, problems)
+        else:
+            folder = out or directories[0] / "report"
+            page = written_report(directories[0], folder, command=None, problems=problems, margin=margin)
     finally:
         say_unreadable(problems)
     if as_json:
@@ -78,6 +91,13 @@ def report(
     else:
         out_console.print(f"Report: {page.resolve()}", highlight=False, soft_wrap=True)
     end_unreadable(problems)
+
+
+def _compared(first: Path, second: Path, out: Path, margin: float | None, problems: list[str]) -> Path:
+    from openwork.study.report.versus import write_versus
+
+    with error_console.status("comparing"):
+        return write_versus((first, second), out, margin=margin, problems=problems)
 
 
 def pictures(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -76,17 +77,13 @@ class Page:
             method: HTML of the part about how it was measured.
             filters: The filters' names, titles and choices.
         """
-        import vl_convert
-
         folder = files(__package__)
-        # A literal "</script" in the libraries would end the element.
-        bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
         text = Template(folder.joinpath("page.html").read_text(encoding="utf-8")).substitute(
             title=escape(self.title),
             answer=answer,
             body=body,
             method=method,
-            bundle=bundle.replace("</script", r"<\/script"),
+            bundle=_bundle(),
             script=folder.joinpath("page.js").read_text(encoding="utf-8"),
             charts=_json(self.charts),
             data=_json(self.data),
@@ -96,6 +93,16 @@ class Page:
             themes=_json({"light": theme(dark=False), "dark": theme(dark=True)}),
         )
         write_text(path, text)
+
+
+@cache
+def _bundle() -> str:
+    """The libraries that draw charts, as one script; making it takes seconds."""
+    import vl_convert
+
+    # A literal "</script" in the libraries would end the element.
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", r"<\/script")
 
 
 def unbroken(text: str) -> str:

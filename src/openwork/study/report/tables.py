@@ -34,7 +34,7 @@ def run_columns(metrics: Sequence[Metric], *, apart: bool) -> Columns:
         ("sparsity", "sparsity", "percent"),
         ("all", "of all", "percent"),
         *([("on", "measured on", "text")] if apart else []),
-        *((metric.key, metric.name, _how(metric)) for metric in metrics),
+        *((metric.key, metric.name, how_written(metric)) for metric in metrics),
         ("loss", "loss", "number"),
         *_COST,
         ("settings", "settings", "text"),
@@ -58,13 +58,14 @@ def _by_name(metric: Metric) -> str:
     return metric.name.lower()
 
 
-def _how(metric: Metric) -> str:
+def how_written(metric: Metric) -> str:
+    """How `Page.table` writes the scores of a metric."""
     return "number" if metric.full is None else "percent" if metric.percent else "hundred"
 
 
 def point_columns(metric: Metric) -> Columns:
     """The columns of a table of one task's operating points."""
-    how = _how(metric)
+    how = how_written(metric)
     return [
         ("technique", "technique", "text"),
         ("sparsity", "sparsity", "percent"),
