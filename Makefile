@@ -4,11 +4,12 @@ BIN := .venv/bin
 STUDY := --constraint constraints.txt --editable ".[study]"
 PACKAGES := --constraint constraints.txt --editable ".[study,dev]"
 PEERS := --constraint constraints.txt --editable ".[peers]"
+DOCS := --constraint constraints.txt --editable ".[docs]"
 
 # With it every process that the tests start would compile openwork anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test fast check lint format types test-slow test-triton test-gpu test-versions soak bench compatibility clean
+.PHONY: quickstart test fast check lint format types test-slow test-triton test-gpu test-versions soak bench compatibility figures docs clean
 
 quickstart: .venv/study  ## four techniques on handwritten digits, then the report page
 	$(BIN)/openwork quickstart --out openwork-quickstart
@@ -25,6 +26,7 @@ check: .venv/ready lint types
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell *.md benchmarks docs results src
 
 types: .venv/ready
 	$(BIN)/mypy
@@ -70,6 +72,23 @@ compatibility: .venv-peers/ready  ## docs/compatibility.md: layers and habits ×
 	.venv-peers/bin/uv pip install --quiet --python .venv-peers --torch-backend auto $(PEERS) 2>.venv-peers/uv.log \
 	  || .venv-peers/bin/python -m pip install --quiet $(PEERS)
 	touch $@
+
+figures: .venv/ready  ## the tables and pictures of documents that are made from committed rows
+	$(BIN)/python docs/names.py
+	$(BIN)/python benchmarks/hardware.py
+	$(BIN)/python benchmarks/training_page.py
+	$(BIN)/python results/tables.py
+	$(BIN)/python results/draw_study.py
+	$(BIN)/python results/draw_one_shots.py
+	$(BIN)/python results/draw.py results/cifar10-resnet50 results/translation
+
+docs: .venv/docs  ## the documentation site, into build/site; a dead link or a page without a place is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
+	@echo "The site is in build/site/index.html"
+
+.venv/docs: .venv/ready
+	@$(call install,$(DOCS))
+	@touch $@
 
 # uv knows PyTorch's builds: `--torch-backend auto` takes the CPU build where there is no GPU, and where there is one the
 # CUDA build that fits its driver. Behind a mirror that has no such index, pip takes the pinned release from wherever it

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(path.parent.name for path in (ROOT / "results").glob("*/README.md"))
-FROM_ROWS = ["docs/findings.md", "docs/reproductions.md", *(f"results/{study}/README.md" for study in STUDIES)]
+PAGES = ("choose", "findings", "reproductions")
+FROM_ROWS = [*(f"docs/{page}.md" for page in PAGES), *(f"results/{study}/README.md" for study in STUDIES)]
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "results").rglob("*.md"))
