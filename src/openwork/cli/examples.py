@@ -14,7 +14,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "list": (("", "all runs of openwork-runs"), ("runs --state failed", "those of another folder that failed")),
     "show": (("3f2a", "by the beginning of its id"), ("runs/first --json", "those with a name, for machines")),
     "results": (("runs others --csv rows.csv", "a row for each run of two folders"),),
-    "report": (("runs", "page, pictures and tables in runs/report"),),
+    "report": (("runs", "page, pictures and tables in runs/report"), ("before after", "two sweeps, side by side")),
     "pictures": (("3f2a 91c0 --out pictures", "how two runs pruned"),),
     "watch": (
         ("runs --to tensorboard --out tensorboard", "then: tensorboard --logdir tensorboard"),

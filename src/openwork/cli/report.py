@@ -10,7 +10,6 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from openwork.cli.common import Json, Runs, error_console, found_runs, out_console, print_json
-from openwork.cli.errors import UsageError
 
 
 def results(
@@ -59,7 +58,7 @@ def results(
 
 def report(
     directories: Annotated[
-        list[Path], typer.Argument(metavar="DIR [OTHER]", help="A folder of run directories, or two to compare.")
+        list[Path], typer.Argument(metavar="DIR", help="A folder of run directories, or two to compare.")
     ],
     out: Annotated[
         Path | None,
@@ -72,12 +71,12 @@ def report(
 ) -> None:
     """Write the trade-off page, pictures and tables of a folder of runs, or a page that compares two.
 
-    Of two folders the same settings are compared seed by seed, OTHER less DIR, and what only one has is listed.
-    Runs that cannot be read are named on standard error, and are not on the page; the exit code is then 4.
+    Of two folders the same settings are compared seed by seed, the second less the first, and what only one has is
+    listed. Runs that cannot be read are named on standard error, and are not on the page; the exit code is then 4.
     """
     problems: list[str] = []
     if len(directories) > 2:
-        raise UsageError(f"one folder has a report, and two are compared, got {len(directories)}; give one or two")
+        raise ValueError(f"one folder has a report, and two are compared, got {len(directories)}; give one or two")
     try:
         if len(directories) == 2:
             page = _compared(directories[0], directories[1], out or Path("openwork-comparison"), margin, problems)
