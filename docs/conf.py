@@ -26,7 +26,8 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
-pygments_dark_style = "github-dark"
+pygments_dark_style = "one-dark"
+html_show_copyright = False
 
 myst_heading_anchors = 4
 default_role = "py:obj"

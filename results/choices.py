@@ -9,6 +9,8 @@ from played import apart, errors, finals, listed, not_run, plain
 from seeds import RESULTS, markdown, mean
 from tournaments import compared, has_begun, undecided, with_verdict
 
+from openwork.study.experiments.tournament_cifar10 import LEVELS as CIFAR_LEVELS
+
 SIMPLE = "magnitude, Erdős–Rényi"
 ONE_SHOT = ("magnitude", "Wanda", "RIA", "SparseGPT", "ADMM", "ALPS")
 MEASURED = RESULTS.parent / "benchmarks" / "measured" / "training-h200.csv"
@@ -36,7 +38,7 @@ def of_a_residual_network() -> str:
     if not cifar_tournament.has_begun():
         return cifar_tournament.not_run()
     found, lines = cifar_tournament.against_reference(), []
-    for level in cifar_tournament.LEVELS:
+    for level in CIFAR_LEVELS:
         if (runs := cifar_tournament.reached().get((cifar_tournament.REFERENCE, level))) is None:
             continue
         words: dict[str, list[str]] = {}
