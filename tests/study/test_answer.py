@@ -51,13 +51,13 @@ def test_the_answer_is_at_the_sparsest_level_where_it_is_decided_if_it_is_not_at
 def test_the_answer_says_that_nothing_is_decided():
     rows = [*points("A", {0.5: 0.9, 0.9: 0.8}), *points("B", {0.5: 0.9, 0.9: 0.8001})]
     assert said(rows) == (
-        "Not decided, as no technique is shown to be better than another: at 90 % sparsity B has the best mean, 80.1 % "
-        "(95 % interval 79.9–80.4 %, n = 3), +0.01 points (−0.24 to +0.26) against A."
+        "Not decided, as no technique is shown to be better than another: at 90 % sparsity B has the best mean "
+        "accuracy, 80.1 % (95 % interval 79.9–80.4 %, n = 3), +0.01 points (−0.24 to +0.26) against A."
     )
     alone = [*points("A", {0.9: 0.8}, 1), *points("B", {0.9: 0.7}, 1)]
     assert said(alone) == (
-        "Not decided, as one seed has no spread: at 90 % sparsity A has the best mean, 80.0 % (n = 1), +9.90 points "
-        "against B."
+        "Not decided, as one seed has no spread: at 90 % sparsity A has the best accuracy, 80.0 % (n = 1), +9.90 "
+        "points against B."
     )
 
 
@@ -76,8 +76,8 @@ def test_pairs_by_seed_decide_and_not_whether_two_intervals_overlap(lead, decide
 def test_a_best_that_is_not_decided_names_whom_it_is_shown_to_beat():
     rows = [*points("A", {0.98: 0.7}), *points("B", {0.98: 0.6995}), *points("C", {0.98: 0.3})]
     assert said(rows) == (
-        "Not decided: at 98 % sparsity A has the best mean, 70.1 % (95 % interval 69.9–70.3 %, n = 3), +0.05 points "
-        "(−0.20 to +0.30) against B; A is shown to be better than C."
+        "Not decided: at 98 % sparsity A has the best mean accuracy, 70.1 % (95 % interval 69.9–70.3 %, n = 3), +0.05 "
+        "points (−0.20 to +0.30) against B; A is shown to be better than C."
     )
 
 

@@ -52,7 +52,10 @@ def test_the_page_says_what_was_found(page):
     assert text.index('<p class="lead">') < text.index('<div id="filters">') < text.index("<h2>")  # the answer first
     answer = text.partition('<p class="lead">')[2].partition("</p>")[0].replace("\u00a0", " ")
     # All seeds differ by the same, which shows no spread.
-    assert "at 90 % sparsity GradualMagnitude has the best mean, 97.1 % (95 % interval 96.9–97.3 %, n = 3)" in answer
+    assert (
+        "at 90 % sparsity GradualMagnitude has the best mean accuracy, 97.1 % (95 % interval 96.9–97.3 %, n = 3)"
+        in answer
+    )
     assert "the dense model has 98.1 %" in answer
     assert "zeros are simulated" in text
     assert "Command: make quickstart" in text

@@ -88,7 +88,7 @@ def test_the_summary_says_what_its_scores_are(tmp_path):
 def test_the_answer_is_by_bleu():
     found = results(ROWS)
     assert answer(summarize(found), compared(found)) == (
-        "Not decided, as one seed has no spread: at 90 % sparsity GradualMagnitude has the best mean, 17.4 (n = 1), "
+        "Not decided, as one seed has no spread: at 90 % sparsity GradualMagnitude has the best BLEU, 17.4 (n = 1), "
         "+8.04 points against RandomPruning; the dense model has 27.5."
     )
     alone = results(ROWS[:4])
@@ -137,7 +137,7 @@ def test_a_study_of_both_has_each_task_by_its_own(tmp_path):
     text = write_report(study(tmp_path, [*ROWS, row(accuracy=0.9)]), tmp_path / "report").read_text()
     assert "<h1>Sparsity and accuracy or BLEU: " in text
     leads = re.findall(r'<p class="lead">(.*?)</p>', text)
-    assert ["best mean, 17.4 (" in leads[0], "measured: 90.0\u00a0% at" in leads[1]] == [True, True]
+    assert ["best BLEU, 17.4 (" in leads[0], "measured: 90.0\u00a0% at" in leads[1]] == [True, True]
 
 
 def test_a_setting_is_drawn_against_bleu():

@@ -63,15 +63,17 @@ def answer(points: Sequence[Point], found: Tournament | None) -> str:
     by_verdict = {word: [one.technique for one in others if one.verdict.startswith(word)] for word in _WORDS}
     beaten, good, equal, undecided = by_verdict.values()
     at, value, lead = f"{100 * level.level:g} % sparsity", _value(best, metric), _lead(others[0], metric)
+    leads = f"at {at} {best.technique} has the best {'mean ' if best.n > 1 else ''}{metric.name}, {value}{lead}"
     within = "" if found.margin is None else f" within {metric.difference(found.margin)[1:]}{_points(metric)}"
     more = []
     if undecided and not any(_decided(one) for one in level.standings):
         why = "one seed has no spread" if best.n == 1 else "no technique is shown to be better than another"
-        said = f"Not decided, as {why}: at {at} {best.technique} has the best mean, {value}{lead}"
+        said = f"Not decided, as {why}: {leads}"
     elif undecided:
-        said = f"Not decided: at {at} {best.technique} has the best mean, {value}{lead}"
+        said = f"Not decided: {leads}"
     elif beaten and not good and not equal:
-        said = f"At {at} {best.technique} is {metric.good[2]}, {value}{lead}"
+        name = "" if metric.percent or metric.name in metric.good[2] else f"{metric.name} "
+        said = f"At {at} {best.technique} is {metric.good[2]}, {name}{value}{lead}"
     else:
         names = _listed([best.technique, *good, *equal])
         said = f"At {at} {names} are {f'as good as each other{within}' if good else 'equal'}: {value}{lead}"
