@@ -10,7 +10,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import answers
 import cifar_tournament
+import large_study
 from caveats import caveats
 from findings import findings
 from lenets import layered, mnist, reproduced, vd
@@ -279,9 +281,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "layers": layered,
     "in one seed": in_one_seed,
     **ONE_SHOTS,
+    **answers.TABLES,
+    **large_study.TABLES,
 }
-DOCUMENTS = ("README.md", "docs/reproductions.md", *(f"results/{study}/README.md" for study in
-             ("mnist", "cifar10", "cifar10-resnet50", "cifar10-tournament", "translation", "one-shot")))  # fmt: skip
+STUDIES = ("mnist", "cifar10", "cifar10-resnet50", "cifar10-tournament", "large", "translation", "one-shot")
+PAGES = ("README.md", "docs/findings.md", "docs/reproductions.md")
+DOCUMENTS = (*PAGES, *(f"results/{study}/README.md" for study in STUDIES))
 MARKED = re.compile(r"(<!-- table ([^:]+): results/tables\.py -->\n)(.*?)(<!-- end -->)", re.S)
 
 

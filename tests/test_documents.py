@@ -114,6 +114,7 @@ def test_command_lines_parse():
     documents = (
         "README.md",
         "docs/checkpoints.md",
+        "docs/cli.md",
         "docs/cluster.md",
         "docs/files.md",
         "docs/fleet.md",

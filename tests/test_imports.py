@@ -116,6 +116,8 @@ CORE_ONLY = {"torch", "numpy", "safetensors", "openwork"}  # what a plain `pip i
 HOSTS = {
     "openwork.integrations.lightning": "lightning",
     "openwork.integrations.peft": "peft",
+    "openwork.integrations.tensorboard": "tensorboard",
+    "openwork.integrations.wandb": "wandb",
     "openwork.integrations.pretrained": "transformers",
     "openwork.integrations.texts": "transformers",
     "openwork.integrations.transformers": "transformers",

@@ -21,7 +21,7 @@ def some(dtype=torch.float32, device="cpu"):
     values = [value.to(device) for value in values]
     values[5] = values[5].contiguous(memory_format=torch.channels_last)
     values += [torch.randn(6, 9).to(device, dtype).t(), torch.randn(8, 6).to(device, dtype)[::2]]
-    kept = [torch.rand_like(value, dtype=torch.float32) < 0.5 for value in values]
+    kept = [(torch.rand_like(value.cpu(), dtype=torch.float32) < 0.5).to(device) for value in values]
     return values, [torch.full_like(value, 7) for value in values], kept
 
 

@@ -113,3 +113,17 @@ def test_a_way_is_a_constant_of_compiled_code():
 
     compiled_double = torch.compile(double, backend="eager", fullgraph=True)
     assert torch.equal(compiled_double(torch.ones(2)), torch.full((2,), 2.0))
+
+
+class Asking(torch.nn.Module):
+    """Adds 1 where torch's own operations must run."""
+
+    def forward(self, x):
+        return x + int(paths.transformed())
+
+
+def test_an_export_needs_torchs_own_operations_and_a_compiled_step_does_not():
+    x = torch.zeros(2)
+    assert torch.compile(Asking(), fullgraph=True, backend="eager")(x).tolist() == [0, 0]
+    for strict in (False, True):
+        assert torch.export.export(Asking(), (x,), strict=strict).module()(x).tolist() == [1, 1]

@@ -24,7 +24,8 @@ from openwork.study.runs.execute import execute
 from openwork.study.runs.live import restore
 from openwork.study.runs.run import Run
 from openwork.study.tasks import cifar10 as tasks
-from openwork.study.tasks.cifar10 import Cifar10ResNet, Cifar10Vgg, Cifar10WideResNet
+from openwork.study.tasks.cifar10 import Cifar10Vgg, Cifar10WideResNet
+from openwork.study.tasks.cifar10_resnet import Cifar10ResNet, _enlarged
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.study.tasks.number_words import NumberWords
 from openwork.study.tasks.wmt import TextTranslation
@@ -59,13 +60,13 @@ def test_eval_measures_on_the_data_that_it_is_told(trained):
     live = restore(folder)
     found = {}
     for on in ("test", "validation"):
-        (one,) = json.loads(openwork("eval", folder, "--on", on, "--json").stdout)
+        (one,) = json.loads(openwork("eval", folder, "--on", on, "--json").stdout)["evaluated"]
         data = getattr(live.run.task.data(CPU), on)
         right = (live.finalized_copy()(data.images).argmax(1) == data.labels).sum()
         assert (one["judged_on"], one["accuracy"]) == (on, pytest.approx(int(right) / len(data.labels)))
         found[on] = one
     assert found["test"]["accuracy"] == result.after["accuracy"] != found["validation"]["accuracy"]
-    assert json.loads(openwork("eval", folder, "--json").stdout) == [found["test"]]
+    assert json.loads(openwork("eval", folder, "--json").stdout)["evaluated"] == [found["test"]]
     assert "on validation data" in re.sub(r"\s+", " ", openwork("eval", folder, "--on", "validation").stdout)
     assert "on the test set" in re.sub(r"\s+", " ", openwork("eval", folder).stdout)
     assert not (folder / "thresholds.json").exists()
@@ -181,7 +182,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
     write(tmp_path / "cifar10")
     yield tmp_path
-    for cached in (tasks._normalized, tasks._enlarged, tasks._whitened):
+    for cached in (tasks._normalized, _enlarged, tasks._whitened):
         cached.cache_clear()
 
 

@@ -48,7 +48,7 @@ LEVELS = (0.8, 0.9, 0.95, 0.98)
 ANCHORS = (0.9, 0.98)
 """Where techniques that are told their sparsity are tuned: each for itself and for the level before it."""
 IMAGES, HELD_OUT = 50_000, 5_000  # of training
-EPOCHS, STEPS_OF_AN_EPOCH = 12, 195
+EPOCHS, STEPS_OF_AN_EPOCH = 8, 195
 SEEDS = (0, 1, 2, 3, 4)
 CHOSEN = Path("results/cifar10-tournament/study/chosen.csv")
 """In the repository."""
