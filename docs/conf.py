@@ -26,7 +26,7 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
-pygments_dark_style = "one-dark"
+pygments_dark_style = "a11y-high-contrast-dark"
 html_show_copyright = False
 
 myst_heading_anchors = 4
