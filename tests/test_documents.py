@@ -91,6 +91,7 @@ def test_command_lines_parse():
         "README.md",
         "docs/buys.md",
         "docs/checkpoints.md",
+        "docs/cli.md",
         "docs/cluster.md",
         "docs/contributing/experiment.md",
         "docs/contributing/task.md",

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from openwork.compiler import constant
+
 _STEP, _PART = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03  # odd, so that no two steps or parts of a seed share a key
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _PRIME = 2**61 - 1
@@ -43,6 +45,9 @@ def keys(seeds: Tensor, step: int | Tensor) -> Tensor:
 def keyed(key: Tensor) -> Iterator[None]:
     """Within it, noise is a hash of ``key``, of the weight's name, of how often that has drawn, and of the place.
 
+    What a checkpoint of ``torch.utils.checkpoint`` computes again draws the same as the latest forward pass, in which
+    each name must have drawn once.
+
     Args:
         key: int64, shape (), what `key` or `keys` return; batched under ``torch.func.vmap``.
     """
@@ -56,13 +61,13 @@ def keyed(key: Tensor) -> Iterator[None]:
 
 def is_keyed() -> bool:
     """Whether noise comes from a key now."""
-    return _source is not None
+    return _in_force() is not None
 
 
 def draws_for(name: str) -> None:
     """Notes the name of the weight whose noise comes next."""
-    if _source is not None:
-        _source.name = name
+    if (source := _in_force()) is not None:
+        source.name = name
 
 
 class Draw(NamedTuple):
@@ -85,9 +90,9 @@ def next_key(device: torch.device) -> tuple[Tensor, int]:
     Args:
         device: Where the noise will be.
     """
-    source = _source
+    source = _drawing()
     if source is None:
-        source = _Source(torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device=device))
+        return torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device=device), _number("", 1)
     return source.key.to(device), source.number()
 
 
@@ -147,9 +152,10 @@ def normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None
     """
     if generator is not None:
         return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
-    if _source is None:  # a compiler that does not know the batch size yet wants the call without a generator
+    source = _drawing()
+    if source is None:  # a compiler that does not know the batch size yet wants the call without a generator
         return torch.randn(shape, dtype=like.dtype, device=like.device)
-    return normal_of(_source.draw(), shape, like)
+    return normal_of(source.draw(), shape, like)
 
 
 def uniform(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -162,17 +168,19 @@ def uniform(shape: Sequence[int], like: Tensor, generator: torch.Generator | Non
     """
     if generator is not None:
         return torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
-    if _source is None:
+    source = _drawing()
+    if source is None:
         return torch.rand(shape, dtype=like.dtype, device=like.device)
     bits = {torch.float16: 11, torch.bfloat16: 8}.get(like.dtype, 24)  # more would round to 1
-    return _shifted(_hashed(_source.draw(), shape, like.device), 32 - bits).to(like.dtype).mul_(2.0**-bits)
+    return _shifted(_hashed(source.draw(), shape, like.device), 32 - bits).to(like.dtype).mul_(2.0**-bits)
 
 
 def chosen(p: float, like: Tensor) -> Tensor:
     """True with probability ``p``, exact to 2^-25; bool, of ``like``'s shape, by a key or from torch's generator."""
-    if _source is None:
+    source = _drawing()
+    if source is None:
         return torch.rand_like(like, dtype=torch.float32) < p
-    return _shifted(_hashed(_source.draw(), like.shape, like.device), 8) < round(p * 2**24)
+    return _shifted(_hashed(source.draw(), like.shape, like.device), 8) < round(p * 2**24)
 
 
 def mixed(x: Tensor) -> Tensor:
@@ -209,8 +217,15 @@ class _Source:
 
     def number(self) -> int:
         """That of the next draw for the current name."""
-        drawn = self.drawn[self.name] = self.drawn.get(self.name, 0) + 1
-        return _signed(_mixed64(_as_number(self.name) + drawn * _STEP))
+        drawn = self.drawn.get(self.name, 0)
+        if not _again():
+            drawn = self.drawn[self.name] = drawn + 1
+        elif drawn != 1:
+            raise RuntimeError(
+                f"a checkpoint computes again what has drawn noise {drawn} times by one key for {self.name!r}, so that "
+                "it is not known which draw it was; leave that part of the model out of the checkpoint"
+            )
+        return _number(self.name, drawn)
 
     def draw(self) -> Draw:
         """The next one for the current name."""
@@ -218,9 +233,34 @@ class _Source:
 
 
 _source: _Source | None = None
+_latest: _Source | None = None
+"""What the noise of the latest forward pass came from."""
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # Dynamo of torch 2.11 knows no int.from_bytes
+def _again() -> bool:
+    """Whether a backward pass is going on, in which only a checkpoint draws noise: as in the forward pass."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def _in_force() -> _Source | None:
+    return _latest if _again() else _source
+
+
+def _drawing() -> _Source | None:
+    """What noise comes from now; None for torch's generator."""
+    global _latest
+    source = _in_force()
+    if not torch.compiler.is_compiling():
+        _latest = source
+    return source
+
+
+def _number(name: str, drawn: int) -> int:
+    """That of a name's draw, of which it has so many then."""
+    return _signed(_mixed64(_as_number(name) + drawn * _STEP))
+
+
+@constant  # Dynamo of torch 2.11 knows no int.from_bytes
 def _as_number(name: str) -> int:
     """The name's bytes as one number, modulo a prime."""
     return int.from_bytes(name.encode(), "little") % _PRIME

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import openwork as ow
 from openwork.core.masks.inputs import rows
+from openwork.core.selection import Site
 from tests.helpers import Tied, raises
 
 HALF = ow.OneShot(0.5)
@@ -140,6 +141,10 @@ LAYERS = {
     "conv 2d replicate": (lambda: nn.Conv2d(3, 4, 3, padding=1, padding_mode="replicate"), (2, 3, 6, 7)),
     "conv 2d without a batch": (lambda: nn.Conv2d(3, 4, 3), (3, 6, 7)),
     "conv 3d": (lambda: nn.Conv3d(2, 4, (1, 2, 3), stride=(1, 2, 1), padding=1), (2, 2, 4, 5, 6)),
+    "grouped conv 1d": (lambda: nn.Conv1d(6, 4, 3, groups=2, stride=2), (2, 6, 9)),
+    "grouped conv 2d without a batch": (lambda: nn.Conv2d(6, 4, (2, 3), groups=2, dilation=2), (6, 8, 7)),
+    "depthwise conv 2d": (lambda: nn.Conv2d(4, 4, 3, groups=4, padding=1, padding_mode="circular"), (2, 4, 6, 7)),
+    "conv 3d of a channel and two": (lambda: nn.Conv3d(2, 4, (1, 2, 3), groups=2), (2, 2, 4, 5, 6)),
 }
 
 
@@ -148,9 +153,11 @@ def test_rows_times_the_weight_are_what_the_layer_computes(name):
     make, shape = LAYERS[name]
     torch.manual_seed(0)
     layer, x = make().double(), torch.randn(shape, dtype=torch.float64)
-    matrix = layer.weight.T if name == "Conv1D" else layer.weight.flatten(1)
+    matrices = (layer.weight.T if name == "Conv1D" else layer.weight.flatten(1)).chunk(getattr(layer, "groups", 1))
     bias = getattr(layer, "bias", None)
-    found = rows(layer, (x,), {}) @ matrix.T + (0 if bias is None else bias)
+    inputs = rows(Site("weight", layer, "weight", layer), (x,), {})
+    products = [some @ matrix.T for some, matrix in zip(inputs, matrices, strict=True)]
+    found = torch.cat(products, 1) + (0 if bias is None else bias)
     output = layer(x)
     if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         output = output.movedim(-len(layer.kernel_size) - 1, -1)
@@ -252,9 +259,9 @@ def test_inputs_that_cannot_be_observed_and_frozen_weights_are_refused_before_th
     def never(model):
         raise AssertionError
 
-    grouped = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2))
-    with raises(ValueError, "0.weight (grouped Conv2d) cannot be observed", "excluding('0.weight')"):
-        ow.sparsify(grouped, ow.Wanda(HALF), calibrate=never)
+    transposed = nn.Sequential(nn.ConvTranspose2d(4, 4, 3, groups=2))
+    with raises(ValueError, "0.weight (ConvTranspose2d) cannot be observed", "excluding('0.weight')"):
+        ow.sparsify(transposed, ow.Wanda(HALF), calibrate=never)
     with raises(ValueError, "embedding.weight (Embedding) cannot be observed"):
         ow.sparsify(Tied(), ow.Wanda(HALF), calibrate=never)
     frozen = network()

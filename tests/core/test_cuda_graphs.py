@@ -70,6 +70,24 @@ def test_masks_change_in_place_so_that_a_graph_follows():
     assert int(mask.sum()) == 8
 
 
+@pytest.mark.parametrize("hidden", ["frozen", "trained", "lost"])
+def test_a_loaded_state_comes_into_the_tensors_that_a_graph_knows(hidden):
+    _, sparsifier, step = training(ow.GradualMagnitude(EVERY_2, hidden=hidden))
+    _, other, other_step = training(ow.GradualMagnitude(EVERY_2, hidden=hidden))
+    [step() for _ in range(3)], [other_step() for _ in range(5)]
+    (weight,) = sparsifier.mechanism.weights
+    mask, values = weight.mask, weight.hidden
+    saved = other.state_dict()
+    sparsifier.load_state_dict(saved)
+    assert weight.mask is mask
+    assert weight.hidden is values
+    assert torch.equal(mask, saved["masks"]["weight"])
+    assert hidden == "lost" or torch.equal(values, saved["hidden"]["weight"])
+    values = None if values is None else values.clone()
+    [other_step() for _ in range(3)]  # the state's tensors are its own
+    assert hidden == "lost" or torch.equal(weight.hidden, values)
+
+
 def test_a_step_before_the_first_masks_is_not_captured(capture):
     _, _, step = training(ow.GradualMagnitude(ow.OneShot(0.5, at=3)))
     step()

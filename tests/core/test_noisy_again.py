@@ -6,7 +6,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import openwork as ow
+from openwork.noise import keyed
 from tests.core.noisy_cases import CASES, CONSTANT, made
+from tests.helpers import raises
 
 MEMORY = ["fast", "small"]
 
@@ -50,3 +52,57 @@ def test_a_checkpoint_computes_the_same_outputs_and_gradients(memory, reentrant)
         model.zero_grad()
     for ours, theirs in zip(*runs, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+TWO = {"variational dropout": ow.VariationalDropout(CONSTANT, log_sigma2=-2.0), "L0": ow.L0(CONSTANT)}
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["backward by the key", "backward without it"])
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("technique", TWO)
+def test_a_checkpoint_draws_the_same_by_a_key(technique, reentrant, inside):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2))
+    ow.sparsify(model, TWO[technique])
+    x, runs = torch.randn(7, 5), []
+
+    def halves(x):
+        for half in (model[:2], model[2:]):
+            x = checkpoint(half, x, use_reentrant=reentrant)
+        return x
+
+    for run in (model, halves):
+        inputs = x.clone().requires_grad_()
+        with keyed(torch.tensor(123)):
+            y = run(inputs)
+            if inside:
+                y.square().sum().backward()
+        if not inside:
+            y.square().sum().backward()
+        runs.append([y, inputs.grad, *(parameter.grad for parameter in model.parameters())])
+        model.zero_grad()
+    for ours, theirs in zip(*runs, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_checkpoint_without_a_key_follows_torchs_generator_again():
+    layer = nn.Sequential(nn.Linear(5, 4))
+    ow.sparsify(layer, TWO["variational dropout"])
+    x, found = torch.randn(3, 5), []
+    with keyed(torch.tensor(1)):
+        layer(x)
+    for run in (layer, lambda x: checkpoint(layer, x, use_reentrant=False)):
+        torch.manual_seed(1)
+        inputs = x.clone().requires_grad_()
+        run(inputs).square().sum().backward()
+        found.append(inputs.grad)
+    torch.testing.assert_close(*found)
+
+
+def test_a_checkpoint_of_one_of_several_draws_is_refused():
+    layer = nn.Sequential(nn.Linear(5, 5))
+    ow.sparsify(layer, TWO["variational dropout"])
+    with keyed(torch.tensor(1)):
+        y = layer(checkpoint(layer, torch.randn(3, 5, requires_grad=True), use_reentrant=False))
+    with raises(RuntimeError, "a checkpoint computes again what has drawn noise 2 times by one key for '0.weight'"):
+        y.sum().backward()

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from openwork.core.precision import where_float64_is
+
 _SMALL = 96
 """Rows of a triangle that is inverted in one piece."""
 
@@ -10,7 +12,8 @@ _SMALL = 96
 def damped(products: Tensor, damping: float) -> Tensor:
     """``products`` (..., n, n), to whose diagonal ``damping`` times its mean is added; 1 where all is 0."""
     # In float64, as a sum of numbers that float32 holds need not fit it.
-    mean = products.diagonal(dim1=-2, dim2=-1).mean(-1, dtype=torch.float64)[..., None].to(products.dtype)
+    diagonal = where_float64_is(products.diagonal(dim1=-2, dim2=-1))
+    mean = diagonal.mean(-1, dtype=torch.float64)[..., None].to(products)
     found = products.clone()
     found.diagonal(dim1=-2, dim2=-1).add_(torch.where(mean > 0, damping * mean, 1))
     return found
@@ -27,9 +30,10 @@ def cholesky(matrix: Tensor, name: str) -> Tensor:
         ValueError: If there is none.
     """
     for dtype, more in ((matrix.dtype, 0.0), *((torch.float64, more) for more in (0.0, 1e-8, 1e-4, 1e-2))):
-        factor, failed = torch.linalg.cholesky_ex(damped(matrix.to(dtype), more) if more else matrix.to(dtype))
+        tried = matrix if dtype == matrix.dtype else where_float64_is(matrix).to(dtype)
+        factor, failed = torch.linalg.cholesky_ex(damped(tried, more) if more else tried)
         if not bool(failed.any()):
-            found: Tensor = factor.to(matrix.dtype)
+            found: Tensor = factor.to(matrix)
             return found
     raise ValueError(
         f"X Xᵀ of the inputs of {name} has no Cholesky factor even with 1 % on its diagonal; check the calibration "

@@ -30,11 +30,13 @@ class Site:
         name: The parameter's full name there.
         module: The module that owns it.
         leaf: The last part of the name.
+        parent: The module that holds this one; the model itself where this is the model.
     """
 
     name: str
     module: nn.Module
     leaf: str
+    parent: nn.Module
 
 
 @dataclass(frozen=True)
@@ -273,16 +275,12 @@ def find_weights(model: nn.Module, select: Selection, *, codes: bool = False) ->
         )
     check_strict(model, list(_chain(select)), tensors, chosen, reasons)
     names = {weight.name for weight in chosen}
-    left_out = [
-        (parameter, sites) for parameter, sites in tensors if parameter.dim() > 1 and sites[0].name not in names
-    ]
+    left_out = [(parameter, s) for parameter, s in tensors if parameter.dim() > 1 and s[0].name not in names]
     return chosen, {sites[0].name: reasons[sites[0].name] or _reason(select, sites) for _, sites in left_out}
 
 
 def _picks(select: Select, parameter: nn.Parameter, sites: list[Site]) -> bool:
-    if _excluded(select, sites):
-        return False
-    return any(select(site.name, parameter, site.module) for site in sites)
+    return not _excluded(select, sites) and any(select(site.name, parameter, site.module) for site in sites)
 
 
 def _excluded(select: Select, sites: list[Site]) -> str:
@@ -310,10 +308,11 @@ def _reason(select: Select, sites: list[Site]) -> str:
 
 def _sites(model: nn.Module) -> list[tuple[nn.Parameter, list[Site]]]:
     found: dict[int, tuple[nn.Parameter, list[Site]]] = {}
-    for prefix, module in model.named_modules():
+    modules = dict(model.named_modules())
+    for prefix, module in modules.items():
         for leaf, parameter in module._parameters.items():
             if parameter is not None:
-                site = Site(f"{prefix}.{leaf}" if prefix else leaf, module, leaf)
+                site = Site(f"{prefix}.{leaf}" if prefix else leaf, module, leaf, modules[prefix.rpartition(".")[0]])
                 if is_lazy(parameter):
                     raise ValueError(f"{site.name} has no values yet; run the model on one batch first")
                 found.setdefault(id(parameter), (parameter, []))[1].append(site)

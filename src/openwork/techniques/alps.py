@@ -11,6 +11,7 @@ from openwork.core.least_squares import refit
 from openwork.core.masks.evidence import Evidence, View
 from openwork.core.masks.input_products import InputProducts, products_of, wanda_scores
 from openwork.core.masks.technique import Hidden, MaskTechnique
+from openwork.core.precision import where_float64_is
 from openwork.techniques.admm import best, normalised
 
 
@@ -65,8 +66,8 @@ class ALPS(MaskTechnique):
         dense = stored.flatten(2) * scale
         solution = dense @ damped(products, self.damping)
         # (G + ρI)⁻¹ for every ρ by one decomposition, in float64, as small eigenvalues decide.
-        values, vectors = torch.linalg.eigh(damped(products, self.damping).double())
-        vectors = vectors.to(dense.dtype)
+        values, vectors = torch.linalg.eigh(where_float64_is(damped(products, self.damping)).double())
+        vectors = vectors.to(dense)
 
         def places(weight: Tensor) -> Tensor:
             return best(weight.view_as(stored), allowed, self.pattern, keep, ties).reshape(dense.shape)
@@ -75,7 +76,7 @@ class ALPS(MaskTechnique):
         sparse, duals = dense, torch.zeros_like(dense)
         mask = before = places(dense)
         for step in range(1, self.search + 1):
-            shrunk = 1 / (values.clamp(min=0) + penalty).to(dense.dtype)[:, None]
+            shrunk = 1 / (values.clamp(min=0) + penalty).to(dense)[:, None]
             weight = ((solution - duals + penalty * sparse) @ vectors * shrunk) @ vectors.mT
             mask = places(weight + duals / penalty)
             sparse = (weight + duals / penalty) * mask

@@ -11,6 +11,7 @@ from openwork.core.masks.evidence import Evidence, Kept, View
 from openwork.core.masks.patterns import Pattern
 from openwork.core.masks.rows import PerOutput
 from openwork.core.masks.technique import Hidden, MaskTechnique
+from openwork.core.precision import where_float64_is
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class InputMoments(Evidence):
 
     def input(self, kept: Kept, rows: Tensor) -> None:
         """Adds these rows."""
-        rows = rows.double()
+        rows = where_float64_is(rows).double()
         found = {"sums": rows.sum(0), "squares": rows.square().sum(0), "rows": rows.new_tensor(float(len(rows)))}
         for name, value in found.items():
             kept[name] = kept[name] + value if name in kept else value
@@ -71,7 +72,7 @@ class DSnoT(MaskTechnique):
         """Those of the first mask."""
         if self.start == "magnitude":
             return view.weight.abs()
-        return view.weight.abs() * view.per_input(view.evidence["squares"].sqrt().to(view.weight.dtype))
+        return view.weight.abs() * view.per_input(view.evidence["squares"].sqrt().to(view.weight))
 
     def solve(self, view: View, keep: int, ties: torch.Generator) -> tuple[Tensor, Tensor]:
         """The first mask, and the exchanges of all outputs at once."""
@@ -86,9 +87,7 @@ class DSnoT(MaskTechnique):
         rows, sums, squares = (view.evidence[name] for name in ("rows", "sums", "squares"))
         mean = sums / rows[..., None]
         variance = squares / rows[..., None] - mean.square()
-        mean, variance, norms = (
-            each.to(weight.dtype).view(len(weight), 1, -1) for each in (mean, variance, squares.sqrt())
-        )
+        mean, variance, norms = (each.to(weight).view(len(weight), 1, -1) for each in (mean, variance, squares.sqrt()))
         moved = weight * mean  # what each weight adds to the mean of its output
         worth = moved / variance.clamp(min=1e-12) ** self.power
         wanda = weight.abs() * norms

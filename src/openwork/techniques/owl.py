@@ -9,6 +9,7 @@ from torch import Tensor
 from openwork.core.masks.allocations import Allocation
 from openwork.core.masks.scores import like, weights_in
 from openwork.core.masks.threshold import keep_count
+from openwork.core.precision import where_float64_is
 from openwork.core.sharded import is_sharded
 
 
@@ -75,7 +76,7 @@ def _share(outliers: float, scores: Mapping[str, Tensor], names: list[str]) -> f
     """The share of outliers among the scores of these weights, together."""
     some = [scores[name].clamp(min=0) for name in names]  # -inf, never kept, counts as 0
     total = max(sum(score.numel() for score in some), 1)
-    mean = torch.stack([score.sum(dtype=torch.float64).cpu() for score in some]).sum() / total
+    mean = torch.stack([where_float64_is(score).sum(dtype=torch.float64).cpu() for score in some]).sum() / total
     above = torch.stack([(score > outliers * mean.item()).sum().cpu() for score in some]).sum()
     return above.item() / total
 

@@ -125,19 +125,6 @@ def test_fewer_rows_than_columns_are_remarked():
     assert [layer.remark for layer in result.layers] == ["4 rows of inputs for 8 columns: give more batches", ""]
 
 
-def test_the_projections_of_an_attention_whose_layers_are_not_called_stay_dense():
-    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-    result = ow.prune(model, HALF, batches=[torch.randn(2, 5, 8) for _ in range(3)])
-    assert [one.name for one in result.layers] == [f"layers.{n}.linear{m}.weight" for n in (0, 1) for m in (1, 2)]
-    assert list(result.skipped) == [
-        f"layers.{n}.self_attn.{m}" for n in (0, 1) for m in ("in_proj_weight", "out_proj.weight")
-    ]
-    assert (
-        "(NonDynamicallyQuantizableLinear) cannot be observed" in result.skipped["layers.0.self_attn.out_proj.weight"]
-    )
-
-
 @pytest.mark.parametrize("how", HOWS)
 def test_a_device_changes_nothing_but_the_place(how):
     model, twin = stack(how), stack(how)

@@ -127,6 +127,50 @@ def test_a_model_with_other_weights_in_a_finished_block_is_refused_and_stays(tmp
     ow.prune(model, HALF, batches=batches, resume=tmp_path)  # as it was left
 
 
+class Normed(Bare):
+    """Layers with a batch norm and a constant between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(8)
+        self.register_buffer("scale", torch.ones(8), persistent=False)
+
+    def forward(self, x):
+        return self.layers[1](self.norm(self.layers[0](x)) * self.scale)
+
+
+ROWS = [torch.randn(20, 8, generator=torch.Generator().manual_seed(1))]
+
+
+@pytest.mark.parametrize("buffer", ["norm.running_mean", "norm.running_var", "norm.num_batches_tracked", "scale"])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_model_with_other_buffers_is_refused_and_stays(tmp_path, blocks, buffer):
+    with pytest.raises(Stopped):
+        ow.prune(Normed(), HALF, batches=ROWS, resume=tmp_path, progress=stopping_after(blocks))
+    other = Normed()
+    other.get_buffer(buffer).add_(1)
+    before = copy.deepcopy(other)
+    with pytest.raises(
+        ValueError, match=r"a model with other buffers, such as the statistics of batch norms; load the"
+    ):
+        ow.prune(other, HALF, batches=ROWS, resume=tmp_path)
+    assert equal(other, before)
+
+
+def test_a_model_whose_batch_norms_a_finished_prune_has_calibrated_may_come_again(tmp_path):
+    model, whole = Normed(), Normed()
+    ow.prune(whole, HALF, batches=ROWS)
+    for _ in range(3):
+        ow.prune(model, HALF, batches=ROWS, resume=tmp_path)
+        assert equal(model, whole)
+    fresh = Normed()
+    ow.prune(fresh, HALF, batches=ROWS, resume=tmp_path)
+    assert equal(fresh, whole)
+    (tmp_path / "0001.safetensors").unlink()  # its weights are those before no more
+    with pytest.raises(ValueError, match=r"a model with other weights in layers\.1"):
+        ow.prune(model, HALF, batches=ROWS, resume=tmp_path)
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ValueError, match=r"holds other files; pass resume= a new folder"):

@@ -14,6 +14,7 @@ from openwork.core.masks.counting import read_tables
 from openwork.core.masks.scores import in_batches, like, weights_in
 from openwork.core.masks.threshold import keep_count, kth_largest_of_rows
 from openwork.core.names import fits
+from openwork.core.precision import where_float64_is
 from openwork.core.sharded import ALONE, is_sharded, local, shards_of
 from openwork.kernels.select import count_reaching, kth_largest_of_all
 
@@ -212,7 +213,7 @@ def _adapted(scores: Tensor, group: int) -> Tensor:
     """
     flat = -scores.detach().flatten().clamp(min=0)  # -inf, never kept, counts as 0
     if flat.device.type != "cpu":
-        squares = flat.sort().values[::group].double().square()
+        squares = where_float64_is(flat.sort().values[::group]).double().square()
         rest = squares.cumsum(0)  # of this one and all larger ones
         return torch.where(rest > 0, squares / rest, 0.0).repeat_interleave(group)
     # The same in little memory and, since numpy's sort is vectorised, in a third of the time.

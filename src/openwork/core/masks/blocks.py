@@ -11,6 +11,7 @@ from torch import Tensor
 from openwork.core.layout import Along
 from openwork.core.masks.patterns import Pattern
 from openwork.core.masks.threshold import keep_largest
+from openwork.core.precision import where_float64_is
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,11 @@ class _Blocks(Pattern):
         blocks = self._split(scores)
         usable = blocks != -math.inf  # True for NaN, which is to spoil its block
         # In float64, where the order of the terms hardly matters: equal blocks are to have equal scores.
-        total = torch.where(usable, blocks, 0).sum((1, 3), keepdim=True, dtype=torch.float64)
-        mean = (total / usable.sum((1, 3), keepdim=True)).to(torch.promote_types(scores.dtype, torch.float32))
+        numbers = where_float64_is(torch.where(usable, blocks, 0))
+        mean = numbers.sum((1, 3), keepdim=True, dtype=torch.float64) / usable.sum((1, 3), keepdim=True).to(
+            numbers.device
+        )
+        mean = mean.to(scores.device, torch.promote_types(scores.dtype, torch.float32))
         return torch.where(usable, mean, -math.inf).reshape(scores.shape)
 
     def mask(self, scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:

@@ -6,6 +6,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from openwork.core.precision import where_float64_is
 from openwork.core.sharded import shards_of, sum_each
 
 
@@ -17,7 +18,7 @@ def read_back(values: Sequence[Tensor]) -> list[float]:
         kinds.setdefault((value.device, value.dtype), []).append(place)
     for device in {device for device, _ in kinds}:
         groups = [places for (where, _), places in kinds.items() if where == device]
-        stacks = [torch.stack([values[place] for place in places]).double() for places in groups]
+        stacks = [where_float64_is(torch.stack([values[place] for place in places])).double() for places in groups]
         for place, number in zip(chain.from_iterable(groups), torch.cat(stacks).tolist(), strict=True):
             found[place] = number
     return found

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from openwork.core.layout import layout_of
+from openwork.core.masks.attention import attended, attention_of
+from openwork.core.precision import exact
 from openwork.core.selection import Site
 
 _COUNTED: ContextVar[Sequence[Tensor]] = ContextVar("counted", default=())
-_ROWS_ALREADY: ContextVar[bool] = ContextVar("rows_already", default=False)
 
 
 @contextmanager
@@ -21,7 +22,8 @@ def counting(counted: Sequence[Tensor]) -> Iterator[None]:
     """Leaves positions that do not count, such as padding, out of `rows`.
 
     Args:
-        counted: Masks, True where a position counts, (batch, positions); each for what has these many positions.
+        counted: Masks, True where a position counts, (batch, positions) or the other way round; each for what has these
+            many positions.
     """
     token = _COUNTED.set(counted)
     try:
@@ -30,20 +32,12 @@ def counting(counted: Sequence[Tensor]) -> Iterator[None]:
         _COUNTED.reset(token)
 
 
-@contextmanager
-def rows_already() -> Iterator[None]:
-    """Lets `rows` take what layers are called with as it is: rows, (n, in * kernel)."""
-    token = _ROWS_ALREADY.set(True)
-    try:
-        yield
-    finally:
-        _ROWS_ALREADY.reset(token)
-
-
 def counted_in(masks: Sequence[Tensor], shape: torch.Size) -> Tensor | None:
     """The mask of these that is for positions of this shape, which may be one axis, in this shape; None if none is."""
-    found = (mask.view(shape) for mask in masks if shape in (mask.shape, (mask.numel(),)))
-    return next(found, None)
+    for mask in masks:
+        if shape in (mask.shape, (mask.numel(),)):
+            return mask.reshape(shape)
+    return next((mask.T for mask in masks if mask.T.shape == shape), None)
 
 
 def observable(site: Site) -> None:
@@ -52,36 +46,61 @@ def observable(site: Site) -> None:
     layout = layout_of(module, site.leaf, getattr(module, site.leaf).shape)
     if layout is not None and layout.shape[0] > 1 and len(layout.shape) == 3:
         return  # experts
+    if attention_of(site) is not None:
+        return
     # MultiheadAttention reads the weight of this one, and never calls it.
     read = type(module).__name__ == "NonDynamicallyQuantizableLinear"
     plain = (isinstance(module, nn.Linear) and not read) or type(module).__name__ == "Conv1D"
-    kernel = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.groups == 1
-    if site.leaf != "weight" or not (plain or kernel):
-        kind = f"grouped {type(module).__name__}" if getattr(module, "groups", 1) != 1 else type(module).__name__
+    if site.leaf != "weight" or not (plain or isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)):
         raise ValueError(
-            f"the inputs of {site.name} ({kind}) cannot be observed, only those of Linear, Conv1D, experts and "
-            f"convolutions without groups; leave it out with select=excluding({site.name!r})"
+            f"the inputs of {site.name} ({type(module).__name__}) cannot be observed, only those of Linear, Conv1D, "
+            f"experts, MultiheadAttention and convolutions; leave it out with select=excluding({site.name!r})"
         )
 
 
-def rows(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """A layer's input as one row for each output position: (n, in) for a Linear, (n, in * kernel) for a convolution.
+def caller_of(site: Site) -> nn.Module:
+    """The module whose calls show the inputs of a weight."""
+    return attention_of(site) or site.module
+
+
+class Latest:
+    """The rows of the latest input, for the next layer that is called with the same, as query, key and value are."""
+
+    def __init__(self) -> None:
+        self._input: Tensor | None = None
+        self._version = 0
+        self._counted: Sequence[Tensor] = ()
+        self._rows: Sequence[Tensor] = ()
+
+    def rows(self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Tensor]:
+        """What the function `rows` returns, in float32 at least; the same tensors for the same input."""
+        x, counted = args[0] if args else next(iter(kwargs.values()), None), _COUNTED.get()
+        plain = attention_of(site) is None and not isinstance(site.module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        if not plain or not isinstance(x, Tensor) or x.is_inference():  # whose versions are not known
+            return [exact(each) for each in rows(site, args, kwargs)]
+        if x is not self._input or x._version != self._version or counted is not self._counted:
+            self._rows = [exact(each) for each in rows(site, args, kwargs)]
+            self._input, self._version, self._counted = x, x._version, counted
+        return self._rows
+
+
+def rows(site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Tensor]:
+    """The inputs of each matrix of a weight as one row for each output position: (n, in), or (n, in * kernel).
 
     Args:
-        module: The layer; see `observable` for those that this function knows.
-        args: The positional arguments that it is called with.
+        site: The weight; see `observable` for those that this function knows.
+        args: The positional arguments that its `caller_of` is called with.
         kwargs: The keyword arguments; the first one is the input where ``args`` is empty.
     """
-    x: Tensor = args[0] if args else next(iter(kwargs.values()))
-    x = x.detach()
-    if _ROWS_ALREADY.get():
-        return x
+    module = site.module
+    if (attention := attention_of(site)) is not None:
+        x = attended(site, attention, args, kwargs).detach()
+    else:
+        x = (args[0] if args else next(iter(kwargs.values()))).detach()
     if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         # A layer that sees some of the positions only, such as an expert, does not say which.
         counted = counted_in(_COUNTED.get(), x.shape[:-1])
-        if counted is not None:
-            return x[counted.to(x.device)]
-        return x.reshape(-1, x.shape[-1])
+        return [x.reshape(-1, x.shape[-1]) if counted is None else x[counted.to(x.device)]]
     dimensions = len(module.kernel_size)
     if x.dim() == dimensions + 1:  # one example without a batch dimension
         x = x.unsqueeze(0)
@@ -89,5 +108,6 @@ def rows(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Te
     x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
     for axis, (size, step, gap) in enumerate(zip(module.kernel_size, module.stride, module.dilation, strict=True), 2):
         x = x.unfold(axis, gap * (size - 1) + 1, step)[..., ::gap]
-    # (N, in, out..., kernel...) -> (N, out..., in, kernel...)
-    return x.movedim(1, dimensions + 1).flatten(dimensions + 1).flatten(0, dimensions)
+    # (N, in, out..., kernel...) -> (groups, N, out..., in / groups, kernel...)
+    x = x.reshape(len(x), module.groups, -1, *x.shape[2:]).movedim(1, 0).movedim(2, dimensions + 2)
+    return [*x.flatten(dimensions + 2).flatten(1, dimensions + 1)]

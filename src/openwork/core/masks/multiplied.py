@@ -62,20 +62,26 @@ class Multiplied(TorchFunctionMode):
         for copy, picked, numbers in self.picked:
             if (of := copy()) is not None and _inside(matrices, of) and len(x) == len(numbers):
                 for number in torch.unique(numbers).tolist():
-                    self.show(picked, number, x[numbers == number].reshape(-1, x.shape[-1]))
+                    self._show(picked, number, x[numbers == number].reshape(-1, x.shape[-1]))
                 return
         if (weight := self._owner(matrices)) is None or not _along_inputs(matrices, weight):
             return
         if matrices.dim() == 2:
             size = weight.parameter.numel() // _count(weight)
             number = (matrices.storage_offset() - weight.parameter.storage_offset()) // size
-            self.show(weight, number, x.reshape(-1, x.shape[-1]))
+            self._show(weight, number, x.reshape(-1, x.shape[-1]))
         elif ends is not None:  # x lies in one piece, and these are the ends of its parts
             for number, rows in enumerate(torch.tensor_split(x, ends.tolist())[: _count(weight)]):
-                self.show(weight, number, rows)
+                self._show(weight, number, rows)
         elif x.dim() <= 3:
             for number, rows in enumerate(x.expand(len(matrices), *x.shape[-2:])):
-                self.show(weight, number, rows)
+                self._show(weight, number, rows)
+
+    def _show(self, weight: Weight, number: int, rows: Tensor) -> None:
+        """Shows rows of one matrix, without places that stay empty where all matrices have as many."""
+        rows = rows[(rows != 0).any(1)]
+        if len(rows):
+            self.show(weight, number, rows)
 
     def _owner(self, tensor: Tensor) -> Weight | None:
         """The weight in whose memory the tensor lies."""

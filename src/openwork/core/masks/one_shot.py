@@ -50,8 +50,8 @@ def prune(
         technique: One that prunes before training, such as ``GradualMagnitude(OneShot(0.8))``.
         evaluate: model -> metric; it sets the evaluation mode that it needs. None measures nothing.
         batches: Example inputs, as loaders give them: tensors, (x, y) or dicts. A technique that looks at inputs sees
-            them, without the positions where a batch's ``attention_mask`` is 0, and so do batch norms, whose
-            statistics are those of the pruned model afterwards (`recalibrate_batchnorm`).
+            them, without the padding that a batch's masks show, and so do batch norms, whose statistics are those of
+            the pruned model afterwards (`recalibrate_batchnorm`).
         select: Which parameters become sparse, as in `sparsify`.
         seed: As in `sparsify`.
         keep_zeros: Whether the zeros that the weights hold now stay zero, and count among those of the technique.
@@ -93,12 +93,12 @@ def prune(
     if by_blocks and batches is not None:
         batches = list(batches)  # for the blocks, and then for the batch norms
     home = usable(device)
+    finished: Finished | None = None
     with all_or_nothing(model) as originals:
         before = None if evaluate is None else metric_of(evaluate, model)
         cost = Cost(model, home)
         if by_blocks and batches is not None:
             planned = plan(model, technique.fitting, batches, select=select, blocks=blocks)
-            finished = None
             if resume is not None:
                 settings = {"technique": technique, "seed": seed, "keep_zeros": keep_zeros, "reconstruct": reconstruct}
                 finished = Finished(Path(resume), model, planned.blocks, planned.examples, settings)
@@ -121,6 +121,8 @@ def prune(
         if batches is not None and has_statistics(model):
             recalibrate_batchnorm(model, batches)
             recalibrated = None if evaluate is None else metric_of(evaluate, model)
+        if finished is not None:
+            finished.end(model)
         return Pruned(before, after, recalibrated, tuple(layers), skipped, minutes, cost.peak())
 
 

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 
 from openwork.core.masks.check import checked_beginning
 from openwork.core.masks.evidence import Evidence, Kept
-from openwork.core.masks.inputs import rows
+from openwork.core.masks.inputs import Latest, caller_of
 from openwork.core.masks.multiplied import Multiplied, Show
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.precision import exact
-from openwork.core.selection import Weight
+from openwork.core.selection import Site, Weight
+
+_SHOWING: ContextVar[tuple[tuple[Sequence[Weight], Show], ...]] = ContextVar("showing", default=())
 
 
 @contextmanager
@@ -26,15 +29,34 @@ def showing_inputs(weights: Sequence[Weight], show: Show) -> Iterator[None]:
         weights: The weights, each `observable`.
         show: Called with a weight, the number of its matrix, and rows.
     """
-    several = [weight for weight in weights if number_of_matrices(weight) > 1]
+    several = [weight for weight in weights if are_multiplied(weight)]
+    latest = Latest()
+    token = _SHOWING.set((*_SHOWING.get(), (weights, show)))
     with ExitStack() as stack:
+        stack.callback(_SHOWING.reset, token)
         for weight in weights:
             for site in weight.sites if weight not in several else ():
-                hook = site.module.register_forward_pre_hook(_before(weight, show), with_kwargs=True)
+                hook = caller_of(site).register_forward_pre_hook(_before(weight, site, show, latest), with_kwargs=True)
                 stack.callback(hook.remove)
         if several:
             stack.enter_context(Multiplied(several, show))
         yield
+
+
+def show_alike(weight: Weight) -> None:
+    """Shows all that look at a weight's inputs now, for each of its matrices, inputs that are all alike."""
+    for number in range(number_of_matrices(weight)):
+        for found in _alike(weight):
+            for weights, show in _SHOWING.get():
+                if weight in weights:
+                    show(weight, number, found.to(weight.parameter.dtype))
+
+
+def _alike(weight: Weight) -> Iterator[Tensor]:
+    """One row for each input of a matrix, in which it alone is not 0, some at a time."""
+    inputs = math.prod(weight.layout.shape[2:]) if weight.layout else 0
+    for some in torch.split(torch.arange(inputs, device=weight.parameter.device), 1024):
+        yield nn.functional.one_hot(some, inputs)
 
 
 def number_of_matrices(weight: Weight) -> int:
@@ -42,10 +64,16 @@ def number_of_matrices(weight: Weight) -> int:
     return weight.layout.shape[0] if weight.layout else 1
 
 
-def _before(weight: Weight, show: Show) -> Callable[..., None]:
+def are_multiplied(weight: Weight) -> bool:
+    """Whether it holds matrices that operations pick from it, as those of experts."""
+    return number_of_matrices(weight) > 1 and weight.layout is not None and len(weight.layout.shape) == 3
+
+
+def _before(weight: Weight, site: Site, show: Show, latest: Latest) -> Callable[..., None]:
     @torch.no_grad()
     def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        show(weight, 0, rows(module, args, kwargs))
+        for number, found in enumerate(latest.rows(site, args, kwargs)):
+            show(weight, number, found)
 
     return watch
 
@@ -83,7 +111,7 @@ class ShownInputs:
         self.evidence.input(self._kept[weight.name][number], found)
 
     def finish(self) -> None:
-        """Joins what is kept of several matrices, and lets magnitudes decide in those that no row has reached.
+        """Joins what is kept of several matrices, and lets magnitudes decide in experts that no row has reached.
 
         Raises:
             ValueError: If what is kept is NaN or infinite.
@@ -100,14 +128,16 @@ class ShownInputs:
             kept, energy = self._kept[weight.name], self._energy[weight.name]
             if len(kept) == 1 or not energy:
                 continue
-            inputs = weight.source.layout.shape[2] if weight.source.layout else 0
+            inputs = math.prod(weight.source.layout.shape[2:]) if weight.source.layout else 0
             found = dict(zip(energy, torch.stack(list(energy.values())).tolist(), strict=True))
             reached = [value for value in found.values() if value]
-            unreached = [number for number in range(len(kept)) if not found.get(number)]
+            picked = are_multiplied(weight.source)
+            unreached = [number for number in range(len(kept)) if picked and not found.get(number)]
             size = math.sqrt(sum(reached) / len(reached) / inputs) if reached else 1.0
             for number in unreached:
                 idle.append(f"{weight.name}[{number}]")
-                self._show_alike(kept[number], inputs, size, weight.parameter.device)
+                for rows in _alike(weight.source):  # as large as usual
+                    self.evidence.input(kept[number], rows.float() * size)
             weight.evidence.clear()
             weight.evidence |= {name: torch.stack([part.pop(name) for part in kept]) for name in list(kept[0])}
         if idle:
@@ -116,8 +146,3 @@ class ShownInputs:
                 "magnitudes alone decide there; calibrate with more batches",
                 stacklevel=2,
             )
-
-    def _show_alike(self, kept: Kept, inputs: int, size: float, device: torch.device) -> None:
-        """Shows one row for each input, in which it alone is not 0: so all inputs are alike, and as large as usual."""
-        for some in torch.split(torch.arange(inputs, device=device), 1024):
-            self.evidence.input(kept, nn.functional.one_hot(some, inputs).float() * size)

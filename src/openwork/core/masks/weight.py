@@ -128,8 +128,9 @@ class MaskedWeight:
         self.local.copy_(values)
 
     def replace(self, mask: Tensor, hidden: Tensor | None, allowed: Tensor | None, evidence: Kept) -> None:
-        """Takes over a saved state, of the rows here."""
-        self._mask, self._hidden, self.allowed, self.evidence = mask, hidden, allowed, evidence
+        """Takes over a saved state, of the rows here, in the tensors of which a CUDA graph may know the places."""
+        self._mask, self._hidden = _into(self._mask, mask), None if hidden is None else _into(self._hidden, hidden)
+        self.allowed, self.evidence = allowed, evidence
         self._of_shard = self.sharded
         self.restored = False
 
@@ -170,6 +171,12 @@ class MaskedWeight:
                 self.allowed = self.allowed.to(part.device)
             for name, value in self.evidence.items():
                 self.evidence[name] = value.to(part.device)
+
+
+def _into(own: Tensor | None, values: Tensor) -> Tensor:
+    """The tensor itself with other values; these where they do not fit into it."""
+    fits = own is not None and (own.shape, own.dtype, own.device) == (values.shape, values.dtype, values.device)
+    return own.copy_(values) if own is not None and fits else values
 
 
 def remember(weights: Sequence[MaskedWeight]) -> None:

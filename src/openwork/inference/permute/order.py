@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from openwork.core.numbers import not_numbers
 from openwork.inference.permute.values import Channels, Value, coordinates
-from openwork.inference.shrink.trace import operands_of
+from openwork.inference.shrink.trace import Following
 from openwork.inference.shrink.units import Units
 
 
-class Order:
+class Order(Following):
     """What following the nodes of a graph has found.
 
     Args:
@@ -30,21 +30,9 @@ class Order:
         self.tensors = tensors
         self.axes: dict[str, list[Tensor]] = {}
         """The channels along each axis of the parameters that the graph reads, by name."""
-        self.values: dict[fx.Node, Any] = {}
+        self.values = {}
         self._units = Units()
         self._separated: list[tuple[Tensor, Tensor]] = []
-
-    def value(self, argument: Any) -> Any:
-        """The `Value` of a node, or what else an operation is called with."""
-        if isinstance(argument, fx.Node):
-            return self.values.get(argument)
-        if isinstance(argument, list | tuple):
-            return [self.value(one) for one in argument]
-        return argument
-
-    def arguments(self, node: fx.Node) -> dict[str, Any]:
-        """What the operation is called with, by the names of its schema; defaults included."""
-        return {name: self.value(given) for name, given in operands_of(node).items()}
 
     def parameter(self, name: str) -> Value:
         """A parameter or buffer: a channel at each position of each axis; none in one that holds codes."""

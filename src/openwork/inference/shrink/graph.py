@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from openwork.core.numbers import not_numbers
-from openwork.inference.shrink.trace import operands_of
+from openwork.inference.shrink.trace import Following
 from openwork.inference.shrink.units import Units
 from openwork.inference.shrink.values import Value, fixed
 
@@ -57,7 +57,7 @@ class Heads:
 
 
 @dataclass
-class Graph:
+class Graph(Following):
     """All that following the nodes has found.
 
     Args:
@@ -76,18 +76,6 @@ class Graph:
     parameters: dict[str, Value] = field(default_factory=dict)
     uses: Counter[str] = field(default_factory=Counter)
     values: dict[fx.Node, Any] = field(default_factory=dict)
-
-    def value(self, argument: Any) -> Any:
-        """The `Value` of a node, or what else an operation is called with."""
-        if isinstance(argument, fx.Node):
-            return self.values.get(argument)
-        if isinstance(argument, list | tuple):
-            return [self.value(one) for one in argument]
-        return argument
-
-    def arguments(self, node: fx.Node) -> dict[str, Any]:
-        """What the operation is called with, by the names of its schema; defaults included."""
-        return {name: self.value(given) for name, given in operands_of(node).items()}
 
     def parameter(self, name: str) -> Value:
         """The value of a parameter or buffer, each output and input of which is a unit; a kernel keeps its places."""

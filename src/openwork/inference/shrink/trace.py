@@ -90,6 +90,24 @@ def operands_of(node: fx.Node) -> dict[str, Any]:
     return found | dict(node.kwargs)
 
 
+class Following:
+    """What following the nodes of a graph has found; the base of all that do."""
+
+    values: dict[fx.Node, Any]
+
+    def value(self, argument: Any) -> Any:
+        """The value of a node, or what else an operation is called with."""
+        if isinstance(argument, fx.Node):
+            return self.values.get(argument)
+        if isinstance(argument, list | tuple):
+            return [self.value(one) for one in argument]
+        return argument
+
+    def arguments(self, node: fx.Node) -> dict[str, Any]:
+        """What the operation is called with, by the names of its schema; defaults included."""
+        return {name: self.value(given) for name, given in operands_of(node).items()}
+
+
 @contextmanager
 def _silently() -> Iterator[None]:
     """Without the warnings and graphs that torch.export prints where it fails: the error says it in a sentence."""

@@ -95,13 +95,7 @@ class ImageClassification(Task, ABC):
         self, tasks: Sequence[Self], seeds: Sequence[int], start: int, device: torch.device
     ) -> Iterator[Any]:
         """The numbers of the images in the batches of runs, (runs, N), for `taking`."""
-        return stacked_indices(
-            len(self.data(device).train.labels),
-            self.batch_size,
-            seeds=[task.batch_seed(seed) for task, seed in zip(tasks, seeds, strict=True)],
-            start=start,
-            device=device,
-        )
+        return stacked(stacked_indices, tasks, seeds, start, device)
 
     def taking(self, device: torch.device, dtype: torch.dtype | None = None) -> Callable[[Any], Any]:
         """Makes (images (runs, N, C, H, W) float, labels (runs, N)) of their numbers."""
@@ -203,6 +197,19 @@ def measure(logits: Callable[[Tensor], Tensor], data: Images, *, batch_size: int
     return correct / len(data.labels), total / len(data.labels)
 
 
+def stacked(
+    draw: Callable[..., Iterator[Any]],
+    tasks: Sequence[ImageClassification],
+    seeds: Sequence[int],
+    start: int,
+    device: torch.device,
+) -> Iterator[Any]:
+    """What ``draw``, such as `stacked_indices`, gives for the training images and the seeds of runs; see `Task`."""
+    size, batch_size = len(tasks[0].data(device).train.labels), tasks[0].batch_size
+    own = [task.batch_seed(seed) for task, seed in zip(tasks, seeds, strict=True)]
+    return draw(size, batch_size, seeds=own, start=start, device=device)
+
+
 def channels_last(model: nn.Module) -> nn.Module:
     """The model, its weights in the layout that a GPU's convolutions want."""
     # torch's stubs do not know the argument.
@@ -229,6 +236,28 @@ def decayed(
     if sparsifier is None:
         return parameter_groups(model, weight_decay, decayed=among, spared=())
     return sparsifier.parameter_groups(weight_decay, decayed=among, means=means)
+
+
+def scaled(groups: Groups, model: nn.Module, factor: float) -> Groups:
+    """The groups, of which what a technique learns beside the weights has its own, with this factor of the rate.
+
+    Args:
+        groups: Parameter groups of the model.
+        model: The model, with what a technique has added to it.
+        factor: What training multiplies the learning rate of these parameters by: the key ``scale`` of their groups.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    learned = {id(parameter) for name, parameter in model.named_parameters() if ".reparam." in f".{name}"}
+    if not learned:
+        raise ValueError(f"learned_rate is {factor:g}, and nothing is learned beside the weights; leave it out")
+    found: Groups = []
+    for group in groups:
+        for own in (False, True):
+            if parameters := [each for each in group["params"] if (id(each) in learned) is own]:
+                found.append(group | {"params": parameters} | ({"scale": factor} if own else {}))
+    return found
 
 
 def kernels(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:

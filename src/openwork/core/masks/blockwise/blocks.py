@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from openwork.core.masks.shown import are_multiplied
 from openwork.core.names import few, nearest
 from openwork.core.selection import Weight
 
@@ -23,6 +24,18 @@ class Block:
     name: str
     module: nn.Module
     weights: tuple[Weight, ...]
+
+
+def is_expert(weight: Weight) -> bool:
+    """Whether it is an expert's, or holds those of several: a router may send it nothing."""
+    return are_multiplied(weight) or "expert" in weight.name.lower()
+
+
+def mixture_of(weight: Weight) -> str:
+    """The name of the module around the experts, which gets all positions."""
+    *parts, _ = weight.name.split(".")
+    place = next((place for place, part in enumerate(parts) if "expert" in part.lower()), len(parts) - 1)
+    return ".".join(parts[:place])
 
 
 def find_blocks(model: nn.Module, weights: Sequence[Weight], names: str | Iterable[str] | None) -> list[Block]:
@@ -78,7 +91,8 @@ def _repeated(model: nn.Module, weights: Sequence[Weight]) -> list[Block]:
         plain = any(not [*part.module.children()] for part in parts)
         repeats = len(set(kinds)) < len(kinds) and (len(set(kinds)) == 1 or not plain)
         callable_parts = not any(isinstance(part.module, nn.ModuleList | nn.ModuleDict) for part in parts)
-        if isinstance(module, nn.ModuleList | nn.Sequential) and repeats and callable_parts:
+        experts = "expert" in prefix.lower()  # which a router may pass by
+        if isinstance(module, nn.ModuleList | nn.Sequential) and repeats and callable_parts and not experts:
             found.extend(parts)
             return
         for part in parts:
@@ -89,10 +103,13 @@ def _repeated(model: nn.Module, weights: Sequence[Weight]) -> list[Block]:
 
 
 def _layers(model: nn.Module, weights: Sequence[Weight]) -> list[Block]:
-    """The module of each weight."""
-    owners = {id(weight.sites[0].module): weight.sites[0].name.rpartition(".")[0] for weight in weights}
-    modules = {id(module): module for module in model.modules()}
-    return [_block(name, modules[owner], weights) for owner, name in owners.items()]
+    """The module of each weight, or the mixture that it lies in."""
+    mixtures = {f"{mixture_of(weight)}." for weight in weights if is_expert(weight)} - {"."}
+    names = dict.fromkeys(
+        next((each[:-1] for each in mixtures if name.startswith(each)), name.rpartition(".")[0])
+        for name in (weight.sites[0].name for weight in weights)
+    )
+    return [_block(name, model.get_submodule(name), weights) for name in names]
 
 
 def _named(model: nn.Module, weights: Sequence[Weight], patterns: list[str]) -> list[Block]:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from openwork.core.masks.blockwise.blocks import Block
 from openwork.core.masks.blockwise.examples import Example, copied
@@ -27,6 +28,11 @@ class Call:
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+
+    @property
+    def first(self) -> Tensor | None:
+        """The first tensor."""
+        return next((each for each in tree_leaves((self.args, self.kwargs)) if isinstance(each, Tensor)), None)
 
     def at(self, place: Place) -> Any:
         """The argument at a place; None where there is none."""

@@ -1,9 +1,7 @@
 """Example inputs: what batches give to a model, and which of their positions are padding."""
 
-import inspect
 import math
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from openwork.core.forward import check_batches, inputs_of, plain_attention
+from openwork.core.masks.blockwise.padding import counted_of, find_added
 from openwork.core.snapshot import snapshot
 
 
@@ -63,7 +62,7 @@ def examples_of(model: nn.Module, batches: Iterable[Any]) -> list[Example]:
         ValueError: If there is no batch, one is NaN or infinite, or all is padding.
     """
     check_batches(batches)
-    examples = []
+    given = []
     for number, batch in enumerate(batches):
         args, kwargs = inputs_of(model, batch)
         for name, value in (*enumerate(args), *kwargs.items()):
@@ -72,39 +71,17 @@ def examples_of(model: nn.Module, batches: Iterable[Any]) -> list[Example]:
             hides = value == -math.inf if "mask" in str(name) else False  # as attention adds it to its scores
             if not (value.isfinite() | hides).all():
                 raise ValueError(f"batch {number} holds NaN or infinite inputs; leave it out, or mend what reads it")
-        examples.append(Example(args, kwargs, _counted(model, kwargs)))
-    if not examples:
+        given.append((args, kwargs))
+    if not given:
         raise ValueError("there is no batch to take inputs from; pass at least one batch of inputs")
+    added = find_added([kwargs for _, kwargs in given])
+    examples = [Example(args, kwargs, counted_of(model, kwargs, added)) for args, kwargs in given]
     if all(example.counted and not any(mask.any() for mask in example.counted) for example in examples):
         raise ValueError(
-            "the attention_mask of every batch is 0, so that there is no token to look at; check the masks"
+            "the attention_mask of every batch is 0, or hides all positions, so that there is no token to look at; "
+            "check the masks"
         )
     return examples
-
-
-def _counted(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    """The masks of a batch; none, with a warning, where it is not known which are of the encoder's positions."""
-    named = [inputs.get(name) for name in ("attention_mask", "decoder_attention_mask")]
-    masks = [mask.bool() for mask in named if isinstance(mask, Tensor) and mask.dim() == 2]
-    taken = (*inspect.signature(model.forward).parameters, *inputs)
-    if not masks or not any(name.startswith("decoder_") for name in taken):
-        return tuple(masks)
-    # Without an input of its own the decoder gets the encoder's.
-    ours = ("attention_mask", "input_ids", "inputs_embeds")
-    theirs = ("decoder_attention_mask", "decoder_input_ids", "decoder_inputs_embeds", "labels", *ours)
-    shapes = [
-        next((each.shape[:2] for name in names if isinstance(each := inputs.get(name), Tensor)), None)
-        for names in (ours, theirs)
-    ]
-    alike = len(masks) == 2 and torch.equal(*masks)
-    if shapes[0] == shapes[1] and not alike and not all(mask.all() for mask in masks):
-        warnings.warn(
-            "encoder and decoder have as many positions, so that padding cannot be told from tokens and counts as "
-            "input; pad one of them to another length",
-            stacklevel=2,
-        )
-        return ()
-    return tuple(masks)
 
 
 @contextmanager

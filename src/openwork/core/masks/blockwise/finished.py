@@ -17,7 +17,7 @@ from openwork.core.masks.blockwise.blocks import Block
 from openwork.core.masks.blockwise.examples import Example
 from openwork.core.masks.blockwise.result import PrunedLayer
 
-FORMAT = 1
+FORMAT = 2
 """Of the folder."""
 
 
@@ -54,6 +54,7 @@ class Finished:
             "parameters outside of the blocks": digest(others),
             "counts": None,
         }
+        self._buffers = digest(model.buffers())
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"resume={str(folder)!r} is a file; pass a folder for finished blocks")
         dense = [digest(weight.parameter for weight in block.weights) for block in blocks]
@@ -62,11 +63,16 @@ class Finished:
         elif folder.exists() and any(file.suffix != ".new" for file in folder.iterdir()):
             raise ValueError(f"{folder} holds other files; pass resume= a new folder, or that of a prune of this model")
         else:
-            self.plan["weights"] = dense
+            self.plan |= {"weights": dense, "buffers": [self._buffers]}
 
     def begin(self, counts: Mapping[str, int] | None) -> None:
         """Writes the plan, with the counts that an allocation has found for the dense model, where there are any."""
         self.plan["counts"] = None if counts is None else dict(counts)
+        self._write("plan.json", json.dumps(self.plan, indent=1).encode())
+
+    def end(self, model: nn.Module) -> None:
+        """Notes the buffers that the end has left, such as the statistics of batch norms: this model may come again."""
+        self.plan["buffers"] = [self.plan["buffers"][0], digest(model.buffers())]
         self._write("plan.json", json.dumps(self.plan, indent=1).encode())
 
     @property
@@ -114,6 +120,7 @@ class Finished:
         try:
             saved = json.loads((self.folder / "plan.json").read_text())
             before: list[str] = saved["weights"]
+            buffers: list[str] = saved["buffers"]
         except (ValueError, KeyError, TypeError) as error:
             file = self.folder / "plan.json"
             raise ValueError(f"{file} is damaged ({error}); remove the folder to begin anew") from error
@@ -129,6 +136,11 @@ class Finished:
                     f"{self.folder} holds a prune of a model with other weights in {block.name}; load the model that "
                     "it was begun with, or pass another folder"
                 )
+        if self._buffers not in buffers:
+            raise ValueError(
+                f"{self.folder} holds a prune of a model with other buffers, such as the statistics of batch norms; "
+                "load the model that it was begun with, or pass another folder"
+            )
         self.plan = saved
 
     def _write(self, name: str, data: bytes) -> None:

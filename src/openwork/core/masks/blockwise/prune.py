@@ -3,15 +3,17 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from openwork.core.chosen import choose_weights
+from openwork.core.masks.attention import crossed, crosses
 from openwork.core.masks.blockwise.blocks import Block, find_blocks
 from openwork.core.masks.blockwise.counts import find_counts, with_counts
-from openwork.core.masks.blockwise.examples import Example, examples_of
+from openwork.core.masks.blockwise.examples import Example, at_rest, examples_of
 from openwork.core.masks.blockwise.finished import Finished
 from openwork.core.masks.blockwise.refitted import became, refitted
 from openwork.core.masks.blockwise.result import PrunedLayer
@@ -95,11 +97,40 @@ def plan(
         raise ValueError(next(iter(unseen.values())))
     skipped |= {name: reason.partition(";")[0] for name, reason in unseen.items()}
     weights = [weight for weight in weights if weight.name not in unseen]
-    found = find_blocks(model, weights, blocks)
+    found, examples = find_blocks(model, weights, blocks), examples_of(model, batches)
+    if crossing := _crossing(model, weights, examples[0]):
+        weights = [weight for weight in weights if weight.name not in crossing]
+        if blocks is not None or not weights:
+            raise ValueError(crossed(crossing[0]))
+        found = find_blocks(model, weights, blocks)
+        skipped |= {name: crossed(name).partition(";")[0] for name in crossing}
     inside = {weight.name for block in found for weight in block.weights}
     outside = [weight.name for weight in weights if weight.name not in inside]
     skipped |= dict.fromkeys(outside, f"it lies in none of the blocks {few([b.name for b in found])}")
-    return Plan(found, skipped, examples_of(model, batches))
+    return Plan(found, skipped, examples)
+
+
+def _crossing(model: nn.Module, weights: Sequence[Weight], example: Example) -> list[str]:
+    """The packed weights of attentions whose query, key and value differ, as a run of the model shows."""
+    found: list[str] = []
+
+    def hook(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if crosses(args, kwargs) and name not in found:
+            found.append(name)
+
+    packed = [weight for weight in weights if weight.sites[0].leaf == "in_proj_weight"]
+    hooks = [
+        weight.sites[0].module.register_forward_pre_hook(partial(hook, weight.name), with_kwargs=True)
+        for weight in packed
+    ]
+    try:
+        with at_rest(model):
+            for _ in packed[:1]:
+                example.run(model)
+    finally:
+        for each in hooks:
+            each.remove()
+    return found
 
 
 def prune_blocks(

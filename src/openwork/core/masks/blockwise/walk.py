@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 from openwork.core.masks.blockwise.blocks import Block
 from openwork.core.masks.blockwise.chains import Call, Chain, find_chains, forward_of, opened
 from openwork.core.masks.blockwise.examples import Example, at_rest, copied
+from openwork.core.masks.blockwise.mixtures import alone, has_padding, mixtures_in, tokens_alone
+from openwork.core.masks.blockwise.padding import lying
 from openwork.core.masks.inputs import counted_in, counting
-from openwork.core.masks.shown import number_of_matrices
 
 Run = Callable[[nn.Module], None]
 """Runs a block on all its inputs; the argument is not used."""
@@ -65,14 +67,8 @@ def _along(
             for call in several:
                 _check(block, place, example, call.at(chain.place))
 
-        def run(_: nn.Module, block: Block = block, now: list[list[Call]] = now) -> None:
-            for example, several in zip(examples, now, strict=True):
-                with counting(example.counted), _without_padding(block, example.counted):
-                    for call in several:
-                        args, kwargs = copied((call.args, call.kwargs))
-                        block.module(*args, **kwargs)
-
         with moved(block.module, device):
+            run = _runs(model, block, [*zip(examples, now, strict=True)])
             visit(block, run)
             if number + 1 == len(chain.blocks):
                 continue
@@ -84,25 +80,25 @@ def _along(
                 calls_of[number + 1] = [following.put(chain.place, output)]
 
 
-@contextmanager
-def _without_padding(block: Block, counted: Sequence[Tensor]) -> Iterator[None]:
-    """Experts of the block get 0 for padding, since nobody sees which of their rows it is."""
-    experts = {weight.sites[0].module for weight in block.weights if number_of_matrices(weight) > 1}
-    hooks = []
-    if counted:
+def _runs(model: nn.Module, block: Block, given: Sequence[tuple[Example, Sequence[Call]]]) -> Run:
+    """Runs the block on all its inputs, of which it shows what is no padding."""
+    calls = [(call, lying(example.counted, block.module, call.first)) for example, some in given for call in some]
 
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            tokens = args[0] if args else None  # what else there is are a router's choices
-            if not isinstance(tokens, Tensor) or (places := counted_in(counted, tokens.shape[:-1])) is None:
-                return None
-            return (torch.where(places.to(tokens.device)[..., None], tokens, 0), *args[1:]), kwargs
+    def one(call: Call, counted: Sequence[Tensor], mixtures: Sequence[nn.Module]) -> None:
+        args, kwargs = copied((call.args, call.kwargs))
+        with counting(counted), tokens_alone(mixtures, counted):
+            block.module(*args, **kwargs)
 
-        hooks = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in experts]
-    try:
-        yield
-    finally:
-        for each in hooks:
-            each.remove()
+    mixtures: list[nn.Module] = []
+    if found := mixtures_in(model, block.weights, block.module):
+        for call, counted in [each for each in calls if has_padding(each[1])][:1]:
+            mixtures = alone(found, counted, partial(one, call, (), ()))
+
+    def run(_: nn.Module) -> None:
+        for call, counted in calls:
+            one(call, counted, mixtures)
+
+    return run
 
 
 def _there(module: nn.Module, device: torch.device) -> Callable[..., Any]:
@@ -122,7 +118,7 @@ def _check(block: Block, place: int, example: Example, value: Any) -> None:
     """Raises ValueError for an input that is not finite, but for padding."""
     if not (isinstance(value, Tensor) and value.is_floating_point()):
         return
-    if (counted := counted_in(example.counted, value.shape[:2])) is not None:
+    if (counted := counted_in(lying(example.counted, block.module, value), value.shape[:2])) is not None:
         value = value[counted.to(value.device)]
     if not value.isfinite().all():
         raise ValueError(

@@ -1,18 +1,17 @@
 """What is measured while a block runs: which layers are called, and a sketch of their inputs."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from openwork.core.masks.blockwise.chains import forward_of
+from openwork.core.masks.blockwise.blocks import is_expert
 from openwork.core.masks.evidence import Kept
 from openwork.core.masks.input_products import InputProducts
-from openwork.core.masks.inputs import rows_already
-from openwork.core.masks.shown import number_of_matrices, showing_inputs
-from openwork.core.precision import exact
+from openwork.core.masks.shown import are_multiplied, number_of_matrices, show_alike, showing_inputs
+from openwork.core.precision import exact, where_float64_is
 from openwork.core.seeding import seeded_generator
 from openwork.core.selection import Weight
 
@@ -49,7 +48,8 @@ class Sketch:
         """||X M||^2 for a matrix (out, in)."""
         if self.rows is None:
             return 0.0
-        return float((self.rows @ exact(matrix).T.to(self.rows)).square().sum(dtype=torch.float64))
+        squares = where_float64_is((self.rows @ exact(matrix).T.to(self.rows)).square())
+        return float(squares.sum(dtype=torch.float64))
 
 
 class Inputs:
@@ -65,16 +65,21 @@ class Inputs:
         size = max(ROWS // matrices, 64)
         self.sketches = [Sketch(f"{weight.name}/{number}", size) for number in range(matrices)]
         self._kept: list[Kept] | None = [{} for _ in range(matrices)] if products else None
+        self.called = False
+        """Whether a module that holds several matrices got tokens."""
 
     def add(self, number: int, found: Tensor) -> None:
         """Adds rows of one matrix."""
-        if len(self.sketches) > 1:
-            found = found[(found != 0).any(1)]  # padding, which `walk` has made 0
         if len(found):
             found = exact(found)
             self.sketches[number].add(found)
             if self._kept is not None:
                 InputProducts().input(self._kept[number], found)
+
+    def note_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Notes a call with tokens, as a hook of the module."""
+        tokens = next((each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)), None)
+        self.called |= tokens is None or tokens.numel() > 0
 
     @property
     def seen(self) -> int:
@@ -105,7 +110,11 @@ def watching(weights: Sequence[Weight], *, products: bool = False) -> Iterator[d
         products: Whether the sums of their products are kept, too.
     """
     seen = {weight.name: Inputs(weight, products=products) for weight in weights}
-    with showing_inputs(weights, lambda weight, number, found: seen[weight.name].add(number, found)):
+    with ExitStack() as stack:
+        stack.enter_context(showing_inputs(weights, lambda weight, number, found: seen[weight.name].add(number, found)))
+        for weight in filter(are_multiplied, weights):
+            hook = weight.sites[0].module.register_forward_pre_hook(seen[weight.name].note_call, with_kwargs=True)
+            stack.callback(hook.remove)
         yield seen
 
 
@@ -117,18 +126,12 @@ def show_unused(weights: Sequence[Weight], seen: Mapping[str, Inputs]) -> list[s
         seen: Their inputs.
 
     Returns:
-        The names of the weights whose layers were not called; all of them, and nothing is shown, where none was.
+        The names of these weights. Nothing is shown for experts that got tokens and multiplied them unseen, nor where
+        no layer was called and any is more than an expert, which a router may pass by.
     """
     unused = [weight for weight in weights if not seen[weight.name].seen]
-    if len(unused) == len(weights):
-        return [weight.name for weight in unused]
-    for weight in unused:
-        module = weight.sites[0].module
-        if number_of_matrices(weight) > 1:
-            continue  # experts, whose rows nobody sees at the call
-        inputs = math.prod(weight.layout.shape[2:]) if weight.layout else 0
-        # The hooks of the layer see rows; what the layer itself would make of them is of no use.
-        with rows_already(), forward_of(module, lambda rows: rows):
-            for place in torch.split(torch.arange(inputs, device=weight.parameter.device), 1024):
-                module(nn.functional.one_hot(place, inputs).to(weight.parameter.dtype))
+    if len(unused) < len(weights) or all(is_expert(weight) for weight in unused):
+        for weight in unused:
+            if not seen[weight.name].called:
+                show_alike(weight)
     return [weight.name for weight in unused]
