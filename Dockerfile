@@ -25,7 +25,7 @@ RUN case "$VARIANT" in \
       *) echo "VARIANT must be cpu or cuda, got '$VARIANT'" >&2; exit 1 ;; \
     esac \
  && pip install --no-cache-dir --constraint constraints.txt ${index:+--index-url "$index"} torch==2.13.0
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE THIRD_PARTY.md ./
 COPY src ./src
 RUN pip install --no-cache-dir --constraint constraints.txt ".[study,files,onnx]"
 

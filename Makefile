@@ -1,22 +1,32 @@
-# Two commands matter to a newcomer: `make quickstart` and `make test`. Both set up .venv when it is missing.
+# Two commands matter to a newcomer: `make quickstart` and `make test`. Each sets up what it needs of .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+STUDY := --constraint constraints.txt --editable ".[study]"
 PACKAGES := --constraint constraints.txt --editable ".[study,dev]"
 PEERS := --constraint constraints.txt --editable ".[peers]"
+DOCS := --constraint constraints.txt --editable ".[docs]"
 
-.PHONY: quickstart test check lint format types test-slow test-triton test-gpu soak bench compatibility clean
+# With it every process that the tests start would compile openwork anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-quickstart: .venv/ready  ## four techniques on handwritten digits, then the report page
+.PHONY: quickstart test fast check lint format types test-slow test-triton test-gpu test-versions soak bench compatibility figures docs clean
+
+quickstart: .venv/study  ## four techniques on handwritten digits, then the report page
 	$(BIN)/openwork quickstart --out openwork-quickstart
 
-test: check  ## lint, types and the fast tests
-	$(BIN)/pytest -n 2 --durations 5
+test: lint  ## lint, and then types beside the fast tests: mypy has one process, which a second processor would wait for
+	$(MAKE) --jobs 2 types fast
+
+# Each worker takes a half of the tests, in their order, so that it imports and sets up no more than its half needs.
+fast: .venv/ready
+	$(BIN)/pytest -n 2 --dist worksteal --durations 5
 
 check: .venv/ready lint types
 
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell *.md benchmarks docs results src
 
 types: .venv/ready
 	$(BIN)/mypy
@@ -33,6 +43,12 @@ test-triton: .venv/ready  ## Triton's kernels in its interpreter, on a CPU; need
 
 test-gpu: .venv/ready
 	$(BIN)/pytest -m gpu
+
+# Oldest and newest of what pyproject.toml allows; each takes some minutes and, without PyTorch's index, gigabytes.
+VERSIONS ?= 3.11:2.9.1 3.12:2.13.0 3.13:2.15.0 3.14:2.15.0
+
+test-versions: .venv/ready  ## the library's tests with other versions of Python and torch: docs/versions.md
+	$(BIN)/python -m tests.programs.versions $(VERSIONS)
 
 soak: .venv/ready  ## 4,000 runs on Ray while driver and workers are killed, minutes
 	$(BIN)/pytest -s -m soak tests/soak
@@ -57,16 +73,43 @@ compatibility: .venv-peers/ready  ## docs/compatibility.md: layers and habits ×
 	  || .venv-peers/bin/python -m pip install --quiet $(PEERS)
 	touch $@
 
+figures: .venv/ready  ## the tables and pictures of documents that are made from committed rows
+	$(BIN)/python docs/names.py
+	$(BIN)/python benchmarks/hardware.py
+	$(BIN)/python benchmarks/training_page.py
+	$(BIN)/python results/tables.py
+	$(BIN)/python results/draw_study.py
+	$(BIN)/python results/draw_one_shots.py
+	$(BIN)/python results/draw.py results/cifar10-resnet50 results/translation
+
+docs: .venv/docs  ## the documentation site, into build/site; a dead link or a page without a place is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
+	@echo "The site is in build/site/index.html"
+
+.venv/docs: .venv/ready
+	@$(call install,$(DOCS))
+	@touch $@
+
 # uv knows PyTorch's builds: `--torch-backend auto` takes the CPU build where there is no GPU, and where there is one the
 # CUDA build that fits its driver. Behind a mirror that has no such index, pip takes the pinned release from wherever it
-# is configured to look.
-.venv/ready: pyproject.toml constraints.txt
-	@echo "Setting up .venv: a minute or two, once."
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python .venv --compile-bytecode --torch-backend auto $(PACKAGES) 2>.venv/uv.log \
-	  || $(BIN)/python -m pip install --quiet $(PACKAGES)
-	touch $@
+# is configured to look. What either says goes to a log, of which an error shows the end.
+define install
+$(BIN)/uv pip install --python .venv --compile-bytecode --torch-backend auto $(1) >>.venv/install.log 2>&1 \
+  || $(BIN)/python -m pip install $(1) >>.venv/install.log 2>&1 \
+  || { tail -n 20 .venv/install.log >&2; exit 1; }
+endef
+
+.venv/study: pyproject.toml constraints.txt
+	@echo "Setting up .venv: a minute or two, once. What the installers say is in .venv/install.log."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install uv >.venv/install.log 2>&1 || { tail -n 20 .venv/install.log >&2; exit 1; }
+	@$(call install,$(STUDY))
+	@touch $@
+
+.venv/ready: .venv/study
+	@echo "Adding to .venv what the tests need: some minutes, once."
+	@$(call install,$(PACKAGES))
+	@touch $@
 
 clean:
-	rm -rf .venv .venv-peers openwork-quickstart build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers .venv-versions openwork-quickstart build dist .mypy_cache .pytest_cache .ruff_cache

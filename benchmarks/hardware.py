@@ -1,4 +1,4 @@
-"""Writes the tables of docs/hardware.md: what sparsity gives on the hardware that was measured, from the raw rows.
+"""Writes the tables of docs/hardware.md and docs/buys.md: what sparsity gives on measured hardware, from the raw rows.
 
 A cell is the reference's median divided by the variant's: how many times faster, or smaller, than dense. A cell without
 a row is "not measured". The rows come from the benchmarks that the second table names.
@@ -8,13 +8,13 @@ Run: python benchmarks/hardware.py
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 FOLDER = Path(__file__).parent
-PAGE = FOLDER.parent / "docs" / "hardware.md"
+PAGES = [FOLDER.parent / "docs" / name for name in ("hardware.md", "buys.md")]
 LEVELS = (50, 70, 90, 95, 98)
 MISSING = "not measured"
 SHRUNK = "shrink-cpu.csv"
@@ -95,6 +95,14 @@ ROWS = (
         "bytes",
     ),
 )
+SHORT = {
+    "sparse file, MiniLM, bfloat16",
+    "MiniLM, a sentence of 32 tokens",
+    "FFN 512-2048-512, batch 16",
+    "4096 x 4096 Linear, bf16, batch 1",
+    "4096 x 4096 Linear, bf16, batch 8",
+    "onnxruntime, FFN 512-2048-512, batch 16",
+}
 
 
 def lines(file: str, folder: Path = FOLDER / "measured") -> list[Line]:
@@ -161,15 +169,20 @@ def used(row: Row, found: Sequence[Line]) -> list[Line]:
     return [line for line in found if line["variant"] in names and line["unit"] == row.unit]
 
 
-def gains() -> str:
+def gains(rows: Sequence[Row] = ROWS) -> str:
     """The table of gains."""
     made = []
-    for row in ROWS:
+    for row in rows:
         found = lines(row.file)
         behind = used(row, found)
         counts = "/".join(dict.fromkeys(line["n"] for line in behind)) or "–"
         made.append([row.what, *cells(row, found), machine(behind) or MISSING, counts])
     return markdown(["× dense", *(f"{level} %" for level in LEVELS), "hardware", "n"], made)
+
+
+def in_short() -> str:
+    """The gains that a reader asks for first."""
+    return gains([row for row in ROWS if row.what in SHORT])
 
 
 def shrunk() -> str:
@@ -204,7 +217,7 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])
 
 
-TABLES = {"gains": gains, "shrunk": shrunk, "sources": sources}
+TABLES: dict[str, Callable[[], str]] = {"gains": gains, "short": in_short, "shrunk": shrunk, "sources": sources}
 MARKED = re.compile(r"(<!-- table (\w+): benchmarks/hardware\.py -->\n)(.*?)(<!-- end -->)", re.S)
 
 
@@ -214,4 +227,5 @@ def written(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(written(page.read_text(encoding="utf-8")), encoding="utf-8")

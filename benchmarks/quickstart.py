@@ -1,6 +1,6 @@
 """How long the quickstart's trainings take on a CPU, one by one and as fleets.
 
-75 networks, LeNet-300-100 on 8x8 digits, batch 100, 800 steps. For each technique a step of one run alone and a step of
+65 networks, LeNet-300-100 on 8x8 digits, batch 100, 700 steps. For each technique a step of one run alone and a step of
 the fleet of all its runs take turns in one process, after a warm-up, before anything is pruned. CPU time is that of the
 process, over all its threads: it means something on a busy machine as well.
 

@@ -24,6 +24,7 @@ from raw import add_out, keep
 
 from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.report.page import write_report
+from openwork.study.results.result import identity
 
 MEGABYTES, SECONDS = 5.0, 2.0  # the bars
 QUIET = [
@@ -55,9 +56,10 @@ def write_runs(folder: Path, count: int) -> None:
         sparsity = 1 - 10 ** draw.uniform(-2, -0.2)
         accuracy = 0.98 - 0.02 * (setting % 4) - 0.01 / (1 - sparsity) ** 0.5 * draw.uniform(0.3, 1.5)
         draw.seed(number)
-        (folder / f"synthetic-{number}").mkdir(parents=True)
-        row = result(name, setting, seed, sparsity, accuracy + draw.gauss(0, 0.003)) | {"id": f"synthetic-{number}"}
-        (folder / f"synthetic-{number}" / "result.json").write_text(json.dumps(row))
+        row = result(name, setting, seed, sparsity, accuracy + draw.gauss(0, 0.003))
+        row["id"] = identity(row["run"])
+        (folder / row["id"]).mkdir(parents=True)
+        (folder / row["id"] / "result.json").write_text(json.dumps(row))
 
 
 def result(name: str, setting: int, seed: int, sparsity: float, accuracy: float) -> dict[str, Any]:

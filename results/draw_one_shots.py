@@ -12,17 +12,11 @@ import altair as alt
 import vl_convert
 from one_shots import LANGUAGE, LEVELS, MINILM, SEEDLESS, STUDY, TECHNIQUES, Network, found
 
-from openwork.study.report.looks import looks
+from openwork.study.report.looks import encoded
 from openwork.study.report.style import theme
 from openwork.study.results.student import student_interval
 
-NAMES = {
-    "random": "RandomPruning",
-    "magnitude": "GradualMagnitude",
-    "global magnitude": "GradualMagnitude, global ranking",
-    "OWL": "Wanda, OWL",
-}
-"""The names by which openwork's pages give a technique its colour; the variants of one have it in common."""
+WORST = 400.0  # perplexity: what lies beyond is left out, or what others differ by could not be seen
 TITLES = {False: "without reconstruct", True: "with reconstruct"}
 
 
@@ -32,10 +26,12 @@ def points(network: Network, write: Callable[[float], float]) -> list[dict[str, 
     for ((name, fitted), level), by_seed in found(network.file, network.measure).items():
         if name in TECHNIQUES:
             mean = fmean(by_seed.values())
-            ends = student_interval(tuple(by_seed.values())) or (mean, mean)
+            low, high = student_interval(tuple(by_seed.values())) or (mean, mean)
             values.append({"technique": name, "level": level, "fitted": fitted, "mean": write(mean),
-                           "low": write(ends[0]), "high": write(ends[1])})  # fmt: skip
-    return values
+                           "low": write(low), "high": write(high)})  # fmt: skip
+    if network is MINILM:
+        return [value | {"low": max(value["low"], 0.0)} for value in values]
+    return [value | {"high": min(value["high"], WORST)} for value in values if value["mean"] <= WORST]
 
 
 def drawn(network: Network) -> alt.TopLevelMixin:
@@ -43,12 +39,10 @@ def drawn(network: Network) -> alt.TopLevelMixin:
     minilm = network is MINILM
     values = points(network, (lambda cosine: cosine) if minilm else math.exp)
     names = [name for name in TECHNIQUES if any(value["technique"] == name for value in values)]
-    least, most = min(value["mean"] for value in values), max(value["mean"] for value in values)
-    scale = alt.Scale(domain=[0, 1]) if minilm else alt.Scale(type="log", domain=[0.9 * least, 1.1 * most], nice=False)
-    found_looks = looks([NAMES.get(name, name) for name in names])
-    legend = alt.Legend(orient="right", title=None, columns=1)
-    color = alt.Color("technique:N").scale(domain=names, range=[c for c, _ in found_looks.values()]).legend(legend)
-    shape = alt.Shape("technique:N").scale(domain=names, range=[s for _, s in found_looks.values()]).legend(legend)
+    least = min(value["mean"] for value in values)
+    scale = alt.Scale(domain=[0, 1]) if minilm else alt.Scale(type="log", domain=[0.98 * least, WORST], nice=False)
+    channels = encoded(names, alt.Legend(orient="right", title=None, columns=1))
+    color, shape = channels["color"], channels["shape"]
     dash = alt.StrokeDash("technique:N").legend(None).scale(
         domain=names, range=[[6, 3] if name in ("global magnitude", "OWL") else [1, 0] for name in names]
     )  # fmt: skip
@@ -56,7 +50,8 @@ def drawn(network: Network) -> alt.TopLevelMixin:
     def panel(fitted: bool, levels: tuple[str, ...], first: bool) -> alt.LayerChart:
         own = [value for value in values if value["fitted"] == fitted and value["level"] in levels]
         title = ("mean cosine with the dense embedding" if minilm else "perplexity") if first else None
-        y = alt.Y("mean:Q", scale=scale).axis(title=title, labels=first)
+        ticks = alt.Undefined if minilm else [100, 120, 150, 200, 250, 300, 400]
+        y = alt.Y("mean:Q", scale=scale).axis(title=title, labelOpacity=int(first), values=ticks)
         x = alt.X("level:O", sort=list(levels)).scale(domain=list(levels)).axis(title=None, labelAngle=0)
         base = alt.Chart(alt.InlineData(values=own)).encode(x, color=color)
         ends = base.mark_rule(strokeWidth=1.5).encode(alt.Y("low:Q", scale=scale), y2="high:Q")
@@ -77,7 +72,10 @@ def drawn(network: Network) -> alt.TopLevelMixin:
         title=alt.TitleParams(
             f"{'MiniLM' if minilm else 'A small language model'}, pruned once with 128 "
             f"{'sentences' if minilm else 'windows of text'}",
-            subtitle=[f"Means of n = {n} draws of these{', with 95 % intervals' if max(counts) > 1 else ''}."],
+            subtitle=[
+                f"Means of n = {n} draws of these{', with 95 % intervals' if max(counts) > 1 else ''}.",
+                *([] if minilm else [f"Perplexities above {WORST:g} are left out, and intervals end at the frame."]),
+            ],
         )
     )
 

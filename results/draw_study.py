@@ -16,7 +16,7 @@ from tournaments import has_begun
 from openwork.study.experiments.section6 import LEVELS as MASK_LEVELS
 from openwork.study.experiments.tournament import ENTRANTS, LEVELS
 from openwork.study.experiments.tournament_cifar10 import contest
-from openwork.study.report.looks import looks
+from openwork.study.report.looks import encoded, looks
 from openwork.study.report.style import theme
 from openwork.study.results.student import student_interval
 
@@ -25,29 +25,6 @@ WORST = 10.0  # % of error: what lies beyond is left out, as it says no more tha
 MARKS = [1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 25, 30, 40, 50]
 SHIFT = 1.012  # between the kinds of a level of section 6, so that intervals do not hide each other
 DASHES = ([1, 0], [6, 3], [2, 2])  # of lines of one colour
-NAMES = {
-    "magnitude, uniform": "GradualMagnitude",
-    "magnitude, global ranking": "GradualMagnitude, global ranking",
-    "magnitude, Erdős–Rényi": "GradualMagnitude, Erdős–Rényi",
-    "magnitude": "GradualMagnitude",
-    "random": "RandomPruning",
-    "random at the start, Erdős–Rényi": "RandomPruning, Erdős–Rényi",
-    "RigL, uniform": "RigL",
-    "RigL, Erdős–Rényi": "RigL, Erdős–Rényi",
-    "AC/DC": "ACDC",
-    "Top-KAST": "TopKAST",
-    "lottery ticket, rewound": "Rewound",
-    "movement": "Movement",
-    "Han 2015": "PruneRetrain",
-    "dynamic surgery": "DynamicSurgery",
-    "variational dropout": "VariationalDropout",
-    "group L0": "GroupL0",
-    "soft weight sharing": "SoftWeightSharing",
-    "rewound to 120": "rewound, 120",
-    "rewound to 600": "rewound, 600",
-    "rewound to 2400": "rewound, 2400",
-}
-"""The names by which openwork's pages give a technique its colour; the variants of one have it in common."""
 
 
 def point(line: str, level: float, sparsity: float, wrong: tuple[float, ...]) -> dict[str, Any]:
@@ -158,11 +135,9 @@ def drawn(
 ) -> list[alt.Chart]:
     """Lines, intervals and points on logarithmic axes."""
     values = [value for value in values if value["error"] <= worst]
-    found = looks([NAMES.get(name, name) for name in names])
-    legend = alt.Legend(orient="right", title=None, columns=1)
-    colours, shapes = [colour for colour, _ in found.values()], [shape for _, shape in found.values()]
-    color = alt.Color("technique:N").scale(domain=names, range=colours).legend(legend)
-    shape = alt.Shape("technique:N").scale(domain=names, range=shapes).legend(legend)
+    channels = encoded(names, alt.Legend(orient="right", title=None, columns=1))
+    color, shape = channels["color"], channels["shape"]
+    colours = [colour for colour, _ in looks(names).values()]
     base = alt.Chart(alt.InlineData(values=values)).encode(
         alt.X("left:Q")
         .scale(type="log", reverse=True, nice=False, padding=12)

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,6 +36,7 @@ from openwork.study.tasks.measure import final_metrics
 MEASURED = ("id", "status", "step", "sparsity", "layers", "accuracy", "loss")
 COST = ("seconds", "fleet", "precision", "device", "torch", "commit")
 SLACK = 1.05  # a run reaches a level with up to so many times the weights that the level leaves
+SOON = 60.0  # seconds of pieces after which it is known how slow they are
 TRIAL, FINAL = ("technique", "level", "setting"), ("technique", "level", "seed")
 CHOICE = (*TRIAL, "rate", "option", "sparsity", "accuracy", "reached", "tried")
 
@@ -55,6 +57,7 @@ class Piece:
         evaluations: How often the runs are evaluated and can be resumed from.
         compiles: Whether a GPU trains them compiled, which pays where they are long.
         overhead: The expected seconds of the beginning and the end of a run.
+        measured: The other columns.
     """
 
     file: str
@@ -65,6 +68,7 @@ class Piece:
     evaluations: int = field(default=1, kw_only=True)
     compiles: bool = field(default=False, kw_only=True)
     overhead: float = field(default=0.035, kw_only=True)
+    measured: tuple[str, ...] = field(default=(*MEASURED, *COST), kw_only=True)
 
     def seconds(self, runs: Iterable[Run]) -> float:
         """How long some of its runs are expected to take, with what they start from."""
@@ -246,7 +250,22 @@ def parser(text: str, parts: str) -> argparse.ArgumentParser:
     found.add_argument(
         "--share", type=share, default=(0, 1), help="such as 0/4: every fourth piece, for one of 4 cards"
     )
-    found.add_argument("--parts", default=parts, help=f"letters of parts, such as {parts[:3]}")
+    letters = partial(known_letters, f"0{parts}")
+    found.add_argument("--parts", type=letters, default=parts, help=f"letters of parts, such as {parts[:3]}")
+    return found
+
+
+def known_letters(known: str, text: str) -> str:
+    """The text, if its letters are parts of the plan, or 0."""
+    if not text or set(text) - set(known):
+        raise argparse.ArgumentTypeError(f"{text!r} names no parts; give letters of {known[1:]}")
+    return text
+
+
+def at_least_one(text: str) -> int:
+    """``"4"`` as 4."""
+    if (found := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"it must be at least 1, got {text}")
     return found
 
 
@@ -277,18 +296,21 @@ def follow(
     given.rows.mkdir(parents=True, exist_ok=True)  # before anything is trained whose lines could not be written
     warnings.filterwarnings("ignore", message=".*keeps no weight")
     options = Options(device=given.device, precision=given.precision)
-    began = time.monotonic()
+    began, promised = time.monotonic(), 0.0
     of_parts = [(part, piece) for part, piece in pieces if part in given.parts]
     for part, piece in of_parts[given.share[0] :: given.share[1]]:
         before(piece)
-        rows = Rows(given.rows / f"{piece.file}.csv", piece.columns, (*MEASURED, *COST))
+        rows = Rows(given.rows / f"{piece.file}.csv", piece.columns, piece.measured)
         wanted = {key: run for key, run in piece.runs().items() if texts(key) not in rows.lines}
         if not wanted:
             continue
-        name, expected, spent = next(iter(wanted))[0], piece.seconds(wanted.values()), time.monotonic() - began
+        name, spent = next(iter(wanted))[0], time.monotonic() - began
+        slower = max(1.0, spent / promised) if promised > SOON else 1.0  # than expected, until now
+        expected = slower * piece.seconds(wanted.values())
         if spent + expected > given.seconds:
             say(f"{part} {name}: {len(wanted)} runs would take {expected:.0f} s more, after {spent:.0f} s; call again")
             break
+        promised += expected / slower
         rows.add(execute(piece, wanted, given.runs, options))
         took = time.monotonic() - began - spent
         left = sum(texts(key) not in rows.lines for key in wanted)

@@ -1,4 +1,4 @@
-"""Writes the tables of README.md, results/ and docs/reproductions.md again from the committed rows.
+"""Writes the tables of README.md, results/, docs/choose.md and docs/reproductions.md again from the committed rows.
 
 A document marks a table with ``<!-- table NAME: results/tables.py -->`` and ``<!-- end -->``; what stands between
 them is replaced. Every table has a column ``n``: the number of runs, which differ in their seed alone, behind a figure.
@@ -10,8 +10,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import answers
 import cifar_tournament
+import large_study
 from caveats import caveats
+from choices import TABLES as CHOICES
 from findings import findings
 from lenets import layered, mnist, reproduced, vd
 from masks import section6_comparisons, section6_table
@@ -279,9 +282,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "layers": layered,
     "in one seed": in_one_seed,
     **ONE_SHOTS,
+    **answers.TABLES,
+    **large_study.TABLES,
+    **CHOICES,
 }
-DOCUMENTS = ("README.md", "docs/reproductions.md", *(f"results/{study}/README.md" for study in
-             ("mnist", "cifar10", "cifar10-resnet50", "cifar10-tournament", "translation", "one-shot")))  # fmt: skip
+STUDIES = ("mnist", "cifar10", "cifar10-resnet50", "cifar10-tournament", "large", "translation", "one-shot")
+PAGES = ("README.md", "docs/choose.md", "docs/findings.md", "docs/reproductions.md")
+DOCUMENTS = (*PAGES, *(f"results/{study}/README.md" for study in STUDIES))
 MARKED = re.compile(r"(<!-- table ([^:]+): results/tables\.py -->\n)(.*?)(<!-- end -->)", re.S)
 
 

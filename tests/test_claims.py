@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(path.parent.name for path in (ROOT / "results").glob("*/README.md"))
-FROM_ROWS = ["docs/reproductions.md", *(f"results/{study}/README.md" for study in STUDIES)]
+PAGES = ("choose", "findings", "reproductions")
+FROM_ROWS = [*(f"docs/{page}.md" for page in PAGES), *(f"results/{study}/README.md" for study in STUDIES)]
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "results").rglob("*.md"))
@@ -84,6 +85,11 @@ def test_a_paragraph_that_orders_techniques_says_n_or_interval(document):
     paragraphs = re.split(r"\n\s*\n|\n(?=[*-] )", prose)
     claims = [p for p in paragraphs if TECHNIQUE.search(p) and ORDER.search(p) and not PROVISO.search(p)]
     assert claims == [], "say in how many seeds, or with which interval"
+
+
+def test_what_findings_say_besides_their_tables_has_no_figures():
+    prose = re.sub(r"\bL0\b|ResNet-50", "", MARKED.sub("", text("docs/findings.md")))
+    assert sorted(re.findall(r"\d[\d.,]*", prose)) == ["2019", "5", "95"]  # the paper's year, levels of tests
 
 
 def test_the_counts_of_compatibility_in_the_readme_are_those_of_its_page():

@@ -93,5 +93,5 @@ def test_an_unknown_device_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["openwork", "doctor", "--device", "tpu"])
     with pytest.raises(SystemExit) as stopped:
         main()
-    assert stopped.value.code == 1
+    assert stopped.value.code == 2
     assert "unknown device 'tpu'; give cpu, cuda or cuda:N" in " ".join(capsys.readouterr().err.split())

@@ -5,7 +5,6 @@ import re
 import socket
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,11 @@ import pytest
 from tests.processes import output_of
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("docs", "docs/published", "docs/techniques", "benchmarks", "results", "results/mnist", "results/one-shot")
+NAMES = (
+    "docs",
+    *(f"docs/{name}" for name in ("contributing", "models", "published", "reference", "techniques")),
+    *("benchmarks", "results", "results/mnist", "results/one-shot"),
+)
 FOLDERS = [ROOT, *(ROOT / name for name in NAMES)]
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in folder.glob("*.md"))
 
@@ -28,51 +31,24 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-DYNAMO = "<class 'torch.autograd.function.Function'> should not be instantiated:DeprecationWarning"
-"""torch's own, inside torch.compile."""
+def test_the_program_of_the_readme_runs_alone(tmp_path):
+    (code,) = blocks("README.md", "python")
+    (tmp_path / "block.py").write_text(code)
+    command = [sys.executable, "-W", "error", "block.py"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert "selected weights" in answer.stdout
+    assert "90.0" in answer.stdout.splitlines()[-2]  # 1,408 weights: 90.06 %
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        "docs/acceleration.md",
-        "docs/api.md",
-        "docs/fine-tuning.md",
-        "docs/integrations.md",
-        "docs/onnx.md",
-        "docs/performance.md",
-        "docs/permute.md",
-        "docs/shrink.md",
-        "docs/statistics.md",
-        "docs/techniques/initialisation.md",
-        "docs/techniques/one-shot.md",
-        "docs/techniques/training.md",
-    ],
-)
-def test_python_blocks_run(document, tmp_path):
-    found = blocks(document, "python")
-    assert found
-    for code in found:
-        if "import peft" in code and find_spec("peft") is None:
-            continue
-        (tmp_path / "block.py").write_text(code)
-        # Lightning gives its advice (more workers, another logger) as warnings, and so does PEFT.
-        hosted = document == "docs/integrations.md" or re.search(r"^import (lightning|peft)", code, re.M)
-        strict = [] if hosted else ["-W", "error", "-W", f"ignore:{DYNAMO}"]
-        command = [sys.executable, *strict, "block.py"]
-        if "torchrun" in code:
-            group = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-            ranks = [group | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-            output_of(*(subprocess.Popen(command, cwd=tmp_path, env=each, **pipes) for each in ranks))
-            continue
-        answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert answer.returncode == 0, answer.stderr
-    if document == "README.md":
-        assert "selected weights" in answer.stdout
-        assert "90.0" in answer.stdout.splitlines()[-2]  # 1,408 weights: 90.06 %
+def test_the_program_of_fine_tuning_under_fsdp2_runs_in_two_processes(tmp_path):
+    (code,) = (code for code in blocks("docs/fine-tuning.md", "python") if "torchrun" in code)
+    (tmp_path / "block.py").write_text(code)
+    command = [sys.executable, "-W", "error", "block.py"]
+    group = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    ranks = [group | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    output_of(*(subprocess.Popen(command, cwd=tmp_path, env=each, **pipes) for each in ranks))
 
 
 def test_the_task_and_technique_of_the_page_on_fleets_are_trained_as_one(tmp_path):
@@ -113,15 +89,21 @@ def test_command_lines_parse():
     commands = get_command(app).commands
     documents = (
         "README.md",
+        "docs/buys.md",
         "docs/checkpoints.md",
+        "docs/cli.md",
         "docs/cluster.md",
+        "docs/contributing/experiment.md",
+        "docs/contributing/task.md",
         "docs/files.md",
         "docs/fleet.md",
         "docs/imagenet.md",
+        "docs/models/language.md",
         "docs/performance.md",
         "docs/pictures.md",
         "docs/prune.md",
         "docs/report.md",
+        "docs/start.md",
         "docs/translation.md",
         "docs/published/README.md",
         "results/cifar10/README.md",

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from openwork.compiler import constant
+
 _STEP, _PART = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03  # odd, so that no two steps or parts of a seed share a key
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _PRIME = 2**61 - 1
@@ -258,7 +260,7 @@ def _number(name: str, drawn: int) -> int:
     return _signed(_mixed64(_as_number(name) + drawn * _STEP))
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # Dynamo of torch 2.11 knows no int.from_bytes
+@constant  # Dynamo of torch 2.11 knows no int.from_bytes
 def _as_number(name: str) -> int:
     """The name's bytes as one number, modulo a prime."""
     return int.from_bytes(name.encode(), "little") % _PRIME

@@ -15,7 +15,7 @@ from tests.cli.folders import TEXT, openwork, pretrained, tensors, write_tokeniz
 def refused(monkeypatch, capsys, tmp_path):
     """Runs `openwork prune` with these arguments; returns the one sentence, having checked that nothing was written."""
 
-    def run(source, *arguments, code=1, out=None):
+    def run(source, *arguments, code=2, out=None):
         out = out or tmp_path / "sparse"
         existed = out.exists()
         assert openwork(monkeypatch, "prune", source, *arguments, "--out", out) == code

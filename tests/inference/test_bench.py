@@ -100,7 +100,7 @@ def test_the_command_prunes_first_and_prints_what_it_measured(weights):
 
 def test_the_command_says_so_where_nothing_gains(weights, monkeypatch):
     monkeypatch.setattr("openwork.inference.accelerate.usual_alternatives", lambda device: ())
-    done = command(weights, "--sparsity", "2:4", "--rounds", 4)
+    done = command(weights, "--pattern", "2:4", "--rounds", 4)
     assert done.exit_code == 0
     assert "No sparse kernel makes this faster here" in done.stdout
     assert "Measured on" in done.stdout
@@ -123,8 +123,9 @@ def test_the_command_takes_a_function_that_returns_model_and_sample(tmp_path, mo
     ("arguments", "sentence"),
     [
         (("--sparsity", "90"), "did you pass a percentage"),
-        (("--sparsity", "many"), "--sparsity takes a fraction such as 0.9 or a pattern such as 2:4"),
-        (("--sparsity", "4:2"), "--sparsity takes a fraction such as 0.9 or a pattern such as 2:4"),
+        (("--sparsity", "many"), "--sparsity must be a fraction of zeros between 0 and 1"),
+        (("--sparsity", "2:4"), "did you mean --pattern 2:4?"),
+        (("--pattern", "4:2"), "--pattern 4:2: "),
         (("--dtype", "int8"), "unknown --dtype 'int8'"),
         ((3,), "unexpected 3; give batch sizes with --batch 3"),
         (("--batch", 1, 0), "--batch must be at least 1, got 0"),

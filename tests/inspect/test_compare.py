@@ -90,6 +90,6 @@ def test_the_command_compares_files_and_sharded_folders(monkeypatch, capsys, tmp
     assert found["total"]["zeros"] == [50, 0]
     assert found["total"]["sparsity"] == [50 / 762, 0.0]
     assert found["only"] == {"first": [], "second": []}
-    assert inspect(monkeypatch, tmp_path / "x.safetensors", tmp_path / "nothing.pt") == 1
+    assert inspect(monkeypatch, tmp_path / "x.safetensors", tmp_path / "nothing.pt") == 2
     assert "no checkpoint file" in capsys.readouterr().err
     assert inspect(monkeypatch, tmp_path / "x.safetensors", tmp_path / "shards", "--markdown") == 2

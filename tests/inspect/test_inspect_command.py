@@ -35,7 +35,9 @@ def test_it_prints_what_the_report_prints(monkeypatch, capsys, folder):
     assert inspect(monkeypatch, folder, "--markdown") == 0
     assert capsys.readouterr().out == report.to_markdown() + "\n"
     assert inspect(monkeypatch, folder, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"format": 1, "path": str(folder), **report.to_dict()}
+    assert json.loads(capsys.readouterr().out) == {
+        "format": 1, "command": "inspect", "path": str(folder), **report.to_dict()
+    }  # fmt: skip
 
 
 def test_files_with_objects_of_other_programs_are_read(monkeypatch, capsys, tmp_path):
@@ -56,7 +58,7 @@ def test_one_format_at_a_time(monkeypatch, capsys, folder):
 def test_what_cannot_be_read_is_one_sentence(monkeypatch, capsys, tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"GGUF\x03")
     for path, sentence in ((tmp_path / "x.gguf", "x.gguf is a GGUF file; give"), (tmp_path, "has no checkpoint")):
-        assert inspect(monkeypatch, path) == 1
+        assert inspect(monkeypatch, path) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ")
         assert sentence in error

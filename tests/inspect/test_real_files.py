@@ -146,7 +146,7 @@ def test_silero_vad(member, monkeypatch, capsys):
     (windowed,) = [layer for layer in found["layers"] if layer["nonzero"] < layer["weights"]]
     assert (windowed["name"], windowed["dead"]["outputs"]) == ("stft_conv.weight", 2)  # its fixed Fourier basis
     for name, sentence in (("silero_vad.jit", "is a TorchScript program"), ("silero_vad_half.onnx", "is an ONNX file")):
-        assert inspect(monkeypatch, member("silero-vad", "6.2.3", f"silero_vad/data/{name}")) == 1
+        assert inspect(monkeypatch, member("silero-vad", "6.2.3", f"silero_vad/data/{name}")) == 2
         assert sentence in capsys.readouterr().err
 
 

@@ -4,16 +4,21 @@ A line of the input is a command as JSON: folder, arguments and environment. The
 the exit code and what the command printed, to its output and to its errors.
 """
 
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import sys
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, NoReturn
 
-import altair as alt  # noqa: F401  commands import these three each when it needs them
+import altair as alt  # noqa: F401  commands import these each when it needs them: seconds of each process
 import sklearn.datasets  # noqa: F401
+import torch._dynamo  # noqa: F401
 
+import openwork.cli
+import openwork.study
 from openwork.cli import main
 
 SECONDS = 120  # after which a command is killed
@@ -40,6 +45,9 @@ def become(order: dict[str, Any], printed: BinaryIO, errors: BinaryIO) -> NoRetu
 
 
 if __name__ == "__main__":
+    for package in (openwork.cli, openwork.study):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
     for line in sys.stdin:
         with TemporaryFile() as printed, TemporaryFile() as errors:
             child = os.fork()

@@ -24,7 +24,8 @@ from openwork.study.runs.execute import execute
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.tasks import cifar10 as tasks
-from openwork.study.tasks.cifar10 import Cifar10ResNet, Cifar10SmallResNet, Cifar10Vgg, Cifar10WideResNet
+from openwork.study.tasks.cifar10 import Cifar10SmallResNet, Cifar10Vgg, Cifar10WideResNet
+from openwork.study.tasks.cifar10_resnet import Cifar10ResNet, _enlarged
 from openwork.study.tasks.classification import decayed
 from openwork.study.tasks.task import stacked_batches, taking
 
@@ -55,7 +56,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
     write(tmp_path / "cifar10")
     yield tmp_path
-    for cached in (tasks._normalized, tasks._enlarged, tasks._whitened):
+    for cached in (tasks._normalized, _enlarged, tasks._whitened):
         cached.cache_clear()
 
 

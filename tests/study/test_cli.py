@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
 def trained(folder):
     """One variational-dropout run and its result."""
     answer = openwork(folder, "run", "mylab:variational", "seed=2", "steps=60", "--out", "runs", "--json")
-    (result,) = json.loads(answer.stdout)
+    (result,) = json.loads(answer.stdout)["runs"]
     return folder / "runs" / result["id"], result
 
 
@@ -44,7 +44,9 @@ def test_run_takes_deterministic_kernels_where_it_should(folder):
 
 def test_eval_thresholds_a_checkpoint(folder, trained):
     path, result = trained
-    rows = json.loads(openwork(folder, "eval", str(path), "--threshold", "-99", "--threshold", "3", "--json").stdout)
+    rows = json.loads(openwork(folder, "eval", str(path), "--threshold", "-99", "--threshold", "3", "--json").stdout)[
+        "evaluated"
+    ]
     assert [row["threshold"] for row in rows] == [-99, 3]
     assert rows[0]["sparsity"] == 1.0
     assert rows[1]["accuracy"] == result["after"]["accuracy"]
@@ -52,7 +54,7 @@ def test_eval_thresholds_a_checkpoint(folder, trained):
 
 
 def test_eval_keeps_the_thresholds_of_a_run_s_directory_as_rows(folder):
-    (result,) = json.loads(openwork(folder, "run", "mylab:variational", "--out", "kept-at", "--json").stdout)
+    (result,) = json.loads(openwork(folder, "run", "mylab:variational", "--out", "kept-at", "--json").stdout)["runs"]
     run = folder / "kept-at" / result["id"]
     openwork(folder, "eval", str(run))
     answer = openwork(folder, "eval", str(run / "checkpoint.pt"), "--threshold", "-99")
@@ -60,11 +62,11 @@ def test_eval_keeps_the_thresholds_of_a_run_s_directory_as_rows(folder):
     assert not (run / "thresholds.json").exists()
     answer = openwork(folder, "eval", str(run), "--threshold", "-99", "--threshold", "3", "--json")
     assert "kept in" in answer.stderr
-    own, other = json.loads(openwork(folder, "results", "kept-at", "--json").stdout)
+    own, other = json.loads(openwork(folder, "results", "kept-at", "--json").stdout)["rows"]
     assert (own["id"], other["id"]) == (result["id"], f"{result['id']}@-99")
     assert (other["after_sparsity"], other["sparsity_selected"], other["seconds"]) == (1.0, 1.0, 0.0)
     assert other["settings"] == "coefficient=Constant(final=0.0001), threshold=-99, steps=40"
-    assert other["after_accuracy"] == json.loads(answer.stdout)[0]["accuracy"]
+    assert other["after_accuracy"] == json.loads(answer.stdout)["evaluated"][0]["accuracy"]
 
 
 def test_inspect_counts_a_run_and_its_files(folder, trained):
@@ -101,7 +103,7 @@ def test_export_writes_a_run_with_its_technique_and_sparsities(folder, trained):
 
 
 def test_a_list_of_runs_and_a_report(folder):
-    results = json.loads(openwork(folder, "run", "mylab:two", "--out", "two", "--json").stdout)
+    results = json.loads(openwork(folder, "run", "mylab:two", "--out", "two", "--json").stdout)["runs"]
     assert [(r["seed"], r["after"]["sparsity"]) for r in results] == [(0, 0.5), (1, 0.5)]
     page = Path(json.loads(openwork(folder, "report", "two", "--json").stdout)["report"])
     assert page == folder.resolve() / "two" / "report" / "index.html"
@@ -109,7 +111,9 @@ def test_a_list_of_runs_and_a_report(folder):
 
 
 def test_a_start_is_trained_first_and_listed_once(folder):
-    results = json.loads(openwork(folder, "run", "mylab:pretrained", "seed=4", "--out", "start", "--json").stdout)
+    results = json.loads(openwork(folder, "run", "mylab:pretrained", "seed=4", "--out", "start", "--json").stdout)[
+        "runs"
+    ]
     assert [(r["name"], r["step"], r["seed"]) for r in results] == [
         ("dense", 5, 4), ("RandomPruning", 6, 4), ("RandomPruning", 7, 4),
     ]  # fmt: skip
@@ -137,12 +141,15 @@ def test_a_diverged_run_has_an_exit_code_of_its_own(folder):
         (["inspect", "nothing.pt"], "no checkpoint file nothing.pt"),
         (["inspect", "mylab.py"], "mylab.py is not a readable torch checkpoint"),
         (["report", "nothing"], "nothing"),
-        (["pictures", "nothing"], "nothing is no run's directory; give one that `openwork run` made"),
+        (
+            ["pictures", "nothing"],
+            "there is no run nothing in openwork-runs; `openwork list openwork-runs` shows those",
+        ),
         (["run", "mylab:variational", "--snapshots", "21"], "snapshots must be from 0 to the 20 evaluations, got 21"),
     ],
 )
 def test_bad_input_gives_one_sentence(folder, arguments, sentence):
-    answer = openwork(folder, *arguments, code=1)
+    answer = openwork(folder, *arguments, code=2)
     error = " ".join(answer.stderr.split())
     assert error.startswith("error: ")
     assert sentence in error
@@ -169,7 +176,7 @@ def test_a_wrong_setting_is_wrong_usage(folder, setting, sentence):
 
 def test_pictures_draws_the_snapshots_of_a_run(folder):
     arguments = ["steps=20", "--snapshots", "2", "--evaluations", "2", "--out", "kept", "--json"]
-    (result,) = json.loads(openwork(folder, "run", "mylab:variational", *arguments).stdout)
+    (result,) = json.loads(openwork(folder, "run", "mylab:variational", *arguments).stdout)["runs"]
     answer = openwork(folder, "pictures", f"kept/{result['id']}", "--out", "drawn")
     assert "weights.png, weights.gif, layers.png" in answer.stdout
     assert (folder / "drawn" / "weights.gif").read_bytes().startswith(b"GIF89a")
@@ -177,16 +184,16 @@ def test_pictures_draws_the_snapshots_of_a_run(folder):
 
 
 def test_a_threshold_needs_variational_dropout(folder):
-    (result,) = json.loads(openwork(folder, "run", "mylab:two", "seed=5", "--out", "one", "--json").stdout)[:1]
-    answer = openwork(folder, "eval", f"one/{result['id']}", "--threshold", "1", code=1)
+    (result,) = json.loads(openwork(folder, "run", "mylab:two", "seed=5", "--out", "one", "--json").stdout)["runs"][:1]
+    answer = openwork(folder, "eval", f"one/{result['id']}", "--threshold", "1", code=2)
     assert "--threshold is for variational dropout; this run trained RandomPruning" in answer.stderr
 
 
 def test_a_checkpoint_imports_only_what_the_user_trusts(folder):
-    (result,) = json.loads(openwork(folder, "run", "mylab:mine", "--out", "mine", "--json").stdout)
+    (result,) = json.loads(openwork(folder, "run", "mylab:mine", "--out", "mine", "--json").stdout)["runs"]
     checkpoint = f"mine/{result['id']}/checkpoint.pt"
     for command in ("eval", "inspect"):
-        answer = openwork(folder, command, checkpoint, code=1)
+        answer = openwork(folder, command, checkpoint, code=2)
         assert "'mylab' is not trusted; pass --trust mylab if it is yours" in answer.stderr
         openwork(folder, command, checkpoint, "--trust", "mylab")
 

@@ -38,8 +38,8 @@ def test_a_sparser_model_that_beats_all_measured_below_stands_for_what_lies_ther
     pairs = [(0.6, 7.0), (0.8, 6.0), (0.983, 8.0), (0.99, 5.0)]  # the frontier begins at 0.983
     assert (score_at(pairs, 0.98), score_at(pairs, 0.6), score_at(pairs, 0.983)) == (8.0, 8.0, 8.0)
     assert score_at(pairs, 0.59) is None  # nothing was measured there
-    mean, _, n = difference({0: pairs, 1: [(0.98, 8.0)]}, {0: [(0.98, 7.0)], 1: [(0.98, 7.0)]}, 0.98)
-    assert (mean, n) == (1.0, 2)
+    found = difference({0: pairs, 1: [(0.98, 8.0)]}, {0: [(0.98, 7.0)], 1: [(0.98, 7.0)]}, 0.98)
+    assert (found.mean, found.n) == (1.0, 2)
 
 
 def test_the_hypervolume_is_the_area_below_the_frontier():
@@ -53,12 +53,13 @@ def test_the_hypervolume_is_the_area_below_the_frontier():
 def test_techniques_are_compared_seed_by_seed():
     ours = {0: [(0.85, 5.0), (0.95, 3.0)], 1: [(0.9, 6.0)], 2: [(0.9, 9.0)], 7: [(0.9, 99.0)]}
     theirs = {0: [(0.9, 3.0)], 1: [(0.9, 4.0)], 2: [(0.5, 9.0)]}  # seed 2 does not reach 0.9, nobody pairs with seed 7
-    mean, interval, n = difference(ours, theirs, 0.9)
-    assert (mean, n) == (pytest.approx(1.5), 2)  # 4 - 3 and 6 - 4
+    found = difference(ours, theirs, 0.9)
+    assert (found.mean, found.seeds) == (pytest.approx(1.5), (0, 1))  # 4 - 3 and 6 - 4
     half = 12.7062 / 2  # t(0.975, 1) · s / √2 with s = 1 / √2
-    assert interval == pytest.approx((1.5 - half, 1.5 + half), abs=1e-4)
+    assert found.interval() == pytest.approx((1.5 - half, 1.5 + half), abs=1e-4)
     assert difference(ours, {}, 0.9) is None
-    assert difference({0: ours[0]}, theirs, 0.9)[1:] == (None, 1)
+    alone = difference({0: ours[0]}, theirs, 0.9)
+    assert (alone.interval(), alone.n) == (None, 1)
 
 
 def test_nothing_is_read_between_points_that_are_no_curve():

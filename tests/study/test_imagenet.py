@@ -18,7 +18,7 @@ from openwork.study.experiments import cifar10_resnet, resnet50
 from openwork.study.models.resnet import to_hugging_face
 from openwork.study.runs.execute import execute
 from openwork.study.runs.run import Run
-from openwork.study.tasks.cifar10 import Cifar10ResNet
+from openwork.study.tasks.cifar10_resnet import Cifar10ResNet
 from openwork.study.tasks.imagenet import EPOCHS, STEPS, ImageNetResNet
 from openwork.techniques.l0 import L0
 from tests.study.pictures_on_disk import images, write_folders, write_parquet, write_tars
@@ -110,6 +110,7 @@ def test_the_loss_smooths_labels_and_leaves_out_what_could_not_be_decoded(pictur
         ("variational_dropout", 180),
         ("l0", 324),
         ("scratch_and_lottery", 228),
+        ("other_schedules", 270),
         ("extended", 4),
         ("published", 21),
     ],
@@ -248,7 +249,7 @@ def test_eval_takes_weights_of_others_and_other_images(pictures, tmp_path):
     def answer(*arguments: str) -> list[dict[str, float]]:
         result = CliRunner().invoke(app, ["eval", *arguments, "--json"])
         assert result.exit_code == 0, result.output
-        return json.loads(result.stdout)
+        return json.loads(result.stdout)["evaluated"]
 
     found = [answer(str(path), "--task", "tests.study.test_imagenet:dense") for path in (ours, theirs)]
     assert found[0] == found[1]

@@ -71,7 +71,7 @@ def test_other_images_may_have_a_name_that_looks_like_a_number(tmp_path):
     run = Run(ImageNetResNet("own", **SMALL), None, steps=1)
     execute(run, tmp_path / "runs", evaluations=1)
     answer = CliRunner().invoke(app, ["eval", str(tmp_path / "runs" / run.id), "--data", "2012", "--json"])
-    assert json.loads(answer.stdout)[0]["images"] == 3
+    assert json.loads(answer.stdout)["evaluated"][0]["images"] == 3
 
 
 @pytest.mark.parametrize("own", ["folders", "parquet", "nothing"])

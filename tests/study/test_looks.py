@@ -5,7 +5,10 @@ import math
 
 import pytest
 
+from openwork import public
+from openwork.core.technique import Technique
 from openwork.study.evaluation.metric import ACCURACY, BLEU, Metric
+from openwork.study.experiments import tournament, tournament_cifar10
 from openwork.study.published.overlay import TECHNIQUES
 from openwork.study.report.charts import front_values
 from openwork.study.report.looks import DARK, SHAPES, look, looks
@@ -35,6 +38,27 @@ def test_a_variant_keeps_the_colour_and_changes_the_shape(name):
 def test_the_paper_s_techniques_have_the_colours_of_openwork_s():
     for technique, words in LABELS.items():
         assert look(words)[0] == look(TECHNIQUES[technique])[0]
+
+
+def test_every_technique_of_openwork_s_looks_different_and_always_the_same():
+    names = [
+        name
+        for name, one in vars(public).items()
+        if isinstance(one, type) and issubclass(one, Technique) and one.__module__.startswith("openwork.techniques")
+    ]
+    assert len(names) >= 25, names
+    assert len({look(name) for name in names}) == len(names)
+    assert looks(["Aardvark", *names, "Zebra"]) == looks(["Aardvark", *names[::-1], "Zebra"])
+    assert all(looks(["Aardvark", *names])[name] == look(name) for name in names)
+
+
+@pytest.mark.parametrize("entrants", [tournament.ENTRANTS, tournament_cifar10.contest().entrants])
+def test_the_words_of_the_studies_have_the_colours_of_openwork_s_techniques(entrants):
+    known = {look(name)[0] for name in OURS}
+    found = looks([name for name in entrants if name != "dense"])
+    assert {colour for colour, _ in found.values()} <= known
+    assert len(set(found.values())) == len(found)
+    assert found["variational dropout"] == look("VariationalDropout")
 
 
 def test_fifty_techniques_of_the_user_s_all_look_different():

@@ -38,8 +38,8 @@ def page(tmp_path_factory):
 def test_the_page_stands_alone(page):
     text = page.read_text()
     assert sorted(path.name for path in page.parent.iterdir()) == [
-        "budget.png", "budget.svg", "index.html", "layers.png", "layers.svg", "results.csv", "summary.csv",
-        "trade-off.png", "trade-off.svg",
+        "budget.png", "budget.svg", "differences.png", "differences.svg", "index.html", "layers.png", "layers.svg",
+        "results.csv", "summary.csv", "trade-off.png", "trade-off.svg",
     ]  # fmt: skip
     assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", text)
     assert "@import" not in text
@@ -49,8 +49,14 @@ def test_the_page_stands_alone(page):
 
 def test_the_page_says_what_was_found(page):
     text = page.read_text()
-    assert "GradualMagnitude is the most accurate: 97.1 % at 90.0 % sparsity (3 seeds" in text
-    assert "against 98.1 % for the dense model" in text
+    assert text.index('<p class="lead">') < text.index('<div id="filters">') < text.index("<h2>")  # the answer first
+    answer = text.partition('<p class="lead">')[2].partition("</p>")[0].replace("\u00a0", " ")
+    # All seeds differ by the same, which shows no spread.
+    assert (
+        "at 90 % sparsity GradualMagnitude has the best mean accuracy, 97.1 % (95 % interval 96.9–97.3 %, n = 3)"
+        in answer
+    )
+    assert "the dense model has 98.1 %" in answer
     assert "zeros are simulated" in text
     assert "Command: make quickstart" in text
     assert "<p>1 run, in none of the means above.</p>" in text
@@ -85,7 +91,7 @@ def test_an_empty_study_is_an_error(tmp_path):
 
 def test_one_run_is_enough(tmp_path):
     text = write_report(study(tmp_path, [row()]), tmp_path / "report").read_text()
-    assert "95 % interval none with one seed" in text
+    assert "n\u00a0=\u00a01)." in text
 
 
 def test_ticks_are_round():
@@ -236,11 +242,12 @@ def test_layers_of_a_kind_are_counted_together():
 
 def test_techniques_are_compared_with_the_best_at_equal_sparsity(page):
     found = [line for line in cells(page.read_text(), "At equal sparsity") if line[0] == "90 %"]
+    equal = "all 3 differences are equal: no spread was seen"
     # L0 has one seed alone and the other two begin at 50 %: 97.1 against 91.1, each seed by 6 points
     assert found == [
-        ["90 %", "GradualMagnitude", "97.10 %", "–", "–", "–"],
-        ["90 %", "L0", "93.00 %", "−4.00", "none with one seed", "1"],
-        ["90 %", "RandomPruning", "91.10 %", "−6.00", "−6.00 to −6.00", "3"],
+        ["90 %", "GradualMagnitude", "97.10 %", "–", "–", "–", "–", "the best mean"],
+        ["90 %", "L0", "93.00 %", "−4.00", "none: one seed has no spread", "1", "–", "undecided"],
+        ["90 %", "RandomPruning", "91.10 %", "−6.00", f"none: {equal}", "3", "–", "undecided"],
     ]
 
 

@@ -1,5 +1,7 @@
 """The quickstart's command, with runs of milliseconds."""
 
+import json
+
 from typer.testing import CliRunner
 
 from openwork.cli import app
@@ -18,4 +20,9 @@ def test_a_failed_run_is_said_costs_the_exit_code_and_is_tried_again(tmp_path, m
     assert "the same command tries again" in result.stderr
     assert "GradualMagnitude" in result.stdout
     (tmp_path / "repaired").touch()
-    assert CliRunner().invoke(app, ["quickstart", "--out", "here"]).exit_code == 0
+    result = CliRunner().invoke(app, ["quickstart", "--out", "here", "--json"])
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert (found["command"], {*found["runs"].values()}) == ("quickstart", {"finished"})
+    assert "GradualMagnitude is the only technique measured" in found["answer"]
+    assert found["report"] == str(tmp_path / "here" / "report" / "index.html")

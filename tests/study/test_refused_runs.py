@@ -11,7 +11,8 @@ from openwork.study.runs.execute import execute
 from openwork.study.runs.origin import LotteryTicket, Origin, Pretrained, Rewound, Scratch
 from openwork.study.runs.run import Run
 from openwork.study.sweeps.sweep import Here, Options, sweep
-from openwork.study.tasks.cifar10 import Cifar10ResNet, Cifar10Vgg, Cifar10WideResNet
+from openwork.study.tasks.cifar10 import Cifar10Vgg, Cifar10WideResNet
+from openwork.study.tasks.cifar10_resnet import Cifar10ResNet
 from openwork.study.tasks.imagenet import ImageNetResNet
 from openwork.study.tasks.lenet import DigitsLeNet300100, ImagesLeNet300100
 from openwork.study.tasks.number_words import NumberWords

@@ -58,7 +58,7 @@ def test_the_table_of_results_has_its_value_and_direction(directory, tmp_path):
         row = next(row for row in csv.DictReader(file) if row["sparsity_selected"] == "0.75")
     assert (row["metric"], row["better"], row["after_accuracy"], row["after_loss"]) == ("mse", "lower", "", "")
     assert float(row["after_value"]) == pytest.approx(22, rel=1e-4)
-    (rows,) = [json.loads(CliRunner().invoke(app, ["results", str(directory), "--json"]).stdout)]
+    (rows,) = [json.loads(CliRunner().invoke(app, ["results", str(directory), "--json"]).stdout)["rows"]]
     assert {one["metric"] for one in rows} == {"mse"}
 
 

@@ -1,14 +1,16 @@
 """The report page in headless Chromium: it draws, answers to mouse and filters, and asks for nothing."""
 
+import csv
 import json
 import random
 from dataclasses import asdict
+from pathlib import Path
 from shutil import which
 
 import pytest
 
 from openwork.study.evaluation.metric import Metric
-from openwork.study.report.looks import DARK
+from openwork.study.report.looks import DARK, look
 from openwork.study.report.page import write_report
 from openwork.study.results.statistics import pareto, summarize
 from tests.study.studies import diverged, results, row, study
@@ -80,6 +82,13 @@ class Visit:
     def tick(self, label, checked):
         self.page.get_by_label(label, exact=True).set_checked(checked)
         self.page.evaluate("() => filtered")
+
+    def saved(self, chart, kind):
+        """The file that a figure's button saves, with the keyboard."""
+        with self.page.expect_download() as download:
+            self.page.locator(f"#{chart} + .save").get_by_text(kind).press("Enter")
+        assert download.value.suggested_filename == f"{chart}.{kind.lower()}"
+        return Path(download.value.path()).read_bytes()
 
     def cells(self, table, column):
         place = self.page.locator(f"#{table} tbody tr td:nth-child({column})")
@@ -204,6 +213,28 @@ def test_tables_are_sorted_by_the_heading_that_is_pressed_and_turned(visit):
 def test_diverged_runs_have_a_table(visit):
     assert visit.cells("diverged", 1) == ["B"]
     assert visit.cells("diverged", 5) == ["exploded"]
+
+
+def test_a_figure_is_saved_as_it_is_ticked_light_and_with_its_title(browser, report):
+    visit = Visit(browser, report[0], color_scheme="dark")
+    visit.tick("B", False)
+    rows = list(csv.DictReader(visit.saved("trade-off", "CSV").decode().splitlines()))
+    frontier = {(r["technique"], r["settings"], r["accuracy"]) for r in rows if r["part"] == "frontier"}
+    assert frontier == {(v["technique"], v["settings"], str(v["score"])) for v in visit.values("interval")}
+    assert {row["technique"] for row in rows if row["part"] != "published"} == {"A", "C", "dense"}
+    assert [row["accuracy"] for row in rows if row["source"] and row["sparsity"] == "0.9857"] == ["0.9808"]
+    assert [row["accuracy"] for row in rows if row["part"] == "run" and row["settings"] == "t1"] == ["0.88"]
+    svg = visit.saved("trade-off", "SVG").decode()
+    assert svg.startswith("<svg")
+    assert ["LeNet-300-100, MNIST: test accuracy against sparsity" in svg, "#ffffff" in svg] == [True, True]
+    assert not [dark for light, dark in DARK.items() if dark in svg and dark not in DARK]
+    assert svg.count(look("A")[0]) > 10
+    png = visit.saved("layers-0", "PNG")
+    assert png[:4] == b"\x89PNG"
+    assert int.from_bytes(png[16:20], "big") > 1500  # twice as many pixels as points
+    assert visit.said == []
+    assert [url for url in visit.asked if not url.startswith(("data:", "blob:"))] == [report[0].as_uri()]
+    visit.page.close()
 
 
 def test_a_phone_scrolls_down_alone(browser, report):

@@ -11,8 +11,9 @@ from openwork.cli.training import _print_results
 from openwork.study.evaluation.metric import ACCURACY, BLEU
 from openwork.study.published.overlay import own_bands
 from openwork.study.report.against import against
+from openwork.study.report.answer import answer, compared
 from openwork.study.report.charts import run_values
-from openwork.study.report.page import _takeaway, write_report
+from openwork.study.report.page import write_report
 from openwork.study.report.style import score_axis
 from openwork.study.results.frontier import by_seed
 from openwork.study.results.score import metric_of
@@ -84,13 +85,14 @@ def test_the_summary_says_what_its_scores_are(tmp_path):
     assert (accuracy["metric"], accuracy["score"], accuracy["interval_low"]) == ("accuracy", "0.97", "")
 
 
-def test_the_takeaway_is_by_bleu():
-    assert _takeaway(summarize(results(ROWS))) == (
-        "Near 90 % sparsity, GradualMagnitude is the best by BLEU: 17.4 at 90.0 % sparsity "
-        "(1 seed, 95 % interval none with one seed), against 27.5 for the dense model; "
-        "next is RandomPruning with 9.4 at 90.0 %."
+def test_the_answer_is_by_bleu():
+    found = results(ROWS)
+    assert answer(summarize(found), compared(found)) == (
+        "Not decided, as one seed has no spread: at 90 % sparsity GradualMagnitude has the best BLEU, 17.4 (n = 1), "
+        "+8.04 points against RandomPruning; the dense model has 27.5."
     )
-    assert "is the only technique measured: BLEU 17.4 at 90.0 %" in _takeaway(summarize(results(ROWS[:4])))
+    alone = results(ROWS[:4])
+    assert "is the only technique measured: BLEU 17.4 at 90.0 %" in answer(summarize(alone), compared(alone))
 
 
 def test_the_page_of_translations_is_about_bleu(text):
@@ -135,7 +137,7 @@ def test_a_study_of_both_has_each_task_by_its_own(tmp_path):
     text = write_report(study(tmp_path, [*ROWS, row(accuracy=0.9)]), tmp_path / "report").read_text()
     assert "<h1>Sparsity and accuracy or BLEU: " in text
     leads = re.findall(r'<p class="lead">(.*?)</p>', text)
-    assert ["BLEU: 17.4 at" in leads[0], "measured: 90.0 % at" in leads[1]] == [True, True]
+    assert ["best BLEU, 17.4 (" in leads[0], "measured: 90.0\u00a0% at" in leads[1]] == [True, True]
 
 
 def test_a_setting_is_drawn_against_bleu():

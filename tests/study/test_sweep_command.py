@@ -125,7 +125,7 @@ def test_a_dry_run_counts_and_prices_and_writes_nothing(folder):
     printed, _ = openwork(folder, "sweep", "openwork.study.experiments.mnist:table", "--dry-run", "--out", "dry")
     assert "46 runs, 5,316,000 steps left; 5,316,000 steps have no price: --measure times some" in printed
     printed, _ = openwork(folder, "sweep", "mylab:grid", "--dry-run", "--measure", "--out", "dry", "--json")
-    dense, pruned = json.loads(printed)
+    dense, pruned = json.loads(printed)["prices"]
     assert (dense["states"], dense["steps"], pruned["name"]) == ({"new": 6}, 120, "GradualMagnitude")
     assert dense["hours"] == pytest.approx(dense["step_ms"] * 120 / 3.6e6)
     assert not (folder / "dry").exists()
@@ -152,11 +152,11 @@ def test_results_of_two_folders_are_one_table(folder):
 @pytest.mark.parametrize(
     ("arguments", "sentence", "code"),
     [
-        (["sweep", "mylab:slow", "--ray", "127.0.0.1:1"], "cannot use Ray at '127.0.0.1:1': [Errno 111]", 1),
-        (["sweep", "mylab:slow", "--ray", "local", "--gpus", "0.5"], "Ray chooses the GPU; give --device cuda", 1),
+        (["sweep", "mylab:slow", "--ray", "127.0.0.1:1"], "cannot use Ray at '127.0.0.1:1': [Errno 111]", 2),
+        (["sweep", "mylab:slow", "--ray", "local", "--gpus", "0.5"], "Ray chooses the GPU; give --device cuda", 2),
         (["sweep", "mylab:slow", "--gpus", "1"], "--cpus and --gpus belong to --ray", 2),
         (["sweep", "mylab:slow", "--measure"], "--measure belongs to --dry-run", 2),
-        (["sweep", "mylab:slow", "--out", "mylab.py"], "cannot use mylab.py", 1),
+        (["sweep", "mylab:slow", "--out", "mylab.py"], "cannot use mylab.py", 2),
     ],
 )
 def test_bad_input_gives_one_sentence(folder, arguments, sentence, code):

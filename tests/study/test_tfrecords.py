@@ -82,7 +82,7 @@ def test_eval_counts_the_images_of_tfrecords(written, tmp_path, monkeypatch):
     torch.manual_seed(0)
     write_weights(TINY.task.model(), tmp_path / "x.safetensors")
     arguments = ["eval", str(tmp_path / "x.safetensors"), "--task", "tests.study.test_tfrecords:TINY", "--json"]
-    found = json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)
+    found = json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)["evaluated"]
     assert (found[0]["images"], found[0]["unreadable"]) == (5, 0)
 
 

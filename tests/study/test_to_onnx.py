@@ -72,5 +72,5 @@ def test_the_command_writes_a_file_beside_the_weights_or_one_sentence(tmp_path):
     answer = json.loads(openwork(tmp_path, *arguments, "onnx", "--task", WITH_MODEL, "--json").stdout)
     assert answer["parameters"] == 50_610
     assert answer["inputs"] == {"x": ["batch", 1, 8, 8]} == shape(tmp_path / "weights.onnx")
-    assert "give --task MODULE:FUNCTION" in openwork(tmp_path, *arguments, "onnx", code=1).stderr
-    assert "--task is for --to onnx" in openwork(tmp_path, *arguments, "sparse", "--task", WITH_MODEL, code=1).stderr
+    assert "give --task MODULE:FUNCTION" in openwork(tmp_path, *arguments, "onnx", code=2).stderr
+    assert "--task is for --to onnx" in openwork(tmp_path, *arguments, "sparse", "--task", WITH_MODEL, code=2).stderr

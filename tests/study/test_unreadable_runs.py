@@ -84,7 +84,7 @@ def test_a_result_of_a_module_that_is_not_here_is_a_result(tmp_path):
 def test_nothing_but_broken_runs_is_no_report(tmp_path):
     study(tmp_path, [row()])
     (tmp_path / row()["id"] / "result.json").write_text("{")
-    answer = openwork(tmp_path, "report", str(tmp_path), code=1)
+    answer = openwork(tmp_path, "report", str(tmp_path), code=2)
     assert "left out: " in answer.stderr
     assert "error: no finished run in" in answer.stderr
 

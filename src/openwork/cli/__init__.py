@@ -1,12 +1,16 @@
-"""The command line: quickstart, run, sweep, results, eval, inspect, export, bench, doctor, report and others.
+"""Make any PyTorch model sparse, and measure honestly what that costs.
 
-Exit codes: 0 done; 1 an error, said in one sentence on standard error; 2 wrong usage; 3 a run diverged; 4 done, but for
-runs that cannot be read; 130 stopped by Ctrl-C; 143 by SIGTERM.
-Set OPENWORK_TRACEBACK=1 to see where an error came from.
+Exit codes: 0 done; 1 it failed; 2 what was given cannot be used, said in one sentence on standard error; 3 a run
+diverged; 4 done, but for what cannot be read or translated; 130 stopped by Ctrl-C; 143 by SIGTERM.
+
+OPENWORK_TRACEBACK=1 shows where an error came from. openwork --install-completion lets your shell complete commands,
+options, experiments and runs.
 """
 
 import os
 import sys
+from collections.abc import Callable
+from inspect import cleandoc
 from typing import Annotated
 
 from openwork import __version__
@@ -21,6 +25,7 @@ try:
         doctor,
         export,
         import_tf,
+        listing,
         prune,
         published,
         recipe,
@@ -28,36 +33,56 @@ try:
         sweep,
         training,
         translation,
+        watch,
     )
     from openwork.cli.common import error_console
-    from openwork.cli.errors import TRACEBACK, UsageError, sentence
+    from openwork.cli.errors import TRACEBACK, exit_code, sentence
+    from openwork.cli.examples import with_examples
 except ImportError as error:
     raise SystemExit(f'the command line needs {error.name}: pip install "openwork[study]"') from error
 
 app = typer.Typer(
     help=__doc__,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(training.quickstart)
-app.command()(training.run)
-app.command(cls=sweep.SweepCommand)(sweep.sweep)
-app.command()(report.results)
-app.command("eval")(checkpoints.evaluate)
-app.command()(checkpoints.inspect)
-app.command()(export.export)
-app.command()(prune.prune)
-app.command()(recipe.recipe)
-app.command()(bench.bench)
-app.command()(doctor.doctor)
-app.command()(report.report)
-app.command()(report.pictures)
-app.command()(published.published)
-app.command()(translation.translate)
-app.command()(translation.bleu)
-app.command()(import_tf.import_tf)
+PANELS: dict[str, dict[str, Callable[..., None]]] = {
+    "Train and compare": {
+        "quickstart": training.quickstart,
+        "run": training.run,
+        "sweep": sweep.sweep,
+        "list": listing.list_runs,
+        "show": listing.show,
+        "results": report.results,
+        "report": report.report,
+        "pictures": report.pictures,
+        "watch": watch.watch,
+    },
+    "Models and files": {
+        "eval": checkpoints.evaluate,
+        "inspect": checkpoints.inspect,
+        "prune": prune.prune,
+        "export": export.export,
+        "bench": bench.bench,
+        "recipe": recipe.recipe,
+    },
+    "The paper, text and this machine": {
+        "published": published.published,
+        "import-tf": import_tf.import_tf,
+        "translate": translation.translate,
+        "bleu": translation.bleu,
+        "doctor": doctor.doctor,
+    },
+}
+for _panel, _commands in PANELS.items():
+    for _name, _command in _commands.items():
+        app.command(
+            _name,
+            help=with_examples(_name, cleandoc(_command.__doc__ or "")),
+            cls=sweep.SweepCommand if _name == "sweep" else None,
+            rich_help_panel=_panel,
+        )(_command)
 
 
 def _version(wanted: bool) -> None:
@@ -74,13 +99,36 @@ def options(
 
 
 def main() -> None:
-    """Runs the command line; every expected error becomes one sentence and exit code 1, or 2 for wrong usage."""
+    """Runs the command line; whatever is expected to go wrong becomes one sentence, and exit code 1 or 2."""
     sys.path.insert(0, os.getcwd())  # the user's own experiments
     try:
-        app()
+        code = app(standalone_mode=False)
     except Exception as error:
+        if isinstance(error, _MISTYPED):
+            raise SystemExit(_say_mistyped(error)) from None
         text = sentence(error)
         if text is None or os.environ.get(TRACEBACK):
             raise
-        error_console.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+        _say_error(text)
+        raise SystemExit(exit_code(error)) from None
+    raise SystemExit(code or 0)
+
+
+_MISTYPED = typer.BadParameter.__mro__[1]
+"""What the parser raises: click's UsageError, of typer's own copy or not."""
+
+
+def _say_mistyped(error: Exception) -> int:
+    """The exit code, after saying what cannot be parsed, or printing the help where nothing was given."""
+    context, message = error.ctx, " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+    else:
+        command = context.command_path if context else "openwork"
+        message = message.replace("Value error, ", "").rstrip(".")
+        _say_error(f"{message[:1].lower()}{message[1:]} ({command} --help says what there is)")
+    return 2
+
+
+def _say_error(text: str) -> None:
+    error_console.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)

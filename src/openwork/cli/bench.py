@@ -9,18 +9,16 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from openwork.cli.checkpoints import run_in
-from openwork.cli.common import Device, Json, Trust, checked_device, error_console, out_console, print_json
-from openwork.cli.errors import UsageError
+from openwork.cli.common import Device, Json, Pattern, Trust, checked_device, error_console, out_console, print_json
+from openwork.cli.techniques import named_technique
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from openwork.core.masks.technique import MaskTechnique
     from openwork.inference.accelerated import Accelerated
     from openwork.inference.bench import Measured
-
-BENCH_FORMAT = 1
-"""Of what `bench --json` prints; it grows with changes that readers would trip over, not with new keys."""
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -37,8 +35,9 @@ def bench(
         list[int] | None, typer.Option(min=1, metavar="N...", help="Batch sizes, such as --batch 1 8 64.")
     ] = None,
     sparsity: Annotated[
-        str | None, typer.Option(help="Prune by magnitude first: 0.9, or a pattern such as 2:4. Before you train.")
+        str | None, typer.Option(metavar="FRACTION", help="Prune by magnitude first, before you train: 0.9.")
     ] = None,
+    pattern: Pattern = None,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of a text, where a file of weights is prefilled.")] = 128,
     layers: Annotated[bool, typer.Option("--layers", help="Print a row for every layer, too.")] = False,
     dtype: Annotated[str | None, typer.Option(help=f"Convert first: {', '.join(_DTYPES)}.")] = None,
@@ -61,27 +60,28 @@ def bench(
     from openwork.study.runs.environment import environment
 
     if more and not batch:
-        raise UsageError(f"unexpected {more[0]}; give batch sizes with --batch {' '.join(map(str, more))}")
+        raise ValueError(f"unexpected {more[0]}; give batch sizes with --batch {' '.join(map(str, more))}")
     batches = list(dict.fromkeys([*(batch or [1]), *(more or [])]))
     if min(batches) < 1:
-        raise UsageError(f"--batch must be at least 1, got {min(batches)}")
+        raise ValueError(f"--batch must be at least 1, got {min(batches)}")
     if dtype not in (None, *_DTYPES):
-        raise UsageError(f"unknown --dtype {dtype!r}; give one of {', '.join(_DTYPES)}")
+        raise ValueError(f"unknown --dtype {dtype!r}; give one of {', '.join(_DTYPES)}")
     place = checked_device(device)
+    technique = named_technique("magnitude", sparsity, pattern) if sparsity or pattern else None
     if threads:
         torch.set_num_threads(threads)
     with error_console.status("reading"):
         found, kind = _model_or_weights(model, trust), getattr(torch, dtype) if dtype else None
     with error_console.status("measuring"):
         if isinstance(found, Mapping):
-            weights = _ready_weights(found, place, kind, sparsity)
+            weights = _ready_weights(found, place, kind, technique)
             measured = bench_weights(weights, batches, tokens=tokens, rounds=rounds, graph=graph)
         else:
-            sparse, sample = _ready_model(*found, place, kind, sparsity)
+            sparse, sample = _ready_model(*found, place, kind, technique)
             measured = bench_model(sparse, sample, batches, rounds=rounds, graph=graph)
     if as_json:
         results = [one.to_dict() for one in measured]
-        print_json({"format": BENCH_FORMAT, "model": model, "machine": environment(place), "measured": results})
+        print_json("bench", model=model, machine=environment(place), measured=results)
         return
     machine = environment(place)
     name = f"{machine['device'] if place.type == 'cuda' else machine['processor']}, torch {machine['torch']}"
@@ -110,12 +110,15 @@ def _model_or_weights(place: str, trust: list[str] | None) -> "tuple[nn.Module, 
 
 
 def _ready_weights(
-    tensors: "Mapping[str, Tensor]", device: "torch.device", dtype: "torch.dtype | None", sparsity: str | None
+    tensors: "Mapping[str, Tensor]",
+    device: "torch.device",
+    dtype: "torch.dtype | None",
+    technique: "MaskTechnique | None",
 ) -> "dict[str, Tensor]":
-    """The matrices of a file that have zeros, moved and converted, and pruned where a sparsity is given."""
+    """The matrices of a file that have zeros, moved and converted, and pruned where there is a technique."""
     matrices = {name: t.to(device, dtype) for name, t in tensors.items() if _is_layer(name, t)}
-    if sparsity is not None:
-        matrices = {name: _pruned(t, sparsity) for name, t in matrices.items()}
+    if technique is not None:
+        matrices = {name: _pruned(t, technique) for name, t in matrices.items()}
     sparse = {name: t for name, t in matrices.items() if not t.all()}
     if not sparse:
         has = f"{len(matrices)} matrices without a zero" if matrices else "no matrix"
@@ -124,17 +127,21 @@ def _ready_weights(
 
 
 def _ready_model(
-    model: "nn.Module", sample: Any, device: "torch.device", dtype: "torch.dtype | None", sparsity: str | None
+    model: "nn.Module",
+    sample: Any,
+    device: "torch.device",
+    dtype: "torch.dtype | None",
+    technique: "MaskTechnique | None",
 ) -> "tuple[nn.Module, Any]":
-    """The model and its sample, moved and converted; the model pruned where a sparsity is given."""
+    """The model and its sample, moved and converted; the model pruned where there is a technique."""
     from torch import Tensor
     from torch.utils._pytree import tree_map
 
     model = model.to(device, dtype)
-    if sparsity is not None:
+    if technique is not None:
         from openwork.core.masks.one_shot import prune
 
-        prune(model, _technique(sparsity))
+        prune(model, technique)
 
     def moved(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
@@ -150,25 +157,14 @@ def _is_layer(name: str, tensor: "Tensor") -> bool:
     return tensor.dim() == 2 and is_number and "embed" not in name.lower()
 
 
-def _technique(sparsity: str) -> Any:
-    import openwork as ow
-
-    try:
-        n, colon, m = sparsity.partition(":")
-        pattern = ow.NM(int(n), int(m)) if colon else ow.Unstructured()
-        return ow.GradualMagnitude(ow.OneShot(1 - int(n) / int(m) if colon else float(sparsity)), pattern=pattern)
-    except ValueError as error:
-        raise UsageError(f"--sparsity takes a fraction such as 0.9 or a pattern such as 2:4: {error}") from error
-
-
-def _pruned(weight: "Tensor", sparsity: str) -> "Tensor":
+def _pruned(weight: "Tensor", technique: "MaskTechnique") -> "Tensor":
     from torch import nn
 
     from openwork.core.masks.one_shot import prune
 
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
-    prune(layer, _technique(sparsity))
+    prune(layer, technique)
     return layer.weight.detach()
 
 

@@ -16,9 +16,11 @@ from openwork.cli.common import (
     Trust,
     checked_device,
     error_console,
+    found_run,
     out_console,
     print_json,
 )
+from openwork.cli.complete import complete_runs
 from openwork.cli.weights import with_images, with_weights
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def evaluate(
     from openwork.study.runs.config import TRUSTED
     from openwork.study.runs.live import Live, restore
 
+    checkpoint = found_run(checkpoint)
     if vocabulary and not task:
         raise ValueError("--vocabulary is for a file of weights alone, a run has its own; give --task, or leave it out")
 
@@ -89,7 +92,7 @@ def evaluate(
                 live = trained if value == own else restored(f"technique.threshold={value}")
                 found.append(_evaluated(live.run, live.finalized_copy(), value, device, recalibrate))
     if as_json:
-        print_json([one.to_dict() for one in found])
+        print_json("eval", evaluated=[one.to_dict() for one in found])
     else:
         _print_evaluated(found, checkpoint, run.task)
     if threshold:
@@ -197,19 +200,17 @@ def _evaluated(run: "Run", plain: "nn.Module", threshold: float | None, device: 
     return Evaluated(threshold, to_plain(run), run.settings, metrics, counts.sparsity, counts.sparsity_all, judged)
 
 
-INSPECT_FORMAT = 1
-"""Of what `inspect --json` prints; it grows with changes that readers would trip over, not with new keys."""
-
-
 def inspect(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="A .safetensors or .pt file, a Hugging Face folder, a TensorFlow prefix, or a run."
+            metavar="FILE",
+            help="A .safetensors or .pt file, a Hugging Face folder, a TensorFlow prefix, or a run.",
+            autocompletion=complete_runs,
         ),
     ],
     other: Annotated[
-        Path | None, typer.Argument(metavar="[OTHER]", help="Another, to compare: which zeros stay zero in it.")
+        Path | None, typer.Argument(metavar="OTHER", help="Another, to compare: which zeros stay zero in it.")
     ] = None,
     trust: Trust = None,
     as_json: Json = False,
@@ -220,9 +221,9 @@ def inspect(
     from openwork.inspect.report import report
 
     if as_json and markdown:
-        raise typer.BadParameter("choose one of --json and --markdown")
+        raise ValueError("choose one of --json and --markdown")
     if other and markdown:
-        raise typer.BadParameter("a comparison has no --markdown; choose --json or the table")
+        raise ValueError("a comparison has no --markdown; choose --json or the table")
     with error_console.status("counting"):
         live, path = run_in(checkpoint, trust)
         if other:
@@ -236,7 +237,7 @@ def inspect(
             found = report(live.finalized_copy(), select=live.run.select) if live else report(path)
     paths = [str(checkpoint), str(other)] if other else str(checkpoint)
     if as_json:
-        print_json({"format": INSPECT_FORMAT, "path": paths, **found.to_dict()})
+        print_json("inspect", path=paths, **found.to_dict())
     elif markdown:
         sys.stdout.write(found.to_markdown() + "\n")
     else:
@@ -256,6 +257,7 @@ def run_in(path: Path, trust: list[str] | None, *, with_model: bool = False) -> 
     from openwork.study.runs.config import TRUSTED
     from openwork.study.runs.live import restore
 
+    path = found_run(path)
     checkpoint = path / "checkpoint.pt"
     if checkpoint.is_file() and (with_model or not (path / "model.safetensors").exists()):
         path = checkpoint

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from openwork.cli.errors import UsageError
+from openwork.cli.complete import complete_experiments, complete_runs
 
 if TYPE_CHECKING:
     import torch
@@ -23,16 +23,53 @@ if TYPE_CHECKING:
 out_console = Console(width=None if sys.stdout.isatty() else 120)
 error_console = Console(stderr=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-Checkpoint = Annotated[Path, typer.Argument(help="A run's directory or a checkpoint file.")]
+RUNS = Path("openwork-runs")
+"""Where runs are, if nobody says otherwise."""
+FORMAT = 1
+"""Of what `--json` prints; it grows with changes that readers would trip over, not with new keys."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead: docs/cli.md.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.", autocompletion=lambda: ["cpu", "cuda"])]
+Sparsity = Annotated[
+    str | None, typer.Option(metavar="FRACTION", help="The fraction of zeros, such as 0.5; with 2:4 it follows.")
+]
+Pattern = Annotated[
+    str | None, typer.Option(help="Where zeros lie: 2:4 or another n:m, 1x4 blocks, rows, columns, per-output.")
+]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A run: its directory, name or the beginning of its id; or a checkpoint file.",
+        autocompletion=complete_runs,
+    ),
+]  # fmt: skip
+Runs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN", help="Runs: their directories, names or the beginnings of their ids.",
+        autocompletion=complete_runs,
+    ),
+]  # fmt: skip
+RunsOut = Annotated[Path, typer.Option(help="Folder of the run directories.")]
+Name = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A name for these runs, for `openwork show NAME` and others.")
+]
 Trust = Annotated[list[str] | None, typer.Option(help="A package of yours that the checkpoint's run may import.")]
-Experiment = Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="A function that returns a Run or several.")]
+Experiment = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODULE:FUNCTION", help="A function that returns a Run or several.", autocompletion=complete_experiments
+    ),
+]
 Settings = Annotated[
-    list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Changes, such as seed=1 task.batch_size=64.")
+    list[str] | None,
+    typer.Argument(metavar="FIELD=VALUE", help="Changes, such as task.batch_size=64; seed=0,1,2 makes a run of each."),
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="Use torch.compile; needs a C++ compiler.")]
 Evaluations = Annotated[int, typer.Option(min=1, help="How often to evaluate and save, over the whole run.")]
+Precision = Annotated[
+    Literal["float32", "tf32", "bf16"], typer.Option(help="How a GPU computes products; docs/fleet.md.")
+]
 Snapshots = Annotated[int, typer.Option(min=0, help="How many copies of the weights to keep, for pictures.")]
 
 
@@ -54,9 +91,10 @@ def runs_of(experiment: str, settings: Sequence[str] | None) -> list["Run"]:
 
     Raises:
         ValueError: If there are no runs, or the function needs arguments.
-        UsageError: If a setting does not fit.
+        ValueError: If a setting does not fit.
     """
-    from openwork.study.runs.config import find, override
+    from openwork.study.runs.config import find
+    from openwork.study.runs.grid import grid
     from openwork.study.runs.run import Run
 
     found = find(experiment)
@@ -65,9 +103,24 @@ def runs_of(experiment: str, settings: Sequence[str] | None) -> list["Run"]:
     if not runs or not all(isinstance(one, Run) for one in runs):
         raise ValueError(f"{experiment} must return a Run or a list of them, got {made!r}")
     try:
-        return [override(one, settings or []) for one in runs]
+        every = [changed for one in runs for changed in grid(one, settings or [])]
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise ValueError(str(error)) from error
+    return list({one.id: one for one in every}.values())
+
+
+def keep_name(name: str | None, runs: Iterable["Run"], out: Path) -> None:
+    """Writes down that a name, where there is one, stands for the runs.
+
+    Raises:
+        ValueError: If it cannot be one, or stands for others.
+    """
+    if name is not None:
+        from openwork.study.results.folders import check_name, write_name
+
+        ids = [one.id for one in runs]
+        check_name(name, ids, out)
+        write_name(name, ids, out)
 
 
 def say_unfinished(runs: Iterable["Run"]) -> None:
@@ -148,6 +201,42 @@ def going_on(out: Path) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def print_json(value: Any) -> None:
-    """Prints ``value`` as JSON to standard output."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+def print_json(command: str, **content: Any) -> None:
+    """Prints what `json_text` says to standard output."""
+    sys.stdout.write(json_text(command, **content) + "\n")
+
+
+def json_text(command: str, *, indent: int | None = 2, **content: Any) -> str:
+    """The JSON of an object with the format, the command and its content."""
+    return json.dumps({"format": FORMAT, "command": command, **content}, indent=indent)
+
+
+def found_runs(text: Path) -> list[Path]:
+    """The directories of the runs that a path, a name or the beginning of an id means.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is the beginning of several ids.
+    """
+    from openwork.study.results.folders import find_runs
+
+    if found := find_runs(text, RUNS):
+        return found
+    folder = text.parent if len(text.parts) > 1 else RUNS
+    raise FileNotFoundError(
+        f"there is no run {text.name} in {folder}; `openwork list {folder}` shows those that are there"
+    )
+
+
+def found_run(text: Path) -> Path:
+    """The directory of the one run that is meant; what means none stays as it is, as it may be another file's name.
+
+    Raises:
+        ValueError: If it means several.
+    """
+    from openwork.study.results.folders import find_runs
+
+    found = find_runs(text, RUNS)
+    if len(found) > 1:
+        raise ValueError(f"{text.name!r} is the name of {len(found)} runs, and one is needed; give the id of one")
+    return found[0] if found else text

@@ -12,9 +12,6 @@ from openwork.cli.common import Json, error_console, out_console, print_json
 if TYPE_CHECKING:
     import torch
 
-DOCTOR_FORMAT = 1
-"""Of what `doctor --json` prints; it grows with changes that readers would trip over, not with new keys."""
-
 
 def doctor(
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; by default cuda where it is there.")] = None,
@@ -33,7 +30,7 @@ def doctor(
     with error_console.status("looking"):
         machine, found = _machine(place), _ways(place)
     if as_json:
-        print_json({"format": DOCTOR_FORMAT, "device": str(place), "machine": machine, "operations": found})
+        print_json("doctor", device=str(place), machine=machine, operations=found)
         return
     table = Table("operation", "dtypes", "way", "why", title=f"operations on {place}", box=SIMPLE)
     for one in found:

@@ -1,5 +1,6 @@
 """How the command line says what went wrong: one sentence for what is expected, a traceback for a bug of openwork."""
 
+import errno
 import sys
 import sysconfig
 from pathlib import Path
@@ -10,12 +11,10 @@ import openwork
 TRACEBACK = "OPENWORK_TRACEBACK"
 """The environment variable that asks for the traceback of every error."""
 
+_UNUSABLE = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+_UNUSABLE_PLACES = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 _OURS = Path(openwork.__file__).parent
 _OTHERS = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
-
-
-class UsageError(ValueError):
-    """An argument that the user has to write otherwise; exit code 2."""
 
 
 def sentence(error: Exception) -> str | None:
@@ -24,8 +23,7 @@ def sentence(error: Exception) -> str | None:
     An error that Python or a library raised in the user's own code is no bug of openwork: the sentence has its type and
     the place.
     """
-    places = [place for place in _places(error) if not _is_of_others(place)]
-    own = [place for place in places if not _is_in(place, _OURS)]
+    places, own = _code(error)
     expected = isinstance(error, ValueError | OSError | ImportError)
     if not expected and places[-1:] != own[-1:]:
         return None
@@ -34,6 +32,18 @@ def sentence(error: Exception) -> str | None:
         return text
     code, line = own[-1].tb_frame.f_code, own[-1].tb_lineno
     return f"{text} ({code.co_filename}, line {line}, in {code.co_name}; {TRACEBACK}=1 shows the traceback)"
+
+
+def exit_code(error: Exception) -> int:
+    """2 where what was given cannot be used: an argument, a setting or a file; 1 for all else that goes wrong."""
+    place = isinstance(error, OSError) and error.errno in _UNUSABLE_PLACES
+    return 2 if (place or isinstance(error, _UNUSABLE)) and not _code(error)[1] else 1
+
+
+def _code(error: Exception) -> tuple[list[TracebackType], list[TracebackType]]:
+    """The places in openwork's and the user's code, from the outermost call on; and those in the user's alone."""
+    places = [place for place in _places(error) if not _is_of_others(place)]
+    return places, [place for place in places if not _is_in(place, _OURS)]
 
 
 def _text(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from openwork.cli.checkpoints import run_in
-from openwork.cli.common import Json, Trust, error_console, print_json
+from openwork.cli.common import Json, Trust, error_console, found_run, print_json
 from openwork.cli.to_onnx import to_onnx
 
 if TYPE_CHECKING:
@@ -63,11 +63,12 @@ def export(
 
     --to onnx takes a run, or with --task a file of weights that fits the task's model.
     """
+    checkpoint = found_run(checkpoint)
     if to == "onnx":
         with error_console.status("exporting"):
             exported = to_onnx(checkpoint, _target(checkpoint, out, to), task=task, trust=trust)
         if as_json:
-            print_json({"format": 1, "path": str(checkpoint), "out": str(exported.path), **exported.to_dict()})
+            print_json("export", path=str(checkpoint), out=str(exported.path), **exported.to_dict())
         else:
             sys.stdout.write(f"{exported}\n")
         return
@@ -81,7 +82,7 @@ def export(
         error_console.print(note, markup=False, highlight=False, soft_wrap=True)
     if as_json:
         sizes = {"dense_bytes": saved.dense_bytes, "file_bytes": saved.file_bytes}
-        print_json({"format": 1, "path": str(checkpoint), "out": str(saved.path), **sizes, "codes": saved.counts()})
+        print_json("export", path=str(checkpoint), out=str(saved.path), **sizes, codes=saved.counts())
         return
     ratio = saved.dense_bytes / saved.file_bytes
     codes = ", ".join(f"{count} {_CODES[code]}" for code, count in saved.counts().items())

@@ -42,7 +42,7 @@ def import_tf(
     if out.suffix != ".safetensors":
         raise ValueError(f"--out must be a .safetensors file, got {out}")
     if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {out.absolute().parent} for --out; make it, or give another")
+        raise ValueError(f"there is no folder {out.absolute().parent} for --out; make it, or give another")
     if vocabulary and model != "transformer":
         raise ValueError(f"--vocabulary is for a transformer, and {model} has none; leave it out")
     with error_console.status("reading"):
@@ -51,7 +51,7 @@ def import_tf(
             _mark(found, vocabulary)
         write_weights(found.model, out)
     if as_json:
-        print_json(_plain(found, out))
+        print_json("import-tf", **_plain(found, out))
     else:
         _print(found, out)
 

@@ -6,45 +6,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openwork.cli.common import Json, checked_device, error_console, print_json
-from openwork.cli.errors import UsageError
+from openwork.cli.common import Json, Pattern, Sparsity, checked_device, error_console, print_json
+from openwork.cli.techniques import ALLOCATIONS, TECHNIQUES, named_technique
 
 if TYPE_CHECKING:
     from openwork.cli.prunable import Rewritten
     from openwork.core.masks.technique import MaskTechnique
-
-PRUNE_FORMAT = 1
-"""Of what `prune --json` prints; it grows with changes that readers would trip over, not with new keys."""
-
-TECHNIQUES = {
-    "magnitude": "GradualMagnitude",
-    "random": "RandomPruning",
-    "wanda": "Wanda",
-    "ria": "RIA",
-    "dsnot": "DSnoT",
-    "sparsegpt": "SparseGPT",
-    "admm": "ADMM",
-    "alps": "ALPS",
-}
-"""What --technique takes, and the public name of each."""
-ALLOCATIONS = {"uniform": "Uniform", "global": "GlobalRanking", "erk": "ERK", "lamp": "LAMP", "owl": "OWL"}
-"""What --allocation takes, and the public name of each."""
 
 
 def prune(
     source: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="A Hugging Face folder, or a .safetensors file without a model.")
     ],
-    technique: Annotated[str, typer.Option(help=f"{', '.join(TECHNIQUES)}.")],
+    technique: Annotated[str, typer.Option(help=f"{', '.join(TECHNIQUES)}.", autocompletion=lambda: [*TECHNIQUES])],
     out: Annotated[Path, typer.Option(help="The folder to write, or the file; it must not exist.")],
-    sparsity: Annotated[
-        str | None, typer.Option(metavar="FRACTION", help="The fraction of zeros, such as 0.5; with 2:4 it follows.")
-    ] = None,
-    pattern: Annotated[
-        str | None, typer.Option(help="Where zeros lie: 2:4 or another n:m, 1x4 blocks, rows, columns, per-output.")
-    ] = None,
+    sparsity: Sparsity = None,
+    pattern: Pattern = None,
     allocation: Annotated[
-        str | None, typer.Option(help=f"How the zeros are spread over the matrices: {', '.join(ALLOCATIONS)}.")
+        str | None,
+        typer.Option(
+            help=f"How the zeros are spread over the matrices: {', '.join(ALLOCATIONS)}.",
+            autocompletion=lambda: [*ALLOCATIONS],
+        ),
     ] = None,
     reconstruct: Annotated[
         bool, typer.Option("--reconstruct", help="Fit the weights that stay to the dense outputs of their layer.")
@@ -90,11 +73,11 @@ def prune(
 
     refuse_existing(out)
     if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {out.absolute().parent} for --out; make it, or give another")
+        raise ValueError(f"there is no folder {out.absolute().parent} for --out; make it, or give another")
     text = None
     if calibration:
         text = Text(calibration, tokenizer or source, tokens=tokens, samples=samples, batch=batch, seed=seed)
-    made = _technique(technique, sparsity, pattern, allocation)
+    made = named_technique(technique, sparsity, pattern, allocation)
     walk: dict[str, Any] = {"blocks": blocks, "device": checked_device(device) if device else None}
     walk |= {"reconstruct": reconstruct, "resume": resume}
     with error_console.status("reading") as status:
@@ -103,65 +86,9 @@ def prune(
             source, made, out, text=text, select=select, exclude=exclude, seed=seed, keep_zeros=keep_zeros, walk=walk
         )
     if as_json:
-        about = {"format": PRUNE_FORMAT, "path": str(source), "out": str(out), "technique": repr(made)}
-        print_json(about | found.to_dict())
+        print_json("prune", path=str(source), out=str(out), technique=repr(made), **found.to_dict())
     else:
         _print(found, made, out)
-
-
-def _technique(name: str, sparsity: str | None, pattern: str | None, allocation: str | None) -> "MaskTechnique":
-    import openwork as ow
-
-    if name not in TECHNIQUES:
-        raise UsageError(f"unknown --technique {name!r}; give one of {', '.join(TECHNIQUES)}")
-    if allocation not in (None, *ALLOCATIONS):
-        raise UsageError(f"unknown --allocation {allocation!r}; give one of {', '.join(ALLOCATIONS)}")
-    where = _pattern(pattern) if pattern else None
-    if sparsity is None and not isinstance(where, ow.NM):
-        raise UsageError("give --sparsity, the fraction of zeros, such as 0.5, or a --pattern n:m that says it")
-    final = 1 - where.n / where.m if isinstance(where, ow.NM) else 0.0
-    if sparsity is not None:
-        final = _fraction(sparsity)
-    make: Any = getattr(ow, TECHNIQUES[name])
-    arguments = {"pattern": where} if where else {}
-    if allocation:
-        arguments["allocation"] = getattr(ow, ALLOCATIONS[allocation])()
-    try:
-        found: MaskTechnique = make(ow.OneShot(final), **arguments)
-    except ValueError as error:
-        raise UsageError(f"--technique {name} --sparsity {final:g}: {error}") from error
-    return found
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1:
-        raise UsageError(f"--sparsity must be a fraction of zeros between 0 and 1, such as 0.5, got {text}")
-    return value
-
-
-def _pattern(text: str) -> Any:
-    import openwork as ow
-
-    named: dict[str, Any] = {
-        "rows": ow.Rows,
-        "columns": ow.Columns,
-        "per-output": ow.PerOutput,
-        "unstructured": ow.Unstructured,
-    }
-    if text in named:
-        return named[text]()
-    for sign, kind in ((":", ow.NM), ("x", ow.Block)):
-        first, found, second = text.partition(sign)
-        if found and first.isdecimal() and second.isdecimal():
-            try:
-                return kind(int(first), int(second))
-            except ValueError as error:
-                raise UsageError(f"--pattern {text}: {error}") from error
-    raise UsageError(f"unknown --pattern {text!r}; give n:m such as 2:4, HxW such as 1x4, or one of {', '.join(named)}")
 
 
 def _print(found: "Rewritten", technique: "MaskTechnique", out: Path) -> None:

@@ -21,7 +21,7 @@ def published(
     with error_console.status("drawing"):
         written = write_published(rows, out)
     if as_json:
-        print_json({"published": [str((out / name).resolve()) for name in written]})
+        print_json("published", published=[str((out / name).resolve()) for name in written])
         return
     if rows is None:
         text = "Only the README's models; --rows adds all runs, the budget curves and the reconciliation."

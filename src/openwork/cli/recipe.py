@@ -7,16 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from openwork.cli.common import Json, error_console, print_json
-from openwork.cli.errors import UsageError
-
-RECIPE_FORMAT = 1
-"""Of what `recipe --json` prints."""
 
 
 def recipe(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .yaml recipe, or a .md file that begins with one.")],
     variables: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Other values of the recipe's variables.")
+        list[str] | None, typer.Argument(metavar="NAME=VALUE", help="Other values of the recipe's variables.")
     ] = None,
     steps_per_epoch: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps in an epoch; by default the length of your loader.")
@@ -33,8 +29,7 @@ def recipe(
     stages = read_recipe(file, dict(_setting(text) for text in variables or ()))
     found = translate(stages, source=file.name, steps_per_epoch=steps_per_epoch)
     if as_json:
-        missing = list(found.missing)
-        print_json({"format": RECIPE_FORMAT, "path": str(file), "code": found.code, "missing": missing})
+        print_json("recipe", path=str(file), code=found.code, missing=list(found.missing))
     else:
         sys.stdout.write(found.code)
     for sentence in found.missing:
@@ -48,7 +43,7 @@ def recipe(
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise UsageError(f"a variable of the recipe is NAME=VALUE, such as num_epochs=20, got {text!r}")
+        raise ValueError(f"a variable of the recipe is NAME=VALUE, such as num_epochs=20, got {text!r}")
     for kind in (int, float):
         try:
             return name, kind(value)

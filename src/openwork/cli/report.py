@@ -9,11 +9,11 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from openwork.cli.common import Json, error_console, out_console, print_json
+from openwork.cli.common import Json, Runs, error_console, found_runs, out_console, print_json
 
 
 def results(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of run directories.")],
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR", help="Folders of run directories.")],
     csv: Annotated[Path | None, typer.Option(help="Write a line for each run to this file.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write the same to this Parquet file.")] = None,
     as_json: Json = False,
@@ -42,7 +42,7 @@ def results(
         text = f"without a result: {len(failed)} failed, {len(pending)} other folders (interrupted runs, or no runs)"
         error_console.print(text, highlight=False, soft_wrap=True)
     if as_json:
-        print_json([flat(result) for result in found])
+        print_json("results", rows=[flat(result) for result in found])
         end_unreadable(problems)
         return
     states = ("finished", "diverged", "other thresholds")
@@ -57,28 +57,50 @@ def results(
 
 
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of run directories.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the page and pictures; by default DIR/report.")] = None,
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="DIR", help="A folder of run directories, or two to compare.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the page and pictures; by default DIR/report, of two openwork-comparison."),
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Differences below so many points do not matter; choose it before the runs.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the trade-off page, pictures and tables of a folder of runs.
+    """Write the trade-off page, pictures and tables of a folder of runs, or a page that compares two.
 
-    Runs that cannot be read are named on standard error, and are not on the page; the exit code is then 4.
+    Of two folders the same settings are compared seed by seed, the second less the first, and what only one has is
+    listed. Runs that cannot be read are named on standard error, and are not on the page; the exit code is then 4.
     """
     problems: list[str] = []
+    if len(directories) > 2:
+        raise ValueError(f"one folder has a report, and two are compared, got {len(directories)}; give one or two")
     try:
-        page = written_report(directory, out or directory / "report", command=None, problems=problems)
+        if len(directories) == 2:
+            page = _compared(directories[0], directories[1], out or Path("openwork-comparison"), margin, problems)
+        else:
+            folder = out or directories[0] / "report"
+            page = written_report(directories[0], folder, command=None, problems=problems, margin=margin)
     finally:
         say_unreadable(problems)
     if as_json:
-        print_json({"report": str(page.resolve())})
+        print_json("report", report=str(page.resolve()))
     else:
         out_console.print(f"Report: {page.resolve()}", highlight=False, soft_wrap=True)
     end_unreadable(problems)
 
 
+def _compared(first: Path, second: Path, out: Path, margin: float | None, problems: list[str]) -> Path:
+    from openwork.study.report.versus import write_versus
+
+    with error_console.status("comparing"):
+        return write_versus((first, second), out, margin=margin, problems=problems)
+
+
 def pictures(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.")],
+    runs: Runs,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("openwork-pictures"),
     against: Annotated[
         str | None, typer.Option(metavar="FIELD", help="Draw score and sparsity against this instead: task.width.")
@@ -90,10 +112,12 @@ def pictures(
 
     problems: list[str] = []
     with error_console.status("drawing"):
-        written, missing = write_pictures(runs, out, field=against, problems=problems)
+        written, missing = write_pictures(
+            [path for text in runs for path in found_runs(text)], out, field=against, problems=problems
+        )
     say_unreadable(problems)
     if as_json:
-        print_json({"pictures": [str((out / name).resolve()) for name in written], "missing": missing})
+        print_json("pictures", pictures=[str((out / name).resolve()) for name in written], missing=missing)
         end_unreadable(problems)
         return
     for sentence in missing:
@@ -114,7 +138,14 @@ def end_unreadable(problems: Sequence[str]) -> None:
         raise typer.Exit(4)
 
 
-def written_report(directory: Path, out: Path, *, command: str | None, problems: list[str] | None = None) -> Path:
+def written_report(
+    directory: Path,
+    out: Path,
+    *,
+    command: str | None,
+    problems: list[str] | None = None,
+    margin: float | None = None,
+) -> Path:
     """Writes the report of a folder of runs; returns its page.
 
     Args:
@@ -122,8 +153,9 @@ def written_report(directory: Path, out: Path, *, command: str | None, problems:
         out: The folder to write the page and pictures to.
         command: What produced the runs, for a sentence on the page; None for no sentence.
         problems: As for `openwork.study.results.store.read_results`.
+        margin: As for `write_report`.
     """
     from openwork.study.report.page import write_report
 
     with error_console.status("writing the report"):
-        return write_report(directory, out, command=command, problems=problems)
+        return write_report(directory, out, command=command, problems=problems, margin=margin)

@@ -2,12 +2,11 @@
 
 import errno
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
@@ -15,22 +14,28 @@ from rich.table import Table
 from typer.core import TyperCommand
 
 from openwork.cli.common import (
+    RUNS,
     Compile,
     Device,
     Evaluations,
     Experiment,
     Json,
+    Name,
+    Precision,
+    RunsOut,
     Settings,
     Snapshots,
     checked_device,
     error_console,
     going_on,
+    keep_name,
     out_console,
     print_json,
     runs_of,
     say_unfinished,
     yield_cores,
 )
+from openwork.cli.progress import Watch, say
 
 if TYPE_CHECKING:
     from openwork.study.runs.run import Run
@@ -38,7 +43,6 @@ if TYPE_CHECKING:
     from openwork.study.sweeps.sweep import Engine, Options, Sweep
 
 ALL = 0  # what --fleet without a number stands for: as many as the memory holds
-LINE_SECONDS = 30  # between two lines of progress where the output is not a terminal
 
 
 class SweepCommand(TyperCommand):
@@ -57,7 +61,8 @@ class SweepCommand(TyperCommand):
 def sweep(
     experiment: Experiment,
     settings: Settings = None,
-    out: Annotated[Path, typer.Option(help="Folder of the run directories.")] = Path("openwork-runs"),
+    out: RunsOut = RUNS,
+    name: Name = None,
     ray: Annotated[
         str | None,
         typer.Option(metavar="local|auto|ADDRESS", help="Start Ray here, or join a cluster; docs/cluster.md."),
@@ -84,9 +89,7 @@ def sweep(
     compile: Compile = False,
     evaluations: Evaluations = 20,
     snapshots: Snapshots = 0,
-    precision: Annotated[
-        Literal["float32", "tf32", "bf16"], typer.Option(help="How a GPU computes products; docs/fleet.md.")
-    ] = "float32",
+    precision: Precision = "float32",
     as_json: Json = False,
 ) -> None:
     """Train the many runs that MODULE:FUNCTION returns, each once, whatever fails; `run` stops at the first error.
@@ -98,19 +101,20 @@ def sweep(
 
     runs = runs_of(experiment, settings)
     if measure and not dry_run:
-        raise typer.BadParameter("--measure belongs to --dry-run")
+        raise ValueError("--measure belongs to --dry-run")
     say_unfinished(runs)
     if dry_run:
         _price(runs, out, device if measure else None, fleet, retry_failed=retry_failed, as_json=as_json)
         return
     options = Options(device, compile, evaluations, snapshots, precision)
+    keep_name(name, runs, out)
     watch = Watch()
     # Ray handles SIGTERM itself until `going_on` does.
     with _engine(ray, out, options, cpus, gpus, fleet, watch) as engine, watch, going_on(out):
         ended = swept(runs, out, engine, retry_failed, watch)
     if as_json:
         states = {id: outcome.state for id, outcome in ended.outcomes.items()}
-        print_json({"runs": states, "directory": str(out.resolve())})
+        print_json("sweep", runs=states, directory=str(out.resolve()))
     else:
         _print_summary(ended)
     if ended.count("failed"):
@@ -148,7 +152,7 @@ def _engine(
 
     if ray is None:
         if gpus is not None or cpus != 1:
-            raise typer.BadParameter("--cpus and --gpus belong to --ray")
+            raise ValueError("--cpus and --gpus belong to --ray")
         checked_device(options.device)
         if fleet is None:
             yield Here(out, options, watch.tick)
@@ -167,69 +171,6 @@ def _engine(
         with error_console.status("starting Ray" if ray == "local" else f"joining Ray at {ray}"):
             engine = stack.enter_context(Ray(ray, out, options, cpus=cpus, gpus=gpus, fleet=fleet, say=say))
         yield engine
-
-
-def say(sentence: str) -> None:
-    """Prints a sentence beside the results."""
-    error_console.print(sentence, markup=False, highlight=False, soft_wrap=True)
-
-
-class Watch:
-    """Says how a sweep is going: a line that changes on a terminal, a line now and then elsewhere."""
-
-    def __init__(self) -> None:
-        self._status = error_console.status("reading the run directories")
-        self._began = self._said = time.monotonic()
-        self._sweep: Sweep | None = None
-        self._before = 0
-        self._now = 0  # the steps of the runs that this process is training, where it says so
-
-    def __enter__(self) -> None:
-        if error_console.is_terminal:
-            self._status.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._status.stop()
-
-    def __call__(self, sweep: "Sweep") -> None:
-        """Between two runs."""
-        self._now = 0
-        self._show(sweep)
-
-    def tick(self, steps: int) -> None:
-        """After each step in this process; of a fleet, with the steps of all its runs together."""
-        self._now = steps
-        if self._sweep:
-            self._show(self._sweep)
-
-    def _show(self, sweep: "Sweep") -> None:
-        now = time.monotonic()
-        if self._sweep is None:
-            self._sweep, self._began = sweep, now
-            self._before, _ = sweep.steps()
-        elif now - self._said < (1 if error_console.is_terminal else LINE_SECONDS):
-            return
-        self._said = now
-        text = self._line(sweep, now - self._began)
-        if error_console.is_terminal:
-            self._status.update(text)
-        else:
-            error_console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def _line(self, sweep: "Sweep", seconds: float) -> str:
-        from openwork.study.evaluation.metric import ACCURACY
-        from openwork.study.report.style import duration
-
-        done, left = sweep.steps(self._now)
-        parts = [f"{len(sweep.outcomes)} of {len(sweep.runs)} runs done", f"{len(sweep.running())} running"]
-        parts += [f"{n} {state}" for state in ("failed", "diverged") if (n := sweep.count(state))]
-        if best := sweep.best():
-            score = best.metric.text(best.score, digits=2, space="")
-            name = "" if best.metric == ACCURACY else f"{best.metric.name} "
-            parts.append(f"best {name}{score} at {best.sparsity:.2%} sparsity ({best.name})")
-        if done > self._before:
-            parts.append(f"{duration(seconds * left / (done - self._before))} left")
-        return ", ".join(parts)
 
 
 def _print_summary(sweep: "Sweep") -> None:
@@ -268,8 +209,8 @@ def _price(
             measure=measured if where else None,
         )
     if as_json:
-        print_json([{"task": p.task, "name": p.name, "states": p.states, "steps": p.steps, "step_ms": p.step_ms,
-                     "hours": p.hours, "source": p.source} for p in found])  # fmt: skip
+        keys = ("task", "name", "states", "steps", "step_ms", "hours", "source")
+        print_json("sweep", prices=[{key: getattr(p, key) for key in keys} for p in found])
     else:
         _print_prices(found)
 

@@ -1,38 +1,45 @@
 """Commands that train: quickstart, run."""
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from openwork.cli.common import (
+    RUNS,
     Compile,
     Device,
     Evaluations,
     Experiment,
     Json,
+    Name,
+    Precision,
+    RunsOut,
     Settings,
     Snapshots,
     checked_device,
-    error_console,
     going_on,
+    keep_name,
     out_console,
     print_json,
     runs_of,
     say_unfinished,
     yield_cores,
 )
+from openwork.cli.progress import Watch, say, steps_done
 from openwork.cli.report import written_report
-from openwork.cli.sweep import Watch, say, say_failures, swept
+from openwork.cli.sweep import say_failures, swept
 
 if TYPE_CHECKING:
     from openwork.study.results.result import Result
     from openwork.study.runs.run import Run
+    from openwork.study.sweeps.sweep import Options
 
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="Repeat to the last bit, also compiled and on a GPU; may be slower.")
@@ -42,10 +49,16 @@ Deterministic = Annotated[
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for the runs and the report.")] = Path("openwork-quickstart"),
     device: Device = "cpu",
+    as_json: Json = False,
 ) -> None:
-    """Compare four techniques on handwritten digits, and write the report page."""
+    """Compare four techniques on handwritten digits, write the report page, and say what was found.
+
+    65 small networks, a minute or two on two cores, nothing to download.
+    """
     yield_cores()
     from openwork.study.experiments.quickstart import runs
+    from openwork.study.report.answer import answer, compared
+    from openwork.study.results.statistics import summarize
     from openwork.study.sweeps.fleet import Fleets
     from openwork.study.sweeps.sweep import Options
 
@@ -54,9 +67,17 @@ def quickstart(
     with going_on(out), watch:
         engine = Fleets(out / "runs", Options(device, evaluations=2), say=say, progress=watch.tick)
         ended = swept(runs(), out / "runs", engine, True, watch)
-        page = written_report(out / "runs", out / "report", command="make quickstart")
-    _print_summary([outcome.result for outcome in ended.outcomes.values() if outcome.result])
-    out_console.print(f"\nReport: {page.resolve()}", highlight=False, soft_wrap=True)
+        page = written_report(out / "runs", out / "report", command="openwork quickstart")
+    results = [outcome.result for outcome in ended.outcomes.values() if outcome.result]
+    found = answer(summarize(results), compared(results))
+    if as_json:
+        states = {id: outcome.state for id, outcome in ended.outcomes.items()}
+        folder = str((out / "runs").resolve())
+        print_json("quickstart", answer=found, report=str(page.resolve()), runs=states, directory=folder)
+    else:
+        _print_summary(results)
+        out_console.print(f"\n{found}", markup=False, highlight=False, soft_wrap=True)
+        out_console.print(f"\nReport: {page.resolve()}", highlight=False, soft_wrap=True)
     say_failures(ended, cure="the same command tries again")
     if ended.count("failed"):
         raise typer.Exit(1)
@@ -65,12 +86,14 @@ def quickstart(
 def run(
     experiment: Experiment,
     settings: Settings = None,
-    out: Annotated[Path, typer.Option(help="Folder of the run directories.")] = Path("openwork-runs"),
+    out: RunsOut = RUNS,
+    name: Name = None,
     device: Device = "cpu",
     compile: Compile = False,
     deterministic: Deterministic = False,
     evaluations: Evaluations = 20,
     snapshots: Snapshots = 0,
+    precision: Precision = "float32",
     as_json: Json = False,
 ) -> None:
     """Train the few runs that MODULE:FUNCTION returns and print their results; `sweep` is for many.
@@ -81,6 +104,7 @@ def run(
     yield_cores()
     from openwork.study.processes import processes, rank
     from openwork.study.results.store import read_content
+    from openwork.study.sweeps.sweep import Options
 
     if deterministic:
         _repeat_exactly()
@@ -88,11 +112,13 @@ def run(
     with processes(checked_device(device)) as own, going_on(out):
         if not rank():
             say_unfinished(runs)
-        results = _execute(runs, out, device=str(own), compile=compile, evaluations=evaluations, snapshots=snapshots)
+            keep_name(name, runs, out)
+        options = Options(str(own), compile, evaluations, snapshots, precision)
+        results = _execute(runs, out, options)
         if rank():
             return
     if as_json:
-        print_json([read_content(out / result.id / "result.json") for result in results])
+        print_json("run", runs=[read_content(out / result.id / "result.json") for result in results])
     else:
         _print_results(results)
         out_console.print(f"\nRun directories in {out.resolve()}", highlight=False, soft_wrap=True)
@@ -107,43 +133,51 @@ def _repeat_exactly() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def _execute(
-    runs: Sequence["Run"], out: Path, *, device: str, compile: bool, evaluations: int, snapshots: int = 0
-) -> list["Result"]:
+def _execute(runs: Sequence["Run"], out: Path, options: "Options") -> list["Result"]:
     from openwork.study.processes import rank
     from openwork.study.runs.described import refuse_old
-    from openwork.study.runs.execute import execute
     from openwork.study.runs.run import with_prerequisites
+    from openwork.study.sweeps.sweep import completed_steps
 
-    checked_device(device)
     refuse_old(out.glob("*"))
     runs = with_prerequisites(runs)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    results = []
+    results: list[Result] = []
     done = 0
-    with Progress(*columns, console=error_console, transient=True, disable=rank() > 0) as bar:
-        job = bar.add_task("", total=sum(one.steps for one in runs))
+    with steps_done(sum(one.steps for one in runs)) as show:
         for number, one in enumerate(runs, 1):
-            bar.update(job, description=f"{one.name}, seed {one.seed} (run {number} of {len(runs)})  steps")
+            which, before = f"run {number} of {len(runs)}", done
+            if not rank():
+                begun = completed_steps(out / one.id)
+                if begun and not (out / one.id / "result.json").exists():
+                    say(f"run {one.id} goes on from step {begun:,} of {one.steps:,}")
+                show(one, which, 0, before)
 
-            def advance(step: int, before: int = done) -> None:
-                if step % 20 == 0:  # drawing is cheap, but not as cheap as a small network's step
-                    bar.update(job, completed=before + step)
+            def advance(step: int, one: "Run" = one, which: str = which, before: int = before) -> None:
+                if not rank():
+                    show(one, which, step, before)
 
-            results.append(
-                execute(
-                    one,
-                    out,
-                    device=device,
-                    compile=compile,
-                    evaluations=evaluations,
-                    snapshots=snapshots,
-                    progress=advance,
-                )
-            )
+            results.append(_executed(one, out, options, advance))
             done += one.steps
-            bar.update(job, completed=done)
     return results
+
+
+def _executed(run: "Run", out: Path, options: "Options", advance: Callable[[int], None]) -> "Result":
+    """The result of the run; where another process trains it, that process's, after waiting for it."""
+    from openwork.study.processes import world_size
+    from openwork.study.runs.claim import ClaimedError
+    from openwork.study.runs.execute import execute
+
+    waiting = False
+    while True:
+        try:
+            return execute(run, out, **asdict(options), progress=advance)
+        except ClaimedError as claimed:
+            if world_size() > 1:  # the others of this group are in the run already
+                raise
+            if not waiting:
+                say(f"waiting: {str(claimed).partition(';')[0]}; Ctrl-C stops waiting, and the run goes on there")
+            waiting = True
+            time.sleep(1)
 
 
 def _print_results(results: list["Result"]) -> None:

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openwork.cli.common import Checkpoint, Device, Json, Trust, checked_device, error_console, out_console, print_json
+from openwork.cli.common import (
+    Checkpoint,
+    Device,
+    Json,
+    Trust,
+    checked_device,
+    error_console,
+    found_run,
+    json_text,
+    out_console,
+    print_json,
+)
 from openwork.cli.weights import with_vocabulary, with_weights
 
 if TYPE_CHECKING:
@@ -34,11 +45,12 @@ def translate(
     ] = None,
     device: Device = "cpu",
     trust: Trust = None,
+    as_json: Json = False,
 ) -> None:
     """Translate standard input, a sentence a line, to standard output with the model of a run."""
     if not 0 <= alpha < math.inf:  # below 0 the search would stop too early
         raise ValueError(f"--alpha must be a finite number of at least 0, got {alpha}")
-    place = checked_device(device)
+    place, checkpoint = checked_device(device), found_run(checkpoint)
     if task and threshold is not None:
         raise ValueError(
             "--threshold needs a run of variational dropout, --task a file of weights alone; leave one out"
@@ -47,7 +59,9 @@ def translate(
         run, model = with_weights(task, checkpoint, vocabulary=vocabulary)
     else:
         run, model = _trained(checkpoint, threshold, vocabulary, trust)
-    _translate(run.task.translator(), model.to(place).eval(), place, beam=beam, alpha=alpha, batch=batch)
+    _translate(
+        run.task.translator(), model.to(place).eval(), place, beam=beam, alpha=alpha, batch=batch, as_json=as_json
+    )
 
 
 def _trained(
@@ -69,7 +83,7 @@ def _trained(
 
 
 def _translate(
-    task: "Translator", model: "nn.Module", place: "torch.device", *, beam: int, alpha: float, batch: int
+    task: "Translator", model: "nn.Module", place: "torch.device", *, beam: int, alpha: float, batch: int, as_json: bool
 ) -> None:
     """Standard input to standard output."""
     known = task.vocabulary()
@@ -81,7 +95,11 @@ def _translate(
         unknown += sum(ids.count(known.unknown) for ids in encoded) if known.unknown is not None else 0
         found = task.translate(model, sentences, place, beam=beam, alpha=alpha, batch_size=batch)
         # One line in, one line out, whatever the model says.
-        sys.stdout.buffer.writelines(" ".join(text.split()).encode() + b"\n" for text in found)
+        texts = [" ".join(text.split()) for text in found]
+        if as_json:
+            pairs = zip(sentences, texts, strict=True)
+            texts = [json_text("translate", indent=None, source=each, translation=text) for each, text in pairs]
+        sys.stdout.buffer.writelines(text.encode() + b"\n" for text in texts)
         sys.stdout.buffer.flush()
     if empty or long or unknown:
         note = (
@@ -113,7 +131,7 @@ def bleu(
     score, signature = sacre_bleu(ours, theirs)
     paper = tokenized_bleu(ours, theirs, language)
     if as_json:
-        print_json({"bleu": score, "signature": signature, "tokenized_bleu": paper})
+        print_json("bleu", bleu=score, signature=signature, tokenized_bleu=paper)
     else:
         out_console.print(f"BLEU {score:.2f}  sacrebleu {signature}", highlight=False, soft_wrap=True)
         out_console.print(f"BLEU {paper:.2f}  Moses tokens, split compounds, as Gale et al. 2019", highlight=False)

@@ -75,9 +75,15 @@ def capability(device: torch.device) -> tuple[int, int] | str:
 def transformed() -> bool:
     """Whether torch.func, forward-mode differentiation or torch.export looks on, which need torch's own operations."""
     # An export records what happens inside a function, for autograd to differentiate later.
-    if torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting():
+    if torch._C._are_functorch_transforms_active() or _exporting():
         return True
     return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _exporting() -> bool:
+    """Whether torch.export looks on. Asked outside of what is traced: there torch up to 2.11 always says yes."""
+    return torch.compiler.is_exporting()
 
 
 def batched(gradient: torch.Tensor) -> bool:

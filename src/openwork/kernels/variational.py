@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from openwork.compiler import constant
 from openwork.kernels.paths import Path, batched, triton_or_plain
 from openwork.noise import Draw
 
@@ -18,7 +19,7 @@ def path(device: torch.device, dtype: torch.dtype) -> Path:
     return triton_or_plain(device, dtype)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant
 def has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether `noisy` has a kernel there."""
     return path(device, dtype).name == "Triton"

@@ -101,7 +101,7 @@ def test_errors_are_a_sentence_and_write_nothing(monkeypatch, capsys, tmp_path, 
     (tmp_path / "text.safetensors").write_text("text")
     (tmp_path / "folder").mkdir()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    assert export(monkeypatch, *arguments) == 1
+    assert export(monkeypatch, *arguments) == 2
     error = capsys.readouterr().err
     assert said in error
     assert len(error.splitlines()) == 1

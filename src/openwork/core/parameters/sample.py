@@ -5,7 +5,6 @@ raise, also those of its views. What only C++ sees, as ``out=layer.weight``, is 
 """
 
 import copy
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -75,9 +74,10 @@ def protected(values: Tensor, name: str) -> Sample:
         values: A tensor that is computed anew at each reading.
         name: The name of the parameter that stands behind it, for the error.
     """
-    compiler = getattr(sys.modules.get("torch._dynamo"), "config", None)
-    if compiler is not None:  # given to a compiled function it breaks the graph; otherwise it would break the function
-        compiler.nontraceable_tensor_subclasses.add(Sample)
+    import torch._dynamo.config as compiler  # only now: it takes as long as importing torch
+
+    # Given to a compiled function a sample breaks the graph; otherwise it would break the function.
+    compiler.nontraceable_tensor_subclasses.add(Sample)
     sample = values.as_subclass(Sample)
     sample._name, sample._start = name, _writes(values)
     return sample

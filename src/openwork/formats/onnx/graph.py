@@ -1,8 +1,8 @@
 """The ONNX graph of a model, and one sentence for each reason why there is none."""
 
 import logging
+import os
 import re
-import sysconfig
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from openwork.core.forward import first_line
@@ -25,7 +24,7 @@ _LOGGERS = (
     "onnxscript",
     "onnx_ir",
 )
-_OTHERS = [Path(torch.__file__).parent, Path(__file__).parent, Path(sysconfig.get_path("stdlib"))]
+_OTHERS = [Path(torch.__file__).parent, Path(__file__).parent, Path(os.__file__).parent]
 
 
 def graph_of(model: nn.Module, example: Example) -> Any:
@@ -80,6 +79,8 @@ def graph_of(model: nn.Module, example: Example) -> Any:
 
 def _captured(model: nn.Module, example: Example) -> torch.export.ExportedProgram:
     """The forward as torch.export follows it."""
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode  # brings sympy
+
     vary = torch.export.Dim.DYNAMIC
     shapes = example.bound(model, lambda tensor: dict.fromkeys(example.axes(tensor), vary))
     try:

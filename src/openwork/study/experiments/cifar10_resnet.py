@@ -13,7 +13,7 @@ from openwork.core.schedules import Constant, Cubic, Linear
 from openwork.core.selection import excluding
 from openwork.study.data.cifar10 import only_jpeg
 from openwork.study.runs.run import Run
-from openwork.study.tasks.cifar10 import Cifar10ResNet
+from openwork.study.tasks.cifar10_resnet import Cifar10ResNet
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude
 from openwork.techniques.random import RandomPruning

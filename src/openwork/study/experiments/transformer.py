@@ -46,7 +46,7 @@ SMALL_DATA = (
     *(f"wmt-newstest/newstest{year}" for year in (2008, 2009, 2010, 2011, 2012, 2015, 2016, 2017, 2018)),
     *(f"wmt-newstest/newstest{year}-{way}" for year in (2019, 2020) for way in ("deen", "ende")),
 )
-SMALL_PAIRS = 230_000
+SMALL_PAIRS, SMALL_STEPS = 230_000, 10_000
 SMALL = TextTranslation(training=SMALL_DATA, vocabulary_size=16_000)
 
 
@@ -147,10 +147,8 @@ def small() -> list[Run]:
     reaches the paper's sparsities; the weights of variational dropout and L0 spread over a range instead. Both bring
     their noise and train without binary dropout, L0 also with it.
     """
-    steps = 10_000
-    half = replace(SMALL, width=256, hidden=1024, heads=4, layers=4, rows=32, warmup=0.2)
-    task = replace(half, peak_learning_rate=2 * 256**-0.5 * 4_000**-0.5)
-    with_dropout, without = (regularized(task, preset) for preset in ("dropout and label smoothing", "label smoothing"))
+    steps = SMALL_STEPS
+    with_dropout, without = (small_task(preset) for preset in ("dropout and label smoothing", "label smoothing"))
     pruning = [Cubic(s, begin=2_000, end=8_000, every=100) for s in SPARSITIES]
     kl = [AveragedCubic(w / SMALL_PAIRS, end=6_000) for w in (0.01, 0.03, 0.1, 0.2, 0.5, 1.0, 3.0)]
     gates = [AveragedCubic(w / SMALL_PAIRS, end=6_000) for w in (0.4, 0.8, 1.4, 2.0, 4.0, 8.0, 20.0)]
@@ -162,6 +160,16 @@ def small() -> list[Run]:
         *(Run(without, L0(ramp), steps) for ramp in gates),
         *(Run(with_dropout, L0(ramp), steps, variant="dropout") for ramp in gates),
     ]
+
+
+def small_task(preset: str) -> TextTranslation:
+    """The task of `small`.
+
+    Args:
+        preset: A key of `REGULARIZATION`.
+    """
+    half = replace(SMALL, width=256, hidden=1024, heads=4, layers=4, rows=32, warmup=0.2)
+    return regularized(replace(half, peak_learning_rate=2 * 256**-0.5 * 4_000**-0.5), preset)
 
 
 def small_base() -> Run:

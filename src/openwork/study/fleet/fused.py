@@ -21,7 +21,7 @@ from openwork.study.fleet.stack import Stack
 _NARROW = 32
 """Layers with fewer outputs return float32: the loss may be computed from them, and they cost little."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_UNUSUAL = ("amsgrad", "maximize", "differentiable", "decoupled_weight_decay")
+_UNUSUAL = ("amsgrad", "maximize", "differentiable", "decoupled_weight_decay", "scale")
 
 
 def fused_linears(

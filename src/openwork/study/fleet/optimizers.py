@@ -62,8 +62,9 @@ class StackedOptimizer:
         Args:
             progress: The fraction of the steps that is done.
         """
-        rate = self.task.learning_rate(progress)
+        peak = self.task.learning_rate(progress)
         for group in self.optimizer.param_groups:
+            rate = peak * group.get("scale", 1.0)
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
             elif "capturable" in group and group["params"][0].is_cuda:

@@ -151,7 +151,7 @@ def trade_off(
     ]
     if published:
         values = [
-            {**vars(p), "x": x.place(p.sparsity), "y": y.place(metric.drawn(p.score))}
+            {"part": "published", **vars(p), "x": x.place(p.sparsity), "y": y.place(metric.drawn(p.score))}
             | {"shown": metric.text(p.score, digits=2, space="")}
             for p in published
         ]
@@ -184,14 +184,19 @@ def _dense(baselines: Sequence[Point], y: Axis | ValueAxis, channel: alt.Y, tool
 
     values = [
         {
+            "part": "dense",
+            "technique": p.name,
             "settings": p.settings,
             "n": p.n,
+            "sparsity": p.sparsity,
+            "score": p.metric.drawn(p.score),
             "shown": p.metric.text(p.score, digits=2, space=""),
+            **dict(zip(("from", "to"), map(p.metric.drawn, p.interval or (p.score, p.score)), strict=True)),
             "interval": interval_text(p),
             "label": f"dense {p.metric.text(p.score)}",
             "y": y.place(p.metric.drawn(p.score)),
-            "low": y.place(p.metric.drawn((p.interval or (p.score,))[0])),
-            "high": y.place(p.metric.drawn((p.interval or (p.score,))[-1])),
+            "bottom": y.place(p.metric.drawn((p.interval or (p.score,))[0])),
+            "top": y.place(p.metric.drawn((p.interval or (p.score,))[-1])),
         }
         for p in baselines
     ]
@@ -199,7 +204,7 @@ def _dense(baselines: Sequence[Point], y: Axis | ValueAxis, channel: alt.Y, tool
         return []
     dense = alt.Chart(alt.InlineData(values=values)).encode(channel)
     band = dense.mark_rect(style="dense-band", clip=True).encode(
-        y=alt.Y("low:Q").scale(y.scale()), y2="high:Q", x=alt.value(0), x2=alt.value("width")
+        y=alt.Y("bottom:Q").scale(y.scale()), y2="top:Q", x=alt.value(0), x2=alt.value("width")
     )
     label = dense.mark_text(style="dense-label", align="right", dx=-4, dy=-7)
     return [

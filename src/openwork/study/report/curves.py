@@ -46,7 +46,7 @@ def budget_curves(
     y = score_axis(metric, [metric.drawn(expected) for curve in curves.values() for _, expected in curve])
     values = [
         {"technique": name, "n": n, "of": len(settings[name]), "y": y.place(metric.drawn(expected))}
-        | {"best": metric.text(expected, digits=2, space="")}
+        | {"best": metric.drawn(expected), "shown": metric.text(expected, digits=2, space="")}
         for name, curve in curves.items()
         for n, expected in curve
     ]
@@ -69,7 +69,7 @@ def budget_curves(
         alt.Tooltip("technique:N"),
         alt.Tooltip("n:Q", title="settings tried"),
         alt.Tooltip("of:Q", title="of"),
-        alt.Tooltip("best:N", title="expected best"),
+        alt.Tooltip("shown:N", title="expected best"),
     ]
     title = alt.TitleParams(f"At {percent(level, digits=0)} sparsity or more", subtitle=f"up to {most} settings")
     layers = [

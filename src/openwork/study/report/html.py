@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -29,21 +30,22 @@ class Page:
     """id -> name of its data, columns, and what it holds."""
     pictures: list[str] = field(default_factory=list)
 
-    def figure(self, chart: Any, name: str, *, runs: int | None = None, technique: str | None = None) -> str:
+    def figure(
+        self, chart: Any, name: str, *, runs: tuple[int, str] | None = None, technique: str | None = None
+    ) -> str:
         """The HTML of a chart's place; its title becomes text, which wraps on a phone.
 
         Args:
             chart: One of Altair's.
             name: Its id on the page.
-            runs: The number of the task whose runs are the chart's data.
+            runs: The number of the task whose runs are the chart's data, and the key of their metric.
             technique: The only technique that it shows, if it shows only one.
         """
         spec: dict[str, Any] = chart.properties(width="container").to_dict()
         spec["autosize"] = {"type": "fit-x", "contains": "padding"}
         del spec["config"]  # the page chooses the light or the dark one
         title = spec.pop("title")
-        if runs is not None:
-            spec["usermeta"] = {"task": runs}
+        spec["usermeta"] = {"title": title} | dict(zip(("task", "metric"), runs or (), strict=False))
         self.charts[name] = spec
         lines = title.get("subtitle", [])
         lines = [lines] if isinstance(lines, str) else lines
@@ -65,25 +67,23 @@ class Page:
         self.tables[name] = {"data": data, "columns": columns, "where": where}
         return f'<div class="sortable" id="{name}"></div>'
 
-    def write(self, path: Path, *, body: str, method: str, filters: Mapping[str, Any]) -> None:
+    def write(self, path: Path, *, answer: str = "", body: str, method: str, filters: Mapping[str, Any]) -> None:
         """Writes the page.
 
         Args:
             path: The HTML file.
+            answer: HTML of what was found, the first that is read.
             body: HTML of the page's main part.
             method: HTML of the part about how it was measured.
             filters: The filters' names, titles and choices.
         """
-        import vl_convert
-
         folder = files(__package__)
-        # A literal "</script" in the libraries would end the element.
-        bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
         text = Template(folder.joinpath("page.html").read_text(encoding="utf-8")).substitute(
             title=escape(self.title),
+            answer=answer,
             body=body,
             method=method,
-            bundle=bundle.replace("</script", r"<\/script"),
+            bundle=_bundle(),
             script=folder.joinpath("page.js").read_text(encoding="utf-8"),
             charts=_json(self.charts),
             data=_json(self.data),
@@ -93,6 +93,21 @@ class Page:
             themes=_json({"light": theme(dark=False), "dark": theme(dark=True)}),
         )
         write_text(path, text)
+
+
+@cache
+def _bundle() -> str:
+    """The libraries that draw charts, as one script; making it takes seconds."""
+    import vl_convert
+
+    # A literal "</script" in the libraries would end the element.
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", r"<\/script")
+
+
+def unbroken(text: str) -> str:
+    """A sentence as HTML whose numbers keep their units: a line of a phone is short."""
+    return escape(text).replace(" %", "\u00a0%").replace("n = ", "n\u00a0=\u00a0")
 
 
 def columns(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

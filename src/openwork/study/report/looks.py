@@ -14,34 +14,58 @@ if TYPE_CHECKING:
     import altair as alt
 
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
-_COLOURS = (  # on a light page, on a dark one
-    ("#0072b2", "#3d8fd6"),
-    ("#d55e00", "#ee7733"),
-    ("#009e73", "#1fb58a"),
-    ("#cc79a7", "#e07fbf"),
-    ("#e69f00", "#f2c94c"),
-    ("#56b4e9", "#b5e3ff"),
-    ("#332288", "#8f7ee0"),
-    ("#882255", "#c0558a"),
-    ("#999933", "#cfcf5a"),
-    ("#117733", "#4dbb6d"),
-    ("#aa4499", "#d987cc"),
-    ("#6b6b6b", "#b0b0b0"),
-    ("#661100", "#b0683f"),
+_PALETTE = (  # on a light page, on a dark one, and whose it is: those of one colour are seldom drawn together
+    ("#0072b2", "#3d8fd6", "GradualMagnitude"),
+    ("#d55e00", "#ee7733", "L0", "SparseGPT"),
+    ("#009e73", "#1fb58a", "RandomPruning"),
+    ("#cc79a7", "#e07fbf", "VariationalDropout", "ADMM", "LotteryTicket"),
+    ("#e69f00", "#f2c94c", "RigL", "FORCE", "RIA", "Scratch"),
+    ("#56b4e9", "#b5e3ff", "Movement", "SRSTE", "ALPS", "Retrained"),
+    ("#332288", "#8f7ee0", "SET", "SoftMovement", "DSnoT"),
+    ("#882255", "#c0558a", "SNIP", "OBS", "Rewound"),
+    ("#999933", "#cfcf5a", "Wanda", "SynFlow"),
+    ("#117733", "#4dbb6d", "PruneRetrain", "ACDC"),
+    ("#aa4499", "#d987cc", "GroupL0", "GraSP"),
+    ("#6b6b6b", "#b0b0b0", "DynamicSurgery", "STR"),
+    ("#661100", "#b0683f", "SoftWeightSharing", "TopKAST"),
 )
-DARK = dict(_COLOURS)
+_SHIFTS = (0, 3, 5, 1)  # from the shape of the first of a colour to those of the others
+DARK = {light: dark for light, dark, *_ in _PALETTE}
 """The colour on a dark page of each on a light one."""
 
-_KNOWN = ("GradualMagnitude", "L0", "RandomPruning", "VariationalDropout", "RigL", "Movement",
-          "SET", "SNIP", "Wanda", "PruneRetrain", "GroupL0", "DynamicSurgery", "SoftWeightSharing")  # fmt: skip
-_LOOKS = {name: (_COLOURS[i][0], SHAPES[i % len(SHAPES)]) for i, name in enumerate(_KNOWN)}
+_LOOKS = {
+    name: (light, SHAPES[(row + shift) % len(SHAPES)])
+    for row, (light, _, *names) in enumerate(_PALETTE)
+    for name, shift in zip(names, _SHIFTS, strict=False)
+}
 _WORDS = {
     "magnitude pruning": "GradualMagnitude",
-    "random pruning": "RandomPruning",
-    "variational dropout": "VariationalDropout",
+    "magnitude": "GradualMagnitude",
+    "magnitude, uniform": "GradualMagnitude",
+    "magnitude, global ranking": "GradualMagnitude, global ranking",
+    "global magnitude": "GradualMagnitude, global ranking",
+    "magnitude, Erdős–Rényi": "GradualMagnitude, Erdős–Rényi",
     "magnitude, 1.5 × steps, not uniform": "GradualMagnitude, extended",
+    "random pruning": "RandomPruning",
+    "random": "RandomPruning",
+    "random at the start, Erdős–Rényi": "RandomPruning, Erdős–Rényi",
+    "variational dropout": "VariationalDropout",
+    "group L0": "GroupL0",
+    "RigL, uniform": "RigL",
+    "AC/DC": "ACDC",
+    "Top-KAST": "TopKAST",
+    "OWL": "Wanda, OWL",
+    "movement": "Movement",
+    "Han 2015": "PruneRetrain",
+    "dynamic surgery": "DynamicSurgery",
+    "soft weight sharing": "SoftWeightSharing",
+    "lottery ticket": "LotteryTicket",
+    "lottery ticket, rewound": "Rewound",
+    "rewound to 120": "Rewound, 120",
+    "rewound to 600": "Rewound, 600",
+    "rewound to 2400": "Rewound, 2400",
 }
-"""The words of the paper's figures (`paper.LABELS`) -> openwork's names."""
+"""What figures of the paper and of the studies call a technique -> openwork's name of it."""
 
 
 def look(name: str) -> tuple[str, str]:
@@ -62,10 +86,15 @@ def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     colours: dict[str, str] = {}
     for technique in sorted({base for base, _, _ in parts.values()}, key=lambda base: (base not in _LOOKS, base)):
         taken = [*colours.values()]
-        free = sorted(_from(technique, [light for light, _ in _COLOURS]), key=taken.count)
+        free = sorted(_from(technique, [*DARK]), key=taken.count)
         colours[technique] = _LOOKS[technique][0] if technique in _LOOKS else free[0]
+
+    def order(item: tuple[str, tuple[str, str, str]]) -> tuple[bool, bool, str]:
+        name, (technique, _, variant) = item
+        return bool(variant), technique not in _LOOKS, name  # what is known keeps its shape
+
     found: dict[str, tuple[str, str]] = {}
-    for name, (technique, _, variant) in sorted(parts.items(), key=lambda item: (bool(item[1][2]), item[0])):
+    for name, (technique, _, variant) in sorted(parts.items(), key=order):
         own = _LOOKS[technique][1] if technique in _LOOKS else _from(technique, SHAPES)[0]
         shapes = [own, *_from(technique, SHAPES)]
         if variant:

@@ -26,26 +26,33 @@ const legend = (width, found) => {
 // The seeds of runs that are not hidden, as the names of the data sets have them.
 const seeds = (runs) =>
   [...new Set(runs.map((r) => r.seed))].filter((s) => !hidden.hiddenSeeds.includes(s)).sort((a, b) => a - b).join();
-function show(id) {
-  const mode = dark.matches ? "dark" : "light";
-  const place = document.getElementById(id);
-  place.style.minHeight = `${place.offsetHeight}px`; // the page does not jump while a chart is redrawn
-  if (drawn[id]) drawn[id].then((previous) => previous.finalize());
+// A chart with its data, of what is ticked.
+function filled(id, mode, width) {
   const recoloured = (value) => (mode === "dark" && darkColours[value]) || value;
   const fits = (key, value) =>
-    key === "legend" && value?.values ? legend(place.clientWidth, value)
+    key === "legend" && value?.values ? legend(width, value)
       : key === "range" && Array.isArray(value) ? value.map(recoloured) : value;
   const spec = JSON.parse(JSON.stringify(charts[id], fits));
   spec.params = (spec.params || []).map((p) => ({ ...p, value: hidden[p.name] ?? p.value }));
-  const task = spec.usermeta?.task;
+  const { task, metric } = spec.usermeta;
   if (task !== undefined) {
     const runs = data.runs.filter((r) => r.task === task && r.status === "finished" && !r.dense);
     const gone = (name) => hidden.hiddenTechniques.includes(name);
     const front = (data[`front ${task} ${seeds(runs)}`] || []).filter((p) => !gone(p.technique));
     // Copies: Vega writes its own marks into the values. A point is ringed unless one that is drawn beats it.
     const ringed = front.map((p) => ({ ...p, pareto: p.beaten.every(gone) }));
-    spec.datasets = { ...spec.datasets, runs: runs.map((r) => ({ ...r })), front: ringed };
+    const own = ({ technique, settings, seed, sparsity, [metric]: value }) =>
+      ({ technique, settings, seed, sparsity, [metric]: value });
+    spec.datasets = { ...spec.datasets, runs: runs.map(own), front: ringed };
   }
+  return spec;
+}
+function show(id) {
+  const mode = dark.matches ? "dark" : "light";
+  const place = document.getElementById(id);
+  place.style.minHeight = `${place.offsetHeight}px`; // the page does not jump while a chart is redrawn
+  if (drawn[id]) drawn[id].then((previous) => previous.finalize());
+  const spec = filled(id, mode, place.clientWidth);
   const values = Object.values(spec.datasets || {}).reduce((sum, rows) => sum + rows.length, 0);
   const renderer = values > 500 ? "canvas" : "svg";
   const options = { config: themes[mode], actions: false, renderer, tooltip: { theme: mode } };
@@ -66,6 +73,50 @@ window.addEventListener("resize", () => {
   if (document.body.clientWidth !== width) waiting = setTimeout(draw, 200);
 });
 dark.addEventListener("change", draw);
+
+// Figures as files, of what is ticked: pictures for documents, so on white and with their title, and the numbers.
+const WIDTH = 760;
+// Where things are drawn, and words for what is there as a number.
+const PLACED = ["x", "y", "top", "bottom", "total", "shown", "label", "piece", "beaten", "interval"];
+async function picture(id) {
+  const spec = { ...filled(id, "light", WIDTH), width: WIDTH, title: charts[id].usermeta.title };
+  const config = { ...themes.light, background: "#ffffff", padding: 16 };
+  return vegaEmbed(document.createElement("div"), spec, { config, actions: false, renderer: "svg" });
+}
+function csv(id) {
+  const { datasets, usermeta: { metric } } = filled(id, "light", WIDTH);
+  const rows = Object.entries(datasets).flatMap(([name, values]) => values.filter(visible).map(({ score, ...value }) =>
+    (metric ? { part: parts[name], ...value, [metric]: value[metric] ?? score } : { ...value, score })));
+  const named = (field) => !PLACED.includes(field) && rows.some((row) => row[field] !== undefined);
+  const fields = [...new Set(rows.flatMap(Object.keys))].filter(named);
+  const cell = (value) => (/[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+  const lines = rows.map((row) => fields.map((field) => cell(String(row[field] ?? "")))).filter((line) => line.some(Boolean));
+  return [fields, ...lines].map((line) => line.join(",") + "\n").join("");
+}
+const parts = { runs: "run", front: "frontier" };
+const saving = {
+  SVG: async (id) => [await (await picture(id)).view.toSVG(), "image/svg+xml"],
+  PNG: async (id) => {
+    const canvas = await (await picture(id)).view.toCanvas(2);
+    return [await new Promise((done) => canvas.toBlob(done)), "image/png"];
+  },
+  CSV: async (id) => [csv(id), "text/csv"],
+};
+async function save(id, kind) {
+  const [content, type] = await saving[kind](id);
+  const href = URL.createObjectURL(new Blob([content], { type }));
+  element("a", { href, download: `${id}.${kind.toLowerCase()}` }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60000);
+}
+for (const id of Object.keys(charts)) {
+  const buttons = Object.keys(saving).map((kind) => {
+    const ariaLabel = `save as ${kind}: ${charts[id].usermeta.title.text}`;
+    const button = element("button", { type: "button", textContent: kind, ariaLabel });
+    button.addEventListener("click", () => save(id, kind));
+    return button;
+  });
+  document.getElementById(id).after(element("p", { className: "save" }, ["save as ", ...buttons]));
+}
 
 // Tables: 20 lines at a time, sorted by the heading that was pressed.
 const LINES = 20;

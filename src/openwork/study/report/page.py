@@ -6,11 +6,13 @@ from pathlib import Path
 
 from openwork.study.evaluation.metric import BLEU, Metric
 from openwork.study.published.overlay import overlay, own_bands, paper_model
+from openwork.study.report.answer import LEVELS, REFERENCE, answer, compared, how
 from openwork.study.report.charts import front_values, run_values, trade_off
 from openwork.study.report.curves import band_lines, budget_curves, scratch_chart
-from openwork.study.report.html import Page, columns, draw
+from openwork.study.report.differences import differences, value
+from openwork.study.report.html import Page, columns, draw, unbroken
 from openwork.study.report.layers import kind_panel, layer_panels
-from openwork.study.report.style import count, duration, interval_text, percent, require_study_extra
+from openwork.study.report.style import count, duration, require_study_extra
 from openwork.study.report.tables import (
     DIVERGED_COLUMNS,
     compared_table,
@@ -34,13 +36,17 @@ from openwork.study.results.statistics import (
     write_points,
 )
 from openwork.study.results.store import flat, read_results, unfinished, write_csv
-
-_REFERENCE = 0.9  # the sparsity at which techniques are compared in words and by layer
-_NEAR = 0.02  # points this close in sparsity are compared in words
-_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.98)  # of the budget curves
+from openwork.study.results.tournament import Tournament
 
 
-def write_report(directory: Path, out: Path, *, command: str | None = None, problems: list[str] | None = None) -> Path:
+def write_report(
+    directory: Path,
+    out: Path,
+    *,
+    command: str | None = None,
+    problems: list[str] | None = None,
+    margin: float | None = None,
+) -> Path:
     """The path of ``out/index.html``, written beside its pictures (PNG, SVG) and tables (CSV).
 
     Args:
@@ -48,9 +54,10 @@ def write_report(directory: Path, out: Path, *, command: str | None = None, prob
         out: Where to write; made where it does not exist.
         command: The command that produced the runs, for the page to name.
         problems: As for `openwork.study.results.store.read_results`.
+        margin: As for `compared`, chosen before the runs.
 
     Raises:
-        ValueError: If no run has finished.
+        ValueError: If no run has finished, or for a margin that no difference can reach.
         OSError: If ``out`` cannot be written.
     """
     require_study_extra()
@@ -58,21 +65,23 @@ def write_report(directory: Path, out: Path, *, command: str | None = None, prob
     points = summarize(results)
     if not any(point.n for point in points):
         raise ValueError(f"no finished run in {directory}; train some with `openwork run` or give another folder")
+    tasks = sorted({point.task for point in points if point.n})
+    found = {task: compared([result for result in results if result.task == task], margin) for task in tasks}
     out.mkdir(parents=True, exist_ok=True)
     write_csv(map(flat, results), out / "results.csv")
     write_points(points, out / "summary.csv")
 
-    tasks = sorted({point.task for point in points if point.n})
     names = sorted({point.name for point in points if not point.dense})
     judged = {point.metric for point in points if point.n}
     named = " or ".join(sorted({metric.name for metric in judged}, key=str.lower))
     page = Page(f"Sparsity and {named}: {', '.join(tasks)}")
     metrics, apart = run_metrics(results), len({result.judged_on for result in results}) > 1
     page.data = {"runs": columns(run_lines(results, tasks, metrics)), "points": columns(point_lines(points, tasks))}
-    sections = ""
+    answers = sections = ""
     for number, task in enumerate(tasks):
         suffix = "" if len(tasks) == 1 else f"-{number + 1}"
-        sections += _section(page, out, points, results, names, task=task, number=number, suffix=suffix)
+        answers += _answer(points, results, found[task], task=task, suffix=suffix)
+        sections += _section(page, out, points, results, names, found[task], task=task, number=number, suffix=suffix)
     missing = [name for name in unfinished(directory) if (directory / name).resolve() != out.resolve()]
     every = f"<h2>All runs</h2>\n{page.table('runs', 'runs', run_columns(metrics, apart=apart))}\n"
     files = ", ".join(f'<a href="{name}">{name}</a>' for name in page.pictures)
@@ -84,14 +93,27 @@ def write_report(directory: Path, out: Path, *, command: str | None = None, prob
         "hiddenTechniques": {"title": "Techniques", "choices": names},
         "hiddenSeeds": {"title": "Seeds", "choices": seeds, "one": len(seeds) > FEW},
     }
-    body = sections + every + _problems(page, results, missing)
-    page.write(out / "index.html", body=body, method=method, filters=filters)
+    note = (
+        '<p class="quiet">The filters act on charts and sortable tables; answers and comparisons are of all runs.</p>'
+    )
+    body = f"{note}\n{sections}{every}{_problems(page, results, missing)}"
+    page.write(out / "index.html", answer=answers, body=body, method=method, filters=filters)
     return out / "index.html"
 
 
+def _answer(
+    points: Sequence[Point], results: Sequence[Result], found: Tournament | None, *, task: str, suffix: str
+) -> str:
+    """What was found on one task, in a sentence, and how; the place of its chart where there are several tasks."""
+    said = unbroken(answer([point for point in points if point.task == task], found))
+    where = f'<a href="#trade-off{suffix}">{escape(task)}</a>: ' if suffix else ""
+    note = unbroken(how((result for result in results if result.task == task), found))
+    return f'<p class="lead">{where}{said}</p>\n' + (f'<p class="quiet">{note}</p>\n' if note else "")
+
+
 def _section(
-    page: Page, out: Path, points: Sequence[Point], results: Sequence[Result], names: Sequence[str], *,
-    task: str, number: int, suffix: str,
+    page: Page, out: Path, points: Sequence[Point], results: Sequence[Result], names: Sequence[str],
+    found: Tournament | None, *, task: str, number: int, suffix: str,
 ) -> str:  # fmt: skip
     """The part of the page about one task; its pictures are written to ``out``."""
     import altair as alt
@@ -107,28 +129,17 @@ def _section(
     page.data |= {f"front {number} {','.join(map(str, seeds))}": columns(values) for seeds, values in front.items()}
     data = {"runs": run_values(of_task), "front": front[max(front, key=len)] if front else []}
     draw(chart.properties(width=760, height=430), out / f"trade-off{suffix}", page.pictures, data)
-    figure = page.figure(chart.properties(height=420), f"trade-off{suffix}", runs=number)
+    figure = page.figure(chart.properties(height=420), f"trade-off{suffix}", runs=(number, metric.key))
     text = f"""<section>
 <h2>{escape(task)}</h2>
-<p class="lead">{escape(_takeaway(mine))}</p>
 {figure}
-<h3>The best found</h3>
+"""
+    if found is not None:
+        text += _at_equal_sparsity(page, out, of_task, found, metric, names=names, suffix=suffix, zero=(worst, zero))
+    text += f"""<h3>The best found</h3>
 <p class="quiet">Points that no other point beats: none is at least as sparse and {better}, or sparser and at least
 as {good}. Means over seeds.</p>
 {static_table(pareto(mine), metric)}
-"""
-    if compared := compared_table(of_task, _LEVELS):
-        volumes = {
-            technique: hypervolume((pair for pairs in runs.values() for pair in pairs), (0.0, worst))
-            for technique, runs in by_seed(of_task).items()
-        }
-        listed = ", ".join(f"{escape(technique)} {_area(volume, metric)}" for technique, volume in volumes.items())
-        text += f"""<h3>At equal sparsity</h3>
-<p class="quiet">Each seed's frontier, read between its points and not beyond the runs; a technique that a seed did
-not measure there is left out. Differences in points of
-{name}, seed by seed, with Student's 95 % interval of their mean, which is wide for a few seeds. Area
-below the frontier of all runs (reference: sparsity 0, {name} {zero}): {listed}.</p>
-{compared}
 """
     if (model := paper_model(task)) is not None:
         lines = page.figure(scratch_chart(model).properties(height=360), f"scratch{suffix}")
@@ -140,7 +151,7 @@ below the frontier of all runs (reference: sparsity 0, {name} {zero}): {listed}.
         lines = page.figure(bands.properties(height=360), f"kept{suffix}")
         text += f"<h3>Trained from scratch, and lottery tickets</h3>\n{lines}\n"
     with_layers = {result.group for result in of_task if result.layers}  # other thresholds list none
-    near = nearest([point for point in mine if point.group in with_layers], _REFERENCE)
+    near = nearest([point for point in mine if point.group in with_layers], REFERENCE)
     panels = layer_panels(near, of_task, names=names)
     if panels:
         together = alt.concat(*(panel.properties(width=320) for panel in panels), columns=2, spacing=40)
@@ -150,7 +161,7 @@ below the frontier of all runs (reference: sparsity 0, {name} {zero}): {listed}.
             for i, (technique, panel) in enumerate(zip(near, panels, strict=True))
         )
         text += f"""<h3>Where the zeros are</h3>
-<p class="quiet">Each technique at its operating point nearest to {100 * _REFERENCE:.0f} % sparsity. A dot is a layer,
+<p class="quiet">Each technique at its operating point nearest to {100 * REFERENCE:.0f} % sparsity. A dot is a layer,
 the dashed line all of them together.</p>
 """
         if (kinds := kind_panel(near, of_task, names=names)) is not None:
@@ -158,7 +169,7 @@ the dashed line all of them together.</p>
             text += page.figure(kinds, f"kinds{suffix}")
         text += f'<div class="panels">{layers}</div>\n'
     settings = tried(mine)
-    curves = [(level, budget_curves(settings, level, metric, names=names, worst=worst)) for level in _LEVELS]
+    curves = [(level, budget_curves(settings, level, metric, names=names, worst=worst)) for level in LEVELS]
     if drawn := [(level, curve) for level, curve in curves if curve is not None]:
         figures = "".join(page.figure(curve, f"budget{suffix}-{100 * level:.0f}") for level, curve in drawn)
         together = alt.concat(*(curve.properties(width=320) for _, curve in drawn), columns=2, spacing=40)
@@ -173,71 +184,43 @@ many settings were aimed at a sparsity: compare only sweeps of the same design.<
     return text + f"<h3>All operating points</h3>\n{table}\n</section>\n"
 
 
-def _takeaway(points: Sequence[Point]) -> str:
-    """One sentence about a task: the best technique near one sparsity, and how certain that is.
-
-    The sparsity is 90 %, or the one nearest to it that was reached. Where the intervals of the two best overlap there,
-    or only one technique is there, it is the sparsest of `_LEVELS` where those of the two best do not; otherwise the
-    sparsest where that of any other technique lies apart from that of the best, if there is one.
-    """
-    near = nearest(points, _REFERENCE)
-    if not near:
-        return "No sparse run has finished."
-    target = min((p.sparsity for p in near.values()), key=lambda sparsity: abs(sparsity - _REFERENCE))
-    if abs(target - _REFERENCE) <= _NEAR:
-        target = _REFERENCE
-    rivals = _rivals(points, target)
-    # Where the two best there cannot be told apart, the sparsest level at which they can says more.
-    if len(rivals) < 2 or _overlap(*rivals[:2]):
-        levels = [(level, _rivals(points, level)) for level in reversed(_LEVELS)]
-        apart = [one for one in levels if _first_apart(one[1]) == 1] or [one for one in levels if _first_apart(one[1])]
-        target, rivals = next(iter(apart), (target, rivals))
-    best, *others = rivals
-    overlap = _overlap(best, others[0]) if others else None
-    seeds = f"{count(best.n, 'seed')}, 95 % interval {interval_text(best)}"
-    text = best.metric.text
-    plain = best.metric.full is not None and (others or best.metric.percent)
-    value = text(best.score) if plain else f"{best.metric.name} {text(best.score)}"
-    verb = f"is {best.metric.good[2]}{' on average' if overlap else ''}" if others else "is the only technique measured"
-    said = (
-        f"Near {100 * target:.3g} % sparsity, {best.name} {verb}: {value} at "
-        f"{percent(best.sparsity)} sparsity ({seeds})"
-    )
-    if dense := [p.score for p in points if p.dense and p.n]:
-        said += f", against {text(max(dense))} for the dense model"
-    if others:
-        said += f"; next is {_with_score(others[0])}"
-        said += {None: "", True: ", and the two intervals overlap", False: ", and the two intervals do not overlap"}[
-            overlap
+def _at_equal_sparsity(
+    page: Page, out: Path, results: Sequence[Result], found: Tournament, metric: Metric, *,
+    names: Sequence[str], suffix: str, zero: tuple[float, str],
+) -> str:  # fmt: skip
+    """Each technique against the best: a figure, a table, and the areas below the frontiers."""
+    worst, zero_text = zero
+    values = [
+        value(level.level, one.technique, one.difference, one.p, one.verdict)
+        for level in found.levels
+        for one in level.standings
+        if one.difference is not None
+    ]
+    figure = ""
+    if values:
+        subtitle = [
+            "0 is the technique with the best mean there. Filled: shown to differ, after Holm's correction; "
+            "hollow: not decided, or as good."
         ]
-        if overlap and (first := _first_apart(rivals)):
-            said += f"; the first whose interval lies apart is {_with_score(rivals[first])}"
-    return said + "."
-
-
-def _with_score(point: Point) -> str:
-    return f"{point.name} with {point.metric.text(point.score)} at {percent(point.sparsity)}"
-
-
-def _first_apart(rivals: Sequence[Point]) -> int:
-    """The place of the first point whose interval does not overlap that of the best, 0 where there is none."""
-    return next((place for place, other in enumerate(rivals) if place and _overlap(rivals[0], other) is False), 0)
-
-
-def _rivals(points: Sequence[Point], target: float) -> list[Point]:
-    """Each technique's point near a sparsity, the best first.
-
-    A technique whose nearest point lies elsewhere would win or lose by its sparsity.
-    """
-    near = [p for p in nearest(points, target).values() if round(abs(p.sparsity - target), 9) <= _NEAR]
-    return sorted(near, key=lambda p: -p.score)
-
-
-def _overlap(a: Point, b: Point) -> bool | None:
-    """Whether the intervals of two points have a value in common; None where one has no interval."""
-    if a.interval is None or b.interval is None:
-        return None
-    return a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1]
+        title = "Behind the best at equal sparsity, seed by seed"
+        chart = differences(values, metric, names=names, title=title, subtitle=subtitle)
+        draw(chart.properties(width=560, height=300), out / f"differences{suffix}", page.pictures)
+        figure = page.figure(chart.properties(height=300), f"differences{suffix}")
+    volumes = {
+        technique: hypervolume((pair for pairs in runs.values() for pair in pairs), (0.0, worst))
+        for technique, runs in by_seed(results).items()
+    }
+    listed = ", ".join(f"{escape(technique)} {_area(volume, metric)}" for technique, volume in volumes.items())
+    name = escape(metric.name)
+    return f"""<h3>At equal sparsity</h3>
+<p class="quiet">Each seed's frontier, read between its points and not beyond the runs; a technique that a seed did
+not measure there is left out. Differences in points of
+{name}, by the seeds that both have, with Student's 95 % interval of their mean, which is wide for a few seeds. p is
+Holm's. Area below the frontier of all runs (reference: sparsity 0, {name}
+{zero_text}): {listed}.</p>
+{figure}
+{compared_table(found, metric)}
+"""
 
 
 def _area(volume: float, metric: Metric) -> str:

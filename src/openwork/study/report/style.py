@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from openwork.study.evaluation.metric import Metric
 from openwork.study.report.looks import DARK, SHAPES
+from openwork.study.results.paired import Difference
 from openwork.study.results.statistics import Point
 
 if TYPE_CHECKING:
@@ -105,6 +106,23 @@ def interval_text(point: Point, *, digits: int = 1) -> str:
     if point.interval is None:
         return "none with one seed"
     return point.metric.range(*point.interval, digits=digits)
+
+
+def written(difference: Difference, metric: Metric, *, sign: int = 1) -> tuple[str, str]:
+    """A difference and its 95 % interval as text, empty where it has none.
+
+    Args:
+        difference: Between two settings.
+        metric: Theirs.
+        sign: -1 writes theirs less ours.
+    """
+
+    def text(score: float) -> str:
+        signed = metric.difference(score).replace("-", "−")
+        return signed if any(digit in signed for digit in "123456789") else signed[1:]
+
+    ends = sorted((sign * end for end in difference.interval() or ()), key=metric.value)
+    return text(sign * difference.mean), " to ".join(map(text, ends))
 
 
 def count(n: int, noun: str) -> str:

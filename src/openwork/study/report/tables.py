@@ -1,16 +1,15 @@
 """The tables of a report: their columns, and their lines, which are runs and operating points."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from math import isnan
-from statistics import fmean
 
 from openwork.study.evaluation.metric import ACCURACY, Metric
-from openwork.study.report.style import ChartData, duration, interval_text, percent
-from openwork.study.results.frontier import Pairs, by_seed, difference, score_at
+from openwork.study.report.style import ChartData, duration, interval_text, percent, written
+from openwork.study.results.paired import Difference
 from openwork.study.results.result import Result
-from openwork.study.results.score import metric_of
 from openwork.study.results.statistics import Point
+from openwork.study.results.tournament import Tournament
 
 Columns = list[tuple[str, str, str]]
 """Field, heading and how to write it, as `Page.table` takes them."""
@@ -35,7 +34,7 @@ def run_columns(metrics: Sequence[Metric], *, apart: bool) -> Columns:
         ("sparsity", "sparsity", "percent"),
         ("all", "of all", "percent"),
         *([("on", "measured on", "text")] if apart else []),
-        *((metric.key, metric.name, _how(metric)) for metric in metrics),
+        *((metric.key, metric.name, how_written(metric)) for metric in metrics),
         ("loss", "loss", "number"),
         *_COST,
         ("settings", "settings", "text"),
@@ -59,13 +58,14 @@ def _by_name(metric: Metric) -> str:
     return metric.name.lower()
 
 
-def _how(metric: Metric) -> str:
+def how_written(metric: Metric) -> str:
+    """How `Page.table` writes the scores of a metric."""
     return "number" if metric.full is None else "percent" if metric.percent else "hundred"
 
 
 def point_columns(metric: Metric) -> Columns:
     """The columns of a table of one task's operating points."""
-    how = _how(metric)
+    how = how_written(metric)
     return [
         ("technique", "technique", "text"),
         ("sparsity", "sparsity", "percent"),
@@ -144,44 +144,34 @@ def point_lines(points: Sequence[Point], tasks: Sequence[str]) -> ChartData:
     ]
 
 
-def compared_table(results: Sequence[Result], levels: Sequence[float]) -> str:
-    """Each technique beside the best one at equal sparsity, as HTML; empty where no two reach a level.
-
-    Each seed's frontiers are read at the level and subtracted (`frontier.difference`).
+def compared_table(found: Tournament, metric: Metric) -> str:
+    """Each technique beside the best one at equal sparsity, as HTML.
 
     Args:
-        results: Those of one task.
-        levels: Sparsities, 0-1.
+        found: `answer.compared` of one task.
+        metric: The task's.
     """
-    seeds, metric = by_seed(results), metric_of(results)
     body = ""
-    for level in levels:
-        means = {name: mean for name, runs in seeds.items() if (mean := _at(runs, level)) is not None}
-        if len(means) < 2:
-            continue
-        best = max(means, key=lambda name: means[name])
-        for name in sorted(means, key=lambda name: -means[name]):
-            cells = ["–", "–", "–"]
-            if name != best and (found := difference(seeds[name], seeds[best], level)) is not None:
-                mean, interval, n = found
-                ends = sorted(interval, key=metric.value) if interval else ()
-                text = " to ".join(map(metric.difference, ends)) or "none with one seed"
-                cells = [cell.replace("-", "−") for cell in (metric.difference(mean), text, str(n))]
-            values = "".join(f"<td>{cell}</td>" for cell in (metric.text(means[name], digits=2), *cells))
-            level_text = percent(level, digits=0)
-            body += f'<tr><th scope="row">{level_text}</th><td class="text">{escape(name)}</td>{values}</tr>\n'
-    if not body:
-        return ""
-    heads = ("sparsity", "technique", escape(metric.name), "against the best", "95 % interval", "seeds")
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    for level in found.levels:
+        for one in level.standings:
+            cells = ["–", "–", "–", "–", "the best mean"]
+            if one.technique != level.reference:
+                cells = compared_cells(one.difference, metric, one.p, one.verdict)
+            values = "".join(f"<td>{escape(cell)}</td>" for cell in (metric.text(one.mean, digits=2), *cells))
+            head = f'<th scope="row">{percent(level.level, digits=0)}</th><td class="text">{escape(one.technique)}</td>'
+            body += f"<tr>{head}{values}</tr>\n"
+    heads = ("sparsity", "technique", metric.name, "against the best", "95 % interval", "seeds", "p", "shown")
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
     table = f'<table class="compared"><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>'
     return f'<div class="scroll" role="region" aria-label="table" tabindex="0">{table}</div>'
 
 
-def _at(runs: Mapping[int, Pairs], level: float) -> float | None:
-    """The mean over seeds of the frontier's score at one sparsity; None where a seed does not reach it."""
-    scores = [score_at(pairs, level) for pairs in runs.values()]
-    return None if None in scores else fmean(score for score in scores if score is not None)
+def compared_cells(difference: Difference | None, metric: Metric, p: float | None, verdict: str) -> list[str]:
+    """A difference, its interval, the seeds, p after Holm's correction, and what is shown, as text."""
+    if difference is None:
+        return ["–", "none: no seed in common", "0", "–", verdict]
+    mean, ends = written(difference, metric)
+    return [mean, ends or f"none: {difference.remark}", str(difference.n), "–" if p is None else f"{p:.2g}", verdict]
 
 
 def static_table(points: Iterable[Point], metric: Metric) -> str:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from statistics import fmean
 
+from openwork.study.evaluation.metric import Metric
+from openwork.study.results.paired import Difference, paired
 from openwork.study.results.result import Result
-from openwork.study.results.student import student_interval
 
 Pair = tuple[float, float]
 """(sparsity, score)."""
@@ -97,25 +97,43 @@ def by_seed(results: Iterable[Result]) -> dict[str, dict[int, Pairs]]:
     return found
 
 
+def at_levels(results: Iterable[Result], levels: Iterable[float]) -> list[tuple[str, float, int, float]]:
+    """The score of each technique's frontier at each level, by seed: the rows of `tournament`, of one task.
+
+    A technique is left out at a level that one of its seeds does not reach: the others may be the lucky ones.
+    """
+    rows = []
+    techniques = by_seed(results)
+    for level in levels:
+        for name, seeds in techniques.items():
+            read = {seed: score_at(pairs, level) for seed, pairs in seeds.items()}
+            if None not in read.values():
+                rows += [(name, level, seed, score) for seed, score in read.items() if score is not None]
+    return rows
+
+
 def difference(
     ours: Mapping[int, Iterable[tuple[float, float]]],
     theirs: Mapping[int, Iterable[tuple[float, float]]],
     sparsity: float,
-) -> tuple[float, tuple[float, float] | None, int] | None:
-    """How much more `ours` scores than `theirs` at one sparsity: mean, Student's interval, and the number of seeds.
+    *,
+    metric: Metric | None = None,
+) -> Difference | None:
+    """How much more `ours` scores than `theirs` at one sparsity, seed by seed; None without a seed to compare.
 
-    Each seed's two frontiers are read at ``sparsity``, and their differences are averaged: seeds share data order and
-    initial weights, so pairing removes what they have in common. Seeds that one of the two lacks, or whose frontier
-    does not reach ``sparsity``, are left out. The interval is None with one seed; the result None with no seed.
+    Each seed's two frontiers are read at ``sparsity``: seeds share data order and initial weights, so pairing removes
+    what they have in common. Seeds that one of the two lacks, or whose frontier does not reach ``sparsity``, are left
+    out.
 
     Args:
         ours: Seed -> (sparsity, score) pairs.
         theirs: The same of the technique to compare with.
         sparsity: The level, 0-1.
+        metric: That of the scores.
     """
-    found = []
-    for seed in sorted(ours.keys() & theirs.keys()):
-        a, b = score_at(ours[seed], sparsity), score_at(theirs[seed], sparsity)
-        if a is not None and b is not None:
-            found.append(a - b)
-    return (fmean(found), student_interval(found), len(found)) if found else None
+    a, b = ({seed: score_at(pairs, sparsity) for seed, pairs in side.items()} for side in (ours, theirs))
+    both = {seed: (a[seed], b[seed]) for seed in a.keys() & b.keys()}
+    read = {seed: (x, y) for seed, (x, y) in both.items() if x is not None and y is not None}
+    if not read:
+        return None
+    return paired({seed: x for seed, (x, _) in read.items()}, {seed: y for seed, (_, y) in read.items()}, metric=metric)

@@ -40,7 +40,8 @@ class Standing:
         interval: The 95 % interval of the mean (`bounded_interval`).
         n: The number of seeds.
         diverged: How many of them diverged.
-        difference: How much higher it scores than the reference; None for the reference itself.
+        difference: How much higher it scores than the reference; None for the reference itself, and without a seed
+            that both have.
         p: Of the difference, after Holm's correction.
         p_as_good: Of the claim that the two differ by less than the margin, after Holm's correction over the same
             comparisons; None without a margin.
@@ -100,6 +101,7 @@ def tournament(
     reference: Mapping[float, str] | None = None,
     worst: float | None = None,
     metric: Metric | None = None,
+    shared: bool = False,
 ) -> Tournament:
     """Compares every technique at each level with the best one there, seed by seed, corrected for all comparisons.
 
@@ -113,6 +115,8 @@ def tournament(
             validation scores of the tuning runs. By default it is at each level the one with the highest mean.
         worst: The score that a diverged run counts with (`worst_score`); None refuses diverged runs.
         metric: That of the scores.
+        shared: Whether two techniques with other seeds at a level are compared by the seeds that both have; by default
+            that is an error. Without such a seed the comparison counts in the family and is undecided.
 
     Raises:
         ValueError: If there is no run, one is there twice, or one diverged and ``worst`` is None; for a level outside
@@ -123,17 +127,18 @@ def tournament(
     scores, diverged = _by_level(runs, worst)
     references = {level: _reference(reference, level, found) for level, found in scores.items()}
     differences = {
-        (level, one, other): _paired(level, one, other, found, metric)
+        (level, one, other): _paired(level, one, other, found, metric, shared=shared)
         for level, found in scores.items()
         for one, other in _asked(found, references[level], every_pair=reference is None)
     }
-    as_good = [None if margin is None else as_good_as(one, margin).p for one in differences.values()]
-    p = dict(zip(differences, holm([one.p for one in differences.values()]), strict=True))
+    as_good = [None if margin is None or one is None else as_good_as(one, margin).p for one in differences.values()]
+    p = dict(zip(differences, holm([None if one is None else one.p for one in differences.values()]), strict=True))
     p_as_good = dict(zip(differences, holm(as_good), strict=True))
 
     def standing(level: float, technique: str) -> Standing:
         values = list(scores[level][technique].values())
         compared = level, technique, references[level]
+        is_reference = technique == references[level]
         return Standing(
             technique=technique,
             mean=fmean(values),
@@ -143,7 +148,9 @@ def tournament(
             difference=differences.get(compared),
             p=p.get(compared),
             p_as_good=p_as_good.get(compared),
-            verdict=_verdict(differences.get(compared), p.get(compared), p_as_good.get(compared)),
+            verdict="reference"
+            if is_reference
+            else verdict(differences.get(compared), p.get(compared), p_as_good.get(compared)),
         )
 
     techniques = sorted({technique for found in scores.values() for technique in found})
@@ -241,16 +248,31 @@ def _asked(scores: _Scores, reference: str, *, every_pair: bool) -> list[tuple[s
     return [(one, reference) for one in ranked if one != reference]
 
 
-def _paired(level: float, one: str, other: str, scores: _Scores, metric: Metric | None) -> Difference:
+def _paired(
+    level: float, one: str, other: str, scores: _Scores, metric: Metric | None, *, shared: bool
+) -> Difference | None:
+    ours, theirs = scores[one], scores[other]
+    if shared:
+        both = ours.keys() & theirs.keys()
+        ours, theirs = ({seed: side[seed] for seed in both} for side in (ours, theirs))
+        if not both:
+            return None
     try:
-        return paired(scores[one], scores[other], metric=metric)
+        return paired(ours, theirs, metric=metric)
     except ValueError as error:
         raise ValueError(f"{one} (ours) and {other} (theirs) at {100 * level:g} %: {error}") from error
 
 
-def _verdict(difference: Difference | None, p: float | None, p_as_good: float | None) -> str:
+def verdict(difference: Difference | None, p: float | None, p_as_good: float | None) -> str:
+    """What a comparison shows: one of `Standing.verdict`, of which "reference" is none.
+
+    Args:
+        difference: How much higher ours scores; None where there was nothing to pair.
+        p: Of the difference, after Holm's correction.
+        p_as_good: Of the claim that it is below a margin, after Holm's correction; None without a margin.
+    """
     if difference is None:
-        return "reference"
+        return "undecided"
     within = p_as_good is not None and p_as_good < ALPHA
     if p is not None and p < ALPHA:
         return ("better" if difference.mean > 0 else "worse") + (", within the margin" if within else "")

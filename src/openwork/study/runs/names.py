@@ -21,7 +21,7 @@ PLACES = {
     "Cifar10Vgg": "openwork.study.tasks.cifar10:Cifar10Vgg",
     "Cifar10WideResNet": "openwork.study.tasks.cifar10:Cifar10WideResNet",
     "Cifar10SmallResNet": "openwork.study.tasks.cifar10:Cifar10SmallResNet",
-    "Cifar10ResNet": "openwork.study.tasks.cifar10:Cifar10ResNet",
+    "Cifar10ResNet": "openwork.study.tasks.cifar10_resnet:Cifar10ResNet",
     "ImageNetResNet": "openwork.study.tasks.imagenet:ImageNetResNet",
     "NumberWords": "openwork.study.tasks.number_words:NumberWords",
     "TextTranslation": "openwork.study.tasks.wmt:TextTranslation",

@@ -1,6 +1,7 @@
 """Statistics of batch norms, computed again from the data that a run was trained on."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -12,6 +13,13 @@ from openwork.study.runs.run import Run
 from openwork.study.tasks.task import Parts, Task
 
 
+@dataclass(frozen=True)
+class _Whole:
+    """A batch of a task, of which the loss takes all: a loader's (x, y) would be cut down to x."""
+
+    batch: Any
+
+
 class _Loss(nn.Module):
     """A model that takes a task's batches, prepared as in training."""
 
@@ -19,8 +27,8 @@ class _Loss(nn.Module):
         super().__init__()
         self.task, self.model = task, model
 
-    def forward(self, batch: Any) -> Tensor:
-        return self.task.loss(self.model, batch)
+    def forward(self, whole: _Whole) -> Tensor:
+        return self.task.loss(self.model, whole.batch)
 
 
 def recalibrate(run: Run, model: nn.Module, device: torch.device, batches: int) -> None:
@@ -41,6 +49,6 @@ def recalibrate(run: Run, model: nn.Module, device: torch.device, batches: int) 
     recalibrate_batchnorm(_Loss(run.task, model), _parts(islice(run.task.batches(run.seed, 0, device), batches)))
 
 
-def _parts(batches: Iterator[Any]) -> Iterator[Any]:
+def _parts(batches: Iterator[Any]) -> Iterator[_Whole]:
     for batch in batches:
-        yield from batch.batches if isinstance(batch, Parts) else [batch]
+        yield from map(_Whole, batch.batches if isinstance(batch, Parts) else [batch])

@@ -109,12 +109,14 @@ class Sweep:
         runs: The runs by id, each after what it starts from.
         outcomes: How runs ended, by id.
         submitted: The ids of the runs that an engine has.
+        elsewhere: The ids of the runs that other processes are training, which the sweep waits for.
     """
 
     directory: Path
     runs: dict[str, Run]
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     submitted: set[str] = field(default_factory=set)
+    elsewhere: set[str] = field(default_factory=set)
     _begun: dict[str, int] = field(init=False, repr=False, default_factory=dict)  # steps in directories
 
     def count(self, state: State) -> int:
@@ -219,8 +221,7 @@ def sweep(
         if not state.submitted:
             time.sleep(1)
         for run, outcome in engine.wait():
-            id = run.id
-            state.submitted.remove(id)
+            state.submitted.remove(id := run.id)
             if outcome.state == "claimed":
                 claimed.append((time.monotonic() + CLAIMED_SECONDS, id))
             elif outcome.state == "crashed":
@@ -233,6 +234,7 @@ def sweep(
                     settle(id, failure(directory / id, f"its process died {CRASHES} times: {outcome.reason}"))
             else:
                 settle(id, outcome)
+        state.elsewhere = {id for _, id in claimed}
         watch(state)
     return state
 

@@ -1,10 +1,9 @@
-"""CIFAR-10: SparseVD's VGG-like network, residual networks of CIFAR-10's own, wide or small, and ResNet-50.
+"""CIFAR-10: SparseVD's VGG-like network, and residual networks of CIFAR-10's own, wide or small.
 
 Molchanov, Ashukha & Vetrov 2017, arXiv 1701.05369; Louizos, Welling & Kingma 2018, arXiv 1712.01312; their code. On a
 GPU layers compute in bfloat16 (autocast), parameters and losses in float32.
 """
 
-import math
 from abc import ABC
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from openwork.core.sparsifier import Sparsifier
 from openwork.study.data import cifar10
@@ -21,11 +19,10 @@ from openwork.study.data.batches import cropped_batches, cut, padded, stacked_cr
 from openwork.study.data.images import Images, on_device
 from openwork.study.data.splits import Splits, splits
 from openwork.study.data.whitening import whitened
-from openwork.study.models.resnet import ResNet
 from openwork.study.models.small_resnet import SmallResNet
 from openwork.study.models.vgg import VggLike
 from openwork.study.models.wide_resnet import WideResNet
-from openwork.study.tasks.classification import ImageClassification, channels_last, decayed, kernels, stacked
+from openwork.study.tasks.classification import ImageClassification, channels_last, decayed, stacked
 from openwork.study.tasks.task import check_part
 
 
@@ -97,7 +94,7 @@ class Cifar10Cropped(Cifar10, ABC):
 
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Images cropped from 40x40, padded with black, mirrored every other time, then normalised."""
-        return _augmented(self.data(device).train, self.batch_size, self.batch_seed(seed), start)
+        return augmented(self.data(device).train, self.batch_size, self.batch_seed(seed), start)
 
     def stacked_batches(
         self, tasks: Sequence[Self], seeds: Sequence[int], start: int, device: torch.device
@@ -216,67 +213,20 @@ class Cifar10SmallResNet(Cifar10Cropped):
         return self.peak_learning_rate * min(0.1 + 4.5 * done, 1.25 * (1 - done))
 
 
-@dataclass(frozen=True)
-class Cifar10ResNet(Cifar10):
-    """ImageNet's ResNet on images enlarged to 64x64, randomly cropped and mirrored; SGD, Nesterov momentum 0.9.
-
-    The learning rate falls along half a cosine, after rising for the first 5 % of the steps: ImageNet's steps, which
-    leave the peak after three tenths of the training, come too early in the few epochs that CIFAR-10 gets.
-
-    Args:
-        batch_size: Images of a step.
-        peak_learning_rate: The highest learning rate.
-        depth: Layers of the network.
-        weight_decay: The decay of the weights of convolutions and ``fc``.
-        decay_random: Decay the means of random weights, too.
-    """
-
-    batch_size: int = 256
-    peak_learning_rate: float = 0.1
-    depth: int = field(default=50, kw_only=True)
-    weight_decay: float = field(default=5e-4, kw_only=True)
-    decay_random: bool = field(default=False, kw_only=True)
-
-    @property
-    def benchmark(self) -> str:
-        """The network with its depth, and the data set."""
-        return f"ResNet-{self.depth}, {self.images}"
-
-    def model(self) -> nn.Module:
-        """23,528,522 parameters for depth 50."""
-        return channels_last(ResNet(self.depth, classes=10))
-
-    def data(self, device: torch.device) -> Splits:
-        """Training images as read, since they are augmented first; the others normalised and enlarged."""
-        return _enlarged(device, self.jpeg, self.held_out)
-
-    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images cropped from 40x40, padded with black, mirrored every other time, then normalised and enlarged."""
-        augmented = _augmented(self.data(device).train, self.batch_size, self.batch_seed(seed), start)
-        return ((_twice_as_large(images), labels) for images, labels in augmented)
-
-    def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
-        """SGD with Nesterov momentum."""
-        groups = decayed(model, sparsifier, self.weight_decay, among=kernels, means=self.decay_random)
-        return torch.optim.SGD(groups, lr=self.peak_learning_rate, momentum=0.9, nesterov=True, fused=True)
-
-    def learning_rate(self, progress: float) -> float:
-        """The peak * min(20 * progress, 1) * (1 + cos(pi * progress)) / 2."""
-        return self.peak_learning_rate * min(20 * progress, 1.0) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def _augmented(train: Images, batch_size: int, seed: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+def augmented(train: Images, batch_size: int, seed: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless (images, labels), cropped from 40x40, mirrored every other time, and normalised."""
     for images, labels in cropped_batches(train, batch_size, seed=seed, start=start):
         yield cifar10.normalized(images), labels
 
 
-def _read(device: torch.device, jpeg: bool) -> tuple[Images, Images]:
+def read(device: torch.device, jpeg: bool) -> tuple[Images, Images]:
+    """The training and the test images, on the device."""
     return on_device(device, (cifar10.cifar10("train", jpeg=jpeg), cifar10.cifar10("test", jpeg=jpeg)))
 
 
 @cache
 def _whitened(device: torch.device, jpeg: bool, held_out: int) -> Splits:
-    return splits(*_read(device, jpeg), held_out, lambda train, others: whitened(train, others, scale=1.0))
+    return splits(*read(device, jpeg), held_out, lambda train, others: whitened(train, others, scale=1.0))
 
 
 @cache
@@ -284,16 +234,4 @@ def _normalized(device: torch.device, jpeg: bool, held_out: int) -> Splits:
     def prepare(train: Images, others: Images) -> tuple[Images, Images]:
         return train, Images(cifar10.normalized(others.images), others.labels)
 
-    return splits(*_read(device, jpeg), held_out, prepare)
-
-
-@cache
-def _enlarged(device: torch.device, jpeg: bool, held_out: int) -> Splits:
-    def prepare(train: Images, others: Images) -> tuple[Images, Images]:
-        return train, Images(_twice_as_large(cifar10.normalized(others.images)), others.labels)
-
-    return splits(*_read(device, jpeg), held_out, prepare)
-
-
-def _twice_as_large(images: Tensor) -> Tensor:
-    return F.interpolate(images, scale_factor=2, mode="bilinear")
+    return splits(*read(device, jpeg), held_out, prepare)

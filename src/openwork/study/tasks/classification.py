@@ -238,6 +238,28 @@ def decayed(
     return sparsifier.parameter_groups(weight_decay, decayed=among, means=means)
 
 
+def scaled(groups: Groups, model: nn.Module, factor: float) -> Groups:
+    """The groups, of which what a technique learns beside the weights has its own, with this factor of the rate.
+
+    Args:
+        groups: Parameter groups of the model.
+        model: The model, with what a technique has added to it.
+        factor: What training multiplies the learning rate of these parameters by: the key ``scale`` of their groups.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    learned = {id(parameter) for name, parameter in model.named_parameters() if ".reparam." in f".{name}"}
+    if not learned:
+        raise ValueError(f"learned_rate is {factor:g}, and nothing is learned beside the weights; leave it out")
+    found: Groups = []
+    for group in groups:
+        for own in (False, True):
+            if parameters := [each for each in group["params"] if (id(each) in learned) is own]:
+                found.append(group | {"params": parameters} | ({"scale": factor} if own else {}))
+    return found
+
+
 def kernels(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
     """True for matrices and kernels, not for norms and biases."""
     return parameter.dim() > 1

@@ -85,6 +85,8 @@ class Task(ABC):
     def optimizer(self, model: nn.Module, sparsifier: Sparsifier | None = None) -> torch.optim.Optimizer:
         """The optimizer of all the model's parameters.
 
+        A parameter group may have a number ``scale``, by which training multiplies the learning rate.
+
         Args:
             model: The model, with what a technique has added to it.
             sparsifier: What makes it sparse, None for a dense one; its `Sparsifier.parameter_groups` are for an

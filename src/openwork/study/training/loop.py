@@ -47,8 +47,9 @@ def train(
     totals = torch.zeros(2, device=device)
     counted, done = 0, start
     for step, batch in zip(range(start, steps), task.batches(seed, start, device), strict=False):
+        rate = task.learning_rate(step / steps)
         for group in optimizer.param_groups:
-            group["lr"] = task.learning_rate(step / steps)
+            group["lr"] = rate * group.get("scale", 1.0)
         if isinstance(batch, Parts):
             loss, penalty = backward_in_parts(objective, model, batch, seed=seed, step=step)
         elif world_size() > 1:

@@ -1,0 +1,282 @@
+"""The paper's questions, each with its answer and openwork's, from published and own rows: docs/findings.md.
+
+Where the large half has not been run, what one seed shows stands there, and that nothing is decided.
+"""
+
+import csv
+import re
+from collections.abc import Iterator
+from statistics import median
+
+import large_study as large
+from large_rows import reaches
+from large_study import BOTH, VD, Compared
+from masks import section6_tests
+from played import listed, plain, probability, signed
+from seeds import RESULTS, Row, best, find, markdown
+from seeds import rows as of_study
+from tournaments import compared, named_tests
+
+from openwork.study.published.rows import table as published
+from openwork.study.results.claims import ALPHA
+from openwork.study.results.paired import Difference
+
+HEADS = ("", "the paper, one run each", "openwork", "n", "decided", "what it does not show")
+OPEN = "not decided yet: n = 1"
+CIFAR = 50_000
+ASKED = (("magnitude", "lottery ticket"), ("lottery ticket", "scratch-e"), ("scratch-b", "scratch-e"))
+"""The comparisons of section 6 that the paper makes."""
+KL = {0.95: 0.3, 0.9: 0.05, 0.8: 0.01, 0.5: 0.003}
+"""The factor of the KL whose one run lies nearest to a level on ResNet-50."""
+TESTED = "thresholds of the old rows were chosen on the test set"
+SMALL = "half the width, on a twentieth of the corpus; nothing of WMT14 as a whole"
+COPY = "a JPEG copy of CIFAR-10, a short training; nothing of ImageNet"
+LENET = "LeNet-300-100 on MNIST; nothing of large networks"
+LOST = {"95 %": 32, "98 %": 53}
+"""Settings of magnitude pruning that have no row in the paper's files: its appendix E.2 says that they diverged."""
+COST = RESULTS.parent / "benchmarks" / "measured" / "training-h200.csv"
+
+
+def leads() -> str:
+    """Which technique leads where."""
+    return _answered(HEADS, [*_transformer(), *_resnet(), *_lenet()])
+
+
+def _transformer() -> Iterator[Row]:
+    for level in (0.5, 0.8, 0.9, 0.95, 0.98):
+        keys = ("magnitude_pruning", "variational_dropout", "l0_regularization")
+        old = [best("transformer", key, level) for key in keys]
+        said = f"magnitude {old[0]:.2f}, {VD} {old[1]:.2f}, L0 {old[2]:.2f}"
+        found = [one for one in large.families()[BOTH] if one.level == level and not one.label.startswith("random")]
+        if any(one.difference for one in found):
+            yield _row(f"Transformer, BLEU at {_percent(level)}", said, found, SMALL)
+            continue
+        ours = find("translation", BOTH, "GradualMagnitude", final=level).score
+        rest = ", ".join(f"{name} {_best_bleu(name, level)}" for name in (VD, "L0"))
+        yield (f"Transformer, BLEU at {_percent(level)}", said, f"magnitude {ours:.2f}, {rest}", "1", OPEN,
+               f"{SMALL}; {TESTED}; the runs may be sparser than the level")  # fmt: skip
+
+
+def _best_bleu(name: str, level: float) -> str:
+    """The highest BLEU of one seed's runs that reach a level."""
+    wanted = {VD: "VariationalDropout", "L0": "L0"}[name]
+    scores = [
+        float(row["after_value"])
+        for row in of_study("translation")
+        if row["name"] == wanted and reaches(float(row["sparsity_selected"]), level)
+    ]
+    return f"{max(scores):.2f}" if scores else "–"
+
+
+def _resnet() -> Iterator[Row]:
+    for level in (0.5, 0.8, 0.9, 0.95, 0.98):
+        old = [best("resnet50", key, level) for key in ("magnitude_pruning", "variational_dropout", "random_pruning")]
+        said = f"magnitude {old[0]:.2f}, {VD} {old[1]:.2f}, random {old[2]:.2f}"
+        found = [one for one in large.families()["ResNet-50"] if one.level == level]
+        what = f"ResNet-50, accuracy at {_percent(level)}"
+        if any(one.difference for one in found):
+            yield _row(what, said, found, COPY)
+            continue
+        ours, random = (find("cifar10-resnet50", "ResNet-50", name, final=level)
+                        for name in ("GradualMagnitude", "RandomPruning"))  # fmt: skip
+        text = f"magnitude {ours.scores[0]:.1f}, random {random.score:.1f}"
+        if level in KL:
+            dropout = find("cifar10-resnet50", "ResNet-50", "VariationalDropout", final=KL[level] / CIFAR)
+            text += f", {VD} {dropout.score:.1f} at {dropout.sparsity:.1f} %"
+        yield what, said, text, "1", OPEN, COPY
+
+
+def _lenet() -> Iterator[Row]:
+    for level in compared().levels:
+        rest = {word: [plain(one.technique) for one in level.standings if one.verdict.startswith(word)
+                       and one.technique != level.reference]
+                for word in ("better", "undecided", "as good", "worse")}  # fmt: skip
+        text = f"best on validation: {plain(level.reference)}; better than it: {listed(rest['better']) or 'none'}"
+        unknown = rest["undecided"] + rest["as good"]
+        decided = f"yes, against {len(rest['worse'])} that are worse"
+        if unknown:
+            decided += f"; not against {listed(unknown)}"
+        yield f"LeNet-300-100 at {_percent(level.level)}", "not asked", text, "20", decided, LENET
+
+
+def allocations() -> str:
+    """Whether a learned allocation beats one made by hand."""
+    lines = []
+    old = {name: best("resnet50", key, 0.95) for name, key in (("uniform", "magnitude_pruning"),
+           ("extended", "magnitude_pruning_extended_nonuniform"), (VD, "variational_dropout"))}  # fmt: skip
+    said = f"at 95 %: uniform {old['uniform']:.2f}, extended and longer {old['extended']:.2f}, {VD} {old[VD]:.2f}"
+    found = [one for one in large.families()["layout"] if one.level == 0.95]
+    if any(one.difference for one in found):
+        lines += [_row("ResNet-50, layout and length at 95 %", said, found, COPY)]
+    else:
+        names = ("GradualMagnitude", "GradualMagnitude, extended")
+        uniform, extended = (find("cifar10-resnet50", "ResNet-50", name, final=0.95).score for name in names)
+        dropout = find("cifar10-resnet50", "ResNet-50", "VariationalDropout", final=KL[0.95] / CIFAR)
+        text = f"uniform {uniform:.1f}, extended and longer {extended:.1f}, {VD} {dropout.score:.1f}"
+        lines += [
+            ("ResNet-50 at 95 %", said, text, "1", OPEN, f"how much is the layout and how much the length; {COPY}")
+        ]
+    lines += [_levels(pair, levels) for pair, levels in named_tests().items()]
+    return _answered(HEADS, lines)
+
+
+def kept_masks() -> str:
+    """Whether tickets and scratch reach joint training."""
+    lines = []
+    for network, model, levels in ((BOTH, "transformer", (0.5, 0.8, 0.9)), ("ResNet-50", "resnet50", (0.8, 0.9, 0.95))):
+        for level in levels:
+            joint = best(model, "magnitude_pruning", level)
+            means = {
+                line["experiment"]: float(line["mean"])
+                for line in published("scratch")
+                if (line["model"], float(line["sparsity"])) == (model, level)
+                and line["init"] in ("original", "baseline")
+                and line["learning_rate"] in ("", "lr_scaled")
+            }
+            said = (
+                f"joint {joint:.2f}; ticket {means['lottery']:.2f}, scratch-e {means['scratch-e']:.2f}, "
+                f"scratch-b {means['scratch-b']:.2f}"
+            )
+            found = [one for one in large.families()[f"{network}, masks"] if one.level == level]
+            what = f"{network} at {_percent(level)}"
+            if any(one.difference for one in found):
+                lines.append(_row(what, said, found, "masks of gradual magnitude pruning alone"))
+            else:
+                lines.append((what, said, "–", "0", "not decided yet: not run", "–"))
+    lines += [_levels(pair, levels, " masks") for pair, levels in section6_tests().items() if pair in ASKED]
+    return _answered(("", "the paper: joint, the best run; means of 9 or 25 runs", *HEADS[2:]), lines)
+
+
+def time() -> str:
+    """What equal training time changes: cost of a step, and what longer training gives."""
+    lines = []
+    for name, said, unit in (
+        ("L0", "magnitude trains 1.24 × faster (Transformer)", "ms a step"),
+        ("variational dropout", "magnitude trains 1.65 × faster (Transformer)", "ms a step"),
+        ("variational dropout", "more than 2 × the memory (ResNet-50)", "GiB"),
+    ):
+        ratios = [*_costs(name, unit)]
+        what = f"{name}, {'time' if unit.startswith('ms') else 'memory'} of a step beside magnitude pruning"
+        text = "; ".join(ratios) or "not measured yet"
+        n = "40 steps" if ratios and unit.startswith("ms") else "1" if ratios else "0"
+        lines.append((what, said, text, n, "measured" if ratios else "not decided yet: not measured",
+                      "another program, another machine; not what quality a second buys"))  # fmt: skip
+    old = [best("resnet50", key, 0.8) for key in ("magnitude_pruning", "magnitude_pruning_extended_nonuniform")]
+    said = f"at 80 % from {old[0]:.2f} to {old[1]:.2f}, with 1.5 × the steps and another layout"
+    found = [one for one in large.families()["layout"] if one.level == 0.8 and one.label.startswith("30")]
+    if any(one.difference for one in found):
+        lines.append(_row("ResNet-50: 1.5 × the steps", said, found, COPY))
+    else:
+        names = ("GradualMagnitude", "GradualMagnitude, extended")
+        ours = [find("cifar10-resnet50", "ResNet-50", name, final=0.8).scores[0] for name in names]
+        lines.append(("ResNet-50: 1.5 × the steps and another layout", said, f"from {ours[0]:.1f} to {ours[1]:.1f}",
+                      "1", OPEN, "which of the two it is: no dense network trained as long"))  # fmt: skip
+    return _answered(HEADS, lines)
+
+
+def failures() -> str:
+    """Whether L0 trains ResNet-50, and whether the first convolution makes training diverge."""
+    weights = 1_450, 1_550
+    jump = [find("cifar10-resnet50", "ResNet-50", "L0", final=weight / CIFAR).sparsity for weight in weights]
+    cells = [cell for cell in large.cells(large.rows(), "ResNet-50, L0").values() if len(cell) >= large.SEEDS]
+    ours = f"from one coefficient to the next sparsity goes from {jump[0]:.4f} to {jump[1]:.2f} %"
+    n, decided = "1", OPEN
+    if cells:
+        useful = [100 * min(float(row["recalibrated"] or 0) for row in cell.values()) for cell in cells
+                  if min(float(row["sparsity"] or 0) for row in cell.values()) >= 0.5]  # fmt: skip
+        top = f"; the best of them has at least {max(useful):.1f} % in every seed" if useful else ""
+        ours += f"; {len(useful)} of {len(cells)} settings have at least 50 % zeros in every seed{top}"
+        n, decided = str(large.SEEDS), "counted"
+    said = "of 54 settings " + " and ".join(f"{lost} diverge at {level}" for level, lost in LOST.items())
+    said += "; none with a dense first layer"
+    first = [(key, cell) for key, cell in large.cells(large.rows(), "first convolution").items()]
+    text = "; ".join(
+        f"{name}, rate {rate}: {sum(row['status'] == 'diverged' for row in cell.values())} of {len(cell)} diverge"
+        for (name, rate), cell in first
+    )
+    return _answered(HEADS, [
+        ("ResNet-50: L0", "no useful sparse network in 324 settings", ours, n, decided,
+         "that no setting works; SGD, 20 epochs, " + COPY),
+        ("ResNet-50: the first convolution at 98 %", said, text or "–", "3" if first else "0",
+         "counted" if first else "not decided yet: not run", "accuracies: the same 1,000 images, seen and tested on"),
+    ])  # fmt: skip
+
+
+def _costs(name: str, unit: str) -> Iterator[str]:
+    """The ratio to masks of each model that was measured: openwork's technique, and written down as in its paper."""
+    with COST.open(newline="", encoding="utf-8") as file:
+        middle = {row["variant"]: median(map(float, row["values"].split())) for row in csv.DictReader(file)
+                  if row["unit"] == unit}  # fmt: skip
+    models = dict.fromkeys(variant.rpartition(": ")[0] for variant in middle)
+    ways = {name: "openwork", f"{name}, fast": "openwork, fast", f"{name}, small": "openwork, small",
+            f"naive {name}": "written down naively"}  # fmt: skip
+    for model in filter(None, models):
+        masks = middle.get(f'{model}: masks, hidden="lost"')
+        for variant, way in ways.items():
+            if masks and (own := middle.get(f"{model}: {variant}")):
+                yield f"{model}, {way}: {own / masks:.2f} ×"
+
+
+def _row(what: str, said: str, found: list[Compared], lacks: str) -> Row:
+    """A row of the comparisons of one level."""
+    made = [one for one in found if one.difference]
+    text = "; ".join(f"{one.label}: {_text(one.difference)}, p {probability(one.p)}" for one in made if one.difference)
+    n = " or ".join(sorted({str(one.difference.n) for one in made if one.difference}))
+    decided = "; ".join(f"{one.label}: {_verdict(one)}" for one in made)
+    return what, said, text, n, decided, lacks
+
+
+def _levels(pair: tuple[str, str], levels: dict[float, tuple[Difference, float | None]], unit: str = "") -> Row:
+    """A row of one comparison on LeNet-300-100 at all its levels."""
+    one, other = map(plain, pair)
+    texts = [f"{_percent(level)}: {_text(found, 100)}, p {probability(p)}" for level, (found, p) in levels.items()]
+    shown = "; ".join(f"{_percent(level)}: {_decided(*found)}" for level, found in levels.items())
+    n = f"{next(iter(levels.values()))[0].n}{unit}"
+    return f"LeNet-300-100: accuracy of {one} less {other}", "not asked", "; ".join(texts), n, shown, LENET
+
+
+def _answered(heads: Row, lines: list[Row]) -> str:
+    """Which networks the answer is decided for, and the table."""
+    by: dict[str, set[bool]] = {}
+    for what, *_, decided, _ in lines:
+        by.setdefault(re.split(r"[,:]| at ", what)[0], set()).add(not decided.startswith("not decided"))
+    yes, no = ([name for name, found in by.items() if (True in found) is has] for has in (True, False))
+    said = [
+        f"{text}: {listed(names)}."
+        for text, names in (("Measured, or with n above one", yes), ("Not decided yet", no))
+        if names
+    ]
+    return f"{' '.join(said)}\n\n{markdown(heads, lines)}"
+
+
+def _verdict(one: Compared) -> str:
+    assert one.difference
+    if one.as_good:
+        return "as good"
+    return _decided(one.difference, one.p)
+
+
+def _decided(difference: Difference, p: float | None) -> str:
+    if p is None or p >= ALPHA:
+        return "not shown"
+    return "yes: higher" if difference.mean > 0 else "yes: lower"
+
+
+def _text(difference: Difference | None, factor: float = 1) -> str:
+    assert difference
+    ends = difference.interval()
+    values = [signed(factor * value) for value in (difference.mean, *(ends or ()))]
+    return f"{values[0]} ({values[1]} to {values[2]})" if ends else values[0]
+
+
+def _percent(level: float) -> str:
+    return f"{100 * level:g} %"
+
+
+TABLES = {
+    "answers, techniques": leads,
+    "answers, allocations": allocations,
+    "answers, masks": kept_masks,
+    "answers, time": time,
+    "answers, failures": failures,
+}

@@ -1,0 +1,181 @@
+"""Draws the paper's figures 2, 4 and 6 from the rows of the large half, where they are there.
+
+Figures 2 and 4: where the zeros are, means of at least three models of a level each. Figure 6: masks without the
+training that found them, beside the published ones.
+
+Run: python results/draw_large.py
+"""
+
+from collections.abc import Iterable
+from itertools import product
+from statistics import fmean
+from typing import Any
+
+import altair as alt
+import large_study as large
+import vl_convert
+from large_rows import Cell, at_level, of_each_seed
+from large_study import BOTH, KEPT, SHORT, STUDY, VD, of_masks
+from seeds import rows as of_study
+
+from openwork.study.experiments import large_resnet50, large_transformer
+from openwork.study.published.overlay import bands
+from openwork.study.report.looks import looks
+from openwork.study.report.style import theme
+
+KINDS = {
+    "embedding": "embedding",
+    "query": "queries",
+    "key": "keys",
+    "value": "values",
+    "output": "outputs of attention",
+    "up": "feed-forward",
+    "down": "feed-forward",
+}
+"""The kind of a Transformer's layer by the word in its name, in the order of the picture."""
+NAMES = {"magnitude": "GradualMagnitude", VD: "VariationalDropout", "L0": "L0", "random": "RandomPruning"}
+
+
+def layer_names(folder: str) -> list[str]:
+    """The names of all selected weights, in the order of a row's ``layers``."""
+    rows = of_study(folder, "layers")
+    return [row["layer"] for row in rows if row["id"] == rows[0]["id"]]
+
+
+def means(cell: Cell) -> list[float]:
+    """The mean sparsity of each layer over the models, in %."""
+    every = [list(map(float, row["layers"].split())) for row in cell.values() if row["layers"]]
+    return [100 * fmean(values) for values in zip(*every, strict=True)]
+
+
+def kinds(level: float = 0.9) -> list[dict[str, Any]]:
+    """Figure 2: the zeros of each kind of layer of the Transformer; the models of a level are of like sparsity.
+
+    Magnitude pruning has the level itself in every layer.
+    """
+    names, found = layer_names("translation"), []
+    for technique in (VD, "L0"):
+        cell = of_each_seed(large.rows(), technique, level)
+        values = means(cell)
+        for kind in dict.fromkeys(KINDS.values()):
+            own = (
+                [value for name, value in zip(names, values, strict=True) if KINDS[_word(name)] == kind] if cell else []
+            )
+            if own:
+                found.append({"technique": technique, "kind": kind, "sparsity": fmean(own)})
+    return found
+
+
+def _word(name: str) -> str:
+    return next(word for word in KINDS if word in name.split("."))
+
+
+def layers(level: float = 0.95) -> list[dict[str, Any]]:
+    """Figure 4: the zeros of every layer of ResNet-50."""
+    names, found = layer_names("cifar10-resnet50"), []
+    for technique in ("magnitude", VD):
+        cell = at_level(large.rows(), SHORT, technique, level)
+        found += [
+            {"technique": technique, "place": place, "layer": name, "sparsity": value}
+            for place, (name, value) in enumerate(zip(names, means(cell), strict=False))
+        ]
+    return found
+
+
+def masks(network: str) -> list[dict[str, Any]]:
+    """Figure 6: the kinds of networks of a mask, mean, lowest and highest of the masks, and as published."""
+    module, model = (large_transformer, "transformer") if network == BOTH else (large_resnet50, "resnet50")
+    found = []
+    for kind, level in product(("magnitude", *KEPT), module.MASK_LEVELS):
+        if values := list(of_masks(network, kind, level).values()):
+            ends = {"mean": fmean(values), "lowest": min(values), "highest": max(values)}
+            found.append({"by": "openwork", "kind": kind, "sparsity": 100 * level, **ends})
+    published = [
+        {"by": "published", "kind": band.name, "sparsity": 100 * band.sparsity,
+         "mean": band.mean, "lowest": band.lowest, "highest": band.highest}
+        for band in bands(model)
+        if band.name in KEPT
+    ]  # fmt: skip
+    return [*found, *published] if found else []
+
+
+def quality(of: dict[str, Cell]) -> str:
+    """The mean scores of the models, which are to be of like quality."""
+    return "; ".join(f"{name} {fmean(large.scores(cell).values()):.1f}" for name, cell in of.items() if cell)
+
+
+def _colour(names: Iterable[str]) -> alt.Color:
+    names = list(names)
+    found = looks([NAMES.get(name, name) for name in names])
+    return alt.Color("technique:N").scale(domain=names, range=[colour for colour, _ in found.values()]).title(None)
+
+
+def bars(values: list[dict[str, Any]]) -> alt.Chart:
+    """Figure 2."""
+    two = {name: of_each_seed(large.rows(), name, 0.9) for name in (VD, "L0")}
+    names = list(dict.fromkeys(value["technique"] for value in values))
+    return (
+        alt.Chart(alt.InlineData(values=values))
+        .mark_bar()
+        .encode(
+            alt.X("kind:N").sort(list(dict.fromkeys(KINDS.values()))).axis(title=None, labelAngle=-30),
+            alt.Y("sparsity:Q").scale(zero=False).axis(title="zeros, %"),
+            xOffset=alt.XOffset("technique:N").sort(names),
+            color=_colour(names),
+        )
+        .properties(width=420, height=300, title=_title("Transformer at 90 %: zeros by kind of layer", "BLEU", two))
+    )
+
+
+def lines(values: list[dict[str, Any]]) -> alt.Chart:
+    """Figure 4."""
+    four = {name: at_level(large.rows(), SHORT, name, 0.95) for name in ("magnitude", VD)}
+    names = dict.fromkeys(value["technique"] for value in values)
+    return (
+        alt.Chart(alt.InlineData(values=values))
+        .mark_line(point=True)
+        .encode(
+            alt.X("place:Q").axis(title="layer, from the input to fc", grid=False),
+            alt.Y("sparsity:Q").scale(zero=False).axis(title="zeros, %"),
+            color=_colour(names),
+        )
+        .properties(width=560, height=300, title=_title("ResNet-50 at 95 %: zeros of every layer", "accuracy, %", four))
+    )
+
+
+def _title(text: str, unit: str, of: dict[str, Cell]) -> alt.TitleParams:
+    return alt.TitleParams(text, subtitle=f"Means of three seeds; {unit}: {quality(of)}")
+
+
+def panel(values: list[dict[str, Any]], title: str) -> alt.TopLevelMixin:
+    """One network of figure 6."""
+    base = alt.Chart(alt.InlineData(values=values)).encode(
+        alt.X("sparsity:Q").scale(zero=False).axis(title="sparsity, %"), color=alt.Color("kind:N").title(None)
+    )
+    y = alt.Y("mean:Q").scale(zero=False).axis(title="BLEU" if title.startswith(BOTH) else "accuracy, %")
+    shown = [base.mark_line(point=True).encode(y), base.mark_rule().encode(alt.Y("lowest:Q"), y2="highest:Q")]
+    return alt.layer(*shown).properties(width=300, height=280, title=title)
+
+
+def main() -> None:
+    """Writes the pictures whose rows are there."""
+    two, four = kinds(), layers()
+    if two and four:
+        _write("layers.png", alt.hconcat(bars(two), lines(four)).resolve_scale(color="independent"))
+    six = {network: masks(network) for network in (BOTH, "ResNet-50")}
+    if all(six.values()):
+        panels = [
+            panel([value for value in values if value["by"] == by], f"{network}, {by}")
+            for network, values in six.items()
+            for by in ("openwork", "published")
+        ]
+        _write("masks.png", alt.concat(*panels, columns=2))
+
+
+def _write(name: str, chart: alt.TopLevelMixin) -> None:
+    spec = chart.configure(**theme(dark=False) | {"background": "white"}).to_dict()
+    (STUDY.parent / name).write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""Executes the runs of PLAN.md in its order, and keeps a line for each in rows.csv.
+
+    python results/large/run.py ROWS --runs RUNS --device cuda --precision bf16 --seconds 540
+
+ROWS is the folder of rows.csv, ``results/large/study`` in the repository: what it has is not run again, also on another
+machine. RUNS is the folder of the run directories; on one machine an interrupted piece goes on from there.
+Runs that differ in numbers alone are trained side by side. Those of the Transformer with dropout cannot be, as
+attention draws it from torch: they wait for ``--alone``, which trains all that is left one after the other and
+compiled, for several processes on one card, each with its ``--share``. Part 0 makes the corpus, once for all of them.
+"""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+import large_again as again
+import torch
+from driver import COST, MEASURED, AloneError, Found, Key, Piece, at_least_one, follow, line, parser, refuse, say
+from large_rows import KEY, chosen_beyond, chosen_gates, passes, read, unbeaten
+
+from openwork.inspect.report import report
+from openwork.study.experiments import large_probes, large_resnet50, large_transformer
+from openwork.study.experiments.large_resnet50 import Runs
+from openwork.study.experiments.transformer import THRESHOLDS, small_task
+from openwork.study.fleet import lanes
+from openwork.study.results.result import Result
+from openwork.study.results.store import read_result
+from openwork.study.runs.live import restore
+from openwork.study.runs.recalibration import recalibrate
+from openwork.study.runs.run import Run
+from openwork.study.sweeps.fleet import Fleets
+from openwork.study.sweeps.sweep import Here, Options, sweep
+from openwork.study.tasks.imagenet import ImageNetResNet
+from openwork.study.tasks.measure import final_metrics, metrics
+from openwork.study.tasks.translation import Translation
+from openwork.techniques.l0 import L0
+from openwork.techniques.variational_dropout import VariationalDropout
+
+PARTS = "ABCDEFGHIJKL"
+OTHERS = ("validation", "bleu", "tokenized_bleu", "recalibrated", "memory")
+BATCHES = 100
+"""Training batches of which new batch-norm statistics are the means."""
+RATES = {"ResNet-50": 200.0, "ResNet-50 x 0.25": 500.0, "Transformer": 250.0, "VGG-like": 700.0, "ImageNet": 40.0}
+"""Run-steps a second of dense networks and masks on one H200, expected."""
+SLOWER = {"variational dropout": 0.45, "L0": 0.72}
+ENDS = {"ResNet-50": 1.5, "ResNet-50 x 0.25": 1.5, "Transformer": 11.0, "VGG-like": 2.0, "ImageNet": 12.0}
+"""Seconds of a run besides its steps."""
+THRESHOLD_SECONDS = 45.0  # of eleven thresholds, and of the translations at some of them
+
+
+def pieces(rows: Path) -> list[tuple[str, Piece]]:
+    """The pieces in the order of the plan, with the letters of their parts.
+
+    Args:
+        rows: The folder of rows.csv.
+    """
+
+    def piece(network: str, runs: Callable[[], Runs], technique: str = "", **settings: Any) -> Piece:
+        rate, end = RATES[network] * SLOWER.get(technique, 1.0), ENDS[network]
+        if (network, technique) == ("Transformer", "variational dropout"):
+            end += THRESHOLD_SECONDS
+        settings = {"evaluations": 2 if network == "Transformer" else 4} | settings
+        columns = (*MEASURED, *OTHERS, *COST)
+        return Piece("rows", KEY, partial(_keyed, runs), rate, overhead=end, measured=columns, **settings)
+
+    def some(every: Callable[[], Runs], technique: str, seeds: Iterable[int]) -> Runs:
+        return {key: run for key, run in every().items() if key[1] == technique and key[3] in seeds}
+
+    resnets, masks = large_resnet50, large_transformer.masks
+    short, long = partial(resnets.compared, 20), partial(resnets.compared, 30)
+    found: list[tuple[str, Piece]] = []
+
+    def add(part: str, network: str, runs: Callable[[], Runs], technique: str = "", **settings: Any) -> None:
+        found.append((part, piece(network, runs, technique, **settings)))
+
+    for folder, network in again.NETWORKS.items():
+        add("A", network, partial(again.runs, folder))
+    add("B", "ResNet-50", partial(some, short, "dense", resnets.SEEDS))
+    for seed, technique in product(resnets.SEEDS, ("magnitude", "random", "variational dropout")):
+        add("B", "ResNet-50", partial(some, short, technique, [seed]), technique)
+    add("C", "ResNet-50", partial(some, long, "dense", resnets.SEEDS))
+    for lengths, technique in ((short, "magnitude, extended"), (long, "magnitude"), (long, "magnitude, extended")):
+        add("C", "ResNet-50", partial(some, lengths, technique, resnets.SEEDS), technique)
+    for seed in resnets.SEEDS:
+        add("C", "ResNet-50", partial(some, long, "variational dropout", [seed]), "variational dropout")
+    for technique in resnets.BEYOND:
+        add("D", "ResNet-50", partial(some, resnets.pilots_beyond, technique, [resnets.PILOT]), technique)
+    for technique in resnets.BEYOND:
+        add("D", "ResNet-50", partial(some, lambda: resnets.beyond(chosen_beyond(read(rows))), technique,
+                                      resnets.SEEDS), technique)  # fmt: skip
+    for technique in ("dense", "magnitude", "random"):
+        add("E", "ResNet-50 x 0.25", partial(some, resnets.narrow, technique, resnets.NARROW_SEEDS), technique)
+    for technique, seed in product(("dense", "magnitude", "random"), large_transformer.NEW_SEEDS):
+        every = partial(large_transformer.told, technique)
+        add("F", "Transformer", partial(some, every, technique, [seed]), technique)
+    for technique, weights in (
+        ("L0", large_transformer.L0_WEIGHTS),
+        ("variational dropout", large_transformer.KL_WEIGHTS),
+    ):
+        for weight in weights:
+            add("F", "Transformer", partial(large_transformer.learned, technique, weight), technique)
+    for preset, technique in product(large_transformer.PRESETS, ("dense", "magnitude")):
+        every = partial(large_transformer.regularised, preset)
+        add("G", "Transformer", partial(some, every, technique, large_transformer.SEEDS), technique)
+    for replicas in ([0], [1, 2]):
+        for level, number in product(large_transformer.MASK_LEVELS, range(large_transformer.MASKS)):
+            add("H", "Transformer", partial(masks, level, number, replicas))
+    for replicas in ([0], [1, 2]):
+        for level, number in product(resnets.MASK_LEVELS, range(resnets.MASKS)):
+            add("I", "ResNet-50", partial(resnets.masks, level, number, replicas))
+    for seed in resnets.SEEDS:
+        add("J", "ResNet-50", partial(some, resnets.between, "L0", [seed]), "L0")
+    add("J", "ResNet-50", resnets.pilots_of_gates, "L0")
+    add("J", "ResNet-50", lambda: resnets.gates(chosen_gates(read(rows))), "L0")
+    add("K", "VGG-like", partial(large_probes.vgg, sparse=False), evaluations=20)
+    add("K", "VGG-like", lambda: large_probes.vgg(sparse=True) if passes(read(rows)) else {}, "variational dropout",
+        evaluations=20)  # fmt: skip
+    add("L", "ImageNet", large_probes.first_convolution, evaluations=8)
+    return found
+
+
+def _keyed(runs: Callable[[], Runs]) -> dict[Key, Run]:
+    return {(*key, ""): run for key, run in runs().items()}
+
+
+def row(result: Result) -> dict[str, Any]:
+    """What is kept of a result; what was measured on validation data stands in ``validation`` alone."""
+    found = line(result) | {"memory": result.cost.peak_memory_bytes}
+    if not result.after or not result.before:
+        return found
+    found |= {name: f"{result.after[name]:.4f}" for name in ("bleu", "tokenized_bleu") if name in result.after}
+    if result.judged_on == "validation":
+        return found | {"validation": found["accuracy"], "accuracy": "", "loss": ""}
+    if result.watched_on == "validation":
+        found["validation"] = f"{result.before['accuracy']:.4f}"
+    return found
+
+
+def recalibrated(run: Run, runs: Path, device: torch.device) -> dict[str, Any]:
+    """The accuracy of a finished run with new statistics of batch norms."""
+    plain = restore(runs / run.id).finalized_copy().to(device)
+    recalibrate(run, plain, device, BATCHES)
+    return {"recalibrated": f"{final_metrics(run.task, plain, device)['accuracy']:.4f}"}
+
+
+def at_thresholds(run: Run, runs: Path, device: torch.device) -> dict[str, dict[str, Any]]:
+    """Sparsity and validation accuracy of a finished run at each threshold; BLEU where no other threshold is better."""
+    found, plains, points = {}, {}, {}
+    for threshold in THRESHOLDS:
+        plain = restore(runs / run.id, settings=[f"technique.threshold={threshold}"]).finalized_copy().to(device)
+        counts, accuracy = report(plain, select=run.select), metrics(run.task, plain, device)["accuracy"]
+        plains[threshold], points[threshold] = plain, (counts.sparsity, accuracy)
+        found[threshold] = {
+            "id": f"{run.id}@{threshold:g}",
+            "status": "finished",
+            "step": run.steps,
+            "sparsity": f"{counts.sparsity:.6f}",
+            "layers": " ".join(f"{layer.sparsity:.5f}" for layer in counts.layers),
+            "validation": f"{accuracy:.4f}",
+        }
+    for threshold in unbeaten(points):
+        after = final_metrics(run.task, plains[threshold], device)
+        found[threshold] |= {name: f"{after[name]:.4f}" for name in ("accuracy", "loss", "bleu", "tokenized_bleu")}
+    return {f"{threshold:g}": each for threshold, each in found.items()}
+
+
+def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options, *, alone: bool = False) -> Found:
+    """The lines of the runs that ended, by key, after executing them and what they start from."""
+    by_id = {run.id: run for run in wanted.values()}
+    options = replace(options, evaluations=piece.evaluations, compile=alone and options.device != "cpu")
+    in_parts = any(isinstance(run.task, ImageNetResNet) for run in by_id.values())  # which cannot be stacked either
+    if not alone and any(draws(run) for run in by_id.values()):
+        say(f"{len(wanted)} runs with dropout wait for --alone")
+        return {}
+    try:
+        engine = Here(runs, options) if alone or in_parts else Fleets(runs, options, say=refuse)
+        sweep(list(by_id.values()), runs, engine, retry_failed=True)
+    except AloneError as error:
+        say(f"{error}; try --alone")
+    found: Found = {}
+    device = torch.device(options.device)
+    for key, run in wanted.items():
+        path = runs / run.id / "result.json"
+        if not path.exists():
+            continue
+        result = read_result(path)
+        found[key] = row(result)
+        if result.finished and isinstance(run.technique, L0) and key[0].startswith("ResNet-50"):
+            found[key] |= recalibrated(run, runs, device)
+        if result.finished and isinstance(run.technique, VariationalDropout) and key[0] == "Transformer":
+            shared = {name: found[key].get(name) for name in COST} | {"seconds": 0.0}
+            for threshold, each in at_thresholds(run, runs, device).items():
+                found[(*key[:-1], threshold)] = shared | each
+    for key, run in wanted.items():
+        is_mask = key[0].endswith("masks") and key[1] == "magnitude"
+        if not is_mask and key[0] != "VGG-like":  # others start from these
+            shutil.rmtree(runs / run.id, ignore_errors=True)
+    return found
+
+
+def draws(run: Run) -> bool:
+    """Whether a run draws numbers of torch's, which are others in a fleet: attention's dropout."""
+    return isinstance(run.task, Translation) and run.task.attention_dropout > 0
+
+
+def one_by_one(pieces: Iterable[tuple[str, Piece]]) -> list[tuple[str, Piece]]:
+    """A piece for each of the runs."""
+    return [
+        (letter, replace(piece, runs=partial(dict, {key: run})))
+        for letter, piece in pieces
+        for key, run in piece.runs().items()
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Executes pieces until all are done or the time is."""
+    reader = parser(__doc__, PARTS)
+    reader.add_argument("--lanes", type=at_least_one, default=lanes.LANES, help="runs that compute side by side")
+    reader.add_argument("--alone", action="store_true", help="one after the other, and compiled on a GPU")
+    given = reader.parse_args(arguments)
+    lanes.LANES = given.lanes
+    if "0" in given.parts:
+        small_task("none").packed()
+    every = pieces(given.rows)
+    follow(one_by_one(every) if given.alone else every, given, execute=partial(execute, alone=given.alone))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The command watch: runs in TensorBoard or Weights & Biases."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from openwork.cli.common import RUNS, Json, going_on, out_console, print_json
+from openwork.cli.report import end_unreadable, say_unreadable
+
+if TYPE_CHECKING:
+    from openwork.study.results.folders import RunFolder
+
+WRITTEN = "written.json"
+"""The file that says up to which step each run has been written."""
+PASSES = 10.0  # seconds between two looks
+Rows = list[tuple[int, dict[str, float]]]
+
+
+def watch(
+    directories: Annotated[
+        list[Path] | None, typer.Argument(metavar="DIR", help=f"Folders of runs; by default {RUNS}.")
+    ] = None,
+    to: Annotated[Literal["tensorboard", "wandb"], typer.Option(help="Where to watch.")] = "tensorboard",
+    out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("openwork-watch"),
+    project: Annotated[str, typer.Option(help="With --to wandb, the project.")] = "openwork",
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes, until Ctrl-C.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the evaluations of runs to TensorBoard or Weights & Biases, for those who watch there.
+
+    Reads what run and sweep keep in their folders, from any number of processes, while they train or later. What was
+    written is not written again. Needs pip install "openwork[tensorboard]" or "openwork[wandb]".
+    """
+    problems: list[str] = []
+    counts: dict[str, int] = {}
+    with going_on(out):
+        while True:
+            problems = []
+            for run, rows in _new(directories or [RUNS], out, to, problems):
+                _write(run, rows, to, out, project)
+                _keep(out, to, run.id, rows[-1][0])
+                counts[run.id] = counts.get(run.id, 0) + len(rows)
+            if not follow:
+                break
+            time.sleep(PASSES)
+    say_unreadable(problems)
+    if as_json:
+        print_json("watch", to=to, out=str(out.resolve()), rows=counts)
+    else:
+        text = f"{sum(counts.values())} rows of {len(counts)} runs in {out.resolve()}"
+        text += f"; see them with: tensorboard --logdir {out}" if to == "tensorboard" else f", project {project}"
+        out_console.print(text, markup=False, highlight=False, soft_wrap=True)
+    end_unreadable(problems)
+
+
+def _new(directories: list[Path], out: Path, to: str, problems: list[str]) -> "Iterator[tuple[RunFolder, Rows]]":
+    """The runs with rows that were not written yet, and these."""
+    from openwork.study.results.folders import read_folders
+    from openwork.study.results.history import read_metrics
+
+    written = _written(out).get(to, {})
+    for directory in directories:
+        for run in read_folders(directory, problems=problems):
+            last = written.get(run.id, 0)
+            try:
+                evaluations = read_metrics(run.path)
+            except ValueError as error:
+                problems.append(str(error))
+                continue
+            rows: Rows = [(e.step, numbers(e.measured, e.layers)) for e in evaluations if e.step > last]
+            if run.result and run.result.after and last <= run.step:
+                rows.append((run.step + 1, {f"final/{name}": value for name, value in run.result.after.items()}))
+            if rows:
+                yield run, rows
+
+
+def numbers(measured: Mapping[str, object], layers: Mapping[str, float]) -> dict[str, float]:
+    """The numbers of an evaluation by the names that they have there: those of layers are below ``layers/``."""
+    found = {name: float(value) for name, value in measured.items() if isinstance(value, int | float)}
+    return found | {f"layers/{name}": value for name, value in layers.items()}
+
+
+def _write(run: "RunFolder", rows: Rows, to: str, out: Path, project: str) -> None:
+    name = f"{run.technique}, seed {run.seed}, {run.id[:6]}"
+    settings = {"name": ", ".join([*run.names, name]), "id": run.id, "description": json.dumps(dict(run.described))}
+    if to == "tensorboard":
+        from openwork.integrations import tensorboard
+
+        tensorboard.write_run(out / name.replace(", ", "-").replace(" ", ""), rows, settings)
+    else:
+        from openwork.integrations import wandb
+
+        wandb.write_run(out / run.id, rows, settings, project=project)
+
+
+def _written(out: Path) -> dict[str, dict[str, int]]:
+    path = out / WRITTEN
+    try:
+        found: dict[str, dict[str, int]] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); delete that folder, and everything is written again"
+        ) from error
+    return found
+
+
+def _keep(out: Path, to: str, id: str, step: int) -> None:
+    from openwork.study.files import write_text
+
+    found = _written(out)
+    found.setdefault(to, {})[id] = step
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / WRITTEN, json.dumps(found, indent=2) + "\n")

@@ -1,0 +1,230 @@
+"""The folders of runs: what state each is in, and which one an id's beginning or a name means."""
+
+import json
+import os
+import re
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from openwork.study.files import write_text
+from openwork.study.results.result import Result
+from openwork.study.results.store import read_failure, read_result
+
+NAMES = "names.json"
+"""The file in a folder of runs that says which runs a name stands for."""
+
+State = Literal["finished", "diverged", "failed", "training", "interrupted"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run as its directory shows it.
+
+    Args:
+        path: The directory; its name is the run's id.
+        state: "training" while a process trains it, "interrupted" where none does and it is not done.
+        step: The steps that are kept: of the result, or of the last evaluation.
+        described: Its run.json; empty where there is none.
+        result: That of a finished or diverged run.
+        reason: Why it failed.
+        names: What it was named.
+    """
+
+    path: Path
+    state: State
+    step: int
+    described: Mapping[str, Any]
+    result: Result | None = None
+    reason: str = ""
+    names: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The name of the directory."""
+        return self.path.name
+
+    @property
+    def technique(self) -> str:
+        """The technique's name; of a run without a result as far as its description says."""
+        if self.result:
+            return self.result.name
+        kind = (self.described.get("technique") or {}).get("type", "dense")
+        return str(kind).rpartition(":")[2]
+
+    @property
+    def seed(self) -> int | None:
+        """The seed, where that is known."""
+        return self.result.seed if self.result else self.described.get("seed")
+
+    @property
+    def steps(self) -> int | None:
+        """The steps that the run was given, where that is known."""
+        return self.result.budget if self.result else self.described.get("steps")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; ``value`` is that of the task's metric, of the finished model."""
+        r = self.result
+        return {
+            "id": self.id, "names": list(self.names), "path": str(self.path.resolve()), "state": self.state,
+            "technique": self.technique, "seed": self.seed, "step": self.step, "steps": self.steps,
+            "task": r.task if r else None, "settings": r.settings if r else None,
+            "sparsity": r.sparsity if r else None, "metric": r.metric.key if r else None,
+            "value": r.measured(r.metric.key) if r else None, "reason": self.reason or None,
+        }  # fmt: skip
+
+
+def read_folders(directory: Path, *, layers: bool = False, problems: list[str] | None = None) -> Iterator[RunFolder]:
+    """Each run under `directory`, in the order of ids.
+
+    Args:
+        directory: A folder of runs.
+        layers: Whether results list their layers.
+        problems: As for `openwork.study.results.store.read_results`.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: As for `read_folder`, where there are no ``problems``.
+    """
+    if not directory.is_dir():
+        raise FileNotFoundError(f"no folder of runs {directory}; is the path right?")
+    names = read_names(directory)
+    for path in sorted(directory.iterdir()):
+        if not (path / "run.json").is_file() and not (path / "result.json").is_file():
+            continue
+        try:
+            yield read_folder(path, names, layers=layers)
+        except ValueError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+
+
+def read_folder(path: Path, names: Mapping[str, Sequence[str]] | None = None, *, layers: bool = False) -> RunFolder:
+    """The run of one directory.
+
+    Args:
+        path: The directory.
+        names: Those of the folder around it; None reads them.
+        layers: Whether the result lists its layers.
+
+    Raises:
+        ValueError: If one of its files is damaged; names it.
+    """
+    given = read_names(path.absolute().parent) if names is None else names
+    mine = tuple(name for name, ids in given.items() if path.absolute().name in ids)
+    described = _json(path / "run.json")
+    if (path / "result.json").is_file():
+        result = read_result(path / "result.json", layers=layers)
+        return RunFolder(path, result.status, result.step, described, result, names=mine)
+    step = _last_step(path / "metrics.jsonl")
+    if _is_trained(path / "lock"):
+        return RunFolder(path, "training", step, described, names=mine)
+    if (failure := read_failure(path)) is not None:
+        return RunFolder(path, "failed", step, described, reason=str(failure["error"]), names=mine)
+    return RunFolder(path, "interrupted", step, described, names=mine)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); delete that folder, and the run is trained again"
+        ) from error
+    return found if isinstance(found, dict) else {}
+
+
+def _last_step(path: Path) -> int:
+    """The step of the last evaluation, 0 before one; without torch, which the rest of a run's history needs."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return int(json.loads(lines[-1])["step"]) if lines else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _is_trained(lock: Path) -> bool:
+    """Whether the process that the lock names is there; one on another machine is believed to be."""
+    try:
+        found = re.match(r"process (\d+) on (.+)", lock.read_text(encoding="utf-8"))
+    except OSError:
+        return False
+    if not found or found[2] != socket.gethostname():
+        return found is not None
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:  # it was killed, and the file stayed
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def read_names(directory: Path) -> dict[str, list[str]]:
+    """By name, the ids of the runs that it stands for; none where nothing was named."""
+    found = _json(directory / NAMES)
+    return {name: [str(id) for id in ids] for name, ids in found.items() if isinstance(ids, list)}
+
+
+def check_name(name: str, ids: Iterable[str], directory: Path) -> None:
+    """Checks a name for runs.
+
+    Raises:
+        ValueError: If it could be an id or a path, or stands for other runs.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name) or re.fullmatch(r"[0-9a-f]+", name):
+        raise ValueError(
+            f"a name for runs has letters, digits, '.', '-', '_', and one of them that no id has, got {name!r}"
+        )
+    taken = read_names(directory).get(name)
+    if taken is not None and set(taken) != set(ids):
+        raise ValueError(f"{name!r} is the name of other runs in {directory}, {taken[0]} first; give another")
+
+
+def write_name(name: str, ids: Iterable[str], directory: Path) -> None:
+    """Writes down in the folder that a name stands for these runs."""
+    names = read_names(directory)
+    if names.get(name) != (ids := list(ids)):
+        directory.mkdir(parents=True, exist_ok=True)
+        write_text(directory / NAMES, json.dumps(names | {name: ids}, indent=2) + "\n")
+
+
+def find_runs(text: Path, default: Path) -> list[Path]:
+    """The directories of the runs that a path, a name or the beginning of an id means; empty where there is none.
+
+    Args:
+        text: A path that exists, or ``FOLDER/NAME`` or ``FOLDER/BEGINNING`` of an id, or these without a folder.
+        default: The folder of what comes without one.
+
+    Raises:
+        ValueError: If it is the beginning of several ids.
+    """
+    if text.exists():
+        return [text]
+    folder = text.parent if len(text.parts) > 1 else default
+    if not folder.is_dir():
+        return []
+    if ids := read_names(folder).get(text.name):
+        return [folder / id for id in ids]
+    begun = [path for path in folder.iterdir() if text.name and path.name.startswith(text.name)]
+    found = sorted(path for path in begun if (path / "run.json").is_file() or (path / "result.json").is_file())
+    if len(found) > 1:
+        shown = ", ".join(p.name for p in found[:3]) + (", ..." if len(found) > 3 else "")
+        raise ValueError(f"{text.name!r} begins {len(found)} ids in {folder}: {shown}; give more of the one you mean")
+    return found
+
+
+def short_ids(ids: Iterable[str], least: int = 6) -> dict[str, str]:
+    """By id, its shortest beginning of at least ``least`` characters that no other has."""
+    found: dict[str, str] = {}
+    every = sorted(ids)
+    for before, id, after in zip(["", *every], every, [*every[1:], ""], strict=False):
+        same = max(next((n for n, pair in enumerate(zip(id, other, strict=False)) if len({*pair}) > 1), len(other))
+                   for other in (before, after))  # fmt: skip
+        found[id] = id[: max(least, same + 1)]
+    return found

@@ -1,0 +1,203 @@
+"""Two sweeps side by side: the settings that both have run, compared seed by seed, and those that only one has.
+
+A cell is a technique with its settings on a task. What differs in the same way between all runs of the two sweeps, and
+is not the technique's, such as the steps or a field of the task, is what the sweeps compare: it keeps no cells apart.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from openwork.study.evaluation.metric import Metric
+from openwork.study.results.claims import as_good_as, check_margin, holm
+from openwork.study.results.frontier import by_seed, difference
+from openwork.study.results.paired import Difference, one_per_seed, paired_results
+from openwork.study.results.result import Result, canonical
+from openwork.study.results.score import metric_of
+from openwork.study.results.store import write_table
+from openwork.study.results.tournament import verdict
+
+Group = tuple[Result, ...]
+"""The results of one cell in one sweep, which differ in their seeds alone."""
+_ABSENT = "default"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How much more the second sweep scores than the first: `value`, and what of it is shown.
+
+    Args:
+        value: By the seeds that both have; None without one, and where every run diverged.
+        p: After Holm's correction.
+        verdict: As of `tournament.verdict`: "better" where the second is.
+    """
+
+    value: Difference | None
+    p: float | None
+    verdict: str
+
+    @property
+    def shown(self) -> bool:
+        """Whether the two are shown to differ."""
+        return self.verdict.startswith(("better", "worse"))
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Two sweeps on one task.
+
+    Args:
+        metric: Theirs.
+        changed: Field of the runs' descriptions -> its value in the first and in the second sweep, as JSON.
+        cells: The cells of both, with their comparisons: one family of Holm's correction.
+        levels: (sparsity, technique) -> the comparison of the technique's frontiers there: another family.
+        only: The cells of the first sweep alone, and those of the second.
+    """
+
+    metric: Metric
+    changed: Mapping[str, tuple[str, str]]
+    cells: tuple[tuple[Group, Group, Compared], ...]
+    levels: Mapping[tuple[float, str], Compared]
+    only: tuple[tuple[Group, ...], tuple[Group, ...]]
+
+
+def match(
+    first: Sequence[Result], second: Sequence[Result], levels: Iterable[float], *, margin: float | None = None
+) -> Matched:
+    """The comparison of two sweeps on one task.
+
+    Args:
+        first: The results of the one, at least one.
+        second: Those of the other, whose task may have another title.
+        levels: The sparsities at which frontiers are compared, 0-1.
+        margin: The smallest difference of scores that matters, chosen before the runs; None claims no equality.
+
+    Raises:
+        ValueError: If the sweeps have other metrics, two results of one have the same settings and seed, and for a
+            margin that no difference can reach.
+    """
+    metric = metric_of([*first, *second])
+    if margin is not None:
+        check_margin(margin, metric)
+    second = [replace(result, task=first[0].task) for result in second]
+    changed = _changed(first, second)
+    one, other = (_cells(side, changed) for side in (first, second))
+    both = [key for key in one if key in other]
+    found = _compared([_paired(one[key], other[key]) for key in both], margin)
+    frontiers = by_seed(first), by_seed(second)
+    places = [(level, name) for level in levels for name in frontiers[0] if name in frontiers[1]]
+    read = {
+        (level, name): value
+        for level, name in places
+        if (value := difference(frontiers[1][name], frontiers[0][name], level, metric=metric)) is not None
+    }
+    return Matched(
+        metric=metric,
+        changed=changed,
+        cells=tuple((one[key], other[key], compared) for key, compared in zip(both, found, strict=True)),
+        levels=dict(zip(read, _compared([*read.values()], margin), strict=True)),
+        only=(
+            tuple(group for key, group in one.items() if key not in other),
+            tuple(group for key, group in other.items() if key not in one),
+        ),
+    )
+
+
+def mean(group: Group, what: str) -> float | None:
+    """The mean of ``score`` or ``sparsity`` over the finished runs of a cell; None where none finished."""
+    values = [getattr(result, what) for result in group if result.finished]
+    return fmean(values) if values else None
+
+
+def write_matched(found: Iterable[tuple[str, Matched]], path: Path) -> None:
+    """Writes a line for each cell to `path`, replacing it in one step.
+
+    Means and differences are in the unit of the metric, accuracy from 0 to 1; cells that one sweep lacks are empty.
+
+    Args:
+        found: Tasks with their comparisons.
+        path: The CSV file.
+    """
+    header = (
+        *("task", "technique", "settings", "sparsity", "sparsity_second", "value", "value_second"),
+        *("difference", "difference_low", "difference_high", "n", "p_holm", "verdict"),
+    )
+    lines: list[Sequence[object]] = []
+    for task, matched in found:
+        metric = matched.metric
+
+        def means(one: Group, other: Group, metric: Metric = metric) -> list[float | None]:
+            scores = [mean(group, "score") for group in (one, other)]
+            values = [None if score is None else metric.value(score) for score in scores]
+            return [mean(one, "sparsity"), mean(other, "sparsity"), *values]
+
+        for one, other, compared in matched.cells:
+            ours = compared.value
+            interval = ours.interval() if ours else None
+            ends = metric.ends(*interval) if interval else (None, None)
+            difference = (metric.value(ours.mean), *ends, ours.n) if ours else (None, *ends, 0)
+            line = (*means(one, other), *difference, compared.p, compared.verdict)
+            lines.append((task, one[0].name, one[0].settings, *line))
+        for place, groups in enumerate(matched.only):
+            for group in groups:
+                sides = means(group, ()) if place == 0 else means((), group)
+                line = (*sides, *[None] * 5, f"only in the {('first', 'second')[place]}")
+                lines.append((task, group[0].name, group[0].settings, *line))
+    write_table(header, lines, path)
+
+
+def _paired(one: Group, other: Group) -> Difference | None:
+    sides = one_per_seed(one), one_per_seed(other)
+    seeds = sides[0].keys() & sides[1].keys()
+    first, second = ([side[seed] for seed in seeds] for side in sides)
+    if not any(result.finished for result in [*first, *second]):
+        return None
+    return paired_results(second, first)
+
+
+def _compared(differences: Sequence[Difference | None], margin: float | None) -> list[Compared]:
+    """What each shows, after Holm's correction for all of them."""
+    shown = holm([None if one is None else one.p for one in differences])
+    good = holm([None if one is None or margin is None else as_good_as(one, margin).p for one in differences])
+    return [Compared(one, p, verdict(one, p, q)) for one, p, q in zip(differences, shown, good, strict=True)]
+
+
+def _cells(results: Iterable[Result], changed: Mapping[str, object]) -> dict[str, Group]:
+    """The cells of a sweep, by what is left of their descriptions."""
+    found: dict[str, Group] = {}
+    for result in sorted(results, key=lambda r: (r.name, r.sparsity or 0.0, r.settings, r.seed)):
+        fields = {name: text for name, text in _fields(result).items() if name not in changed}
+        key = f"{canonical(fields)}@{result.threshold}"
+        found[key] = (*found.get(key, ()), result)
+    return found
+
+
+def _changed(first: Iterable[Result], second: Iterable[Result]) -> dict[str, tuple[str, str]]:
+    """The fields of descriptions, outside of techniques, that have one value in a sweep and another in the other."""
+    sides = [[_fields(result) for result in {r.group: r for r in side}.values()] for side in (first, second)]
+    parents = [[{name.rpartition(".")[0] for name in fields} | {""} for fields in side] for side in sides]
+    found = {}
+    for name in sorted({name for side in sides for fields in side for name in fields}):
+        parent = name.rpartition(".")[0]
+        values = [
+            {fields.get(name, _ABSENT) for fields, there in zip(side, own, strict=True) if parent in there}
+            for side, own in zip(sides, parents, strict=True)
+        ]
+        if name.partition(".")[0] != "technique" and len(values[0]) == len(values[1]) == 1 and values[0] != values[1]:
+            found[name] = values[0].pop(), values[1].pop()
+    return found
+
+
+def _fields(result: Result) -> dict[str, str]:
+    """The leaves of a result's description without seeds, by path, as JSON."""
+    described, _ = json.JSONDecoder().raw_decode(result.group)  # what follows it is the threshold
+    return dict(_leaves(described))
+
+
+def _leaves(plain: Any, path: str = "") -> Iterable[tuple[str, str]]:
+    if not isinstance(plain, dict):
+        return [(path, canonical(plain))]
+    return [leaf for name, value in plain.items() for leaf in _leaves(value, f"{path}.{name}" if path else name)]

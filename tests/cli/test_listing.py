@@ -1,0 +1,145 @@
+"""Runs by the beginning of an id or by a name: list, show, and every command that takes one."""
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from openwork.cli.common import found_run
+from openwork.cli.complete import complete_experiments, complete_runs
+from openwork.study.results.folders import RunFolder, check_name, find_runs, read_folders, short_ids, write_name
+from tests.cli.folders import openwork
+from tests.study.studies import described, diverged, row, study
+
+
+def begun(folder: Path, id: str, **files: object) -> Path:
+    """A run's directory without a result."""
+    place = folder / id
+    place.mkdir(parents=True)
+    (place / "run.json").write_text(json.dumps(described("L0", "a", 3, "digits")))
+    for name, content in files.items():
+        (place / name.replace("_", ".")).write_text(content if isinstance(content, str) else json.dumps(content))
+    return place
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """A folder with a run in each state, in which the test works."""
+    folder = study(tmp_path / "openwork-runs", [row(), diverged()])
+    begun(folder, "aaaa000000000000", metrics_jsonl={"step": 4})
+    begun(folder, "aaab000000000000", failed_json={"error": "ValueError: no", "attempt": 1})
+    begun(folder, "bbbb000000000000", lock=f"process {os.getpid()} on {socket.gethostname()}\n")
+    begun(folder, "cccc000000000000", lock=f"process {2**22 + 1} on {socket.gethostname()}\n")  # no such process
+    (folder / "report").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def states(folder: Path) -> dict[str, RunFolder]:
+    return {run.id[:4]: run for run in read_folders(folder)}
+
+
+def test_each_state_is_told_from_the_files(runs):
+    found = states(runs)
+    assert [found[id].state for id in ("aaaa", "aaab", "bbbb", "cccc")] == [
+        "interrupted", "failed", "training", "interrupted"
+    ]  # fmt: skip
+    assert sorted(run.state for run in found.values() if run.result) == ["diverged", "finished"]
+    assert (found["aaaa"].step, found["aaaa"].steps, found["aaaa"].technique, found["aaaa"].seed) == (4, 10, "L0", 3)
+    assert found["aaab"].reason == "ValueError: no"
+    (runs / "dddd").mkdir()
+    (runs / "dddd" / "run.json").write_text("{}")
+    (runs / "dddd" / "lock").write_text("process 1 on another-machine\n")
+    assert states(runs)["dddd"].state == "training"  # who is there is believed
+
+
+def test_list_prints_a_line_for_each_run_and_json_for_machines(runs, monkeypatch, capsys):
+    assert openwork(monkeypatch, "list") == 0
+    printed = capsys.readouterr().out
+    assert "6 runs: " in printed
+    assert "97.00%" in printed
+    assert "4 of 10" in printed
+    assert openwork(monkeypatch, "list", runs, "--state", "failed", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["format"], found["command"]) == (1, "list")
+    (one,) = found["runs"]
+    assert (one["id"], one["short"], one["reason"]) == ("aaab000000000000", "aaab00", "ValueError: no")
+
+
+def test_a_damaged_run_is_named_and_the_others_are_listed(runs, monkeypatch, capsys):
+    (runs / "aaab000000000000" / "failed.json").write_text("{")
+    assert openwork(monkeypatch, "list") == 4
+    said = capsys.readouterr()
+    assert "5 runs: " in said.out
+    assert "aaab000000000000/failed.json cannot be read" in said.err.replace("\n", "")
+
+
+def test_show_takes_the_beginning_of_an_id_a_name_or_a_directory(runs, monkeypatch, capsys):
+    id = row()["id"]
+    write_name("first", [id], runs)
+    for text in (id[:5], "first", "openwork-runs/first", runs / id):
+        assert openwork(monkeypatch, "show", text) == 0
+        printed = capsys.readouterr().out
+        assert id in printed
+        assert "97.00%, on the test set" in printed
+        assert "fc.weight" in printed
+    assert openwork(monkeypatch, "show", "first", "aaaa", "--json") == 0
+    one, other = json.loads(capsys.readouterr().out)["runs"]
+    assert (one["id"], one["names"], one["result"]["id"]) == (id, ["first"], id)
+    assert (other["state"], other["result"], other["run"]["steps"]) == ("interrupted", None, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("aaa", "'aaa' begins 2 ids in openwork-runs: aaaa000000000000, aaab000000000000; give more"),
+        ("eeee", "there is no run eeee in openwork-runs; `openwork list openwork-runs` shows"),
+        ("elsewhere/aaaa", "there is no run aaaa in elsewhere; `openwork list elsewhere`"),
+    ],
+)
+def test_what_means_no_run_or_several_is_one_sentence(runs, monkeypatch, capsys, text, sentence):
+    assert openwork(monkeypatch, "show", text) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert sentence in said.replace("\n", " ")
+
+
+def test_a_command_for_one_run_refuses_the_name_of_several(runs):
+    write_name("both", ["aaaa000000000000", "bbbb000000000000"], runs)
+    assert found_run(Path("aaaa")) == runs.relative_to(runs.parent) / "aaaa000000000000"
+    assert found_run(Path("model.safetensors")) == Path("model.safetensors")
+    with pytest.raises(ValueError, match="'both' is the name of 2 runs, and one is needed"):
+        found_run(Path("both"))
+
+
+def test_a_name_stands_for_the_same_runs_for_good(tmp_path):
+    write_name("first", ["a1", "b2"], tmp_path)
+    check_name("first", ["b2", "a1"], tmp_path)
+    with pytest.raises(ValueError, match="'first' is the name of other runs"):
+        check_name("first", ["a1"], tmp_path)
+    for name in ("3f2a", "a/b", "", "-x", ".hidden"):
+        with pytest.raises(ValueError, match="a name for runs has letters"):
+            check_name(name, [], tmp_path)
+    assert find_runs(tmp_path / "first", Path("openwork-runs")) == [tmp_path / "a1", tmp_path / "b2"]
+
+
+def test_short_ids_are_as_long_as_they_must_be():
+    assert short_ids(["aaaaaaaaa1", "aaaaaaaab2", "bbbbbbbbbb"]) == {
+        "aaaaaaaaa1": "aaaaaaaaa", "aaaaaaaab2": "aaaaaaaab", "bbbbbbbbbb": "bbbbbb"
+    }  # fmt: skip
+    assert short_ids([]) == {}
+
+
+def test_a_shell_completes_runs_names_and_experiments(runs, tmp_path):
+    write_name("first", ["aaaa000000000000"], runs)
+    assert complete_runs("aa") == ["aaaa000000000000", "aaab000000000000"]
+    assert complete_runs("openwork-runs/f") == ["openwork-runs/first"]
+    assert complete_runs("nowhere/") == []
+    (tmp_path / "mine.py").write_text(
+        "def runs() -> list[Run]: ...\ndef of(x) -> Run: ...\ndef _hidden() -> Run: ...\ndef text() -> str: ...\n"
+    )
+    (tmp_path / "broken.py").write_text("def (")
+    assert complete_experiments("m") == ["mine:runs"]
+    assert "openwork.study.experiments.mnist:table" in complete_experiments("openwork.study.experiments.mnist:")

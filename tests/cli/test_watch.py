@@ -1,0 +1,69 @@
+"""`openwork watch`: what runs keep, written once to where others watch."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from openwork.cli.watch import numbers
+from tests.cli.folders import openwork
+from tests.study.studies import row, study
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """A folder with one run, in which the test works; and what a writer is given instead of TensorBoard."""
+    folder = study(tmp_path / "openwork-runs", [row()])
+    rows = [{"step": 4, "accuracy": 0.5, "layers": {"fc": 0.25}}, {"step": 10, "accuracy": 0.75, "layers": {}}]
+    (folder / row()["id"] / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    monkeypatch.chdir(tmp_path)
+    calls = []
+    fake = SimpleNamespace(write_run=lambda *given, **more: calls.append((*given, more)))
+    for name in ("tensorboard", "wandb"):
+        monkeypatch.setitem(sys.modules, f"openwork.integrations.{name}", fake)
+        monkeypatch.setattr(f"openwork.integrations.{name}", fake, raising=False)
+    return folder, calls
+
+
+def test_rows_are_written_once_and_new_ones_later(written, monkeypatch, capsys):
+    _, calls = written
+    assert openwork(monkeypatch, "watch") == 0
+    (place, rows, settings, _), *_ = calls
+    assert place.name == f"L0-seed0-{row()['id'][:6]}"
+    assert rows[:2] == [(4, {"accuracy": 0.5, "layers/fc": 0.25}), (10, {"accuracy": 0.75})]
+    assert rows[2] == (11, {"final/accuracy": 0.97, "final/loss": 0.1, "final/sparsity": 0.9})
+    assert settings["id"] == row()["id"]
+    assert "3 rows of 1 runs in " in capsys.readouterr().out.replace("\n", "")
+    assert openwork(monkeypatch, "watch", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == {}
+    assert len(calls) == 1
+
+
+def test_each_place_has_its_own_memory(written, monkeypatch):
+    _, calls = written
+    openwork(monkeypatch, "watch", "openwork-runs")
+    openwork(monkeypatch, "watch", "openwork-runs", "--to", "wandb", "--project", "mine")
+    assert [more for *_, more in calls] == [{}, {"project": "mine"}]
+    assert calls[1][0].name == row()["id"]
+
+
+def test_what_is_damaged_is_named_and_the_rest_is_written(written, monkeypatch, capsys):
+    folder, calls = written
+    (folder / "dddd").mkdir()
+    (folder / "dddd" / "run.json").write_text("{")
+    assert openwork(monkeypatch, "watch") == 4
+    assert "dddd/run.json cannot be read" in capsys.readouterr().err.replace("\n", "")
+    assert len(calls) == 1
+
+
+def test_a_missing_package_is_one_sentence(written, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "openwork.integrations.tensorboard")
+    monkeypatch.delattr("openwork.integrations.tensorboard")
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    assert openwork(monkeypatch, "watch") == 1
+    assert 'TensorBoard is missing; pip install "openwork[tensorboard]"' in capsys.readouterr().err
+
+
+def test_numbers_leave_out_what_is_none():
+    assert numbers({"a": 1, "b": None, "c": "text"}, {"fc": 0.5}) == {"a": 1.0, "layers/fc": 0.5}

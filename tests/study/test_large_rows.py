@@ -1,0 +1,237 @@
+"""What results/large says is what its rows say, computed again by SciPy; choices never see a test figure."""
+
+import csv
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from openwork.study.experiments import large_probes, large_resnet50, large_transformer
+from openwork.study.experiments.cifar10_resnet import SPARSITIES
+from tests.study.study_claims import holm
+from tests.study.study_script import driver, script
+
+RESULTS = Path(__file__).parents[2] / "results"
+STUDY = RESULTS / "large" / "study"
+VD = "variational dropout"
+run = script("large")
+chosen, large, answers = map(importlib.import_module, ("large_rows", "large_study", "answers"))
+
+
+def row(experiment, technique, setting, seed, **measured):
+    """A row as the script writes it; the threshold is that of the training."""
+    empty = dict.fromkeys((*run.MEASURED, *run.OTHERS, *run.COST), "")
+    key = {"experiment": experiment, "technique": technique, "setting": setting, "seed": str(seed), "threshold": ""}
+    return key | empty | {"status": "finished"} | {name: str(value) for name, value in measured.items()}
+
+
+def write(folder, rows):
+    columns = (*run.MEASURED, *run.OTHERS, *run.COST)
+    file = driver().Rows(folder / "rows.csv", chosen.KEY, columns)
+    file.add({tuple(each[name] for name in chosen.KEY): {name: each[name] for name in columns} for each in rows})
+
+
+def resnets(random):
+    """Three seeds of part B: variational dropout is clearly better at 95 %, and random pruning a little worse."""
+    rows, common = [], random.normal(0.85, 0.005, 3)
+    for level in SPARSITIES:
+        for name, shift in (("magnitude", 0.0), ("random", -0.002)):
+            scores = common + shift + random.normal(0, 0.0005, 3)
+            rows += [
+                row("ResNet-50, 20 epochs", name, f"{level:g}", seed, sparsity=level, accuracy=round(score, 4),
+                    validation=round(score, 4))
+                for seed, score in enumerate(scores)
+            ]  # fmt: skip
+    for weight, zeros, shift, validation in (("0.05", 0.951, 0.05, 0.90), ("0.3", 0.96, 0.01, 0.80)):
+        rows += [
+            row(
+                "ResNet-50, 20 epochs",
+                VD,
+                weight,
+                seed,
+                sparsity=zeros,
+                accuracy=round(score, 4),
+                validation=validation,
+            )
+            for seed, score in enumerate(common + shift + random.normal(0, 0.0005, 3))
+        ]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """All tables by what has rows: nothing, three seeds, two of them, and three of which one has diverged."""
+    folder, found, before = tmp_path_factory.mktemp("rows"), {}, large.STUDY
+    rows = resnets(np.random.default_rng(0))
+    lost = [
+        each | {"status": "diverged", "accuracy": "", "sparsity": "", "validation": ""}
+        if (each["technique"], each["setting"], each["seed"]) == ("random", "0.98", "0")
+        else each
+        for each in rows
+    ]
+    kinds = {"none": [], "three": rows, "two": [each for each in rows if each["seed"] != "2"], "diverged": lost}
+    for name, own in kinds.items():
+        (folder / name).mkdir()
+        write(folder / name, own)
+        found[name] = tables(folder / name)
+    tables(before)
+    return found
+
+
+def tables(study):
+    """The tables of the rows in a folder."""
+    large.STUDY = study
+    large.rows.cache_clear()
+    large.families.cache_clear()
+    return {name: table() for name, table in {**large.TABLES, **answers.TABLES}.items()}
+
+
+def test_without_rows_every_table_says_which_part_comes_next(made):
+    for name, text in made["none"].items():
+        if name.startswith("large"):
+            assert text.startswith("Not run yet: `python results/large/run.py results/large/study --runs runs "), name
+        else:
+            assert "not decided yet: n = 1" in text or "not decided yet: not" in text, name
+
+
+def test_differences_marks_and_equivalence_are_those_of_scipy(made):
+    rows, found = resnets(np.random.default_rng(0)), made["three"]
+    scores = {}
+    for each in rows:
+        if each["technique"] != VD or each["setting"] == "0.05":  # which validation prefers
+            scores.setdefault((each["technique"], each["setting"]), []).append(100 * float(each["accuracy"]))
+    p, same = {}, {}
+    for name, level in [(VD, 0.95), *(("random", level) for level in SPARSITIES)]:
+        ours = np.array(scores[name, "0.05" if name == VD else f"{level:g}"])
+        difference = ours - np.array(scores["magnitude", f"{level:g}"])
+        p[name, level] = stats.ttest_1samp(difference, 0).pvalue
+        tests = [
+            stats.ttest_1samp(difference, -0.5, alternative="greater"),
+            stats.ttest_1samp(difference, 0.5, alternative="less"),
+        ]
+        same[name, level] = max(each.pvalue for each in tests)
+    # Levels up to 95 % are reached by 95.1 % of zeros, too.
+    for level in SPARSITIES[:3]:
+        ours = np.array(scores[VD, "0.05"]) - np.array(scores["magnitude", f"{level:g}"])
+        p[VD, level] = stats.ttest_1samp(ours, 0).pvalue
+        same[VD, level] = 1.0
+    missing = {(VD, 0.98): 1.0}
+    p, same = holm(p | missing), holm(same | missing)
+    (line,) = [line for line in found["large, ResNet-50, compared"].splitlines() if line.startswith(f"| {VD}")]
+    cells = [cell.strip() for cell in line.split("|")[3:-1]]
+    assert cells[-1] == "–"
+    ours = np.array(scores[VD, "0.05"]) - np.array(scores["magnitude", "0.95"])
+    low, high = stats.t.interval(0.95, 2, ours.mean(), stats.sem(ours))
+    mark = " ▲" if p[VD, 0.95] < 0.05 else ""
+    assert mark
+    probability = "< 0.001" if p[VD, 0.95] < 0.001 else f"{p[VD, 0.95]:.3f}"
+    assert cells[3] == f"{ours.mean():+.2f} ({low:+.2f} to {high:+.2f}), p {probability}{mark}"
+    (line,) = [line for line in found["large, ResNet-50, compared"].splitlines() if line.startswith("| random")]
+    for cell, level in zip(line.split("|")[3:-1], SPARSITIES, strict=True):
+        shown = "▼" if p["random", level] < 0.05 else "≈" if same["random", level] < 0.05 else ""
+        assert cell.strip().endswith(shown or tuple("0123456789")), level
+    (line,) = [
+        line for line in found["answers, techniques"].splitlines() if line.startswith("| ResNet-50, accuracy at 95")
+    ]
+    assert f"{VD} less magnitude: yes: higher" in line
+    assert "not decided yet" not in line
+
+
+def test_a_cell_with_two_seeds_has_no_place(made):
+    assert made["two"]["large, ResNet-50"].startswith("Not run yet")
+
+
+def test_a_run_that_diverged_counts_with_chance(made):
+    (line,) = [line for line in made["diverged"]["large, ResNet-50"].splitlines() if line.startswith("| random")]
+    kept = [
+        100 * float(each["accuracy"])
+        for each in resnets(np.random.default_rng(0))
+        if (each["technique"], each["setting"]) == ("random", "0.98") and each["seed"] != "0"
+    ]
+    assert f"| {(10 + sum(kept)) / 3:.2f} ± " in line
+
+
+@pytest.mark.parametrize(("level", "expected"), [(0.5, "0.05"), (0.95, "0.05"), (0.958, "0.3"), (0.97, None)])
+def test_a_coefficient_is_chosen_by_validation_among_those_that_reach_the_level(level, expected):
+    cell = chosen.at_level(resnets(np.random.default_rng(0)), "ResNet-50, 20 epochs", VD, level)
+    assert {each["setting"] for each in cell.values()} == ({expected} if expected else set())
+
+
+def test_each_seed_of_the_transformer_chooses_by_its_own_validation():
+    rows = []
+    for seed in range(3):
+        for setting, zeros, validation, bleu in (("1", 0.9, 0.5 + 0.11 * seed, 10), ("3", 0.95, 0.6, 5)):
+            rows.append(row("Transformer", VD, setting, seed, sparsity=zeros, validation=validation, bleu=bleu))
+        rows.append(row("Transformer", VD, "2", seed, sparsity=0.99, validation=0.99))  # nothing was translated
+    found = chosen.of_each_seed(rows, VD, 0.9)
+    assert [found[seed]["setting"] for seed in range(3)] == ["3", "1", "1"]
+    assert chosen.of_each_seed(rows, VD, 0.98) == {}
+    assert chosen.of_each_seed(rows[:-4], VD, 0.9) == {}  # two seeds
+
+
+def test_translations_are_counted_where_no_other_threshold_is_better():
+    points = {0.0: (0.9, 0.5), 1.0: (0.8, 0.6), 2.0: (0.7, 0.55), 3.0: (0.8, 0.6), 4.0: (0.6, 0.7)}
+    assert chosen.unbeaten(points) == [0.0, 1.0, 3.0, 4.0]
+
+
+def test_pilots_choose_when_all_are_there_and_none_by_its_test_figures():
+    def pilots(zeros):
+        return [
+            row("ResNet-50, 40 epochs, pilots", VD, setting, 1000, sparsity=s, validation=v, accuracy=1 - v)
+            for (setting, v), s in zip(
+                [("-10/1", 0.7), ("-10/5", 0.6), ("-15/1", 0.8), ("-15/5", 0.5)], zeros, strict=True
+            )
+        ]
+
+    assert chosen.chosen_beyond(pilots([0.98, 0.99, 0.9, 0.979])) == [(VD, "-10/1")]
+    assert chosen.chosen_beyond(pilots([0.9, 0.95, 0.9, 0.94])) == [(VD, "-10/5")]  # the sparsest
+    assert chosen.chosen_beyond(pilots([0.98] * 4)[:3]) == []
+    gates = [
+        row("ResNet-50, L0, pilots", "L0", f"{n}", 1000, sparsity=n / 12, recalibrated=1 - n / 100) for n in range(12)
+    ]
+    assert chosen.chosen_gates(gates) == ["6", "10", "11"]
+    assert chosen.chosen_gates(gates[:11]) == []
+    dense = [row("VGG-like", "dense", "200 epochs", seed, validation=0.879 + seed / 1000) for seed in range(3)]
+    assert [chosen.passes(dense[:2]), chosen.passes(dense)] == [None, True]
+    dense[2]["validation"] = "0.87"
+    assert chosen.passes(dense) is False
+
+
+def test_the_pieces_are_in_the_order_of_the_plan_and_fit_into_a_call(tmp_path):
+    pieces = run.pieces(tmp_path)
+    letters = [letter for letter, _ in pieces]
+    assert letters == sorted(letters, key=run.PARTS.index)
+    assert set(letters) == set(run.PARTS)
+    for letter, piece in pieces:
+        if letter not in "AK":  # K's runs are longer than a call, and go on where they were
+            assert piece.seconds(piece.runs().values()) < 600, letter
+
+
+def test_no_run_is_in_two_pieces(tmp_path):
+    keys = [key for letter, piece in run.pieces(tmp_path) if letter != "A" for key in piece.runs()]
+    masks = [key for key in keys if key[1] == "magnitude" and "masks" in key[0]]
+    assert len(keys) - len(set(keys)) == len(masks) // 2  # each mask is in its two pieces, and trained once
+
+
+@pytest.mark.skipif(not (STUDY / "rows.csv").exists(), reason="no rows yet")
+def test_the_id_of_a_row_is_that_of_the_run_that_its_key_names():
+    with (STUDY / "rows.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    runs = {key[:4]: each for _, piece in run.pieces(STUDY) for key, each in piece.runs().items()}
+    for each in rows:
+        key = (each["experiment"], each["technique"], each["setting"], int(each["seed"]))
+        assert each["id"].partition("@")[0] == runs[key].id, key
+
+
+def test_the_settings_tried_are_those_that_the_plan_counts():
+    plan = (RESULTS / "large" / "PLAN.md").read_text(encoding="utf-8")
+    assert "5 coefficients for 7 levels; the threshold needs no training" in plan
+    assert len(large_transformer.KL_WEIGHTS) == len(large_transformer.L0_WEIGHTS) == 5
+    assert "D: variational dropout, magnitude | 4, 4" in plan
+    assert [len(settings) for settings in large_resnet50.BEYOND.values()] == [4, 4]
+    assert "J: L0, ResNet-50 | 12" in plan
+    assert len(large_resnet50.GATES) == 12
+    assert "rates of 0.4 and 0.05" in plan
+    assert large_probes.RATES == (0.4, 0.05)

@@ -1,0 +1,169 @@
+"""Two sweeps side by side: the same settings are compared seed by seed, and what only one has is listed."""
+
+import csv
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from openwork.cli import app
+from openwork.study.report.versus import answer
+from openwork.study.results.matched import match, write_matched
+from tests.study.studies import diverged, results, row, study
+
+NOISE = (0.0, 0.001, -0.001)
+
+
+def sweep(name="A", accuracy=0.9, sparsities=(0.5, 0.9), seeds=(0, 1, 2), noise=NOISE, **changes):
+    """The rows of one technique; ``changes`` are to the descriptions of all its runs."""
+    rows = [row(name, f"s={s}", seed, s, accuracy + noise[seed]) for s in sparsities for seed in seeds]
+    for one in rows:
+        one["run"] = {**one["run"], "task": {"title": "digits"}} | changes
+    return rows
+
+
+def matched(first, second, **more):
+    return match(results(first), results(second), (0.5, 0.8, 0.9), **more)
+
+
+def verdicts(found):
+    return {(one[0].name, one[0].sparsity): compared.verdict for one, _, compared in found.cells}
+
+
+def test_equal_settings_are_compared_by_the_seeds_that_both_have():
+    found = matched(sweep(), sweep(accuracy=0.95, seeds=(1, 2), noise=NOISE[::-1]))
+    _, (one, other, compared) = found.cells
+    assert (one[0].sparsity, len(one), len(other), compared.value.seeds) == (0.9, 3, 2, (1, 2))
+    # Seed 1: 0.951 - 0.901; seed 2: 0.95 - 0.899; of two cells the smaller p is doubled.
+    assert compared.value.mean == pytest.approx(0.0505)
+    assert compared.p == pytest.approx(2 * compared.value.p)
+    assert verdicts(found) == {("A", 0.5): "better", ("A", 0.9): "better"}
+
+
+def test_what_only_one_sweep_has_is_listed():
+    found = matched([*sweep(), *sweep("B")], [*sweep(sparsities=(0.9, 0.95)), *sweep("C")])
+    names = [[(group[0].name, group[0].sparsity) for group in groups] for groups in found.only]
+    assert names == [[("A", 0.5), ("B", 0.5), ("B", 0.9)], [("A", 0.95), ("C", 0.5), ("C", 0.9)]]
+    assert list(verdicts(found)) == [("A", 0.9)]
+
+
+def test_what_all_runs_of_both_differ_in_is_named_and_keeps_no_settings_apart():
+    longer = sweep(steps=20, task={"title": "digits", "width": 8})
+    found = matched(sweep(), [{**one, "task": "digits, width 8"} for one in longer])
+    assert found.changed == {"steps": ("10", "20"), "task.width": ("default", "8")}
+    assert verdicts(found) == {("A", 0.5): "equal", ("A", 0.9): "equal"}
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        [*sweep(steps=20), *sweep("B", steps=30)],  # not one value
+        sweep(technique={"type": "A", "final": 0.99}),  # the technique's own
+    ],
+)
+def test_what_differs_otherwise_makes_other_settings(second):
+    found = matched([*sweep(), *sweep("B")], second)
+    assert (found.changed, found.cells) == ({}, ())
+    assert len(found.only[0]) == 4
+
+
+def test_techniques_are_compared_at_equal_sparsity_though_no_setting_is_the_same():
+    found = matched(sweep(sparsities=(0.5, 0.95)), sweep(accuracy=0.95, sparsities=(0.4, 0.9), noise=NOISE[::-1]))
+    assert found.cells == ()
+    assert {place: one.verdict for place, one in found.levels.items()} == {
+        (0.5, "A"): "better",
+        (0.8, "A"): "better",
+        (0.9, "A"): "better",
+    }
+    assert answer(found, ("old", "new")) == (
+        "new against old at equal sparsity: better in 3 of 3 (largest shown: A at 50.0 %, +5.00 points, "
+        "+4.75 to +5.25, n = 3)."
+    )
+
+
+def test_with_a_margin_settings_are_shown_to_be_as_good():
+    second = sweep(accuracy=0.9001, noise=NOISE[::-1])
+    assert set(verdicts(matched(sweep(), second)).values()) == {"undecided"}
+    assert set(verdicts(matched(sweep(), second, margin=0.02)).values()) == {"as good as"}
+    with pytest.raises(ValueError, match="margin must be below 1"):
+        matched(sweep(), second, margin=2.0)
+
+
+def test_a_diverged_run_counts_with_the_worst_score_and_one_that_diverged_in_both_with_none():
+    exploded = {**diverged("A", "s=0.9", 0), "run": sweep()[3]["run"]}
+    found = matched(sweep(seeds=(0,)), [*sweep(seeds=(0,), sparsities=(0.5,)), exploded])
+    assert {one[0].settings: compared.value.mean for one, _, compared in found.cells} == {"s=0.5": 0.0, "s=0.9": -0.9}
+    (cell,) = matched([exploded, *sweep("B")], [exploded, *sweep("C")]).cells
+    assert (cell[2].value, cell[2].verdict) == (None, "undecided")
+
+
+def test_sweeps_without_anything_in_common_say_so():
+    found = matched(sweep(), sweep("B"))
+    assert (
+        answer(found, ("old", "new")) == "old and new have no setting, and no technique at equal sparsity, in common."
+    )
+
+
+def test_what_is_not_decided_is_said_with_its_largest_difference():
+    found = matched(sweep(seeds=(0,)), sweep(accuracy=0.8, seeds=(0,)))
+    assert answer(found, ("old", "new")) == (
+        "new against old at equal sparsity: not decided in 3 of 3 (largest, not decided: A at 50.0 %, −10.00 points, "
+        "n = 1); setting by setting: not decided in 2 of 2 (largest, not decided: A at 50.0 %, −10.00 points, n = 1)."
+    )
+    same = answer(matched(sweep(), sweep()), ("old", "new"))
+    assert same == "new against old at equal sparsity: equal in 3 of 3; setting by setting: equal in 2 of 2."
+
+
+def test_every_cell_is_a_line_of_the_table(tmp_path):
+    write_matched(
+        [("digits", matched([*sweep(), *sweep("B", sparsities=(0.75,))], sweep(accuracy=0.95)))], tmp_path / "c"
+    )
+    with (tmp_path / "c").open(newline="") as file:
+        half, _, alone = csv.DictReader(file)
+    assert [half[key] for key in ("task", "technique", "sparsity", "sparsity_second", "n", "verdict")] == [
+        *("digits", "A", "0.5", "0.5", "3", "undecided")  # all seeds differ by the same
+    ]
+    assert [float(half[key]) for key in ("value", "value_second", "difference")] == pytest.approx([0.9, 0.95, 0.05])
+    assert [alone[key] for key in ("technique", "sparsity", "sparsity_second", "verdict")] == [
+        *("B", "0.75", "", "only in the first")
+    ]
+
+
+def test_openwork_report_compares_two_folders(tmp_path):
+    old = study(tmp_path / "old", [*sweep(), *sweep("B", sparsities=(0.75,)), row(task="words")])
+    new = study(tmp_path / "new", sweep(accuracy=0.95, noise=NOISE[::-1], steps=20))
+    command = ["report", str(old), str(new), "--out", str(tmp_path / "page"), "--margin", "0.5", "--json"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "page" / "index.html").read_text()
+    assert json.loads(done.stdout) == {"report": str(tmp_path / "page" / "index.html")}
+    assert (tmp_path / "page" / "comparison.csv").exists()
+    body = text.partition("<body>")[2].replace("\u00a0", " ")
+    assert "new against old at equal sparsity: better in 3 of 3 (largest shown: A at " in body
+    assert "only one has the task: words." in body
+    assert "All runs of old and new differ in: steps 10 → 20." in body
+    assert ["<h3>Only in old</h3>" in body, "<h3>Only in new</h3>" in body] == [True, False]
+    charts = json.loads(re.search(r"^const charts = (.*);$", text, re.M).group(1))
+    assert list(charts) == ["both", "differences"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "code", "sentence"),
+    [
+        (("old", "old"), 1, "was given twice; give two folders"),
+        (("old", "new", "old"), 2, "got 3; give one or two"),
+        (("old", "empty"), 1, "no finished run in"),
+        (("old", "other"), 1, "have no task in common"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_sentence_and_writes_nothing(tmp_path, folders, code, sentence):
+    study(tmp_path / "old", [*sweep(), row("B", task="words")])
+    study(tmp_path / "new", sweep())
+    study(tmp_path / "empty", [diverged()])
+    study(tmp_path / "other", [row(task="sounds")])
+    out = tmp_path / "page"
+    done = CliRunner().invoke(app, ["report", *(str(tmp_path / name) for name in folders), "--out", str(out)])
+    assert done.exit_code != 0
+    assert sentence in str(done.exception)
+    assert not out.exists()
