@@ -27,7 +27,7 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
-pygments_dark_style = "one-dark"
+pygments_dark_style = "a11y-high-contrast-dark"
 html_show_copyright = False
 
 myst_heading_anchors = 4
@@ -81,8 +81,8 @@ NAVIGATION = {
         benchmarks/README
     """,
     "docs/study": """
-        docs/finding*
-        docs/paper*
+        docs/findings
+        docs/paper
         docs/reproductions
         Our results <results/README>
         docs/published/README
@@ -103,6 +103,7 @@ NAVIGATION = {
         results/*/*
     """,
     "docs/how-to": """
+        docs/cli
         docs/pruning-trained-models
         docs/prune
         docs/fine-tuning
@@ -111,7 +112,6 @@ NAVIGATION = {
         docs/inspect
         docs/migration
         docs/docker
-        docs/cli*
         docs/playground/*
         docs/notebooks/*
     """,
@@ -127,6 +127,7 @@ NAVIGATION = {
         docs/reference/hosts
         docs/reference/study
         docs/compatibility
+        docs/versions
     """,
     "CONTRIBUTING": """
         docs/contributing/technique

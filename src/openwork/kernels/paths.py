@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from openwork.compiler import constant
@@ -19,6 +20,7 @@ OLDEST = (8, 0)
 MOST = 2**31 - 2**16
 """So many elements have places that int32 holds, those behind them in a kernel's last block included."""
 
+_FORMATS = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -56,6 +58,11 @@ def triton_or_plain(device: torch.device, dtype: torch.dtype, dtypes: Sequence[t
     if dtype not in dtypes:
         return Path("plain", f"the kernel computes in {' and '.join(map(short, dtypes))} alone")
     return Path("Triton", f"compute capability {number}")
+
+
+def in_one_piece(*tensors: Tensor) -> bool:
+    """Whether tensors of one shape fill their memory, all in one order: that of their axes, or with channels last."""
+    return any(all(tensor.is_contiguous(memory_format=each) for tensor in tensors) for each in _FORMATS)
 
 
 def capability(device: torch.device) -> tuple[int, int] | str:
