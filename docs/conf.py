@@ -18,15 +18,8 @@ project = "openwork"
 release = openwork.__version__
 html_title = f"openwork {release}"
 root_doc = "docs/index"
-include_patterns = [
-    "docs/**",
-    "results/**",
-    "benchmarks/*.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "SECURITY.md",
-    "THIRD_PARTY.md",
-]
+include_patterns = ["docs/**", "results/**", "benchmarks/*.md"]
+include_patterns += ["CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "THIRD_PARTY.md"]
 exclude_patterns = [".*", "build", "src", "tests"]  # folders that need no walk
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
@@ -134,12 +127,12 @@ NAVIGATION = {
         docs/reference/hosts
         docs/reference/study
         docs/compatibility
-        docs/versions
     """,
     "CONTRIBUTING": """
         docs/contributing/technique
         docs/contributing/task
         docs/contributing/experiment
+        docs/versions
         docs/releasing
         SECURITY
         THIRD_PARTY
