@@ -127,7 +127,6 @@ NAVIGATION = {
         docs/reference/hosts
         docs/reference/study
         docs/compatibility
-        docs/versions
     """,
     "CONTRIBUTING": """
         docs/contributing/technique
