@@ -115,6 +115,20 @@ def test_a_way_is_a_constant_of_compiled_code():
     assert torch.equal(compiled_double(torch.ones(2)), torch.full((2,), 2.0))
 
 
+class Asking(torch.nn.Module):
+    """Adds 1 where torch's own operations must run."""
+
+    def forward(self, x):
+        return x + int(paths.transformed())
+
+
+def test_an_export_needs_torchs_own_operations_and_a_compiled_step_does_not():
+    x = torch.zeros(2)
+    assert torch.compile(Asking(), fullgraph=True, backend="eager")(x).tolist() == [0, 0]
+    for strict in (False, True):
+        assert torch.export.export(Asking(), (x,), strict=strict).module()(x).tolist() == [1, 1]
+
+
 IMAGES = torch.empty(2, 3, 4, 5)
 LYING = {
     "straight": ([torch.empty(3, 4), torch.empty(3, 4)], True),
@@ -132,17 +146,3 @@ LYING = {
 def test_tensors_lie_in_one_piece_if_they_fill_their_memory_in_one_order(how):
     tensors, expected = LYING[how]
     assert paths.in_one_piece(*tensors) is expected
-
-
-class Asking(torch.nn.Module):
-    """Adds 1 where torch's own operations must run."""
-
-    def forward(self, x):
-        return x + int(paths.transformed())
-
-
-def test_an_export_needs_torchs_own_operations_and_a_compiled_step_does_not():
-    x = torch.zeros(2)
-    assert torch.compile(Asking(), fullgraph=True, backend="eager")(x).tolist() == [0, 0]
-    for strict in (False, True):
-        assert torch.export.export(Asking(), (x,), strict=strict).module()(x).tolist() == [1, 1]

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from openwork.compiler import constant
+
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 OLDEST = (8, 0)
@@ -80,7 +82,7 @@ def transformed() -> bool:
     return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant
 def _exporting() -> bool:
     """Whether torch.export looks on. Asked outside of what is traced: there torch up to 2.11 always says yes."""
     return torch.compiler.is_exporting()
