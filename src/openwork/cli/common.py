@@ -2,6 +2,7 @@
 
 import json
 import os
+import reprlib
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -101,7 +102,7 @@ def runs_of(experiment: str, settings: Sequence[str] | None) -> list["Run"]:
     made = _called(found, experiment) if callable(found) else found
     runs = [made] if isinstance(made, Run) else list(made) if isinstance(made, Iterable) else []
     if not runs or not all(isinstance(one, Run) for one in runs):
-        raise ValueError(f"{experiment} must return a Run or a list of them, got {made!r}")
+        raise ValueError(f"{experiment} must return a Run or a list of them, got {reprlib.repr(made)}")
     try:
         every = [changed for one in runs for changed in grid(one, settings or [])]
     except ValueError as error:
