@@ -216,13 +216,16 @@ def found_runs(text: Path) -> list[Path]:
     """The directories of the runs that a path, a name or the beginning of an id means.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there is none; another file of that name is none.
         ValueError: If it is the beginning of several ids.
     """
     from openwork.study.results.folders import find_runs
 
     if found := find_runs(text, RUNS):
         return found
+    if text.exists():
+        listed = f"; `openwork list {text}` shows the runs in it" if text.is_dir() else ""
+        raise FileNotFoundError(f"{text} is no run's directory{listed}")
     folder = text.parent if len(text.parts) > 1 else RUNS
     raise FileNotFoundError(
         f"there is no run {text.name} in {folder}; `openwork list {folder}` shows those that are there"
@@ -230,14 +233,14 @@ def found_runs(text: Path) -> list[Path]:
 
 
 def found_run(text: Path) -> Path:
-    """The directory of the one run that is meant; what means none stays as it is, as it may be another file's name.
+    """The directory of the one run that is meant; what exists stays as it is, and so does what means none.
 
     Raises:
         ValueError: If it means several.
     """
     from openwork.study.results.folders import find_runs
 
-    found = find_runs(text, RUNS)
+    found = [] if text.exists() else find_runs(text, RUNS)
     if len(found) > 1:
         raise ValueError(f"{text.name!r} is the name of {len(found)} runs, and one is needed; give the id of one")
     return found[0] if found else text

@@ -62,7 +62,8 @@ def show(
     """Show what is known of runs: settings, state, scores, cost, machine and the zeros of each layer."""
     from openwork.study.results.folders import read_folder
 
-    found = [read_folder(path, layers=True) for text in runs for path in found_runs(text)]
+    paths = dict.fromkeys(path for text in runs for path in found_runs(text))
+    found = [read_folder(path, layers=True) for path in paths]
     if as_json:
         print_json("show", runs=[run.to_dict() | {"run": dict(run.described), **_more(run)} for run in found])
         return

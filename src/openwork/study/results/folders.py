@@ -92,7 +92,7 @@ def read_folders(directory: Path, *, layers: bool = False, problems: list[str] |
         raise FileNotFoundError(f"no folder of runs {directory}; is the path right?")
     names = read_names(directory)
     for path in sorted(directory.iterdir()):
-        if not (path / "run.json").is_file() and not (path / "result.json").is_file():
+        if not is_run(path):
             continue
         try:
             yield read_folder(path, names, layers=layers)
@@ -100,6 +100,11 @@ def read_folders(directory: Path, *, layers: bool = False, problems: list[str] |
             if problems is None:
                 raise
             problems.append(str(error))
+
+
+def is_run(path: Path) -> bool:
+    """Whether the directory is a run's."""
+    return (path / "run.json").is_file() or (path / "result.json").is_file()
 
 
 def read_folder(path: Path, names: Mapping[str, Sequence[str]] | None = None, *, layers: bool = False) -> RunFolder:
@@ -198,13 +203,13 @@ def find_runs(text: Path, default: Path) -> list[Path]:
     """The directories of the runs that a path, a name or the beginning of an id means; empty where there is none.
 
     Args:
-        text: A path that exists, or ``FOLDER/NAME`` or ``FOLDER/BEGINNING`` of an id, or these without a folder.
+        text: A run's directory, or ``FOLDER/NAME`` or ``FOLDER/BEGINNING`` of an id, or these without a folder.
         default: The folder of what comes without one.
 
     Raises:
         ValueError: If it is the beginning of several ids.
     """
-    if text.exists():
+    if is_run(text):
         return [text]
     folder = text.parent if len(text.parts) > 1 else default
     if not folder.is_dir():
@@ -212,7 +217,7 @@ def find_runs(text: Path, default: Path) -> list[Path]:
     if ids := read_names(folder).get(text.name):
         return [folder / id for id in ids]
     begun = [path for path in folder.iterdir() if text.name and path.name.startswith(text.name)]
-    found = sorted(path for path in begun if (path / "run.json").is_file() or (path / "result.json").is_file())
+    found = sorted(path for path in begun if is_run(path))
     if len(found) > 1:
         shown = ", ".join(p.name for p in found[:3]) + (", ..." if len(found) > 3 else "")
         raise ValueError(f"{text.name!r} begins {len(found)} ids in {folder}: {shown}; give more of the one you mean")
