@@ -165,3 +165,11 @@ def test_another_file_or_folder_of_that_name_is_no_run(runs, monkeypatch, capsys
 def test_a_run_that_is_meant_twice_is_shown_once(runs, monkeypatch, capsys):
     assert openwork(monkeypatch, "show", "aaaa", "openwork-runs/aaaa000000000000", "--json") == 0
     assert len(json.loads(capsys.readouterr().out)["runs"]) == 1
+
+
+def test_long_settings_leave_ids_and_states_whole(runs, monkeypatch, capsys):
+    (runs / "aaab000000000000" / "failed.json").write_text(json.dumps({"error": "no " * 100, "attempt": 1}))
+    assert openwork(monkeypatch, "list") == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("aaab00", "aaaa00", "interrupted", "technique", "no no"))
+    assert max(map(len, printed.splitlines())) == 120
