@@ -110,18 +110,25 @@ def runs_of(experiment: str, settings: Sequence[str] | None) -> list["Run"]:
     return list({one.id: one for one in every}.values())
 
 
-def keep_name(name: str | None, runs: Iterable["Run"], out: Path) -> None:
-    """Writes down that a name, where there is one, stands for the runs.
+def check_run_name(name: str | None, runs: Iterable["Run"], out: Path) -> None:
+    """Checks a name for the runs, where there is one.
 
     Raises:
         ValueError: If it cannot be one, or stands for others.
     """
     if name is not None:
-        from openwork.study.results.folders import check_name, write_name
+        from openwork.study.results.folders import check_name
 
-        ids = [one.id for one in runs]
-        check_name(name, ids, out)
-        write_name(name, ids, out)
+        check_name(name, [one.id for one in runs], out)
+
+
+def keep_name(name: str | None, runs: Iterable["Run"], out: Path) -> None:
+    """Writes down that a name, where there is one, stands for the runs; raises as `check_run_name`."""
+    check_run_name(name, runs, out)
+    if name is not None:
+        from openwork.study.results.folders import write_name
+
+        write_name(name, [one.id for one in runs], out)
 
 
 def say_unfinished(runs: Iterable["Run"]) -> None:
