@@ -1,4 +1,4 @@
-"""The quickstart: four techniques, three operating points each, five seeds, on handwritten digits, in a minute."""
+"""The quickstart: four techniques, three operating points each, five seeds, on digits, in a minute or two."""
 
 from openwork.core.schedules import Cubic, Linear
 from openwork.core.technique import Technique
