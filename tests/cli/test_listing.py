@@ -154,3 +154,33 @@ def test_a_shell_completes_runs_names_and_experiments(runs, tmp_path):
     (tmp_path / "broken.py").write_text("def (")
     assert complete_experiments("m") == ["mine:runs"]
     assert "openwork.study.experiments.mnist:table" in complete_experiments("openwork.study.experiments.mnist:")
+
+
+def test_another_file_or_folder_of_that_name_is_no_run(runs, monkeypatch, capsys):
+    write_name("first", ["aaaa000000000000"], runs)
+    Path("first").mkdir()
+    Path("notes.txt").touch()
+    assert openwork(monkeypatch, "show", "first") == 0  # the run of that name, and not the empty folder
+    assert "aaaa000000000000" in capsys.readouterr().out
+    for text, said in [
+        ("openwork-runs", "openwork-runs is no run's directory; `openwork list openwork-runs` shows the runs in it"),
+        (".", ". is no run's directory"),
+        ("notes.txt", "notes.txt is no run's directory"),
+        ("openwork-runs/names.json", "openwork-runs/names.json is no run's directory"),
+    ]:
+        assert openwork(monkeypatch, "show", text) == 2
+        assert said in capsys.readouterr().err.replace("\n", " ")
+    assert found_run(Path("first")) == Path("first")  # where a file of weights will do, what exists is meant
+
+
+def test_a_run_that_is_meant_twice_is_shown_once(runs, monkeypatch, capsys):
+    assert openwork(monkeypatch, "show", "aaaa", "openwork-runs/aaaa000000000000", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["runs"]) == 1
+
+
+def test_long_settings_leave_ids_and_states_whole(runs, monkeypatch, capsys):
+    (runs / "aaab000000000000" / "failed.json").write_text(json.dumps({"error": "no " * 100, "attempt": 1}))
+    assert openwork(monkeypatch, "list") == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("aaab00", "aaaa00", "interrupted", "technique", "no no"))
+    assert max(map(len, printed.splitlines())) == 120

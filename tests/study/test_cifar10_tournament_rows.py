@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from scipy import stats
 
 from openwork.study.experiments import tournament_cifar10
 from openwork.study.experiments.tournament_cifar10 import LEVELS, PILOTS, contest
+from tests.processes import python
 from tests.study.study_claims import holm
 from tests.study.study_script import driver, script
 
@@ -31,10 +30,7 @@ run = script("cifar10-tournament")
 
 def made(study):
     """The tables of rows in another folder."""
-    answer = subprocess.run(
-        [sys.executable, "-c", CODE, study, *NAMES], cwd=RESULTS, capture_output=True, text=True, check=True
-    )
-    return json.loads(answer.stdout)
+    return json.loads(python(RESULTS, CODE, study, *NAMES))
 
 
 def write(folder, scores, sparsities=None):
@@ -119,7 +115,7 @@ def test_the_picture_is_drawn_from_the_rows(tmp_path):
         "cifar_tournament.STUDY = Path(sys.argv[1]); import draw_study; draw_study.CIFAR = cifar_tournament.STUDY; "
         "draw_study.main()"
     )
-    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=RESULTS, check=True)
+    python(RESULTS, code, tmp_path)
     assert [path.name for path in tmp_path.glob("*.png")] == ["tournament.png"]
 
 

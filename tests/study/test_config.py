@@ -116,6 +116,7 @@ def test_a_technique_can_be_left_out_by_none():
         ("seed", "expected field=value, got 'seed'"),
         ("sed=1", "Run has no field 'sed'; it has task, technique, steps, seed, select"),
         ("technique.schedule.final.x=1", "float has no field 'x'; it has no fields"),
+        ("origin.run=x", "'run' cannot be set, as what should hold it is None"),
         ("steps=many", "'steps=many' needs a value of type int"),
         ("technique.schedule.end=3", "0 <= begin < end, got begin=5, end=3"),
     ],
@@ -134,6 +135,8 @@ def test_wrong_overrides_say_what_is_there(setting, message):
         ),
         (["technique.schedule.end=9", "technique=none"], "'technique=none' and a setting of a field inside technique"),
         (["technique.schedule.end=9", "technique.schedule.end.x=1"], "exclude each other; leave one out"),
+        (["seed=1", "seed=2"], "'seed=1' and 'seed=2' set one field; leave one out"),
+        (["technique.schedule.end=9", "steps=3", "technique.schedule.end=9"], "set one field; leave one out"),
         (["technique.schedule=none"], "needs a value of type Cubic|GradualMagnitude needs a schedule"),
         (
             ["technique.schedule.final=" + "1" * 400],

@@ -138,7 +138,8 @@ def test_openwork_report_compares_two_folders(tmp_path):
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     text = (tmp_path / "page" / "index.html").read_text()
-    assert json.loads(done.stdout)["report"] == str(tmp_path / "page" / "index.html")
+    page = str(tmp_path / "page" / "index.html")
+    assert json.loads(done.stdout) == {"format": 1, "command": "report", "report": page}
     assert (tmp_path / "page" / "comparison.csv").exists()
     body = text.partition("<body>")[2].replace("\u00a0", " ")
     assert "new against old at equal sparsity: better in 3 of 3 (largest shown: A at " in body

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from openwork.study.files import WriteError
+from openwork.study.results.folders import read_folders
 from openwork.study.results.store import failures, read_results
 from openwork.study.runs.config import from_plain, packages, to_plain
 from openwork.study.runs.execute import execute
@@ -51,6 +52,9 @@ def test_failures_and_divergence_end_a_run_and_what_starts_from_it_but_not_the_s
     assert ended.outcomes[runs[2].id].reason == f"it needs run {runs[2].origin.run.id}, which diverged"
     recorded = failures(tmp_path)
     assert recorded.keys() == {runs[1].origin.run.id, runs[1].id, runs[2].id}
+    assert {folder.id for folder in read_folders(tmp_path) if folder.state == "failed"} == recorded.keys()
+    found = next(folder for folder in read_folders(tmp_path) if folder.id == runs[2].id)
+    assert (found.technique, found.seed, found.steps) == ("GradualMagnitude", 0, 20)  # though it never began
     failure = recorded[runs[1].origin.run.id]
     assert failure["attempt"] == 1
     assert "in loss" in failure["traceback"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import reprlib
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -100,7 +101,7 @@ def runs_of(experiment: str, settings: Sequence[str] | None) -> list["Run"]:
     made = _called(found, experiment) if callable(found) else found
     runs = [made] if isinstance(made, Run) else list(made) if isinstance(made, Iterable) else []
     if not runs or not all(isinstance(one, Run) for one in runs):
-        raise ValueError(f"{experiment} must return a Run or a list of them, got {made!r}")
+        raise ValueError(f"{experiment} must return a Run or a list of them, got {reprlib.repr(made)}")
     try:
         every = [changed for one in runs for changed in grid(one, settings or [])]
     except ValueError as error:  # also of a task of the user's: the setting is at fault, and not that code
@@ -108,18 +109,25 @@ def runs_of(experiment: str, settings: Sequence[str] | None) -> list["Run"]:
     return list({one.id: one for one in every}.values())
 
 
-def keep_name(name: str | None, runs: Iterable["Run"], out: Path) -> None:
-    """Writes down that a name, where there is one, stands for the runs.
+def check_run_name(name: str | None, runs: Iterable["Run"], out: Path) -> None:
+    """Checks a name for the runs, where there is one.
 
     Raises:
         ValueError: If it cannot be one, or stands for others.
     """
     if name is not None:
-        from openwork.study.results.folders import check_name, write_name
+        from openwork.study.results.folders import check_name
 
-        ids = [one.id for one in runs]
-        check_name(name, ids, out)
-        write_name(name, ids, out)
+        check_name(name, [one.id for one in runs], out)
+
+
+def keep_name(name: str | None, runs: Iterable["Run"], out: Path) -> None:
+    """Writes down that a name, where there is one, stands for the runs; raises as `check_run_name`."""
+    check_run_name(name, runs, out)
+    if name is not None:
+        from openwork.study.results.folders import write_name
+
+        write_name(name, [one.id for one in runs], out)
 
 
 def say_unfinished(runs: Iterable["Run"]) -> None:
@@ -214,13 +222,16 @@ def found_runs(text: Path) -> list[Path]:
     """The directories of the runs that a path, a name or the beginning of an id means.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there is none; another file of that name is none.
         ValueError: If it is the beginning of several ids.
     """
     from openwork.study.results.folders import find_runs
 
     if found := find_runs(text, RUNS):
         return found
+    if text.exists():
+        listed = f"; `openwork list {text}` shows the runs in it" if text.is_dir() else ""
+        raise FileNotFoundError(f"{text} is no run's directory{listed}")
     folder = text.parent if len(text.parts) > 1 else RUNS
     raise FileNotFoundError(
         f"there is no run {text.name} in {folder}; `openwork list {folder}` shows those that are there"
@@ -228,14 +239,14 @@ def found_runs(text: Path) -> list[Path]:
 
 
 def found_run(text: Path) -> Path:
-    """The directory of the one run that is meant; what means none stays as it is, as it may be another file's name.
+    """The directory of the one run that is meant; what exists stays as it is, and so does what means none.
 
     Raises:
         ValueError: If it means several.
     """
     from openwork.study.results.folders import find_runs
 
-    found = find_runs(text, RUNS)
+    found = [] if text.exists() else find_runs(text, RUNS)
     if len(found) > 1:
         raise ValueError(f"{text.name!r} is the name of {len(found)} runs, and one is needed; give the id of one")
     return found[0] if found else text

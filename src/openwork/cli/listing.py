@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.box import SIMPLE
-from rich.table import Table
+from rich.table import Column, Table
 
 from openwork.cli.common import RUNS, Json, Runs, found_runs, out_console, print_json
 from openwork.cli.report import end_unreadable, say_unreadable
@@ -41,8 +41,10 @@ def list_runs(
         print_json("list", runs=[run.to_dict() | {"short": short[run.id]} for run in found])
         end_unreadable(problems)
         return
-    table = Table("run", "name", "state", "technique", "seed", "steps", "sparsity", "score", box=SIMPLE)
-    table.add_column("settings", no_wrap=True, overflow="ellipsis")  # a line for each run
+    # Settings alone get shorter, in what the others leave: a line for each run, with whole ids.
+    table = Table(Column("run", no_wrap=True), "name", "state", "technique", "seed", "steps", "sparsity", "score",
+                  box=SIMPLE, expand=True)  # fmt: skip
+    table.add_column("settings", no_wrap=True, overflow="ellipsis", ratio=1, min_width=8)
     for run in found:
         steps = f"{run.steps:,}" if run.state == "finished" else f"{run.step:,} of {run.steps or 0:,}"
         sparsity, score, settings = _measured(run.result)
@@ -62,7 +64,8 @@ def show(
     """Show what is known of runs: settings, state, scores, cost, machine and the zeros of each layer."""
     from openwork.study.results.folders import read_folder
 
-    found = [read_folder(path, layers=True) for text in runs for path in found_runs(text)]
+    paths = dict.fromkeys(path for text in runs for path in found_runs(text))
+    found = [read_folder(path, layers=True) for path in paths]
     if as_json:
         print_json("show", runs=[run.to_dict() | {"run": dict(run.described), **_more(run)} for run in found])
         return

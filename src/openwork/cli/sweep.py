@@ -25,6 +25,7 @@ from openwork.cli.common import (
     RunsOut,
     Settings,
     Snapshots,
+    check_run_name,
     checked_device,
     error_console,
     going_on,
@@ -102,6 +103,8 @@ def sweep(
     runs = runs_of(experiment, settings)
     if measure and not dry_run:
         raise ValueError("--measure belongs to --dry-run")
+    checked_device(device, here=ray is None and not dry_run)
+    check_run_name(name, runs, out)
     say_unfinished(runs)
     if dry_run:
         _price(runs, out, device if measure else None, fleet, retry_failed=retry_failed, as_json=as_json)
@@ -117,6 +120,7 @@ def sweep(
         print_json("sweep", runs=states, directory=str(out.resolve()))
     else:
         _print_summary(ended)
+    say_failures(ended, cure="--retry-failed tries again")
     if ended.count("failed"):
         raise typer.Exit(1)
     if ended.count("diverged"):
@@ -153,7 +157,6 @@ def _engine(
     if ray is None:
         if gpus is not None or cpus != 1:
             raise ValueError("--cpus and --gpus belong to --ray")
-        checked_device(options.device)
         if fleet is None:
             yield Here(out, options, watch.tick)
             return
@@ -177,7 +180,6 @@ def _print_summary(sweep: "Sweep") -> None:
     counts = ", ".join(f"{sweep.count(state)} {state}" for state in ("finished", "diverged", "failed"))
     out_console.print(f"{len(sweep.runs)} runs: {counts}", highlight=False)
     out_console.print(f"Run directories in {sweep.directory.resolve()}", highlight=False, soft_wrap=True)
-    say_failures(sweep, cure="--retry-failed tries again")
 
 
 def say_failures(sweep: "Sweep", cure: str) -> None:

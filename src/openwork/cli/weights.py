@@ -1,5 +1,6 @@
 """Weights from anywhere, in the model of an experiment's task."""
 
+import reprlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ def with_weights(
     made = find(experiment)
     made = made() if callable(made) else made
     if not isinstance(made, Run):
-        raise ValueError(f"{experiment} must return one Run, got {made!r}")
+        raise ValueError(f"{experiment} must return one Run, got {reprlib.repr(made)}")
     run = with_vocabulary(with_images(made, data), vocabulary)
     state = read_checkpoint(path).tensors
     model = run.task.model()

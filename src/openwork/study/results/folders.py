@@ -90,13 +90,18 @@ def read_folders(directory: Path, *, problems: list[str] | None = None) -> Itera
     if not directory.is_dir():
         raise FileNotFoundError(f"no folder of runs {directory}; is the path right?")
     names = read_names(directory)
-    for path in filter(_is_run, sorted(directory.iterdir())):
+    for path in filter(is_run, sorted(directory.iterdir())):
         try:
             yield read_folder(path, names)
         except ValueError as error:
             if problems is None:
                 raise
             problems.append(str(error))
+
+
+def is_run(path: Path) -> bool:
+    """Whether the directory is a run's."""
+    return (path / "run.json").is_file() or (path / "result.json").is_file()
 
 
 def read_folder(path: Path, names: Mapping[str, Sequence[str]] | None = None, *, layers: bool = False) -> RunFolder:
@@ -110,7 +115,7 @@ def read_folder(path: Path, names: Mapping[str, Sequence[str]] | None = None, *,
     Raises:
         ValueError: If it is no run's, or one of its files is damaged; names it.
     """
-    if not _is_run(path):
+    if not is_run(path):
         raise ValueError(f"{path} is no run's directory; give one that `openwork list` shows")
     given = read_names(path.absolute().parent) if names is None else names
     mine = tuple(name for name, ids in given.items() if path.absolute().name in ids)
@@ -124,10 +129,6 @@ def read_folder(path: Path, names: Mapping[str, Sequence[str]] | None = None, *,
     if (failure := read_failure(path)) is not None:
         return RunFolder(path, "failed", step, described, reason=str(failure["error"]), names=mine)
     return RunFolder(path, "interrupted", step, described, names=mine)
-
-
-def _is_run(path: Path) -> bool:
-    return (path / "run.json").is_file() or (path / "result.json").is_file()
 
 
 def _json(path: Path, *, cure: str) -> dict[str, Any]:
@@ -199,13 +200,13 @@ def find_runs(text: Path, default: Path) -> list[Path]:
     """The directories of the runs that a path, a name or the beginning of an id means; empty where there is none.
 
     Args:
-        text: A path that exists, or ``FOLDER/NAME`` or ``FOLDER/BEGINNING`` of an id, or these without a folder.
+        text: A run's directory, or ``FOLDER/NAME`` or ``FOLDER/BEGINNING`` of an id, or these without a folder.
         default: The folder of what comes without one.
 
     Raises:
         ValueError: If it is the beginning of several ids.
     """
-    if text.exists():
+    if is_run(text):
         return [text]
     folder = text.parent if len(text.parts) > 1 else default
     if not folder.is_dir():
@@ -213,7 +214,7 @@ def find_runs(text: Path, default: Path) -> list[Path]:
     if ids := read_names(folder).get(text.name):
         return [folder / id for id in ids]
     begun = [path for path in folder.iterdir() if text.name and path.name.startswith(text.name)]
-    found = sorted(filter(_is_run, begun))
+    found = sorted(filter(is_run, begun))
     if len(found) > 1:
         shown = ", ".join(p.name for p in found[:3]) + (", ..." if len(found) > 3 else "")
         raise ValueError(f"{text.name!r} begins {len(found)} ids in {folder}: {shown}; give more of the one you mean")

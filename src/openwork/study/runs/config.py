@@ -184,6 +184,8 @@ def override(value: Any, settings: Iterable[str]) -> Any:
                 raise ValueError(f"{node.whole!r} and {setting!r} exclude each other; leave one out")
         if isinstance(node.get(field), dict):
             raise ValueError(f"{setting!r} and a setting of a field inside {path} exclude each other; leave one out")
+        if field in node:
+            raise ValueError(f"{node[field].whole!r} and {setting!r} set one field; leave one out")
         node[field] = _Setting(setting, text)
     return _replaced(value, changes)
 
@@ -200,6 +202,11 @@ def _replaced(value: Any, changes: dict[str, Any]) -> Any:
     new = {}
     for name, change in changes.items():
         if name not in fields:
+            if value is None:
+                raise ValueError(
+                    f"{name!r} cannot be set, as what should hold it is None, like the technique of a dense run; leave "
+                    "such runs out"
+                )
             has = f"it has {', '.join(fields)}" if fields else "it has no fields"
             raise ValueError(f"{type(value).__name__} has no field {name!r}; {has}")
         old = getattr(value, name)

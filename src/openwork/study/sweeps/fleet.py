@@ -108,12 +108,13 @@ def attempt_fleet(
         most=width,
         progress=progress,
     )
-    return {id: _outcome(directory / id, result) for id, result in found.items()}
+    runs = {run.id: run for run in group}
+    return {id: _outcome(runs[id], directory, result) for id, result in found.items()}
 
 
-def _outcome(folder: Path, found: Result | Exception) -> Outcome:
+def _outcome(run: Run, directory: Path, found: Result | Exception) -> Outcome:
     if isinstance(found, Result):
         return ended(found)
     if isinstance(found, ClaimedError):
         return Outcome("claimed", reason=str(found))
-    return failure(folder, f"{type(found).__name__}: {found}", "".join(traceback.format_exception(found)))
+    return failure(run, directory, f"{type(found).__name__}: {found}", "".join(traceback.format_exception(found)))

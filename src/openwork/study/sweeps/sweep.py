@@ -21,7 +21,7 @@ from openwork.study.results.history import read_metrics
 from openwork.study.results.result import FORMAT, Result
 from openwork.study.results.store import read_failure, read_result
 from openwork.study.runs.claim import ClaimedError
-from openwork.study.runs.described import refuse_changed, refuse_old
+from openwork.study.runs.described import refuse_changed, refuse_old, write_description
 from openwork.study.runs.execute import execute
 from openwork.study.runs.precision import Precision
 from openwork.study.runs.run import Run, with_prerequisites
@@ -195,7 +195,7 @@ def sweep(
                 waiting[needed.id].append(id)
                 return
             if outcome.state != "finished":
-                settle(id, failure(directory / id, f"it needs run {needed.id}, which {outcome.state}"))
+                settle(id, failure(state.runs[id], directory, f"it needs run {needed.id}, which {outcome.state}"))
                 return
         ready.append(id)
 
@@ -231,7 +231,7 @@ def sweep(
                 if crashes[id][1] < CRASHES:
                     ready.append(id)
                 else:
-                    settle(id, failure(directory / id, f"its process died {CRASHES} times: {outcome.reason}"))
+                    settle(id, failure(run, directory, f"its process died {CRASHES} times: {outcome.reason}"))
             else:
                 settle(id, outcome)
         state.elsewhere = {id for _, id in claimed}
@@ -267,7 +267,7 @@ def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int
     except Exception as error:
         if isinstance(error, OSError) and no_space(error):
             raise
-        return failure(directory / run.id, f"{type(error).__name__}: {error}", traceback.format_exc())
+        return failure(run, directory, f"{type(error).__name__}: {error}", traceback.format_exc())
     return ended(result)
 
 
@@ -300,8 +300,9 @@ def ended(result: Result) -> Outcome:
     return Outcome(result.status, replace(result, layers=()))
 
 
-def failure(folder: Path, reason: str, details: str = "") -> Outcome:
-    """The outcome of a failed attempt, after recording it."""
+def failure(run: Run, directory: Path, reason: str, details: str = "") -> Outcome:
+    """The outcome of a failed attempt, after recording it; also of a run that was never begun."""
+    folder = directory / run.id
     try:
         before = read_failure(folder)
     except ValueError:  # it is written again
@@ -316,5 +317,7 @@ def failure(folder: Path, reason: str, details: str = "") -> Outcome:
     }
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "run.json").exists():
+        write_description(run, folder)
     write_text(folder / "failed.json", json.dumps(failure, indent=2) + "\n")
     return Outcome("failed", reason=reason)
