@@ -17,6 +17,11 @@ Place = int | str
 """Which argument of a block is the output of the one before: its position or its name."""
 
 
+def first_tensor(values: Any) -> Tensor | None:
+    """The first tensor in what a module is called with or returns; None where there is none."""
+    return next((each for each in tree_leaves(values) if isinstance(each, Tensor)), None)
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of a block.
@@ -28,11 +33,6 @@ class Call:
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-
-    @property
-    def first(self) -> Tensor | None:
-        """The first tensor."""
-        return next((each for each in tree_leaves((self.args, self.kwargs)) if isinstance(each, Tensor)), None)
 
     def at(self, place: Place) -> Any:
         """The argument at a place; None where there is none."""

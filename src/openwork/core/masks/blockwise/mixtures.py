@@ -6,10 +6,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from openwork.core.masks.blockwise.blocks import is_expert, mixture_of
-from openwork.core.masks.blockwise.chains import forward_of
+from openwork.core.masks.blockwise.chains import first_tensor, forward_of
 from openwork.core.masks.inputs import counted_in, counting
 from openwork.core.masks.shown import are_multiplied
 from openwork.core.selection import Weight
@@ -78,7 +78,7 @@ def _on_tokens(forward: Callable[..., Any], counted: Sequence[Tensor]) -> Callab
 
 def _places(counted: Sequence[Tensor], args: Any, kwargs: Any) -> Tensor | None:
     """Which positions of a module's first input count; None where it has others, or none or all of them count."""
-    first = _first((args, kwargs))
+    first = first_tensor((args, kwargs))
     places = None if first is None else counted_in(counted, first.shape[:-1])
     if first is None or places is None or not places.any() or places.all():
         return None
@@ -121,15 +121,11 @@ def _comparing(module: nn.Module, counted: Sequence[Tensor], found: dict[int, nn
         places = _places(counted, args, kwargs)
         part = None if places is None else _on_tokens(forward, counted)(*args, **kwargs)
         whole = forward(*args, **kwargs)  # which may write to its inputs
-        if places is not None and _equal(_first(whole), _first(part), places):
+        if places is not None and _equal(first_tensor(whole), first_tensor(part), places):
             found[id(module)] = module
         return whole
 
     return run
-
-
-def _first(returned: Any) -> Tensor | None:
-    return next((each for each in tree_leaves(returned) if isinstance(each, Tensor)), None)
 
 
 def _equal(whole: Tensor | None, part: Tensor | None, places: Tensor) -> bool:

@@ -125,7 +125,7 @@ def _crossing(model: nn.Module, weights: Sequence[Weight], example: Example) -> 
     ]
     try:
         with at_rest(model):
-            for _ in packed[:1]:
+            if packed:
                 example.run(model)
     finally:
         for each in hooks:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from openwork.core.masks.blockwise.blocks import Block
-from openwork.core.masks.blockwise.chains import Call, Chain, find_chains, forward_of, opened
+from openwork.core.masks.blockwise.chains import Call, Chain, find_chains, first_tensor, forward_of, opened
 from openwork.core.masks.blockwise.examples import Example, at_rest, copied
 from openwork.core.masks.blockwise.mixtures import alone, has_padding, mixtures_in, tokens_alone
 from openwork.core.masks.blockwise.padding import lying
@@ -82,7 +82,11 @@ def _along(
 
 def _runs(model: nn.Module, block: Block, given: Sequence[tuple[Example, Sequence[Call]]]) -> Run:
     """Runs the block on all its inputs, of which it shows what is no padding."""
-    calls = [(call, lying(example.counted, block.module, call.first)) for example, some in given for call in some]
+    calls = [
+        (call, lying(example.counted, block.module, first_tensor((call.args, call.kwargs))))
+        for example, some in given
+        for call in some
+    ]
 
     def one(call: Call, counted: Sequence[Tensor], mixtures: Sequence[nn.Module]) -> None:
         args, kwargs = copied((call.args, call.kwargs))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.masks.blockwise.blocks import is_expert
+from openwork.core.masks.blockwise.chains import first_tensor
 from openwork.core.masks.evidence import Kept
 from openwork.core.masks.input_products import InputProducts
 from openwork.core.masks.shown import are_multiplied, number_of_matrices, show_alike, showing_inputs
@@ -78,7 +79,7 @@ class Inputs:
 
     def note_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Notes a call with tokens, as a hook of the module."""
-        tokens = next((each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)), None)
+        tokens = first_tensor((args, kwargs))
         self.called |= tokens is None or tokens.numel() > 0
 
     @property
