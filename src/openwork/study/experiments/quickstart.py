@@ -15,8 +15,8 @@ STEPS = 700
 IMAGES = 1_437
 # Digits are easy: up to 90 % no technique loses accuracy, and only from 95 % on do they differ.
 SPARSITIES = (0.9, 0.95, 0.98)
-# The weight of a penalty decides the sparsity; these factors of 1/N were chosen to spread over the same range, each less
-# than ten times as dense as the next, so that every seed can be read at 98 %.
+# The weight of a penalty decides the sparsity; these factors of 1/N were chosen to spread over the same range. Each
+# is less than ten times as dense as the next, so that every seed can be read at 98 %.
 KL_WEIGHTS = (0.03, 0.2, 0.5)
 L0_WEIGHTS = (0.5, 2.0, 5.0)
 WARM_UP = 240  # steps until a penalty has its whole weight
