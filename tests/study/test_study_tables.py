@@ -125,7 +125,8 @@ def test_pictures_are_drawn_of_what_has_rows(tmp_path, parts, pictures):
     for name in parts:
         shutil.copy(STUDY / f"{name}.csv", tmp_path)
     code = (
-        "import sys; from pathlib import Path; import played; played.STUDY = Path(sys.argv[1]); "
+        "import sys; from pathlib import Path; import cifar_tournament, played; played.STUDY = Path(sys.argv[1]); "
+        "cifar_tournament.STUDY = Path('nowhere'); "
         "import draw_study; draw_study.STUDY = played.STUDY; draw_study.main()"
     )
     python(RESULTS, code, tmp_path)
