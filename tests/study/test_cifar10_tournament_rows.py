@@ -75,7 +75,8 @@ def test_verdicts_and_intervals_are_those_of_scipy(tmp_path):
         half = stats.t.ppf(0.975, 4) * stats.sem(values)
         assert f"| {name} | 5 | – | – | {values.mean():.2f} ± {half:.2f}{mark} | – |" in found["table"]
     difference = 100 * (scores[RIGL, 0.95] - scores[REFERENCE, 0.95]).mean()
-    assert f"better, by points: {RIGL} ({difference:+.2f}); not told from it: SNIP (" in found["paragraph"]
+    better = f"better, by points: RigL with Erdős–Rényi ({difference:+.2f})"
+    assert f"{better}; not told from it: SNIP (" in found["paragraph"]
     assert "; worse: 1 of 3." in found["paragraph"]
     # Of the 22 named comparisons three can be made.
     pairs = {"rigl": (RIGL, STATIC), "magnitude": (REFERENCE, STATIC), "snip": ("SNIP", REFERENCE)}
@@ -83,8 +84,9 @@ def test_verdicts_and_intervals_are_those_of_scipy(tmp_path):
     shown = [key for key, value in holm(p | {str(n): 1.0 for n in range(19)}).items() if value < 0.05]
     assert sorted(shown) == ["magnitude", "rigl"]
     plain = "magnitude pruning with global ranking"
+    rigl, static = "RigL with Erdős–Rényi", "random pruning at the start with Erdős–Rényi"
     assert found["paragraph"].endswith(
-        f"names: {RIGL} less {STATIC}, lower at 95 %; {plain} less {STATIC}, lower at 95 %; SNIP less {plain}, "
+        f"names: {rigl} less {static}, lower at 95 %; {plain} less {static}, lower at 95 %; SNIP less {plain}, "
         "undecided at 95 %."
     )
 

@@ -126,7 +126,7 @@ def test_pictures_are_drawn_of_what_has_rows(tmp_path, parts, pictures):
         shutil.copy(STUDY / f"{name}.csv", tmp_path)
     code = (
         "import sys; from pathlib import Path; import cifar_tournament, played; played.STUDY = Path(sys.argv[1]); "
-        "cifar_tournament.STUDY = Path('nowhere'); "
+        "cifar_tournament.STUDY = Path('nowhere'); "  # or its picture in the repository would be written
         "import draw_study; draw_study.STUDY = played.STUDY; draw_study.main()"
     )
     python(RESULTS, code, tmp_path)
