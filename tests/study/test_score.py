@@ -18,7 +18,8 @@ from openwork.study.report.style import score_axis
 from openwork.study.results.frontier import by_seed
 from openwork.study.results.score import metric_of
 from openwork.study.results.statistics import summarize, write_points
-from openwork.study.sweeps.sweep import Outcome, Sweep
+from openwork.study.sweeps.outcome import Outcome
+from openwork.study.sweeps.sweep import Sweep
 from tests.study.studies import diverged, results, row, study
 
 TASK = "Transformer, WMT14 En-De"

@@ -16,8 +16,9 @@ from openwork.study.runs.execute import execute
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.sweeps import sweep as module
+from openwork.study.sweeps.outcome import Outcome
 from openwork.study.sweeps.price import fleet_step_ms, prices, run_step_ms
-from openwork.study.sweeps.sweep import Here, Options, Outcome, sweep
+from openwork.study.sweeps.sweep import Here, Options, sweep
 from tests.processes import run as run_program
 from tests.study.tinylab import PRUNE, Diverging, Failing, Tiny, grid, mixed
 

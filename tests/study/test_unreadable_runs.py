@@ -10,8 +10,9 @@ from openwork.study.results.result import identity
 from openwork.study.results.store import read_result, read_results
 from openwork.study.runs.execute import execute
 from openwork.study.runs.run import Run
+from openwork.study.sweeps.outcome import known_outcome
 from openwork.study.sweeps.price import prices
-from openwork.study.sweeps.sweep import Here, Options, known_outcome, sweep
+from openwork.study.sweeps.sweep import Here, Options, sweep
 from tests.processes import openwork
 from tests.study.studies import row, study
 from tests.study.tinylab import PRUNE, Tiny

@@ -15,7 +15,8 @@ from openwork.study.fleet.execute import CannotStackError
 from openwork.study.runs.config import from_plain, packages, to_plain
 from openwork.study.runs.run import Run
 from openwork.study.sweeps.fleet import attempt_fleet, one_by_one, waiting
-from openwork.study.sweeps.sweep import Options, Outcome, attempt
+from openwork.study.sweeps.outcome import Outcome
+from openwork.study.sweeps.sweep import Options, attempt
 
 try:
     import ray

@@ -10,7 +10,8 @@ from openwork.study.fleet.groups import Waiting
 from openwork.study.results.result import Result
 from openwork.study.runs.claim import ClaimedError
 from openwork.study.runs.run import Run
-from openwork.study.sweeps.sweep import Options, Outcome, attempt, completed_steps, ended, failure
+from openwork.study.sweeps.outcome import Outcome, ended, failure
+from openwork.study.sweeps.sweep import Options, attempt, completed_steps
 
 
 class Fleets:

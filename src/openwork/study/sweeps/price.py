@@ -16,7 +16,8 @@ from openwork.study.fleet.training import Training
 from openwork.study.results.store import read_results
 from openwork.study.runs.live import prepare
 from openwork.study.runs.run import Run, with_prerequisites
-from openwork.study.sweeps.sweep import completed_steps, known_outcome
+from openwork.study.sweeps.outcome import known_outcome
+from openwork.study.sweeps.sweep import completed_steps
 from openwork.study.training.loop import train
 
 WARM_UP, MEASURED = 3, 20  # steps

@@ -5,47 +5,27 @@ A sweep reads all that it knows from the run directories and keeps no state else
 started again, a sweep repeats no finished run and goes on with the interrupted ones.
 """
 
-import json
-import socket
 import time
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
-from openwork.study.files import no_space, write_text, writing
+from openwork.study.files import no_space
 from openwork.study.results.history import read_metrics
-from openwork.study.results.result import FORMAT, Result
-from openwork.study.results.store import read_failure, read_result
+from openwork.study.results.result import Result
 from openwork.study.runs.claim import ClaimedError
-from openwork.study.runs.described import refuse_changed, refuse_old, write_description
+from openwork.study.runs.described import refuse_changed, refuse_old
 from openwork.study.runs.execute import execute
 from openwork.study.runs.precision import Precision
 from openwork.study.runs.run import Run, with_prerequisites
+from openwork.study.sweeps.outcome import Outcome, State, ended, failure, known_outcome
 from openwork.study.tasks.check import check_task
 
 CRASHES = 3  # a run has failed when its process has died so often without a further checkpoint
 CLAIMED_SECONDS = 2.0  # before trying a run again that another process trains
-
-State = Literal["finished", "diverged", "failed", "claimed", "crashed"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt to execute a run ended.
-
-    Args:
-        state: "claimed" means that another process is training the run, "crashed" that the process died in it.
-        result: The result of a finished or diverged run, without layers.
-        reason: One sentence for any other state.
-    """
-
-    state: State
-    result: Result | None = None
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -271,20 +251,6 @@ def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int
     return ended(result)
 
 
-def known_outcome(folder: Path) -> Outcome | None:
-    """How a run ended, as its directory says: finished, diverged or failed; None for a run that is not done.
-
-    A run whose result cannot be read has failed: the reason says what to do.
-    """
-    try:
-        if (folder / "result.json").exists():
-            return ended(read_result(folder / "result.json", layers=False))
-        failure = read_failure(folder)
-    except ValueError as error:  # one damaged run does not stop the others
-        return Outcome("failed", reason=str(error))
-    return Outcome("failed", reason=failure["error"]) if failure else None
-
-
 def completed_steps(folder: Path) -> int:
     """The steps of an unfinished run's last checkpoint, from which it would go on; 0 where its rows cannot be read."""
     try:
@@ -292,32 +258,3 @@ def completed_steps(folder: Path) -> int:
     except ValueError:  # its checkpoint has them, too
         return 0
     return evaluations[-1].step if evaluations else 0
-
-
-def ended(result: Result) -> Outcome:
-    """The outcome of a run that has a result."""
-    # A sweep remembers thousands of results, and layers would be nearly all of their memory.
-    return Outcome(result.status, replace(result, layers=()))
-
-
-def failure(run: Run, directory: Path, reason: str, details: str = "") -> Outcome:
-    """The outcome of a failed attempt, after recording it; also of a run that was never begun."""
-    folder = directory / run.id
-    try:
-        before = read_failure(folder)
-    except ValueError:  # it is written again
-        before = None
-    failure = {
-        "format": FORMAT,
-        "error": reason,
-        "traceback": details,
-        "attempt": before["attempt"] + 1 if before else 1,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": socket.gethostname(),
-    }
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "run.json").exists():
-        write_description(run, folder)
-    write_text(folder / "failed.json", json.dumps(failure, indent=2) + "\n")
-    return Outcome("failed", reason=reason)
