@@ -152,8 +152,8 @@ def test_a_dry_run_prices_a_fleet_and_writes_nothing(folder):
 @pytest.mark.parametrize(
     ("arguments", "sentence", "code"),
     [
-        (["--fleet", "-1"], "Invalid value for '--fleet'", 2),
-        (["--fleet", "2.5"], "Invalid value for '--fleet'", 2),
+        (["--fleet", "-1"], "invalid value for '--fleet'", 2),
+        (["--fleet", "2.5"], "invalid value for '--fleet'", 2),
         (["--fleet", "many"], "expected field=value, got 'many'", 2),
     ],
 )
