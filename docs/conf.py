@@ -18,7 +18,8 @@ project = "openwork"
 release = openwork.__version__
 html_title = f"openwork {release}"
 root_doc = "docs/index"
-include_patterns = ["docs/**", "results/**", "benchmarks/*.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+include_patterns = ["docs/**", "results/**", "benchmarks/*.md"]
+include_patterns += ["CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "THIRD_PARTY.md"]
 exclude_patterns = [".*", "build", "src", "tests"]  # folders that need no walk
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
@@ -26,7 +27,7 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
-pygments_dark_style = "one-dark"
+pygments_dark_style = "a11y-high-contrast-dark"
 html_show_copyright = False
 
 myst_heading_anchors = 4
@@ -80,8 +81,8 @@ NAVIGATION = {
         benchmarks/README
     """,
     "docs/study": """
-        docs/finding*
-        docs/paper*
+        docs/findings
+        docs/paper
         docs/reproductions
         Our results <results/README>
         docs/published/README
@@ -102,6 +103,7 @@ NAVIGATION = {
         results/*/*
     """,
     "docs/how-to": """
+        docs/cli
         docs/pruning-trained-models
         docs/prune
         docs/fine-tuning
@@ -110,7 +112,6 @@ NAVIGATION = {
         docs/inspect
         docs/migration
         docs/docker
-        docs/cli*
         docs/playground/*
         docs/notebooks/*
     """,
@@ -131,6 +132,10 @@ NAVIGATION = {
         docs/contributing/technique
         docs/contributing/task
         docs/contributing/experiment
+        docs/versions
+        docs/releasing
+        SECURITY
+        THIRD_PARTY
     """,
 }
 

@@ -40,8 +40,9 @@ def takes(name: str) -> str:
     if is_dataclass(value) and not inspect.isabstract(value):
         own = [field for field in fields(value) if field.init and field.name[0] != "_" and field.name not in SHARED]
         # A penalty has no factor by default.
-        needed = {f.name for f in own if f.name == "coefficient" and f.default is None and getattr(value, "penalised", 0)}
-        free = {field.name for field in own if field.default is not MISSING} - needed
+        needs_factor = getattr(value, "penalised", False)
+        needed = {f.name for f in own if f.name == "coefficient" and f.default is None and needs_factor}
+        free = {f.name for f in own if f.default is not MISSING} - needed
         return ", ".join(f"{f.name}={default(f.default)}" if f.name in free else f.name for f in own)
     methods = [f"{n}()" for n, member in vars(value).items() if inspect.isfunction(member) and n[0] != "_"]
     return ", ".join(methods)

@@ -45,7 +45,7 @@ def of_a_residual_network() -> str:
         for (name, _, at), pair in found.items():
             if at == level:
                 words.setdefault(cifar_tournament.verdict(*pair), []).append(plain(name))
-        cells = [listed(words.get(word, [])) or "nothing" for word in ("better", "not shown")]
+        cells = ["; ".join(words.get(word, [])) or "nothing" for word in ("better", "not shown")]
         lines.append((f"{100 * level:g} %", str(len(runs)), f"{mean(errors(runs))} %", *cells))
     heads = ("zeros", "n", f"error of {plain(cifar_tournament.REFERENCE)}", "shown to be better", "not told from it")
     return markdown(heads, lines)

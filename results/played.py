@@ -102,6 +102,11 @@ PLAIN = {
     "magnitude, global ranking": "magnitude pruning with global ranking",
     "magnitude, Erdős–Rényi": "magnitude pruning with Erdős–Rényi",
     "magnitude": "magnitude pruning",
+    "random": "random pruning",
+    "random at the start, Erdős–Rényi": "random pruning at the start with Erdős–Rényi",
+    "RigL, uniform": "uniform RigL",
+    "RigL, Erdős–Rényi": "RigL with Erdős–Rényi",
+    "lottery ticket, rewound": "rewound lottery ticket",
 }
 
 

@@ -53,6 +53,15 @@ def _commands() -> subprocess.Popen[str]:
 
 def openwork(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     """What the command did in the folder; its exit code must be ``code``, and no error a traceback."""
+    return _forked(folder, "openwork", *arguments, code=code)
+
+
+def python(folder: Path, program: str, *arguments: object) -> str:
+    """What the program printed, run in the folder by a Python that has imported torch and openwork before."""
+    return _forked(folder, "-c", program, *map(str, arguments)).stdout
+
+
+def _forked(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     process = _commands()
     assert process.stdin
     assert process.stdout
@@ -61,4 +70,4 @@ def openwork(folder: Path, *arguments: str, code: int = 0) -> subprocess.Complet
     answer = json.loads(process.stdout.readline())
     assert answer["code"] == code, answer["printed"] + answer["errors"]
     assert "Traceback" not in answer["errors"]
-    return subprocess.CompletedProcess(["openwork", *arguments], code, answer["printed"], answer["errors"])
+    return subprocess.CompletedProcess(arguments, code, answer["printed"], answer["errors"])

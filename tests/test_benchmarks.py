@@ -1,18 +1,26 @@
 """The benchmarks keep their raw numbers, and their page says where they are or that they were not kept."""
 
 import csv
+import importlib
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from statistics import median
+from types import ModuleType
 
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
 KEPT = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.csv"))
+
+
+@pytest.fixture
+def raw(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("raw")
 
 
 def lines(path: Path) -> list[dict[str, str]]:
@@ -86,9 +94,8 @@ def test_kept_numbers_say_on_what_they_were_measured(name):
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_the_table_of_kept_numbers_is_made_of_them(name):
-    command = [sys.executable, str(FOLDER / "raw.py"), str(FOLDER / name)]
-    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_the_table_of_kept_numbers_is_made_of_them(raw, name):
+    made = raw.table(FOLDER / name) + "\n"
     (committed,) = re.findall(rf"<!-- table {re.escape(name)} -->\n\n(.*?)\n<!-- end -->", PAGE, re.S)
     assert committed == made
 

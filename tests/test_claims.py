@@ -1,11 +1,11 @@
 """What README, results/ and docs/ say about techniques: figures are the rows', and no order goes without its n."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import python
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(path.parent.name for path in (ROOT / "results").glob("*/README.md"))
@@ -44,12 +44,10 @@ def test_the_tables_of_the_documents_are_made_from_the_committed_rows():
         "print([name for name in tables.DOCUMENTS for now in [Path(tables.ROOT, name).read_text(encoding='utf-8')] "
         "if tables.written(now) != now], len(tables.DOCUMENTS), sorted(tables.TABLES))"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT / "results", capture_output=True, text=True, check=True
-    )
+    printed = python(ROOT / "results", code)
     used = re.findall(r"<!-- table ([^:]+): results/tables\.py -->", "".join(map(text, ["README.md", *FROM_ROWS])))
-    assert answer.stdout.split("] ")[0] == "[", f"run results/tables.py: {answer.stdout}"
-    assert answer.stdout.strip() == f"[] {1 + len(FROM_ROWS)} {sorted(used)}"
+    assert printed.split("] ")[0] == "[", f"run results/tables.py: {printed}"
+    assert printed.strip() == f"[] {1 + len(FROM_ROWS)} {sorted(used)}"
 
 
 @pytest.mark.parametrize("document", FROM_ROWS)

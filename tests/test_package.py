@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from email import message_from_bytes
 from pathlib import Path
@@ -135,3 +136,13 @@ def test_a_report_page_carries_the_notices_of_the_libraries_that_it_contains():
     assert script
     for text in ("Interactive Data Lab", "Mike Bostock", "BSD 3-Clause License\nRedistribution", "ISC License\nPerm"):
         assert text in notices
+
+
+def test_every_supported_python_and_torch_is_in_the_table_of_tested_ones():
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    tested = re.findall(r"^\| (3\.\d+)\.\d+ \| (\d+\.\d+)", (ROOT / "docs" / "versions.md").read_text(), re.M)
+    pythons = [name[-4:] for name in pyproject["classifiers"] if ":: Python :: 3." in name]
+    assert sorted({python for python, _ in tested}) == pythons
+    assert pyproject["requires-python"] == f">={pythons[0]}"
+    (oldest,) = [name.removeprefix("torch>=") for name in pyproject["dependencies"] if "torch" in name]
+    assert min((torch for _, torch in tested), key=lambda name: [*map(int, name.split("."))]) == oldest

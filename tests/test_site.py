@@ -129,7 +129,9 @@ QUESTIONS = {
     "How do I write a technique of my own?": ["docs/contributing/technique.md"],
     "Does my optimizer work?": ["docs/compatibility.md"],
     "Which arguments does a technique take?": ["docs/api.md", "docs/reference/techniques.md"],
+    "What did the study find?": ["docs/study.md", "docs/findings.md"],
     "Does openwork reproduce the papers?": ["docs/study.md", "docs/reproductions.md"],
+    "Which commands are there?": ["docs/cli.md"],
     "How do I run thousands of trainings?": ["docs/study.md", "docs/cluster.md"],
 }
 """What a reader asks, and the clicks from the start page that answer it; after # is the heading on the page."""

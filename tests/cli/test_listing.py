@@ -76,6 +76,14 @@ def test_a_damaged_run_is_named_and_the_others_are_listed(runs, monkeypatch, cap
     assert "aaab000000000000/failed.json cannot be read" in said.err.replace("\n", "")
 
 
+def test_damaged_names_cost_no_run(runs, monkeypatch, capsys):
+    (runs / "names.json").write_text("{")
+    assert openwork(monkeypatch, "list") == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "names.json cannot be read" in said
+    assert "delete that file: the runs stay" in said
+
+
 def test_show_takes_the_beginning_of_an_id_a_name_or_a_directory(runs, monkeypatch, capsys):
     id = row()["id"]
     write_name("first", [id], runs)
@@ -97,9 +105,12 @@ def test_show_takes_the_beginning_of_an_id_a_name_or_a_directory(runs, monkeypat
         ("aaa", "'aaa' begins 2 ids in openwork-runs: aaaa000000000000, aaab000000000000; give more"),
         ("eeee", "there is no run eeee in openwork-runs; `openwork list openwork-runs` shows"),
         ("elsewhere/aaaa", "there is no run aaaa in elsewhere; `openwork list elsewhere`"),
+        ("openwork-runs", "openwork-runs is no run's directory; give one that `openwork list` shows"),
+        ("openwork-runs/names.json", "names.json is no run's directory"),
     ],
 )
 def test_what_means_no_run_or_several_is_one_sentence(runs, monkeypatch, capsys, text, sentence):
+    write_name("first", ["aaaa000000000000"], runs)
     assert openwork(monkeypatch, "show", text) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")

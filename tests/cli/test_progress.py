@@ -47,6 +47,14 @@ def test_run_into_a_pipe_writes_no_control_characters_and_its_name_is_kept(tmp_p
     assert len(list((tmp_path / "runs").glob("*/run.json"))) == shown.count("finished, ")
 
 
+def test_a_sweep_with_wrong_options_keeps_no_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["tests.study.tinylab:grid", "--name", "first"]
+    for wrong in (["--gpus", "1"], ["--device", "tpu"]):
+        assert openwork(monkeypatch, "sweep", *arguments, *wrong) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_run_waits_for_what_another_process_trains_and_says_so_once(tmp_path, monkeypatch, capsys):
     run, waits = Run(Tiny(), None, steps=3), []
     (tmp_path / run.id).mkdir()

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from openwork.cli import watch
 from openwork.cli.watch import numbers
 from tests.cli.folders import openwork
 from tests.study.studies import row, study
@@ -55,6 +56,24 @@ def test_what_is_damaged_is_named_and_the_rest_is_written(written, monkeypatch, 
     assert openwork(monkeypatch, "watch") == 4
     assert "dddd/run.json cannot be read" in capsys.readouterr().err.replace("\n", "")
     assert len(calls) == 1
+
+
+def test_who_follows_is_told_once_of_what_is_damaged(written, monkeypatch, capsys):
+    folder, calls = written
+    (folder / "dddd").mkdir()
+    (folder / "dddd" / "run.json").write_text("{")
+    passes = iter([None, None])
+
+    def sleep(seconds):
+        if next(passes, KeyboardInterrupt) is KeyboardInterrupt:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch, "time", SimpleNamespace(sleep=sleep))
+    assert openwork(monkeypatch, "watch", "--follow") == 130
+    said = capsys.readouterr().err.replace("\n", "")
+    assert (said.count("dddd/run.json cannot be read"), len(calls)) == (1, 1)
+    assert openwork(monkeypatch, "watch", "--follow", "--json") == 2
+    assert "--follow has none; leave one of them out" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_one_sentence(written, monkeypatch, capsys):

@@ -127,3 +127,22 @@ def test_an_export_needs_torchs_own_operations_and_a_compiled_step_does_not():
     assert torch.compile(Asking(), fullgraph=True, backend="eager")(x).tolist() == [0, 0]
     for strict in (False, True):
         assert torch.export.export(Asking(), (x,), strict=strict).module()(x).tolist() == [1, 1]
+
+
+IMAGES = torch.empty(2, 3, 4, 5)
+LYING = {
+    "straight": ([torch.empty(3, 4), torch.empty(3, 4)], True),
+    "channels last": ([IMAGES.to(memory_format=torch.channels_last)] * 2, True),
+    "channels last in 3d": ([torch.empty(2, 3, 4, 5, 6).to(memory_format=torch.channels_last_3d)], True),
+    "axes of one place": ([torch.empty(3, 1), torch.empty(1, 3).t()], True),
+    "one of each order": ([IMAGES, IMAGES.to(memory_format=torch.channels_last)], False),
+    "transposed": ([torch.empty(3, 4).t()], False),
+    "every other": ([torch.empty(6)[::2]], False),
+    "one for all": ([torch.empty(3, 1).expand(3, 4)], False),
+}
+
+
+@pytest.mark.parametrize("how", LYING)
+def test_tensors_lie_in_one_piece_if_they_fill_their_memory_in_one_order(how):
+    tensors, expected = LYING[how]
+    assert paths.in_one_piece(*tensors) is expected

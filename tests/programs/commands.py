@@ -1,4 +1,4 @@
-"""Runs `openwork` again and again, each time in a process forked from this one, which has imported everything once.
+"""Runs `openwork`, or `python -c`, again and again, each forked from this process, which has imported everything once.
 
 A line of the input is a command as JSON: folder, arguments and environment. The line of the output that answers it has
 the exit code and what the command printed, to its output and to its errors.
@@ -10,6 +10,7 @@ import os
 import pkgutil
 import signal
 import sys
+import traceback
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, NoReturn
 
@@ -32,16 +33,30 @@ def become(order: dict[str, Any], printed: BinaryIO, errors: BinaryIO) -> NoRetu
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ |= order["environment"]
-    sys.argv = ["openwork", *order["arguments"]]
+    sys.argv = order["arguments"]
     signal.alarm(SECONDS)
+    code = 0
     try:
-        main()
+        run()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # Python would look through all that was imported, for a second
-    raise AssertionError("the command line did not exit")
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # Python would look through all that was imported, for a second
+
+
+def run() -> None:
+    """Runs what ``sys.argv`` says."""
+    if sys.argv[0] == "openwork":
+        main()
+    else:
+        _, code, *arguments = sys.argv
+        sys.argv = ["-c", *arguments]
+        sys.path.insert(0, "")
+        exec(code, {"__name__": "__main__"})
 
 
 if __name__ == "__main__":

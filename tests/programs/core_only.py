@@ -7,8 +7,10 @@ Run: python -m tests.programs.core_only FOLDER
 
 import json
 import sys
-from importlib.abc import MetaPathFinder
+from collections.abc import Sequence
+from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
 from pathlib import Path
+from typing import Any
 
 # The dependencies, and what torch requires for its part.
 CORE = {"torch", "numpy", "safetensors", "openwork"}
@@ -18,19 +20,21 @@ TORCHS = {
 }  # fmt: skip
 
 
-class OnlyCore(MetaPathFinder):
-    """Finds nothing, and lets nobody else find what is neither Python's nor one of the core's."""
+class OnlyCore(PathFinder):
+    """Finds what is Python's or one of the core's."""
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        """None, where others may look."""
-        root = name.partition(".")[0]
-        if root not in CORE | TORCHS and root not in sys.stdlib_module_names:
-            raise ModuleNotFoundError(f"No module named {root!r}", name=root)
+    @classmethod
+    def find_spec(cls, fullname: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        """None for anything else."""
+        root = fullname.partition(".")[0]
+        if root in CORE | TORCHS | sys.stdlib_module_names or root.startswith("_sysconfigdata"):
+            return super().find_spec(fullname, path, target)
+        return None
 
 
 def main() -> None:
     """Imports all public names, sparsifies, prunes and saves."""
-    sys.meta_path.insert(0, OnlyCore())
+    sys.meta_path[:] = [BuiltinImporter, FrozenImporter, OnlyCore]
     import torch
 
     before = {*sys.modules}

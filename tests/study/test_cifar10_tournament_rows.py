@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from scipy import stats
 
 from openwork.study.experiments import tournament_cifar10
 from openwork.study.experiments.tournament_cifar10 import LEVELS, PILOTS, contest
+from tests.processes import python
 from tests.study.study_claims import holm
 from tests.study.study_script import driver, script
 
@@ -31,10 +30,7 @@ run = script("cifar10-tournament")
 
 def made(study):
     """The tables of rows in another folder."""
-    answer = subprocess.run(
-        [sys.executable, "-c", CODE, study, *NAMES], cwd=RESULTS, capture_output=True, text=True, check=True
-    )
-    return json.loads(answer.stdout)
+    return json.loads(python(RESULTS, CODE, study, *NAMES))
 
 
 def write(folder, scores, sparsities=None):
@@ -79,7 +75,8 @@ def test_verdicts_and_intervals_are_those_of_scipy(tmp_path):
         half = stats.t.ppf(0.975, 4) * stats.sem(values)
         assert f"| {name} | 5 | – | – | {values.mean():.2f} ± {half:.2f}{mark} | – |" in found["table"]
     difference = 100 * (scores[RIGL, 0.95] - scores[REFERENCE, 0.95]).mean()
-    assert f"better, by points: {RIGL} ({difference:+.2f}); not told from it: SNIP (" in found["paragraph"]
+    better = f"better, by points: RigL with Erdős–Rényi ({difference:+.2f})"
+    assert f"{better}; not told from it: SNIP (" in found["paragraph"]
     assert "; worse: 1 of 3." in found["paragraph"]
     # Of the 22 named comparisons three can be made.
     pairs = {"rigl": (RIGL, STATIC), "magnitude": (REFERENCE, STATIC), "snip": ("SNIP", REFERENCE)}
@@ -87,8 +84,9 @@ def test_verdicts_and_intervals_are_those_of_scipy(tmp_path):
     shown = [key for key, value in holm(p | {str(n): 1.0 for n in range(19)}).items() if value < 0.05]
     assert sorted(shown) == ["magnitude", "rigl"]
     plain = "magnitude pruning with global ranking"
+    rigl, static = "RigL with Erdős–Rényi", "random pruning at the start with Erdős–Rényi"
     assert found["paragraph"].endswith(
-        f"names: {RIGL} less {STATIC}, lower at 95 %; {plain} less {STATIC}, lower at 95 %; SNIP less {plain}, "
+        f"names: {rigl} less {static}, lower at 95 %; {plain} less {static}, lower at 95 %; SNIP less {plain}, "
         "undecided at 95 %."
     )
 
@@ -117,7 +115,7 @@ def test_the_picture_is_drawn_from_the_rows(tmp_path):
         "cifar_tournament.STUDY = Path(sys.argv[1]); import draw_study; draw_study.CIFAR = cifar_tournament.STUDY; "
         "draw_study.main()"
     )
-    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=RESULTS, check=True)
+    python(RESULTS, code, tmp_path)
     assert [path.name for path in tmp_path.glob("*.png")] == ["tournament.png"]
 
 

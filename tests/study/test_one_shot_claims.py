@@ -121,7 +121,9 @@ def test_the_comparisons_are_those_of_the_rows_and_holm_s(name, file, column):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("level", FIRST)
 @pytest.mark.parametrize(("file", "column", "sign"), [("minilm", "cosine", 1), ("language", "loss", -1)])
-def test_random_magnitude_wanda_sparsegpt_admm_is_the_order(file, column, sign, level, seed):
+def test_random_magnitude_wanda_sparsegpt_admm_is_the_order_but_for_wanda_on_the_language_model(
+    file, column, sign, level, seed
+):
     found = {}
     for technique in (*ORDER, "RIA"):
         own = values(file, column, technique, "no", level)
@@ -129,7 +131,14 @@ def test_random_magnitude_wanda_sparsegpt_admm_is_the_order(file, column, sign, 
     if None in found.values():
         pytest.skip("not run yet")
     scores = {technique: sign * value for technique, value in found.items()}
-    assert all(scores[worse] < scores[better] for worse, better in pairwise(ORDER))
-    assert scores["magnitude"] < scores["RIA"] < scores["SparseGPT"]
-    # About as good: far nearer to each other than either is to magnitude pruning.
-    assert abs(scores["RIA"] - scores["Wanda"]) < (scores["Wanda"] - scores["magnitude"]) / 2
+    if file == "minilm":
+        assert all(scores[worse] < scores[better] for worse, better in pairwise(ORDER))
+        assert scores["magnitude"] < scores["RIA"] < scores["SparseGPT"]
+        # About as good: far nearer to each other than either is to magnitude pruning.
+        assert abs(scores["RIA"] - scores["Wanda"]) < (scores["Wanda"] - scores["magnitude"]) / 2
+        return
+    # The page says of Wanda against magnitude pruning: undecided at 50 %, worse at 70 %, better at 2:4.
+    for some in (("random", "magnitude", "SparseGPT", "ADMM"), ("random", "Wanda", "SparseGPT", "ADMM")):
+        assert all(scores[worse] < scores[better] for worse, better in pairwise(some))
+    if level != "50 %":
+        assert (scores["Wanda"] > scores["magnitude"]) == (level == "2:4")

@@ -12,6 +12,7 @@ import pytest
 from openwork.study.evaluation.metric import Metric
 from openwork.study.report.looks import DARK, look
 from openwork.study.report.page import write_report
+from openwork.study.report.versus import write_versus
 from openwork.study.results.statistics import pareto, summarize
 from tests.study.studies import diverged, results, row, study
 
@@ -240,6 +241,27 @@ def test_a_figure_is_saved_as_it_is_ticked_light_and_with_its_title(browser, rep
 def test_a_phone_scrolls_down_alone(browser, report):
     visit = Visit(browser, report[0], viewport={"width": 390, "height": 800})
     assert visit.page.evaluate("document.documentElement.scrollWidth") == 390
+    visit.page.close()
+
+
+def test_two_sweeps_side_by_side_draw_and_fit_a_phone(browser, tmp_path):
+    def sweep(name, gain):
+        rows = [row("A", f"n={s}", seed, s, 0.9 + gain * seed) for s in (0.5, 0.9) for seed in range(2)]
+        return study(tmp_path / name, [*rows, row(name, "alone", 0, 0.9)])
+
+    path = write_versus((sweep("before", 0.01), sweep("after", 0.02)), tmp_path / "page")
+    visit = Visit(browser, path, viewport={"width": 390, "height": 800})
+    assert visit.charts == ["both", "differences"]
+    assert visit.page.evaluate("document.documentElement.scrollWidth") == 390
+    assert visit.cells("cells", 6) == ["+0.50", "+0.50"]
+    assert visit.cells("only-a", 1) == ["before"]
+    assert {line["sweep"] for line in csv.DictReader(visit.saved("both", "CSV").decode().splitlines())} == {
+        "before",
+        "after",
+    }
+    visit.tick("A", False)
+    assert visit.cells("cells", 6) == []
+    assert visit.said == []
     visit.page.close()
 
 

@@ -3,11 +3,11 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import python
 
 RESULTS = Path(__file__).parents[2] / "results"
 STUDY = RESULTS / "mnist" / "study"
@@ -27,10 +27,7 @@ NAMES = ("in short", "findings", "caveats", "recipes", "recipes, effects", "Spar
 
 def made(study):
     """The tables of a study in another folder."""
-    answer = subprocess.run(
-        [sys.executable, "-c", CODE, study, *NAMES], cwd=RESULTS, capture_output=True, text=True, check=True
-    )
-    return json.loads(answer.stdout)
+    return json.loads(python(RESULTS, CODE, study, *NAMES))
 
 
 def held(name):
@@ -128,8 +125,9 @@ def test_pictures_are_drawn_of_what_has_rows(tmp_path, parts, pictures):
     for name in parts:
         shutil.copy(STUDY / f"{name}.csv", tmp_path)
     code = (
-        "import sys; from pathlib import Path; import played; played.STUDY = Path(sys.argv[1]); "
+        "import sys; from pathlib import Path; import cifar_tournament, played; played.STUDY = Path(sys.argv[1]); "
+        "cifar_tournament.STUDY = Path('nowhere'); "  # or its picture in the repository would be written
         "import draw_study; draw_study.STUDY = played.STUDY; draw_study.main()"
     )
-    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=RESULTS, check=True)
+    python(RESULTS, code, tmp_path)
     assert sorted(path.name for path in tmp_path.glob("*.png")) == pictures

@@ -71,6 +71,7 @@ def test_the_command_writes_a_file_beside_the_weights_or_one_sentence(tmp_path):
     arguments = ("export", "weights.safetensors", "--to")
     answer = json.loads(openwork(tmp_path, *arguments, "onnx", "--task", WITH_MODEL, "--json").stdout)
     assert answer["parameters"] == 50_610
+    assert (answer["path"], answer["out"]) == ("weights.safetensors", str(tmp_path / "weights.onnx"))
     assert answer["inputs"] == {"x": ["batch", 1, 8, 8]} == shape(tmp_path / "weights.onnx")
     assert "give --task MODULE:FUNCTION" in openwork(tmp_path, *arguments, "onnx", code=2).stderr
     assert "--task is for --to onnx" in openwork(tmp_path, *arguments, "sparse", "--task", WITH_MODEL, code=2).stderr

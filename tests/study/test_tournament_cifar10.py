@@ -8,7 +8,7 @@ import pytest
 
 import openwork as ow
 from openwork.study.experiments import tournament_cifar10 as tournament
-from openwork.study.experiments.tournament_cifar10 import AIMS, PILOTS, TICKET, aimed, contest
+from openwork.study.experiments.tournament_cifar10 import AIMS, EPOCHS, PILOTS, TICKET, aimed, contest
 from openwork.study.fleet import memory
 from openwork.study.runs.run import with_prerequisites
 from openwork.study.runs.unfinished import unfinished_schedules
@@ -51,13 +51,13 @@ def test_every_technique_has_eight_tuning_runs_and_all_differ():
 
 def test_every_network_has_the_same_steps_but_tickets_which_are_trained_twice(chosen):
     runs = [*WHOLE.trials().items(), *WHOLE.finals(chosen).items()]
-    assert {total(run) for key, run in runs if key[0] != TICKET} == {12 * 195}
+    assert {total(run) for key, run in runs if key[0] != TICKET} == {EPOCHS * 195}
     tickets = [run for key, run in runs if key[0] == TICKET]
-    assert {total(run) for run in tickets} == {2 * 12 * 195}
-    assert {run.first_weights.steps for run in tickets} == {round(0.02 * 12 * 195), round(0.1 * 12 * 195)}
+    assert {total(run) for run in tickets} == {2 * EPOCHS * 195}
+    assert {run.first_weights.steps for run in tickets} == {round(0.02 * EPOCHS * 195), round(0.1 * EPOCHS * 195)}
     # The learning rates go on where the first steps end.
     for run in tickets:
-        done = run.first_weights.steps / (12 * 195)
+        done = run.first_weights.steps / (EPOCHS * 195)
         assert run.task.learning_rate(0) == pytest.approx(run.kept_zeros.task.learning_rate(done))
     assert unfinished_schedules(with_prerequisites(run for _, run in runs)) == []
 

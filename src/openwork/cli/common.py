@@ -95,8 +95,7 @@ def runs_of(experiment: str, settings: Sequence[str] | None) -> list["Run"]:
         settings: ``field=value`` changes to every run.
 
     Raises:
-        ValueError: If there are no runs, or the function needs arguments.
-        ValueError: If a setting does not fit.
+        ValueError: If there are no runs, the function needs arguments, or a setting does not fit.
     """
     from openwork.study.runs.config import find
     from openwork.study.runs.grid import grid
@@ -109,7 +108,7 @@ def runs_of(experiment: str, settings: Sequence[str] | None) -> list["Run"]:
         raise ValueError(f"{experiment} must return a Run or a list of them, got {reprlib.repr(made)}")
     try:
         every = [changed for one in runs for changed in grid(one, settings or [])]
-    except ValueError as error:
+    except ValueError as error:  # also of a task of the user's: the setting is at fault, and not that code
         raise ValueError(str(error)) from error
     return list({one.id: one for one in every}.values())
 

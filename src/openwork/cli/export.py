@@ -68,7 +68,8 @@ def export(
         with error_console.status("exporting"):
             exported = to_onnx(checkpoint, _target(checkpoint, out, to), task=task, trust=trust)
         if as_json:
-            print_json("export", path=str(checkpoint), out=str(exported.path), **exported.to_dict())
+            about = exported.to_dict() | {"path": str(checkpoint), "out": str(exported.path)}
+            print_json("export", **about)
         else:
             sys.stdout.write(f"{exported}\n")
         return

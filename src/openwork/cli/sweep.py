@@ -113,7 +113,7 @@ def sweep(
     watch = Watch()
     # Ray handles SIGTERM itself until `going_on` does.
     with _engine(ray, out, options, cpus, gpus, fleet, watch) as engine, watch, going_on(out):
-        keep_name(name, runs, out)
+        keep_name(name, runs, out)  # once nothing is wrong with the options
         ended = swept(runs, out, engine, retry_failed, watch)
     if as_json:
         states = {id: outcome.state for id, outcome in ended.outcomes.items()}

@@ -35,19 +35,21 @@ def watch(
     Reads what run and sweep keep in their folders, from any number of processes, while they train or later. What was
     written is not written again. Needs pip install "openwork[tensorboard]" or "openwork[wandb]".
     """
+    if follow and as_json:
+        raise ValueError("--json prints what was written at the end, and --follow has none; leave one of them out")
     problems: list[str] = []
     counts: dict[str, int] = {}
     with going_on(out):
         while True:
-            problems = []
+            known, problems = problems, []
             for run, rows in _new(directories or [RUNS], out, to, problems):
                 _write(run, rows, to, out, project)
                 _keep(out, to, run.id, rows[-1][0])
                 counts[run.id] = counts.get(run.id, 0) + len(rows)
+            say_unreadable([problem for problem in problems if problem not in known])  # once, however long it follows
             if not follow:
                 break
             time.sleep(PASSES)
-    say_unreadable(problems)
     if as_json:
         print_json("watch", to=to, out=str(out.resolve()), rows=counts)
     else:

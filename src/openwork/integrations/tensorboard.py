@@ -16,7 +16,7 @@ def write_run(folder: Path, rows: Iterable[tuple[int, Mapping[str, float]]], set
     Args:
         folder: Where TensorBoard finds the run; its name is the run's there.
         rows: Step, and numbers by name.
-        settings: Shown as text where the rows begin with a run's first.
+        settings: Shown as text.
     """
     with SummaryWriter(str(folder)) as writer:
         for name, text in settings.items():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from openwork.kernels.paths import MOST, Path, batched, triton_or_plain
+from openwork.kernels.paths import MOST, Path, batched, in_one_piece, triton_or_plain
 
 EPS = 1e-8
 """Added to the squares of means."""
@@ -118,9 +118,6 @@ def _scale(gradients: list[Tensor], factor: Tensor) -> None:
 
 
 def _fits(theta: Tensor, log_sigma2: Tensor) -> bool:
-    """Whether both are float32, fill their memory in the same order, and are few enough for int32."""
-    alike = theta.dtype == log_sigma2.dtype == torch.float32 and theta.stride() == log_sigma2.stride()
-    alike = alike and theta.numel() <= MOST
-    if not alike or theta.is_contiguous():
-        return alike
-    return torch.empty_like(theta, device="meta").stride() == theta.stride()
+    """Whether both are float32, `in_one_piece`, and few enough for int32."""
+    alike = theta.dtype == log_sigma2.dtype == torch.float32 and in_one_piece(theta, log_sigma2)
+    return alike and theta.numel() <= MOST

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from openwork.kernels.paths import MOST, Path, transformed, triton_or_plain
+from openwork.kernels.paths import MOST, Path, in_one_piece, transformed, triton_or_plain
 from openwork.noise import draw_of, is_keyed, middles_of, next_key, uniform
 
 EPS = 1e-8
@@ -254,10 +254,5 @@ def _by_triton(*tensors: Tensor) -> bool:
 
 
 def lie_alike(*tensors: Tensor) -> bool:
-    """Whether Triton's kernels may take these: in one piece, straight or with channels last, and all in one order."""
-    first = tensors[0]
-    return (
-        all(tensor.stride() == first.stride() for tensor in tensors)
-        and (first.is_contiguous() or first.is_contiguous(memory_format=torch.channels_last))
-        and first.numel() <= MOST
-    )
+    """Whether Triton's kernels may take these: `in_one_piece`, and few enough for int32."""
+    return in_one_piece(*tensors) and tensors[0].numel() <= MOST

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from openwork.kernels.paths import Path, triton_or_plain
+from openwork.kernels.paths import Path, in_one_piece, triton_or_plain
 
 SMALL = 2**16
 """A single tensor of fewer numbers is left to torch, whose launches cost the host less."""
@@ -22,7 +22,6 @@ _PIECE = 2**17
 _TINY = 2**14
 _NUMPYS = (torch.float32, torch.float64)
 
-_FORMATS = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
 _Lists = tuple[Sequence[Tensor], ...]
 
 
@@ -188,7 +187,7 @@ def _fits(first: Tensor, others: Sequence[Tensor]) -> bool:
         return False  # a product that autograd is to follow, of a gradient that was made with create_graph=True
     if not first.numel() or any(other.dtype != first.dtype for other in others[:-1]):
         return False
-    return any(all(tensor.is_contiguous(memory_format=each) for tensor in (first, *others)) for each in _FORMATS)
+    return in_one_piece(first, *others)
 
 
 def _of(lists: _Lists, places: Sequence[int]) -> list[list[Tensor]]:

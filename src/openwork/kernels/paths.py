@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
+
+from openwork.compiler import constant
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
@@ -17,6 +20,7 @@ OLDEST = (8, 0)
 MOST = 2**31 - 2**16
 """So many elements have places that int32 holds, those behind them in a kernel's last block included."""
 
+_FORMATS = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -56,6 +60,11 @@ def triton_or_plain(device: torch.device, dtype: torch.dtype, dtypes: Sequence[t
     return Path("Triton", f"compute capability {number}")
 
 
+def in_one_piece(*tensors: Tensor) -> bool:
+    """Whether tensors of one shape fill their memory, all in one order: that of their axes, or with channels last."""
+    return any(all(tensor.is_contiguous(memory_format=each) for tensor in tensors) for each in _FORMATS)
+
+
 def capability(device: torch.device) -> tuple[int, int] | str:
     """The compute capability of a GPU; why there is none where torch does not reach it."""
     try:
@@ -73,7 +82,7 @@ def transformed() -> bool:
     return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant
 def _exporting() -> bool:
     """Whether torch.export looks on. Asked outside of what is traced: there torch up to 2.11 always says yes."""
     return torch.compiler.is_exporting()

@@ -46,6 +46,7 @@ def test_there_and_back_gives_the_same_keys_and_bits(monkeypatch, capsys, tmp_pa
     found = json.loads(capsys.readouterr().out)
     assert found == {
         "format": 1,
+        "command": "export",
         "path": str(tmp_path / "x.sparse.safetensors"),
         "out": str(tmp_path / "x.dense.safetensors"),
         "dense_bytes": 80_040,
@@ -110,5 +111,5 @@ def test_errors_are_a_sentence_and_write_nothing(monkeypatch, capsys, tmp_path, 
 
 def test_wrong_usage_is_told(monkeypatch, capsys, tmp_path):
     assert export(monkeypatch, tmp_path / "x.pt") == 2
-    assert "Missing option '--to'" in capsys.readouterr().err
+    assert "missing option '--to'" in capsys.readouterr().err
     assert export(monkeypatch, tmp_path / "x.pt", "--to", "gguf") == 2

@@ -76,7 +76,7 @@ def test_eval_takes_the_vocabulary_of_an_imported_transformer(folder, tmp_path, 
     out = tmp_path / "x.safetensors"
     imported(folder, "transformer-l0", out)
     found = answer("eval", out, "--task", f"{HERE}:TRANSFORMER", "--vocabulary", folder / "ende.subwords", "--json")
-    assert json.loads(found)[0].keys() >= {"accuracy", "bleu", "tokenized_bleu", "sparsity"}
+    assert json.loads(found)["evaluated"][0].keys() >= {"accuracy", "bleu", "tokenized_bleu", "sparsity"}
     with raises(ValueError, "--vocabulary is for a file of weights alone"):
         answer("eval", out, "--vocabulary", folder / "ende.subwords")
 
@@ -87,7 +87,7 @@ def test_an_imported_resnet_is_evaluated_on_tfrecords(folder, tmp_path, monkeypa
     shutil.copytree(folder / "tfrecords", tmp_path / "shards")
     out = tmp_path / "x.safetensors"
     imported(folder, "resnet50-l0", out)
-    found = json.loads(answer("eval", out, "--task", f"{HERE}:RESNET", "--json"))[0]
+    found = json.loads(answer("eval", out, "--task", f"{HERE}:RESNET", "--json"))["evaluated"][0]
     assert found["images"] == 5
     assert found["sparsity"] == pytest.approx(ow.report(out).sparsity)
 

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from openwork.kernels.paths import in_one_piece
 from openwork.kernels.select import on
 from openwork.kernels.triton.launching import device_of
 
@@ -40,7 +41,7 @@ class Table(NamedTuple):
 
 def table(values: Sequence[Tensor]) -> Table:
     """The table of tensors of one dtype on one device."""
-    dense = [value if _in_one_piece(value) else value.contiguous() for value in values]
+    dense = [value if in_one_piece(value) else value.contiguous() for value in values]
     device = dense[0].device
     pointers = on(torch.tensor([value.data_ptr() for value in dense]), device)
     return Table(dense, pointers, *_blocks(tuple(value.numel() for value in dense), device))
@@ -97,11 +98,6 @@ def _kind(value: Tensor) -> dict[str, Any]:
     if value.element_size() == 8:
         return {"KIND": tl.int64, "INFINITY": 0x7FF0000000000000}
     return {"KIND": tl.int32, "INFINITY": 0x7F800000}
-
-
-def _in_one_piece(value: Tensor) -> bool:
-    """Whether it fills its memory, in the order of its axes or, as with channels last, another."""
-    return value.is_contiguous() or (value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last))
 
 
 @lru_cache(maxsize=16)  # the tables of a model's weights are the same at each update

@@ -1,4 +1,4 @@
-"""The quickstart: four techniques, three operating points each, five seeds, on handwritten digits, in a minute."""
+"""The quickstart: four techniques, three operating points each, five seeds, on digits, in a minute or two."""
 
 from openwork.core.schedules import Cubic, Linear
 from openwork.core.technique import Technique
@@ -15,8 +15,9 @@ STEPS = 700
 IMAGES = 1_437
 # Digits are easy: up to 90 % no technique loses accuracy, and only from 95 % on do they differ.
 SPARSITIES = (0.9, 0.95, 0.98)
-# The weight of a penalty decides the sparsity; these factors of 1/N were chosen to spread over the same range.
-KL_WEIGHTS = (0.03, 0.2, 1.0)
+# The weight of a penalty decides the sparsity; these factors of 1/N were chosen to spread over the same range. Each
+# is less than ten times as dense as the next, so that every seed can be read at 98 %.
+KL_WEIGHTS = (0.03, 0.2, 0.5)
 L0_WEIGHTS = (0.5, 2.0, 5.0)
 WARM_UP = 240  # steps until a penalty has its whole weight
 SEEDS = (0, 1, 2, 3, 4)

@@ -76,12 +76,11 @@ class RunFolder:
         }  # fmt: skip
 
 
-def read_folders(directory: Path, *, layers: bool = False, problems: list[str] | None = None) -> Iterator[RunFolder]:
+def read_folders(directory: Path, *, problems: list[str] | None = None) -> Iterator[RunFolder]:
     """Each run under `directory`, in the order of ids.
 
     Args:
         directory: A folder of runs.
-        layers: Whether results list their layers.
         problems: As for `openwork.study.results.store.read_results`.
 
     Raises:
@@ -91,11 +90,9 @@ def read_folders(directory: Path, *, layers: bool = False, problems: list[str] |
     if not directory.is_dir():
         raise FileNotFoundError(f"no folder of runs {directory}; is the path right?")
     names = read_names(directory)
-    for path in sorted(directory.iterdir()):
-        if not is_run(path):
-            continue
+    for path in filter(is_run, sorted(directory.iterdir())):
         try:
-            yield read_folder(path, names, layers=layers)
+            yield read_folder(path, names)
         except ValueError as error:
             if problems is None:
                 raise
@@ -116,11 +113,13 @@ def read_folder(path: Path, names: Mapping[str, Sequence[str]] | None = None, *,
         layers: Whether the result lists its layers.
 
     Raises:
-        ValueError: If one of its files is damaged; names it.
+        ValueError: If it is no run's, or one of its files is damaged; names it.
     """
+    if not is_run(path):
+        raise ValueError(f"{path} is no run's directory; give one that `openwork list` shows")
     given = read_names(path.absolute().parent) if names is None else names
     mine = tuple(name for name, ids in given.items() if path.absolute().name in ids)
-    described = _json(path / "run.json")
+    described = _json(path / "run.json", cure="delete that folder, and the run is trained again")
     if (path / "result.json").is_file():
         result = read_result(path / "result.json", layers=layers)
         return RunFolder(path, result.status, result.step, described, result, names=mine)
@@ -132,15 +131,13 @@ def read_folder(path: Path, names: Mapping[str, Sequence[str]] | None = None, *,
     return RunFolder(path, "interrupted", step, described, names=mine)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, *, cure: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); delete that folder, and the run is trained again"
-        ) from error
+        raise ValueError(f"{path} cannot be read ({error}); {cure}") from error
     return found if isinstance(found, dict) else {}
 
 
@@ -172,7 +169,7 @@ def _is_trained(lock: Path) -> bool:
 
 def read_names(directory: Path) -> dict[str, list[str]]:
     """By name, the ids of the runs that it stands for; none where nothing was named."""
-    found = _json(directory / NAMES)
+    found = _json(directory / NAMES, cure="delete that file: the runs stay, and only their names are lost")
     return {name: [str(id) for id in ids] for name, ids in found.items() if isinstance(ids, list)}
 
 
@@ -217,7 +214,7 @@ def find_runs(text: Path, default: Path) -> list[Path]:
     if ids := read_names(folder).get(text.name):
         return [folder / id for id in ids]
     begun = [path for path in folder.iterdir() if text.name and path.name.startswith(text.name)]
-    found = sorted(path for path in begun if is_run(path))
+    found = sorted(filter(is_run, begun))
     if len(found) > 1:
         shown = ", ".join(p.name for p in found[:3]) + (", ..." if len(found) > 3 else "")
         raise ValueError(f"{text.name!r} begins {len(found)} ids in {folder}: {shown}; give more of the one you mean")
