@@ -35,7 +35,7 @@ def tokenized_bleu(hypotheses: Sequence[str], references: Sequence[str], languag
         language: Whose rules of tokenisation apply.
 
     Raises:
-        ValueError: As for `sacre_bleu`, and if sacremoses has no rules for the language and would take those of English.
+        ValueError: As for `sacre_bleu`, and for a language without rules, for which sacremoses takes those of English.
     """
     metric = _metric(hypotheses, references, tokenize="none", smooth_method="none", force=True)
     try:
