@@ -187,3 +187,15 @@ def test_a_run_without_a_checkpoint_is_said_to_be_one(runs, monkeypatch, capsys)
     for text in ("aaab", "aaaa", diverged()["id"]):
         assert openwork(monkeypatch, "eval", text) == 2
         assert "checkpoint.pt: the run diverged, failed or has just begun" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_brackets_in_what_users_write_are_no_markup(runs, monkeypatch, capsys):
+    for id, error in (
+        ("aaab000000000000", "OSError: [Errno 2] no [/tmp/x]"),
+        ("aaaa000000000000", "ValueError: [red]"),
+    ):
+        (runs / id / "failed.json").write_text(json.dumps({"error": error, "attempt": 1}))
+    assert openwork(monkeypatch, "list") == 0
+    printed = capsys.readouterr().out
+    assert "[Errno 2] no [/tmp/x]" in printed
+    assert "ValueError: [red]" in printed

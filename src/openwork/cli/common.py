@@ -25,8 +25,9 @@ for _name in ("stdout", "stderr"):
     if getattr(sys, _name) is None:  # it was closed, as a shell's >&- does
         setattr(sys, _name, open(os.devnull, "w"))  # noqa: SIM115
 
-out_console = Console(width=None if sys.stdout.isatty() else 120)
-error_console = Console(stderr=True)
+# Without markup: what users write, and errors such as [Errno 2], have brackets of their own.
+out_console = Console(width=None if sys.stdout.isatty() else 120, markup=False)
+error_console = Console(stderr=True, markup=False)
 
 RUNS = Path("openwork-runs")
 """Where runs are, if nobody says otherwise."""
