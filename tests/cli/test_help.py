@@ -81,3 +81,9 @@ def test_what_cannot_be_parsed_is_one_sentence_with_the_way_to_the_help(monkeypa
     assert said.err.count("\n") == 1
     assert sentence in said.err
     assert "--help says what there is)" in said.err
+
+
+@pytest.mark.parametrize(("rest", "code"), [("--version >&-", 0), ("list nowhere >&- 2>&-", 2)])
+def test_closed_streams_are_no_error(rest, code):
+    command = f"{shlex.quote(sys.executable)} -c 'from openwork.cli import main; main()' {rest}"
+    assert subprocess.run(["sh", "-c", command]).returncode == code

@@ -181,3 +181,9 @@ def test_long_settings_leave_ids_and_states_whole(runs, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("aaab00", "aaaa00", "interrupted", "technique", "no no"))
     assert max(map(len, printed.splitlines())) == 120
+
+
+def test_a_run_without_a_checkpoint_is_said_to_be_one(runs, monkeypatch, capsys):
+    for text in ("aaab", "aaaa", diverged()["id"]):
+        assert openwork(monkeypatch, "eval", text) == 2
+        assert "checkpoint.pt: the run diverged, failed or has just begun" in capsys.readouterr().err.replace("\n", " ")

@@ -150,3 +150,16 @@ def test_the_command_says_that_a_number_is_no_model(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(TypeError, match=r"expected an nn\.Module, got a int"):
         CliRunner().invoke(app, ["bench", "no_model:net"], catch_exceptions=False)
+
+
+def test_weights_that_are_no_numbers_are_one_sentence_where_they_are_to_be_pruned(tmp_path, monkeypatch):
+    save_file({"fc.weight": torch.full((8, 8), torch.nan)}, tmp_path / "nan.safetensors")
+    (tmp_path / "spoiled.py").write_text(
+        "import torch\nmodel = torch.nn.Linear(4, 4)\ntorch.nn.init.constant_(model.weight, torch.nan)\n"
+        "pair = (model, torch.ones(1, 4))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for given in (str(tmp_path / "nan.safetensors"), "spoiled:pair"):
+        result = CliRunner().invoke(app, ["bench", given, "--sparsity", "0.5", "--rounds", "4"])
+        assert isinstance(result.exception, ValueError)
+        assert "no finite numbers; give a checkpoint from before them" in str(result.exception)

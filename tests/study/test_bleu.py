@@ -57,3 +57,10 @@ def test_as_many_translations_as_references():
             sacre_bleu(hypotheses, references)
         with pytest.raises(ValueError, match=r"BLEU needs one for each"):
             tokenized_bleu(hypotheses, references)
+
+
+def test_a_language_without_rules_is_refused_rather_than_counted_by_those_of_english():
+    for language in ("ge", "DE", ""):
+        with pytest.raises(ValueError, match=rf"no rules for the language '{language}'; give one of .*de, .*en, whose"):
+            tokenized_bleu([REFERENCE], [REFERENCE], language)
+    assert tokenized_bleu([REFERENCE], [REFERENCE], "fr") == pytest.approx(100)

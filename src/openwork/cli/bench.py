@@ -139,9 +139,7 @@ def _ready_model(
 
     model = model.to(device, dtype)
     if technique is not None:
-        from openwork.core.masks.one_shot import prune
-
-        prune(model, technique)
+        _prune(model, technique)
 
     def moved(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
@@ -157,14 +155,24 @@ def _is_layer(name: str, tensor: "Tensor") -> bool:
     return tensor.dim() == 2 and is_number and "embed" not in name.lower()
 
 
+def _prune(model: "nn.Module", technique: "MaskTechnique") -> None:
+    from openwork.core.masks.check import DivergedError
+    from openwork.core.masks.one_shot import prune
+
+    try:
+        prune(model, technique)
+    except DivergedError as error:
+        raise ValueError(
+            "the weights have values that are no finite numbers; give a checkpoint from before them"
+        ) from error
+
+
 def _pruned(weight: "Tensor", technique: "MaskTechnique") -> "Tensor":
     from torch import nn
 
-    from openwork.core.masks.one_shot import prune
-
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
-    prune(layer, technique)
+    _prune(layer, technique)
     return layer.weight.detach()
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from openwork.study.runs.run import Run
 
+for _name in ("stdout", "stderr"):
+    if getattr(sys, _name) is None:  # it was closed, as a shell's >&- does
+        setattr(sys, _name, open(os.devnull, "w"))  # noqa: SIM115
+
 out_console = Console(width=None if sys.stdout.isatty() else 120)
 error_console = Console(stderr=True)
 

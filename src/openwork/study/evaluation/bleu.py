@@ -35,13 +35,19 @@ def tokenized_bleu(hypotheses: Sequence[str], references: Sequence[str], languag
         language: Whose rules of tokenisation apply.
 
     Raises:
-        ValueError: As for `sacre_bleu`.
+        ValueError: As for `sacre_bleu`, and for a language without rules, for which sacremoses takes those of English.
     """
     metric = _metric(hypotheses, references, tokenize="none", smooth_method="none", force=True)
     try:
         from sacremoses import MosesPunctNormalizer, MosesTokenizer
+        from sacremoses.corpus import NonbreakingPrefixes
     except ImportError as error:
         raise ImportError('tokenised BLEU needs sacremoses: pip install "openwork[study]"') from error
+    if language not in (known := {*NonbreakingPrefixes().available_langs.values()}):
+        raise ValueError(
+            f"there are no rules for the language {language!r}; give one of {', '.join(sorted(known))}, or en, whose "
+            "rules Moses takes for others"
+        )
     tokenizer, normalizer = MosesTokenizer(lang=language), MosesPunctNormalizer(lang=language)
 
     def tokens(text: str) -> str:

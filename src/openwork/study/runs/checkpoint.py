@@ -131,6 +131,8 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
         ValueError: If the file is truncated or foreign.
     """
     if not path.is_file():
+        if any((path.parent / name).is_file() for name in ("run.json", "result.json")):
+            raise FileNotFoundError(f"no checkpoint {path}: the run diverged, failed or has just begun; give another")
         raise FileNotFoundError(f"no checkpoint {path}; give a run's directory or its checkpoint.pt")
     state = load_torch(path, mapped=mapped)
     if not isinstance(state, dict) or not state.keys() >= _KEYS:
