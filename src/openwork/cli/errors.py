@@ -1,6 +1,7 @@
 """How the command line says what went wrong: one sentence for what is expected, a traceback for a bug of openwork."""
 
 import errno
+import linecache
 import sys
 import sysconfig
 from pathlib import Path
@@ -21,10 +22,10 @@ def sentence(error: Exception) -> str | None:
     """What to say about the error; None for a bug, whose traceback says more.
 
     An error that Python or a library raised in the user's own code is no bug of openwork: the sentence has its type and
-    the place.
+    the place. Neither is one that openwork raises on purpose, as for ow.L0(0.1) or a misspelt name.
     """
     places, own = _code(error)
-    expected = isinstance(error, ValueError | OSError | ImportError)
+    expected = isinstance(error, ValueError | OSError | ImportError) or _is_meant(error)
     if not expected and places[-1:] != own[-1:]:
         return None
     text = _text(error) if expected else f"{type(error).__name__}: {_text(error)}"
@@ -37,13 +38,23 @@ def sentence(error: Exception) -> str | None:
 def exit_code(error: Exception) -> int:
     """2 where what was given cannot be used: an argument, a setting or a file; 1 for all else that goes wrong."""
     place = isinstance(error, OSError) and error.errno in _UNUSABLE_PLACES
-    return 2 if (place or isinstance(error, _UNUSABLE)) and not _code(error)[1] else 1
+    return 2 if (place or isinstance(error, _UNUSABLE) or _is_meant(error)) and not _code(error)[1] else 1
 
 
 def _code(error: Exception) -> tuple[list[TracebackType], list[TracebackType]]:
     """The places in openwork's and the user's code, from the outermost call on; and those in the user's alone."""
     places = [place for place in _places(error) if not _is_of_others(place)]
     return places, [place for place in places if not _is_in(place, _OURS)]
+
+
+def _is_meant(error: Exception) -> bool:
+    """Whether openwork raises it on purpose: a bug's TypeError or AttributeError comes from no line that says so."""
+    last = _places(error)[-1:]
+    return isinstance(error, TypeError | AttributeError) and any(
+        _is_in(place, _OURS)
+        and linecache.getline(place.tb_frame.f_code.co_filename, place.tb_lineno).strip().startswith("raise ")
+        for place in last
+    )
 
 
 def _text(error: Exception) -> str:

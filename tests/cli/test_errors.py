@@ -1,0 +1,52 @@
+"""What the command line says of what openwork refuses in a user's own experiments."""
+
+import pytest
+
+from openwork.cli.errors import exit_code, sentence
+from tests.cli.folders import openwork
+
+EXPERIMENTS = """
+import openwork as ow
+def misspelt(): return ow.Cubick
+def number(): return ow.L0(0.1)
+def schedule(): return ow.GradualMagnitude(0.9)
+def model(): return ow.prune({}, ow.GradualMagnitude(ow.OneShot(0.5)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("misspelt", "module 'openwork' has no attribute 'Cubick' ("),
+        ("number", "coefficient must be a schedule such as Constant(0.1), got 0.1 ("),
+        ("schedule", "schedule must be a schedule such as OneShot(0.9), got 0.9 ("),
+        ("model", "expected an nn.Module, got a state dict; "),
+    ],
+)
+def test_what_openwork_refuses_in_your_code_is_one_sentence_with_the_place(
+    tmp_path, monkeypatch, capsys, function, said
+):
+    (tmp_path / "refused.py").write_text(EXPERIMENTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert openwork(monkeypatch, "run", f"refused:{function}", "--out", tmp_path / "runs") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {said}")
+    assert f"refused.py, line {EXPERIMENTS[: EXPERIMENTS.index(f'def {function}')].count(chr(10)) + 1}" in error
+    assert error.count("\n") == 1
+
+
+def test_what_openwork_refuses_in_a_command_is_one_sentence():
+    from openwork.core.chosen import check_model
+
+    with pytest.raises(TypeError) as refused:
+        check_model(3)
+    outside = refused.value.with_traceback(refused.value.__traceback__.tb_next)
+    assert (sentence(outside), exit_code(outside)) == (str(outside), 2)
+
+
+def test_a_bug_of_openwork_is_no_sentence():
+    from openwork.core.schedules import Constant
+
+    with pytest.raises((TypeError, AttributeError)) as bug:
+        Constant.__call__(None, 0)  # nothing says raise there
+    assert sentence(bug.value.with_traceback(bug.value.__traceback__.tb_next)) is None
