@@ -10,11 +10,11 @@ from tests.recipes.test_recipes import gradual, openwork
 def refused(monkeypatch, capsys, tmp_path):
     """The sentence with which a recipe's text is refused."""
 
-    def run(text, *arguments, name="recipe.yaml", code=1):
+    def run(text, *arguments, name="recipe.yaml"):
         path = tmp_path / name
         if text is not None:
             path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        assert openwork(monkeypatch, "recipe", path, *arguments) == code
+        assert openwork(monkeypatch, "recipe", path, *arguments) == 2
         said = capsys.readouterr()
         assert said.out == ""
         assert said.err.startswith("error: ")
@@ -56,7 +56,7 @@ def test_a_card_without_yaml_is_refused(refused):
 
 def test_a_variable_must_be_there_and_have_a_value(refused):
     assert "has no variable 'epochs'; it has num_epochs" in refused("num_epochs: 3\n" + gradual(), "epochs=3")
-    assert "is NAME=VALUE, such as num_epochs=20, got 'epochs'" in refused(gradual(), "epochs", code=2)
+    assert "is NAME=VALUE, such as num_epochs=20, got 'epochs'" in refused(gradual(), "epochs")
 
 
 def test_a_large_file_is_refused(refused):

@@ -77,13 +77,13 @@ def test_a_command_says_it_in_one_sentence_and_changes_nothing(directory, comman
         "eval": [str(directory / "0123456789abcdef"), "--trust", "tests"],
     }
     ended = CliRunner().invoke(app, [command, *arguments.get(command, [str(directory)])])
-    assert isinstance(ended.exception, ValueError)  # which `main` prints as one sentence, with exit code 1
+    assert isinstance(ended.exception, ValueError)  # which `main` prints as one sentence, with exit code 2
     assert "use the openwork that wrote it" in str(ended.exception)
     assert "\n" not in str(ended.exception)
     assert content(directory) == before
 
 
-@pytest.mark.parametrize(("command", "code"), [("results", 4), ("report", 1)])  # there is nothing to report
+@pytest.mark.parametrize(("command", "code"), [("results", 4), ("report", 2)])  # there is nothing to report
 def test_a_command_over_a_folder_names_each_run_of_before(directory, command, code):
     before = content(directory)
     said = openwork(directory, command, str(directory), code=code).stderr
