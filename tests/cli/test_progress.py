@@ -1,5 +1,6 @@
 """How commands that train say how it is going, wait, and go on."""
 
+import io
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from openwork.cli import progress, training
 from openwork.study.runs.claim import claim
@@ -109,3 +111,12 @@ def test_make_quickstart_installs_nothing_of_the_tests():
     assert '".[study]"' in said("quickstart")
     assert "dev" not in said("quickstart")
     assert '".[study,dev]"' in said("test")
+
+
+def test_a_terminal_shows_brackets_in_names_as_they_are(monkeypatch):
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, markup=False)
+    monkeypatch.setattr(progress, "error_console", console)
+    run = Run(Tiny(), None, steps=1, variant="[/x]")
+    with progress.steps_done(1) as show:
+        show(run, "run 1 of 1", 1, 0)
+    assert "dense, [/x], seed 0 (run 1 of 1)" in console.file.getvalue()

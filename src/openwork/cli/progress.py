@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from openwork.cli.common import error_console
 
@@ -62,7 +63,7 @@ class Watch:
         self._said = now
         text = self._line(sweep, now - self._began)
         if error_console.is_terminal:
-            self._status.update(text)
+            self._status.update(Text(text))
         else:
             error_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -93,7 +94,7 @@ def steps_done(total: int) -> Iterator[Callable[["Run", str, int, int], None]]:
     if not error_console.is_terminal:
         yield _Lines(total)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=error_console, transient=True) as bar:
         job = bar.add_task("", total=total)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text as Line
 
 from openwork.cli.common import Json, Pattern, Sparsity, checked_device, error_console, print_json
 from openwork.cli.techniques import ALLOCATIONS, TECHNIQUES, named_technique
@@ -81,7 +82,7 @@ def prune(
     walk: dict[str, Any] = {"blocks": blocks, "device": checked_device(device) if device else None}
     walk |= {"reconstruct": reconstruct, "resume": resume}
     with error_console.status("reading") as status:
-        walk["progress"] = lambda line: status.update(f"pruned {line}")
+        walk["progress"] = lambda line: status.update(Line(f"pruned {line}"))
         found = pruned(
             source, made, out, text=text, select=select, exclude=exclude, seed=seed, keep_zeros=keep_zeros, walk=walk
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.box import SIMPLE
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperCommand
 
 from openwork.cli.common import (
@@ -171,7 +172,7 @@ def _engine(
     from openwork.study.sweeps.cluster import Ray
 
     with ExitStack() as stack:
-        with error_console.status("starting Ray" if ray == "local" else f"joining Ray at {ray}"):
+        with error_console.status(Text("starting Ray" if ray == "local" else f"joining Ray at {ray}")):
             engine = stack.enter_context(Ray(ray, out, options, cpus=cpus, gpus=gpus, fleet=fleet, say=say))
         yield engine
 
