@@ -184,12 +184,12 @@ def test_tied_weights_are_penalised_once(benchmark):
     assert len(list(model.parameters())) == 2
 
 
-def test_a_flag_of_the_compiler_that_is_not_there_is_refused(benchmark, monkeypatch):
+def test_a_flag_of_the_compiler_that_is_not_there_is_refused(benchmark):
     timed = importlib.import_module("step.timed")
     config = importlib.import_module("torch._functorch.config")
-    monkeypatch.setattr(config, "ban_recompute_materialized_backward", True)
-    timed.set_flags(["functorch.ban_recompute_materialized_backward=False"])
-    assert config.ban_recompute_materialized_backward is False
+    with config.patch(ban_recompute_materialized_backward=True):  # monkeypatch would leave torch without the setting
+        timed.set_flags(["functorch.ban_recompute_materialized_backward=False"])
+        assert config.ban_recompute_materialized_backward is False
     with pytest.raises(ValueError, match="has no 'no_such_flag'"):
         timed.set_flags(["functorch.no_such_flag=1"])
 
