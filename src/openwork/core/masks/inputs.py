@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from openwork.core.layout import layout_of
 from openwork.core.masks.attention import attended, attention_of
-from openwork.core.precision import exact
 from openwork.core.selection import Site
 
 _COUNTED: ContextVar[Sequence[Tensor]] = ContextVar("counted", default=())
@@ -61,27 +60,6 @@ def observable(site: Site) -> None:
 def caller_of(site: Site) -> nn.Module:
     """The module whose calls show the inputs of a weight."""
     return attention_of(site) or site.module
-
-
-class Latest:
-    """The rows of the latest input, for the next layer that is called with the same, as query, key and value are."""
-
-    def __init__(self) -> None:
-        self._input: Tensor | None = None
-        self._version = 0
-        self._counted: Sequence[Tensor] = ()
-        self._rows: Sequence[Tensor] = ()
-
-    def rows(self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Tensor]:
-        """What the function `rows` returns, in float32 at least; the same tensors for the same input."""
-        x, counted = args[0] if args else next(iter(kwargs.values()), None), _COUNTED.get()
-        plain = attention_of(site) is None and not isinstance(site.module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        if not plain or not isinstance(x, Tensor) or x.is_inference():  # whose versions are not known
-            return [exact(each) for each in rows(site, args, kwargs)]
-        if x is not self._input or x._version != self._version or counted is not self._counted:
-            self._rows = [exact(each) for each in rows(site, args, kwargs)]
-            self._input, self._version, self._counted = x, x._version, counted
-        return self._rows
 
 
 def rows(site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Tensor]:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from openwork.core.masks.check import checked_beginning
 from openwork.core.masks.evidence import Evidence, Kept
-from openwork.core.masks.inputs import Latest, caller_of
+from openwork.core.masks.inputs import caller_of
+from openwork.core.masks.inputs import rows as rows_of
 from openwork.core.masks.multiplied import Multiplied, Show
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.precision import exact
@@ -30,13 +31,12 @@ def showing_inputs(weights: Sequence[Weight], show: Show) -> Iterator[None]:
         show: Called with a weight, the number of its matrix, and rows.
     """
     several = [weight for weight in weights if are_multiplied(weight)]
-    latest = Latest()
     token = _SHOWING.set((*_SHOWING.get(), (weights, show)))
     with ExitStack() as stack:
         stack.callback(_SHOWING.reset, token)
         for weight in weights:
             for site in weight.sites if weight not in several else ():
-                hook = caller_of(site).register_forward_pre_hook(_before(weight, site, show, latest), with_kwargs=True)
+                hook = caller_of(site).register_forward_pre_hook(_before(weight, site, show), with_kwargs=True)
                 stack.callback(hook.remove)
         if several:
             stack.enter_context(Multiplied(several, show))
@@ -69,10 +69,10 @@ def are_multiplied(weight: Weight) -> bool:
     return number_of_matrices(weight) > 1 and weight.layout is not None and len(weight.layout.shape) == 3
 
 
-def _before(weight: Weight, site: Site, show: Show, latest: Latest) -> Callable[..., None]:
+def _before(weight: Weight, site: Site, show: Show) -> Callable[..., None]:
     @torch.no_grad()
     def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        for number, found in enumerate(latest.rows(site, args, kwargs)):
+        for number, found in enumerate(rows_of(site, args, kwargs)):
             show(weight, number, found)
 
     return watch
