@@ -112,8 +112,6 @@ NAVIGATION = {
         docs/inspect
         docs/migration
         docs/docker
-        docs/playground/*
-        docs/notebooks/*
     """,
     "docs/api": """
         docs/reference/life-cycle

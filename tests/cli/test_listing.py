@@ -191,11 +191,11 @@ def test_a_run_without_a_checkpoint_is_said_to_be_one(runs, monkeypatch, capsys)
 
 def test_brackets_in_what_users_write_are_no_markup(runs, monkeypatch, capsys):
     for id, error in (
-        ("aaab000000000000", "OSError: [Errno 2] no [/tmp/x]"),
+        ("aaab000000000000", "OSError: [Errno 2] no [/nowhere/x]"),
         ("aaaa000000000000", "ValueError: [red]"),
     ):
         (runs / id / "failed.json").write_text(json.dumps({"error": error, "attempt": 1}))
     assert openwork(monkeypatch, "list") == 0
     printed = capsys.readouterr().out
-    assert "[Errno 2] no [/tmp/x]" in printed
+    assert "[Errno 2] no [/nowhere/x]" in printed
     assert "ValueError: [red]" in printed
