@@ -79,7 +79,12 @@ def command(*arguments):
 @pytest.fixture
 def weights(tmp_path):
     torch.manual_seed(0)
-    tensors = {"a.weight": torch.randn(16, 8), "embeddings.weight": torch.randn(9, 8), "a.bias": torch.randn(16)}
+    tensors = {
+        "a.weight": torch.randn(16, 8),
+        "embeddings.weight": torch.randn(9, 8),
+        "emb.weight": torch.randn(9, 8),
+        "a.bias": torch.randn(16),
+    }
     save_file(tensors, tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 

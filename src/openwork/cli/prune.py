@@ -68,6 +68,8 @@ def prune(
 
     Files, names, dtypes, shards, configuration and tokenizer stay as they are, and so does every weight that is not
     pruned, to the last bit. Embeddings and the output's matrix are left as they are, unless --select names them.
+    Of a file without its model these are known by names, config.json and shapes, and the table says what each matrix
+    was taken for.
     """
     from openwork.cli.prunable import Text, pruned
     from openwork.formats.files import refuse_existing
@@ -97,7 +99,8 @@ def _print(found: "Rewritten", technique: "MaskTechnique", out: Path) -> None:
     for one in found.layers:
         error = "" if one.error is None else f"{one.error:.2e}"
         shape = "x".join(map(str, one.shape))
-        rows.append((one.name, shape, f"{one.before:.2%}", f"{one.now:.2%}", error, one.remark))
+        remarks = "; ".join(filter(None, (one.taken_for and f"taken for {one.taken_for}", one.remark)))
+        rows.append((one.name, shape, f"{one.before:.2%}", f"{one.now:.2%}", error, remarks))
     widths = [max(len(row[place]) for row in rows) for place in range(5)]
     lines = []
     for row in rows:
