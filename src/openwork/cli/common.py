@@ -5,7 +5,7 @@ import os
 import reprlib
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -126,13 +126,15 @@ def check_run_name(name: str | None, runs: Iterable["Run"], out: Path) -> None:
         check_name(name, [one.id for one in runs], out)
 
 
-def keep_name(name: str | None, runs: Iterable["Run"], out: Path) -> None:
-    """Writes down that a name, where there is one, stands for the runs; raises as `check_run_name`."""
+def keep_name(name: str | None, runs: Collection["Run"], out: Path) -> None:
+    """Writes down that a name, where there is one, stands for the runs, too; raises as `check_run_name`."""
     check_run_name(name, runs, out)
     if name is not None:
         from openwork.study.results.folders import write_name
 
-        write_name(name, [one.id for one in runs], out)
+        if others := write_name(name, [one.id for one in runs], out):
+            text = f"{name!r} names these {len(runs)} runs and {others} more; `openwork show {out / name}` has all"
+            error_console.print(text, highlight=False, soft_wrap=True)
 
 
 def say_unfinished(runs: Iterable["Run"]) -> None:
