@@ -190,8 +190,26 @@ def test_another_file_or_folder_of_that_name_is_no_run(runs, monkeypatch, capsys
     assert found_run(Path("first")) == Path("first")  # where a file of weights will do, what exists is meant
 
 
+def test_a_folder_that_is_given_twice_is_listed_once(runs, monkeypatch, capsys):
+    assert openwork(monkeypatch, "list", "openwork-runs", runs, "./openwork-runs/", "--json") == 0
+    listed = [run["id"] for run in json.loads(capsys.readouterr().out)["runs"]]
+    assert len(listed) == len({*listed}) > 1
+
+
+def test_a_run_that_is_meant_twice_is_drawn_once(runs, monkeypatch):
+    meant = []
+    monkeypatch.setattr(
+        "openwork.study.report.pictures.write_pictures", lambda paths, *_, **__: meant.extend(paths) or ([], [])
+    )
+    assert openwork(monkeypatch, "pictures", "aaaa", runs / "aaaa000000000000") == 0
+    assert [path.name for path in meant] == ["aaaa000000000000"]
+
+
 def test_a_run_that_is_meant_twice_is_shown_once(runs, monkeypatch, capsys):
-    assert openwork(monkeypatch, "show", "aaaa", "openwork-runs/aaaa000000000000", "--json") == 0
+    assert (
+        openwork(monkeypatch, "show", "aaaa", "openwork-runs/aaaa000000000000", runs / "aaaa000000000000", "--json")
+        == 0
+    )
     assert len(json.loads(capsys.readouterr().out)["runs"]) == 1
 
 

@@ -225,13 +225,17 @@ def json_text(command: str, *, indent: int | None = 2, **content: Any) -> str:
     return json.dumps({"format": FORMAT, "command": command, **content}, indent=indent)
 
 
-def found_runs(text: Path) -> list[Path]:
-    """The directories of the runs that a path, a name or the beginning of an id means.
+def found_runs(texts: Iterable[Path]) -> list[Path]:
+    """The directories of the runs that paths, names or beginnings of ids mean; each once.
 
     Raises:
-        FileNotFoundError: If there is none; another file of that name is none.
-        ValueError: If it is the beginning of several ids.
+        FileNotFoundError: If one means none; another file of that name is none.
+        ValueError: If one is the beginning of several ids.
     """
+    return [*{path.resolve(): path for text in texts for path in _meant(text)}.values()]
+
+
+def _meant(text: Path) -> list[Path]:
     from openwork.study.results.folders import find_runs
 
     if found := find_runs(text, RUNS):

@@ -112,9 +112,7 @@ def pictures(
 
     problems: list[str] = []
     with error_console.status("drawing"):
-        written, missing = write_pictures(
-            [path for text in runs for path in found_runs(text)], out, field=against, problems=problems
-        )
+        written, missing = write_pictures(found_runs(runs), out, field=against, problems=problems)
     say_unreadable(problems)
     if as_json:
         print_json("pictures", pictures=[str((out / name).resolve()) for name in written], missing=missing)

@@ -60,7 +60,7 @@ def watch(
 
 
 def _new(directories: list[Path], out: Path, to: str, problems: list[str]) -> "Iterator[tuple[RunFolder, Rows]]":
-    """The runs with rows that were not written yet, and these."""
+    """The runs with rows that were not written yet, and these; of a run in several directories each row once."""
     from openwork.study.results.folders import read_folders
     from openwork.study.results.history import read_metrics
 
@@ -77,6 +77,7 @@ def _new(directories: list[Path], out: Path, to: str, problems: list[str]) -> "I
             if run.result and run.result.after and last <= run.step:
                 rows.append((run.step + 1, {f"final/{name}": value for name, value in run.result.after.items()}))
             if rows:
+                written[run.id] = rows[-1][0]  # the next directory may have the same run
                 yield run, rows
 
 
