@@ -49,6 +49,8 @@ class Compared(NamedTuple):
     difference: Difference | None
     p: float | None
     as_good: bool
+    alone: int
+    """Seeds or masks that one of the two has and the other lacks."""
 
 
 def not_run(parts: str) -> str:
@@ -109,12 +111,14 @@ def less(ours: Scores, theirs: Scores) -> Difference | None:
 
 def family(pairs: Iterable[tuple[str, float, Scores, Scores]], margin: float) -> list[Compared]:
     """The comparisons with Holm's p, and whether the two are shown to be as good."""
+    pairs = list(pairs)
     every = [(label, level, less(ours, theirs)) for label, level, ours, theirs in pairs]
     p = holm([found.p if found else None for *_, found in every])
     same = holm([as_good_as(found, margin).p if found else None for *_, found in every])
+    alone = [len(ours.keys() ^ theirs.keys()) for *_, ours, theirs in pairs]
     return [
-        Compared(*each, one, other is not None and other < ALPHA)
-        for each, one, other in zip(every, p, same, strict=True)
+        Compared(*each, one, other is not None and other < ALPHA, left)
+        for each, one, other, left in zip(every, p, same, alone, strict=True)
     ]
 
 
@@ -202,15 +206,22 @@ def comparisons(name: str, parts: str) -> str:
     for label in dict.fromkeys(one.label for one in every):
         own = {one.level: one for one in every if one.label == label}
         n = sorted({one.difference.n for one in own.values() if one.difference})
+        alone = max(one.alone for one in own.values() if one.difference) if n else 0
         texts = [
             f"{written(one.difference)}, p {probability(one.p)} {verdict(one)}".strip()
             if one and one.difference
             else "–"
             for one in map(own.get, levels)
         ]
-        lines.append((label, " or ".join(map(str, n)) or "0", *texts))
+        counted = " or ".join(map(str, n)) or "0"
+        lines.append((label, f"{counted}; up to {alone} without a partner" if alone else counted, *texts))
     unit = "BLEU" if name.startswith(BOTH) or name == "regularisation" else "points"
     return markdown((unit, "n", *(_level(level) for level in levels)), lines)
+
+
+def counts(own: Iterable[Scores]) -> str:
+    """How many seeds or masks are behind each of several figures: ``3``, or ``3 or 5``."""
+    return " or ".join(map(str, sorted({len(found) for found in own if found})))
 
 
 def by_level(experiment: str, names: Iterable[str], levels: Iterable[float], parts: str) -> str:
@@ -221,8 +232,7 @@ def by_level(experiment: str, names: Iterable[str], levels: Iterable[float], par
         own = [at(experiment, name, level) for level in ((0.0,) if name == "dense" else levels)]
         if any(own):
             texts = [mean(tuple(found.values())) if found else "–" for found in own]
-            n = " or ".join(map(str, sorted({len(found) for found in own if found})))
-            lines.append((name, n, *texts, *[""] * (len(levels) - len(texts))))
+            lines.append((name, counts(own), *texts, *[""] * (len(levels) - len(texts))))
     unit = "BLEU" if experiment.startswith(BOTH) else "accuracy, %"
     return markdown((unit, "n", *map(_level, levels)), lines) if lines else not_run(parts)
 
@@ -235,8 +245,7 @@ def layouts_table() -> str:
         own = [at(experiment, technique, level) for level in levels]
         if any(own):
             texts = [mean(tuple(found.values())) if found else "–" for found in own]
-            n = max(len(found) for found in own)
-            lines.append((name, experiment.rpartition(", ")[2], str(n), *texts, *[""] * (3 - len(texts))))
+            lines.append((name, experiment.rpartition(", ")[2], counts(own), *texts, *[""] * (3 - len(texts))))
     heads = ("accuracy, %", "length", "n", *map(_level, large_resnet50.LAYOUT_LEVELS))
     return markdown(heads, lines) if any(line[0] == "extended" for line in lines) else not_run("BC")
 
@@ -250,7 +259,7 @@ def masks_table(network: str) -> str:
         own = [of_masks(network, kind, level) for level in levels]
         if any(own):
             texts = [mean(tuple(found.values())) if found else "–" for found in own]
-            lines.append((kind, f"{max(map(len, own))} masks", *texts))
+            lines.append((kind, f"{counts(own)} masks", *texts))
     unit = "BLEU" if network == BOTH else "accuracy, %"
     return markdown((unit, "n", *map(_level, levels)), lines) if lines else not_run("H" if network == BOTH else "I")
 
