@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,17 @@ def test_another_file_or_folder_of_that_name_is_no_run(runs, monkeypatch, capsys
         assert openwork(monkeypatch, "show", text) == 2
         assert said in capsys.readouterr().err.replace("\n", " ")
     assert found_run(Path("first")) == Path("first")  # where a file of weights will do, what exists is meant
+
+
+def test_who_only_looks_at_runs_does_not_wait_for_torch(runs):
+    program = (
+        "import sys\nfrom openwork.cli import app\nfrom openwork.cli.complete import complete_runs\n"
+        "for command in (['list'], ['show', 'aaaa'], ['results', 'openwork-runs', '--json']):\n"
+        "    app(command, standalone_mode=False)\n"
+        "assert complete_runs('aaaa') == ['aaaa000000000000']\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
 def test_a_folder_that_is_given_twice_is_listed_once(runs, monkeypatch, capsys):
