@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 
 import large_study as large
-from large_rows import reaches
 from large_study import BOTH, VD, Compared
+from levels import reaches
 from masks import section6_tests
 from played import listed, plain, probability, signed
 from seeds import RESULTS, Row, Seeds, best, find, markdown
