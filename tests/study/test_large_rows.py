@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parents[2] / "results"
 STUDY = RESULTS / "large" / "study"
 VD = "variational dropout"
 run = script("large")
-chosen, large, answers = map(importlib.import_module, ("large_rows", "large_study", "answers"))
+chosen, large, shown, answers = map(importlib.import_module, ("large_rows", "large_study", "large_tables", "answers"))
 
 
 def row(experiment, technique, setting, seed, **measured):
@@ -85,7 +85,7 @@ def tables(study):
     large.STUDY = study
     large.rows.cache_clear()
     large.families.cache_clear()
-    return {name: table() for name, table in {**large.TABLES, **answers.TABLES}.items()}
+    return {name: table() for name, table in {**shown.TABLES, **answers.TABLES}.items()}
 
 
 def test_without_rows_every_table_says_which_part_comes_next(made):
