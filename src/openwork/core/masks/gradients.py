@@ -6,26 +6,43 @@ import weakref
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
+from torch.autograd import Variable
 from torch.utils.hooks import RemovableHandle
 
+from openwork.core.following import capturing
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.sharded import is_offloaded, local, version
 from openwork.kernels.masks import mask_
 
 
 class GradientHook:
-    """Masks the gradient of one weight as soon as it has been accumulated, for as long as its sparsifier lives."""
+    """Masks the gradient of one weight as soon as it has been accumulated, for as long as its sparsifier lives.
 
-    def __init__(self, weight: MaskedWeight, masks_now: Callable[[], bool]) -> None:
+    Into a CUDA graph, where small launches one after the other are what takes time, go a few launches for all gradients
+    at the end of the backward pass.
+
+    Args:
+        weight: The weight.
+        masks_now: A method that says whether gradients are masked at this moment.
+        mask_all: A method that masks those that are not masked yet.
+    """
+
+    def __init__(self, weight: MaskedWeight, masks_now: Callable[[], bool], mask_all: Callable[[], None]) -> None:
         # Weakly: the parameter holds the hook, and must not keep the sparsifier, its optimizers or itself alive.
         self.weight = weakref.ref(weight)
         self.masks_now = weakref.WeakMethod(masks_now)
+        self.mask_all = weakref.WeakMethod(mask_all)
 
     def __call__(self, parameter: Tensor) -> None:
         """Masks the gradient."""
-        weight, masks_now = self.weight(), self.masks_now()
+        weight, masks_now, mask_all = self.weight(), self.masks_now(), self.mask_all()
         gradient = parameter.grad
-        if gradient is not None and weight is not None and masks_now is not None and masks_now():
+        if gradient is None or weight is None or masks_now is None or mask_all is None or not masks_now():
+            return
+        if capturing():
+            # Each hook asks, since a backward pass that fails calls none; the first call masks all.
+            Variable._execution_engine.queue_callback(mask_all)
+        else:
             _mask([(weight, gradient)])
 
 
@@ -56,18 +73,22 @@ def add_hook(hook: GradientHook, parameter: Tensor) -> RemovableHandle | None:
 
 
 def renew_hooks(
-    former: Sequence[RemovableHandle], weights: Sequence[MaskedWeight], masks_now: Callable[[], bool]
+    former: Sequence[RemovableHandle],
+    weights: Sequence[MaskedWeight],
+    masks_now: Callable[[], bool],
+    mask_all: Callable[[], None],
 ) -> list[RemovableHandle]:
     """Removes the former hooks, and hooks the parameters as they are now.
 
     Args:
         former: The handles of the former hooks.
         weights: The weights.
-        masks_now: A method that says whether gradients are masked at this moment.
+        masks_now: As of `GradientHook`.
+        mask_all: As of `GradientHook`.
     """
     for handle in former:
         handle.remove()
-    handles = [add_hook(GradientHook(weight, masks_now), weight.parameter) for weight in weights]
+    handles = [add_hook(GradientHook(weight, masks_now, mask_all), weight.parameter) for weight in weights]
     return [handle for handle in handles if handle]
 
 

@@ -116,7 +116,7 @@ class Masking(Mechanism):
         first_masks(self, model, calibrate)
         if not technique.schedule.due(0):
             self.pruned = any(count_masked(self.weights))  # the zeros that stay
-        self._hooks = renew_hooks(self._hooks, self.weights, self._masks_now)
+        self._hooks = renew_hooks(self._hooks, self.weights, self._masks_now, self.mask_gradients)
 
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Raises ValueError for an eps that is 0 where the optimizer divides by it."""
@@ -127,7 +127,7 @@ class Masking(Mechanism):
         check_parameters(self.weights)
         if any(weight.sharded for weight in self.weights):
             preview(self.technique, self.weights, seed=self.seed)
-        self._hooks = renew_hooks(self._hooks, self.weights, self._masks_now)
+        self._hooks = renew_hooks(self._hooks, self.weights, self._masks_now, self.mask_gradients)
         self._optimizers = list(optimizers)
         self.unmasked_state = set(optimizers)
 
