@@ -5,44 +5,69 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 from torch.autograd import Variable
 from torch.utils.hooks import RemovableHandle
 
-from openwork.core.following import capturing
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.sharded import is_offloaded, local, version
 from openwork.kernels.masks import mask_
 
 
-class GradientHook:
-    """Masks the gradient of one weight as soon as it has been accumulated, for as long as its sparsifier lives.
+class AtTheEnd:
+    """Calls a method at the end of a backward pass, once for all hooks that ask for it in that pass.
 
-    Into a CUDA graph, where small launches one after the other are what takes time, go a few launches for all gradients
-    at the end of the backward pass.
+    Args:
+        run: The method, of an object that may cease to exist; it is called in the hooks' grad mode.
+    """
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self._run = weakref.WeakMethod(run)
+        self._asked_in = -1
+
+    def asked(self) -> bool:
+        """Whether the method will be called; not outside of a backward pass, and not in compiled code."""
+        if torch.compiler.is_compiling() or (task := torch._C._current_graph_task_id()) == -1:
+            return False
+        if task != self._asked_in:
+            self._asked_in, engine, enabled = task, Variable._execution_engine, torch.is_grad_enabled()
+            # DistributedDataParallel and FSDP2 write averaged gradients in a callback, too. One that a callback adds
+            # comes after all others.
+            engine.queue_callback(lambda: engine.queue_callback(lambda: self._call(enabled)))
+        return True
+
+    def _call(self, enabled: bool) -> None:
+        run = self._run()
+        if run is not None:
+            with torch.set_grad_enabled(enabled):
+                run()
+
+
+class GradientHook:
+    """Has the gradient of one weight masked at the end of the backward pass, for as long as its sparsifier lives.
+
+    All gradients are masked together: a launch for each of them would keep the host of a GPU busy longer than the GPU.
 
     Args:
         weight: The weight.
         masks_now: A method that says whether gradients are masked at this moment.
-        mask_all: A method that masks those that are not masked yet.
+        at_the_end: Masks all gradients that are not masked yet.
     """
 
-    def __init__(self, weight: MaskedWeight, masks_now: Callable[[], bool], mask_all: Callable[[], None]) -> None:
+    def __init__(self, weight: MaskedWeight, masks_now: Callable[[], bool], at_the_end: AtTheEnd) -> None:
         # Weakly: the parameter holds the hook, and must not keep the sparsifier, its optimizers or itself alive.
         self.weight = weakref.ref(weight)
         self.masks_now = weakref.WeakMethod(masks_now)
-        self.mask_all = weakref.WeakMethod(mask_all)
+        self.at_the_end = at_the_end
 
     def __call__(self, parameter: Tensor) -> None:
-        """Masks the gradient."""
-        weight, masks_now, mask_all = self.weight(), self.masks_now(), self.mask_all()
+        """Masks the gradient at once where there is no end to wait for."""
+        weight, masks_now = self.weight(), self.masks_now()
         gradient = parameter.grad
-        if gradient is None or weight is None or masks_now is None or mask_all is None or not masks_now():
+        if gradient is None or weight is None or masks_now is None or not masks_now():
             return
-        if capturing():
-            # Each hook asks, since a backward pass that fails calls none; the first call masks all.
-            Variable._execution_engine.queue_callback(mask_all)
-        else:
+        if not self.at_the_end.asked():
             _mask([(weight, gradient)])
 
 
@@ -84,11 +109,12 @@ def renew_hooks(
         former: The handles of the former hooks.
         weights: The weights.
         masks_now: As of `GradientHook`.
-        mask_all: As of `GradientHook`.
+        mask_all: A method that masks the gradients that are not masked yet.
     """
     for handle in former:
         handle.remove()
-    handles = [add_hook(GradientHook(weight, masks_now, mask_all), weight.parameter) for weight in weights]
+    at_the_end = AtTheEnd(mask_all)
+    handles = [add_hook(GradientHook(weight, masks_now, at_the_end), weight.parameter) for weight in weights]
     return [handle for handle in handles if handle]
 
 
