@@ -34,6 +34,29 @@ RUNS = Path("openwork-runs")
 FORMAT = 1
 """Of what `--json` prints; it grows with changes that readers would trip over, not with new keys."""
 
+
+def folder_option(help: str, metavar: str = "PATH") -> Any:
+    """An option for a folder to write to: a file of that name is refused before anything is done."""
+
+    def check(path: Path | None) -> Path | None:
+        if path is not None and path.is_file():
+            raise ValueError(f"cannot use {path}, which is a file, for a folder; give another name")
+        return path
+
+    return typer.Option(help=help, metavar=metavar, callback=check)
+
+
+def file_option(help: str) -> Any:
+    """An option for a file to write: a folder of that name is refused before anything is done."""
+
+    def check(path: Path | None) -> Path | None:
+        if path is not None and path.is_dir():
+            raise ValueError(f"cannot use {path}, which is a folder, for a file; give another name")
+        return path
+
+    return typer.Option(help=help, metavar="PATH", callback=check)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead: docs/cli.md.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.", autocompletion=lambda: ["cpu", "cuda"])]
 Sparsity = Annotated[
@@ -56,7 +79,7 @@ Runs = Annotated[
         autocompletion=complete_runs,
     ),
 ]  # fmt: skip
-RunsOut = Annotated[Path, typer.Option(help="Folder of the run directories.")]
+RunsOut = Annotated[Path, folder_option("Folder of the run directories.")]
 Name = Annotated[
     str | None, typer.Option(metavar="NAME", help="A name for these runs, for `openwork show NAME` and others.")
 ]

@@ -183,7 +183,7 @@ def pruned(
     unused = [f"--{name}" for name, value in {"calibration": text, **walk}.items() if value and name != "progress"]
     if not runs and unused:
         raise ValueError(f"{technique!r} looks at no inputs, so that nothing runs; leave out {', '.join(unused)}")
-    model = _in_a_model(files) if (source / "config.json").is_file() else _without_a_model(files)
+    model = _in_a_model(files) if (source / "config.json").is_file() else _without_a_model(files, select)
     chosen: Select = Matching(tuple(select)) if select else model.layers
     chosen = Excluding(tuple(exclude), chosen) if exclude else chosen
     _check_weights(model, chosen)
@@ -263,7 +263,7 @@ def _in_a_model(files: WeightFiles) -> _Model:
     return _Model(module, left, in_files)
 
 
-def _without_a_model(files: WeightFiles) -> _Model:
+def _without_a_model(files: WeightFiles, select: Sequence[str] | None) -> _Model:
     """The matrices of a file, on modules that say no more of them than names and shapes do."""
 
     def own_kind() -> nn.Module:
@@ -285,6 +285,11 @@ def _without_a_model(files: WeightFiles) -> _Model:
         declare_layout(type(owner), {leaf: " ".join(layout.axes)})
         owner.register_parameter(leaf, nn.Parameter(tensor.clone(), requires_grad=False))
     left = {name: f"{what}; {_NAME_IT}" for name, what in usually_dense(tensors, _config_of(files.path)).items()}
+    if not (names := root.state_dict().keys()):
+        raise ValueError(f"{files.path} holds no matrix, so that there is nothing to prune; give a file of layers")
+    if not select and names <= left.keys():
+        name, why = next(iter(left.items()))
+        raise ValueError(f"{files.path} holds nothing that is pruned by default: {name} is {why}")
     return _Model(root, left, root.state_dict, known=False)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text as Line
 
-from openwork.cli.common import Json, Pattern, Sparsity, checked_device, error_console, print_json
+from openwork.cli.common import Json, Pattern, Sparsity, checked_device, error_console, folder_option, print_json
 from openwork.cli.techniques import ALLOCATIONS, TECHNIQUES, named_technique
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def prune(
         str | None, typer.Option(help="Where a block does its work, such as cuda; by default on the CPU.")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Keep finished blocks here, and go on from those that it has.")
+        Path | None, folder_option("Keep finished blocks here, and go on from those that it has.", "FOLDER")
     ] = None,
     seed: Annotated[int, typer.Option(help="Chooses windows, draws between equals.")] = 0,
     as_json: Json = False,
@@ -75,6 +75,13 @@ def prune(
     from openwork.formats.files import refuse_existing
 
     refuse_existing(out)
+    if (source / "run.json").is_file():
+        raise ValueError(
+            f"{source} is the directory of a run, whose other files would say what the pruned weights are not; give "
+            f"{source / 'model.safetensors'}"
+        )
+    if source.is_file() and out.suffix not in ("", ".safetensors"):
+        raise ValueError(f"{source} becomes another .safetensors file, got --out {out}; give it that ending")
     if not out.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {out.absolute().parent} for --out; make it, or give another")
     text = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from openwork.cli.common import RUNS, Json, going_on, out_console, print_json
+from openwork.cli.common import RUNS, Json, folder_option, going_on, out_console, print_json
 from openwork.cli.report import end_unreadable, say_unreadable
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def watch(
         list[Path] | None, typer.Argument(metavar="DIR", help=f"Folders of runs; by default {RUNS}.")
     ] = None,
     to: Annotated[Literal["tensorboard", "wandb"], typer.Option(help="Where to watch.")] = "tensorboard",
-    out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("openwork-watch"),
+    out: Annotated[Path, folder_option("Folder for what is written.")] = Path("openwork-watch"),
     project: Annotated[str, typer.Option(help="With --to wandb, the project.")] = "openwork",
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes, until Ctrl-C.")] = False,
     as_json: Json = False,
