@@ -27,6 +27,12 @@ def test_what_has_a_bias_or_a_kernel_is_a_layer_whatever_its_name():
     assert not called_embedding("patch_embed.proj.weight", layers)
 
 
+def test_a_layer_that_is_the_whole_file_has_its_bias_beside_it():
+    layer = {"weight": torch.ones(8, 4), "bias": torch.ones(8)}
+    assert usually_dense(layer) == {}
+    assert list(usually_dense({"weight": layer["weight"]})) == ["weight"]
+
+
 def test_rows_that_no_other_tensor_takes_are_those_of_an_embedding_or_of_the_output():
     found = usually_dense(state(**{"words.weight": (50, 4), "last.weight": (50, 4)}))
     assert found == dict.fromkeys(

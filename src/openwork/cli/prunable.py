@@ -22,7 +22,7 @@ from openwork.inspect.names import is_matrix
 
 _WINDOW = 512
 _MISSING = "the files do not have it"
-_NAME_IT = "--select with its name prunes it"
+_NAME_IT = "--select prunes it: name it there, with all else that is to be pruned"
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 def called_embedding(name: str, tensors: Mapping[str, Tensor]) -> bool:
     """Whether a tensor has the name of an embedding, and neither a bias nor a kernel, which no embedding has."""
-    module, _, leaf = name.rpartition(".")
-    is_layer = leaf == "weight" and (f"{module}.bias" in tensors or tensors[name].dim() > 2)
+    is_layer = _is_weight(name) and (_bias_of(name) in tensors or tensors[name].dim() > 2)
     return bool(_EMBEDDING.search(name)) and not is_layer
 
 
@@ -43,8 +42,7 @@ def usually_dense(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | Non
     repeated = _repeated(matrices)
     found = {}
     for name, tensor in matrices.items():
-        module, _, leaf = name.rpartition(".")
-        alone = leaf == "weight" and tensor.dim() == 2 and f"{module}.bias" not in tensors
+        alone = _is_weight(name) and tensor.dim() == 2 and _bias_of(name) not in tensors
         rows, columns = tensor.shape[:2]
         if called_embedding(name, tensors):
             found[name] = "an embedding by its name"
@@ -66,6 +64,15 @@ def taken_for(name: str, tensor: Tensor) -> str:
     layout = stored_layout(name, tensor.shape)
     axes = layout.axes if layout else ()
     return "a convolution" if "kernel" in axes else "experts" if "experts" in axes else "a linear layer"
+
+
+def _is_weight(name: str) -> bool:
+    return name.rpartition(".")[2] == "weight"
+
+
+def _bias_of(name: str) -> str:
+    """The name of the bias beside a weight, also of a layer that is the whole file."""
+    return name.removesuffix("weight") + "bias"
 
 
 def _numbers(config: Any) -> Iterator[tuple[str, int]]:
