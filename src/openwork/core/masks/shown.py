@@ -91,7 +91,8 @@ class _Latest(NamedTuple):
         """Whether these are the same rows, of the same memory, to which nobody has written since."""
         mine = self.rows
         return (
-            not rows.is_inference()  # which has no version
+            type(rows) is type(mine) is Tensor
+            and not rows.is_inference()  # which has no version
             and (rows.data_ptr(), rows._version) == (mine.data_ptr(), self.version)
             and (rows.shape, rows.stride(), rows.dtype) == (mine.shape, mine.stride(), mine.dtype)
             and rows.device == mine.device
@@ -152,7 +153,9 @@ class ShownInputs:
         self._latest = None
         for weight in self.weights:
             values = [value for kept in self._kept[weight.name] for value in kept.values() if value.is_floating_point()]
-            if values and not bool(torch.stack([value.isfinite().all() for value in values]).all()):
+            # Of their extremes, which are NaN if any value is, since isfinite() of all passes over memory four times.
+            extremes = [extreme for value in values if value.numel() for extreme in value.aminmax()]
+            if extremes and not bool(torch.stack(extremes).isfinite().all()):
                 raise ValueError(
                     f"the inputs of {weight.name} hold NaN or infinities, or their squares overflow; check the batches "
                     "of the calibration, and whether the model overflows in its dtype"
