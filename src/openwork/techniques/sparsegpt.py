@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import ClassVar
 
 import torch
@@ -78,21 +79,19 @@ class SparseGPT(MaskTechnique):
         parts = slices(self.pattern, allowed, keep, self.block, final=self.schedule(view.step) == self.schedule.final)
         width, total = parts[0][1] * size, columns.shape[1]
         near = width * max(1, self.block // width)  # so far columns are kept up to date; the others follow in one go
-        for first, last, number in parts:
-            begin, end = first * size, last * size
-            if begin % near == 0:
-                start, until = begin, min(begin + near, total)
-                root, some = invert_upper(across[:, begin:until, begin:until]), columns[:, begin:until]
-                before = some.clone()
-                some.baddbmm_(root.mT, lost[:, begin:until])
-                errors = torch.zeros_like(some)
-            choose(begin, end, number)
-            here, there = begin - start, end - start
-            errors[:, here:there] = ~mask[:, begin:end] * diagonal[:, begin:end, None]
-            _remove(some, errors, root, here, there)
-            _update(some, errors, root, here, there, until - start)
-            if end == until < total:
-                change = before - some * mask[:, start:until]
+        for place, block in groupby(parts, lambda part: part[0] * size // near):
+            start, until = place * near, min(place * near + near, total)
+            root, some = invert_upper(across[:, start:until, start:until]), columns[:, start:until]
+            dense, errors = some.clone(), torch.zeros_like(some)
+            some.baddbmm_(root.mT, lost[:, start:until])
+            for first, last, number in block:
+                begin, end = first * size, last * size
+                choose(begin, end, number)
+                errors[:, begin - start : end - start] = ~mask[:, begin:end] * diagonal[:, begin:end, None]
+                _remove(some, errors, root, begin - start, end - start)
+                _update(some, errors, root, begin - start, end - start, until - start)
+            if until < total:
+                change = dense - some * mask[:, start:until]
                 lost[:, until:].baddbmm_(across[:, start:until, until:].mT, change)
         return view.as_stored(mask.mT), view.as_stored((columns * mask).mT)
 
@@ -100,8 +99,7 @@ class SparseGPT(MaskTechnique):
 def _remove(columns: Tensor, errors: Tensor, root: Tensor, begin: int, end: int) -> None:
     """Takes these columns one after the other: in ``errors`` 1 / U_jj of what is removed becomes w_j / U_jj.
 
-    Halves of them: what the first did, one product takes to the second. Few tensors are small, so a GPU is not kept
-    waiting for many launches, nor a CPU for memory.
+    Halves of them: what the first did, one product takes to the second, so that few tensors are small.
     """
     if end - begin > _SMALL:
         middle = begin + (end - begin) // 2
