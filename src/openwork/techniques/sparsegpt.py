@@ -110,7 +110,7 @@ def _remove(columns: Tensor, errors: Tensor, root: Tensor, begin: int, end: int)
     some = columns[:, begin:end]
     # Cut all at once, which costs less than to index each.
     rows = root[:, begin:end, begin:end].triu(1).unsqueeze(3).unbind(1)
-    for row, error, column in zip(rows, errors[:, begin:end].split(1, 1), some.split(1, 1), strict=True):
+    for row, error, column in zip(rows, torch.split(errors[:, begin:end], 1, 1), torch.split(some, 1, 1), strict=True):
         some.addcmul_(row, error.mul_(column), value=-1)
 
 
