@@ -15,5 +15,9 @@ torch.set_num_threads(1)  # where a plugin of pytest has imported torch before
 
 
 def pytest_collection_finish() -> None:
-    """Takes what stays until the end, 800,000 objects, out of what the garbage collector looks through."""
+    """Takes what stays until the end, 800,000 objects, out of what the garbage collector looks through.
+
+    The collector looks seldom, too: tracing a model makes objects by the million, and few of them are garbage.
+    """
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
