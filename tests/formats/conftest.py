@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def operators_read_once() -> Iterator[None]:
-    """torch reads ONNX's operators from 500 functions' sources at each export, which is half of the time of a small one."""
+    """torch reads 500 functions' sources for ONNX's operators at each export: half of the time of a small one."""
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     with pytest.MonkeyPatch.context() as patch:

@@ -26,7 +26,8 @@ class Narrow(DigitsLeNet300100):
     """64-32-16-10: techniques that look at every weight do so in a twentieth of the time."""
 
     def model(self):
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 10))
+        layers = nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 10)
+        return nn.Sequential(nn.Flatten(), *layers)
 
 
 DIGITS = DigitsLeNet300100(peak_learning_rate=1e-2, batch_size=32, held_out=100)
