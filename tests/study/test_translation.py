@@ -94,7 +94,6 @@ def deterministic(monkeypatch):
     "how",
     [
         {},
-        {"compile": "aot_eager"},
         pytest.param({"compile": True}, marks=pytest.mark.slow),  # by inductor: a minute of a compiler
         pytest.param({"device": "cuda"}, marks=pytest.mark.gpu),
         pytest.param({"device": "cuda", "compile": True}, marks=pytest.mark.gpu),
@@ -107,9 +106,18 @@ def deterministic(monkeypatch):
     ids=["dense", "variational dropout", "l0"],
 )
 def test_resuming_in_the_middle_of_an_epoch_is_exact(technique, how, tmp_path, monkeypatch):
+    check_resuming(technique, tmp_path, monkeypatch, **how)
+
+
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("technique", [ow.VariationalDropout(ow.AveragedCubic(1e-4, end=4)), ow.L0(ow.Constant(1e-4))])
+def test_so_it_is_in_compiled_code(technique, tmp_path, monkeypatch):  # which has the dropout of a dense one, too
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    check_resuming(technique, tmp_path, monkeypatch, compile=True)
+
+
+def check_resuming(technique, tmp_path, monkeypatch, **how):
     monkeypatch.setattr(NumberWords, "pairs", lambda self, split: number_words(split)[:2])  # decoding takes seconds
-    if how.get("compile") == "aot_eager":
-        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     run = Run(replace(TINY, residual_dropout=0.1, attention_dropout=0.1, hidden_dropout=0.1), technique, 6)
 
     class StoppedError(Exception):
