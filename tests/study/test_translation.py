@@ -27,8 +27,8 @@ TINY = NumberWords(width=16, hidden=16, heads=2, layers=1, rows=4)
 def trained(tmp_path_factory):
     """A short training of the default: its directory and result."""
     folder = tmp_path_factory.mktemp("runs")
-    run = Run(replace(NumberWords(), rows=8), None, 400)
-    return folder / run.id, execute(run, folder, evaluations=2)
+    run = Run(replace(NumberWords(), rows=4), None, 400)
+    return folder / run.id, execute(run, folder, evaluations=1)
 
 
 def test_the_learning_rate_rises_and_falls_as_in_the_original():
@@ -68,7 +68,7 @@ def test_the_smoothed_loss_by_hand():
 
 def test_a_short_training_translates_number_words(trained):
     _, result = trained
-    assert result.after["bleu"] > 25  # 66 on one CPU; an untrained model has 0
+    assert result.after["bleu"] > 25  # 43 on one CPU; an untrained model has 0
     assert result.after["tokenized_bleu"] == pytest.approx(result.after["bleu"])  # no compound, no odd token
     assert result.after["accuracy"] > 0.8
 
