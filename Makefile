@@ -69,7 +69,7 @@ compatibility: .venv-peers/ready  ## docs/compatibility.md: layers and habits ×
 	@echo "Setting up .venv-peers: a minute or two, once."
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet uv
-	.venv-peers/bin/uv pip install --quiet --python .venv-peers --torch-backend auto $(PEERS) 2>.venv-peers/uv.log \
+	.venv-peers/bin/uv pip install --quiet --python .venv-peers $(TORCH) $(PEERS) 2>.venv-peers/uv.log \
 	  || .venv-peers/bin/python -m pip install --quiet $(PEERS)
 	touch $@
 
@@ -91,10 +91,14 @@ docs: .venv/docs  ## the documentation site, into build/site; a dead link or a p
 	@touch $@
 
 # uv knows PyTorch's builds: `--torch-backend auto` takes the CPU build where there is no GPU, and where there is one the
-# CUDA build that fits its driver. Behind a mirror that has no such index, pip takes the pinned release from wherever it
-# is configured to look. What either says goes to a log, of which an error shows the end.
+# CUDA build that fits its driver. Where pip is given folders of wheels, that index is seldom reached: uv, which does not
+# read pip's variable, gets them by name. Behind any other mirror pip takes the pinned release from wherever it is
+# configured to look. What either says goes to a log, of which an error shows the end.
+# Nothing is compiled beforehand: of 19,000 files the tests import a quarter, and the first import writes their bytecode.
+TORCH := $(if $(PIP_FIND_LINKS),$(PIP_FIND_LINKS:%=--find-links %),--torch-backend auto)
+
 define install
-$(BIN)/uv pip install --python .venv --compile-bytecode --torch-backend auto $(1) >>.venv/install.log 2>&1 \
+$(BIN)/uv pip install --python .venv $(TORCH) $(1) >>.venv/install.log 2>&1 \
   || $(BIN)/python -m pip install $(1) >>.venv/install.log 2>&1 \
   || { tail -n 20 .venv/install.log >&2; exit 1; }
 endef

@@ -1,6 +1,5 @@
 """README and the other documents say what is true: code blocks run, commands exist, links lead somewhere."""
 
-import os
 import re
 import socket
 import subprocess
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import output_of
+from tests.processes import output_of, start_python
 
 ROOT = Path(__file__).parents[1]
 NAMES = (
@@ -18,6 +17,7 @@ NAMES = (
     *("benchmarks", "results", "results/mnist", "results/one-shot"),
 )
 FOLDERS = [ROOT, *(ROOT / name for name in NAMES)]
+WARNINGS_ARE_ERRORS = "import warnings; warnings.simplefilter('error')\n"
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in folder.glob("*.md"))
 
 
@@ -41,14 +41,15 @@ def test_the_program_of_the_readme_runs_alone(tmp_path):
     assert "90.0" in answer.stdout.splitlines()[-2]  # 1,408 weights: 90.06 %
 
 
-def test_the_program_of_fine_tuning_under_fsdp2_runs_in_two_processes(tmp_path):
+def test_the_program_of_fine_tuning_under_fsdp2_runs_in_two_processes(tmp_path, monkeypatch):
     (code,) = (code for code in blocks("docs/fine-tuning.md", "python") if "torchrun" in code)
-    (tmp_path / "block.py").write_text(code)
-    command = [sys.executable, "-W", "error", "block.py"]
-    group = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    ranks = [group | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    output_of(*(subprocess.Popen(command, cwd=tmp_path, env=each, **pipes) for each in ranks))
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    processes = []
+    for rank in range(2):
+        for name, value in (group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}).items():
+            monkeypatch.setenv(name, value)
+        processes.append(start_python(tmp_path, WARNINGS_ARE_ERRORS + code))
+    output_of(*processes)
 
 
 def test_the_task_and_technique_of_the_page_on_fleets_are_trained_as_one(tmp_path):
@@ -57,9 +58,7 @@ def test_the_task_and_technique_of_the_page_on_fleets_are_trained_as_one(tmp_pat
     (code,) = blocks("docs/fleet.md", "python")
     (tmp_path / "signs.py").write_text(code)
     words = blocks("docs/fleet.md", "sh")[-1].split("#")[0].split()
-    main = [sys.executable, "-W", "error", "-c", "from openwork.cli import app; app()"]
-    answer = subprocess.run([*main, *words[1:]], cwd=tmp_path, capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
+    output_of(start_python(tmp_path, WARNINGS_ARE_ERRORS + "from openwork.cli import app; app()", *words[1:]))
     results = read_results(tmp_path / "runs")
     assert [result.environment.fleet for result in results] == [24] * 24
     assert all(result.score > 0.8 for result in results)

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,7 @@ EXTRAS = {
 }
 
 
+@cache
 def modules() -> dict[str, Path]:
     return {
         ".".join(("openwork", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
@@ -138,11 +140,10 @@ def modules() -> dict[str, Path]:
     }
 
 
-def imported(path: Path, *, top_level_only: bool = False) -> set[str]:
-    tree = ast.parse(path.read_text())
-    nodes = tree.body if top_level_only else ast.walk(tree)
+@cache
+def imported(path: Path) -> set[str]:
     names: set[str] = set()
-    for node in nodes:
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

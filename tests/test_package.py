@@ -17,7 +17,7 @@ import torch
 
 import openwork
 from openwork.compiler import constant
-from tests.processes import run
+from tests.processes import run_afresh
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "openwork"
@@ -26,7 +26,7 @@ KINDS = {".py", ".typed", ".html", ".js", ".csv", ".h", ".cpp", ".json", ".txt"}
 
 @pytest.fixture(scope="module")
 def core_only(tmp_path_factory):
-    return json.loads(run("core_only", tmp_path_factory.mktemp("core")))
+    return json.loads(run_afresh("core_only", tmp_path_factory.mktemp("core")))
 
 
 def test_torch_numpy_and_safetensors_are_enough_to_sparsify_and_prune_and_save(core_only):

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.cli.folders import TEXT, headers, openwork, pretrained, printed, tensors
+from tests.processes import start_python
 
 KINDS = ("GPT2LMHeadModel", "LlamaForCausalLM", "MixtralForCausalLM", "BertModel", "T5ForConditionalGeneration")
 
@@ -310,8 +309,9 @@ def test_a_kill_leaves_no_folder_of_that_name(tmp_path):
         "main()\n"
     )
     arguments = ["prune", dense, "--technique", "magnitude", "--sparsity", "0.5", "--out", tmp_path / "sparse"]
-    ended = subprocess.run([sys.executable, "-c", killed, *arguments], capture_output=True)
-    assert ended.returncode == -signal.SIGKILL
+    process = start_python(tmp_path, killed, *arguments)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "sparse").exists()
 
 

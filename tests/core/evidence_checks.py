@@ -176,13 +176,16 @@ def evidence_in_a_checkpoint_resumes_bit_exactly(folder):
         return {"model": weights, "optimizer": moments, "sparsifier": sparsifier.state_dict()}
 
     for number, (technique, optimizer) in enumerate(TECHNIQUES):
-        for steps in (3, 4):
-            whole = net()
-            sparsifier, chosen = start(whole, technique, optimizer, True)
-            train(whole, sparsifier, chosen, steps)
-            path = Path(folder) / f"evidence-{number}-{steps}"
+        paths = {steps: Path(folder) / f"evidence-{number}-{steps}" for steps in (3, 4)}
+        whole = net()
+        sparsifier, chosen = start(whole, technique, optimizer, True)
+        done = 0
+        for steps, path in paths.items():
+            train(whole, sparsifier, chosen, steps - done, first=done)
             dcp.save(states(whole, sparsifier, chosen), checkpoint_id=path)
-            train(whole, sparsifier, chosen, 10 - steps, first=steps)
+            done = steps
+        train(whole, sparsifier, chosen, 10 - done, first=done)
+        for steps, path in paths.items():
             model = net(seed=5)
             resumed, chosen = start(model, technique, optimizer, True)
             state = states(model, resumed, chosen)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.core import random_fsdp_checks
-from tests.processes import output_of, run_two, start
+from tests.processes import output_of, run_two, start_afresh
 
 
 @pytest.fixture(scope="module")
@@ -26,5 +26,5 @@ def test_compiled_steps_under_fsdp(tmp_path):
 @pytest.mark.gpu
 def test_random_weights_under_fsdp_on_gpus_are_trained_as_in_one_process(tmp_path):
     count = min(torch.cuda.device_count(), 2)
-    processes = [start("fsdp_gpu", rank, tmp_path, count) for rank in range(count)]
+    processes = [start_afresh("fsdp_gpu", rank, tmp_path, count) for rank in range(count)]
     assert output_of(*processes) == ["same\n"] * count

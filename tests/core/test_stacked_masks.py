@@ -47,7 +47,7 @@ TECHNIQUES = [
     ow.GradualMagnitude(ow.Cubic(0.5, begin=2, end=20, every=3), pattern=ow.NM(2, 4)),
     ow.Wanda(ow.OneShot(0.8)),
 ]
-STEPS, N = 24, 4
+STEPS, N = 24, 3  # of which two change their masks at the same steps, and the third at others
 
 
 def label(technique):
@@ -150,7 +150,7 @@ def test_a_member_that_diverges_disturbs_no_other(technique, many):
     with torch.no_grad():
         together.parameters["3.weight"][1, 2, 5] = math.nan  # and so the other weights after the next step
     together.train(STEPS - 1)
-    for index in (0, 2, 3):
+    for index in (0, 2):
         equal(together.members[index].state(), alone[index].state())
     found = [update for update in together.updates if update.diverged]
     if isinstance(technique, ow.RandomPruning | Steady):  # their scores are numbers whatever the weights are

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import openwork as ow
-from tests.processes import run
+from tests.processes import run_afresh
 
 fuzz = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 STATE = {"a.weight": torch.arange(12.0).view(3, 4), "a.bias": torch.zeros(3)}
@@ -142,7 +142,7 @@ def bombs(folder: Path) -> Iterator[Path]:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measures its memory in /proc")
 def test_small_files_do_not_take_much_memory(tmp_path):
     paths = list(bombs(tmp_path))
-    lines = run("report_in_little_memory", *paths).splitlines()
+    lines = run_afresh("report_in_little_memory", *paths).splitlines()
     assert len(lines) == len(paths)
     assert "unpacks to 200,000" in lines[0]
     assert "asks for memory that it does not fill" in lines[1]

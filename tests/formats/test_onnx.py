@@ -18,6 +18,8 @@ from openwork.study.models.resnet import ResNet
 from openwork.study.models.transformer import Transformer
 from openwork.study.models.vgg import VggLike
 
+pytestmark = pytest.mark.usefixtures("operators_read_once", "operators_collected_once")
+
 X = torch.arange(12.0).reshape(3, 4) / 12
 
 

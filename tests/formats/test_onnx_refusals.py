@@ -10,6 +10,8 @@ import openwork as ow
 from openwork.study.models.lenet import LeNet300100
 from tests.formats.test_onnx import X, small
 
+pytestmark = pytest.mark.usefixtures("operators_read_once", "operators_collected_once")
+
 
 def test_random_weights_are_refused_and_their_copy_is_exported(tmp_path):
     model = small()

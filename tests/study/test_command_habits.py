@@ -16,7 +16,7 @@ from openwork.study.experiments import cifar10, cifar10_resnet, mnist, number_wo
 from openwork.study.results.budget import expected_best
 from openwork.study.runs.run import Run
 from openwork.study.runs.unfinished import unfinished_schedules
-from tests.processes import OPENWORK, openwork
+from tests.processes import openwork, start_openwork
 from tests.study import tinylab
 from tests.study.tinylab import PRUNE, Tiny
 
@@ -109,12 +109,12 @@ def test_a_bug_of_openwork_keeps_its_traceback():
     assert sentence(caught.value) is None
 
 
-def test_a_traceback_on_request(folder):
-    environment = {**os.environ, "OPENWORK_TRACEBACK": "1"}
-    command = [OPENWORK, "run", "wrong:text"]
-    answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert answer.returncode == 1
-    assert "Traceback (most recent call last)" in answer.stderr
+def test_a_traceback_on_request(folder, monkeypatch):
+    monkeypatch.setenv("OPENWORK_TRACEBACK", "1")
+    process = start_openwork(folder, "run", "wrong:text")
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert "Traceback (most recent call last)" in errors
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_traceback_on_request(folder):
 )
 def test_what_stops_a_command_is_told_that_the_same_command_goes_on(folder, number, code, command):
     out = folder / f"{command[0]}-{code}"
-    process = subprocess.Popen([OPENWORK, *command, "--out", out], cwd=folder, stderr=subprocess.PIPE, text=True)
+    process = start_openwork(folder, *command, "--out", str(out))
     while not list(out.glob("*/metrics.jsonl")):
         assert process.poll() is None
         time.sleep(0.02)

@@ -1,12 +1,13 @@
 """Runs that are trained as one model are the runs that they would be alone."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import openwork as ow
 from openwork.study.fleet.execute import execute_fleet
@@ -19,7 +20,18 @@ from tests.test_contract import TECHNIQUES, label
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* keeps no weight", "ignore:.* stopped at .* of a schedule")
 
+
+@dataclass(frozen=True)
+class Narrow(DigitsLeNet300100):
+    """64-32-16-10: techniques that look at every weight do so in a twentieth of the time."""
+
+    def model(self):
+        layers = nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 10)
+        return nn.Sequential(nn.Flatten(), *layers)
+
+
 DIGITS = DigitsLeNet300100(peak_learning_rate=1e-2, batch_size=32, held_out=100)
+NARROW = Narrow(peak_learning_rate=1e-2, batch_size=32, held_out=100)
 STEPS = 24
 SEEDS_AND_RATES = [(0, 1e-2), (5, 1e-2), (3, 3e-3)]
 RANDOM = [t for t in TECHNIQUES if type(t) in (ow.VariationalDropout, ow.L0)]
@@ -58,7 +70,7 @@ def compare(run: Run, together: Path, alone: Path) -> None:
 
 @pytest.mark.parametrize("technique", [None, *[t for t in TECHNIQUES if not isinstance(t, ow.Wanda)]], ids=label)
 def test_a_run_in_a_fleet_is_the_run_alone(technique, tmp_path):
-    runs = [Run(replace(DIGITS, peak_learning_rate=rate), technique, STEPS, seed) for seed, rate in SEEDS_AND_RATES]
+    runs = [Run(replace(NARROW, peak_learning_rate=rate), technique, STEPS, seed) for seed, rate in SEEDS_AND_RATES]
     found = fleet(runs, tmp_path / "together")
     for run in runs:
         assert found[run.id].environment.fleet == 3

@@ -16,7 +16,7 @@ from openwork.study.fleet.execute import execute_fleet
 from openwork.study.runs.execute import execute
 from openwork.study.runs.run import Run
 from openwork.study.sweeps.price import fleet_step_ms, prices
-from tests.processes import OPENWORK, openwork
+from tests.processes import OPENWORK, openwork, start_openwork
 from tests.study import oddlab, tinylab
 from tests.study.tinylab import PRUNE, Tiny
 
@@ -48,11 +48,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    pipe = subprocess.PIPE
-    return subprocess.Popen(arguments, cwd=folder, stdout=pipe, stderr=pipe, text=True)
-
-
 def results(out: Path) -> dict[str, int]:
     """When each result was written."""
     return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/result.json")}
@@ -60,7 +55,7 @@ def results(out: Path) -> dict[str, int]:
 
 def test_a_fleet_that_is_killed_loses_no_finished_run_and_repeats_none(folder):
     out = folder / "killed"
-    with start(folder, OPENWORK, "sweep", "fleets:alike", "--fleet", "3", "--out", "killed") as process:
+    with start_openwork(folder, "sweep", "fleets:alike", "--fleet", "3", "--out", "killed") as process:
         while len(results(out)) < 3:
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)
@@ -80,7 +75,7 @@ def test_a_fleet_that_is_killed_loses_no_finished_run_and_repeats_none(folder):
 
 def test_what_stops_a_fleet_is_told_that_the_same_command_goes_on(folder):
     out = folder / "stopped"
-    with start(folder, OPENWORK, "sweep", "fleets:alike", "--fleet", "--out", out.name) as process:
+    with start_openwork(folder, "sweep", "fleets:alike", "--fleet", "--out", out.name) as process:
         while len(list(out.glob("*/run.json"))) < 6:
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)
@@ -96,8 +91,8 @@ def test_what_stops_a_fleet_is_told_that_the_same_command_goes_on(folder):
 
 
 def test_two_sweeps_of_one_folder_share_the_runs(folder):
-    command = [OPENWORK, "sweep", "fleets:alike", "--fleet", "2", "--out", "shared", "--json"]
-    both = [start(folder, *command) for _ in range(2)]
+    command = ["sweep", "fleets:alike", "--fleet", "2", "--out", "shared", "--json"]
+    both = [start_openwork(folder, *command) for _ in range(2)]
     for process in both:
         printed, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
@@ -109,10 +104,9 @@ def test_two_sweeps_of_one_folder_share_the_runs(folder):
 @pytest.mark.slow
 def test_a_process_of_few_files_trains_narrower_fleets(folder):
     command = f"ulimit -n 64; exec {OPENWORK} sweep fleets:many --fleet --out few"
-    with start(folder, "bash", "-c", command) as process:
-        printed, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert "70 runs: 70 finished" in printed
+    done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "70 runs: 70 finished" in done.stdout
     rows = [json.loads(path.read_text()) for path in folder.glob("few/*/result.json")]
     assert Counter(row["environment"]["fleet"] for row in rows) == {32: 64, 6: 6}
 

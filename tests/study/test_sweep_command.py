@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import processes
-from tests.processes import OPENWORK
 from tests.study import tinylab
 
 
@@ -26,10 +24,10 @@ def folder(tmp_path_factory):
     return folder
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "JOURNAL": str(folder / "journal")}
-    pipe = subprocess.PIPE
-    return subprocess.Popen([OPENWORK, *arguments], cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+def start(folder: Path, *arguments: str) -> processes.Forked:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JOURNAL", str(folder / "journal"))
+        return processes.start_openwork(folder, *arguments)
 
 
 def openwork(folder: Path, *arguments: str, code: int = 0) -> tuple[str, str]:

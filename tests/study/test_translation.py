@@ -27,8 +27,8 @@ TINY = NumberWords(width=16, hidden=16, heads=2, layers=1, rows=4)
 def trained(tmp_path_factory):
     """A short training of the default: its directory and result."""
     folder = tmp_path_factory.mktemp("runs")
-    run = Run(replace(NumberWords(), rows=8), None, 400)
-    return folder / run.id, execute(run, folder, evaluations=2)
+    run = Run(replace(NumberWords(), rows=4), None, 400)
+    return folder / run.id, execute(run, folder, evaluations=1)
 
 
 def test_the_learning_rate_rises_and_falls_as_in_the_original():
@@ -68,7 +68,7 @@ def test_the_smoothed_loss_by_hand():
 
 def test_a_short_training_translates_number_words(trained):
     _, result = trained
-    assert result.after["bleu"] > 25  # 66 on one CPU; an untrained model has 0
+    assert result.after["bleu"] > 25  # 43 on one CPU; an untrained model has 0
     assert result.after["tokenized_bleu"] == pytest.approx(result.after["bleu"])  # no compound, no odd token
     assert result.after["accuracy"] > 0.8
 
@@ -94,7 +94,6 @@ def deterministic(monkeypatch):
     "how",
     [
         {},
-        {"compile": "aot_eager"},
         pytest.param({"compile": True}, marks=pytest.mark.slow),  # by inductor: a minute of a compiler
         pytest.param({"device": "cuda"}, marks=pytest.mark.gpu),
         pytest.param({"device": "cuda", "compile": True}, marks=pytest.mark.gpu),
@@ -107,9 +106,18 @@ def deterministic(monkeypatch):
     ids=["dense", "variational dropout", "l0"],
 )
 def test_resuming_in_the_middle_of_an_epoch_is_exact(technique, how, tmp_path, monkeypatch):
+    check_resuming(technique, tmp_path, monkeypatch, **how)
+
+
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("technique", [ow.VariationalDropout(ow.AveragedCubic(1e-4, end=4)), ow.L0(ow.Constant(1e-4))])
+def test_so_it_is_in_compiled_code(technique, tmp_path, monkeypatch):  # which has the dropout of a dense one, too
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    check_resuming(technique, tmp_path, monkeypatch, compile=True)
+
+
+def check_resuming(technique, tmp_path, monkeypatch, **how):
     monkeypatch.setattr(NumberWords, "pairs", lambda self, split: number_words(split)[:2])  # decoding takes seconds
-    if how.get("compile") == "aot_eager":
-        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     run = Run(replace(TINY, residual_dropout=0.1, attention_dropout=0.1, hidden_dropout=0.1), technique, 6)
 
     class StoppedError(Exception):

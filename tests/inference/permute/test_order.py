@@ -8,6 +8,8 @@ from torch import nn
 from tests.inference.permute.orders import shuffled
 from tests.inference.shrink.random_nets import Apply, Attention, convolutional, random_net, sequential
 
+pytestmark = pytest.mark.usefixtures("operators_collected_once")
+
 
 def alive(net):
     """Without the zeros of dead units, so that every channel counts."""

@@ -7,6 +7,8 @@ from openwork.inference.permute import rules
 from openwork.inference.permute.assignment import best_assignment
 from openwork.inference.permute.moving import same
 
+pytestmark = pytest.mark.usefixtures("operators_collected_once")
+
 
 def technique(n=2, m=4):
     return ow.GradualMagnitude(ow.OneShot(1 - n / m), pattern=ow.NM(n, m))

@@ -17,6 +17,8 @@ from openwork.study.models.vgg import VggLike
 from openwork.study.models.wide_resnet import WideResNet
 from tests.inference.shrink.dead import dead, lively, reasons, shapes, shrink
 
+pytestmark = pytest.mark.usefixtures("operators_collected_once")
+
 
 def by_rows(model, sparsity=0.5, select=ow.weight_matrices):
     torch.manual_seed(0)

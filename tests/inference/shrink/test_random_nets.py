@@ -7,6 +7,8 @@ import openwork.inference.shrink.smaller as implementation
 from tests.inference.shrink.dead import shrink
 from tests.inference.shrink.random_nets import convolutional, random_net, sequential
 
+pytestmark = pytest.mark.usefixtures("operators_collected_once")
+
 
 def check(make, seed, shapes, monkeypatch):
     attempts, attempt = [], implementation._attempt

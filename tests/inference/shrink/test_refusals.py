@@ -9,6 +9,8 @@ from torch.nn.utils import parametrize, prune
 import openwork as ow
 from tests.inference.shrink.dead import Net, dead, net, reasons, shapes, shrink
 
+pytestmark = pytest.mark.usefixtures("operators_collected_once")
+
 X = torch.randn(3, 4)
 
 

@@ -11,6 +11,8 @@ from torch import nn
 import openwork as ow
 from tests.inference.shrink.dead import Net, dead, lively, reasons, shapes, shrink
 
+pytestmark = pytest.mark.usefixtures("operators_collected_once")
+
 X, Y = torch.randn(3, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
 IMAGES, MORE = (torch.randn(n, 3, 8, 8, dtype=torch.float64) for n in (2, 3))
 
