@@ -11,7 +11,7 @@ from openwork.cli.common import Json, Pattern, Sparsity, checked_device, error_c
 from openwork.cli.techniques import ALLOCATIONS, TECHNIQUES, named_technique
 
 if TYPE_CHECKING:
-    from openwork.cli.prunable import Rewritten
+    from openwork.cli.rewritten import Rewritten
     from openwork.core.masks.technique import MaskTechnique
 
 
