@@ -29,7 +29,7 @@ from raw import add_out, keep
 from step.models import MODELS
 from step.served import OPERATIONS, Served, VariantError, serve
 from step.timed import MEMORY, TIME, Counts, Series
-from step.variants import BY_DEFAULT, VARIANTS
+from step.variants import VARIANTS, Variant
 
 DENSE = "dense"
 MOST_APART = 0.02
@@ -190,6 +190,11 @@ def print_table(
     print(flush=True)
 
 
+def order(variant: Variant) -> tuple[bool, int]:
+    """The key by which variants are compiled and timed: peers last, then the slowest to compile first."""
+    return not (variant.compiled and variant.fullgraph), -variant.slow
+
+
 def at_least_one(text: str) -> int:
     """The number. Raises ArgumentTypeError unless it is whole and positive."""
     if not text.isdecimal() or int(text) < 1:
@@ -231,7 +236,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--models", nargs="+", choices=models, default=[name for name in models if "parts" not in name], metavar="NAME"
     )
-    made.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=BY_DEFAULT, metavar="NAME")
+    made.add_argument(
+        "--variants", nargs="+", choices=list(VARIANTS), metavar="NAME", help="by default those of a model"
+    )
     made.add_argument("--small", action="store_true", help="sizes for a CPU")
     made.add_argument("--backend", default="inductor", help="of torch.compile; none for eager steps")
     made.add_argument("--flag", nargs="+", default=[], metavar="MODULE.NAME=VALUE", help="of torch's compiler")
@@ -263,11 +270,13 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     run = Run(options, lambda model, variant: Served(model, variant, arguments, options.threads))
     models = [name for name in options.models if name != OPERATIONS]
-    variants = [name for name in options.variants if name != DENSE]
-    # Should the time be over, then for peers.
-    variants.sort(key=lambda name: (not (VARIANTS[name].compiled and VARIANTS[name].fullgraph), -VARIANTS[name].slow))
     operations = [(OPERATIONS, "all")] if OPERATIONS in options.models else []
-    dense, others = ([(model, name) for name in names for model in models] for names in ([DENSE], variants))
+    dense = [(model, DENSE) for model in models]
+    others = [
+        (model, name) for name in VARIANTS for model in models if name in (options.variants or MODELS[model].variants)
+    ]
+    # Should the time be over, then for peers.
+    others = sorted((case for case in others if case[1] != DENSE), key=lambda case: order(VARIANTS[case[1]]))
     machine = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
     print(f"torch {torch.__version__}, {machine}, n = {options.steps}", flush=True)
     try:
@@ -275,7 +284,7 @@ def main(arguments: Sequence[str]) -> int:
         if operations:
             run.operations()
         for model in models:
-            run.model(model, variants)
+            run.model(model, [name for one, name in others if one == model])
     finally:
         run.end()
     if run.refused:

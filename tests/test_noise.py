@@ -8,7 +8,19 @@ import torch._dynamo
 from torch.func import vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from openwork.noise import draws_for, is_keyed, key, keyed, keys, middles_of, mixed, next_draw, normal, uniform
+from openwork.noise import (
+    draws_for,
+    is_keyed,
+    key,
+    keyed,
+    keys,
+    middles_of,
+    mixed,
+    next_draw,
+    normal,
+    normal_quantile,
+    uniform,
+)
 
 N = 2**20
 ONE = torch.zeros(())  # a tensor like which noise is to be
@@ -247,6 +259,17 @@ def test_the_noise_of_a_draw_can_be_computed_again():
     for _ in range(2):
         assert torch.equal(math.sqrt(2) * torch.erfinv(middles_of(draw, (5, 7), ONE)), noise)
     assert not torch.equal(middles_of(later, (5, 7), ONE), middles_of(draw, (5, 7), ONE))
+
+
+def test_the_quantile_for_compiled_noise_is_normal_to_five_digits():
+    middles = (torch.arange(2**23) * 2.0**-23 + 2.0**-24)[:: 2**4 - 1]  # positive ones, the two ends among them
+    middles = torch.cat([middles[:1], middles, middles.new_full((1,), 1 - 2.0**-24)])
+    expected = math.sqrt(2) * torch.erfinv(middles.double())
+    assert ((normal_quantile(middles).double() - expected).abs() / expected).max() < 1.1e-5
+    assert torch.equal(normal_quantile(-middles), -normal_quantile(middles))
+    values = normal_quantile(middles[1:-1]).double()
+    assert values.square().mean().item() == pytest.approx(1, abs=1e-4)
+    assert (values**4).mean().item() == pytest.approx(3, abs=1e-3)
 
 
 def test_without_a_key_draws_come_from_torch():

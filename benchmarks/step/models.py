@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from openwork.study.models.resnet import ResNet
 from openwork.study.models.transformer import Transformer
 
+from .variants import BY_DEFAULT
+
 Graph = Literal["", "step", "reduce-overhead"]
 """Of CUDA: none, one of the whole step, or torch.compile's own, which leave the optimizer out."""
 
@@ -40,11 +42,13 @@ class Model:
         title: That name.
         make: (device, small) -> training.
         graph: Whether CUDA graphs are used.
+        variants: What is timed where nothing else is asked for.
     """
 
     title: str
     make: Callable[[torch.device, bool], Training]
     graph: Graph = ""
+    variants: tuple[str, ...] = BY_DEFAULT
 
 
 def resnet50(device: torch.device, small: bool) -> Training:
@@ -106,11 +110,13 @@ def packed(count: int, length: int, ids: int) -> Tensor:
     return torch.stack([torch.randint(2, ids, segments.shape), segments, places - begins.cummax(1).values])
 
 
+_FIRST = ("dense", 'masks, hidden="lost"', 'masks, hidden="frozen"', "RigL", "L0", "variational dropout, fast")
+_IMAGES = (*_FIRST, "variational dropout, small", "torch.nn.utils.prune", "naive L0", "naive variational dropout")
 MODELS: dict[str, Model] = {
-    "resnet50": Model("ResNet-50", resnet50),
+    "resnet50": Model("ResNet-50", resnet50, variants=_IMAGES),
     "transformer-24k": Model("Transformer, 24,576 tokens", transformer(24_576, "")),
-    "transformer-2k": Model("Transformer, 2,048 tokens, one graph", transformer(2_048, "step"), "step"),
+    "transformer-2k": Model("Transformer, 2,048 tokens, one graph", transformer(2_048, "step"), "step", _FIRST),
     "transformer-2k-parts": Model(
-        "Transformer, 2,048 tokens, reduce-overhead", transformer(2_048, "reduce-overhead"), "reduce-overhead"
+        "Transformer, 2,048 tokens, reduce-overhead", transformer(2_048, "reduce-overhead"), "reduce-overhead", _FIRST
     ),
 }

@@ -139,4 +139,4 @@ VARIANTS: dict[str, Variant] = {
 }
 """By name, in the order of the tables."""
 
-BY_DEFAULT = [name for name in VARIANTS if "eager" not in name and "trained" not in name]
+BY_DEFAULT = tuple(name for name in VARIANTS if "eager" not in name and "trained" not in name)

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 import openwork as ow
+from openwork.core.masks import gradients
+from openwork.kernels.masks import mask_
 from tests.helpers import raises
 
 EVERY_2 = ow.Cubic(0.75, begin=0, end=8, every=2)
@@ -59,6 +61,45 @@ def test_replayed_steps_that_are_counted_equal_steps_without_a_graph(capture, hi
     step(), alone()  # and on without a graph
     assert torch.equal(layer.weight, other.weight)
     assert int((sparsifier.finalize().weight == 0).sum()) == 24
+
+
+def test_all_gradients_are_masked_together_at_the_end_of_the_backward_pass(capture, monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    sparsifier = ow.sparsify(model, ow.GradualMagnitude(ow.OneShot(0.75)))
+    launches = []
+    monkeypatch.setattr(
+        gradients, "mask_", lambda tensors, masks: launches.append(len(tensors)) or mask_(tensors, masks)
+    )
+
+    def backward():
+        model(torch.randn(6, 8)).square().mean().backward()
+
+    capture(lambda: (backward(), backward()))  # the second adds to the gradients of the first
+    assert launches == [3, 3]
+    for name, mask in sparsifier.masks().items():
+        assert not model.get_parameter(name).grad[~mask].any()
+        assert model.get_parameter(name).grad[mask].any()
+    model.zero_grad()
+    backward()
+    assert launches == [3, 3, 3]
+
+
+def test_a_backward_pass_that_fails_in_a_capture_leaves_the_next_one_right(capture):
+    layer, sparsifier, _ = training(ow.GradualMagnitude(ow.OneShot(0.75)))
+
+    def fail(gradient):
+        raise RuntimeError("no")
+
+    inputs = torch.randn(6, 8, requires_grad=True)
+    handle = inputs.register_hook(fail)
+    with pytest.raises(RuntimeError, match="no"):
+        capture(lambda: layer(inputs).sum().backward())
+    handle.remove()
+    layer.zero_grad()
+    capture(lambda: layer(inputs).sum().backward())
+    assert not layer.weight.grad[~sparsifier.masks()["weight"]].any()
+    assert layer.weight.grad.any()
 
 
 def test_masks_change_in_place_so_that_a_graph_follows():

@@ -11,6 +11,8 @@ from openwork.kernels.paths import MOST, Path, batched, in_one_piece, triton_or_
 
 EPS = 1e-8
 """Added to the squares of means."""
+WIDEST = 80.0
+"""How far log alpha may go in the kernel, which computes alpha and its inverse."""
 K1, K2, K3 = 0.63576, 1.87320, 1.48695  # the fit of Molchanov et al. 2017, section 4.2
 
 
@@ -40,7 +42,8 @@ def divergence(
         sloped: Whether gradients are wanted; otherwise there are none.
     """
     pairs = list(zip(thetas, log_sigma2s, strict=True))
-    if pairs and path(thetas[0].device, torch.float32).name == "Triton" and all(_fits(*pair) for pair in pairs):
+    kernel = bool(pairs) and path(thetas[0].device, torch.float32).name == "Triton" and clip <= WIDEST
+    if kernel and all(_fits(*pair) for pair in pairs):
         from openwork.kernels.triton import divergence
 
         return divergence.divergence(thetas, log_sigma2s, clip, scale, sloped)

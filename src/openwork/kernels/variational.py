@@ -33,14 +33,17 @@ def noisy_plain(mean: Tensor, variance: Tensor, noise: Tensor) -> tuple[Tensor, 
         variance: Of the same shape and dtype.
         noise: Standard normal, of a shape that broadcasts to that of the mean.
     """
-    std, noise = deviation(variance), noise.to(torch.promote_types(mean.dtype, torch.float32))
+    noise = noise.to(torch.promote_types(mean.dtype, torch.float32))
+    variance = positive(variance)
+    inverse = variance.rsqrt()  # one instruction of a GPU, where the root and the quotient take twenty
+    std = variance.mul_(inverse)
     y = torch.addcmul(mean, std, noise) if mean.dtype == std.dtype else (mean + std * noise).to(mean.dtype)
-    return y, std.reciprocal_().mul_(noise).mul_(0.5).to(mean.dtype)
+    return y, inverse.mul_(noise).mul_(0.5).to(mean.dtype)
 
 
-def deviation(variance: Tensor) -> Tensor:
-    """The standard deviation, in float32 at least: eps underflows in less, and at 0 the square root has no slope."""
-    return (variance.to(torch.promote_types(variance.dtype, torch.float32)) + 1e-8).sqrt_()
+def positive(variance: Tensor) -> Tensor:
+    """The variance + eps, in float32 at least: in less, eps underflows, and at 0 the square root has no slope."""
+    return variance.to(torch.promote_types(variance.dtype, torch.float32)) + 1e-8
 
 
 def noisy(mean: Tensor, variance: Tensor, draw: Draw, shared: bool, sloped: bool) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from openwork.core.parameters.noisy import noise_shape
 from openwork.kernels.divergence import Divergence, divergence_plain
 from openwork.kernels.variational import noisy_plain
-from openwork.noise import next_draw, normal_of
+from openwork.noise import middles_of, next_draw, normal_of, normal_quantile
 from tests.core.noisy_cases import CASES, assert_close, compared, made
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -51,7 +51,9 @@ def test_noise_and_its_slope_are_those_of_the_plain_twin(kernels, shape, layout,
         mean = torch.randn(shape[::-1], device=DEVICE, dtype=dtype).permute(*range(len(shape))[::-1])
     draw = next_draw(DEVICE)
     for shared in (False, True) if len(shape) > 2 else (False,):
-        expected = noisy_plain(mean, variance, normal_of(draw, noise_shape(mean.shape, shared), mean.float()))
+        noise = normal_quantile(middles_of(draw, noise_shape(mean.shape, shared), mean.float()))
+        torch.testing.assert_close(noise, normal_of(draw, noise.shape, noise), rtol=2e-5, atol=0)
+        expected = noisy_plain(mean, variance, noise)
         y, slope = kernels.noisy(mean, variance, draw.factor, draw.offset, shared, True)
         assert y.dtype == slope.dtype == dtype
         assert close(y, expected[0], dtype)

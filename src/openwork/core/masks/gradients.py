@@ -5,7 +5,9 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
+from torch.autograd import Variable
 from torch.utils.hooks import RemovableHandle
 
 from openwork.core.masks.weight import MaskedWeight
@@ -13,19 +15,59 @@ from openwork.core.sharded import is_offloaded, local, version
 from openwork.kernels.masks import mask_
 
 
-class GradientHook:
-    """Masks the gradient of one weight as soon as it has been accumulated, for as long as its sparsifier lives."""
+class AtTheEnd:
+    """Calls a method at the end of a backward pass, once for all hooks that ask for it in that pass.
 
-    def __init__(self, weight: MaskedWeight, masks_now: Callable[[], bool]) -> None:
+    Args:
+        run: The method, of an object that may cease to exist; it is called in the hooks' grad mode.
+    """
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self._run = weakref.WeakMethod(run)
+        self._asked_in = -1
+
+    def asked(self) -> bool:
+        """Whether the method will be called; not outside of a backward pass, and not in compiled code."""
+        if torch.compiler.is_compiling() or (task := torch._C._current_graph_task_id()) == -1:
+            return False
+        if task != self._asked_in:
+            self._asked_in, engine, enabled = task, Variable._execution_engine, torch.is_grad_enabled()
+            # DistributedDataParallel and FSDP2 write averaged gradients in a callback, too. One that a callback adds
+            # comes after all others.
+            engine.queue_callback(lambda: engine.queue_callback(lambda: self._call(enabled)))
+        return True
+
+    def _call(self, enabled: bool) -> None:
+        run = self._run()
+        if run is not None:
+            with torch.set_grad_enabled(enabled):
+                run()
+
+
+class GradientHook:
+    """Has the gradient of one weight masked at the end of the backward pass, for as long as its sparsifier lives.
+
+    All gradients are masked together: a launch for each of them would keep the host of a GPU busy longer than the GPU.
+
+    Args:
+        weight: The weight.
+        masks_now: A method that says whether gradients are masked at this moment.
+        at_the_end: Masks all gradients that are not masked yet.
+    """
+
+    def __init__(self, weight: MaskedWeight, masks_now: Callable[[], bool], at_the_end: AtTheEnd) -> None:
         # Weakly: the parameter holds the hook, and must not keep the sparsifier, its optimizers or itself alive.
         self.weight = weakref.ref(weight)
         self.masks_now = weakref.WeakMethod(masks_now)
+        self.at_the_end = at_the_end
 
     def __call__(self, parameter: Tensor) -> None:
-        """Masks the gradient."""
+        """Masks the gradient at once where there is no end to wait for."""
         weight, masks_now = self.weight(), self.masks_now()
         gradient = parameter.grad
-        if gradient is not None and weight is not None and masks_now is not None and masks_now():
+        if gradient is None or weight is None or masks_now is None or not masks_now():
+            return
+        if not self.at_the_end.asked():
             _mask([(weight, gradient)])
 
 
@@ -56,18 +98,23 @@ def add_hook(hook: GradientHook, parameter: Tensor) -> RemovableHandle | None:
 
 
 def renew_hooks(
-    former: Sequence[RemovableHandle], weights: Sequence[MaskedWeight], masks_now: Callable[[], bool]
+    former: Sequence[RemovableHandle],
+    weights: Sequence[MaskedWeight],
+    masks_now: Callable[[], bool],
+    mask_all: Callable[[], None],
 ) -> list[RemovableHandle]:
     """Removes the former hooks, and hooks the parameters as they are now.
 
     Args:
         former: The handles of the former hooks.
         weights: The weights.
-        masks_now: A method that says whether gradients are masked at this moment.
+        masks_now: As of `GradientHook`.
+        mask_all: A method that masks the gradients that are not masked yet.
     """
     for handle in former:
         handle.remove()
-    handles = [add_hook(GradientHook(weight, masks_now), weight.parameter) for weight in weights]
+    at_the_end = AtTheEnd(mask_all)
+    handles = [add_hook(GradientHook(weight, masks_now, at_the_end), weight.parameter) for weight in weights]
     return [handle for handle in handles if handle]
 
 

@@ -1,6 +1,6 @@
 """Masking: the parameters themselves hold the zeros, at all times; two optimizer hooks keep them there.
 
-    backward   grad <- grad * mask                   so that clipping, norms and optimizer state see the sparse model
+    backward   at its end: grad <- grad * mask       so that clipping, norms and optimizer state see the sparse model
     pre-hook   where the technique asks for gradients at this step, they are dense until here: take them, then mask
                hidden="trained" only: param <- param + hidden
                optimizer.step()
@@ -116,7 +116,7 @@ class Masking(Mechanism):
         first_masks(self, model, calibrate)
         if not technique.schedule.due(0):
             self.pruned = any(count_masked(self.weights))  # the zeros that stay
-        self._hooks = renew_hooks(self._hooks, self.weights, self._masks_now)
+        self._hooks = renew_hooks(self._hooks, self.weights, self._masks_now, self._mask_rest)
 
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Raises ValueError for an eps that is 0 where the optimizer divides by it."""
@@ -127,7 +127,7 @@ class Masking(Mechanism):
         check_parameters(self.weights)
         if any(weight.sharded for weight in self.weights):
             preview(self.technique, self.weights, seed=self.seed)
-        self._hooks = renew_hooks(self._hooks, self.weights, self._masks_now)
+        self._hooks = renew_hooks(self._hooks, self.weights, self._masks_now, self._mask_rest)
         self._optimizers = list(optimizers)
         self.unmasked_state = set(optimizers)
 
@@ -229,8 +229,7 @@ class Masking(Mechanism):
 
         Gradients that are still to be taken as evidence stay dense.
         """
-        awaited = self.listening.awaited()
-        self._mask_gradients([w for index, w in enumerate(self.weights) if index not in awaited])
+        self._mask_rest()
 
     def masks(self) -> dict[str, Tensor]:
         """The masks by name: bool, True = keep; sharded like the weights."""
@@ -291,6 +290,10 @@ class Masking(Mechanism):
             return False
         # A graph that holds the backward pass alone is replayed also where gradients are evidence.
         return not self.technique.evidence.trains or not capturing()
+
+    def _mask_rest(self) -> None:
+        awaited = self.listening.awaited()
+        self._mask_gradients([w for index, w in enumerate(self.weights) if index not in awaited])
 
     def _mask_gradients(self, weights: Sequence[MaskedWeight]) -> None:
         if self.pruned and not self.technique.dense_gradients:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from openwork.core.parameters.products import Product
 from openwork.core.precision import exact
-from openwork.kernels.variational import EPS, deviation, has_kernel, noisy, noisy_plain
+from openwork.kernels.variational import EPS, has_kernel, noisy, noisy_plain, positive
 from openwork.noise import Draw, is_keyed, next_draw, normal, normal_of
 
 _SHORT = {"convolution": 512, "matrix": 256}
@@ -71,9 +71,14 @@ def noise_shape(shape: torch.Size, shared: bool) -> list[int]:
 
 
 def _cheap(mean: Tensor, x: Tensor, sigma2: Tensor) -> bool:
-    """Whether variances are as soon computed as kept: by short sums, of not many more inputs than there are outputs."""
+    """Whether variances are rather computed again than kept.
+
+    That takes no longer where they are short sums, of not many more inputs than there are outputs; and a little longer
+    where outputs are so many more than inputs that they would be most of what is kept.
+    """
     kind, outputs = ("convolution", mean.shape[1]) if sigma2.dim() > 2 else ("matrix", mean.shape[-1])
-    return x.numel() <= 2 * mean.numel() and sigma2.numel() <= _SHORT[kind] * outputs
+    is_short = x.numel() <= 2 * mean.numel() and sigma2.numel() <= _SHORT[kind] * outputs
+    return is_short or mean.numel() >= 4 * x.numel()
 
 
 class _Noisy(torch.autograd.Function):
@@ -114,8 +119,9 @@ class _Noisy(torch.autograd.Function):
         op: Product = ctx.op
         squares = x * x if x.is_floating_point() else x  # written unlike `_squared`, or a compiler would keep that
         if ctx.again:
-            std = deviation(op.again(squares, sigma2))
-            slope = 0.5 * normal_of(Draw(slope[0], slope[1]), noise_shape(gradient.shape, ctx.shared), std) / std
+            inverse = positive(op.again(squares, sigma2)).rsqrt_()
+            noise = normal_of(Draw(slope[0], slope[1]), noise_shape(gradient.shape, ctx.shared), inverse)
+            slope = inverse * (0.5 * noise)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             of_x, of_sigma2 = _differentiable(op, gradient, x, sigma2, slope, ctx.needs)
         else:
