@@ -23,6 +23,7 @@ root_doc = "docs/index"
 include_patterns = ["docs/**", "results/**", "benchmarks/*.md"]
 include_patterns += ["CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "THIRD_PARTY.md"]
 exclude_patterns = [".*", "build", "src", "tests"]  # folders that need no walk
+exclude_patterns += ["docs/playground/*.ipynb"]  # what jupytext makes of the pages
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
 html_theme = "furo"
