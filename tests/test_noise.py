@@ -18,9 +18,9 @@ from openwork.noise import (
     mixed,
     next_draw,
     normal,
-    normal_quantile,
     uniform,
 )
+from openwork.quantile import normal_quantile
 
 N = 2**20
 ONE = torch.zeros(())  # a tensor like which noise is to be

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from openwork.core.parameters.noisy import noise_shape
 from openwork.kernels.divergence import Divergence, divergence_plain
 from openwork.kernels.variational import noisy_plain
-from openwork.noise import middles_of, next_draw, normal_of, normal_quantile
+from openwork.noise import middles_of, next_draw, normal_of
+from openwork.quantile import normal_quantile
 from tests.core.noisy_cases import CASES, assert_close, compared, made
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

@@ -27,7 +27,7 @@ def normal24(bits):
 
 @triton.jit
 def normal_quantile(x):
-    """`openwork.noise.normal_quantile`, for x in (-1, 1): that of the normal distribution at (1 + x) / 2."""
+    """`openwork.quantile.normal_quantile`, for x in (-1, 1): that of the normal distribution at (1 + x) / 2."""
     y = (1.0 - x) * (1.0 + x)
     bits = y.to(tl.int32, bitcast=True)
     mantissa = ((bits & 0x7FFFFF) | 0x3F800000).to(tl.float32, bitcast=True)
