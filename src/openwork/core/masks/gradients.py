@@ -121,7 +121,7 @@ def renew_hooks(
 def mask_gradients(weights: Sequence[MaskedWeight]) -> None:
     """Zeroes the gradients under the masks where other code has written to them since they were masked last."""
     pairs = [(weight, weight.parameter.grad) for weight in weights]
-    _mask([(w, g) for w, g in pairs if g is not None and w.clean_gradient != (id(g), version(g))])
+    _mask([(weight, gradient) for weight, gradient in pairs if gradient is not None and not weight.is_clean(gradient)])
 
 
 def _mask(pairs: Sequence[tuple[MaskedWeight, Tensor]]) -> None:
@@ -131,7 +131,7 @@ def _mask(pairs: Sequence[tuple[MaskedWeight, Tensor]]) -> None:
         return
     mask_([local(gradient) for _, gradient in dense], [weight.mask for weight, _ in dense])
     for weight, gradient in dense:
-        weight.clean_gradient = (id(gradient), version(gradient))
+        weight.clean_gradient = (weakref.ref(gradient), version(gradient))
     for weight, gradient in pairs:
         if gradient.is_sparse:  # an Embedding's: some rows of the matrix
             rows = gradient.coalesce()

@@ -1,6 +1,7 @@
 """One selected weight with its mask."""
 
 import copy
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,8 +39,8 @@ class MaskedWeight:
         """Whether the mask keeps no weight."""
         self.restored = False
         """Whether the parameter holds its hidden values at this moment."""
-        self.clean_gradient: tuple[int, int] | None = None
-        """(id, version) of the gradient when it was last masked."""
+        self.clean_gradient: tuple[weakref.ref[Tensor], int] | None = None
+        """The gradient that was last masked, and its version then. Not its id, which the next gradient may get."""
         self.clean_parameter = -1
         """The version of the parameter after the last step."""
 
@@ -142,6 +143,13 @@ class MaskedWeight:
     def overwritten(self) -> bool:
         """Whether other code wrote to the parameter since `write_clean`, as far as version counters show."""
         return version(self.parameter) != self.clean_parameter
+
+    def is_clean(self, gradient: Tensor) -> bool:
+        """Whether nobody wrote to the gradient since it was masked, as far as version counters show."""
+        if self.clean_gradient is None:
+            return False
+        masked, then = self.clean_gradient
+        return masked() is gradient and version(gradient) == then
 
     def forget(self) -> None:
         """Drops the evidence that lasts only until an update."""
