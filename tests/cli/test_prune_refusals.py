@@ -223,6 +223,13 @@ def test_a_file_of_which_nothing_is_pruned_says_why(refused, tmp_path, tensors_,
     assert sentence in refused(tmp_path / "x.safetensors", *MAGNITUDE, out=tmp_path / out)
 
 
+@pytest.mark.parametrize("names", [["to.weight"], ["type"], ["a", "a.b"], ["a..weight"], [".weight"], ["a."]], ids=str)
+def test_a_matrix_with_a_name_that_no_module_can_hold_is_refused(refused, tmp_path, names):
+    save_file({name: torch.ones(4, 4) for name in names}, tmp_path / "x.safetensors")
+    said = refused(tmp_path / "x.safetensors", *MAGNITUDE, out=tmp_path / "y.safetensors")
+    assert f"x.safetensors holds {names[-1]}, which no module of PyTorch can hold; rename it" in said
+
+
 def test_the_directory_of_a_run_would_tell_of_other_weights(refused, tmp_path):
     (tmp_path / "3f2a").mkdir()
     (tmp_path / "3f2a" / "run.json").write_text("{}")

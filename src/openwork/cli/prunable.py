@@ -204,12 +204,15 @@ def _without_a_model(files: WeightFiles, select: Sequence[str] | None) -> _Model
             continue
         *path, leaf = name.split(".")
         owner = root
-        for part in path:
-            if part not in dict(owner.named_children()):
-                owner.add_module(part, own_kind())
-            owner = owner.get_submodule(part)
+        try:
+            for part in path:
+                if part not in dict(owner.named_children()):
+                    owner.add_module(part, own_kind())
+                owner = owner.get_submodule(part)
+            owner.register_parameter(leaf, nn.Parameter(tensor.clone(), requires_grad=False))
+        except KeyError:  # to.weight, where modules have a method of that name; or a.b beside a
+            raise ValueError(f"{files.path} holds {name}, which no module of PyTorch can hold; rename it") from None
         declare_layout(type(owner), {leaf: " ".join(layout.axes)})
-        owner.register_parameter(leaf, nn.Parameter(tensor.clone(), requires_grad=False))
     left = {name: f"{what}; {_NAME_IT}" for name, what in usually_dense(tensors, _config_of(files.path)).items()}
     if not (names := root.state_dict().keys()):
         raise ValueError(f"{files.path} holds no matrix, so that there is nothing to prune; give a file of layers")
