@@ -292,6 +292,14 @@ def test_an_embedding_of_a_file_without_a_model_stays_and_the_table_says_what_ea
     assert "left as it is: x.weight (an embedding or the output's matrix by config.json, which has its 3 rows" in said
 
 
+def test_a_matrix_without_elements_stays_as_it_is(monkeypatch, capsys, tmp_path):
+    save_file({"a.weight": torch.ones(0, 4), "b.weight": torch.ones(4, 4)}, tmp_path / "x.safetensors")
+    assert openwork(monkeypatch, "prune", tmp_path / "x.safetensors", "--technique", "magnitude", "--sparsity", 0.5,
+                    "--out", tmp_path / "y.safetensors") == 0  # fmt: skip
+    assert "8 of 16 weights are zero in 1 matrices" in capsys.readouterr().out
+    assert tensors(tmp_path / "y.safetensors")["a.weight"].shape == (0, 4)
+
+
 def test_n_of_m_leaves_what_it_does_not_divide_and_says_why(monkeypatch, capsys, tmp_path):
     save_file({"a.weight": torch.randn(4, 6), "b.weight": torch.randn(4, 8)}, tmp_path / "x.safetensors")
     assert openwork(monkeypatch, "prune", tmp_path / "x.safetensors", "--technique", "magnitude", "--pattern", "2:4",

@@ -154,7 +154,7 @@ class _Copy:
     def change(self, name: str, before: Tensor) -> Tensor | None:
         """The new value of a tensor; None where it stays. What pruning did not touch keeps its bits."""
         now = self.now.get(name)
-        if now is None or before.dim() < 2:
+        if now is None or before.dim() < 2 or not before.numel():
             return None
         now = now.detach().cpu()
         changed = differ(now, before.to(now.dtype))
