@@ -215,6 +215,11 @@ def test_a_truncated_shard_is_refused(refused, tmp_path):
             "nothing that is pruned by default: emb.weight is an",
         ),
         ({"bias": torch.ones(6)}, "y.safetensors", "x.safetensors holds no matrix, so that there is nothing to prune"),
+        (
+            {"fc.weight": torch.ones(4, 4, dtype=torch.int8), "fc.bias": torch.ones(4)},
+            "y.safetensors",
+            "x.safetensors holds no matrix of floats, and fc.weight is torch.int8; give the file from before it was",
+        ),
         ({"fc.weight": torch.ones(4, 4)}, "y.bin", "x.safetensors becomes another .safetensors file, got --out "),
     ],
 )

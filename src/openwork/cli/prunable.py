@@ -22,6 +22,8 @@ from openwork.inspect.kinds import taken_for, usually_dense
 from openwork.inspect.names import is_matrix
 
 _WINDOW = 512
+_CODES = (torch.int8, torch.uint8, torch.int32)
+"""Dtypes of quantised weights."""
 _MISSING = "the files do not have it"
 _NAME_IT = "--select prunes it: name it there, with all else that is to be pruned"
 
@@ -215,6 +217,11 @@ def _without_a_model(files: WeightFiles, select: Sequence[str] | None) -> _Model
         declare_layout(type(owner), {leaf: " ".join(layout.axes)})
     left = {name: f"{what}; {_NAME_IT}" for name, what in usually_dense(tensors, _config_of(files.path)).items()}
     if not (names := root.state_dict().keys()):
+        codes = (f"{name} is {one.dtype}" for name, one in tensors.items() if one.dim() > 1 and one.dtype in _CODES)
+        if code := next(codes, ""):
+            raise ValueError(
+                f"{files.path} holds no matrix of floats, and {code}; give the file from before it was quantised"
+            )
         raise ValueError(f"{files.path} holds no matrix, so that there is nothing to prune; give a file of layers")
     if not select and names <= left.keys():
         name, why = next(iter(left.items()))
