@@ -82,8 +82,8 @@ figures: .venv/ready  ## the tables and pictures of documents that are made from
 	$(BIN)/python results/draw_one_shots.py
 	$(BIN)/python results/draw.py results/cifar10-resnet50 results/translation
 
-docs: .venv/docs  ## the documentation site, into build/site; a dead link or a page without a place is an error
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
+docs: .venv/docs  ## the documentation site, into build/site; a dead link, a page without a place or a failing notebook is an error
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --jobs 2 --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
 	@echo "The site is in build/site/index.html"
 
 .venv/docs: .venv/ready

@@ -20,7 +20,7 @@ PROGRAMS = {
     "import torch": "import torch",
     "import openwork, sparsify, a technique": "import openwork as ow; ow.sparsify, ow.GradualMagnitude, ow.Cubic",
     "import openwork, prune, a technique": "import openwork as ow; ow.prune, ow.Wanda, ow.OneShot",
-    "import openwork, all public names": "import openwork.public",
+    "import openwork, all public names": "import openwork as ow\nfor name in ow.__all__: getattr(ow, name)",
     "import openwork alone": "import openwork",
     "python alone": "",
 }

@@ -32,7 +32,7 @@ from openwork.study.runs.live import prepare
 from openwork.study.runs.run import Run
 from openwork.study.tasks.classification import channels_last
 from openwork.study.tasks.imagenet import ImageNetResNet
-from openwork.study.tasks.task import Parts
+from openwork.study.tasks.parts import Parts
 from openwork.study.training.parts import backward_in_parts
 from openwork.techniques.l0 import L0
 from openwork.techniques.magnitude import GradualMagnitude

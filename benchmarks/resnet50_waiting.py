@@ -25,7 +25,7 @@ from resnet50_step import resident, trainer
 from openwork.study.data.imagenet import image_records
 from openwork.study.data.loader import training_batches
 from openwork.study.data.record import Records
-from openwork.study.tasks.task import Parts
+from openwork.study.tasks.parts import Parts
 
 
 def loaded(records: Records, options: argparse.Namespace) -> Iterator[Parts]:

@@ -5,6 +5,8 @@ hold no directives but those of the reference: the navigation stands here.
 """
 
 import inspect
+import json
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,8 @@ root_doc = "docs/index"
 include_patterns = ["docs/**", "results/**", "benchmarks/*.md"]
 include_patterns += ["CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "THIRD_PARTY.md"]
 exclude_patterns = [".*", "build", "src", "tests"]  # folders that need no walk
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns += ["docs/playground/*.ipynb"]  # what jupytext makes of the pages
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
 html_theme = "furo"
 html_static_path = ["_static"]
@@ -39,6 +42,14 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 maximum_signature_line_length = 88
 
+# The programs of docs/playground are executed, each page by a kernel of its own. An error or a warning fails the build.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_output_stderr = "warn"
+nb_merge_streams = True
+logging.getLogger("traitlets").setLevel(logging.WARNING)
+
 ROOT = Path(__file__).parents[1]
 # Each page that has pages below it, and these in order. What matches * may be nothing; no page may be left out.
 NAVIGATION = {
@@ -47,6 +58,7 @@ NAVIGATION = {
         docs/prune-my-model
         docs/choose
         docs/buys
+        docs/playground
         docs/study
         docs/how-to
         docs/api
@@ -79,6 +91,12 @@ NAVIGATION = {
         docs/onnx
         docs/performance
         benchmarks/README
+    """,
+    "docs/playground": """
+        docs/playground/variational-dropout
+        docs/playground/sentence-encoder
+        docs/playground/lottery-ticket
+        docs/playground/checkpoints
     """,
     "docs/study": """
         docs/findings
@@ -150,6 +168,24 @@ def add_navigation(app: "Sphinx", name: str, source: list[str]) -> None:
         source[0] += "\n\n```{toctree}\n:hidden:\n" + "\n".join(pages) + "\n```\n"
 
 
+def make_notebook(app: "Sphinx", name: str, source: list[str]) -> None:
+    """Makes a notebook of a page of docs/playground: its programs are cells, `# Picture: …` says what is seen."""
+    if name.startswith("docs/playground/"):
+        title, text = source[0].split("\n", 1)
+        file = f"{name.rpartition('/')[2]}.ipynb"
+        link = f'<p>Run it yourself: <a href="{file}" download>this page as a notebook</a>.</p>'
+        text = re.sub(r"^```python\n", "```{code-cell} python\n", text, flags=re.M)
+        alt = "\\1---\nmystnb:\n  image:\n    alt: >-\n      \\2\n---\n"
+        text = re.sub(r"^(```{code-cell} python\n)# Picture: (.*)\n", alt, text, flags=re.M)
+        kernel = "kernelspec:\n  name: python3\n  display_name: Python 3\n"
+        source[0] = f"---\nfile_format: mystnb\n{kernel}---\n{title}\n\n{link}\n{text}"
+
+
+def spread_pages(app: "Sphinx", env: Any, names: list[str]) -> None:
+    """Puts pages of one folder apart, so that the processes of ``--jobs`` share the notebooks."""
+    names[:] = [name for first in range(8) for name in names[first::8]]
+
+
 def link_names(app: "Sphinx", name: str, source: list[str]) -> None:
     """Makes links to the reference of the public names in the tables of docs/api.md."""
     if name == "docs/api":
@@ -181,10 +217,25 @@ def add_front_door(app: "Sphinx", exception: Exception | None) -> None:
         (Path(app.outdir) / "index.html").write_text(page + '<a href="docs/index.html">openwork</a>\n')
 
 
+def add_notebooks(app: "Sphinx", exception: Exception | None) -> None:
+    """The notebooks, without outputs, beside the pages that link to them."""
+    if not exception and app.builder.format == "html":
+        for path in Path(app.outdir).parent.glob("jupyter_execute/docs/playground/*.ipynb"):
+            notebook = json.loads(path.read_text(encoding="utf-8"))
+            for cell in notebook["cells"]:
+                if cell["cell_type"] == "code":
+                    cell.update(outputs=[], execution_count=None)
+            target = Path(app.outdir) / "docs" / "playground" / path.name
+            target.write_text(json.dumps(notebook, indent=1), encoding="utf-8")
+
+
 def setup(app: "Sphinx") -> None:
     """Called by Sphinx."""
+    app.connect("env-before-read-docs", spread_pages)
+    app.connect("source-read", make_notebook)
     app.connect("source-read", add_navigation)
     app.connect("source-read", link_names)
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("autodoc-skip-member", skip_overriding)
     app.connect("build-finished", add_front_door)
+    app.connect("build-finished", add_notebooks)

@@ -5,15 +5,15 @@ Where the large half has not been run, what one seed shows stands there, and tha
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from statistics import median
 
 import large_study as large
-from large_rows import reaches
 from large_study import BOTH, VD, Compared
+from levels import reaches
 from masks import section6_tests
 from played import listed, plain, probability, signed
-from seeds import RESULTS, Row, best, find, markdown
+from seeds import RESULTS, Row, Seeds, best, find, markdown
 from seeds import rows as of_study
 from tournaments import compared, named_tests
 
@@ -51,9 +51,9 @@ def _transformer() -> Iterator[Row]:
         if any(one.difference for one in found):
             yield _row(f"Transformer, BLEU at {_percent(level)}", said, found, SMALL)
             continue
-        ours = find("translation", BOTH, "GradualMagnitude", final=level).score
+        ours = find("translation", BOTH, "GradualMagnitude", final=level)
         rest = ", ".join(f"{name} {_best_bleu(name, level)}" for name in (VD, "L0"))
-        yield (f"Transformer, BLEU at {_percent(level)}", said, f"magnitude {ours:.2f}, {rest}", "1", OPEN,
+        yield (f"Transformer, BLEU at {_percent(level)}", said, f"magnitude {_mean(ours, 2)}, {rest}", _n(ours), OPEN,
                f"{SMALL}; {TESTED}; the runs may be sparser than the level")  # fmt: skip
 
 
@@ -77,13 +77,13 @@ def _resnet() -> Iterator[Row]:
         if any(one.difference for one in found):
             yield _row(what, said, found, COPY)
             continue
-        ours, random = (find("cifar10-resnet50", "ResNet-50", name, final=level)
-                        for name in ("GradualMagnitude", "RandomPruning"))  # fmt: skip
-        text = f"magnitude {ours.scores[0]:.1f}, random {random.score:.1f}"
+        own = {name: find("cifar10-resnet50", "ResNet-50", kind, final=level)
+               for name, kind in (("magnitude", "GradualMagnitude"), ("random", "RandomPruning"))}  # fmt: skip
+        text = ", ".join(f"{name} {_mean(runs)}" for name, runs in own.items())
         if level in KL:
-            dropout = find("cifar10-resnet50", "ResNet-50", "VariationalDropout", final=KL[level] / CIFAR)
-            text += f", {VD} {dropout.score:.1f} at {dropout.sparsity:.1f} %"
-        yield what, said, text, "1", OPEN, COPY
+            dropout = own[VD] = find("cifar10-resnet50", "ResNet-50", "VariationalDropout", final=KL[level] / CIFAR)
+            text += f", {VD} {_mean(dropout)} at {dropout.sparsity:.1f} %"
+        yield what, said, text, _n(*own.values()), OPEN, COPY + _alone(own)
 
 
 def _lenet() -> Iterator[Row]:
@@ -110,12 +110,12 @@ def allocations() -> str:
         lines += [_row("ResNet-50, layout and length at 95 %", said, found, COPY)]
     else:
         names = ("GradualMagnitude", "GradualMagnitude, extended")
-        uniform, extended = (find("cifar10-resnet50", "ResNet-50", name, final=0.95).score for name in names)
+        uniform, extended = (find("cifar10-resnet50", "ResNet-50", name, final=0.95) for name in names)
         dropout = find("cifar10-resnet50", "ResNet-50", "VariationalDropout", final=KL[0.95] / CIFAR)
-        text = f"uniform {uniform:.1f}, extended and longer {extended:.1f}, {VD} {dropout.score:.1f}"
-        lines += [
-            ("ResNet-50 at 95 %", said, text, "1", OPEN, f"how much is the layout and how much the length; {COPY}")
-        ]
+        own = {"uniform": uniform, "extended and longer": extended, VD: dropout}
+        text = ", ".join(f"{name} {_mean(runs)}" for name, runs in own.items())
+        lacks = f"how much is the layout and how much the length; {COPY}{_alone(own)}"
+        lines += [("ResNet-50 at 95 %", said, text, _n(*own.values()), OPEN, lacks)]
     lines += [_levels(pair, levels) for pair, levels in named_tests().items()]
     return _answered(HEADS, lines)
 
@@ -167,10 +167,12 @@ def time() -> str:
     if any(one.difference for one in found):
         lines.append(_row("ResNet-50: 1.5 × the steps", said, found, COPY))
     else:
-        names = ("GradualMagnitude", "GradualMagnitude, extended")
-        ours = [find("cifar10-resnet50", "ResNet-50", name, final=0.8).scores[0] for name in names]
-        lines.append(("ResNet-50: 1.5 × the steps and another layout", said, f"from {ours[0]:.1f} to {ours[1]:.1f}",
-                      "1", OPEN, "which of the two it is: no dense network trained as long"))  # fmt: skip
+        names = {"magnitude": "GradualMagnitude", "extended": "GradualMagnitude, extended"}
+        own = {name: find("cifar10-resnet50", "ResNet-50", kind, final=0.8) for name, kind in names.items()}
+        before, after = own.values()
+        lines.append(("ResNet-50: 1.5 × the steps and another layout", said,
+                      f"from {_mean(before)} to {_mean(after)}", _n(before, after), OPEN,
+                      f"which of the two it is: no dense network trained as long{_alone(own)}"))  # fmt: skip
     return _answered(HEADS, lines)
 
 
@@ -215,6 +217,22 @@ def _costs(name: str, unit: str) -> Iterator[str]:
         for variant, way in ways.items():
             if masks and (own := middle.get(f"{model}: {variant}")):
                 yield f"{model}, {way}: {own / masks:.2f} ×"
+
+
+def _mean(runs: Seeds, digits: int = 1) -> str:
+    """The mean score, with n where it is above one."""
+    return f"{runs.score:.{digits}f}" + (f" (n = {runs.n})" if runs.n > 1 else "")
+
+
+def _n(*runs: Seeds) -> str:
+    return " or ".join(map(str, sorted({one.n for one in runs})))
+
+
+def _alone(runs: Mapping[str, Seeds]) -> str:
+    """Who has seeds that not all others have, so that their means are not of pairs; "" where nobody has."""
+    least = min(one.n for one in runs.values())
+    more = [f"{one.n - least} of {one.n} seeds of {name}" for name, one in runs.items() if one.n > least]
+    return f"; a difference of pairs: {listed(more)} without a partner" if more else ""
 
 
 def _row(what: str, said: str, found: list[Compared], lacks: str) -> Row:

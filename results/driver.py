@@ -20,28 +20,20 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from kept import COST, MEASURED, Found, Key, at_threshold, ended, line, paid_before
+from levels import SLACK
 
-from openwork.inspect.report import report
 from openwork.study.experiments.contest import Contest
-from openwork.study.results.result import Result
-from openwork.study.results.store import read_result, write_table
+from openwork.study.results.store import write_table
 from openwork.study.results.tuning import Tuned, choose
-from openwork.study.runs.live import restore
 from openwork.study.runs.precision import Precision
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Options, sweep
-from openwork.study.tasks.measure import final_metrics
 
-MEASURED = ("id", "status", "step", "sparsity", "layers", "accuracy", "loss")
-COST = ("seconds", "fleet", "precision", "device", "torch", "commit")
-SLACK = 1.05  # a run reaches a level with up to so many times the weights that the level leaves
 SOON = 60.0  # seconds of pieces after which it is known how slow they are
 TRIAL, FINAL = ("technique", "level", "setting"), ("technique", "level", "seed")
 CHOICE = (*TRIAL, "rate", "option", "sparsity", "accuracy", "reached", "tried")
-
-Key = tuple[Any, ...]
-Found = dict[Key, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -115,44 +107,6 @@ def texts(key: Key) -> tuple[str, ...]:
     return tuple(f"{part:g}" if isinstance(part, float) else str(part) for part in key)
 
 
-def line(result: Result) -> dict[str, Any]:
-    """What is kept of a result."""
-    measured = {
-        "id": result.id,
-        "status": result.status,
-        "step": result.step,
-        "seconds": result.cost.seconds,
-        "fleet": result.environment.fleet,
-        "precision": result.environment.precision,
-        "device": result.environment.device,
-        "torch": result.environment.torch,
-        "commit": result.environment.commit,
-    }
-    if result.after:
-        measured |= numbers(result.sparsity or 0.0, [layer.sparsity for layer in result.layers], result.after)
-    return measured
-
-
-def numbers(sparsity: float, layers: Iterable[float], metrics: Any) -> dict[str, str]:
-    """The figures of a finished model."""
-    return {
-        "sparsity": f"{sparsity:.6f}",
-        "layers": " ".join(f"{each:.5f}" for each in layers),
-        "accuracy": f"{metrics['accuracy']:.4f}",
-        "loss": f"{metrics['loss']:.5f}",
-    }
-
-
-def at_threshold(run: Run, runs: Path, threshold: float, device: torch.device) -> dict[str, Any]:
-    """The line of a finished run at another threshold."""
-    live = restore(runs / run.id, settings=[f"technique.threshold={threshold}"])
-    plain = live.finalized_copy().to(device)
-    counts = report(plain, select=run.select)
-    layers = [layer.sparsity for layer in counts.layers]
-    shared = {"id": f"{run.id}@{threshold:g}", "status": "finished", "step": run.steps}
-    return shared | numbers(counts.sparsity, layers, final_metrics(run.task, plain, device))
-
-
 class AloneError(Exception):
     """Runs cannot be trained as one model, and one by one they would take too long."""
 
@@ -172,15 +126,11 @@ def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options) 
     except AloneError as error:
         say(str(error))
     found: dict[Key, dict[str, Any]] = {}
-    for key, run in wanted.items():
-        path = runs / run.id / "result.json"
-        if not path.exists():
-            continue
-        result = read_result(path)
+    for key, run, result in ended(wanted, runs):
         found[key] = line(result)
         for threshold in piece.thresholds if result.finished else ():
             other = at_threshold(run, runs, threshold, torch.device(device))
-            found[*key[:-1], threshold] = {name: found[key].get(name) for name in COST} | {"seconds": 0.0} | other
+            found[*key[:-1], threshold] = paid_before(found[key]) | other
     needed = {each.id for run in by_id.values() for each in with_prerequisites([run]) if each.id != run.id}
     for id in by_id.keys() - needed:
         shutil.rmtree(runs / id, ignore_errors=True)

@@ -5,7 +5,7 @@ from itertools import groupby
 
 from masks import section6_tests, whole
 from played import errors, finals, listed, plain, signed, sparsities, verdicts
-from recipes import complete, left, recipe_effects, recipes
+from recipes import complete, left, missing_cells, recipe_effects, recipes
 from seeds import paper, place
 from tournaments import NAMED_LEVELS, as_good_as_dense, better_than_dense, compared, has_begun, missing, named_tests
 
@@ -32,7 +32,7 @@ def not_yet() -> list[str]:
     found += [] if has_begun() else ["the tournament of LeNet-300-100"]
     found += ["SparseVD's recipe on LeNet-300-100"] if not complete() else []
     found += ["SparseVD's recipe on LeNet-5-Caffe"] if "E" in left() else []
-    found += ["LeNet-5-Caffe without `train_clip`, SparseVD's initial weights, or both"] if "H" in left() else []
+    found += [f"SparseVD's recipe on LeNet-5-Caffe with {' and '.join(missing_cells('H'))}"] if "H" in left() else []
     found += ["section 6"] if not whole() else []
     return found + (["the tournament of LeNet-5-Caffe"] if not finals("lenet5") else [])
 

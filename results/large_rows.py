@@ -2,9 +2,10 @@
 
 import csv
 from collections.abc import Iterable, Mapping
-from math import isclose
 from pathlib import Path
 from statistics import fmean
+
+from levels import reaches
 
 from openwork.study.experiments.large_resnet50 import LONGEST
 
@@ -15,7 +16,6 @@ Cell = dict[int, Found]
 KEY = ("experiment", "technique", "setting", "seed", "threshold")
 TOLD = ("dense", "magnitude", "magnitude, extended", "random")
 """What is told its sparsity."""
-SLACK = 1.05  # times the weights that a level leaves
 SEEDS = 3
 PASSING = 0.88
 """The validation accuracy from which on SparseVD is trained from the VGG-like network."""
@@ -42,12 +42,6 @@ def cells(rows: Iterable[Found], experiment: str) -> dict[tuple[str, str], Cell]
 def number(row: Found, name: str) -> float:
     """A figure of a row; 0 of a run that diverged."""
     return float(row[name] or 0)
-
-
-def reaches(sparsity: float, level: float) -> bool:
-    """Whether so many zeros leave at most 1.05 times the weights that the level leaves."""
-    left, most = 1 - sparsity, SLACK * (1 - level)
-    return left <= most or isclose(left, most)
 
 
 def at_level(rows: Iterable[Found], experiment: str, technique: str, level: float) -> Cell:

@@ -1,4 +1,4 @@
-"""What the rows of the large half show: the families of comparisons that `large/PLAN.md` names, and its tables."""
+"""What the rows of the large half show: scores by seed, and the families of comparisons that `large/PLAN.md` names."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -6,11 +6,8 @@ from itertools import product
 from statistics import fmean
 from typing import NamedTuple
 
-from large_rows import SEEDS, Cell, Found, at_level, cells, number, of_each_seed, passes, read
-from played import points as written
-from played import probability
-from seeds import RESULTS, find, markdown, mean
-from seeds import rows as of_study
+from large_rows import SEEDS, Cell, Found, at_level, cells, number, of_each_seed, read
+from seeds import RESULTS, find
 
 from openwork.study.experiments import large_resnet50, large_transformer
 from openwork.study.experiments.cifar10_resnet import SPARSITIES
@@ -20,12 +17,9 @@ from openwork.study.results.claims import ALPHA, as_good_as, holm
 from openwork.study.results.paired import Difference, paired
 
 STUDY = RESULTS / "large" / "study"
-COMMAND = "python results/large/run.py results/large/study --runs runs --device cuda --precision bf16 --seconds 540"
 CHANCE = 10.0
 MARGINS = {"ResNet-50": 0.5, "Transformer": 0.3}
 """Of "as good as": points of accuracy, and BLEU."""
-TOLERANCES = {"cifar10-resnet50": 1.0, "translation": 0.5, "cifar10": 1.0, "mnist": 0.3}
-"""Of a row that is run again."""
 SHORT, LONG = f"ResNet-50, {large_resnet50.EPOCHS} epochs", f"ResNet-50, {large_resnet50.LONG} epochs"
 LONGEST, NARROW = f"ResNet-50, {large_resnet50.LONGEST} epochs", f"ResNet-50 x {large_resnet50.NARROW:g}"
 VD, EXTENDED, BOTH = "variational dropout", "magnitude, extended", "Transformer"
@@ -49,11 +43,8 @@ class Compared(NamedTuple):
     difference: Difference | None
     p: float | None
     as_good: bool
-
-
-def not_run(parts: str) -> str:
-    """What a table says whose parts of the plan have no rows yet."""
-    return f"Not run yet: `{COMMAND} --parts {parts}`."
+    alone: int
+    """Seeds or masks that one of the two has and the other lacks."""
 
 
 @cache
@@ -64,10 +55,11 @@ def rows() -> list[Found]:
 
 def scores(cell: Cell) -> Scores:
     """In points or BLEU; a run that diverged has chance or 0."""
-    return {seed: _points(row) for seed, row in sorted(cell.items())}
+    return {seed: points_of(row) for seed, row in sorted(cell.items())}
 
 
-def _points(row: Found) -> float:
+def points_of(row: Found) -> float:
+    """Points of accuracy, or BLEU."""
     if row["experiment"].startswith(BOTH):
         return number(row, "bleu")
     return 100 * float(row["accuracy"]) if row["accuracy"] else CHANCE
@@ -95,7 +87,7 @@ def of_masks(network: str, kind: str, level: float) -> Scores:
     """The mean of a kind's replicas, by mask."""
     cell, found = cells(rows(), f"{network}, masks").get((kind, f"{level:g}"), {}), dict[int, list[float]]()
     for seed, row in cell.items():
-        found.setdefault(seed if kind == "magnitude" else seed // 100 - 1, []).append(_points(row))
+        found.setdefault(seed if kind == "magnitude" else seed // 100 - 1, []).append(points_of(row))
     return {mask: fmean(values) for mask, values in sorted(found.items())} if len(found) >= SEEDS else {}
 
 
@@ -109,12 +101,14 @@ def less(ours: Scores, theirs: Scores) -> Difference | None:
 
 def family(pairs: Iterable[tuple[str, float, Scores, Scores]], margin: float) -> list[Compared]:
     """The comparisons with Holm's p, and whether the two are shown to be as good."""
+    pairs = list(pairs)
     every = [(label, level, less(ours, theirs)) for label, level, ours, theirs in pairs]
     p = holm([found.p if found else None for *_, found in every])
     same = holm([as_good_as(found, margin).p if found else None for *_, found in every])
+    alone = [len(ours.keys() ^ theirs.keys()) for *_, ours, theirs in pairs]
     return [
-        Compared(*each, one, other is not None and other < ALPHA)
-        for each, one, other in zip(every, p, same, strict=True)
+        Compared(*each, one, other is not None and other < ALPHA, left)
+        for each, one, other, left in zip(every, p, same, alone, strict=True)
     ]
 
 
@@ -183,169 +177,3 @@ def chosen(technique: str) -> Scores:
     """The final runs at 98 % of the setting that the pilots chose."""
     of = [cell for (name, _), cell in cells(rows(), LONGEST).items() if name == technique and len(cell) >= SEEDS]
     return scores(of[0]) if of else {}
-
-
-def verdict(one: Compared) -> str:
-    """``▲`` or ``▼`` where a difference is shown, ``≈`` where the two are shown to be as good."""
-    if one.difference is not None and one.p is not None and one.p < ALPHA:
-        return "▲" if one.difference.mean > 0 else "▼"
-    return "≈" if one.as_good else ""
-
-
-def comparisons(name: str, parts: str) -> str:
-    """The differences of a family with 95 % intervals and Holm's p; a row for each label, a column for each level."""
-    every = families()[name]
-    if not any(one.difference for one in every):
-        return not_run(parts)
-    levels = sorted({one.level for one in every})
-    lines = []
-    for label in dict.fromkeys(one.label for one in every):
-        own = {one.level: one for one in every if one.label == label}
-        n = sorted({one.difference.n for one in own.values() if one.difference})
-        texts = [
-            f"{written(one.difference)}, p {probability(one.p)} {verdict(one)}".strip()
-            if one and one.difference
-            else "–"
-            for one in map(own.get, levels)
-        ]
-        lines.append((label, " or ".join(map(str, n)) or "0", *texts))
-    unit = "BLEU" if name.startswith(BOTH) or name == "regularisation" else "points"
-    return markdown((unit, "n", *(_level(level) for level in levels)), lines)
-
-
-def by_level(experiment: str, names: Iterable[str], levels: Iterable[float], parts: str) -> str:
-    """Scores of techniques at levels, with half of the 95 % interval of each mean."""
-    levels = list(levels)
-    lines = []
-    for name in names:
-        own = [at(experiment, name, level) for level in ((0.0,) if name == "dense" else levels)]
-        if any(own):
-            texts = [mean(tuple(found.values())) if found else "–" for found in own]
-            n = " or ".join(map(str, sorted({len(found) for found in own if found})))
-            lines.append((name, n, *texts, *[""] * (len(levels) - len(texts))))
-    unit = "BLEU" if experiment.startswith(BOTH) else "accuracy, %"
-    return markdown((unit, "n", *map(_level, levels)), lines) if lines else not_run(parts)
-
-
-def layouts_table() -> str:
-    """The 2 x 2 of layout and length, with dense and variational dropout at both."""
-    lines = []
-    for name, experiment, technique in (*LAYOUTS, ("dense", SHORT, "dense"), ("dense", LONG, "dense")):
-        levels = (0.0,) if name == "dense" else large_resnet50.LAYOUT_LEVELS
-        own = [at(experiment, technique, level) for level in levels]
-        if any(own):
-            texts = [mean(tuple(found.values())) if found else "–" for found in own]
-            n = max(len(found) for found in own)
-            lines.append((name, experiment.rpartition(", ")[2], str(n), *texts, *[""] * (3 - len(texts))))
-    heads = ("accuracy, %", "length", "n", *map(_level, large_resnet50.LAYOUT_LEVELS))
-    return markdown(heads, lines) if any(line[0] == "extended" for line in lines) else not_run("BC")
-
-
-def masks_table(network: str) -> str:
-    """What keeps a mask's zeros, at each level: means over masks of means over replicas."""
-    levels = sorted((large_resnet50 if network == "ResNet-50" else large_transformer).MASK_LEVELS)
-    schemes = [f"scratch-b, {name}" for name in SCHEMES[1:]] if network == "ResNet-50" else []
-    lines = []
-    for kind in ("magnitude", *KEPT, *schemes):
-        own = [of_masks(network, kind, level) for level in levels]
-        if any(own):
-            texts = [mean(tuple(found.values())) if found else "–" for found in own]
-            lines.append((kind, f"{max(map(len, own))} masks", *texts))
-    unit = "BLEU" if network == BOTH else "accuracy, %"
-    return markdown((unit, "n", *map(_level, levels)), lines) if lines else not_run("H" if network == BOTH else "I")
-
-
-def beyond_table() -> str:
-    """98 % in 40 epochs: the pilots' choice of each technique."""
-    lines = []
-    for (name, setting), cell in cells(rows(), LONGEST).items():
-        if len(cell) >= SEEDS:
-            zeros = tuple(100 * number(row, "sparsity") for row in cell.values())
-            lines.append((name, setting, str(len(cell)), mean(zeros), mean(tuple(scores(cell).values()))))
-    return markdown(("", "setting", "n", "sparsity, %", "accuracy, %"), lines) if lines else not_run("D")
-
-
-def l0_table() -> str:
-    """L0 on ResNet-50: sparsities and accuracies, as trained and with new batch-norm statistics."""
-    lines = []
-    for (_, setting), cell in cells(rows(), "ResNet-50, L0").items():
-        if len(cell) < SEEDS:
-            continue
-        rate, weight = setting.split("/")
-        new = tuple(100 * float(row["recalibrated"]) if row["recalibrated"] else CHANCE for row in cell.values())
-        zeros = tuple(100 * number(row, "sparsity") for row in cell.values())
-        accuracy = mean(tuple(scores(cell).values()))
-        lines.append((f"× {rate}", f"{float(weight):,g}", str(len(cell)), mean(zeros), accuracy, mean(new)))
-    heads = ("rate on gates", "λ · N · that", "n", "sparsity, %", "accuracy, %", "with new batch-norm statistics, %")
-    return markdown(heads, lines) if lines else not_run("J")
-
-
-def vgg_table() -> str:
-    """The VGG-like network for 200 epochs."""
-    if passes(rows()) is None:
-        return not_run("K")
-    lines = []
-    for (name, _), cell in cells(rows(), "VGG-like").items():
-        zeros = mean(tuple(100 * number(row, "sparsity") for row in cell.values()))
-        validation = mean(tuple(100 * number(row, "validation") for row in cell.values()))
-        lines.append((name, str(len(cell)), validation, mean(tuple(scores(cell).values())), zeros))
-    if not passes(rows()):
-        lines.append((VD, "0", "baseline not reached: below 88 %, so it was not trained", "", ""))
-    return markdown(("200 epochs", "n", "validation accuracy, %", "accuracy, %", "sparsity, %"), lines)
-
-
-def first_convolution_table() -> str:
-    """How many runs diverge with the first convolution at 98 %, and with it dense."""
-    lines = []
-    for (name, rate), cell in cells(rows(), "first convolution").items():
-        ended = [row for row in cell.values() if row["status"] == "diverged"]
-        steps = ", ".join(row["step"] for row in ended) or "–"
-        lines.append((name, rate, str(len(cell)), f"{len(ended)} of {len(cell)}", steps))
-    return markdown(("", "learning rate", "n", "diverged", "seen at step"), lines) if lines else not_run("L")
-
-
-def again_table() -> str:
-    """One row of each folder again, beside the old one."""
-    lines = []
-    for (folder, id), cell in cells(rows(), "again").items():
-        for row in cell.values():
-            now, then = _points(row) if not row["bleu"] else number(row, "bleu"), _before(folder, id)
-            inside = abs(now - then) <= TOLERANCES[folder]
-            said = "again" if inside else "another one"
-            lines.append((folder, id, f"{then:.2f}", f"{now:.2f}", f"{TOLERANCES[folder]:g}", said, "1"))
-    heads = ("folder", "id", "committed", "now", "tolerance", "", "n")
-    return markdown(heads, lines) if lines else not_run("A")
-
-
-def _before(folder: str, id: str) -> float:
-    study, name = ("mnist/study", "tournament") if folder == "mnist" else (folder, "rows")
-    old = next(row for row in of_study(study, name) if row["id"] == id)
-    value = float(old.get("after_value") or old["accuracy"])
-    return value if old.get("metric") == "bleu" else 100 * value
-
-
-def _level(level: float) -> str:
-    return f"{100 * level:g} %" if level else "dense"
-
-
-TABLES = {
-    "large, ResNet-50": lambda: by_level(SHORT, ("dense", "magnitude", "random", VD), SPARSITIES, "B"),
-    "large, ResNet-50, compared": lambda: comparisons("ResNet-50", "B"),
-    "large, layouts": layouts_table,
-    "large, layouts, compared": lambda: comparisons("layout", "BC"),
-    "large, 98 %": beyond_table,
-    "large, 98 %, compared": lambda: comparisons("98 %", "D"),
-    "large, narrow": lambda: by_level(NARROW, ("dense", "magnitude", "random"), SPARSITIES, "E"),
-    "large, narrow, compared": lambda: comparisons("width", "E"),
-    "large, Transformer": lambda: by_level(BOTH, ("dense", "magnitude", "random", "L0", VD), SEVEN, "F"),
-    "large, Transformer, compared": lambda: comparisons("Transformer", "F"),
-    "large, regularisation, compared": lambda: comparisons("regularisation", "FG"),
-    "large, masks of the Transformer": lambda: masks_table("Transformer"),
-    "large, masks of the Transformer, compared": lambda: comparisons("Transformer, masks", "H"),
-    "large, masks of ResNet-50": lambda: masks_table("ResNet-50"),
-    "large, masks of ResNet-50, compared": lambda: comparisons("ResNet-50, masks", "I"),
-    "large, L0": l0_table,
-    "large, VGG-like": vgg_table,
-    "large, first convolution": first_convolution_table,
-    "large, again": again_table,
-}

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from math import isclose
 from statistics import fmean
 
+from levels import reaches as level_reached
 from seeds import RESULTS, markdown, rows
 
 from openwork.study.experiments.tournament import SEEDS
 from openwork.study.results.paired import Difference
 
 STUDY = RESULTS / "mnist" / "study"
-SLACK = 1.05  # of the weights that a level leaves
 COMMAND = "python results/mnist/run.py results/mnist/study --runs runs --device cuda --precision tf32 --seconds 540"
 Found = dict[str, str]
 
@@ -54,8 +53,7 @@ def finals(file: str = "tournament") -> dict[tuple[str, float], list[Found]]:
 
 def reaches(runs: Sequence[Found], level: float) -> bool:
     """Whether the mean sparsity of final runs reaches the level, with the slack of the plan."""
-    left = 1 - fmean(sparsities(runs)) / 100
-    return left <= SLACK * (1 - level) or isclose(left, SLACK * (1 - level))
+    return level_reached(fmean(sparsities(runs)) / 100, level)
 
 
 def by_seed(runs: Iterable[Found]) -> dict[int, float]:

@@ -80,6 +80,12 @@ def left() -> list[str]:
     return [part for part, (net, cells) in PARTS.items() if not all(recipes(net, cell) for cell in cells)]
 
 
+def missing_cells(part: str) -> list[str]:
+    """The settings of a part that have no rows, in words."""
+    net, cells = PARTS[part]
+    return [RECIPES[cell] for cell in cells if not recipes(net, cell)]
+
+
 def complete() -> bool:
     """Whether all four recipes have their 20 seeds on LeNet-300-100."""
     return all(len(recipes("LeNet-300-100", cell)) == len(SEEDS) for cell in RECIPES)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import answers
 import cifar_tournament
-import large_study
+import large_tables
 from caveats import caveats
 from choices import TABLES as CHOICES
 from findings import findings
@@ -283,7 +283,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "in one seed": in_one_seed,
     **ONE_SHOTS,
     **answers.TABLES,
-    **large_study.TABLES,
+    **large_tables.TABLES,
     **CHOICES,
 }
 STUDIES = ("mnist", "cifar10", "cifar10-resnet50", "cifar10-tournament", "large", "translation", "one-shot")

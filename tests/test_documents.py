@@ -13,7 +13,7 @@ from tests.processes import output_of, start_python
 ROOT = Path(__file__).parents[1]
 NAMES = (
     "docs",
-    *(f"docs/{name}" for name in ("contributing", "models", "published", "reference", "techniques")),
+    *(f"docs/{name}" for name in ("contributing", "models", "playground", "published", "reference", "techniques")),
     *("benchmarks", "results", "results/mnist", "results/one-shot"),
 )
 FOLDERS = [ROOT, *(ROOT / name for name in NAMES)]

@@ -1,5 +1,6 @@
 """What a user installs and imports."""
 
+import gc
 import json
 import os
 import re
@@ -51,6 +52,25 @@ def test_the_public_names_import_neither_the_compiler_nor_sympy(core_only):
     # Each takes as long as torch, which does without them until it compiles or exports.
     added = {name for name in core_only["added"] if name.startswith(("torch", "sympy", "mpmath", "networkx"))}
     assert added <= {"torch.utils"}
+
+
+def test_the_public_names_do_not_import_what_only_their_calls_need(core_only):
+    assert core_only["early"] == []
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_the_collector_of_garbage_is_after_an_import_as_it_was(monkeypatch, collects):
+    monkeypatch.delitem(vars(openwork), "sparsify", raising=False)
+    before = gc.isenabled()
+    try:
+        (gc.enable if collects else gc.disable)()
+        assert callable(openwork.sparsify)
+        assert gc.isenabled() is collects
+        with pytest.raises(AttributeError, match="has no attribute 'sparsity'"):
+            openwork.sparsity  # noqa: B018
+        assert gc.isenabled() is collects
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_a_constant_for_the_compiler_has_the_mark_of_torch():

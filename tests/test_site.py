@@ -131,6 +131,8 @@ QUESTIONS = {
     "Which arguments does a technique take?": ["docs/api.md", "docs/reference/techniques.md"],
     "What did the study find?": ["docs/study.md", "docs/findings.md"],
     "Does openwork reproduce the papers?": ["docs/study.md", "docs/reproductions.md"],
+    "How does variational dropout work?": ["docs/playground.md", "docs/playground/variational-dropout.md"],
+    "Is a lottery ticket better than a fresh network?": ["docs/playground/lottery-ticket.md"],
     "Which commands are there?": ["docs/cli.md"],
     "How do I run thousands of trainings?": ["docs/study.md", "docs/cluster.md"],
 }
@@ -193,8 +195,31 @@ def test_the_changelog_says_what_was_added_changed_and_fixed():
 
 def test_every_program_of_a_page_is_run_by_a_test():
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    own = {page for page in DOCUMENTS if re.search(r"^ *```python", (ROOT / page).read_text(), re.M)}
+    pages = [page for page in DOCUMENTS if not page.startswith("docs/playground/")]
+    own = {page for page in pages if re.search(r"^ *```python", (ROOT / page).read_text(), re.M)}
     assert [page for page in sorted(own) if page not in tests and f'"docs" / "{page[5:]}"' not in tests] == []
+
+
+def test_the_notebooks_are_executed_where_the_site_is_built():
+    settings = runpy.run_path(str(ROOT / "docs" / "conf.py"))
+    assert settings["nb_execution_mode"] == "force"
+    assert settings["nb_execution_raise_on_error"]
+    page = ["# Title\n\n```python\n# Picture: a line\nplot()\n```\n"]
+    settings["make_notebook"](None, "docs/playground/one", page)
+    assert 'href="one.ipynb"' in page[0]
+    assert "```{code-cell} python\n---\nmystnb:\n  image:\n    alt: >-\n      a line\n---\nplot()\n```" in page[0]
+    assert "make docs" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("page", below("docs/playground"))
+def test_a_notebook_has_its_formulas_and_says_what_its_pictures_do_not_show(page):
+    text = (ROOT / page).read_text()
+    # Jupyter takes programs of other languages, such as sh, for cells.
+    assert {*re.findall(r"^```(\S+)", text, re.M)} == {"python", "text"}
+    assert text.count("**What it shows.**") >= text.count("**What it does not show.**") >= 1
+    assert text.count("plt.show()") == text.count("# Picture: ")
+    lines = [line for code in blocks(page, "python") for line in code.splitlines() if "# Picture" not in line]
+    assert max(map(len, lines)) <= 98  # the width of the page
 
 
 def test_every_page_has_a_place_in_the_navigation():
@@ -207,8 +232,12 @@ def test_a_page_of_the_navigation_that_is_named_exists():
     assert [name for name in sorted(named) if "*" not in name and not (ROOT / f"{name}.md").exists()] == []
 
 
-FIRST = [START, *(f"docs/{name}.md" for name in ("start", "prune-my-model", "choose", "buys", "study", "how-to"))]
-SIMPLE = [*FIRST, *(page for name in ("docs/prune-my-model", "docs/how-to", "CONTRIBUTING") for page in below(name))]
+FIRST = [
+    START,
+    *(f"docs/{name}.md" for name in ("start", "prune-my-model", "choose", "buys", "playground", "study", "how-to")),
+]
+FOLDERS = ("docs/prune-my-model", "docs/playground", "docs/how-to", "CONTRIBUTING")
+SIMPLE = [*FIRST, *(page for name in FOLDERS for page in below(name))]
 """The start and how-to pages, whose sentences are short."""
 
 

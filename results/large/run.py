@@ -22,7 +22,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import large_again as again
 import torch
-from driver import COST, MEASURED, AloneError, Found, Key, Piece, at_least_one, follow, line, parser, refuse, say
+from driver import AloneError, Piece, at_least_one, follow, parser, refuse, say
+from kept import COST, MEASURED, Found, Key, ended, line, paid_before
 from large_rows import KEY, chosen_beyond, chosen_gates, passes, read, unbeaten
 
 from openwork.inspect.report import report
@@ -31,7 +32,6 @@ from openwork.study.experiments.large_resnet50 import Runs
 from openwork.study.experiments.transformer import THRESHOLDS, small_task
 from openwork.study.fleet import lanes
 from openwork.study.results.result import Result
-from openwork.study.results.store import read_result
 from openwork.study.runs.live import restore
 from openwork.study.runs.recalibration import recalibrate
 from openwork.study.runs.run import Run
@@ -186,18 +186,13 @@ def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options, 
         say(f"{error}; try --alone")
     found: Found = {}
     device = torch.device(options.device)
-    for key, run in wanted.items():
-        path = runs / run.id / "result.json"
-        if not path.exists():
-            continue
-        result = read_result(path)
+    for key, run, result in ended(wanted, runs):
         found[key] = row(result)
         if result.finished and isinstance(run.technique, L0) and key[0].startswith("ResNet-50"):
             found[key] |= recalibrated(run, runs, device)
         if result.finished and isinstance(run.technique, VariationalDropout) and key[0] == "Transformer":
-            shared = {name: found[key].get(name) for name in COST} | {"seconds": 0.0}
             for threshold, each in at_thresholds(run, runs, device).items():
-                found[(*key[:-1], threshold)] = shared | each
+                found[(*key[:-1], threshold)] = paid_before(found[key]) | each
     for key, run in wanted.items():
         is_mask = key[0].endswith("masks") and key[1] == "magnitude"
         if not is_mask and key[0] != "VGG-like":  # others start from these

@@ -23,10 +23,18 @@ else:
 
     def __getattr__(name: str) -> Any:
         """A public name. It is imported when it is first used, as `openwork --help` needs no torch."""
+        import gc
+
         module = "openwork.public" if name == "__all__" else _modules().get(name)
         if module is None:
             raise AttributeError(f"module 'openwork' has no attribute {name!r}")
-        return globals().setdefault(name, getattr(import_module(module), name))
+        collects = gc.isenabled()
+        gc.disable()  # what an import makes stays; to search it, and all of torch's objects, for garbage takes 0.1 s
+        try:
+            return globals().setdefault(name, getattr(import_module(module), name))
+        finally:
+            if collects:
+                gc.enable()
 
     def __dir__() -> list[str]:
         return [*__getattr__("__all__"), "__version__"]

@@ -50,3 +50,44 @@ def test_a_bug_of_openwork_is_no_sentence():
     with pytest.raises((TypeError, AttributeError)) as bug:
         Constant.__call__(None, 0)  # nothing says raise there
     assert sentence(bug.value.with_traceback(bug.value.__traceback__.tb_next)) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("run", "tests.study.tinylab:grid"), "--out"),
+        (("sweep", "tests.study.tinylab:grid"), "--out"),
+        (("quickstart",), "--out"),
+        (("report", "."), "--out"),
+        (("pictures", "3f2a"), "--out"),
+        (("watch", "."), "--out"),
+        (("published",), "--out"),
+        (("prune", ".", "--technique", "magnitude", "--out", "new"), "--resume"),
+    ],
+)
+def test_a_file_is_no_folder_to_write_to(tmp_path, monkeypatch, capsys, arguments, option):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.csv").write_text("mine")
+    assert openwork(monkeypatch, *arguments, option, "notes.csv") == 2
+    assert capsys.readouterr().err == "error: cannot use notes.csv, which is a file, for a folder; give another name\n"
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("results", "."), "--csv"),
+        (("results", "."), "--parquet"),
+        (("import-tf", "x", "--model", "resnet50", "--technique", "dense"), "--out"),
+    ],
+)
+def test_a_folder_is_no_file_to_write(tmp_path, monkeypatch, capsys, arguments, option):
+    monkeypatch.chdir(tmp_path)
+    assert openwork(monkeypatch, *arguments, option, ".") == 2
+    assert capsys.readouterr().err == "error: cannot use ., which is a folder, for a file; give another name\n"
+
+
+@pytest.mark.parametrize("margin", ["-1", "0", "nan"])
+def test_a_margin_is_refused_in_the_unit_that_it_has_on_the_command_line(monkeypatch, capsys, margin):
+    assert openwork(monkeypatch, "report", "runs", f"--margin={margin}") == 2
+    assert f"--margin must be more than 0 points, got {margin}" in capsys.readouterr().err

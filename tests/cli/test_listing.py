@@ -3,13 +3,23 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from openwork.cli.common import found_run
 from openwork.cli.complete import complete_experiments, complete_runs
-from openwork.study.results.folders import RunFolder, check_name, find_runs, read_folders, short_ids, write_name
+from openwork.study.results.folders import (
+    RunFolder,
+    check_name,
+    find_runs,
+    read_folders,
+    read_names,
+    short_ids,
+    write_name,
+)
 from tests.cli.folders import openwork
 from tests.study.studies import described, diverged, row, study
 
@@ -122,11 +132,23 @@ def test_a_command_for_one_run_refuses_the_name_of_several(runs):
         found_run(Path("both"))
 
 
-def test_a_name_stands_for_the_same_runs_for_good(tmp_path):
+def test_a_name_grows_with_its_runs_and_never_forgets_one(tmp_path):
+    assert write_name("first", ["a1", "b2"], tmp_path) == 0
+    for more, others, names in [
+        (["b2", "a1"], 0, ["a1", "b2"]),
+        (["a1"], 1, ["a1", "b2"]),  # a part of them, trained again
+        (["a1", "b2", "c3"], 0, ["a1", "b2", "c3"]),  # a larger grid
+        (["c3", "d4"], 2, ["a1", "b2", "c3", "d4"]),
+    ]:
+        check_name("first", more, tmp_path)
+        assert write_name("first", more, tmp_path) == others
+        assert read_names(tmp_path) == {"first": names}
+
+
+def test_a_name_is_not_given_to_runs_of_which_it_has_none(tmp_path):
     write_name("first", ["a1", "b2"], tmp_path)
-    check_name("first", ["b2", "a1"], tmp_path)
-    with pytest.raises(ValueError, match="'first' is the name of other runs"):
-        check_name("first", ["a1"], tmp_path)
+    with pytest.raises(ValueError, match=r"'first' is the name of other runs in .*, a1 first; give another, or add to"):
+        check_name("first", ["c3"], tmp_path)
     for name in ("3f2a", "a/b", "", "-x", ".hidden"):
         with pytest.raises(ValueError, match="a name for runs has letters"):
             check_name(name, [], tmp_path)
@@ -170,8 +192,37 @@ def test_another_file_or_folder_of_that_name_is_no_run(runs, monkeypatch, capsys
     assert found_run(Path("first")) == Path("first")  # where a file of weights will do, what exists is meant
 
 
+def test_who_only_looks_at_runs_does_not_wait_for_torch(runs):
+    program = (
+        "import sys\nfrom openwork.cli import app\nfrom openwork.cli.complete import complete_runs\n"
+        "for command in (['list'], ['show', 'aaaa'], ['results', 'openwork-runs', '--json']):\n"
+        "    app(command, standalone_mode=False)\n"
+        "assert complete_runs('aaaa') == ['aaaa000000000000']\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_a_folder_that_is_given_twice_is_listed_once(runs, monkeypatch, capsys):
+    assert openwork(monkeypatch, "list", "openwork-runs", runs, "./openwork-runs/", "--json") == 0
+    listed = [run["id"] for run in json.loads(capsys.readouterr().out)["runs"]]
+    assert len(listed) == len({*listed}) > 1
+
+
+def test_a_run_that_is_meant_twice_is_drawn_once(runs, monkeypatch):
+    meant = []
+    monkeypatch.setattr(
+        "openwork.study.report.pictures.write_pictures", lambda paths, *_, **__: meant.extend(paths) or ([], [])
+    )
+    assert openwork(monkeypatch, "pictures", "aaaa", runs / "aaaa000000000000") == 0
+    assert [path.name for path in meant] == ["aaaa000000000000"]
+
+
 def test_a_run_that_is_meant_twice_is_shown_once(runs, monkeypatch, capsys):
-    assert openwork(monkeypatch, "show", "aaaa", "openwork-runs/aaaa000000000000", "--json") == 0
+    assert (
+        openwork(monkeypatch, "show", "aaaa", "openwork-runs/aaaa000000000000", runs / "aaaa000000000000", "--json")
+        == 0
+    )
     assert len(json.loads(capsys.readouterr().out)["runs"]) == 1
 
 

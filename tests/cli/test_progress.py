@@ -1,6 +1,7 @@
 """How commands that train say how it is going, wait, and go on."""
 
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,18 @@ def test_run_into_a_pipe_writes_no_control_characters_and_its_name_is_kept(tmp_p
     assert openwork(monkeypatch, "run", *arguments[:1], "seed=7", "--out", "runs", "--name", "first") == 2
     assert "'first' is the name of other runs in runs" in capsys.readouterr().err
     assert len(list((tmp_path / "runs").glob("*/run.json"))) == shown.count("finished, ")
+
+
+def test_a_name_grows_with_the_grid_of_its_sweep(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["tests.study.tinylab:grid", "steps=3", "--out", "runs", "--name", "first"]
+    for seeds, named in (("seed=0", 1), ("seed=0,1", 2), ("seed=1", 2)):
+        assert openwork(monkeypatch, "sweep", *arguments, seeds) == 0
+        said = capsys.readouterr().err
+        assert ("more; `openwork show runs/first` has all" in said) is (seeds == "seed=1")
+        assert openwork(monkeypatch, "show", "runs/first", "--json") == 0
+        shown = json.loads(capsys.readouterr().out)["runs"]
+        assert {run["seed"] for run in shown} == {*range(named)}
 
 
 def test_a_sweep_with_wrong_options_keeps_no_name(tmp_path, monkeypatch):

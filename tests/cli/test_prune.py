@@ -277,6 +277,21 @@ def test_a_file_without_a_model_is_pruned_by_its_names(monkeypatch, capsys, tmp_
     assert ((after["conv.weight"] != 0).sum(1) == 1).all()
 
 
+def test_an_embedding_of_a_file_without_a_model_stays_and_the_table_says_what_each_matrix_is(
+    monkeypatch, capsys, tmp_path
+):
+    shapes = {"emb.weight": (6, 4), "words.weight": (9, 4), "x.weight": (3, 4), "fc.weight": (4, 4)}
+    save_file({name: torch.ones(shape) for name, shape in shapes.items()}, tmp_path / "x.safetensors")
+    (tmp_path / "config.json").write_text('{"vocab_size": 3}')
+    assert openwork(monkeypatch, "prune", tmp_path / "x.safetensors", "--technique", "magnitude", "--sparsity", 0.5,
+                    "--out", tmp_path / "y.safetensors") == 0  # fmt: skip
+    said = capsys.readouterr().out
+    assert "fc.weight    4x4   0.00%  50.00%         taken for a linear layer\n" in said
+    assert "left as it is: emb.weight (an embedding by its name; --select" in said
+    assert "left as it is: words.weight (an embedding or the output's matrix by its 9 rows, which no other" in said
+    assert "left as it is: x.weight (an embedding or the output's matrix by config.json, which has its 3 rows" in said
+
+
 def test_n_of_m_leaves_what_it_does_not_divide_and_says_why(monkeypatch, capsys, tmp_path):
     save_file({"a.weight": torch.randn(4, 6), "b.weight": torch.randn(4, 8)}, tmp_path / "x.safetensors")
     assert openwork(monkeypatch, "prune", tmp_path / "x.safetensors", "--technique", "magnitude", "--pattern", "2:4",

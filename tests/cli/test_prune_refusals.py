@@ -204,3 +204,28 @@ def test_a_truncated_shard_is_refused(refused, tmp_path):
     assert "is not a readable safetensors file" in refused(dense, *MAGNITUDE)
     shard.unlink()
     assert "which is not there; copy the folder again" in refused(dense, *MAGNITUDE)
+
+
+@pytest.mark.parametrize(
+    ("tensors_", "out", "sentence"),
+    [
+        (
+            {"emb.weight": torch.ones(6, 4)},
+            "y.safetensors",
+            "nothing that is pruned by default: emb.weight is an",
+        ),
+        ({"bias": torch.ones(6)}, "y.safetensors", "x.safetensors holds no matrix, so that there is nothing to prune"),
+        ({"fc.weight": torch.ones(4, 4)}, "y.bin", "x.safetensors becomes another .safetensors file, got --out "),
+    ],
+)
+def test_a_file_of_which_nothing_is_pruned_says_why(refused, tmp_path, tensors_, out, sentence):
+    save_file(tensors_, tmp_path / "x.safetensors")
+    assert sentence in refused(tmp_path / "x.safetensors", *MAGNITUDE, out=tmp_path / out)
+
+
+def test_the_directory_of_a_run_would_tell_of_other_weights(refused, tmp_path):
+    (tmp_path / "3f2a").mkdir()
+    (tmp_path / "3f2a" / "run.json").write_text("{}")
+    save_file({"fc.weight": torch.ones(4, 4)}, tmp_path / "3f2a" / "model.safetensors")
+    said = refused(tmp_path / "3f2a", *MAGNITUDE)
+    assert said.endswith(f"give {tmp_path / '3f2a' / 'model.safetensors'}\n")

@@ -41,6 +41,17 @@ def test_rows_are_written_once_and_new_ones_later(written, monkeypatch, capsys):
     assert len(calls) == 1
 
 
+def test_a_run_in_two_directories_is_written_once_as_far_as_either_has_it(written, monkeypatch, capsys):
+    folder, calls = written
+    other = folder.parent / "other" / row()["id"]
+    other.mkdir(parents=True)
+    (other / "run.json").write_text("{}")
+    (other / "metrics.jsonl").write_text(json.dumps({"step": 4, "accuracy": 0.5, "layers": {}}) + "\n")
+    assert openwork(monkeypatch, "watch", "other", folder.name, folder, "--json") == 0
+    assert [[step for step, _ in rows] for _, rows, *_ in calls] == [[4], [10, 11]]
+    assert json.loads(capsys.readouterr().out)["rows"] == {row()["id"]: 3}
+
+
 def test_each_place_has_its_own_memory(written, monkeypatch):
     _, calls = written
     openwork(monkeypatch, "watch", "openwork-runs")

@@ -3,18 +3,19 @@
 import pytest
 import torch
 
-from openwork.core.factors import cholesky, damped, inverse_root
+from openwork.core.factors import backward_root, cholesky, damped, invert_upper
 
 X = torch.randn(30, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def test_the_inverse_root_is_upper_and_its_square_the_inverse():
+def test_the_backward_root_is_upper_and_the_inverse_of_the_root_of_the_inverse():
     products = X.T @ X
-    root = inverse_root(products, "w")
+    root = backward_root(products, "w")
     assert torch.equal(root, root.triu())
-    torch.testing.assert_close(root.T @ root, torch.linalg.inv(products))
-    of_two = inverse_root(torch.stack([products, 2 * products]), "w")
-    torch.testing.assert_close(of_two[1], root / 2**0.5)
+    torch.testing.assert_close(root @ root.T, products)
+    torch.testing.assert_close(invert_upper(root), torch.linalg.cholesky(torch.linalg.inv(products), upper=True))
+    of_two = backward_root(torch.stack([products, 2 * products]), "w")
+    torch.testing.assert_close(of_two[1], root * 2**0.5)
 
 
 def test_damping_is_a_share_of_the_mean_and_one_without_data():

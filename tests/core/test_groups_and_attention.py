@@ -154,3 +154,35 @@ def test_torchs_decoder_keeps_its_packed_cross_attention_dense_and_says_so():
     assert len(result.layers) == 10
     with raises(ValueError, crossing[0], "leave it out with"):
         ow.prune(model, ow.Wanda(HALF), batches=[batch], blocks="layers.*")
+
+
+class Remembering(nn.Module):
+    """An attention that looks at its memory where it gets one, or at its input."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.last = nn.Linear(8, 8)
+
+    def forward(self, x, memory=None):
+        return self.last(self.attention(x, *[x if memory is None else memory] * 2, need_weights=False)[0])
+
+
+ALONE, WITH = {"x": X}, {"x": X, "memory": torch.randn(3, 5, 8, generator=SEEDED)}
+
+
+@pytest.mark.parametrize("batches", [[WITH], [ALONE, WITH], [WITH, ALONE], [ALONE, ALONE, WITH]])
+def test_an_attention_that_crosses_in_any_batch_keeps_its_packed_weight_and_the_others_are_pruned(batches):
+    result = ow.prune(model := Remembering(), ow.Wanda(HALF), batches=batches)
+    assert [layer.name for layer in result.layers] == ["attention.out_proj.weight", "last.weight"]
+    assert list(result.skipped) == ["attention.in_proj_weight"]
+    assert int((model.attention.out_proj.weight == 0).sum()) == 32
+
+
+def test_an_attention_that_crosses_in_no_batch_is_pruned_whole():
+    result = ow.prune(Remembering(), ow.Wanda(HALF), batches=[ALONE, ALONE])
+    assert [layer.name for layer in result.layers] == [
+        "attention.in_proj_weight", "attention.out_proj.weight", "last.weight"
+    ]  # fmt: skip
+    assert result.skipped == {}

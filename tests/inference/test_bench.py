@@ -79,7 +79,12 @@ def command(*arguments):
 @pytest.fixture
 def weights(tmp_path):
     torch.manual_seed(0)
-    tensors = {"a.weight": torch.randn(16, 8), "embeddings.weight": torch.randn(9, 8), "a.bias": torch.randn(16)}
+    tensors = {
+        "a.weight": torch.randn(16, 8),
+        "embeddings.weight": torch.randn(9, 8),
+        "emb.weight": torch.randn(9, 8),
+        "a.bias": torch.randn(16),
+    }
     save_file(tensors, tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 
@@ -99,7 +104,7 @@ def test_the_command_prunes_first_and_prints_what_it_measured(weights):
 
 
 def test_the_command_says_so_where_nothing_gains(weights, monkeypatch):
-    monkeypatch.setattr("openwork.inference.accelerate.usual_alternatives", lambda device: ())
+    monkeypatch.setattr("openwork.inference.accelerating.usual_alternatives", lambda device: ())
     done = command(weights, "--pattern", "2:4", "--rounds", 4)
     assert done.exit_code == 0
     assert "No sparse kernel makes this faster here" in done.stdout

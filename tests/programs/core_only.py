@@ -45,6 +45,8 @@ def main() -> None:
     names = ("openwork.core.sparsify", "openwork.public", "openwork.inference.accelerate")
     first = {name: name in sys.modules for name in names}
     assert all(hasattr(ow, name) for name in ow.__all__)
+    works = ("accelerating", "smaller", "permuting", "csr", "lanes", "checkpoint", "from_model", "graph", "verify")
+    early = sorted(name for name in sys.modules if name[:9] == "openwork." and name.split(".")[-1] in works)
     added = sorted({".".join(name.split(".")[:2]) for name in {*sys.modules} - before if name[:9] != "openwork."})
 
     from safetensors.torch import load_file, save_file
@@ -62,7 +64,15 @@ def main() -> None:
         ow.save(model, folder / "small.safetensors")
     except ImportError as error:
         said = str(error)
-    found = {"alone": alone, "first": first, "added": added, "sparsified": sparsified, "pruned": pruned, "said": said}
+    found = {
+        "alone": alone,
+        "first": first,
+        "added": added,
+        "early": early,
+        "sparsified": sparsified,
+        "pruned": pruned,
+        "said": said,
+    }
     print(json.dumps(found))
 
 

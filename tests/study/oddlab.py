@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import openwork as ow
 from openwork.study.tasks.lenet import DigitsLeNet300100
-from openwork.study.tasks.task import Parts
+from openwork.study.tasks.parts import Parts
 from tests.study.tinylab import Batch, Tiny
 
 

@@ -27,7 +27,7 @@ from openwork.study.tasks import cifar10 as tasks
 from openwork.study.tasks.cifar10 import Cifar10SmallResNet, Cifar10Vgg, Cifar10WideResNet
 from openwork.study.tasks.cifar10_resnet import Cifar10ResNet, _enlarged
 from openwork.study.tasks.classification import decayed
-from openwork.study.tasks.task import stacked_batches, taking
+from openwork.study.tasks.stacked import stacked_batches, taking
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_copy = pytest.mark.skipif(not (SHARED / "cifar10-jpeg").is_dir(), reason="no ../shared/data/cifar10-jpeg")

@@ -44,9 +44,8 @@ def test_run_takes_deterministic_kernels_where_it_should(folder):
 
 def test_eval_thresholds_a_checkpoint(folder, trained):
     path, result = trained
-    rows = json.loads(openwork(folder, "eval", str(path), "--threshold", "-99", "--threshold", "3", "--json").stdout)[
-        "evaluated"
-    ]
+    thresholds = ("--threshold", "-99", "--threshold", "3", "--threshold", "3")
+    rows = json.loads(openwork(folder, "eval", str(path), *thresholds, "--json").stdout)["evaluated"]
     assert [row["threshold"] for row in rows] == [-99, 3]
     assert rows[0]["sparsity"] == 1.0
     assert rows[1]["accuracy"] == result["after"]["accuracy"]

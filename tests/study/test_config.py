@@ -185,3 +185,10 @@ def test_a_description_cannot_choose_what_code_runs():
 def test_names_that_are_not_there(path, message):
     with pytest.raises(ValueError, match=message):
         find(path)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_what_is_no_finite_number_is_called_so(value):
+    run = Run(DigitsLeNet300100(), ow.VariationalDropout(ow.Constant(1.0)), steps=3)
+    with pytest.raises(ValueError, match=f"'technique.threshold={value}' needs a finite number"):
+        override(run, [f"technique.threshold={value}"])

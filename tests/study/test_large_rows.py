@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parents[2] / "results"
 STUDY = RESULTS / "large" / "study"
 VD = "variational dropout"
 run = script("large")
-chosen, large, answers = map(importlib.import_module, ("large_rows", "large_study", "answers"))
+chosen, large, shown, answers = map(importlib.import_module, ("large_rows", "large_study", "large_tables", "answers"))
 
 
 def row(experiment, technique, setting, seed, **measured):
@@ -85,7 +85,7 @@ def tables(study):
     large.STUDY = study
     large.rows.cache_clear()
     large.families.cache_clear()
-    return {name: table() for name, table in {**large.TABLES, **answers.TABLES}.items()}
+    return {name: table() for name, table in {**shown.TABLES, **answers.TABLES}.items()}
 
 
 def test_without_rows_every_table_says_which_part_comes_next(made):
@@ -141,6 +141,35 @@ def test_differences_marks_and_equivalence_are_those_of_scipy(made):
 
 def test_a_cell_with_two_seeds_has_no_place(made):
     assert made["two"]["large, ResNet-50"].startswith("Not run yet")
+
+
+def test_seeds_without_a_partner_are_counted(made, tmp_path):
+    rows = resnets(np.random.default_rng(0))
+    more = [each | {"seed": str(seed)} for each in rows for seed in (3, 4)
+            if (each["technique"], each["setting"], each["seed"]) == ("magnitude", "0.9", "0")]  # fmt: skip
+    before = large.STUDY
+    write(tmp_path, [*rows, *more])
+    found = tables(tmp_path)
+    tables(before)
+    (line,) = [each for each in found["large, ResNet-50"].splitlines() if each.startswith("| magnitude")]
+    assert line.split("|")[2].strip() == "3 or 5"
+    (line,) = [each for each in found["large, ResNet-50, compared"].splitlines() if each.startswith("| random")]
+    assert line.split("|")[2].strip() == "3; up to 2 without a partner"
+
+
+def test_a_mean_of_more_seeds_than_its_partner_has_says_so(made):
+    (line,) = [each for each in made["none"]["answers, techniques"].splitlines() if "ResNet-50, accuracy at 80" in each]
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    scores = {
+        seed: 100 * float(each["after_value"])
+        for each in answers.of_study("cifar10-resnet50")
+        for seed in [each["seed"]]
+        if each["name"] == "GradualMagnitude" and "final=0.8," in each["settings"]
+    }
+    assert len(scores) == 2
+    assert f"magnitude {sum(scores.values()) / 2:.1f} (n = 2), random" in cells[2]
+    assert cells[3:5] == ["1 or 2", "not decided yet: n = 1"]
+    assert cells[5].endswith("; a difference of pairs: 1 of 2 seeds of magnitude without a partner")
 
 
 def test_a_run_that_diverged_counts_with_chance(made):

@@ -12,7 +12,7 @@ from openwork.study.runs.execute import execute
 from openwork.study.runs.live import prepare
 from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100
-from openwork.study.tasks.task import Parts
+from openwork.study.tasks.parts import Parts
 from openwork.study.training.parts import backward_in_parts, noise
 
 CPU = torch.device("cpu")

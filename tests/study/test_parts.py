@@ -12,7 +12,7 @@ from openwork.study.runs.run import Run
 from openwork.study.tasks.imagenet import ImageNetResNet
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.study.tasks.number_words import NumberWords
-from openwork.study.tasks.task import Parts
+from openwork.study.tasks.parts import Parts
 from openwork.study.training.parts import backward_in_parts
 from tests.processes import run_two
 from tests.programs import parts

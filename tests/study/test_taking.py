@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from openwork.study.tasks.lenet import DigitsLeNet300100
-from openwork.study.tasks.task import stacked_batches, taking
+from openwork.study.tasks.stacked import stacked_batches, taking
 from tests.study.tinylab import Tiny
 
 CPU = torch.device("cpu")

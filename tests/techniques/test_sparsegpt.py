@@ -96,6 +96,23 @@ def test_sgpt_of_a_convolution_is_that_of_its_unfolded_matrix():
     torch.testing.assert_close(conv.weight.detach().flatten(1), expected)
 
 
+@pytest.mark.parametrize("pattern", [ow.NM(2, 4), ow.NM(4, 8)], ids=repr)
+def test_sgpt_n_of_m_is_the_same_in_blocks_of_any_size(pattern):
+    weight, x = example()
+    whole = solved(weight, x, ow.SparseGPT(HALF, pattern=pattern))
+    torch.testing.assert_close(solved(weight, x, ow.SparseGPT(HALF, pattern=pattern, block=20)), whole)
+
+
+def test_sgpt_removes_from_a_convolution_block_after_block():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 5, 3, padding=1, bias=False).double()
+    x = torch.randn(4, 4, 7, 7, dtype=torch.float64)
+    rows = nn.functional.unfold(x, 3, padding=1).transpose(1, 2).reshape(-1, 36)
+    expected, _ = one_by_one(conv.weight.detach().flatten(1), rows, 0.6, 9)
+    ow.sparsify(conv, ow.SparseGPT(ow.OneShot(0.6), block=9), calibrate=lambda model: model(x)).finalize()
+    torch.testing.assert_close(conv.weight.detach().flatten(1), expected)
+
+
 def test_sgpt_keeps_exactly_as_many_as_it_should():
     weight, x = example(dtype=torch.float32)
     for sparsity in (0.0, 0.01, 0.3, 0.7, 0.999):

@@ -35,6 +35,7 @@ try:
         translation,
         watch,
     )
+    from openwork.cli.characters import print_what_can_be_printed
     from openwork.cli.common import error_console
     from openwork.cli.errors import TRACEBACK, exit_code, sentence
     from openwork.cli.examples import with_examples
@@ -100,6 +101,7 @@ def options(
 
 def main() -> None:
     """Runs the command line; whatever is expected to go wrong becomes one sentence, and exit code 1 or 2."""
+    print_what_can_be_printed()
     sys.path.insert(0, os.getcwd())  # the user's own experiments
     try:
         code = app(standalone_mode=False)

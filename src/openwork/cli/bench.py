@@ -116,7 +116,7 @@ def _ready_weights(
     technique: "MaskTechnique | None",
 ) -> "dict[str, Tensor]":
     """The matrices of a file that have zeros, moved and converted, and pruned where there is a technique."""
-    matrices = {name: t.to(device, dtype) for name, t in tensors.items() if _is_layer(name, t)}
+    matrices = {name: t.to(device, dtype) for name, t in tensors.items() if _is_layer(name, tensors)}
     if technique is not None:
         matrices = {name: _pruned(t, technique) for name, t in matrices.items()}
     sparse = {name: t for name, t in matrices.items() if not t.all()}
@@ -149,10 +149,13 @@ def _ready_model(
     return model, tree_map(moved, sample)
 
 
-def _is_layer(name: str, tensor: "Tensor") -> bool:
+def _is_layer(name: str, tensors: "Mapping[str, Tensor]") -> bool:
     """Whether a tensor of a file is taken for the weight of a Linear layer; only a model tells an embedding apart."""
+    from openwork.inspect.kinds import called_embedding
+
+    tensor = tensors[name]
     is_number = tensor.is_floating_point() and tensor.element_size() > 1  # others are codes, whose scale is elsewhere
-    return tensor.dim() == 2 and is_number and "embed" not in name.lower()
+    return tensor.dim() == 2 and is_number and not called_embedding(name, tensors)
 
 
 def _prune(model: "nn.Module", technique: "MaskTechnique") -> None:

@@ -87,7 +87,7 @@ def evaluate(
             own = run.technique.threshold if run.technique else None
             if threshold and own is None:
                 raise ValueError(f"--threshold is for variational dropout; this run trained {run.name}")
-            wanted: list[float | None] = [*threshold] if threshold else [own]
+            wanted: list[float | None] = [*dict.fromkeys(threshold)] if threshold else [own]
             for value in wanted:
                 live = trained if value == own else restored(f"technique.threshold={value}")
                 found.append(_evaluated(live.run, live.finalized_copy(), value, device, recalibrate))

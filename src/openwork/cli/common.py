@@ -5,7 +5,7 @@ import os
 import reprlib
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -34,6 +34,29 @@ RUNS = Path("openwork-runs")
 FORMAT = 1
 """Of what `--json` prints; it grows with changes that readers would trip over, not with new keys."""
 
+
+def folder_option(help: str, metavar: str = "PATH") -> Any:
+    """An option for a folder to write to: a file of that name is refused before anything is done."""
+
+    def check(path: Path | None) -> Path | None:
+        if path is not None and path.is_file():
+            raise ValueError(f"cannot use {path}, which is a file, for a folder; give another name")
+        return path
+
+    return typer.Option(help=help, metavar=metavar, callback=check)
+
+
+def file_option(help: str) -> Any:
+    """An option for a file to write: a folder of that name is refused before anything is done."""
+
+    def check(path: Path | None) -> Path | None:
+        if path is not None and path.is_dir():
+            raise ValueError(f"cannot use {path}, which is a folder, for a file; give another name")
+        return path
+
+    return typer.Option(help=help, metavar="PATH", callback=check)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead: docs/cli.md.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.", autocompletion=lambda: ["cpu", "cuda"])]
 Sparsity = Annotated[
@@ -56,7 +79,7 @@ Runs = Annotated[
         autocompletion=complete_runs,
     ),
 ]  # fmt: skip
-RunsOut = Annotated[Path, typer.Option(help="Folder of the run directories.")]
+RunsOut = Annotated[Path, folder_option("Folder of the run directories.")]
 Name = Annotated[
     str | None, typer.Option(metavar="NAME", help="A name for these runs, for `openwork show NAME` and others.")
 ]
@@ -126,13 +149,15 @@ def check_run_name(name: str | None, runs: Iterable["Run"], out: Path) -> None:
         check_name(name, [one.id for one in runs], out)
 
 
-def keep_name(name: str | None, runs: Iterable["Run"], out: Path) -> None:
-    """Writes down that a name, where there is one, stands for the runs; raises as `check_run_name`."""
+def keep_name(name: str | None, runs: Collection["Run"], out: Path) -> None:
+    """Writes down that a name, where there is one, stands for the runs, too; raises as `check_run_name`."""
     check_run_name(name, runs, out)
     if name is not None:
         from openwork.study.results.folders import write_name
 
-        write_name(name, [one.id for one in runs], out)
+        if others := write_name(name, [one.id for one in runs], out):
+            text = f"{name!r} names these {len(runs)} runs and {others} more; `openwork show {out / name}` has all"
+            error_console.print(text, highlight=False, soft_wrap=True)
 
 
 def say_unfinished(runs: Iterable["Run"]) -> None:
@@ -223,13 +248,17 @@ def json_text(command: str, *, indent: int | None = 2, **content: Any) -> str:
     return json.dumps({"format": FORMAT, "command": command, **content}, indent=indent)
 
 
-def found_runs(text: Path) -> list[Path]:
-    """The directories of the runs that a path, a name or the beginning of an id means.
+def found_runs(texts: Iterable[Path]) -> list[Path]:
+    """The directories of the runs that paths, names or beginnings of ids mean; each once.
 
     Raises:
-        FileNotFoundError: If there is none; another file of that name is none.
-        ValueError: If it is the beginning of several ids.
+        FileNotFoundError: If one means none; another file of that name is none.
+        ValueError: If one is the beginning of several ids.
     """
+    return [*{path.resolve(): path for text in texts for path in _meant(text)}.values()]
+
+
+def _meant(text: Path) -> list[Path]:
     from openwork.study.results.folders import find_runs
 
     if found := find_runs(text, RUNS):

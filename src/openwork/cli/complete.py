@@ -1,20 +1,19 @@
 """What shells complete: runs and experiments; without torch, as nobody waits for a tab."""
 
 import ast
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 
 def complete_runs(incomplete: str) -> list[str]:
     """The names and ids of runs that begin so, in the folder that is named or in openwork-runs; never raises."""
+    from openwork.cli.common import RUNS
+    from openwork.study.results.folders import is_run, read_names
+
     folder, slash, beginning = incomplete.rpartition("/")
-    place = Path(folder or ("/" if slash else "openwork-runs"))
+    place = Path(folder or "/") if slash else RUNS
     try:
-        names = (
-            [*json.loads((place / "names.json").read_text(encoding="utf-8"))] if (place / "names.json").exists() else []
-        )
-        names += [path.parent.name for path in place.glob("*/run.json")]
+        names = [*read_names(place), *(path.name for path in place.iterdir() if is_run(path))]
     except (OSError, ValueError):
         return []
     return sorted(folder + slash + name for name in names if name.startswith(beginning))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from openwork.cli.common import Json, error_console, out_console, print_json
+from openwork.cli.common import Json, error_console, file_option, out_console, print_json
 
 if TYPE_CHECKING:
     from openwork.study.release.convert import Imported
@@ -23,7 +23,7 @@ def import_tf(
         Literal["dense", "magnitude", "random", "variational-dropout", "l0"],
         typer.Option(help="How they were made sparse."),
     ],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    out: Annotated[Path, file_option("The .safetensors file to write.")],
     threshold: Annotated[float | None, typer.Option(help="On log alpha, for variational dropout.")] = None,
     vocabulary: Annotated[
         Path | None, typer.Option(help="The Transformer's .subwords file, so that its weights refuse any other.")

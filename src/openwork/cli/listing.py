@@ -33,7 +33,8 @@ def list_runs(
     from openwork.study.results.folders import read_folders, short_ids
 
     problems: list[str] = []
-    every = [run for place in directories or [RUNS] for run in read_folders(place, problems=problems)]
+    places = {place.resolve(): place for place in directories or [RUNS]}.values()
+    every = [run for place in places for run in read_folders(place, problems=problems)]
     short = short_ids({run.id for run in every})  # of all, so that what is printed is enough
     found = [run for run in every if state in (None, run.state)]
     say_unreadable(problems)
@@ -64,8 +65,7 @@ def show(
     """Show what is known of runs: settings, state, scores, cost, machine and the zeros of each layer."""
     from openwork.study.results.folders import read_folder
 
-    paths = dict.fromkeys(path for text in runs for path in found_runs(text))
-    found = [read_folder(path, layers=True) for path in paths]
+    found = [read_folder(path, layers=True) for path in found_runs(runs)]
     if as_json:
         print_json("show", runs=[run.to_dict() | {"run": dict(run.described), **_more(run)} for run in found])
         return

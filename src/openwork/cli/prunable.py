@@ -1,14 +1,16 @@
 """What `openwork prune` does: files to a model, the model pruned, and its zeros in a copy of the files."""
 
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from openwork.cli.rewritten import Layer, Rewritten
 from openwork.core.chosen import choose_weights
 from openwork.core.layout import declare_layout, stored_layout
 from openwork.core.masks.blockwise.result import PrunedLayer
@@ -16,12 +18,12 @@ from openwork.core.masks.one_shot import prune
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.selection import Excluding, Matching, Select, weight_matrices
 from openwork.formats.rewrite import WeightFiles, differ, find_weight_files, rewrite
+from openwork.inspect.kinds import taken_for, usually_dense
 from openwork.inspect.names import is_matrix
 
 _WINDOW = 512
-_LOOKED_UP = ("embed", "lm_head", "wte", "wpe")  # what the names of embeddings have, where no module says more
 _MISSING = "the files do not have it"
-_NAME_IT = "--select with its name prunes it"
+_NAME_IT = "--select prunes it: name it there, with all else that is to be pruned"
 
 
 @dataclass(frozen=True)
@@ -46,79 +48,6 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """What became of one tensor of the files.
-
-    Args:
-        name: Its name there.
-        shape: Its shape.
-        zeros: How many of its weights are zero now.
-        before: The fraction that was zero before, 0-1.
-        now: The fraction that is zero now, 0-1.
-        error: How much of the layer's outputs changed, as `PrunedLayer` has it; None where nobody looked.
-        remark: What is special about it; "" where nothing is.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    zeros: int
-    before: float
-    now: float
-    error: float | None = None
-    remark: str = ""
-
-
-@dataclass(frozen=True)
-class Rewritten:
-    """What became of the files.
-
-    Args:
-        layers: The pruned tensors, in the files' order.
-        skipped: Matrices that stayed as they were, with the reason.
-        left_out: Files that were not copied, since they hold the old weights in another format.
-        notes: What else there is to say.
-        minutes: How long pruning took, without reading and writing.
-        peak_memory: The most bytes that were in use; None where the system does not say.
-    """
-
-    layers: tuple[Layer, ...]
-    skipped: Mapping[str, str]
-    left_out: tuple[str, ...]
-    notes: tuple[str, ...]
-    minutes: float
-    peak_memory: int | None
-
-    @property
-    def weights(self) -> int:
-        """How many weights the pruned tensors have."""
-        return sum(torch.Size(layer.shape).numel() for layer in self.layers)
-
-    @property
-    def zeros(self) -> int:
-        """How many of them are zero."""
-        return sum(layer.zeros for layer in self.layers)
-
-    @property
-    def sparsity(self) -> float:
-        """The fraction of them that is zero, 0-1."""
-        return self.zeros / self.weights if self.weights else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return {
-            "sparsity": self.sparsity,
-            "weights": self.weights,
-            "zeros": self.zeros,
-            "layers": [asdict(layer) for layer in self.layers],
-            "skipped": dict(self.skipped),
-            "left_out": list(self.left_out),
-            "notes": list(self.notes),
-            "minutes": self.minutes,
-            "peak_memory": self.peak_memory,
-        }
-
-
-@dataclass(frozen=True)
 class _Model:
     """A model of the files' weights.
 
@@ -126,11 +55,13 @@ class _Model:
         module: The model.
         left: Why matrices are not pruned unless --select names them, by name.
         in_files: Gives the weights, as they are then, by their names in the files.
+        known: Whether its modules say what their weights are.
     """
 
     module: nn.Module
     left: Mapping[str, str]
     in_files: Callable[[], Mapping[str, Tensor]]
+    known: bool = True
 
     def layers(self, name: str, parameter: nn.Parameter, owner: nn.Module) -> bool:
         """The default selection: all matrices of layers that are not left."""
@@ -178,7 +109,7 @@ def pruned(
     unused = [f"--{name}" for name, value in {"calibration": text, **walk}.items() if value and name != "progress"]
     if not runs and unused:
         raise ValueError(f"{technique!r} looks at no inputs, so that nothing runs; leave out {', '.join(unused)}")
-    model = _in_a_model(files) if (source / "config.json").is_file() else _without_a_model(files)
+    model = _in_a_model(files) if (source / "config.json").is_file() else _without_a_model(files, select)
     chosen: Select = Matching(tuple(select)) if select else model.layers
     chosen = Excluding(tuple(exclude), chosen) if exclude else chosen
     _check_weights(model, chosen)
@@ -192,7 +123,7 @@ def pruned(
     skipped = found.skipped | (
         {} if select else {name: why for name, why in model.left.items() if name in found.skipped}
     )
-    copy = _Copy(model.in_files(), found.layers)
+    copy = _Copy(model.in_files(), found.layers, model.known)
     left_out = rewrite(files, out, copy.change)
     return Rewritten(tuple(copy.layers), skipped, left_out, notes, found.minutes, found.peak_memory)
 
@@ -212,10 +143,11 @@ class _Copy:
     Args:
         now: The weights by their names in the files.
         pruned: The pruned ones, by their names in the model.
+        known: Whether modules say what weights are.
     """
 
-    def __init__(self, now: Mapping[str, Tensor], pruned: Sequence[PrunedLayer]) -> None:
-        self.now = now
+    def __init__(self, now: Mapping[str, Tensor], pruned: Sequence[PrunedLayer], known: bool) -> None:
+        self.now, self.known = now, known
         self.pruned = {layer.name: layer for layer in pruned}
         self.layers: list[Layer] = []
 
@@ -233,8 +165,9 @@ class _Copy:
         value = torch.where(changed & (value == 0), torch.zeros_like(value), value)  # and not -0
         zeros, all_of_them = int((value == 0).sum()), value.numel()
         was = int((before == 0).sum()) / all_of_them
-        more = (pruned.error, pruned.remark) if pruned else (None, "")
-        self.layers.append(Layer(name, tuple(value.shape), zeros, was, zeros / all_of_them, *more))
+        error, remark = (pruned.error, pruned.remark) if pruned else (None, "")
+        kind = "" if self.known else taken_for(name, value)
+        self.layers.append(Layer(name, tuple(value.shape), zeros, was, zeros / all_of_them, error, kind, remark))
         return value
 
 
@@ -256,7 +189,7 @@ def _in_a_model(files: WeightFiles) -> _Model:
     return _Model(module, left, in_files)
 
 
-def _without_a_model(files: WeightFiles) -> _Model:
+def _without_a_model(files: WeightFiles, select: Sequence[str] | None) -> _Model:
     """The matrices of a file, on modules that say no more of them than names and shapes do."""
 
     def own_kind() -> nn.Module:
@@ -277,8 +210,21 @@ def _without_a_model(files: WeightFiles) -> _Model:
             owner = owner.get_submodule(part)
         declare_layout(type(owner), {leaf: " ".join(layout.axes)})
         owner.register_parameter(leaf, nn.Parameter(tensor.clone(), requires_grad=False))
-    looked_up = [name for name in root.state_dict() if any(word in name.lower() for word in _LOOKED_UP)]
-    return _Model(root, dict.fromkeys(looked_up, f"an embedding by its name; {_NAME_IT}"), root.state_dict)
+    left = {name: f"{what}; {_NAME_IT}" for name, what in usually_dense(tensors, _config_of(files.path)).items()}
+    if not (names := root.state_dict().keys()):
+        raise ValueError(f"{files.path} holds no matrix, so that there is nothing to prune; give a file of layers")
+    if not select and names <= left.keys():
+        name, why = next(iter(left.items()))
+        raise ValueError(f"{files.path} holds nothing that is pruned by default: {name} is {why}")
+    return _Model(root, left, root.state_dict, known=False)
+
+
+def _config_of(path: Path) -> Any:
+    """What the config.json beside a file says; None where there is none that can be read."""
+    try:
+        return json.loads((path.parent / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _batches(text: Text, model: nn.Module) -> tuple[list[dict[str, Tensor]], tuple[str, ...]]:

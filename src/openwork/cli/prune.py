@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text as Line
 
-from openwork.cli.common import Json, Pattern, Sparsity, checked_device, error_console, print_json
+from openwork.cli.common import Json, Pattern, Sparsity, checked_device, error_console, folder_option, print_json
 from openwork.cli.techniques import ALLOCATIONS, TECHNIQUES, named_technique
 
 if TYPE_CHECKING:
-    from openwork.cli.prunable import Rewritten
+    from openwork.cli.rewritten import Rewritten
     from openwork.core.masks.technique import MaskTechnique
 
 
@@ -59,7 +59,7 @@ def prune(
         str | None, typer.Option(help="Where a block does its work, such as cuda; by default on the CPU.")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Keep finished blocks here, and go on from those that it has.")
+        Path | None, folder_option("Keep finished blocks here, and go on from those that it has.", "FOLDER")
     ] = None,
     seed: Annotated[int, typer.Option(help="Chooses windows, draws between equals.")] = 0,
     as_json: Json = False,
@@ -68,11 +68,20 @@ def prune(
 
     Files, names, dtypes, shards, configuration and tokenizer stay as they are, and so does every weight that is not
     pruned, to the last bit. Embeddings and the output's matrix are left as they are, unless --select names them.
+    Of a file without its model these are known by names, config.json and shapes, and the table says what each matrix
+    was taken for.
     """
     from openwork.cli.prunable import Text, pruned
     from openwork.formats.files import refuse_existing
 
     refuse_existing(out)
+    if (source / "run.json").is_file():
+        raise ValueError(
+            f"{source} is the directory of a run, whose other files would say what the pruned weights are not; give "
+            f"{source / 'model.safetensors'}"
+        )
+    if source.is_file() and out.suffix not in ("", ".safetensors"):
+        raise ValueError(f"{source} becomes another .safetensors file, got --out {out}; give it that ending")
     if not out.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {out.absolute().parent} for --out; make it, or give another")
     text = None
@@ -97,7 +106,8 @@ def _print(found: "Rewritten", technique: "MaskTechnique", out: Path) -> None:
     for one in found.layers:
         error = "" if one.error is None else f"{one.error:.2e}"
         shape = "x".join(map(str, one.shape))
-        rows.append((one.name, shape, f"{one.before:.2%}", f"{one.now:.2%}", error, one.remark))
+        remarks = "; ".join(filter(None, (one.taken_for and f"taken for {one.taken_for}", one.remark)))
+        rows.append((one.name, shape, f"{one.before:.2%}", f"{one.now:.2%}", error, remarks))
     widths = [max(len(row[place]) for row in rows) for place in range(5)]
     lines = []
     for row in rows:

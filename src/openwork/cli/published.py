@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from openwork.cli.common import Json, error_console, out_console, print_json
+from openwork.cli.common import Json, error_console, folder_option, out_console, print_json
 
 
 def published(
     rows: Annotated[Path | None, typer.Option(help="The release's folder of CSV files; else only its README.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the figures, the page and the findings.")] = Path(
+    out: Annotated[Path, folder_option("Folder for the figures, the page and the findings.")] = Path(
         "openwork-published"
     ),
     as_json: Json = False,

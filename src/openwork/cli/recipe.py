@@ -31,7 +31,8 @@ def recipe(
     if as_json:
         print_json("recipe", path=str(file), code=found.code, missing=list(found.missing))
     else:
-        sys.stdout.write(found.code)
+        sys.stdout.buffer.write(found.code.encode())  # UTF-8, as Python reads it, whatever the terminal's encoding
+        sys.stdout.buffer.flush()
     for sentence in found.missing:
         error_console.print(f"not translated: {sentence}", markup=False, highlight=False, soft_wrap=True)
     if not found.pruning:

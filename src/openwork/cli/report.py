@@ -9,13 +9,22 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from openwork.cli.common import Json, Runs, error_console, found_runs, out_console, print_json
+from openwork.cli.common import (
+    Json,
+    Runs,
+    error_console,
+    file_option,
+    folder_option,
+    found_runs,
+    out_console,
+    print_json,
+)
 
 
 def results(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR", help="Folders of run directories.")],
-    csv: Annotated[Path | None, typer.Option(help="Write a line for each run to this file.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="Write the same to this Parquet file.")] = None,
+    csv: Annotated[Path | None, file_option("Write a line for each run to this file.")] = None,
+    parquet: Annotated[Path | None, file_option("Write the same to this Parquet file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Collect the results of finished and diverged runs: the columns are those of docs/results.md.
@@ -62,7 +71,7 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the page and pictures; by default DIR/report, of two openwork-comparison."),
+        folder_option("Folder for the page and pictures; by default DIR/report, of two openwork-comparison."),
     ] = None,
     margin: Annotated[
         float | None, typer.Option(help="Differences below so many points do not matter; choose it before the runs.")
@@ -75,6 +84,8 @@ def report(
     listed. Runs that cannot be read are named on standard error, and are not on the page; the exit code is then 4.
     """
     problems: list[str] = []
+    if margin is not None and not margin > 0:
+        raise ValueError(f"--margin must be more than 0 points, got {margin:g}")
     if len(directories) > 2:
         raise ValueError(f"one folder has a report, and two are compared, got {len(directories)}; give one or two")
     try:
@@ -101,7 +112,7 @@ def _compared(first: Path, second: Path, out: Path, margin: float | None, proble
 
 def pictures(
     runs: Runs,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("openwork-pictures"),
+    out: Annotated[Path, folder_option("Folder for the pictures.")] = Path("openwork-pictures"),
     against: Annotated[
         str | None, typer.Option(metavar="FIELD", help="Draw score and sparsity against this instead: task.width.")
     ] = None,
@@ -112,9 +123,7 @@ def pictures(
 
     problems: list[str] = []
     with error_console.status("drawing"):
-        written, missing = write_pictures(
-            [path for text in runs for path in found_runs(text)], out, field=against, problems=problems
-        )
+        written, missing = write_pictures(found_runs(runs), out, field=against, problems=problems)
     say_unreadable(problems)
     if as_json:
         print_json("pictures", pictures=[str((out / name).resolve()) for name in written], missing=missing)

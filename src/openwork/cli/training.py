@@ -23,7 +23,9 @@ from openwork.cli.common import (
     RunsOut,
     Settings,
     Snapshots,
+    check_run_name,
     checked_device,
+    folder_option,
     going_on,
     keep_name,
     out_console,
@@ -47,7 +49,7 @@ Deterministic = Annotated[
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option(help="Folder for the runs and the report.")] = Path("openwork-quickstart"),
+    out: Annotated[Path, folder_option("Folder for the runs and the report.")] = Path("openwork-quickstart"),
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -111,6 +113,7 @@ def run(
     runs = runs_of(experiment, settings)
     with processes(checked_device(device)) as own, going_on(out):
         if not rank():
+            check_run_name(name, runs, out)
             say_unfinished(runs)
             keep_name(name, runs, out)
         options = Options(str(own), compile, evaluations, snapshots, precision)

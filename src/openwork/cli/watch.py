@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from openwork.cli.common import RUNS, Json, going_on, out_console, print_json
+from openwork.cli.common import RUNS, Json, folder_option, going_on, out_console, print_json
 from openwork.cli.report import end_unreadable, say_unreadable
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def watch(
         list[Path] | None, typer.Argument(metavar="DIR", help=f"Folders of runs; by default {RUNS}.")
     ] = None,
     to: Annotated[Literal["tensorboard", "wandb"], typer.Option(help="Where to watch.")] = "tensorboard",
-    out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("openwork-watch"),
+    out: Annotated[Path, folder_option("Folder for what is written.")] = Path("openwork-watch"),
     project: Annotated[str, typer.Option(help="With --to wandb, the project.")] = "openwork",
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes, until Ctrl-C.")] = False,
     as_json: Json = False,
@@ -60,7 +60,7 @@ def watch(
 
 
 def _new(directories: list[Path], out: Path, to: str, problems: list[str]) -> "Iterator[tuple[RunFolder, Rows]]":
-    """The runs with rows that were not written yet, and these."""
+    """The runs with rows that were not written yet, and these; of a run in several directories each row once."""
     from openwork.study.results.folders import read_folders
     from openwork.study.results.history import read_metrics
 
@@ -77,6 +77,7 @@ def _new(directories: list[Path], out: Path, to: str, problems: list[str]) -> "I
             if run.result and run.result.after and last <= run.step:
                 rows.append((run.step + 1, {f"final/{name}": value for name, value in run.result.after.items()}))
             if rows:
+                written[run.id] = rows[-1][0]  # the next directory may have the same run
                 yield run, rows
 
 

@@ -41,33 +41,32 @@ def cholesky(matrix: Tensor, name: str) -> Tensor:
     )
 
 
-def inverse_root(matrix: Tensor, name: str) -> Tensor:
-    """The upper triangle U with UᵀU = ``matrix``⁻¹, of a symmetric ``matrix`` (..., n, n).
+def backward_root(matrix: Tensor, name: str) -> Tensor:
+    """The upper triangle R with R Rᵀ = ``matrix``, symmetric (..., n, n): its inverse U has UᵀU = ``matrix``⁻¹.
 
-    Backwards the matrix is L Lᵀ, so U is L⁻¹ backwards: one factor and one triangular inverse, instead of the factor of
-    an inverse.
+    It is the lower factor of the matrix with its rows and columns in the opposite order, in that order.
     """
-    return invert_lower(cholesky(matrix.flip(-1, -2), name)).flip(-1, -2)
+    return cholesky(matrix.flip(-1, -2), name).flip(-1, -2)
 
 
-def invert_lower(lower: Tensor) -> Tensor:
-    """The inverse of a lower triangle (..., n, n), mostly by products, which are faster than solving column by column.
+def invert_upper(upper: Tensor) -> Tensor:
+    """The inverse of an upper triangle (..., n, n), mostly by products, which are faster than solving column by column.
 
-    The inverse of (A 0; B C) is (A⁻¹ 0; -C⁻¹ B A⁻¹ C⁻¹).
+    The inverse of (A B; 0 C) is (A⁻¹ -A⁻¹ B C⁻¹; 0 C⁻¹).
     """
-    found = torch.zeros_like(lower)
+    found = torch.zeros_like(upper)
 
     def fill(begin: int, end: int) -> None:
         if end - begin <= _SMALL:
-            unit = torch.eye(end - begin, dtype=lower.dtype, device=lower.device)
-            part = lower[..., begin:end, begin:end]
-            found[..., begin:end, begin:end] = torch.linalg.solve_triangular(part, unit.expand_as(part), upper=False)
+            unit = torch.eye(end - begin, dtype=upper.dtype, device=upper.device)
+            part = upper[..., begin:end, begin:end]
+            found[..., begin:end, begin:end] = torch.linalg.solve_triangular(part, unit.expand_as(part), upper=True)
             return
         middle = (begin + end) // 2
         fill(begin, middle)
         fill(middle, end)
-        last, first = found[..., middle:end, middle:end], found[..., begin:middle, begin:middle]
-        found[..., middle:end, begin:middle] = -(last @ lower[..., middle:end, begin:middle]) @ first
+        first, last = found[..., begin:middle, begin:middle], found[..., middle:end, middle:end]
+        found[..., begin:middle, middle:end] = -(first @ upper[..., begin:middle, middle:end]) @ last
 
-    fill(0, lower.shape[-1])
+    fill(0, upper.shape[-1])
     return found

@@ -2,11 +2,16 @@
 
 import torch
 
-from openwork.inference import on_cpu, on_gpu
 from openwork.inference.alternative import Alternative
-from openwork.inference.csr import CSR
 
 
 def alternatives(device: torch.device) -> tuple[Alternative, ...]:
     """Ways to compute layers on ``device``, those that are usually faster first."""
-    return on_gpu.ALTERNATIVES if device.type == "cuda" else (*on_cpu.ALTERNATIVES, CSR())
+    if device.type == "cuda":  # no device imports the kernels of the other
+        from openwork.inference import on_gpu
+
+        return on_gpu.ALTERNATIVES
+    from openwork.inference import on_cpu
+    from openwork.inference.csr import CSR
+
+    return (*on_cpu.ALTERNATIVES, CSR())

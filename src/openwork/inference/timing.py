@@ -1,11 +1,11 @@
 """How long functions take, measured in turns so that what else the machine does meets all of them alike."""
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 _SAMPLE = 2e-4  # seconds: shorter functions are called several times for one measurement
@@ -24,15 +24,13 @@ class Timing:
     @property
     def median(self) -> float:
         """Of all rounds."""
-        return statistics.median(self.seconds)
+        return float(np.median(self.seconds))
 
     @property
     def spread(self) -> tuple[float, float]:
         """The first and the third quartile."""
-        if len(self.seconds) < 2:
-            return self.seconds[0], self.seconds[0]
-        low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
-        return low, high
+        low, high = np.quantile(self.seconds, (0.25, 0.75))
+        return float(low), float(high)
 
     def ratios(self, other: "Timing") -> list[float]:
         """How many times faster than ``other``, of the same rounds, this was in each."""

@@ -9,15 +9,17 @@ non-zeros of its weight: what a perfect sparse kernel would compute, simulated, 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from openwork.core.forward import call, plain_attention
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
 
 CONVENTION = (
     "multiply-add = 2 FLOPs, as torch.utils.flop_counter; matrix products and convolutions of one forward pass for the "
@@ -71,6 +73,8 @@ def count_flops(model: nn.Module, example: Any) -> Flops:
         model: Any module; it is afterwards as it was.
         example: Its input: a tuple holds several arguments, a mapping keyword arguments.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # not before it is called: it looks for Triton
+
     training = [module for module in model.modules() if module.training]
     counter = FlopCounterMode(display=False)
     attribution = _Attribution(model, counter)
@@ -104,7 +108,7 @@ def _plain_kernels() -> Iterator[None]:
 class _Attribution(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own gap
     """Gives the FLOPs that ``counter``, entered before it, counts during each operator to that operator's weight."""
 
-    def __init__(self, model: nn.Module, counter: FlopCounterMode) -> None:
+    def __init__(self, model: nn.Module, counter: "FlopCounterMode") -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own gap
         self.counter = counter
         self.dense: dict[str, int] = {}

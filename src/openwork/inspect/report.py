@@ -9,12 +9,8 @@ from torch import Tensor, nn
 
 from openwork.core.selection import Selection
 from openwork.core.sparsifier import Sparsifier
-from openwork.formats.checkpoint import read_checkpoint
-from openwork.formats.model_part import model_tensors
 from openwork.inspect.counts import Counts
 from openwork.inspect.flops import CONVENTION
-from openwork.inspect.from_model import count_model, is_random
-from openwork.inspect.from_state import count_state
 from openwork.inspect.table import markdown_table, text_table
 
 _LEFT_OUT = "not part of the model's state"
@@ -87,6 +83,11 @@ def report(
         ValueError: If the file cannot be read, a tensor has no values or codes that do not say which weights are zero,
             or the weights of a module are random variables.
     """
+    from openwork.formats.checkpoint import read_checkpoint  # not before it is called: reading has 30 modules
+    from openwork.formats.model_part import model_tensors
+    from openwork.inspect.from_model import count_model, is_random
+    from openwork.inspect.from_state import count_state
+
     masks: dict[str, Tensor] = {}
     if isinstance(source, Sparsifier):
         if select is not None:

@@ -87,7 +87,9 @@ class Variances(torch.autograd.Function):
     def forward(ctx: Any, theta: Tensor, log_sigma2: Tensor, low: float, high: float) -> Tensor:
         """As `variances`."""
         theta2 = (theta * theta).add_(1e-8)
-        sigma2 = torch.exp(log_sigma2).clamp_(theta2 * low, theta2.mul_(high))
+        sigma2, limits = torch.exp(log_sigma2), (theta2 * low, theta2.mul_(high))
+        # The compiler of torch 2.11 leaves out the gradient of what an operation in place returns.
+        sigma2 = sigma2.clamp(*limits) if torch.compiler.is_compiling() else sigma2.clamp_(*limits)
         ctx.save_for_backward(theta, log_sigma2, sigma2)
         return sigma2
 

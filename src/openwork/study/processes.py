@@ -1,16 +1,18 @@
 """Several processes that train one model, as torchrun starts them; without torchrun there is one."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @contextmanager
-def processes(device: torch.device) -> Iterator[torch.device]:
+def processes(device: "torch.device") -> Iterator["torch.device"]:
     """Joins the processes that torchrun started, until the context ends; yields this process's device.
 
     Args:
@@ -19,6 +21,9 @@ def processes(device: torch.device) -> Iterator[torch.device]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
         return
+    import torch
+    import torch.distributed as dist
+
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
@@ -33,23 +38,33 @@ def processes(device: torch.device) -> Iterator[torch.device]:
 
 def rank() -> int:
     """The number of this process; 0 where it is the only one."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return sys.modules["torch"].distributed.get_rank() if _are_several() else 0
 
 
 def world_size() -> int:
     """How many processes there are."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return sys.modules["torch"].distributed.get_world_size() if _are_several() else 1
+
+
+def _are_several() -> bool:
+    """Whether this process has joined others, for which it has imported torch; who only reads files needs none."""
+    return "torch" in sys.modules and sys.modules["torch"].distributed.is_initialized()
 
 
 def barrier() -> None:
     """Waits for the other processes, after which what the first one wrote is there."""
     if world_size() > 1:
+        import torch.distributed as dist
+
         dist.barrier()
 
 
-def sum_over_processes(tensors: list[Tensor]) -> None:
+def sum_over_processes(tensors: "list[Tensor]") -> None:
     """Replaces tensors of one dtype and device by their sums over all processes, in one message."""
     if world_size() > 1 and tensors:
+        import torch
+        import torch.distributed as dist
+
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         dist.all_reduce(flat)
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from openwork.core.factors import damped, inverse_root
+from openwork.core.factors import backward_root, damped, invert_upper
 from openwork.core.masks.evidence import Evidence, View
 from openwork.core.masks.input_products import InputProducts, products_of, wanda_scores
 from openwork.core.masks.slices import slices
@@ -51,15 +52,18 @@ class SparseGPT(MaskTechnique):
         return wanda_scores(view)
 
     def solve(self, view: View, keep: int, ties: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Block after block: choose what is removed, then remove it column by column."""
+        """Block after block: choose what is removed, then remove it column by column.
+
+        The root U is needed within blocks only, where it is the inverse of the block of R, with RRᵀ = H. What the
+        columns before a block have lost, D, takes D R to the later ones, and this times U is what they gain.
+        """
         weight, allowed, products = view.matrices(view.weight), view.matrices(view.mask), products_of(view)
-        root = inverse_root(damped(products, self.damping), view.name)
+        across = backward_root(damped(products, self.damping), view.name)
         # Inputs that are always 0 go first, the small weights of them before the large ones.
-        diagonal = root.diagonal(dim1=1, dim2=2)
-        worth = torch.where(products.diagonal(dim1=1, dim2=2) > 0, 1, 1e-12) / diagonal.square()
+        diagonal = across.diagonal(dim1=1, dim2=2)
+        worth = torch.where(products.diagonal(dim1=1, dim2=2) > 0, 1, 1e-12) * diagonal.square()
         columns = weight.flatten(2).mT.contiguous()  # (matrices, in * kernel, out): a column lies in one piece
-        mask = torch.zeros_like(columns, dtype=torch.bool)
-        errors = torch.zeros_like(columns)
+        mask, lost = torch.zeros_like(columns, dtype=torch.bool), torch.zeros_like(columns)  # lost: D R
         size = math.prod(weight.shape[3:])  # of the kernel
 
         def choose(begin: int, end: int, number: int | None) -> None:
@@ -71,26 +75,31 @@ class SparseGPT(MaskTechnique):
             else:
                 chosen = self.pattern.mask_of_matrices(scores, number, ties)
             mask[:, begin:end] = chosen.flatten(2).mT
-            errors[:, begin:end] = ~mask[:, begin:end] / diagonal[:, begin:end, None]
 
         parts = slices(self.pattern, allowed, keep, self.block, final=self.schedule(view.step) == self.schedule.final)
         width, total = parts[0][1] * size, columns.shape[1]
         near = width * max(1, self.block // width)  # so far columns are kept up to date; the others follow in one go
-        for first, last, number in parts:
-            begin, end = first * size, last * size
-            choose(begin, end, number)
-            _remove(columns, errors, root, begin, end)
-            _update(columns, errors, root, begin, end, min(total, begin // near * near + near))
-            if end % near == 0:
-                _update(columns, errors, root, end - near, end, total)
-        return view.as_stored(mask.mT), view.as_stored(columns.mT * mask.mT)
+        for place, block in groupby(parts, lambda part: part[0] * size // near):
+            start, until = place * near, min(place * near + near, total)
+            root, some = invert_upper(across[:, start:until, start:until]), columns[:, start:until]
+            dense, errors = some.clone(), torch.zeros_like(some)
+            some.baddbmm_(root.mT, lost[:, start:until])
+            for first, last, number in block:
+                begin, end = first * size, last * size
+                choose(begin, end, number)
+                errors[:, begin - start : end - start] = ~mask[:, begin:end] * diagonal[:, begin:end, None]
+                _remove(some, errors, root, begin - start, end - start)
+                _update(some, errors, root, begin - start, end - start, until - start)
+            if until < total:
+                change = dense - some * mask[:, start:until]
+                lost[:, until:].baddbmm_(across[:, start:until, until:].mT, change)
+        return view.as_stored(mask.mT), view.as_stored((columns * mask).mT)
 
 
 def _remove(columns: Tensor, errors: Tensor, root: Tensor, begin: int, end: int) -> None:
     """Takes these columns one after the other: in ``errors`` 1 / U_jj of what is removed becomes w_j / U_jj.
 
-    Halves of them: what the first did, one product takes to the second. Few tensors are small, so a GPU is not kept
-    waiting for many launches, nor a CPU for memory.
+    Halves of them: what the first did, one product takes to the second, so that few tensors are small.
     """
     if end - begin > _SMALL:
         middle = begin + (end - begin) // 2
@@ -98,11 +107,11 @@ def _remove(columns: Tensor, errors: Tensor, root: Tensor, begin: int, end: int)
         _update(columns, errors, root, begin, middle, end)
         _remove(columns, errors, root, middle, end)
         return
-    for place in range(begin, end):
-        errors[:, place].mul_(columns[:, place])
-        if place + 1 < end:
-            across = root[:, place, place + 1 : end, None]
-            columns[:, place + 1 : end].addcmul_(across, errors[:, place, None], value=-1)
+    some = columns[:, begin:end]
+    # Cut all at once, which costs less than to index each.
+    rows = root[:, begin:end, begin:end].triu(1).unsqueeze(3).unbind(1)
+    for row, error, column in zip(rows, torch.split(errors[:, begin:end], 1, 1), torch.split(some, 1, 1), strict=True):
+        some.addcmul_(row, error.mul_(column), value=-1)
 
 
 def _update(columns: Tensor, errors: Tensor, root: Tensor, begin: int, end: int, until: int) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import openwork.inference.shrink.shrink as implementation
+import openwork.inference.shrink.smaller as implementation
 from tests.inference.shrink.dead import shrink
 from tests.inference.shrink.random_nets import convolutional, random_net, sequential
 

@@ -157,7 +157,8 @@ class Evidence:
         """Takes inputs of the layer into ``kept``; by default nothing.
 
         What is kept becomes part of the state. Where several processes run, it is averaged over them, and whole
-        numbers are rounded.
+        numbers are rounded. Of layers that have got the same inputs from the beginning, as query, key and value do,
+        one is asked, and what it keeps is copied for the others.
 
         Args:
             kept: What is kept for this weight; change it in place.

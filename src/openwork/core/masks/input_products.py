@@ -7,8 +7,11 @@ from torch import Tensor
 
 from openwork.core.masks.evidence import Evidence, Kept, View
 
-_PANEL = 256
-"""Columns of a panel. Of two panels' product only one half is computed, since it is symmetric."""
+_PANELS = 6
+"""Panels of columns, of whose products with each other only one half is computed, since they are symmetric."""
+
+_NARROW = 64
+"""Columns of a panel at least."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ def add_products(products: Tensor, rows: Tensor) -> None:
         rows: (n, in), of the same dtype.
     """
     size = len(products)
-    for begin in range(0, size, _PANEL):
-        end = min(begin + _PANEL, size)
+    width = max(_NARROW, -(-size // _PANELS))
+    for begin in range(0, size, width):
+        end = min(begin + width, size)
         products[begin:end, begin:].addmm_(rows[:, begin:end].T, rows[:, begin:])
         products[end:, begin:end] = products[begin:end, end:].T

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from xml.sax.saxutils import escape
 
 from openwork.core.masks.allocations import PerLayer
 
@@ -134,8 +133,10 @@ class Sensitivity:
 
 
 def _text(x: float, y: float, text: str, anchor: str, colour: str = "black") -> str:
+    from html import escape  # a table of all entities, which no table of numbers needs
+
     style = f'font-family="sans-serif" font-size="12" text-anchor="{anchor}" fill="{colour}"'
-    return f'<text x="{x:g}" y="{y:g}" {style}>{escape(text)}</text>'
+    return f'<text x="{x:g}" y="{y:g}" {style}>{escape(text, quote=False)}</text>'
 
 
 def _greatest(curves: Sequence[Sequence[tuple[float, float]]]) -> float:

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -78,8 +78,31 @@ def _before(weight: Weight, site: Site, show: Show) -> Callable[..., None]:
     return watch
 
 
+class _Latest(NamedTuple):
+    """The rows that evidence has looked at last, what was shown to it until then and with them, and what it keeps."""
+
+    rows: Tensor
+    version: int
+    before: object
+    after: object
+    kept: Kept
+
+    def are(self, rows: Tensor) -> bool:
+        """Whether these are the same rows, of the same memory, to which nobody has written since."""
+        mine = self.rows
+        return (
+            type(rows) is type(mine) is Tensor
+            and not rows.is_inference()  # which has no version
+            and (rows.data_ptr(), rows._version) == (mine.data_ptr(), self.version)
+            and (rows.shape, rows.stride(), rows.dtype) == (mine.shape, mine.stride(), mine.dtype)
+            and rows.device == mine.device
+        )
+
+
 class ShownInputs:
     """What evidence keeps of inputs: for a weight with several matrices, one after the other, and then as one.
+
+    Layers that have got the same inputs so far, as query, key and value, keep the same: it is computed once and copied.
 
     Args:
         evidence: The technique's.
@@ -92,6 +115,8 @@ class ShownInputs:
         self.seen: set[str] = set()
         self._kept: dict[str, list[Kept]] = {}
         self._energy: dict[str, dict[int, Tensor]] = {}
+        self._past: dict[tuple[str, int], object] = {}  # of each matrix; the same where the same was shown
+        self._latest: _Latest | None = None
         for weight in weights:
             self._kept[weight.name] = [weight.evidence]
             self._energy[weight.name] = {}
@@ -104,11 +129,20 @@ class ShownInputs:
         """Shows the evidence rows (n, in) of a matrix."""
         if not len(found):
             return
-        found, energy = exact(found), self._energy[weight.name]
+        energy = self._energy[weight.name]
         self.seen.add(weight.name)
         if len(self._kept[weight.name]) > 1:
             energy[number] = energy.get(number, 0) + found.float().square().sum()
-        self.evidence.input(self._kept[weight.name][number], found)
+        kept, matrix, latest = self._kept[weight.name][number], (weight.name, number), self._latest
+        past = self._past.setdefault(matrix, kept if kept else None)  # with what it began with, it is like no other
+        if latest is not None and latest.before is past and latest.are(found):
+            kept |= {name: value.clone() for name, value in latest.kept.items()}
+            self._past[matrix] = latest.after
+            return
+        self.evidence.input(kept, exact(found))
+        self._past[matrix] = object()
+        if not found.is_inference():
+            self._latest = _Latest(found, found._version, past, self._past[matrix], kept)
 
     def finish(self) -> None:
         """Joins what is kept of several matrices, and lets magnitudes decide in experts that no row has reached.
@@ -116,9 +150,12 @@ class ShownInputs:
         Raises:
             ValueError: If what is kept is NaN or infinite.
         """
+        self._latest = None
         for weight in self.weights:
             values = [value for kept in self._kept[weight.name] for value in kept.values() if value.is_floating_point()]
-            if values and not bool(torch.stack([value.isfinite().all() for value in values]).all()):
+            # Of their extremes, which are NaN if any value is, since isfinite() of all passes over memory four times.
+            extremes = [extreme for value in values if value.numel() for extreme in value.aminmax()]
+            if extremes and not bool(torch.stack(extremes).isfinite().all()):
                 raise ValueError(
                     f"the inputs of {weight.name} hold NaN or infinities, or their squares overflow; check the batches "
                     "of the calibration, and whether the model overflows in its dtype"

@@ -16,10 +16,6 @@ from openwork.core.chosen import check_model
 from openwork.core.forward import plain_attention
 from openwork.core.parameters.weight import ReparameterizedWeight
 from openwork.core.snapshot import snapshot
-from openwork.formats.onnx.example import Example
-from openwork.formats.onnx.graph import graph_of
-from openwork.formats.onnx.sparse import with_sparse_initializers
-from openwork.formats.onnx.verify import difference
 
 IN_ONE_FILE = 2**31 - 2**24
 """Bytes of weights that one file can hold: protobuf's two gigabytes, less what the graph itself needs."""
@@ -107,6 +103,11 @@ def export_onnx(
         ImportError: If the extra is missing: ``pip install "openwork[onnx]"``.
     """
     _check_packages()
+    from openwork.formats.onnx.example import Example
+    from openwork.formats.onnx.graph import graph_of
+    from openwork.formats.onnx.sparse import with_sparse_initializers
+    from openwork.formats.onnx.verify import difference
+
     check_model(model)
     _check_values(model)
     if not tolerance >= 0:

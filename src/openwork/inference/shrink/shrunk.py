@@ -6,10 +6,6 @@ from typing import Any
 from torch import nn
 
 from openwork.core.names import few
-from openwork.inference.calls import copied
-from openwork.inference.models import bytes_of
-from openwork.inference.shrink.decide import Decision
-from openwork.inspect.flops import count_flops
 from openwork.inspect.table import short
 
 
@@ -87,17 +83,6 @@ class Shrunk:
             for (side, why), count in tensor.kept.items():
                 found.setdefault(why, {}).setdefault(side, {})[tensor.name] = count
         return found
-
-
-def compare(dense: nn.Module, small: nn.Module, decision: Decision, difference: float, example: Any) -> Shrunk:
-    """The report on a model and a smaller one."""
-    now = dict(small.named_parameters(remove_duplicate=False)) | dict(small.named_buffers(remove_duplicate=False))
-    tensors = [
-        ShrunkTensor(name, value.shape, tuple(now[name].shape), decision.left(name))
-        for name, value in decision.graph.parameters.items()
-    ]
-    flops = count_flops(dense, copied(example)).dense, count_flops(small, copied(example)).dense
-    return Shrunk(small, tuple(tensors), (bytes_of(dense), bytes_of(small)), flops, difference)
 
 
 def _plain(kept: dict[tuple[str, str], int]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from openwork.study.fleet.lanes import LANES
 from openwork.study.runs.live import Live
-from openwork.study.tasks.task import refuse_parts
+from openwork.study.tasks.parts import refuse_parts
 
 COPIES = 8
 """A trained number is held as weight, gradient, two moments, mask and hidden value, and twice in passing."""
@@ -91,7 +91,7 @@ def _kept_by_a_step(live: Live) -> int:
     buffers = [buffer.clone() for buffer in live.model.buffers()]
     batches: Iterator[object] = live.run.task.batches(live.run.seed, 0, live.device)
     batch = next(batches)
-    refuse_parts(live.run.task, batch)
+    refuse_parts(batch, live.run.task.title)
     with torch.random.fork_rng([live.device] if live.device.type == "cuda" else []):
         live.model.train()
         with saved_tensors_hooks(keep, lambda tensor: tensor):

@@ -14,7 +14,7 @@ from openwork.study.fleet.optimizers import StackedOptimizer
 from openwork.study.fleet.stack import Stack
 from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision
-from openwork.study.tasks.task import stacked_batches, taking
+from openwork.study.tasks.stacked import stacked_batches, taking
 
 EAGER = 3
 """Steps before CUDA graphs are captured, in which optimizers and libraries allocate what they keep."""

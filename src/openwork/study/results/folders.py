@@ -4,7 +4,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -173,27 +173,33 @@ def read_names(directory: Path) -> dict[str, list[str]]:
     return {name: [str(id) for id in ids] for name, ids in found.items() if isinstance(ids, list)}
 
 
-def check_name(name: str, ids: Iterable[str], directory: Path) -> None:
-    """Checks a name for runs.
+def check_name(name: str, ids: Collection[str], directory: Path) -> None:
+    """Checks a name for runs, to which it may be given or added.
 
     Raises:
-        ValueError: If it could be an id or a path, or stands for other runs.
+        ValueError: If it could be an id or a path, or stands for runs of which these are none.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name) or re.fullmatch(r"[0-9a-f]+", name):
         raise ValueError(
             f"a name for runs has letters, digits, '.', '-', '_', and one of them that no id has, got {name!r}"
         )
     taken = read_names(directory).get(name)
-    if taken is not None and set(taken) != set(ids):
-        raise ValueError(f"{name!r} is the name of other runs in {directory}, {taken[0]} first; give another")
+    if taken and not set(taken) & set(ids):
+        raise ValueError(
+            f"{name!r} is the name of other runs in {directory}, {taken[0]} first; give another, or add to it by a "
+            "command that has one of its runs, too, as seed=0,1,2 after seed=0,1"
+        )
 
 
-def write_name(name: str, ids: Iterable[str], directory: Path) -> None:
-    """Writes down in the folder that a name stands for these runs."""
+def write_name(name: str, ids: Collection[str], directory: Path) -> int:
+    """Writes down in the folder that a name stands for these runs, too; how many others it stood for before."""
     names = read_names(directory)
-    if names.get(name) != (ids := list(ids)):
+    before = names.get(name, [])
+    now = list(dict.fromkeys([*before, *ids]))
+    if now != before:
         directory.mkdir(parents=True, exist_ok=True)
-        write_text(directory / NAMES, json.dumps(names | {name: ids}, indent=2) + "\n")
+        write_text(directory / NAMES, json.dumps(names | {name: now}, indent=2) + "\n")
+    return len(now) - len({*ids})
 
 
 def find_runs(text: Path, default: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from openwork.core.masks.technique import MaskTechnique
 from openwork.core.mechanism import Calibrate
 from openwork.core.technique import Technique
 from openwork.study.runs.run import Run
-from openwork.study.tasks.task import Parts
+from openwork.study.tasks.parts import Parts
 
 GRADIENTS = 100
 """How many batches' gradients a technique sees that looks at each of them on its own."""

@@ -238,6 +238,8 @@ def _literal(old: Any, setting: _Setting, field: dataclasses.Field[Any]) -> Any:
             ) from None
     if "str" in wanted:
         return setting.text
+    if "float" in wanted and setting.text.strip("+-").lower() in ("nan", "inf", "infinity"):
+        raise ValueError(f"{setting.whole!r} needs a finite number")
     raise ValueError(f"{setting.whole!r} needs a value of type {' or '.join(sorted(wanted))}")
 
 

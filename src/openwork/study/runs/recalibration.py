@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from openwork.core.batchnorm import recalibrate_batchnorm
 from openwork.study.runs.run import Run
-from openwork.study.tasks.task import Parts, Task
+from openwork.study.tasks.parts import Parts
+from openwork.study.tasks.task import Task
 
 
 @dataclass(frozen=True)

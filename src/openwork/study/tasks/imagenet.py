@@ -20,7 +20,8 @@ from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.models.resnet import ResNet, from_hugging_face
 from openwork.study.processes import rank, sum_over_processes, world_size
 from openwork.study.tasks.classification import channels_last, decayed, kernels
-from openwork.study.tasks.task import Parts, Task
+from openwork.study.tasks.parts import Parts
+from openwork.study.tasks.task import Task
 
 BATCH, STEPS = 1024, 128_000
 EPOCHS = STEPS * BATCH / imagenet.IMAGES  # 102.3

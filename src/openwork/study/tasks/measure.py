@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from openwork.study.evaluation.metric import TAKEN
-from openwork.study.tasks.task import Models, Task, has_own
+from openwork.study.tasks.stacked import has_own
+from openwork.study.tasks.task import Models, Task
 
 
 def metrics(task: Task, model: nn.Module, device: torch.device) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -11,25 +10,8 @@ from torch.utils._pytree import tree_map
 
 from openwork.core.sparsifier import Sparsifier
 from openwork.study.evaluation.metric import DataName, Metric
+from openwork.study.tasks.parts import refuse_parts
 from openwork.study.tasks.translator import Translator
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A batch in equal parts, whose losses are averaged, and of which this process has some.
-
-    A task whose batches are parts trains on any number of processes, and on few devices by accumulating gradients,
-    always with the same result up to rounding: norms see one part at a time, and noise belongs to a part.
-
-    Args:
-        batches: This process's parts, each as `Task.loss` takes it.
-        first: The number of the first of them in the batch.
-        count: How many parts the batch has in all processes.
-    """
-
-    batches: Sequence[Any]
-    first: int
-    count: int
 
 
 class Models(Protocol):
@@ -163,7 +145,7 @@ class Task(ABC):
         """
         each = [task.batches(seed, start, device) for task, seed in zip(tasks, seeds, strict=True)]
         for batches in zip(*each, strict=False):
-            refuse_parts(self, batches[0])
+            refuse_parts(batches[0], self.title)
             yield tree_map(lambda *tensors: torch.stack(tensors), *batches)
 
     def taking(self, device: torch.device, dtype: torch.dtype | None = None) -> Callable[[Any], Any]:
@@ -291,30 +273,3 @@ def check_part(task: Task) -> None:
         raise ValueError(f"beginning must be in (0, 1], the fraction of a training, got {task.beginning}")
     if not 0 <= task.behind < task.beginning:
         raise ValueError(f"behind must be in [0, {task.beginning:g}), where the training ends, got {task.behind}")
-
-
-def has_own(task: Task, stacked: str, method: str) -> bool:
-    """Whether the task's ``stacked`` method knows its ``method``: no subclass has another one of that alone."""
-    kinds = type(task).__mro__
-    first = next(kind for kind in kinds if stacked in vars(kind) or method in vars(kind))
-    return stacked in vars(first)
-
-
-def stacked_batches(tasks: Sequence[Task], seeds: Sequence[int], start: int, device: torch.device) -> Iterator[Any]:
-    """What `taking` makes the batches of runs of: `Task.stacked_batches`, unless a subclass has other batches."""
-    if has_own(tasks[0], "stacked_batches", "batches"):
-        return tasks[0].stacked_batches(tasks, seeds, start, device)
-    return Task.stacked_batches(tasks[0], tasks, seeds, start, device)
-
-
-def taking(task: Task, device: torch.device, dtype: torch.dtype | None = None) -> Callable[[Any], Any]:
-    """`Task.taking` of the task, unless a subclass has batches that it does not know."""
-    if has_own(task, "stacked_batches", "batches"):
-        return task.taking(device, dtype)
-    return Task.taking(task, device, dtype)
-
-
-def refuse_parts(task: Task, batch: Any) -> None:
-    """Raises ValueError if the batch is in `Parts`, which cannot be stacked."""
-    if isinstance(batch, Parts):
-        raise ValueError(f"{task.title} divides its batches into parts, which cannot be stacked")

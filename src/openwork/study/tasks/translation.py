@@ -22,7 +22,8 @@ from openwork.study.evaluation.metric import BLEU, DataName, Metric
 from openwork.study.models.incremental import Incremental
 from openwork.study.models.transformer import Transformer, padded
 from openwork.study.processes import rank, world_size
-from openwork.study.tasks.task import Parts, Task
+from openwork.study.tasks.parts import Parts
+from openwork.study.tasks.task import Task
 
 _EVALUATED_TOKENS = 8_192  # of a batch without gradients, padding included
 TokenBatch = tuple[Tensor, Tensor]

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from openwork.study.processes import sum_over_processes, world_size
-from openwork.study.tasks.task import Parts, Task
+from openwork.study.tasks.parts import Parts
+from openwork.study.tasks.task import Task
 from openwork.study.training.parts import Objective as Objective  # where `execute` looks for it
 from openwork.study.training.parts import backward_in_parts, noise
 

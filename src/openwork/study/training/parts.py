@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from openwork.noise import key, keyed
 from openwork.study.processes import sum_over_processes
-from openwork.study.tasks.task import Parts
+from openwork.study.tasks.parts import Parts
 
 Objective = Callable[[Any], tuple[Tensor, Tensor]]
 """batch -> (loss, penalty), both of shape (); their sum is minimised."""

@@ -6,9 +6,10 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from openwork.core.masks.inputs import caller_of
 from openwork.core.masks.shown import are_multiplied
 from openwork.core.names import few, nearest
-from openwork.core.selection import Weight
+from openwork.core.selection import Site, Weight
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,16 @@ def _layers(model: nn.Module, weights: Sequence[Weight]) -> list[Block]:
     """The module of each weight, or the mixture that it lies in."""
     mixtures = {f"{mixture_of(weight)}." for weight in weights if is_expert(weight)} - {"."}
     names = dict.fromkeys(
-        next((each[:-1] for each in mixtures if name.startswith(each)), name.rpartition(".")[0])
-        for name in (weight.sites[0].name for weight in weights)
+        next((each[:-1] for each in mixtures if weight.sites[0].name.startswith(each)), _called(weight.sites[0]))
+        for weight in weights
     )
     return [_block(name, model.get_submodule(name), weights) for name in names]
+
+
+def _called(site: Site) -> str:
+    """The name of the module whose calls show a weight's inputs: an attention never calls its `out_proj`."""
+    own = site.name.rpartition(".")[0]
+    return own if caller_of(site) is site.module else own.rpartition(".")[0]
 
 
 def _named(model: nn.Module, weights: Sequence[Weight], patterns: list[str]) -> list[Block]:

@@ -98,7 +98,7 @@ def plan(
     skipped |= {name: reason.partition(";")[0] for name, reason in unseen.items()}
     weights = [weight for weight in weights if weight.name not in unseen]
     found, examples = find_blocks(model, weights, blocks), examples_of(model, batches)
-    if crossing := _crossing(model, weights, examples[0]):
+    if crossing := _crossing(model, weights, examples):
         weights = [weight for weight in weights if weight.name not in crossing]
         if blocks is not None or not weights:
             raise ValueError(crossed(crossing[0]))
@@ -110,8 +110,8 @@ def plan(
     return Plan(found, skipped, examples)
 
 
-def _crossing(model: nn.Module, weights: Sequence[Weight], example: Example) -> list[str]:
-    """The packed weights of attentions whose query, key and value differ, as a run of the model shows."""
+def _crossing(model: nn.Module, weights: Sequence[Weight], examples: Sequence[Example]) -> list[str]:
+    """The packed weights of attentions whose query, key and value differ in some example, as runs of the model show."""
     found: list[str] = []
 
     def hook(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ def _crossing(model: nn.Module, weights: Sequence[Weight], example: Example) -> 
     ]
     try:
         with at_rest(model):
-            if packed:
+            for example in examples if packed else ():
                 example.run(model)
     finally:
         for each in hooks:
