@@ -91,11 +91,12 @@ docs: .venv/docs  ## the documentation site, into build/site; a dead link, a pag
 	@touch $@
 
 # uv knows PyTorch's builds: `--torch-backend auto` takes the CPU build where there is no GPU, and where there is one the
-# CUDA build that fits its driver. Where pip is given folders of wheels, that index is seldom reached: uv, which does not
-# read pip's variable, gets them by name. Behind any other mirror pip takes the pinned release from wherever it is
-# configured to look. What either says goes to a log, of which an error shows the end.
+# CUDA build that fits its driver. A folder with torch's wheel that pip is given is taken instead, by name, since uv does
+# not read pip's variable. Behind any other mirror pip takes the pinned release from wherever it is configured to look.
+# What either says goes to a log, of which an error shows the end.
 # Nothing is compiled beforehand: of 19,000 files the tests import a quarter, and the first import writes their bytecode.
-TORCH := $(if $(PIP_FIND_LINKS),$(PIP_FIND_LINKS:%=--find-links %),--torch-backend auto)
+WHEELS := $(if $(wildcard $(PIP_FIND_LINKS:%=%/torch-*.whl)),$(PIP_FIND_LINKS))
+TORCH := $(if $(WHEELS),$(WHEELS:%=--find-links %),--torch-backend auto)
 
 define install
 $(BIN)/uv pip install --python .venv $(TORCH) $(1) >>.venv/install.log 2>&1 \

@@ -218,7 +218,7 @@ def add_front_door(app: "Sphinx", exception: Exception | None) -> None:
 
 
 def add_notebooks(app: "Sphinx", exception: Exception | None) -> None:
-    """The notebooks, without outputs, beside the pages that link to them."""
+    """Puts the notebooks, without outputs, beside the pages that link to them."""
     if not exception and app.builder.format == "html":
         for path in Path(app.outdir).parent.glob("jupyter_execute/docs/playground/*.ipynb"):
             notebook = json.loads(path.read_text(encoding="utf-8"))

@@ -157,6 +157,8 @@ def time() -> str:
     ):
         ratios = [*_costs(name, unit)]
         what = f"{name}, {'time' if unit.startswith('ms') else 'memory'} of a step beside magnitude pruning"
+        if ratios and not any(", openwork" in ratio for ratio in ratios):
+            ratios.append("openwork's own step: not measured yet")
         text = "; ".join(ratios) or "not measured yet"
         n = "40 steps" if ratios and unit.startswith("ms") else "1" if ratios else "0"
         lines.append((what, said, text, n, "measured" if ratios else "not decided yet: not measured",

@@ -32,7 +32,7 @@ def not_yet() -> list[str]:
     found += [] if has_begun() else ["the tournament of LeNet-300-100"]
     found += ["SparseVD's recipe on LeNet-300-100"] if not complete() else []
     found += ["SparseVD's recipe on LeNet-5-Caffe"] if "E" in left() else []
-    found += [f"SparseVD's recipe on LeNet-5-Caffe with {' and '.join(missing_cells('H'))}"] if "H" in left() else []
+    found += [f"other recipes on LeNet-5-Caffe: {', '.join(missing_cells('H'))}"] if "H" in left() else []
     found += ["section 6"] if not whole() else []
     return found + (["the tournament of LeNet-5-Caffe"] if not finals("lenet5") else [])
 

@@ -58,7 +58,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """What it printed, to its output and to its errors, once it has ended; after 240 s at the latest."""
+        """What it printed, to its output and to its errors, once it has ended, or after 240 s, whatever it is told."""
         if not self.stdout.closed:
             self.printed = self.stdout.read()
             self.stdout.close()

@@ -276,31 +276,33 @@ def test_a_large_dictionary_that_is_named_a_thousand_times_is_kept_once(tmp_path
     assert ow.report(tmp_path / "x.pt").parameters == 4
 
 
+@pytest.mark.filterwarnings("ignore")  # of lightning
 def test_a_checkpoint_of_lightning(tmp_path):
-    pytest.importorskip("lightning")
-    program = """
-import sys, torch, lightning
-from torch import nn
-from argparse import Namespace
-class Net(lightning.LightningModule):
-    def __init__(self, config):
-        super().__init__()
-        self.save_hyperparameters()
-        self.net = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2))
-    def training_step(self, batch, index):
-        return self.net(batch).square().mean()
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters())
-trainer = lightning.Trainer(
-    max_steps=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-    default_root_dir=sys.argv[1], callbacks=[lightning.pytorch.callbacks.ModelCheckpoint(dirpath=sys.argv[1])],
-)
-trainer.fit(Net(Namespace(width=8)), torch.utils.data.DataLoader(torch.randn(4, 4), batch_size=2))
-trainer.save_checkpoint(sys.argv[1] + "/x.ckpt")
-"""
-    import subprocess
+    lightning = pytest.importorskip("lightning")
 
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(tmp_path)], check=True, capture_output=True)
+    class Net(lightning.LightningModule):
+        def __init__(self, config):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2))
+
+        def training_step(self, batch, index):
+            return self.net(batch).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters())
+
+    trainer = lightning.Trainer(
+        max_steps=1,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        callbacks=[lightning.pytorch.callbacks.ModelCheckpoint(dirpath=tmp_path)],
+    )
+    trainer.fit(Net(argparse.Namespace(width=8)), torch.utils.data.DataLoader(torch.randn(4, 4), batch_size=2))
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
     report = ow.report(tmp_path / "x.ckpt")
     assert [(layer.name, layer.shape) for layer in report.layers] == [
         ("net.0.weight", (8, 4)),

@@ -53,6 +53,7 @@ def become(order: dict[str, Any], streams: list[int]) -> NoReturn:
     os.environ |= order["environment"]
     sys.argv = order["arguments"]
     signal.alarm(SECONDS)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background would ignore
     code = 0
     try:
         run()

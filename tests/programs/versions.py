@@ -25,6 +25,7 @@ TESTS = (
     "tests/techniques",
     "tests/kernels",
     "tests/core/test_masking.py",
+    "tests/core/test_noisy.py",
     "tests/core/test_one_shot.py",
     "tests/core/test_random_attributes.py",
     "tests/core/test_reparameterize.py",

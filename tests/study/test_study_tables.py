@@ -78,7 +78,12 @@ def test_a_part_that_is_there_is_shown_without_the_others(tmp_path, part):
 
 @pytest.mark.parametrize(
     ("cells", "parts"),
-    [((), "EH"), ((("True", "True"),), "H"), ((("True", "False"), ("False", "True"), ("False", "False")), "E")],
+    [
+        ((), "EH"),
+        ((("True", "True"),), "H"),
+        ((("True", "True"), ("True", "False")), "H"),
+        ((("True", "False"), ("False", "True"), ("False", "False")), "E"),
+    ],
 )
 def test_the_recipes_name_the_parts_of_which_cells_are_left(tmp_path, cells, parts):
     small = [row for row in recipes("LeNet-5-Caffe", 10) if (row["train_clip"], row["lasagne"]) in cells]
@@ -87,7 +92,8 @@ def test_the_recipes_name_the_parts_of_which_cells_are_left(tmp_path, cells, par
     assert found["recipes"].endswith(f" --parts {parts}`.")
     left = found["findings"].splitlines()[-1]
     assert ("SparseVD's recipe on LeNet-5-Caffe" in left) == ("E" in parts)
-    assert ("LeNet-5-Caffe without `train_clip`" in left) == ("H" in parts)
+    assert ("other recipes on LeNet-5-Caffe" in left) == ("H" in parts)
+    assert ("`train_clip` alone" in left) == ("H" in parts and ("True", "False") not in cells)
 
 
 def test_a_technique_with_fewer_than_20_seeds_has_not_been_run(tmp_path):

@@ -229,7 +229,7 @@ class Sparsifier:
     def mask_gradients(self) -> None:
         """Masks gradients now, for code that reads or clips gradients that the backward hooks did not see.
 
-        These are gradients written by hand, and those that FSDP2 offloads to the CPU.
+        These are gradients written by hand, those that FSDP2 offloads to the CPU, and all before a backward pass ends.
         """
         self._check_live()
         self._mechanism.mask_gradients()
