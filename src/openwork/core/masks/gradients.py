@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import Variable
 from torch.utils.hooks import RemovableHandle
 
+from openwork.core.backward import after_backward
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.sharded import is_offloaded, local, version
 from openwork.kernels.masks import mask_
@@ -31,10 +31,8 @@ class AtTheEnd:
         if torch.compiler.is_compiling() or (task := torch._C._current_graph_task_id()) == -1:
             return False
         if task != self._asked_in:
-            self._asked_in, engine, enabled = task, Variable._execution_engine, torch.is_grad_enabled()
-            # DistributedDataParallel and FSDP2 write averaged gradients in a callback, too. One that a callback adds
-            # comes after all others.
-            engine.queue_callback(lambda: engine.queue_callback(lambda: self._call(enabled)))
+            self._asked_in, enabled = task, torch.is_grad_enabled()
+            after_backward(lambda: self._call(enabled))
         return True
 
     def _call(self, enabled: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from openwork.core.backward import after_backward
 from openwork.core.sharded import Shards, is_sharded, local, rows_like, shards_of
 
 
@@ -94,8 +95,5 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        # FSDP2 writes the averaged gradients on a stream of its own, for which backward() waits in a callback at its
-        # end. A callback that a callback adds comes after all others.
-        engine: Any = torch.autograd.Variable._execution_engine
-        engine.queue_callback(lambda: engine.queue_callback(ctx.shares.deliver))
+        after_backward(ctx.shares.deliver)
         return gradient, None, None
