@@ -20,7 +20,7 @@ import sklearn.datasets  # noqa: F401
 import torch._dynamo
 import torch.distributed.checkpoint.state_dict
 import torch.distributed.fsdp
-import torch.nn.parallel  # noqa: F401
+import torch.nn.parallel  # noqa: F401  as above
 
 import openwork.cli
 import openwork.study

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 for _name in ("stdout", "stderr"):
     if getattr(sys, _name) is None:  # it was closed, as a shell's >&- does
-        setattr(sys, _name, open(os.devnull, "w"))  # noqa: SIM115
+        setattr(sys, _name, open(os.devnull, "w"))  # noqa: SIM115  for as long as the process lives
 
 # Without markup: what users write, and errors such as [Errno 2], have brackets of their own.
 out_console = Console(width=None if sys.stdout.isatty() else 120, markup=False)
@@ -37,24 +37,21 @@ FORMAT = 1
 
 def folder_option(help: str, metavar: str = "PATH") -> Any:
     """An option for a folder to write to: a file of that name is refused before anything is done."""
-
-    def check(path: Path | None) -> Path | None:
-        if path is not None and path.is_file():
-            raise ValueError(f"cannot use {path}, which is a file, for a folder; give another name")
-        return path
-
-    return typer.Option(help=help, metavar=metavar, callback=check)
+    return _output_option(help, metavar, Path.is_file, "file", "folder")
 
 
 def file_option(help: str) -> Any:
     """An option for a file to write: a folder of that name is refused before anything is done."""
+    return _output_option(help, "PATH", Path.is_dir, "folder", "file")
 
+
+def _output_option(help: str, metavar: str, is_other: Callable[[Path], bool], other: str, wanted: str) -> Any:
     def check(path: Path | None) -> Path | None:
-        if path is not None and path.is_dir():
-            raise ValueError(f"cannot use {path}, which is a folder, for a file; give another name")
+        if path is not None and is_other(path):
+            raise ValueError(f"cannot use {path}, which is a {other}, for a {wanted}; give another name")
         return path
 
-    return typer.Option(help=help, metavar="PATH", callback=check)
+    return typer.Option(help=help, metavar=metavar, callback=check)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead: docs/cli.md.")]
