@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def normal_quantile(x: Tensor) -> Tensor:
-    """sqrt(2) * erfinv(x) to 1e-5 of itself, in a third of the instructions: noise is what GPUs wait for.
+    """sqrt(2) * erfinv(x) to 1e-5 of itself, in half of the instructions: noise is what GPUs wait for.
 
     It is x times a polynomial of sqrt(2.5 - log2(1 - x^2)). The logarithm is read off the bits, with a polynomial of
     the mantissa. Both polynomials are minimax fits, over all x that `middles_of` gives.

@@ -24,6 +24,15 @@ def smaller(
     Code may count channels itself, as ``x.view(-1, 800)`` and ``x / x.shape[1]`` do. In the graph these look like any
     other numbers, but not when the smaller model runs. Then each line that reshapes units is tried alone, and if that
     does not help, each weight.
+
+    Args:
+        model: The model, which stays as it is.
+        example: Its input.
+        traced: Its operations on that.
+        expected: Its outputs.
+
+    Raises:
+        ValueError: If no copy has these outputs, as where each call computes something else.
     """
     small, decision, far = _attempt(model, example, traced, expected, frozenset())
     for candidates in (decision.graph.reshaping_lines, _changed(decision)):
@@ -79,7 +88,15 @@ def named_tensors(model: nn.Module) -> tuple[dict[str, Tensor], Sites]:
 
 
 def compare(dense: nn.Module, small: nn.Module, decision: Decision, difference: float, example: Any) -> Shrunk:
-    """The report on a model and a smaller one."""
+    """The report on a model and a smaller one.
+
+    Args:
+        dense: The model.
+        small: Its smaller copy.
+        decision: What the copy lost.
+        difference: How far its outputs are.
+        example: An input of both.
+    """
     now = dict(small.named_parameters(remove_duplicate=False)) | dict(small.named_buffers(remove_duplicate=False))
     tensors = [
         ShrunkTensor(name, value.shape, tuple(now[name].shape), decision.left(name))
