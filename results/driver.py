@@ -119,7 +119,7 @@ def refuse(reason: str) -> None:
 def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options) -> dict[Key, dict[str, Any]]:
     """The lines of the runs that ended, by key, after executing them and what they start from."""
     by_id, device = {run.id: run for run in wanted.values()}, options.device
-    compiles = piece.compiles and device != "cpu"
+    compiles = (piece.compiles or options.compile) and device != "cpu"
     options = replace(options, evaluations=piece.evaluations, compile=compiles)
     try:
         sweep(list(by_id.values()), runs, Fleets(runs, options, say=refuse), retry_failed=True)
@@ -196,6 +196,7 @@ def parser(text: str, parts: str) -> argparse.ArgumentParser:
     found.add_argument("--runs", type=Path, required=True, help="folder of the run directories")
     found.add_argument("--device", default="cpu", help="cpu or cuda")
     found.add_argument("--precision", default="float32", choices=get_args(Precision), help="as openwork sweep has it")
+    found.add_argument("--compile", action="store_true", help="compile all steps on a GPU")
     found.add_argument("--seconds", type=float, default=float("inf"), help="begin no piece that would end later")
     found.add_argument(
         "--share", type=share, default=(0, 1), help="such as 0/4: every fourth piece, for one of 4 cards"
@@ -245,7 +246,7 @@ def follow(
     """
     given.rows.mkdir(parents=True, exist_ok=True)  # before anything is trained whose lines could not be written
     warnings.filterwarnings("ignore", message=".*keeps no weight")
-    options = Options(device=given.device, precision=given.precision)
+    options = Options(device=given.device, precision=given.precision, compile=given.compile)
     began, promised = time.monotonic(), 0.0
     of_parts = [(part, piece) for part, piece in pieces if part in given.parts]
     for part, piece in of_parts[given.share[0] :: given.share[1]]:

@@ -174,7 +174,8 @@ def at_thresholds(run: Run, runs: Path, device: torch.device) -> dict[str, dict[
 def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options, *, alone: bool = False) -> Found:
     """The lines of the runs that ended, by key, after executing them and what they start from."""
     by_id = {run.id: run for run in wanted.values()}
-    options = replace(options, evaluations=piece.evaluations, compile=alone and options.device != "cpu")
+    compiles = (alone or options.compile) and options.device != "cpu"
+    options = replace(options, evaluations=piece.evaluations, compile=compiles)
     in_parts = any(isinstance(run.task, ImageNetResNet) for run in by_id.values())  # which cannot be stacked either
     if not alone and any(draws(run) for run in by_id.values()):
         say(f"{len(wanted)} runs with dropout wait for --alone")
