@@ -13,7 +13,9 @@ from openwork.kernels.divergence import EPS, K1, K2, K3
 from openwork.kernels.triton.launching import device_of
 from openwork.kernels.triton.tables import begins, lasting
 
-_CHUNK = 4096  # elements of a program
+_CHUNK = 2048  # elements of a program: with twice as many a thread takes so many registers that few warps fit
+_WARPS = 8
+_PIECE = 16_384  # elements of a program of `_scale`, which mostly has nothing to do
 _UNIT = 32  # elements at whose multiples gradients begin
 
 
@@ -44,7 +46,7 @@ def divergence(
             _divergence[(len(chunks),)](
                 table, chunks, scale, gradients, parts, total, math.exp(-clip), math.exp(clip),
                 EPS=EPS, K1=K1, K2=K2, K3=K3, UNIT=_UNIT, CHUNK=_CHUNK, SLOPED=sloped,
-                ALIGNED=all(address % 16 == 0 for pair in addresses for address in pair), num_warps=8,
+                ALIGNED=all(address % 16 == 0 for pair in addresses for address in pair), num_warps=_WARPS,
             )  # fmt: skip
     value = parts.sum() * scale
     if not sloped:
@@ -65,7 +67,8 @@ def scale(gradients: Sequence[Tensor], factor: Tensor) -> None:
     """
     whole = gradients[0].new_empty(0).set_(gradients[0].untyped_storage())
     with device_of(whole):
-        _scale[(triton.cdiv(max(1, len(whole)), _CHUNK),)](whole, factor, len(whole), CHUNK=_CHUNK, num_warps=8)
+        programs = triton.cdiv(max(1, len(whole)), _PIECE)
+        _scale[(programs,)](whole, factor, len(whole), PIECE=_PIECE, CHUNK=_CHUNK, num_warps=_WARPS)
 
 
 @cache  # for good: replays of CUDA graphs read it
@@ -152,9 +155,9 @@ def log2(x):
 
 
 @triton.jit
-def _scale(x_ptr, factor_ptr, size, CHUNK: tl.constexpr):
+def _scale(x_ptr, factor_ptr, size, PIECE: tl.constexpr, CHUNK: tl.constexpr):
     factor = tl.load(factor_ptr)
     if factor != 1.0:
-        at = tl.program_id(0).to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
-        there = at < size
-        tl.store(x_ptr + at, tl.load(x_ptr + at, mask=there) * factor, mask=there)
+        for first in range(0, PIECE, CHUNK):
+            at = tl.program_id(0).to(tl.int64) * PIECE + first + tl.arange(0, CHUNK)
+            tl.store(x_ptr + at, tl.load(x_ptr + at, mask=at < size) * factor, mask=at < size)
