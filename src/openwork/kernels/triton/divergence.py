@@ -13,9 +13,10 @@ from openwork.kernels.divergence import EPS, K1, K2, K3
 from openwork.kernels.triton.launching import device_of
 from openwork.kernels.triton.tables import begins, lasting
 
-_CHUNK = 2048  # elements of a program: with twice as many a thread takes so many registers that few warps fit
-_WARPS = 8
+_CHUNK = 1024  # elements of a program: with four times as many a thread takes so many registers that few warps fit
+_WARPS = 4
 _PIECE = 16_384  # elements of a program of `_scale`, which mostly has nothing to do
+_STEP = 2048
 _UNIT = 32  # elements at whose multiples gradients begin
 
 
@@ -68,7 +69,7 @@ def scale(gradients: Sequence[Tensor], factor: Tensor) -> None:
     whole = gradients[0].new_empty(0).set_(gradients[0].untyped_storage())
     with device_of(whole):
         programs = triton.cdiv(max(1, len(whole)), _PIECE)
-        _scale[(programs,)](whole, factor, len(whole), PIECE=_PIECE, CHUNK=_CHUNK, num_warps=_WARPS)
+        _scale[(programs,)](whole, factor, len(whole), PIECE=_PIECE, STEP=_STEP, num_warps=8)
 
 
 @cache  # for good: replays of CUDA graphs read it
@@ -155,9 +156,9 @@ def log2(x):
 
 
 @triton.jit
-def _scale(x_ptr, factor_ptr, size, PIECE: tl.constexpr, CHUNK: tl.constexpr):
+def _scale(x_ptr, factor_ptr, size, PIECE: tl.constexpr, STEP: tl.constexpr):
     factor = tl.load(factor_ptr)
     if factor != 1.0:
-        for first in range(0, PIECE, CHUNK):
-            at = tl.program_id(0).to(tl.int64) * PIECE + first + tl.arange(0, CHUNK)
+        for first in range(0, PIECE, STEP):
+            at = tl.program_id(0).to(tl.int64) * PIECE + first + tl.arange(0, STEP)
             tl.store(x_ptr + at, tl.load(x_ptr + at, mask=at < size) * factor, mask=at < size)
