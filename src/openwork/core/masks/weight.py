@@ -110,8 +110,9 @@ class MaskedWeight:
 
         They share the memory of the parameter or of the hidden values.
         """
-        hidden, whole = self.hidden, self.parameter
-        return whole.detach() if hidden is None or self.restored else shard_like(hidden, whole)
+        if (hidden := self.hidden) is None or self.restored:
+            return self.parameter.detach()
+        return hidden if self._shard is None else shard_like(hidden, self._shard)
 
     def view(self, *, step: int, seed: int) -> View:
         """What a technique sees; right only after `remember`."""
@@ -141,8 +142,7 @@ class MaskedWeight:
         """Takes over a saved state, of the rows here, in the tensors of which a CUDA graph may know the places."""
         self._mask, self._hidden = _into(self._mask, mask), None if hidden is None else _into(self._hidden, hidden)
         self.allowed, self.evidence = allowed, evidence
-        self._of_shard = self.sharded
-        self.restored = False
+        self._of_shard, self.restored = self.sharded, False
 
     def write_clean(self) -> None:
         """Notes that the parameter has its zeros now."""
