@@ -5,6 +5,7 @@ dtype, since they convert it.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import compress
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ _BUFFER = 1024
 _PIECE = 2**17
 _TINY = 2**14
 _NUMPYS = (torch.float32, torch.float64)
+_TYPES = (Tensor, nn.Parameter)
 
 _Lists = tuple[Sequence[Tensor], ...]
 
@@ -75,8 +77,14 @@ def restore_(values: Sequence[Tensor], hidden: Sequence[Tensor], masks: Sequence
 
 def mask_plain(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
     """What `mask_` does, by torch's operations."""
-    for tensor, mask in zip(tensors, masks, strict=True):
-        _multiply(tensor, mask)
+    followed = torch.compiler.is_compiling() or torch.is_grad_enabled()
+    tiny = [not followed and type(tensor) in _TYPES and tensor.numel() < _TINY for tensor in tensors]
+    if any(tiny):  # torch's loop over them takes half the time of Python's
+        factors = [mask.view(torch.uint8) for mask in compress(masks, tiny)]
+        torch._foreach_mul_(list(compress(tensors, tiny)), factors)
+    for tensor, mask, done in zip(tensors, masks, tiny, strict=True):
+        if not done:
+            _multiply(tensor, mask)
 
 
 def hide_plain(values: Sequence[Tensor], hidden: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
@@ -88,15 +96,16 @@ def hide_plain(values: Sequence[Tensor], hidden: Sequence[Tensor], masks: Sequen
 
 def remember_plain(hidden: Sequence[Tensor], values: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
     """What `remember_` does, by torch's operations."""
-    for old, value, mask in zip(hidden, values, masks, strict=True):
-        torch.where(mask, value.detach(), old, out=old)
+    with torch.no_grad():  # `out` takes nothing with a gradient
+        for old, value, mask in zip(hidden, values, masks, strict=True):
+            torch.where(mask, value, old, out=old)
 
 
 def restore_plain(values: Sequence[Tensor], hidden: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
     """What `restore_` does, by torch's operations."""
-    for value, old, mask in zip(values, hidden, masks, strict=True):
-        value = value.detach()  # which `out` does not take with a gradient
-        torch.where(mask, value, old, out=value)
+    with torch.no_grad():
+        for value, old, mask in zip(values, hidden, masks, strict=True):
+            torch.where(mask, value, old, out=value)
 
 
 # The ops that follow are the kernels alone, for tensors of one dtype on one device that lie in one piece.
@@ -132,8 +141,8 @@ def _multiply(tensor: Tensor, mask: Tensor) -> None:
     """Masks a tensor by torch's or numpy's product, whichever is faster."""
     followed = torch.compiler.is_compiling() or (tensor.requires_grad and torch.is_grad_enabled())
     if followed or tensor.numel() < _TINY or tensor.device.type != "cpu" or not _in_order(tensor, mask):
-        tensor.mul_(mask.view(torch.uint8))
-    elif torch.get_num_threads() == 1 and type(tensor) in (Tensor, nn.Parameter) and tensor.dtype in _NUMPYS:
+        tensor.mul_(mask.view(torch.uint8))  # in less than half the time of bool
+    elif torch.get_num_threads() == 1 and type(tensor) in _TYPES and tensor.dtype in _NUMPYS:
         values, size = tensor.detach().numpy(), np.setbufsize(_BUFFER)
         try:
             with np.errstate(invalid="ignore"):  # infinity times 0

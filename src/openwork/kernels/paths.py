@@ -62,6 +62,8 @@ def triton_or_plain(device: torch.device, dtype: torch.dtype, dtypes: Sequence[t
 
 def in_one_piece(*tensors: Tensor) -> bool:
     """Whether tensors of one shape fill their memory, all in one order: that of their axes, or with channels last."""
+    if all(map(Tensor.is_contiguous, tensors)):  # soon said, for it is asked of each weight and step
+        return True
     return any(all(tensor.is_contiguous(memory_format=each) for tensor in tensors) for each in _FORMATS)
 
 

@@ -37,12 +37,12 @@ from openwork.core.masks.update import Chosen, choose, preview
 from openwork.core.masks.weight import (
     MaskedWeight,
     apply_masks,
+    change_masks,
     check_parameters,
     count_masked,
     hide_and_mask,
     masked_copy,
     restore,
-    show_all,
     zero_for_good,
 )
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
@@ -192,13 +192,7 @@ class Masking(Mechanism):
             self.pruned = True
             self.unmasked_state.update(self._optimizers)  # a CUDA graph holds no first step under masks
         remembers = self.technique.hidden != "lost" and self.pruned
-        if remembers:
-            show_all(self.weights)  # right, since `choose` remembers
-        torch._foreach_copy_([weight.mask for weight in self.weights], [one.mask for one in chosen])
-        for weight, one in zip(self.weights, chosen, strict=True):
-            if one.values is not None:
-                weight.solve(one.values, remembers=remembers)
-        apply_masks(self.weights)
+        change_masks(self.weights, chosen, remembers=remembers)  # right, since `choose` remembers
         self.taken([one.keep for one in chosen])
         for optimizer in self._optimizers:
             self._clear_state(optimizer, whole=restarts)

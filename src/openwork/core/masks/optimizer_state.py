@@ -72,18 +72,20 @@ def clear_state(optimizer: torch.optim.Optimizer, weights: Sequence[MaskedWeight
         names = None if type(part) in _ELEMENTWISE else _elementwise(part)
         slots = _SLOTS if isinstance(part, tuple(_ELEMENTWISE)) else frozenset()
         for weight in weights:
-            for name, value in part.state.get(weight.parameter, {}).items():
-                if _holds_numbers(value) and local(value).shape == weight.mask.shape:
+            if not (states := part.state.get(weight.parameter)):
+                continue
+            mask = weight.mask
+            masked = ~mask | whole
+            for name, value in states.items():
+                if _holds_numbers(value) and local(value).shape == mask.shape:
                     state = local(value)
                     if state.is_sparse:  # an Embedding's momentum: some rows of the matrix
-                        state.mul_(0 if whole else weight.mask.to(state))
-                        continue
-                    masked = ~weight.mask.to(state.device) | whole
-                    if names is None or name in slots:
-                        state.masked_fill_(masked, 0)
+                        state.mul_(0 if whole else mask.to(state))
+                    elif names is None or name in slots:
+                        state.masked_fill_(masked.to(state.device), 0)
                     elif name in names:
                         signed = state.is_complex() or (state < 0).any()  # on a GPU nobody waits for the answer
-                        state.masked_fill_(masked & signed, 0)
+                        state.masked_fill_(masked.to(state.device) & signed, 0)
 
 
 def moved_outside(weights: Sequence[MaskedWeight], optimizer: torch.optim.Optimizer) -> bool:

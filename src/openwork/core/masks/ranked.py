@@ -26,16 +26,15 @@ if TYPE_CHECKING:
 
 def scored(technique: MaskTechnique, pairs: Sequence[tuple[MaskedWeight, View]]) -> list[Tensor]:
     """The technique's scores of these weights, as allocation and pattern rank them."""
-    names = [weight.name for weight, _ in pairs]
     views = [_for_technique(view) for _, view in pairs]
-    meshes: dict[object, list[int]] = {}  # torch computes on several tensors at once only if they are spread alike
-    for place, view in enumerate(views):
-        meshes.setdefault(view.weight.device_mesh if is_sharded(view.weight) else None, []).append(place)
-    answers: dict[int, object] = {}
-    for places in meshes.values():
-        some = _asked(technique, [names[n] for n in places], [views[n] for n in places], "scores", technique.all_scores)
-        answers |= dict(zip(places, some, strict=True))
-    found = [answers[place] for place in range(len(views))]
+    # torch computes on several tensors at once only if they are spread alike
+    meshes = [view.weight.device_mesh if is_sharded(view.weight) else None for view in views]
+    found: list[object] = [None] * len(views)
+    for mesh in dict.fromkeys(meshes):
+        places = [place for place, each in enumerate(meshes) if each == mesh]
+        some = _asked(technique, [views[place] for place in places], "scores", technique.all_scores)
+        for place, one in zip(places, some, strict=True):
+            found[place] = one
     return [
         ranked(technique, weight, view, one, "scores")
         for (weight, _), view, one in zip(pairs, views, found, strict=True)
@@ -46,7 +45,7 @@ def ordered(technique: MaskTechnique, weight: MaskedWeight, view: View, method: 
     """What the technique's ``method``, scores or growth, returns, as allocation and pattern rank it."""
     view = _for_technique(view)
     ask = getattr(technique, method)
-    (found,) = _asked(technique, [weight.name], [view], method, lambda views: [ask(views[0])])
+    (found,) = _asked(technique, [view], method, lambda views: [ask(views[0])])
     return ranked(technique, weight, view, found, method)
 
 
@@ -59,7 +58,6 @@ def _for_technique(view: View) -> View:
 
 def _asked(
     technique: MaskTechnique,
-    names: Sequence[str],
     views: Sequence[View],
     method: str,
     ask: Callable[[Sequence[View]], Sequence[object]],
@@ -75,9 +73,9 @@ def _asked(
             f"{type(technique).__name__}.{method} reads the evidence {error} before there are gradients; pass "
             "calibrate=lambda model: loss(model).backward(), or read it only where view.step > 0"
         ) from error
-    for name, view, then in zip(names, views, before, strict=True):
+    for view, then in zip(views, before, strict=True):
         if version(view.weight) != then:
-            raise changed(f"{type(technique).__name__}.{method}", f"view.weight of {name}")
+            raise changed(f"{type(technique).__name__}.{method}", f"view.weight of {view.name}")
     return found
 
 
@@ -101,15 +99,22 @@ def ranked(technique: MaskTechnique, weight: MaskedWeight, view: View, found: ob
     return found
 
 
-def shapes_like(technique: MaskTechnique, weights: Sequence[MaskedWeight]) -> dict[str, Tensor]:
-    """A tensor of the shape, device and sharding of each weight's scores, by name; no memory is taken."""
-    found: dict[str, Tensor] = {}
-    for weight in weights:
+def shapes_like(
+    technique: MaskTechnique, weights: Sequence[MaskedWeight], values: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """A tensor of the shape, device and sharding of each weight's scores, by name; no memory is taken.
+
+    Args:
+        technique: The technique, with its pattern.
+        weights: The weights.
+        values: Those of each, sharded like the weight.
+    """
+    found = {weight.name: value for weight, value in zip(weights, values, strict=True)}
+    for weight in weights if technique.pattern.whole_tensors else ():
         _refuse_shards(technique, weight)
-        parameter = weight.parameter.detach()
-        layout = weight.source.layout if technique.pattern.whole_tensors else None
-        shape = layout.merged_shape(technique.pattern.along or "outputs") if layout else None
-        found[weight.name] = parameter.new_empty(()).expand(shape) if shape else parameter
+        if layout := weight.source.layout:
+            shape = layout.merged_shape(technique.pattern.along or "outputs")
+            found[weight.name] = found[weight.name].new_empty(()).expand(shape)
     return found
 
 

@@ -111,6 +111,7 @@ def keep_largest(scores: Tensor, keep: int, generator: torch.Generator) -> Tenso
     return keep_largest_of_each([scores], [keep], lambda place: generator).masks[0]
 
 
+@torch.no_grad()
 def keep_largest_of_each(
     scores: Sequence[Tensor], keep: Sequence[int], generator: Callable[[int], torch.Generator]
 ) -> Kept:
@@ -127,7 +128,7 @@ def keep_largest_of_each(
     for score, number in zip(scores, keep, strict=True):
         if not 0 <= number <= score.numel():
             raise ValueError(f"cannot keep {number} of {score.numel()} scores")
-    parts = [exact(local(score)).detach() for score in scores]
+    parts = [exact(local(score)) for score in scores]
     groups: dict[tuple[torch.device, torch.dtype, Shards], list[int]] = {}
     for place, (score, part) in enumerate(zip(scores, parts, strict=True)):
         groups.setdefault((part.device, part.dtype, shards_of(score)), []).append(place)
@@ -139,7 +140,9 @@ def keep_largest_of_each(
     result = Kept([torch.empty(0)] * len(scores), list(keep), [0] * len(scores))
     for ((_, _, shards), places), selected, table in zip(groups.items(), found, tables, strict=True):
         of_each = shards.gather(table)  # process by process
-        kept, _, spoiled = ([sum(column) for column in zip(*rows, strict=True)] for rows in zip(*of_each, strict=True))
+        kept, spoiled = table[0], table[2]
+        if shards is not ALONE:
+            kept, _, spoiled = (list(map(sum, zip(*rows, strict=True))) for rows in zip(*of_each, strict=True))
         for column, place in enumerate(places):
             mask, surplus = selected.masks[column], kept[column] - keep[place]
             if surplus > 0:

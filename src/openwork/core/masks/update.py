@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from openwork.core.masks.technique import MaskTechnique
 
 
-@dataclass(frozen=True)
-class Chosen:
+class Chosen(NamedTuple):
     """A weight's next mask.
 
     Args:
@@ -74,8 +73,10 @@ def choose(
         ValueError: If scores read gradients before there are any.
     """
     remember(weights)
-    known = {weight.name: (weight, weight.view(step=step, seed=seed)) for weight in weights}
-    scores = Scores(shapes_like(technique, weights), lambda names: scored(technique, [known[name] for name in names]))
+    views = [weight.view(step=step, seed=seed) for weight in weights]
+    known = {view.name: pair for view, pair in zip(views, zip(weights, views, strict=True), strict=True)}
+    like = shapes_like(technique, weights, [view.weight for view in views])
+    scores = Scores(like, lambda names: scored(technique, [known[name] for name in names]))
     value = technique.schedule(step) if value is None else value
     keep = count(technique, scores if _needs_scores(technique) else scores.like, value)
     if technique.solves:
@@ -87,8 +88,7 @@ def choose(
         if exchange is not None:
             _exchange(technique, pairs, ranks, wanted, exchange, seed=seed)
         masks, kept = _masks(technique, [view for _, view in pairs], ranks, wanted, "ties", seed=seed)
-        groups = groups_of(technique, scores.like)
-        check_counts(names, ranks, kept, wanted, [groups[name] for name in names])
+        check_counts(names, ranks, kept, wanted, [technique.pattern.group(rank.shape) for rank in ranks])
         return [
             Chosen(local(as_stored(technique, weight, mask)), number)
             for (weight, _), mask, number in zip(pairs, masks, kept, strict=True)
@@ -104,17 +104,18 @@ def preview(technique: MaskTechnique, weights: Sequence[MaskedWeight], *, seed: 
         ValueError: If a tensor would keep less than one group, or ``keep_zeros`` leaves no room for growth.
     """
     remember(weights)
-    views = {weight.name: (weight, weight.view(step=0, seed=seed)) for weight in weights}
+    views = [weight.view(step=0, seed=seed) for weight in weights]
+    known = {view.name: pair for view, pair in zip(views, zip(weights, views, strict=True), strict=True)}
     silent = not (technique.evidence.differentiates or technique.evidence.inputs)
 
     def compute(names: Sequence[str]) -> list[Tensor]:
-        pairs = [views[name] for name in names]
+        pairs = [known[name] for name in names]
         if silent:
             return scored(technique, pairs)
         # Magnitudes stand in for scores that need evidence, which is not there yet.
         return [ranked(technique, weight, view, view.weight.abs(), "scores") for weight, view in pairs]
 
-    scores = Scores(shapes_like(technique, weights), compute)
+    scores = Scores(shapes_like(technique, weights, [view.weight for view in views]), compute)
     keep = count(technique, scores if _needs_scores(technique) else scores.like)
     for weight in weights if technique.regrows else ():
         if weight.allowed is not None:

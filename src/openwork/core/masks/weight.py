@@ -1,9 +1,11 @@
 """One selected weight with its mask."""
 
+from __future__ import annotations
+
 import copy
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,9 @@ from openwork.core.masks.evidence import Kept, View
 from openwork.core.selection import Weight
 from openwork.core.sharded import is_sharded, local, rows_like, shard_like, version
 from openwork.kernels.masks import hide_, mask_, remember_, restore_
+
+if TYPE_CHECKING:
+    from openwork.core.masks.update import Chosen
 
 
 class MaskedWeight:
@@ -60,7 +65,8 @@ class MaskedWeight:
     @property
     def local(self) -> Tensor:
         """The part of the parameter that is here."""
-        return local(self.parameter)
+        parameter = self.parameter
+        return parameter if self._shard is None else local(parameter)
 
     @property
     def sharded(self) -> bool:
@@ -95,14 +101,18 @@ class MaskedWeight:
         assert hidden is not None
         return hidden
 
+    def fitted(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What is here of the parameter, `mask` and `hidden`: where all are needed, the parameter is looked up once."""
+        return self._refit(), self._mask, self._hidden
+
     def values(self) -> Tensor:
         """All values, including the hidden ones, sharded like the parameter; right only after `remember`.
 
         They share the memory of the parameter or of the hidden values.
         """
-        whole = self.parameter.detach()
-        hidden = self.hidden
-        return whole if hidden is None or self.restored else shard_like(hidden, whole)
+        if (hidden := self.hidden) is None or self.restored:
+            return self.parameter.detach()
+        return hidden if self._shard is None else shard_like(hidden, self._shard)
 
     def view(self, *, step: int, seed: int) -> View:
         """What a technique sees; right only after `remember`."""
@@ -132,8 +142,7 @@ class MaskedWeight:
         """Takes over a saved state, of the rows here, in the tensors of which a CUDA graph may know the places."""
         self._mask, self._hidden = _into(self._mask, mask), None if hidden is None else _into(self._hidden, hidden)
         self.allowed, self.evidence = allowed, evidence
-        self._of_shard = self.sharded
-        self.restored = False
+        self._of_shard, self.restored = self.sharded, False
 
     def write_clean(self) -> None:
         """Notes that the parameter has its zeros now."""
@@ -156,29 +165,31 @@ class MaskedWeight:
         for name in self.evidence.keys() - self.lasting:
             del self.evidence[name]
 
-    def _refit(self) -> None:
-        whole = self.parameter
-        part = local(whole)
-        mask = self._mask
+    def _refit(self) -> Tensor:
+        """`local`, once mask, hidden values and evidence have its device and sharding."""
+        part = whole = self.parameter
         if self._shard is not None:
+            part = local(whole)
             self._of_shard = True
             for name, value in self.evidence.items():
                 if value.shape == whole.shape and not is_sharded(value):  # also where all rows are here
                     self.evidence[name] = shard_like(rows_like(value, whole), whole)
-        if self._shard is not None and mask.shape != part.shape:
-            mask = self._mask = rows_like(mask, whole)
+        if part is not whole and self._mask.shape != part.shape:
+            self._mask = rows_like(self._mask, whole)
             if self._hidden is not None:
                 self._hidden = rows_like(self._hidden, whole)
             if self.allowed is not None:
                 self.allowed = rows_like(self.allowed, whole)
-        if self._hidden is not None and (self._hidden.dtype != part.dtype or self._hidden.device != part.device):
-            self._hidden = self._hidden.to(part)
-        if mask.device != part.device:
-            self._mask = mask.to(part.device)
+        device, hidden = part.device, self._hidden
+        if hidden is not None and (hidden.dtype != part.dtype or hidden.device != device):
+            self._hidden = hidden.to(part)
+        if self._mask.device != device:
+            self._mask = self._mask.to(device)
             if self.allowed is not None:
-                self.allowed = self.allowed.to(part.device)
+                self.allowed = self.allowed.to(device)
             for name, value in self.evidence.items():
-                self.evidence[name] = value.to(part.device)
+                self.evidence[name] = value.to(device)
+        return part
 
 
 def _into(own: Tensor | None, values: Tensor) -> Tensor:
@@ -189,10 +200,10 @@ def _into(own: Tensor | None, values: Tensor) -> Tensor:
 
 def remember(weights: Sequence[MaskedWeight]) -> None:
     """Brings the kept places of the hidden values up to date; those under the masks stay as they are."""
-    hiding = [weight for weight in weights if weight.hidden is not None and not weight.restored]
-    if hiding:  # whose hidden values and masks have just been brought up to date
-        hidden = [weight._hidden for weight in hiding if weight._hidden is not None]
-        remember_(hidden, [weight.local for weight in hiding], [weight._mask for weight in hiding])
+    fitted = [weight.fitted() for weight in weights if not weight.restored]
+    hiding = [(hidden, values, mask) for values, mask, hidden in fitted if hidden is not None]
+    if hiding:
+        remember_(*zip(*hiding, strict=True))
 
 
 def hide(weights: Sequence[MaskedWeight]) -> None:
@@ -217,22 +228,36 @@ def hide_and_mask(weights: Sequence[MaskedWeight]) -> None:
 
 def apply_masks(weights: Sequence[MaskedWeight]) -> None:
     """Puts the zeros into the parameters."""
-    mask_([weight.local for weight in weights], [weight.mask for weight in weights])
+    fitted = [weight.fitted() for weight in weights]
+    mask_([values for values, _, _ in fitted], [mask for _, mask, _ in fitted])
 
 
 def unhide(weights: Sequence[MaskedWeight]) -> None:
     """Puts the hidden values, where there are any, into the parameters; right only after `remember`."""
-    hiding = [weight for weight in weights if weight.hidden is not None]
+    hiding = [(weight.local, weight._hidden) for weight in weights if weight._hidden is not None]
     if hiding:
-        torch._foreach_copy_([weight.local for weight in hiding], [weight.hidden_values() for weight in hiding])
-    for weight in hiding:
-        weight.restored = True
+        torch._foreach_copy_([values for values, _ in hiding], [hidden for _, hidden in hiding])
+    for weight in weights:
+        weight.restored |= weight._hidden is not None
 
 
-def show_all(weights: Sequence[MaskedWeight]) -> None:
-    """Puts hidden values into the parameters, and makes room for some in all weights; right only after `remember`."""
-    hide([weight for weight in weights if weight.restored or weight.hidden is None])
-    unhide(weights)
+def change_masks(weights: Sequence[MaskedWeight], chosen: Sequence[Chosen], *, remembers: bool) -> None:
+    """Puts new masks in force, with what was solved for them and their zeros; right only after `remember`.
+
+    Args:
+        weights: The weights.
+        chosen: The next mask of each.
+        remembers: Whether what is masked is hidden, and what is kept gets its hidden value.
+    """
+    if remembers:
+        hide([weight for weight in weights if weight.restored or weight._hidden is None])
+        unhide(weights)
+    masks = [weight._mask for weight in weights]
+    torch._foreach_copy_(masks, [one.mask for one in chosen])
+    for weight, one in zip(weights, chosen, strict=True):
+        if one.values is not None:
+            weight.solve(one.values, remembers=remembers)
+    mask_([weight.local for weight in weights], masks)
 
 
 def restore(weights: Sequence[MaskedWeight], *, overwritten: bool) -> None:

@@ -61,7 +61,7 @@ def find_counts(
     if not technique.criterion.allocates or technique.allocation.same_sparsity:
         return None
     weights = [MaskedWeight(weight, keep_zeros=keep_zeros) for block in blocks for weight in block.weights]
-    like: Mapping[str, Tensor] = shapes_like(technique, weights)
+    like: Mapping[str, Tensor] = shapes_like(technique, weights, [weight.parameter.detach() for weight in weights])
     if technique.allocation.needs_scores:
         like = _scores(technique, model, blocks, examples, seed=seed, keep_zeros=keep_zeros, device=device)
         like = {weight.name: like[weight.name] for weight in weights}
