@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import openwork as ow
+from openwork.core.parameters.noisy import computes_again
 from openwork.noise import keyed
 from tests.core.noisy_cases import CASES, CONSTANT, made
 from tests.helpers import raises
@@ -23,6 +24,23 @@ def test_gradients_that_can_be_differentiated_again_are_the_same(name, memory):
     found = torch.autograd.grad(loss, inputs, create_graph=True)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "output", "expected"),
+    [
+        ((256, 64, 56, 56), (64, 64, 3, 3), (256, 64, 56, 56), True),  # a short sum
+        ((256, 128, 28, 28), (128, 128, 3, 3), (256, 128, 28, 28), False),
+        ((256, 512, 7, 7), (2048, 512, 1, 1), (256, 2048, 7, 7), True),  # wide
+        ((256, 2048, 7, 7), (512, 2048, 1, 1), (256, 512, 7, 7), False),
+        ((1024, 512), (512, 512), (1024, 512), False),
+        ((1024, 512), (2048, 512), (1024, 2048), True),  # wide
+        ((1024, 512), (33_288, 512), (1024, 33_288), False),  # the last
+    ],
+)
+def test_which_variances_a_gpu_computes_again(x, weight, output, expected):
+    tensors = (torch.empty(shape, device="meta") for shape in (output, x, weight))
+    assert computes_again(*tensors) == expected
 
 
 @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])

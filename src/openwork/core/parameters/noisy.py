@@ -16,9 +16,13 @@ from openwork.core.precision import exact
 from openwork.kernels.variational import EPS, has_kernel, noisy, noisy_plain, positive
 from openwork.noise import Draw, is_keyed, next_draw, normal, normal_of
 
-_SHORT = {"convolution": 512, "matrix": 256}
+_SHORT = {"convolution": 576, "matrix": 256}
 """Sums of this many terms take about as long as to write their result and to read it again. Estimates for an H200:
 two bytes written and read at 4 TB/s, 600 TFLOP/s, and convolutions that wait for memory anyway."""
+_WIDE, _LAST = 4, 16
+"""An output that is so many times as large as its input is most of what a layer keeps; one that is larger by the second
+factor is taken for the model's last, such as the scores of a vocabulary: its backward pass comes first, so that it
+would take the memory of its variances at the same time, the fullest, whether it kept or computed them."""
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -56,7 +60,7 @@ def with_noise(
         draw = next_draw(mean.device)
     else:
         noise, kernel = normal(noise_shape(mean.shape, shared), mean, generator), False
-    again = noise is None and (small or (kernel and _cheap(mean, x, sigma2)))
+    again = noise is None and (small or (kernel and computes_again(mean, x, sigma2)))
     # Where the compiler may look in, what reads the output computes it again: the batch norm behind a convolution
     # and the loss behind the last layer read it several times, what follows a layer inside a Transformer once.
     kernel = kernel and not (compiling and shared)
@@ -70,15 +74,16 @@ def noise_shape(shape: torch.Size, shared: bool) -> list[int]:
     return [shape[0], *[1] * (len(shape) - 2), shape[-1]] if shared else list(shape)
 
 
-def _cheap(mean: Tensor, x: Tensor, sigma2: Tensor) -> bool:
+def computes_again(mean: Tensor, x: Tensor, sigma2: Tensor) -> bool:
     """Whether variances are rather computed again than kept.
 
     That takes no longer where they are short sums, of not many more inputs than there are outputs; and a little longer
-    where outputs are so many more than inputs that they would be most of what is kept.
+    where outputs are `_WIDE`, and not `_LAST`.
     """
     kind, outputs = ("convolution", mean.shape[1]) if sigma2.dim() > 2 else ("matrix", mean.shape[-1])
-    is_short = x.numel() <= 2 * mean.numel() and sigma2.numel() <= _SHORT[kind] * outputs
-    return is_short or mean.numel() >= 4 * x.numel()
+    if x.numel() <= 2 * mean.numel() and sigma2.numel() <= _SHORT[kind] * outputs:
+        return True
+    return _WIDE * x.numel() <= mean.numel() < _LAST * x.numel()
 
 
 class _Noisy(torch.autograd.Function):
