@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from masks import section6_tests, whole
-from played import errors, finals, listed, plain, signed, sparsities, verdicts
+from played import errors, finals, listed, plain, points, signed, sparsities, verdicts
 from recipes import complete, left, missing_cells, recipe_effects, recipes
 from seeds import paper, place
 from tournaments import NAMED_LEVELS, as_good_as_dense, better_than_dense, compared, has_begun, missing, named_tests
@@ -64,6 +64,13 @@ def recipe_sentences() -> Iterator[str]:
             f"Of eight effects of `train_clip` and of the initial weights (n = 20) {len(shown)} are shown: "
             f"{text or 'none'}; the others are not."
         )
+    if not {"E", "H"} & {*left()}:
+        small = recipe_effects("LeNet-5-Caffe")
+        text = "; ".join(
+            f"{label}: sparsity {points(zeros)}, error {points(wrong)}"
+            for (label, _, wrong, _), (_, _, zeros, _) in zip(small[::2], small[1::2], strict=True)
+        )
+        yield f"Exploratory, on LeNet-5-Caffe (n = {small[0][2].n}, no tests), points that each setting adds: {text}."
 
 
 def tournament_sentences() -> Iterator[str]:

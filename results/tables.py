@@ -20,7 +20,7 @@ from lenets import layered, mnist, reproduced, vd
 from masks import section6_comparisons, section6_table
 from one_shots import TABLES as ONE_SHOTS
 from played import cost_table
-from recipes import compression_table, effects_table, recipe_in_short, recipe_table
+from recipes import compression_table, effects_table, recipe_in_short, recipe_table, small_effects_table
 from seeds import Seeds, best, find, layers, markdown, mean, rows, seeds
 from tournaments import dense_table, every_level, leaders, lenet5_table, named_table, shortly
 
@@ -259,6 +259,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "caveats": caveats,
     "recipes": recipe_table,
     "recipes, effects": effects_table,
+    "recipes, effects on LeNet-5-Caffe": small_effects_table,
     "SparseVD's table": compression_table,
     "tournament": every_level,
     "tournament, references": leaders,

@@ -195,25 +195,35 @@ def inside(clip, drawn, of, net="LeNet-300-100"):
     return found
 
 
-@cache
-def effects():
-    """(setting, the other one, of what) -> the values with and without the setting, and the corrected p."""
-    pairs = {
+def pairs_of(net):
+    """(setting, the other one, of what) -> the values with and without the setting."""
+    return {
         (name, other, of): [
-            recipe(*(value, other)[:: 1 if name == "train_clip" else -1])[of] for value in (True, False)
+            recipe(*(value, other)[:: 1 if name == "train_clip" else -1], 3, net)[of] for value in (True, False)
         ]
         for name in ("train_clip", "lasagne")
         for other in (True, False)
         for of in (0, 1)
     }
+
+
+@cache
+def effects():
+    """(setting, the other one, of what) -> the values with and without the setting, and the corrected p."""
+    pairs = pairs_of("LeNet-300-100")
     p = holm({key: p_of(*pair) for key, pair in pairs.items()})
     return {key: (*pair, p[key]) for key, pair in pairs.items()}
 
 
-def effect(of, drawn):
+def effect(of, drawn, net="LeNet-300-100"):
     """What `train_clip` adds: ``0.94 (0.91 to 0.97)``."""
-    on, off, _ = effects()["train_clip", drawn, of]
+    on, off = pairs_of(net)["train_clip", drawn, of]
     return "{} ({})".format(*apart(off, on, signed=False).split(", "))
+
+
+def of_weights(clip):
+    """What the recipe's initial weights change of LeNet-5-Caffe's zeros: ``−0.02 (−0.04 to −0.01)``."""
+    return "{} ({})".format(*apart(*pairs_of("LeNet-5-Caffe")["lasagne", clip, 0]).split(", "))
 
 
 def paragraph(word):

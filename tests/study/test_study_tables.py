@@ -20,9 +20,10 @@ played.STUDY = Path(sys.argv[1])
 import tables
 print(json.dumps({name: make() for name, make in tables.TABLES.items() if name in sys.argv[2:]}))
 """
-NAMES = ("in short", "findings", "caveats", "recipes", "recipes, effects", "SparseVD's table", "tournament",
-         "tournament, references", "tournament, named pairs", "tournament, dense", "tournament, LeNet-5-Caffe", "masks",
-         "masks, comparisons", "study, cost")  # fmt: skip
+NAMES = ("in short", "findings", "caveats", "recipes", "recipes, effects",
+         "recipes, effects on LeNet-5-Caffe", "SparseVD's table", "tournament", "tournament, references",
+         "tournament, named pairs", "tournament, dense", "tournament, LeNet-5-Caffe", "masks", "masks, comparisons",
+         "study, cost")  # fmt: skip
 
 
 def made(study):
@@ -90,6 +91,7 @@ def test_the_recipes_name_the_parts_of_which_cells_are_left(tmp_path, cells, par
     write(tmp_path / "recipes.csv", recipes("LeNet-300-100", 20) + small)
     found = made(tmp_path)
     assert found["recipes"].endswith(f" --parts {parts}`.")
+    assert found["recipes, effects on LeNet-5-Caffe"].endswith(f" --parts {parts}`.")
     left = found["findings"].splitlines()[-1]
     assert ("SparseVD's recipe on LeNet-5-Caffe" in left) == ("E" in parts)
     assert ("other recipes on LeNet-5-Caffe" in left) == ("H" in parts)
@@ -121,6 +123,8 @@ def test_parts_that_come_later_fill_what_was_not_run(tmp_path):
     assert "| group L0 | 20 | 1.51 ± 0.04" in found["tournament"]
     assert "| LeNet-5-Caffe, both: SparseVD's code, threshold 2 | 10 |" in found["recipes"]
     assert "SparseVD's recipe on LeNet-300-100 (n = 20)" in found["findings"]
+    assert "Exploratory, on LeNet-5-Caffe (n = 10, no tests)" in found["findings"]
+    assert found["recipes, effects on LeNet-5-Caffe"].count("| 10 | +0.00 | +0.00 |") == 4
     assert found["tournament, LeNet-5-Caffe"].splitlines()[2].startswith("| dense | 10 |")
 
 
