@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from openwork.kernels.masks import mask_
 from openwork.study.fleet.fused import FusedLinears
 from openwork.study.fleet.optimizers import StackedOptimizer
 from openwork.study.runs.live import prepare
@@ -57,14 +58,13 @@ def step(
         for name, shape in shapes.items()
     }
     kept = {name: torch.rand_like(each) >= SPARSITY for name, each in parameters.items() if each.dim() > 2 and masked}
-    masks = kept if precision else {name: mask.float() for name, mask in kept.items()}
-    for name, mask in masks.items():
+    for name, mask in kept.items():
         parameters[name].data *= mask
     optimizer = StackedOptimizer([live], slice(0, members), parameters)
     optimizer.rate(0.0)
     linears = None
     if precision:
-        linears = FusedLinears(model, parameters, [optimizer], masks, precision=precision, moments=moments)
+        linears = FusedLinears(model, parameters, [optimizer], kept, precision=precision, moments=moments)
         linears.rate(0.0)
         images = images.bfloat16() if precision == "bf16" else images
     labels = torch.randint(10, (len(images),), device=DEVICE)
@@ -84,8 +84,8 @@ def step(
             return
         gradients = torch.autograd.grad(vmap(loss)(*arguments).sum(), list(parameters.values()))
         named = {name: each.contiguous() for name, each in zip(parameters, gradients, strict=True)}
-        if masks:
-            torch._foreach_mul_([named[name] for name in masks], list(masks.values()))
+        if kept:
+            mask_([named[name] for name in kept], list(kept.values()))
         optimizer.step(named)
 
     return train
