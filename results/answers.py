@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from statistics import median
 
+import cifar_tournament as residual
 import large_study as large
 from large_study import BOTH, VD, Compared
 from levels import reaches
@@ -31,6 +32,8 @@ KL = {0.95: 0.3, 0.9: 0.05, 0.8: 0.01, 0.5: 0.003}
 TESTED = "thresholds of the old rows were chosen on the test set"
 SMALL = "half the width, on a twentieth of the corpus; nothing of WMT14 as a whole"
 COPY = "a JPEG copy of CIFAR-10, a short training; nothing of ImageNet"
+SHORT = "a JPEG copy of CIFAR-10, 8 epochs; nothing of longer trainings"
+TWICE = "a ticket is trained twice"
 LENET = "LeNet-300-100 on MNIST; nothing of large networks"
 LOST = {"95 %": 32, "98 %": 53}
 """Settings of magnitude pruning that have no row in the paper's files: its appendix E.2 says that they diverged."""
@@ -39,7 +42,7 @@ COST = RESULTS.parent / "benchmarks" / "measured" / "training-h200.csv"
 
 def leads() -> str:
     """Which technique leads where."""
-    return _answered(HEADS, [*_transformer(), *_resnet(), *_lenet()])
+    return _answered(HEADS, [*_transformer(), *_resnet(), *_resnet20(), *_lenet()])
 
 
 def _transformer() -> Iterator[Row]:
@@ -86,6 +89,26 @@ def _resnet() -> Iterator[Row]:
         yield what, said, text, _n(*own.values()), OPEN, COPY + _alone(own)
 
 
+def _resnet20() -> Iterator[Row]:
+    reference = plain(residual.REFERENCE)
+    for level in residual.LEVELS:
+        if not (found := {key: pair for key, pair in residual.against_reference().items() if key[2] == level}):
+            continue
+        words = residual.judged(level)
+        text = f"better than {reference}: {listed(words['better']) or 'none'}; worse: {len(words['worse'])}"
+        decided = f"yes, against {len(words['better']) + len(words['worse'])}"
+        if words["not shown"]:
+            decided += f"; not against {listed(words['not shown'])}"
+        n = " or ".join(map(str, sorted({pair[0].n for pair in found.values()})))
+        yield f"ResNet-20, accuracy at {_percent(level)}", "not asked", text, n, decided, f"{SHORT}; {TWICE}"
+
+
+def _resnet20_pairs(*pairs: tuple[str, str], lacks: str = SHORT) -> Iterator[Row]:
+    for pair in pairs:
+        if levels := residual.named_by_pair().get(pair):
+            yield _levels(pair, levels, network="ResNet-20", lacks=lacks)
+
+
 def _lenet() -> Iterator[Row]:
     for level in compared().levels:
         rest = {word: [plain(one.technique) for one in level.standings if one.verdict.startswith(word)
@@ -116,6 +139,11 @@ def allocations() -> str:
         text = ", ".join(f"{name} {_mean(runs)}" for name, runs in own.items())
         lacks = f"how much is the layout and how much the length; {COPY}{_alone(own)}"
         lines += [("ResNet-50 at 95 %", said, text, _n(*own.values()), OPEN, lacks)]
+    lines += _resnet20_pairs(
+        ("variational dropout", residual.UNIFORM),
+        (residual.REFERENCE, residual.UNIFORM),
+        (residual.RIGL, "RigL, uniform"),
+    )
     lines += [_levels(pair, levels) for pair, levels in named_tests().items()]
     return _answered(HEADS, lines)
 
@@ -143,6 +171,8 @@ def kept_masks() -> str:
                 lines.append(_row(what, said, found, "masks of gradual magnitude pruning alone"))
             else:
                 lines.append((what, said, "–", "0", "not decided yet: not run", "–"))
+    rewound = f"{SHORT}; rewound to 2 or 10 % of the steps, and {TWICE}: no joint training as long"
+    lines += _resnet20_pairs((residual.TICKET, residual.REFERENCE), lacks=rewound)
     lines += [_levels(pair, levels, " masks") for pair, levels in section6_tests().items() if pair in ASKED]
     return _answered(("", "the paper: joint, the best run; means of 9 or 25 runs", *HEADS[2:]), lines)
 
@@ -246,13 +276,20 @@ def _row(what: str, said: str, found: list[Compared], lacks: str) -> Row:
     return what, said, text, n, decided, lacks
 
 
-def _levels(pair: tuple[str, str], levels: dict[float, tuple[Difference, float | None]], unit: str = "") -> Row:
-    """A row of one comparison on LeNet-300-100 at all its levels."""
+def _levels(
+    pair: tuple[str, str],
+    levels: dict[float, tuple[Difference, float | None]],
+    unit: str = "",
+    *,
+    network: str = "LeNet-300-100",
+    lacks: str = LENET,
+) -> Row:
+    """A row of one comparison on one network at all its levels."""
     one, other = map(plain, pair)
     texts = [f"{_percent(level)}: {_text(found, 100)}, p {probability(p)}" for level, (found, p) in levels.items()]
     shown = "; ".join(f"{_percent(level)}: {_decided(*found)}" for level, found in levels.items())
-    n = f"{next(iter(levels.values()))[0].n}{unit}"
-    return f"LeNet-300-100: accuracy of {one} less {other}", "not asked", "; ".join(texts), n, shown, LENET
+    n = f"{' or '.join(map(str, sorted({found.n for found, _ in levels.values()})))}{unit}"
+    return f"{network}: accuracy of {one} less {other}", "not asked", "; ".join(texts), n, shown, lacks
 
 
 def _answered(heads: Row, lines: list[Row]) -> str:

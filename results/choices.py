@@ -37,15 +37,12 @@ def of_a_residual_network() -> str:
     """For each level of ResNet-20 what is shown to be better than magnitude pruning, and what is not told from it."""
     if not cifar_tournament.has_begun():
         return cifar_tournament.not_run()
-    found, lines = cifar_tournament.against_reference(), []
+    lines = []
     for level in CIFAR_LEVELS:
         if (runs := cifar_tournament.reached().get((cifar_tournament.REFERENCE, level))) is None:
             continue
-        words: dict[str, list[str]] = {}
-        for (name, _, at), pair in found.items():
-            if at == level:
-                words.setdefault(cifar_tournament.verdict(*pair), []).append(plain(name))
-        cells = ["; ".join(words.get(word, [])) or "nothing" for word in ("better", "not shown")]
+        words = cifar_tournament.judged(level)
+        cells = ["; ".join(words[word]) or "nothing" for word in ("better", "not shown")]
         lines.append((f"{100 * level:g} %", str(len(runs)), f"{mean(errors(runs))} %", *cells))
     heads = ("zeros", "n", f"error of {plain(cifar_tournament.REFERENCE)}", "shown to be better", "not told from it")
     return markdown(heads, lines)

@@ -1,10 +1,11 @@
-"""What the rows of the tournament on CIFAR-10 show: its table, its named comparisons, and its paragraph."""
+"""What the rows of the tournament on CIFAR-10 show: its table, its named comparisons, and each level in words."""
 
+from collections.abc import Iterator
 from functools import cache
 from statistics import fmean
 
-from played import Found, accuracy, apart, by_seed, plain, probability, reaches, signed, sparsities, verdicts
-from seeds import RESULTS, markdown, mean, rows
+from played import Found, accuracy, by_seed, listed, plain, points, probability, reaches, signed, sparsities
+from seeds import RESULTS, Row, markdown, mean, rows
 
 from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.experiments.tournament_cifar10 import LEVELS, SEEDS, TICKET, contest
@@ -110,6 +111,28 @@ def against_reference() -> Tested:
     return tested([(name, REFERENCE, level) for name in names for level in LEVELS])
 
 
+def named_by_pair() -> dict[tuple[str, str], dict[float, tuple[Difference, float | None]]]:
+    """The primary family: pair -> level -> the difference by seed, and its corrected p."""
+    found: dict[tuple[str, str], dict[float, tuple[Difference, float | None]]] = {}
+    for (one, other, level), pair in named().items():
+        found.setdefault((one, other), {})[level] = pair
+    return found
+
+
+def judged(level: float) -> dict[str, list[str]]:
+    """The techniques of a level by their verdict; one that has fewer seeds than the reference with its n."""
+    words: dict[str, list[str]] = {word: [] for word in MARKS}
+    for (name, _, at), pair in against_reference().items():
+        if at == level:
+            words[verdict(*pair)].append(plain(name) + fewer(pair[0], level))
+    return words
+
+
+def fewer(difference: Difference, level: float, sign: str = " (n = {})") -> str:
+    """How many seeds a difference from the reference has, where these are not all of the reference."""
+    return sign.format(difference.n) if difference.n < len(reached()[REFERENCE, level]) else ""
+
+
 def verdict(difference: Difference, p: float | None) -> str:
     """``better``, ``worse``, or ``not shown``."""
     return "not shown" if p is None or p >= 0.05 else "better" if difference.mean > 0 else "worse"
@@ -150,40 +173,69 @@ def _accuracy(runs: list[Found]) -> str:
 
 
 def comparisons() -> str:
-    """The primary family: differences of errors."""
+    """The primary family: differences of accuracies."""
     if not has_begun():
         return not_run()
-    found, lines = named(), []
+    found, lines = named_by_pair(), []
     for one, other in NAMED:
-        pairs = [found.get((one, other, level)) for level in NAMED_LEVELS]
-        cells = [f"{apart(pair[0])}, p {probability(pair[1])}" if pair else "–" for pair in pairs]
-        lines.append(
-            (f"{one} less {other}", " or ".join(sorted({str(pair[0].n) for pair in pairs if pair})) or "0", *cells)
-        )
-    return markdown(("error, points", "n", *(f"{100 * level:g} %" for level in NAMED_LEVELS)), lines)
+        pairs = [found.get((one, other), {}).get(level) for level in NAMED_LEVELS]
+        cells = [f"{points(percent(pair[0]))}, p {probability(pair[1])}: {verdict(*pair)}" if pair else "–"
+                 for pair in pairs]  # fmt: skip
+        n = " or ".join(sorted({str(pair[0].n) for pair in pairs if pair}))
+        lines.append((f"{one} less {other}", n or "0", *cells))
+    return markdown(("accuracy, points", "n", *(f"{100 * level:g} %" for level in NAMED_LEVELS)), lines)
 
 
-def paragraph() -> str:
-    """What is shown, and what is not, in words."""
+def percent(difference: Difference) -> Difference:
+    """A difference of accuracies in percent."""
+    ours, theirs = (tuple(100 * score for score in scores) for scores in (difference.ours, difference.theirs))
+    return Difference(difference.seeds, ours, theirs)
+
+
+def levels_in_words() -> str:
+    """What is shown at each level, and what is not, by name."""
     if not has_begun():
         return not_run()
-    parts = []
+    lines = []
     for level in LEVELS:
         if (REFERENCE, level) not in reached():
             continue
         own = {pair[0]: one for pair, one in against_reference().items() if pair[2] == level}
         shown = {
-            word: [f"{plain(name)} ({signed(100 * one[0].mean)})" for name, one in own.items() if verdict(*one) == word]
+            word: [
+                f"{plain(name)} ({signed(100 * one[0].mean)}{fewer(one[0], level, ', n = {}')})"
+                for name, one in own.items()
+                if verdict(*one) == word
+            ]
             for word in MARKS
         }
-        parts.append(
-            f"At {100 * level:g} % (n = {len(reached()[REFERENCE, level])}) {plain(REFERENCE)} has "
-            f"{_accuracy(reached()[REFERENCE, level])} %; better, by points: {', '.join(shown['better']) or 'none'}; "
-            f"not told from it: {', '.join(shown['not shown']) or 'none'}; worse: {len(shown['worse'])} of {len(own)}."
+        runs = reached()[REFERENCE, level]
+        lines.append(
+            f"* **{100 * level:g} %** (n = {len(runs)}): {plain(REFERENCE)} has {_accuracy(runs)} %; better, by "
+            f"points: {', '.join(shown['better']) or 'none'}; not told from it: "
+            f"{', '.join(shown['not shown']) or 'none'}; worse: {len(shown['worse'])} of {len(own)}."
         )
-    pairs: dict[tuple[str, str], dict[float, tuple[Difference, float | None]]] = {}
-    for (one, other, level), found in named().items():
-        pairs.setdefault((one, other), {})[level] = found
-    said = [f"{plain(one)} less {plain(other)}, {verdicts(levels)}" for (one, other), levels in pairs.items()]
-    parts.append(f"Errors of the pairs that the plan names: {'; '.join(said) or 'none can be compared yet'}.")
-    return " ".join(parts)
+    return "\n".join(lines)
+
+
+def shortly() -> Iterator[Row]:
+    """What README says of the tournament."""
+    there = [level for level in LEVELS if (REFERENCE, level) in reached()]
+    if not there or ("dense", 0.0) not in finals():
+        return
+    found = against_reference()
+    figures = [f"{_accuracy(reached()[REFERENCE, level])} % at {100 * level:g} %" for level in there]
+    words = {
+        name: {verdict(*found[name, REFERENCE, level]) if (name, REFERENCE, level) in found else "–" for level in there}
+        for name in contest().entrants
+        if name not in ("dense", REFERENCE)
+    }
+    better, worse = ([name for name, said in words.items() if said == {word}] for word in ("better", "worse"))
+    named = listed([f"{plain(name)}{', trained twice' if name == TICKET else ''}" for name in better])
+    text = (
+        f"{plain(REFERENCE)} {', '.join(figures)} (dense: {_accuracy(finals()['dense', 0.0])} %); better at all of "
+        f"these levels: {named or 'none'}; worse at all of them: {len(worse)} of {len(words)}"
+    )
+    counts = sorted({pair[0].n for pair in found.values()})
+    what = "ResNet-20 on a JPEG copy of CIFAR-10, 8 epochs, each technique tuned with 8 runs"
+    yield what, " or ".join(map(str, counts)), text, "[a tournament](results/cifar10-tournament/README.md)"

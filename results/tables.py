@@ -149,6 +149,7 @@ def in_short() -> str:
     whole = find("translation", "Transformer", "dense").score
     lines = [
         *shortly(),
+        *cifar_tournament.shortly(),
         *recipe_in_short(),
         (
             "variational dropout, LeNet-300-100 on MNIST; the factor of the KL was chosen on the test set",
@@ -271,7 +272,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "study, cost": cost_table,
     "CIFAR-10 tournament": cifar_tournament.table,
     "CIFAR-10 tournament, named pairs": cifar_tournament.comparisons,
-    "CIFAR-10 tournament, in words": cifar_tournament.paragraph,
+    "CIFAR-10 tournament, level by level": cifar_tournament.levels_in_words,
     "WRN-28-10": wide,
     "VGG-like": vgg,
     "ResNet-50, pruning": resnet_pruning,

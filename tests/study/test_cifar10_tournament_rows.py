@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from tests.study.study_script import driver, script
 
 RESULTS = Path(__file__).parents[2] / "results"
 STUDY = RESULTS / "cifar10-tournament" / "study"
-NAMES = ("table", "comparisons", "paragraph")
+NAMES = ("table", "comparisons", "levels_in_words")
 CODE = """
 import json, sys
 from pathlib import Path
@@ -24,17 +26,8 @@ import cifar_tournament as made
 made.STUDY = Path(sys.argv[1])
 print(json.dumps({name: getattr(made, name)() for name in sys.argv[2:]}))
 """
+UNIFORM, DROPOUT = "magnitude, uniform", "variational dropout"
 REFERENCE, RIGL, STATIC = "magnitude, global ranking", "RigL, Erdős–Rényi", "random at the start, Erdős–Rényi"
-PLAYED = {  # of part B, so far
-    "dense",
-    "magnitude, uniform",
-    REFERENCE,
-    "lottery ticket, rewound",
-    "random",
-    STATIC,
-    RIGL,
-    "SNIP",
-}
 run = script("cifar10-tournament")
 
 
@@ -86,19 +79,40 @@ def test_verdicts_and_intervals_are_those_of_scipy(tmp_path):
         assert f"| {name} | 5 | – | – | {values.mean():.2f} ± {half:.2f}{mark} | – |" in found["table"]
     difference = 100 * (scores[RIGL, 0.95] - scores[REFERENCE, 0.95]).mean()
     better = f"better, by points: RigL with Erdős–Rényi ({difference:+.2f})"
-    assert f"{better}; not told from it: SNIP (" in found["paragraph"]
-    assert "; worse: 1 of 3." in found["paragraph"]
+    assert f"{better}; not told from it: SNIP (" in found["levels_in_words"]
+    assert "; worse: 1 of 3." in found["levels_in_words"]
     # Of the 22 named comparisons three can be made.
     pairs = {"rigl": (RIGL, STATIC), "magnitude": (REFERENCE, STATIC), "snip": ("SNIP", REFERENCE)}
     p = {key: stats.ttest_rel(scores[one, 0.95], scores[other, 0.95]).pvalue for key, (one, other) in pairs.items()}
     shown = [key for key, value in holm(p | {str(n): 1.0 for n in range(19)}).items() if value < 0.05]
     assert sorted(shown) == ["magnitude", "rigl"]
-    plain = "magnitude pruning with global ranking"
-    rigl, static = "RigL with Erdős–Rényi", "random pruning at the start with Erdős–Rényi"
-    assert found["paragraph"].endswith(
-        f"names: {rigl} less {static}, lower at 95 %; {plain} less {static}, lower at 95 %; SNIP less {plain}, "
-        "undecided at 95 %."
-    )
+    for key, (one, other) in pairs.items():
+        values = 100 * (scores[one, 0.95] - scores[other, 0.95])
+        half = stats.t.ppf(0.975, 4) * stats.sem(values)
+        ends = [
+            f"{value:+.2f}".replace("-", "−") for value in (values.mean(), values.mean() - half, values.mean() + half)
+        ]
+        (cell,) = re.findall(rf"^\| {one} less {other} \| 5 \| (.*?) \| – \|$", found["comparisons"], re.M)
+        assert cell.startswith("{} ({} to {}), p ".format(*ends))
+        assert cell.endswith({"rigl": ": better", "magnitude": ": better", "snip": ": not shown"}[key])
+
+
+def test_pairs_have_the_seeds_that_both_have_and_say_so(tmp_path):
+    random = np.random.default_rng(1)
+    five, three = np.round(0.7 + random.normal(0, 0.003, 5), 4), np.round(0.69 + random.normal(0, 0.003, 3), 4)
+    # The seeds 3 and 4, which one of the two lacks, would turn its difference from the other one.
+    five[3:] = 0.5
+    write(tmp_path, {(REFERENCE, 0.95): five, (UNIFORM, 0.95): five[::-1], (DROPOUT, 0.95): three})
+    found = made(tmp_path)
+    values = 100 * (three - five[::-1][:3])
+    difference, p = values.mean(), stats.ttest_rel(three, five[::-1][:3]).pvalue
+    (line,) = [line for line in found["comparisons"].splitlines() if line.startswith(f"| {DROPOUT} less {UNIFORM} ")]
+    assert line.startswith(f"| {DROPOUT} less {UNIFORM} | 3 | {difference:+.2f} (")
+    assert f"| {DROPOUT} | 3 | – | – | {100 * three.mean():.2f} ± " in found["table"]
+    assert f"| {REFERENCE} | 5 | " in found["table"]
+    other = 100 * (three - five[:3]).mean()
+    assert p > 0.05 / 22
+    assert f"variational dropout ({other:+.2f}, n = 3)".replace("-", "−") in found["levels_in_words"]
 
 
 def test_a_row_has_three_seeds_or_five_counts_the_diverged_and_leaves_out_what_misses_its_level(tmp_path):
@@ -142,4 +156,19 @@ def test_the_id_of_a_row_is_that_of_the_run_that_its_key_names(name, monkeypatch
     runs = {driver().texts(key): value for key, value in made[name]().items()}
     assert all(runs[tuple(row[column] for column in columns)].id == row["id"] for row in rows)
     have = {row["technique"] for row in rows}
-    assert set(PILOTS) <= have if name != "tournament" else have == PLAYED
+    assert set(PILOTS) <= have if name != "tournament" else have == {*contest().entrants}
+
+
+def test_the_pages_say_how_many_runs_are_left_and_how_long_they_take():
+    left, seconds = Counter(), 0.0
+    for part, piece in run.pieces(STUDY, rate=550):
+        with (STUDY / f"{piece.file}.csv").open(newline="", encoding="utf-8") as file:
+            held = {tuple(row[column] for column in piece.columns) for row in csv.DictReader(file)}
+        missing = [(key[0], one) for key, one in piece.runs().items() if driver().texts(key) not in held]
+        left.update((part, name) for name, _ in missing)
+        seconds += sum(one.steps / piece.rate + piece.overhead for _, one in missing)
+    assert +left == {("C", "variational dropout"): 8}
+    own, every = ((folder / "README.md").read_text(encoding="utf-8") for folder in (STUDY.parent, RESULTS))
+    assert "Of variational dropout eight runs of part C are left, of seeds 3 and 4." in own
+    assert f"expected to take {seconds:.0f} seconds of one H200" in own
+    assert f"eight runs of part C are left, seeds 3 and 4 of variational dropout: {seconds:.0f} seconds" in every
