@@ -1,6 +1,7 @@
 """Writes the tables of training steps in docs/performance.md and benchmarks/README.md from the kept rows.
 
-Rows are those of `training_step.py`, a file of `measured/` for each machine: training-h200.csv, training-h100.csv.
+Rows are those of `training_step.py`, a file of `measured/` for each machine, training-h200.csv and training-h100.csv,
+and one for what was measured there again.
 Ratios are those of medians, to all dense steps of the same run; what was refused has none.
 
 Run: python benchmarks/training_page.py
@@ -17,7 +18,7 @@ from step.variants import VARIANTS
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "benchmarks" / "measured"
-MACHINES = ("h200", "h100")
+FILES = ("h200", "h200-again", "h100")
 TIME, MEMORY, OPERATION = "ms a step", "GiB", "ms"
 Row = Mapping[str, str]
 
@@ -113,17 +114,17 @@ def described(rows: Sequence[Row]) -> str:
     return f"{first['processor']}, torch {first['torch']}, commit {first['commit']}{n}{with_flags}"
 
 
-def page_part(machine: str) -> str:
-    """What docs/performance.md has of a machine, between its marks."""
-    path = MEASURED / f"training-{machine}.csv"
+def page_part(name: str) -> str:
+    """What docs/performance.md has of a file, between its marks."""
+    path = MEASURED / f"training-{name}.csv"
     if not path.exists():
         return "Not measured yet."
     return "\n\n".join(filter(None, [cost_table(path), operation_table(path)]))
 
 
 def readme_part() -> str:
-    """What benchmarks/README.md has of all machines, between its marks."""
-    found = [path for path in (MEASURED / f"training-{machine}.csv" for machine in MACHINES) if path.exists()]
+    """What benchmarks/README.md has of all files, between its marks."""
+    found = [path for path in (MEASURED / f"training-{name}.csv" for name in FILES) if path.exists()]
     parts = [
         f"[{path.stem}](measured/{path.name}):\n\n"
         f"<!-- table measured/{path.name} -->\n\n{raw_table(path)}\n\n<!-- end -->"
@@ -146,8 +147,8 @@ def main() -> None:
     """Writes both pages."""
     page, readme = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "README.md"
     text = page.read_text(encoding="utf-8")
-    for machine in MACHINES:
-        text = replaced(text, f"training {machine}", page_part(machine))
+    for name in FILES:
+        text = replaced(text, f"training {name}", page_part(name))
     page.write_text(text, encoding="utf-8")
     text = replaced(readme.read_text(encoding="utf-8"), "training rows", readme_part())
     readme.write_text(text, encoding="utf-8")

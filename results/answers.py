@@ -37,7 +37,8 @@ TWICE = "a ticket is trained twice"
 LENET = "LeNet-300-100 on MNIST; nothing of large networks"
 LOST = {"95 %": 32, "98 %": 53}
 """Settings of magnitude pruning that have no row in the paper's files: its appendix E.2 says that they diverged."""
-COST = RESULTS.parent / "benchmarks" / "measured" / "training-h200.csv"
+_MEASURED = RESULTS.parent / "benchmarks" / "measured"
+COSTS = (_MEASURED / "training-h200.csv", _MEASURED / "training-h200-again.csv")
 
 
 def leads() -> str:
@@ -238,16 +239,14 @@ def failures() -> str:
 
 def _costs(name: str, unit: str) -> Iterator[str]:
     """The ratio to masks of each model that was measured: openwork's technique, and written down as in its paper."""
-    with COST.open(newline="", encoding="utf-8") as file:
-        middle = {row["variant"]: median(map(float, row["values"].split())) for row in csv.DictReader(file)
-                  if row["unit"] == unit}  # fmt: skip
-    models = dict.fromkeys(variant.rpartition(": ")[0] for variant in middle)
+    found = _beside_dense(unit)
+    models = dict.fromkeys(variant.rpartition(": ")[0] for variant in found)
     ways = {name: "openwork", f"{name}, fast": "openwork, fast", f"{name}, small": "openwork, small",
             f"naive {name}": "written down naively"}  # fmt: skip
     for model in filter(None, models):
-        masks = middle.get(f'{model}: masks, hidden="lost"')
+        masks = found.get(f'{model}: masks, hidden="lost"')
         for variant, way in ways.items():
-            if masks and (own := middle.get(f"{model}: {variant}")):
+            if masks and (own := found.get(f"{model}: {variant}")):
                 yield f"{model}, {way}: {own / masks:.2f} ×"
 
 
@@ -337,3 +336,16 @@ TABLES = {
     "answers, time": time,
     "answers, failures": failures,
 }
+
+
+def _beside_dense(unit: str) -> dict[str, float]:
+    """The ratio of each variant to the dense steps of its run; where two runs have it, that of the first."""
+    found: dict[str, float] = {}
+    for path in COSTS:
+        with path.open(newline="", encoding="utf-8") as file:
+            middle = {row["variant"]: median(map(float, row["values"].split()))
+                      for row in csv.DictReader(file) if row["unit"] == unit}  # fmt: skip
+        for variant, own in middle.items():
+            if dense := middle.get(f"{variant.rpartition(': ')[0]}: dense"):
+                found.setdefault(variant, own / dense)
+    return found

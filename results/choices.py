@@ -13,7 +13,8 @@ from openwork.study.experiments.tournament_cifar10 import LEVELS as CIFAR_LEVELS
 
 SIMPLE = "magnitude, Erdős–Rényi"
 ONE_SHOT = ("magnitude", "Wanda", "RIA", "SparseGPT", "ADMM", "ALPS")
-MEASURED = RESULTS.parent / "benchmarks" / "measured" / "training-h200.csv"
+_FOLDER = RESULTS.parent / "benchmarks" / "measured"
+MEASURED = (_FOLDER / "training-h200.csv", _FOLDER / "training-h200-again.csv")
 
 
 def while_training() -> str:
@@ -71,18 +72,24 @@ def without_training() -> str:
 
 def of_a_step() -> str:
     """Time and memory of a training step beside dense, by technique and model, with n, the machine's GPU and torch."""
-    with MEASURED.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    found = {(row["variant"], row["unit"]): median(map(float, row["values"].split())) for row in rows}
-    lines = []
-    for row in rows:
-        model, _, name = row["variant"].rpartition(": ")
-        dense = [found.get((f"{model}: dense", unit)) for unit in ("ms a step", "GiB")]
-        own = [found.get((row["variant"], unit)) for unit in ("ms a step", "GiB")]
-        if row["unit"] == "ms a step" and not name.startswith(("dense", "naive")) and all(dense) and all(own):
-            time, memory = (f"{a / b:.2f}" for a, b in zip(own, dense, strict=True) if a and b)
-            lines.append((model, name, row["n"], time, memory, f"{row['processor']}, torch {row['torch']}"))
-    return markdown(("model", "technique", "n", "time × dense", "memory × dense", "on"), lines)
+    lines: dict[tuple[str, str], tuple[str, ...]] = {}
+    for path in MEASURED:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        found = {(row["variant"], row["unit"]): median(map(float, row["values"].split())) for row in rows}
+        for row in rows:
+            model, _, name = row["variant"].rpartition(": ")
+            dense = [found.get((f"{model}: dense", unit)) for unit in ("ms a step", "GiB")]
+            own = [found.get((row["variant"], unit)) for unit in ("ms a step", "GiB")]
+            if row["unit"] == "ms a step" and not name.startswith(("dense", "naive")) and all(dense) and all(own):
+                time, memory = (f"{a / b:.2f}" for a, b in zip(own, dense, strict=True) if a and b)
+                line = (model, name, row["n"], time, memory, f"{row['processor']}, torch {row['torch']}")
+                lines.setdefault((model, name), line)  # of the first run that has it
+    models = list(dict.fromkeys(model for model, _ in lines))
+    return markdown(
+        ("model", "technique", "n", "time × dense", "memory × dense", "on"),
+        sorted(lines.values(), key=lambda line: models.index(line[0])),
+    )
 
 
 TABLES = {
