@@ -3,7 +3,8 @@
 That is batches, learning rates and schedules, and waiting for the device after each step. The runs are those of the
 small study's tournament. "masks" are 90 % zeros from the first step on.
 
-    python benchmarks/fleet_engine.py "masks" "variational dropout" [--members 4000] [--precision tf32] [--steps 30]
+    python benchmarks/fleet_engine.py "masks" [--members 4000] [--precision tf32] [--steps 30]
+    python benchmarks/fleet_engine.py "variational dropout" --compile
 """
 
 import argparse
@@ -24,8 +25,6 @@ from openwork.study.runs.precision import Precision, products
 from openwork.study.runs.run import Run
 
 MASKS = "masks"
-COMPILED = ("variational dropout", "L0", "group L0")
-"""What the study compiles."""
 WARMUP = 12
 
 
@@ -36,21 +35,21 @@ def run_of(name: str) -> Run:
     return replace(run, technique=ow.GradualMagnitude(ow.OneShot(0.9))) if name == MASKS else run
 
 
-def measure(name: str, members: int, precision: Precision, steps: int, device: torch.device) -> list[float]:
+def measure(run: Run, options: argparse.Namespace) -> list[float]:
     """Run-steps a second of each step."""
-    run, found = run_of(name), []
-    with products(precision):
-        lives = [prepare(replace(run, seed=seed), device) for seed in range(members)]
-        training = Training(lives, precision=precision, compile=name in COMPILED and device.type == "cuda")
+    device, found = torch.device(options.device), []
+    with products(options.precision):
+        lives = [prepare(replace(run, seed=seed), device) for seed in range(options.members)]
+        training = Training(lives, precision=options.precision, compile=options.compile)
         batches = training.batches()
         for batch in islice(batches, WARMUP):  # eager, captured, and masked
             training.step(batch)
         training.losses()  # waits for the device
-        for batch in islice(batches, steps):
+        for batch in islice(batches, options.steps):
             began = time.perf_counter()
             training.step(batch)
             training.losses()
-            found.append(members / (time.perf_counter() - began))
+            found.append(options.members / (time.perf_counter() - began))
     return found
 
 
@@ -61,14 +60,14 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=4000)
     parser.add_argument("--precision", default="tf32", choices=get_args(Precision))
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--compile", action="store_true", help="as the study does variational dropout and L0")
     parser.add_argument("--device", default="cuda")
     add_out(parser)
     options = parser.parse_args()
-    device = torch.device(options.device)
     for name in options.names:
-        found = measure(name, options.members, options.precision, options.steps, device)
-        label = f"engine, {options.members:,}, {name}, {options.precision}"
-        keep(options.out, {label: found}, unit="run-steps a second", device=device)
+        found = measure(run_of(name), options)
+        label = f"engine, {options.members:,}, {name}, {options.precision}{', compiled' * options.compile}"
+        keep(options.out, {label: found}, unit="run-steps a second", device=torch.device(options.device))
         print(f"{label}: {statistics.median(found):,.0f} run-steps a second, n = {len(found)}", flush=True)
 
 

@@ -210,10 +210,16 @@ def levels_in_words() -> str:
             for word in MARKS
         }
         runs = reached()[REFERENCE, level]
+        few = [
+            f"{plain(name)}{less}"
+            for name, one in own.items()
+            if verdict(*one) == "worse" and (less := fewer(one[0], level))
+        ]
         lines.append(
             f"* **{100 * level:g} %** (n = {len(runs)}): {plain(REFERENCE)} has {_accuracy(runs)} %; better, by "
             f"points: {', '.join(shown['better']) or 'none'}; not told from it: "
-            f"{', '.join(shown['not shown']) or 'none'}; worse: {len(shown['worse'])} of {len(own)}."
+            f"{', '.join(shown['not shown']) or 'none'}; worse: {len(shown['worse'])} of {len(own)}"
+            f"{f', among them {listed(few)}' if few else ''}."
         )
     return "\n".join(lines)
 

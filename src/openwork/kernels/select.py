@@ -46,9 +46,13 @@ def path(device: torch.device, dtype: torch.dtype) -> Path:
 
 
 def select(values: Sequence[Tensor], keep: Sequence[int], add: Add | None = None) -> Selected:
-    """`select_over` where ``add`` is given; otherwise `select_largest`, without an op's overhead but in traced code."""
+    """`select_over` where ``add`` is given, otherwise what `select_largest` returns: an op in compiled code alone."""
     if add is None and values[0].is_cuda and torch.compiler.is_compiling():
         return Selected(*select_largest(values, keep))
+    return _select_here(values, keep, add)
+
+
+def _select_here(values: Sequence[Tensor], keep: Sequence[int], add: Add | None) -> Selected:
     if add is not None or path(values[0].device, values[0].dtype).name == "Triton":
         return select_over(values, keep, add)
     return select_plain(values, keep)
@@ -62,7 +66,7 @@ def select_largest(values: Sequence[Tensor], keep: Sequence[int]) -> tuple[list[
         values: float32 or float64, all of one dtype and on one device, of any shape.
         keep: How many of each, from 0 to their number.
     """
-    return select(values, keep)
+    return _select_here(values, keep, None)
 
 
 @select_largest.register_fake
