@@ -261,11 +261,11 @@ def test_the_noise_of_a_draw_can_be_computed_again():
     assert not torch.equal(middles_of(later, (5, 7), ONE), middles_of(draw, (5, 7), ONE))
 
 
-def test_the_quantile_for_compiled_noise_is_normal_to_five_digits():
+def test_the_quantile_for_compiled_noise_is_normal_to_four_digits():
     middles = (torch.arange(2**23) * 2.0**-23 + 2.0**-24)[:: 2**4 - 1]  # positive ones, the two ends among them
     middles = torch.cat([middles[:1], middles, middles.new_full((1,), 1 - 2.0**-24)])
     expected = math.sqrt(2) * torch.erfinv(middles.double())
-    assert ((normal_quantile(middles).double() - expected).abs() / expected).max() < 1.1e-5
+    assert ((normal_quantile(middles).double() - expected).abs() / expected).max() < 5e-5
     assert torch.equal(normal_quantile(-middles), -normal_quantile(middles))
     values = normal_quantile(middles[1:-1]).double()
     assert values.square().mean().item() == pytest.approx(1, abs=1e-4)

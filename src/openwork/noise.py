@@ -1,6 +1,6 @@
 """Noise in a tensor's dtype and on its device: torch's own, or, within `keyed`, a hash of a key, a name and a place.
 
-By a key, training draws the same noise alone and among thousands of stacked models, on a CPU and, to five digits, on a
+By a key, training draws the same noise alone and among thousands of stacked models, on a CPU and, to four digits, on a
 GPU, eagerly and compiled, and however many processes share its batches.
 """
 

@@ -23,7 +23,7 @@ pytestmark = [
 ]
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 SHAPES = [(1,), (33, 70), (3, 5, 7), (2, 5, 3, 4), (2, 70, 9, 4), (2, 3, 2, 3, 2), (0, 4), (5000,), (4, 300, 2)]
-# A GPU adds to products without rounding them, which noise shows up to the 1e-5 that it is exact to; bfloat16 may then
+# A GPU adds to products without rounding them, which noise shows up to 1e-5; bfloat16 may then
 # be rounded the other way, and the interpreter cuts it off.
 TOLERANCES = {torch.float32: 2e-6 if INTERPRETED else 1e-5, torch.bfloat16: 2.0**-7}
 
@@ -54,7 +54,7 @@ def test_noise_and_its_slope_are_those_of_the_plain_twin(kernels, shape, layout,
     draw = next_draw(DEVICE)
     for shared in (False, True) if len(shape) > 2 else (False,):
         noise = normal_quantile(middles_of(draw, noise_shape(mean.shape, shared), mean.float()))
-        torch.testing.assert_close(noise, normal_of(draw, noise.shape, noise), rtol=2e-5, atol=0)
+        torch.testing.assert_close(noise, normal_of(draw, noise.shape, noise), rtol=5e-5, atol=0)
         expected = noisy_plain(mean, variance, noise)
         y, slope = kernels.noisy(mean, variance, draw.factor, draw.offset, shared, True)
         assert y.dtype == slope.dtype == dtype

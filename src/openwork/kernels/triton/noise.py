@@ -31,19 +31,16 @@ def normal_quantile(x):
     y = (1.0 - x) * (1.0 + x)
     bits = y.to(tl.int32, bitcast=True)
     mantissa = ((bits & 0x7FFFFF) | 0x3F800000).to(tl.float32, bitcast=True)
-    log = 0.04487357661128044 * mantissa - 0.4165634214878082
-    log = log * mantissa + 1.6311479806900024
-    log = log * mantissa - 3.5507917404174805
-    log = log * mantissa + 5.091710090637207
-    log = log * mantissa - 132.30036926269531  # 2.5 + 127 of the exponent
-    far = tl.sqrt(-log - (bits >> 23).to(tl.float32)) - 3.0
-    found = -0.00018443989392835647 * far + 0.0006062140455469489
-    found = found * far + 0.0011614285176619887
-    found = found * far - 0.006229214370250702
-    found = found * far + 0.0011542575666680932
-    found = found * far + 0.028886733576655388
-    found = found * far - 0.06089354678988457
-    found = found * far + 0.03659551218152046
-    found = found * far + 1.2996511459350586
-    found = found * far + 2.789299488067627
+    log = 0.08161544799804688 * mantissa - 0.6451404094696045
+    log = log * mantissa + 2.120671033859253
+    log = log * mantissa - 3.070087194442749
+    log = log * mantissa + 132.91285705566406
+    far = tl.sqrt(log - bits.to(tl.float32) * 1.1920928955078125e-07) - 3.0
+    found = 0.0018070712685585022 * far - 0.01052798517048359
+    found = found * far + 0.013462567701935768
+    found = found * far + 0.034531522542238235
+    found = found * far - 0.11739939451217651
+    found = found * far + 0.08442139625549316
+    found = found * far + 1.4075042009353638
+    found = found * far + 2.3601038455963135
     return found * x
