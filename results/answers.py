@@ -272,8 +272,8 @@ def _row(what: str, said: str, found: list[Compared], lacks: str) -> Row:
     made = [one for one in found if one.difference]
     text = "; ".join(f"{one.label}: {_text(one.difference)}, p {probability(one.p)}" for one in made if one.difference)
     n = " or ".join(sorted({str(one.difference.n) for one in made if one.difference}))
-    decided = "; ".join(f"{one.label}: {_verdict(one)}" for one in made)
-    return what, said, text, n, decided, lacks
+    decided = [f"{one.label}: {_verdict(one) if one.difference else 'fewer than three pairs'}" for one in found]
+    return what, said, text, n, "; ".join(decided), lacks
 
 
 def _levels(
