@@ -1,7 +1,7 @@
 """Writes the tables of training steps in docs/performance.md and benchmarks/README.md from the kept rows.
 
 Rows are those of `training_step.py`, a file of `measured/` for each machine, training-h200.csv and training-h100.csv,
-and one for what was measured there again.
+one for variational dropout, whose code is of a later commit, and one for what was measured again.
 Ratios are those of medians, to all dense steps of the same run; what was refused has none.
 
 Run: python benchmarks/training_page.py
@@ -18,7 +18,7 @@ from step.variants import VARIANTS
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "benchmarks" / "measured"
-FILES = ("h200", "h200-again", "h100")
+FILES = ("h200", "h200-variational", "h200-again", "h100")
 TIME, MEMORY, OPERATION = "ms a step", "GiB", "ms"
 Row = Mapping[str, str]
 

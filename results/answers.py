@@ -38,7 +38,7 @@ LENET = "LeNet-300-100 on MNIST; nothing of large networks"
 LOST = {"95 %": 32, "98 %": 53}
 """Settings of magnitude pruning that have no row in the paper's files: its appendix E.2 says that they diverged."""
 _MEASURED = RESULTS.parent / "benchmarks" / "measured"
-COSTS = (_MEASURED / "training-h200.csv", _MEASURED / "training-h200-again.csv")
+COSTS = tuple(_MEASURED / f"training-{name}.csv" for name in ("h200", "h200-variational", "h200-again"))
 
 
 def leads() -> str:
@@ -193,8 +193,8 @@ def time() -> str:
         text = "; ".join(ratios) or "not measured yet"
         n = "40 steps" if ratios and unit.startswith("ms") else "1" if ratios else "0"
         lines.append((what, said, text, n, "measured" if ratios else "not decided yet: not measured",
-                      "another program, another machine, two runs, of which that of openwork's variational dropout was "
-                      "disturbed on the Transformer (66 to 85 ms); not what quality a second buys"))  # fmt: skip
+                      "another program, another machine; masks and openwork's variational dropout in two runs, each by "
+                      "the dense steps of its own; not what quality a second buys"))  # fmt: skip
     old = [best("resnet50", key, 0.8) for key in ("magnitude_pruning", "magnitude_pruning_extended_nonuniform")]
     said = f"at 80 % from {old[0]:.2f} to {old[1]:.2f}, with 1.5 × the steps and another layout"
     found = [one for one in large.families()["layout"] if one.level == 0.8 and one.label.startswith("30")]

@@ -14,7 +14,7 @@ from openwork.study.experiments.tournament_cifar10 import LEVELS as CIFAR_LEVELS
 SIMPLE = "magnitude, Erdős–Rényi"
 ONE_SHOT = ("magnitude", "Wanda", "RIA", "SparseGPT", "ADMM", "ALPS")
 _FOLDER = RESULTS.parent / "benchmarks" / "measured"
-MEASURED = (_FOLDER / "training-h200.csv", _FOLDER / "training-h200-again.csv")
+MEASURED = tuple(_FOLDER / f"training-{name}.csv" for name in ("h200", "h200-variational", "h200-again"))
 
 
 def while_training() -> str:
