@@ -1,7 +1,8 @@
 """How long a fleet of LeNet-300-100 on MNIST takes as a whole, from runs to results on the disk.
 
-That is what `openwork sweep --fleet` does: it makes every network, trains it with magnitude pruning to 90 %, evaluates
-it, and writes its result, rows, checkpoint and weights. By default the size of the paper's study.
+As `openwork sweep --fleet` does, it makes every network, trains it with magnitude pruning to 90 %, evaluates it once,
+at the end, and writes its result, rows, checkpoint and weights to a temporary folder, some MB for each. By default it
+has the size of the paper's study.
 
     python benchmarks/fleet_whole.py [--members 4000] [--steps 12000] [--precision bf16]
 """

@@ -6,7 +6,7 @@ Where the large half has not been run, what one seed shows stands there, and tha
 import csv
 import re
 from collections.abc import Iterator, Mapping
-from statistics import median
+from statistics import fmean, median
 
 import cifar_tournament as residual
 import large_study as large
@@ -79,7 +79,10 @@ def _resnet() -> Iterator[Row]:
         found = [one for one in large.families()["ResNet-50"] if one.level == level]
         what = f"ResNet-50, accuracy at {_percent(level)}"
         if any(one.difference for one in found):
-            yield _row(what, said, found, COPY)
+            means = {name: large.at(large.SHORT, name, level) for name in ("magnitude", "random", VD)}
+            text = ", ".join(f"{name} {fmean(own.values()):.2f}" for name, own in means.items() if own)
+            _, _, differences, *rest = _row(what, said, found, COPY)
+            yield what, said, f"{text}; {differences}", *rest
             continue
         own = {name: find("cifar10-resnet50", "ResNet-50", kind, final=level)
                for name, kind in (("magnitude", "GradualMagnitude"), ("random", "RandomPruning"))}  # fmt: skip
@@ -87,7 +90,7 @@ def _resnet() -> Iterator[Row]:
         if level in KL:
             dropout = own[VD] = find("cifar10-resnet50", "ResNet-50", "VariationalDropout", final=KL[level] / CIFAR)
             text += f", {VD} {_mean(dropout)} at {dropout.sparsity:.1f} %"
-        yield what, said, text, _n(*own.values()), OPEN, COPY + _alone(own)
+        yield what, said, text, _n(*own.values()), OPEN, f"{COPY}; old rows, trained on all 50,000 images" + _alone(own)
 
 
 def _resnet20() -> Iterator[Row]:

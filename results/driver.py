@@ -31,7 +31,7 @@ from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Options, sweep
 
-TELLING = 60.0  # seconds that a piece takes at least where it tells how slow the next ones are
+SOON = 60.0  # seconds of expected pieces after which the last one says how slow the next ones are
 TRIAL, FINAL = ("technique", "level", "setting"), ("technique", "level", "seed")
 CHOICE = (*TRIAL, "rate", "option", "sparsity", "accuracy", "reached", "tried")
 
@@ -247,7 +247,7 @@ def follow(
     given.rows.mkdir(parents=True, exist_ok=True)  # before anything is trained whose lines could not be written
     warnings.filterwarnings("ignore", message=".*keeps no weight")
     options = Options(device=given.device, precision=given.precision, compile=given.compile)
-    began, slower = time.monotonic(), 1.0  # than expected
+    began, promised, slower = time.monotonic(), 0.0, 1.0  # than expected
     of_parts = [(part, piece) for part, piece in pieces if part in given.parts]
     for part, piece in of_parts[given.share[0] :: given.share[1]]:
         before(piece)
@@ -266,5 +266,6 @@ def follow(
         left = sum(texts(key) not in rows.lines for key in wanted)
         ran = f"{len(wanted) - left} runs in {took:.0f} s, expected {expected:.0f}"
         say(f"{part} {piece.file}, {name}: {ran}; {left} left")
-        if took > TELLING:  # of the last one alone: the first compiles, and others on the device come and go
+        promised += usual
+        if promised > SOON and not left:  # of the last one: the first compiles, and others on the device come and go
             slower = max(1.0, took / usual)
