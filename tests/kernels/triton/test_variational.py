@@ -23,8 +23,8 @@ pytestmark = [
 ]
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 SHAPES = [(1,), (33, 70), (3, 5, 7), (2, 5, 3, 4), (2, 70, 9, 4), (2, 3, 2, 3, 2), (0, 4), (5000,), (4, 300, 2)]
-# A GPU adds to products without rounding them, which noise shows up to 1e-5; bfloat16 may then
-# be rounded the other way, and the interpreter cuts it off.
+# A GPU adds to products without rounding them, which noise shows up to 1e-5; bfloat16 may then be rounded the other
+# way, and the interpreter cuts it off.
 TOLERANCES = {torch.float32: 2e-6 if INTERPRETED else 1e-5, torch.bfloat16: 2.0**-7}
 
 
