@@ -110,6 +110,30 @@ def test_what_is_there_is_not_run_again_and_no_piece_begins_too_late(tmp_path, m
     assert not (tmp_path / "x.csv").exists()
 
 
+def test_the_last_piece_says_how_slow_the_next_one_is(tmp_path, monkeypatch):
+    clock, ran = [0.0], []
+    monkeypatch.setattr(driver.time, "monotonic", lambda: clock[0])
+
+    def execute(piece, wanted, *_):
+        ran.append(next(iter(wanted))[0])
+        clock[0] += {"a": 400, "b": 140}.get(ran[-1], 1000)  # the first one compiles, too
+        return {key: {"id": key[0]} for key in wanted}
+
+    pieces = [
+        ("A", driver.Piece("x", COLUMNS, lambda n=n: {(n, 0.5, 0): Run(TASK, None, steps=70)}, 1.0, overhead=0.0))
+        for n in "abcd"
+    ]
+    monkeypatch.setattr(run, "pieces", lambda rows: pieces)
+    monkeypatch.setattr(run, "execute", execute)
+    run.main([str(tmp_path), "--runs", str(tmp_path / "runs"), "--seconds", "790"])
+    assert ran == ["a"]  # b as slow as that would end after 800 seconds
+    ran.clear()
+    (tmp_path / "x.csv").unlink()
+    clock[0] = 0.0
+    run.main([str(tmp_path), "--runs", str(tmp_path / "runs"), "--seconds", "805"])
+    assert ran == [*"abc"]  # c as slow as b ends after 680, as slow as both together after 810
+
+
 def test_processes_that_share_the_pieces_add_to_the_same_file(tmp_path, monkeypatch):
     names = "abcde"
     pieces = [
