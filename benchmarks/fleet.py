@@ -21,6 +21,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from openwork.kernels.masks import mask_
+from openwork.study.fleet.adam import Adam
 from openwork.study.fleet.fused import FusedLinears
 from openwork.study.fleet.optimizers import StackedOptimizer
 from openwork.study.runs.live import prepare
@@ -62,10 +63,10 @@ def step(
         parameters[name].data *= mask
     optimizer = StackedOptimizer([live], slice(0, members), parameters)
     optimizer.rate(0.0)
-    linears = None
+    adam, linears = Adam([optimizer], kept), None
     if precision:
-        linears = FusedLinears(model, parameters, [optimizer], kept, precision=precision, moments=moments)
-        linears.rate(0.0)
+        linears = FusedLinears(model, parameters, adam, precision=precision, moments=moments)
+        adam.rate(0.0)
         images = images.bfloat16() if precision == "bf16" else images
     labels = torch.randint(10, (len(images),), device=DEVICE)
     numbers = torch.zeros(members, BATCH, dtype=torch.int64, device=DEVICE)

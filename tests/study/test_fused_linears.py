@@ -106,7 +106,7 @@ def begun(lives, precision, moments=torch.float32, **settings):
     """A training whose layers are fused on a CPU, too, if there is a precision."""
     training = Training(lives, **settings)
     if precision:
-        linears = fused_linears(training.stack, training._optimizers, precision=precision, moments=moments)
+        linears = fused_linears(training.stack, training._adam, precision=precision, moments=moments)
         if linears:
             training._fused = linears
             found = {"without": linears.names, "anchor": linears.anchor}

@@ -14,18 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openwork.kernels.stacked import adam_scales, mark_masked, stacked_linear, stacked_linear_adam, stacked_linear_input
-from openwork.study.fleet.optimizers import StackedOptimizer
+from openwork.kernels.stacked import stacked_linear, stacked_linear_adam, stacked_linear_input
+from openwork.study.fleet.adam import Adam
 from openwork.study.fleet.stack import Stack
 
 _NARROW = 32
 """Layers with fewer outputs return float32: the loss may be computed from them, and they cost little."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_UNUSUAL = ("amsgrad", "maximize", "differentiable", "decoupled_weight_decay", "scale")
 
 
 def fused_linears(
-    stack: Stack, optimizers: Sequence[StackedOptimizer], *, precision: str, moments: torch.dtype = torch.float32
+    stack: Stack, adam: Adam, *, precision: str, moments: torch.dtype = torch.float32
 ) -> "FusedLinears | None":
     """The layers of a stack that can be trained in this way; None if there are none.
 
@@ -33,16 +32,14 @@ def fused_linears(
 
     Args:
         stack: The models.
-        optimizers: Theirs, with their states loaded.
+        adam: What moves their parameters.
         precision: As `FusedLinears` takes it.
         moments: As `FusedLinears` takes it.
     """
     sparsifier = stack.lives[0].sparsifier
     if sparsifier and sparsifier.mechanism.needs_optimizer:
         return None
-    masks = stack.mechanism.masks if stack.mechanism else {}
-    settings: dict[str, Any] = {"precision": precision, "moments": moments}
-    found = FusedLinears(stack.each[0], stack.parameters, optimizers, masks, **settings)
+    found = FusedLinears(stack.each[0], stack.parameters, adam, precision=precision, moments=moments)
     return found if found.names else None
 
 
@@ -54,8 +51,7 @@ class FusedLinears:
     Args:
         model: The first of the models, which computes for all.
         parameters: Their parameters by name, (N, *shape).
-        optimizers: Theirs, with their states loaded.
-        masks: The masks by parameter, (N, *shape), 0 where a weight stays 0.
+        adam: What moves them.
         precision: Of the layers' products, one of `openwork.kernels.stacked.PRECISIONS`.
         moments: The dtype of the weights' moments, float32 or bfloat16.
 
@@ -71,47 +67,23 @@ class FusedLinears:
         self,
         model: nn.Module,
         parameters: Mapping[str, Tensor],
-        optimizers: Sequence[StackedOptimizer],
-        masks: Mapping[str, Tensor],
+        adam: Adam,
         *,
         precision: str = "bf16",
         moments: torch.dtype = torch.float32,
     ) -> None:
-        self._optimizers, self._masks = optimizers, masks
-        found = _layers(model, optimizers, masks)
-        self.names = frozenset(chain.from_iterable(names for _, names, _ in found))
+        self._adam = adam
+        found = _layers(model, adam)
+        self.names = frozenset(chain.from_iterable(names for _, names in found))
         first = next(iter(parameters.values()))
         self.anchor = torch.zeros((), device=first.device, requires_grad=True)
-        self._rates = torch.zeros(len(first), device=first.device)
-        self._steps: list[Tensor] = []  # each parameter's own, as in torch: a shared one would be counted too often
         short = precision == "bf16" and self.names == parameters.keys()  # nothing else wants float32
         self.rounding = torch.bfloat16 if short else None
         self._layers = []
-        for module, names, settings in found:
+        for module, names in found:
             values = {name: parameters[name].detach() for name in names}
-            kept = [self._moments(name, whole, moments) for name, whole in values.items()]
-            self._layers.append(_Layer(module, values, kept, settings, precision, short=short))
-        self.take_masks()
-
-    @torch.no_grad()
-    def take_masks(self) -> None:
-        """Takes over the masks; to be called whenever they have changed."""
-        for layer in self._layers:
-            if layer.name in self._masks:
-                mark_masked(layer.exp_avg_sq, self._masks[layer.name])
-
-    def rate(self, progress: float) -> None:
-        """Sets the learning rates.
-
-        Args:
-            progress: The fraction of the steps that is done.
-        """
-        rates = [optimizer.task.learning_rate(progress) for optimizer in self._optimizers]
-        if len(rates) == 1:
-            self._rates.fill_(rates[0])
-        else:
-            counts = torch.tensor([optimizer.count for optimizer in self._optimizers])
-            self._rates.copy_(torch.tensor(rates).repeat_interleave(counts))
+            kept = [adam.moments(n, each, moments if each.dim() > 2 else torch.float32) for n, each in values.items()]
+            self._layers.append(_Layer(module, values, kept, precision, short=short))
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -131,24 +103,10 @@ class FusedLinears:
     @torch.no_grad()
     def step(self) -> None:
         """Moves the parameters; the same operations on the device each time, so that a CUDA graph may hold them."""
-        torch._foreach_add_(self._steps, 1)
         for layer in self._layers:
             if layer.calls:
-                layer.step(adam_scales(self._rates, self._steps[0], layer.betas))
-
-    def _moments(self, name: str, whole: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The moments of a parameter, of which each optimizer has its part as its own state from now on."""
-        dtype = dtype if whole.dim() > 2 else torch.float32
-        kept = [torch.zeros_like(whole, dtype=dtype) for _ in range(2)]
-        for each in self._optimizers:
-            state = each.optimizer.state.setdefault(each.parameters[name], {})
-            for slot, tensor in zip(("exp_avg", "exp_avg_sq"), kept, strict=True):
-                if slot in state:
-                    tensor[each.place].copy_(state[slot])
-                state[slot] = tensor[each.place]
-            state["step"] = torch.zeros((), device=whole.device).copy_(state.get("step", torch.zeros(())))
-            self._steps.append(state["step"])
-        return kept[0], kept[1]
+                self._adam.count(layer.names)
+                layer.step(*self._adam.constants(layer.names[0]))
 
 
 class _Layer:
@@ -158,7 +116,6 @@ class _Layer:
         module: That of the first model.
         parameters: Weight (N, out, in) and, if there is one, bias (N, out), by name.
         moments: Those of each.
-        settings: Those of Adam.
         precision: Of products.
         short: Whether results may be bfloat16.
     """
@@ -168,36 +125,30 @@ class _Layer:
         module: nn.Linear,
         parameters: Mapping[str, Tensor],
         moments: Sequence[tuple[Tensor, Tensor]],
-        settings: Mapping[str, Any],
         precision: str,
         *,
         short: bool,
     ) -> None:
         self.module, self.precision = module, precision
-        self.name = next(iter(parameters))
+        self.names = [*parameters]
         self._trained: list[tuple[Any, Any, Any]] = [
             (value, *pair) for value, pair in zip(parameters.values(), moments, strict=True)
         ]
         self._trained += [(None, None, None)] * (2 - len(parameters))
-        self.exp_avg_sq = moments[0][1]  # of the weight
-        self.betas: tuple[float, float] = settings["betas"]
-        self._constants: tuple[float, float] = (settings["eps"], settings["weight_decay"])
         self.dtype = torch.bfloat16 if short and module.out_features >= _NARROW else torch.float32
         self.calls: list[tuple[Tensor, Tensor]] = []
         """What each call was given, (N, B, in) or (B, in), and the gradient of what it returned, (N, B, out)."""
 
-    def step(self, scales: Tensor) -> None:
-        """Moves the parameters."""
+    def step(self, scales: Tensor, *constants: float) -> None:
+        """Moves the parameters; takes what `Adam.constants` returns."""
         xs, gradients = zip(*self.calls, strict=True)
         x, gradient = xs[0], gradients[0]
         if len(xs) > 1:
             x = torch.cat([each.expand(len(scales), *each.shape[-2:]) for each in xs], 1)
             gradient = torch.cat(gradients, 1)
         (weight, *of_weight), (bias, *of_bias) = self._trained
-        stacked_linear_adam(
-            weight, *of_weight, bias, *of_bias, x, gradient, None, scales,
-            *self.betas, *self._constants, self.precision,
-        )  # fmt: skip
+        operands = (weight, *of_weight, bias, *of_bias, x, gradient, None, scales)
+        stacked_linear_adam(*operands, *constants, self.precision)
 
 
 class _Linear(torch.autograd.Function):
@@ -252,12 +203,10 @@ def _forward(layer: _Layer, anchor: Tensor, x: Tensor) -> Tensor:
 _apply: Any = _Linear.apply  # torch's stubs know no types of it
 
 
-def _layers(
-    model: nn.Module, optimizers: Sequence[StackedOptimizer], masks: Mapping[str, Tensor]
-) -> list[tuple[nn.Linear, list[str], dict[str, Any]]]:
-    """The layers that can be fused, the names of their parameters, the weight first, and Adam's settings for these."""
+def _layers(model: nn.Module, adam: Adam) -> list[tuple[nn.Linear, list[str]]]:
+    """The layers that can be fused, and the names of their parameters, the weight first."""
     uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
-    settings = _settings(optimizers)
+    settings = adam.settings
     found = []
     for prefix, module in model.named_modules():
         own = {f"{prefix}.{name}".lstrip("."): parameter for name, parameter in module.named_parameters(recurse=False)}
@@ -267,24 +216,6 @@ def _layers(
         names = sorted(own, key=lambda name: own[name].dim(), reverse=True)
         alike = all(settings[name] == settings[names[0]] for name in names)
         floats = all(parameter.dtype == torch.float32 and uses[id(parameter)] == 1 for parameter in own.values())
-        if floats and alike and not masks.keys() & set(names[1:]):
-            found.append((module, names, settings[names[0]]))
+        if floats and alike and not adam.masked & set(names[1:]):
+            found.append((module, names))
     return found
-
-
-def _settings(optimizers: Sequence[StackedOptimizer]) -> dict[str, dict[str, Any]]:
-    """Adam's settings by parameter, of those that have one in all optimizers."""
-    found: list[dict[str, dict[str, Any]]] = []
-    for each in optimizers:
-        if type(each.optimizer) is not torch.optim.Adam:
-            return {}
-        names = {id(parameter): name for name, parameter in each.parameters.items()}
-        found.append(
-            {
-                names[id(parameter)]: {name: group[name] for name in ("betas", "eps", "weight_decay")}
-                for group in each.optimizer.param_groups
-                if not any(group.get(name) for name in _UNUSUAL)
-                for parameter in group["params"]
-            }
-        )
-    return {name: one for name, one in found[0].items() if all(other.get(name) == one for other in found)}

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from openwork.core.stacked import Updated
+from openwork.study.fleet.adam import Adam
 from openwork.study.fleet.fused import fused_linears
 from openwork.study.fleet.optimizers import StackedOptimizer
 from openwork.study.fleet.stack import Stack
@@ -58,7 +59,8 @@ class Training:
         self._shared = len({live.run.task.batch_seed(live.run.seed) for live in lives}) == 1
         fuses = self.device.type == "cuda" and precision != "float32" and not compile and self.stack.together
         rounded = "bf16" if precision == "bf16" else "tf32"
-        self._fused = fused_linears(self.stack, self._optimizers, precision=rounded) if fuses else None
+        self._adam = Adam(self._optimizers, self.mechanism.masks if self.mechanism else {})
+        self._fused = fused_linears(self.stack, self._adam, precision=rounded) if fuses else None
         self._compute = self.stack.gradients(
             shared=self._shared,
             compile=compile,
@@ -89,8 +91,7 @@ class Training:
         on_gpu = self.device.type == "cuda"
         for optimizer in self._optimizers:
             optimizer.rate(self.done / self.run.steps)
-        if self._fused:
-            self._fused.rate(self.done / self.run.steps)
+        self._adam.rate(self.done / self.run.steps)
         if on_gpu and self._batch is not None:
             tree_map(lambda kept, new: kept.copy_(new, non_blocking=True), self._batch, batch)  # where graphs read it
         else:
@@ -128,8 +129,7 @@ class Training:
             for optimizer in self._optimizers:
                 optimizer.clear(self.mechanism.masks)
                 optimizer.restart(updated.restarted, self.mechanism.masks)
-            if self._fused:
-                self._fused.take_masks()
+            self._adam.take_masks()
         if updated.recapture:
             self._graphs[1] = None
         return updated
