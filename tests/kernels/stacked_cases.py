@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from openwork.kernels.stacked import mark_masked
+from openwork.kernels.adam import mark_masked
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 

@@ -3,14 +3,13 @@
 The weights of the N models are stacked, (N, out, in). A layer is bound by the memory that holds them: beside the
 forward pass, which reads the weights, a step of Adam must read and write weights and both moments once each. So one
 operation computes the weights' gradient and applies it, piece by piece.
-
-Adam: Kingma and Ba 2014, arXiv 1412.6980, algorithm 1, as `torch.optim.Adam` computes it.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from openwork.kernels.adam import adam_plain
 from openwork.kernels.paths import Path, triton_or_plain
 
 PRECISIONS = ("ieee", "tf32", "bf16")
@@ -20,31 +19,6 @@ PRECISIONS = ("ieee", "tf32", "bf16")
 def path(device: torch.device, dtype: torch.dtype) -> Path:
     """The way of all operations here; weights are float32, and ``dtype`` is that of the inputs."""
     return triton_or_plain(device, dtype)
-
-
-def adam_scales(rates: Tensor, step: Tensor, betas: tuple[float, float]) -> Tensor:
-    """What a step of Adam needs of each model, (N, 3) float32: rate / (1 - β₁ᵗ), 1 / sqrt(1 - β₂ᵗ) and t.
-
-    Args:
-        rates: The learning rates, (N,).
-        step: t, the number of steps when this one is completed, (N,) or (), on the device of the rates.
-        betas: β₁ and β₂.
-    """
-    step = step.double().expand(rates.shape)
-    first, second = (1 - beta**step for beta in betas)
-    return torch.stack([rates / first, second.rsqrt(), step], 1).float()
-
-
-def mark_masked(exp_avg_sq: Tensor, mask: Tensor) -> None:
-    """Says in the second moments which weights are masked: those at −0.0, which no mean of squares is.
-
-    So a mask takes neither memory nor time. A weight that is masked no longer starts from 0.0.
-
-    Args:
-        exp_avg_sq: The second moments, changed in place.
-        mask: Of the same shape, not 0 for weights that are kept.
-    """
-    exp_avg_sq.copy_(torch.where(mask != 0, exp_avg_sq.abs(), -0.0))
 
 
 def linear_plain(
@@ -81,9 +55,9 @@ def linear_adam_plain(
 ) -> None:
     """Does what `stacked_linear_adam` does."""
     settings = (scales, beta1, beta2, eps, weight_decay)
-    _adam(weight, exp_avg, exp_avg_sq, _product(gradient.transpose(1, 2), _taken(x, rows), precision), *settings)
+    adam_plain(weight, exp_avg, exp_avg_sq, _product(gradient.transpose(1, 2), _taken(x, rows), precision), *settings)
     if bias is not None and bias_exp_avg is not None and bias_exp_avg_sq is not None:
-        _adam(bias, bias_exp_avg, bias_exp_avg_sq, gradient.float().sum(1), *settings)
+        adam_plain(bias, bias_exp_avg, bias_exp_avg_sq, gradient.float().sum(1), *settings)
 
 
 def _taken(x: Tensor, rows: Tensor | None) -> Tensor:
@@ -95,47 +69,6 @@ def _product(a: Tensor, b: Tensor, precision: str) -> Tensor:
     if precision == "bf16":
         a, b = a.bfloat16(), b.bfloat16()
     return a.float() @ b.float()
-
-
-def _adam(
-    value: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    gradient: Tensor,
-    scales: Tensor,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-) -> None:
-    size, scale, step = (column.view(-1, *[1] * (value.dim() - 1)) for column in scales.unbind(1))
-    kept = _kept(exp_avg_sq)
-    gradient = gradient + weight_decay * value
-    mean = beta1 * exp_avg.float() + (1 - beta1) * gradient
-    square = beta2 * exp_avg_sq.float() + (1 - beta2) * gradient * gradient
-    new = value - size * mean / (square.sqrt() * scale + eps)
-    value.copy_(torch.where(kept, new, 0))
-    exp_avg.copy_(torch.where(kept, mean, 0))
-    square = _rounded(square, step) if exp_avg_sq.dtype == torch.bfloat16 else square
-    exp_avg_sq.copy_(torch.where(kept, square, exp_avg_sq))
-
-
-def _kept(exp_avg_sq: Tensor) -> Tensor:
-    return (exp_avg_sq != 0) | ~exp_avg_sq.signbit()
-
-
-def _rounded(values: Tensor, step: Tensor) -> Tensor:
-    """Values (N, ...) rounded to bfloat16 up or down by chance, with the mean of the values.
-
-    β₂ = 0.999 moves a second moment by a thousandth of itself, and neighbours in bfloat16 are 4 to 8 thousandths apart:
-    rounded to the nearest it would stand still. The noise is a hash of the place in the model and the step.
-    """
-    place = torch.arange(values[0].numel(), device=values.device).view(values.shape[1:])
-    noise = (place * 0x9E3779B1 ^ step.long() * 0x85EBCA6B) & 0xFFFFFFFF
-    noise = ((noise ^ noise >> 16) * 0x7FEB352D) & 0xFFFFFFFF
-    noise = ((noise ^ noise >> 15) * 0x846CA68B) & 0xFFFFFFFF
-    bits = values.view(torch.int32) + (noise >> 16).int() & -0x10000
-    return torch.where(values.isnan(), values, bits.view(torch.float32)).bfloat16()
 
 
 @torch.library.custom_op("openwork::stacked_linear", mutates_args=())
@@ -217,14 +150,14 @@ def stacked_linear_adam(
         weight: (N, out, in) float32, contiguous.
         exp_avg: Its first moment, of float32 or bfloat16.
         exp_avg_sq: Its second moment; in bfloat16 it is rounded up or down by chance, the same in every run. Where it
-            is −0.0 (`mark_masked`), weight and first moment become 0 whatever they were, and it stays.
+            is −0.0, weight and first moment become 0 whatever they were, and it stays (`openwork.kernels.adam`).
         bias: (N, out) float32, or None.
         bias_exp_avg: As of the weight.
         bias_exp_avg_sq: As of the weight.
         x: The input, as of `stacked_linear`.
         gradient: That of the result, (N, B, out).
         rows: See there.
-        scales: As `adam_scales` returns them for this step.
+        scales: As `openwork.kernels.adam.adam_scales` returns them for this step.
         beta1: The decay of the first moment.
         beta2: The decay of the second moment.
         eps: What is added to the root of the second moment.

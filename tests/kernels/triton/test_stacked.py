@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from openwork.kernels import stacked
+from openwork.kernels import adam, stacked
 from tests.kernels.stacked_cases import BETAS, EPS, alone
 from tests.kernels.stacked_cases import layer as on_cpu
 from tests.kernels.test_stacked import CASES
@@ -38,7 +38,7 @@ def layer(*shape, **case):
 
 
 def train(function, given, *, precision="ieee", step=3, weight_decay=0.0):
-    scales = stacked.adam_scales(torch.tensor(RATES, device=DEVICE), torch.tensor(float(step), device=DEVICE), BETAS)
+    scales = adam.adam_scales(torch.tensor(RATES, device=DEVICE), torch.tensor(float(step), device=DEVICE), BETAS)
     operands = (given.weight, given.exp_avg, given.exp_avg_sq, given.bias, given.bias_exp_avg, given.bias_exp_avg_sq)
     settings = (given.rows, scales, *BETAS, EPS, weight_decay, precision)
     function(*operands, given.x, given.gradient, *settings)
@@ -100,7 +100,7 @@ def test_inputs_and_gradients_that_do_not_lie_in_one_piece_are_taken(kernels):
 def test_masked_weights_and_moments_become_0_and_nan_stays_with_its_member(kernels):
     given = layer(2, 9, 33, 17)
     mask = torch.rand(given.weight.shape, device=DEVICE) < 0.5
-    stacked.mark_masked(given.exp_avg_sq, mask)
+    adam.mark_masked(given.exp_avg_sq, mask)
     spoilt = given.copy()
     spoilt.gradient[1] = float("nan")
     train(kernels.linear_adam, given)
@@ -115,7 +115,7 @@ def test_bf16_second_moments_are_rounded_as_in_the_plain_twin(kernels, step):
     given = layer(2, 9, 33, 17)
     given.gradient.zero_()  # no sums, whose order could differ
     given.exp_avg_sq = given.exp_avg_sq.bfloat16()
-    stacked.mark_masked(given.exp_avg_sq, torch.rand(given.weight.shape, device=DEVICE) < 0.5)
+    adam.mark_masked(given.exp_avg_sq, torch.rand(given.weight.shape, device=DEVICE) < 0.5)
     other = given.copy()
     train(kernels.linear_adam, given, step=step)
     train(stacked.linear_adam_plain, other, step=step)

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from openwork.kernels.triton.adam import moved, rounded
 from openwork.kernels.triton.launching import device_of
 
 
@@ -257,12 +258,12 @@ def _linear_adam(
         mean = tl.load(exp_avg_ptr + at, mask=there, other=0).to(tl.float32)
         square = tl.load(exp_avg_sq_ptr + at, mask=there, other=0).to(tl.float32)
         kept = square.to(tl.int32, bitcast=True) != MASKED
-        weight, mean, new = _adam(weight, mean, square, total, size, scale, BETA1, BETA2, EPS, DECAY)
+        weight, mean, new = moved(weight, mean, square, total, size, scale, BETA1, BETA2, EPS, DECAY)
         square = tl.where(kept, new, square)
         tl.store(weight_ptr + at, tl.where(kept, weight, 0.0), mask=there)
         tl.store(exp_avg_ptr + at, tl.where(kept, mean, 0.0).to(exp_avg_ptr.dtype.element_ty), mask=there)
         if exp_avg_sq_ptr.dtype.element_ty == tl.bfloat16:
-            tl.store(exp_avg_sq_ptr + at, _rounded(square, at, step), mask=there)
+            tl.store(exp_avg_sq_ptr + at, rounded(square, at, step), mask=there)
         else:
             tl.store(exp_avg_sq_ptr + at, square, mask=there)
     if bias_ptr is not None:  # noqa: SIM102  (the first is known when Triton compiles)
@@ -288,31 +289,7 @@ def _bias_adam(
     bias = tl.load(bias_ptr + out, mask=there, other=0)
     mean = tl.load(exp_avg_ptr + out, mask=there, other=0)
     square = tl.load(exp_avg_sq_ptr + out, mask=there, other=0)
-    bias, mean, square = _adam(bias, mean, square, sums, size, scale, BETA1, BETA2, EPS, DECAY)
+    bias, mean, square = moved(bias, mean, square, sums, size, scale, BETA1, BETA2, EPS, DECAY)
     tl.store(bias_ptr + out, bias, mask=there)
     tl.store(exp_avg_ptr + out, mean, mask=there)
     tl.store(exp_avg_sq_ptr + out, square, mask=there)
-
-
-@triton.jit
-def _adam(
-    value, mean, square, gradient, size, scale,
-    BETA1: tl.constexpr, BETA2: tl.constexpr, EPS: tl.constexpr, DECAY: tl.constexpr,
-):  # fmt: skip
-    """The new value and its moments; all float32."""
-    if DECAY != 0:
-        gradient += DECAY * value
-    mean = BETA1 * mean + (1 - BETA1) * gradient
-    square = BETA2 * square + (1 - BETA2) * gradient * gradient
-    return value - size * mean / (tl.sqrt(square) * scale + EPS), mean, square
-
-
-@triton.jit
-def _rounded(values, place, step):
-    """Rounded to bfloat16 up or down by chance, as `openwork.kernels.stacked` does."""
-    noise = place.to(tl.uint32) * 0x9E3779B1 ^ step.to(tl.uint32) * 0x85EBCA6B
-    noise = (noise ^ (noise >> 16)) * 0x7FEB352D
-    noise = (noise ^ (noise >> 15)) * 0x846CA68B
-    bits = (values.to(tl.uint32, bitcast=True) + (noise >> 16)) >> 16
-    rounded = bits.to(tl.uint16).to(tl.bfloat16, bitcast=True)
-    return tl.where(values == values, rounded, values.to(tl.bfloat16))  # the sum of a NaN may be a number

@@ -1,7 +1,7 @@
 """Adam of stacked models by operations of our own, which know the masks and each model's learning rate.
 
 A gradient is multiplied by no mask: the operations see in the second moments which weights are masked
-(`openwork.kernels.stacked.mark_masked`).
+(`openwork.kernels.adam.mark_masked`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openwork.kernels.stacked import adam_scales, mark_masked
+from openwork.kernels.adam import adam_scales, mark_masked
 from openwork.study.fleet.optimizers import StackedOptimizer
 
 _UNUSUAL = ("amsgrad", "maximize", "differentiable", "decoupled_weight_decay", "scale")
