@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from openwork.kernels.masks import mask_
 from openwork.study.fleet.adam import Adam
 from openwork.study.fleet.fused import FusedLinears
 from openwork.study.fleet.optimizers import StackedOptimizer
@@ -66,8 +65,10 @@ def step(
     adam, linears = Adam([optimizer], kept), None
     if precision:
         linears = FusedLinears(model, parameters, adam, precision=precision, moments=moments)
-        adam.rate(0.0)
         images = images.bfloat16() if precision == "bf16" else images
+    for name in kept if linears is None else ():
+        adam.take(name, parameters[name])
+    adam.rate(0.0)
     labels = torch.randint(10, (len(images),), device=DEVICE)
     numbers = torch.zeros(members, BATCH, dtype=torch.int64, device=DEVICE)
 
@@ -85,9 +86,8 @@ def step(
             return
         gradients = torch.autograd.grad(vmap(loss)(*arguments).sum(), list(parameters.values()))
         named = {name: each.contiguous() for name, each in zip(parameters, gradients, strict=True)}
-        if kept:
-            mask_([named[name] for name in kept], list(kept.values()))
-        optimizer.step(named)
+        optimizer.step({name: each for name, each in named.items() if name not in kept})
+        adam.step(named)
 
     return train
 

@@ -43,10 +43,13 @@ class Stacked(ABC):
         inputs: What forward and penalty read besides parameters and buffers, by name, (N, ...); `update` writes to
             them in place.
         masks: The masks by weight, (N, *shape), bool, True = keep; empty for random weights.
+        moves_hidden: Whether steps of the optimizer move the values under the masks, too; if not, the optimizer may
+            leave masked weights out, whose gradients need no `before_step` then.
     """
 
     inputs: dict[str, Tensor]
     masks: dict[str, Tensor]
+    moves_hidden: bool = False
 
     def using(self, inputs: Mapping[str, Tensor]) -> AbstractContextManager[object]:
         """Within it, the first member's mechanism reads ``inputs`` of one member; by default it needs none."""

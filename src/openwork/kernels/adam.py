@@ -8,6 +8,13 @@ once more.
 import torch
 from torch import Tensor
 
+from openwork.kernels.paths import Path, triton_or_plain
+
+
+def path(device: torch.device, dtype: torch.dtype) -> Path:
+    """The way of a step; all tensors are float32, and so is ``dtype``."""
+    return triton_or_plain(device, dtype, [torch.float32])
+
 
 def adam_scales(rates: Tensor, step: Tensor, betas: tuple[float, float]) -> Tensor:
     """What a step of Adam needs of each model, (N, 3) float32: rate / (1 - β₁ᵗ), 1 / sqrt(1 - β₂ᵗ) and t.
@@ -45,7 +52,7 @@ def adam_plain(
     eps: float,
     weight_decay: float,
 ) -> None:
-    """Moves ``value`` by a step."""
+    """Does what `stacked_adam` does."""
     size, scale, step = (column.view(-1, *[1] * (value.dim() - 1)) for column in scales.unbind(1))
     kept = _kept(exp_avg_sq)
     gradient = gradient + weight_decay * value
@@ -74,3 +81,37 @@ def _rounded(values: Tensor, step: Tensor) -> Tensor:
     noise = ((noise ^ noise >> 15) * 0x846CA68B) & 0xFFFFFFFF
     bits = values.view(torch.int32) + (noise >> 16).int() & -0x10000
     return torch.where(values.isnan(), values, bits.view(torch.float32)).bfloat16()
+
+
+@torch.library.custom_op("openwork::stacked_adam", mutates_args=("value", "exp_avg", "exp_avg_sq"))
+def stacked_adam(
+    value: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    gradient: Tensor,
+    scales: Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+) -> None:
+    """Moves a parameter of N models by a step of Adam, each at its own rate.
+
+    Args:
+        value: (N, *shape) float32, contiguous, as are the tensors that follow.
+        exp_avg: Its first moment.
+        exp_avg_sq: Its second moment. Where it is −0.0 (`mark_masked`), value and first moment become 0 whatever they
+            were, and it stays.
+        gradient: Its gradient.
+        scales: As `adam_scales` returns them for this step.
+        beta1: The decay of the first moment.
+        beta2: The decay of the second moment.
+        eps: What is added to the root of the second moment.
+        weight_decay: How much of the value is added to its gradient.
+    """
+    train = adam_plain
+    if path(value.device, value.dtype).name == "Triton":
+        from openwork.kernels.triton import adam
+
+        train = adam.adam
+    train(value, exp_avg, exp_avg_sq, gradient, scales, beta1, beta2, eps, weight_decay)

@@ -50,6 +50,7 @@ class StackedMasks(Stacked):
         check_stack(members, parameters)
         self.members = members
         self.technique = members[0].technique
+        self.moves_hidden = self.technique.hidden == "trained"
         self.techniques = alike([member.technique for member in members])
         """Each member's technique; equal ones are one object, as are these:"""
         self.scorers = alike([scorer(technique) for technique in self.techniques])
@@ -100,13 +101,13 @@ class StackedMasks(Stacked):
         there = [name for name in self.names if name in gradients]
         if there and not self.technique.dense_gradients:
             mask_([gradients[name] for name in there], [self.masks[name] for name in there])
-        if self.technique.hidden == "trained":
+        if self.moves_hidden:
             torch._foreach_copy_(self.parameters, self.hidden)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Hides the values that are trained under the masks."""
-        if self.pruned and self.technique.hidden == "trained":
+        if self.pruned and self.moves_hidden:
             hide_(self.parameters, self.hidden, self._every_mask)
 
     @torch.no_grad()
@@ -131,7 +132,7 @@ class StackedMasks(Stacked):
             remember_(self.hidden, self.parameters, self._every_mask)
         if begins:
             self._rehearse()
-        if self.technique.hidden == "trained":
+        if self.moves_hidden:
             return Updated([], diverged, begins)
         return Updated(changed, diverged, begins, [m for m in changed if self.techniques[m].restarts(step)])
 
@@ -181,7 +182,7 @@ class StackedMasks(Stacked):
     def _rehearse(self) -> None:
         """Does what a step does to the parameters, which leaves them as they are: a CUDA graph loads no kernels."""
         mask_(self.parameters, self._every_mask)
-        if self.technique.hidden == "trained":
+        if self.moves_hidden:
             torch._foreach_copy_(self.parameters, self.hidden)
             self.after_step()
 

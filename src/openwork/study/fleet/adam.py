@@ -4,20 +4,20 @@ A gradient is multiplied by no mask: the operations see in the second moments wh
 (`openwork.kernels.adam.mark_masked`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from openwork.kernels.adam import adam_scales, mark_masked
+from openwork.kernels.adam import adam_scales, mark_masked, stacked_adam
 from openwork.study.fleet.optimizers import StackedOptimizer
 
 _UNUSUAL = ("amsgrad", "maximize", "differentiable", "decoupled_weight_decay", "scale")
 
 
 class Adam:
-    """What operations need that move parameters in place of the optimizers, in whose states the moments are as ever.
+    """What moves parameters in place of the optimizers, in whose states the moments are as ever.
 
     Args:
         optimizers: Those of the stacked models, with their states loaded.
@@ -27,6 +27,7 @@ class Adam:
         settings: Those of the optimizers by parameter, of the parameters that `torch.optim.Adam` trains everywhere
             alike, without `amsgrad` or `maximize`.
         masked: Those that have masks.
+        names: The parameters that `step` moves.
     """
 
     def __init__(self, optimizers: Sequence[StackedOptimizer], masks: Mapping[str, Tensor]) -> None:
@@ -37,6 +38,21 @@ class Adam:
         self._rates = torch.zeros(sum(each.count for each in optimizers), device=device)
         self._steps: dict[str, list[Tensor]] = {}  # each optimizer's own, as in torch: shared ones count too often
         self._squares: dict[str, Tensor] = {}
+        self._moved: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+
+    @property
+    def names(self) -> Collection[str]:
+        """See above."""
+        return self._moved.keys()
+
+    def take(self, name: str, parameter: Tensor) -> None:
+        """Lets `step` move a parameter from now on.
+
+        Args:
+            name: The parameter's.
+            parameter: (N, *shape) float32, contiguous.
+        """
+        self._moved[name] = (parameter.detach(), *self.moments(name, parameter.detach()))
 
     def moments(self, name: str, parameter: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """The moments of a parameter, of which each optimizer has its part as its own state from now on.
@@ -81,6 +97,14 @@ class Adam:
             self._rates.copy_(torch.tensor(rates).repeat_interleave(counts))
 
     # What follows does the same on the device each time, so that a CUDA graph may hold it.
+
+    @torch.no_grad()
+    def step(self, gradients: Mapping[str, Tensor]) -> None:
+        """Moves the parameters that it has taken and whose gradients, (N, *shape), are here."""
+        moved = {name: each for name, each in self._moved.items() if name in gradients}
+        self.count(moved)
+        for name, tensors in moved.items():
+            stacked_adam(*tensors, gradients[name].contiguous(), *self.constants(name))
 
     def count(self, names: Iterable[str]) -> None:
         """Counts one more step of these parameters."""

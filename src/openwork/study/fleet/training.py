@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from openwork.core.stacked import Updated
+from openwork.kernels.adam import path as adam_path
 from openwork.study.fleet.adam import Adam
 from openwork.study.fleet.fused import fused_linears
 from openwork.study.fleet.optimizers import StackedOptimizer
@@ -67,6 +68,8 @@ class Training:
             without=self._fused.names if self._fused else (),
             anchor=self._fused.anchor if self._fused else None,
         )
+        if adam_path(self.device, torch.float32).name == "Triton":  # torch's own step is faster than the plain one
+            self._take_masked()
         self._take: Callable[[Any], Any] = lambda batch: batch
         if not self._shared:
             self._take = taking(self.run.task, self.device, self._fused.rounding if self._fused else None)
@@ -152,13 +155,23 @@ class Training:
         self._losses += torch.stack([losses, penalties])
         self._counter += 1
 
+    def _take_masked(self) -> None:
+        """Lets `Adam` move the masked weights that have gradients in memory, which are masked no more then."""
+        if self.mechanism and not self.mechanism.moves_hidden:
+            left = self._adam.settings.keys() - (self._fused.names if self._fused else ())
+            for name in sorted(left & self._adam.masked):
+                if self.stack.parameters[name].dtype == torch.float32:
+                    self._adam.take(name, self.stack.parameters[name])
+
     def _move(self) -> None:
+        usual = {name: each for name, each in self._gradients.items() if name not in self._adam.names}
         if self.mechanism:
-            self.mechanism.before_step(self._gradients)
+            self.mechanism.before_step(usual)
         for optimizer in self._optimizers:
-            optimizer.step(self._gradients)
+            optimizer.step(usual)
         if self._fused:
             self._fused.step()
+        self._adam.step(self._gradients)
         if self.mechanism:
             self.mechanism.after_step()
 

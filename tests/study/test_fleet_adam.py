@@ -1,0 +1,102 @@
+"""Masked weights that Adam moves without masking their gradients, beside the same models with torch's own step."""
+
+import copy
+
+import pytest
+import torch
+
+import openwork as ow
+from openwork.study.fleet.training import Training
+from openwork.study.runs.live import prepare
+from tests.study.small_fleets import PRUNE, STEPS, Small, assert_close, runs
+
+TECHNIQUES = {
+    "magnitude": PRUNE,
+    "values that are lost": ow.SET(ow.Constant(0.5, every=2, stop=6)),
+    "gradients as evidence": ow.RigL(ow.Constant(0.5, every=2, stop=6)),
+    "masks before the first step": ow.RandomPruning(ow.OneShot(0.7)),
+}
+
+
+def trained(runs, *, taken, steps=STEPS, lives=None, **settings):
+    """A training whose masked weights `Adam` moves on a CPU, too, if they are to be taken."""
+    training = Training(lives or [prepare(run, torch.device("cpu")) for run in runs], **settings)
+    if taken:
+        training._take_masked()
+    for batch, _ in zip(training.batches(), range(steps), strict=False):
+        training.step(batch)
+    return training
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+@pytest.mark.parametrize("kind", ["plain", "tied", "convolution"])
+def test_models_are_trained_as_with_masked_gradients(kind, technique):
+    usual, direct = (trained(runs(Small(kind), TECHNIQUES[technique]), taken=taken) for taken in (False, True))
+    assert set(direct._adam.names) == set(direct.mechanism.masks)
+    assert not usual._adam.names
+    assert_close(usual, direct)
+    for name, mask in direct.mechanism.masks.items():
+        assert torch.equal(mask, usual.mechanism.masks[name])
+        assert not mask.all()
+        assert not direct.stack.parameters[name][~mask].any()
+
+
+def test_the_gradients_of_masked_weights_are_left_as_they_are():
+    usual, direct = (trained(runs(Small(), PRUNE), taken=taken) for taken in (False, True))
+    masked = ~direct.mechanism.masks["0.weight"]
+    assert direct._gradients["0.weight"][masked].any()
+    assert not usual._gradients["0.weight"][masked].any()
+
+
+def test_members_have_their_own_rates_and_decay():
+    def optimizer(parameters, lr):
+        return torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)
+
+    given = runs(Small(optimizers=optimizer), PRUNE, (0.01, 0.03, 0.1))
+    usual, direct = (trained(given, taken=taken) for taken in (False, True))
+    assert direct._adam.names
+    assert_close(usual, direct)
+
+
+def test_states_are_those_of_torchs_adam_and_runs_resume_from_them():
+    whole, usual = (trained(runs(Small(), PRUNE), taken=taken) for taken in (True, False))
+    for one, other in zip(usual.states(), whole.states(), strict=True):
+        assert one["state"].keys() == other["state"].keys()
+        for place, state in one["state"].items():
+            assert float(state["step"]) == float(other["state"][place]["step"]) == STEPS
+            assert torch.allclose(state["exp_avg_sq"], other["state"][place]["exp_avg_sq"], rtol=1e-3, atol=1e-6)
+    half = trained(runs(Small(), PRUNE), taken=True, steps=4)
+    for taken in (False, True):
+        lives = [prepare(run, torch.device("cpu")) for run in runs(Small(), PRUNE)]
+        for live, before in zip(lives, half.stack.lives, strict=True):
+            live.model.load_state_dict(before.model.state_dict())
+            before.sparsifier.count_to(4)
+            live.sparsifier.load_state_dict(before.sparsifier.state_dict())
+        states = copy.deepcopy(half.states())
+        resumed = trained((), taken=taken, steps=4, lives=lives, start=4, optimizers=states)
+        assert_close(whole, resumed)
+
+
+@pytest.mark.parametrize(
+    ("technique", "optimizer"),
+    [
+        (ow.GradualMagnitude(ow.OneShot(0.5), hidden="trained"), torch.optim.Adam),
+        (ow.L0(ow.Constant(1e-3)), torch.optim.Adam),
+        (None, torch.optim.Adam),
+        (PRUNE, torch.optim.AdamW),
+    ],
+    ids=["hidden values that are trained", "random weights", "dense", "another optimizer"],
+)
+def test_other_weights_are_left_to_the_optimizer(technique, optimizer):
+    assert not trained(runs(Small(optimizers=optimizer), technique), taken=True, steps=1)._adam.names
+
+
+def test_a_member_of_nan_leaves_the_others_as_they_are_bit_by_bit():
+    clean, spoilt = (trained(runs(Small(), PRUNE), taken=True, steps=0) for _ in range(2))
+    with torch.no_grad():
+        spoilt.stack.parameters["0.weight"][1] = float("nan")
+    for training in (clean, spoilt):
+        for batch, _ in zip(training.batches(), range(STEPS), strict=False):
+            training.step(batch)
+    for name, tensor in clean.stack.parameters.items():
+        assert torch.equal(tensor[::2], spoilt.stack.parameters[name][::2])
