@@ -11,6 +11,7 @@ between the variants.
 import argparse
 import statistics
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 
 from openwork.study.fleet.adam import Adam
 from openwork.study.fleet.fused import FusedLinears
+from openwork.study.fleet.linear import StraightLinears
 from openwork.study.fleet.optimizers import StackedOptimizer
 from openwork.study.runs.live import prepare
 from openwork.study.runs.run import Run
@@ -73,7 +75,8 @@ def step(
     numbers = torch.zeros(members, BATCH, dtype=torch.int64, device=DEVICE)
 
     def loss(parameters: Mapping[str, Tensor], x: Tensor, label: Tensor) -> Tensor:
-        return F.cross_entropy(functional_call(model, dict(parameters), (x,)), label)
+        with StraightLinears() if linears is None else nullcontext():
+            return F.cross_entropy(functional_call(model, dict(parameters), (x,)), label)
 
     def train() -> None:
         numbers.random_(len(images))

@@ -6,6 +6,7 @@ from torch.func import vmap
 from torch.nn import functional as F
 
 from openwork.study.fleet.convolutions import Unfolded
+from openwork.study.fleet.linear import StraightLinears
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,17 @@ def test_products_with_patches_are_the_convolution(settings, biased):
     gradients = (torch.autograd.grad((y * along).sum(), inputs) for y in (found, expected))
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_the_gradient_of_a_stacked_filter_lies_in_memory_as_the_filter_does():
+    x = torch.randn(3, 2, 4, 7, 9, dtype=torch.float64)
+    weight = torch.randn(3, 5, 4, 3, 2, dtype=torch.float64, requires_grad=True)
+    with StraightLinears(), Unfolded():
+        found = vmap(F.conv2d)(x, weight)
+    (gradient,) = torch.autograd.grad(found.square().sum(), [weight])
+    expected = torch.autograd.grad(vmap(F.conv2d)(x, weight).square().sum(), [weight])
+    assert gradient.stride() == weight.stride()
+    torch.testing.assert_close(gradient, *expected)
 
 
 def test_convolutions_in_groups_and_with_padding_by_name_stay_torchs():

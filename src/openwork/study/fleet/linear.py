@@ -1,7 +1,8 @@
 """Linear layers of stacked models, the gradients of whose weights lie in memory as the weights do.
 
 Those of `torch.bmm` are transposed. On a CPU what is computed from a transposed and a straight tensor takes five times
-as long, and the distributions of random weights compute much from them.
+as long, and the distributions of random weights compute much from them. On a GPU optimizers need straight ones, and a
+copy would read and write each gradient once more.
 """
 
 from collections.abc import Callable, Mapping, Sequence

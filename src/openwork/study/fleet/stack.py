@@ -5,8 +5,8 @@ gained by larger kernels then, and each model has those that it has alone, for t
 (on a GPU up to four: `lanes.py`).
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import itemgetter
 from typing import Any
 
@@ -87,8 +87,8 @@ class StackedModels:
     def _layers(self) -> AbstractContextManager[object]:
         if not self.together:
             return nullcontext()
-        on_gpu = next(iter(self.parameters.values())).is_cuda
-        return Unfolded() if on_gpu else StraightLinears()  # on a CPU convolutions are no slower in groups
+        on_gpu = next(iter(self.parameters.values())).is_cuda  # on a CPU convolutions are no slower in groups
+        return _straight_products() if on_gpu else StraightLinears()
 
     def _using(self, inputs: Mapping[str, Tensor]) -> AbstractContextManager[object]:
         return self.mechanism.using(inputs) if self.mechanism else nullcontext()
@@ -190,6 +190,13 @@ class Stack(StackedModels):
             return torch.stack(losses), torch.stack(penalties), whole
 
         return every
+
+
+@contextmanager
+def _straight_products() -> Iterator[None]:
+    """Within it, convolutions are products as well."""
+    with StraightLinears(), Unfolded():
+        yield
 
 
 class _Objective(nn.Module):
