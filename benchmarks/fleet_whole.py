@@ -2,9 +2,10 @@
 
 As `openwork sweep --fleet` does, it makes every network, trains it with magnitude pruning to 90 %, evaluates it once,
 at the end, and writes its result, rows, checkpoint and weights to a temporary folder, some MB for each. By default it
-has the size of the paper's study.
+has the size of the paper's study. "prepared" is what comes before the first step has been taken, "finished" what comes
+after the last one.
 
-    python benchmarks/fleet_whole.py [--members 4000] [--steps 12000] [--precision bf16]
+    python benchmarks/fleet_whole.py [--members 4000] [--steps 12000] [--precision bf16] [--shared]
 """
 
 import argparse
@@ -23,11 +24,14 @@ from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Options, sweep
 from openwork.study.tasks.lenet import MnistLeNet300100
 
+PARTS = ("prepared", "trained", "finished")
 
-def runs(members: int, steps: int) -> list[Run]:
+
+def runs(members: int, steps: int, order: int | None) -> list[Run]:
     """Runs that differ in their seeds."""
     schedule = ow.Cubic(0.9, begin=steps // 4, end=steps // 2, every=max(steps // 100, 1))
-    return [Run(MnistLeNet300100(), ow.GradualMagnitude(schedule), steps, seed=seed) for seed in range(members)]
+    task = MnistLeNet300100(order=order)
+    return [Run(task, ow.GradualMagnitude(schedule), steps, seed=seed) for seed in range(members)]
 
 
 def refuse(reason: str) -> None:
@@ -41,20 +45,36 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=4000)
     parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--precision", default="bf16", choices=get_args(Precision))
+    parser.add_argument("--shared", action="store_true", help="all runs see the same batches")
     parser.add_argument("--device", default="cuda")
     add_out(parser)
     options = parser.parse_args()
     of = Options(device=options.device, evaluations=1, precision=options.precision)
+    members, steps, device = options.members, options.steps, torch.device(options.device)
+    moments = [time.perf_counter()]
+
+    def progress(done: int) -> None:
+        if done in (members, members * steps):
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            moments.append(time.perf_counter())
+
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        state = sweep(runs(options.members, options.steps), Path(folder), Fleets(Path(folder), of, say=refuse))
-        seconds = time.perf_counter() - began
+        wanted = runs(members, steps, 0 if options.shared else None)
+        state = sweep(wanted, Path(folder), Fleets(Path(folder), of, say=refuse, progress=progress))
+        moments.append(time.perf_counter())
     left = [outcome for outcome in state.outcomes.values() if outcome.state != "finished"]
     if left:
-        raise SystemExit(f"{len(left)} of {options.members} runs did not finish: {left[0].reason or left[0].state}")
-    label = f"whole, {options.members:,} x {options.steps:,} steps, {options.precision}"
-    keep(options.out, {label: [seconds]}, unit="s", device=torch.device(options.device))
-    print(f"{label}: {seconds:,.1f} s, {options.members * options.steps / seconds:,.0f} run-steps a second", flush=True)
+        raise SystemExit(f"{len(left)} of {members} runs did not finish: {left[0].reason or left[0].state}")
+    label = f"{members:,} x {steps:,} steps, {options.precision}" + (", shared batches" if options.shared else "")
+    found = {f"{label}: whole": moments[-1] - moments[0]}
+    if len(moments) == len(PARTS) + 1:  # one fleet holds all runs
+        found |= {
+            f"{label}: {part}": end - begin for part, begin, end in zip(PARTS, moments, moments[1:], strict=False)
+        }
+    keep(options.out, {name: [seconds] for name, seconds in found.items()}, unit="s", device=device)
+    for name, seconds in found.items():
+        print(f"{name} {seconds:,.1f} s", flush=True)
 
 
 if __name__ == "__main__":

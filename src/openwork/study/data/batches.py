@@ -56,9 +56,9 @@ def stacked_indices(
         _check(size, batch_size, seed, start)
 
     def draw(seed: int, epoch: int) -> tuple[Tensor]:
-        return (_permutation(size, seed, epoch),)
+        return (_permutation(size, seed, epoch).int(),)  # half as much to send to a device
 
-    return (index for (index,) in _stacked(draw, size, batch_size, seeds, start, device))
+    return (index.long() for (index,) in _stacked(draw, size, batch_size, seeds, start, device))
 
 
 def shuffled_batches(data: Images, batch_size: int, *, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
