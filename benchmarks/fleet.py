@@ -1,7 +1,7 @@
 """How many steps of training a GPU makes a second when N LeNet-300-100 are trained as one model.
 
 784-300-100-10, batch 100, each model with images of its own, Adam. A step is a CUDA graph: it draws images, gathers
-them and trains. "stacked" is `torch.func.vmap` and torch's fused Adam, with products in tf32; "fused" trains the Linear
+them and trains. "stacked" is `torch.func.vmap` and Adam, with products in tf32; "fused" trains the Linear
 layers without gradients in memory, with products in bf16; "masks" keep nine weights of ten at zero. Rounds alternate
 between the variants.
 
@@ -63,12 +63,11 @@ def step(
     for name, mask in kept.items():
         parameters[name].data *= mask
     optimizer = StackedOptimizer([live], slice(0, members), parameters)
-    optimizer.rate(0.0)
     adam, linears = Adam([optimizer], kept), None
     if precision:
         linears = FusedLinears(model, parameters, adam, precision=precision, moments=moments)
         images = images.bfloat16() if precision == "bf16" else images
-    for name in kept if linears is None else ():
+    for name in parameters if linears is None else ():
         adam.take(name, parameters[name])
     adam.rate(0.0)
     labels = torch.randint(10, (len(images),), device=DEVICE)
@@ -89,7 +88,6 @@ def step(
             return
         gradients = torch.autograd.grad(vmap(loss)(*arguments).sum(), list(parameters.values()))
         named = {name: each.contiguous() for name, each in zip(parameters, gradients, strict=True)}
-        optimizer.step({name: each for name, each in named.items() if name not in kept})
         adam.step(named)
 
     return train

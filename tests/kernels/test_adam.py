@@ -19,7 +19,7 @@ def given(shape, device="cpu", *, step=7):
         each.mul_(mask)
     adam.mark_masked(exp_avg_sq, mask)
     tensors = [each.to(device) for each in (value, exp_avg, exp_avg_sq, gradient)]
-    scales = adam.adam_scales(torch.tensor(RATES, device=device), torch.tensor(float(step), device=device), BETAS)
+    scales = adam.adam_scales(torch.tensor(RATES, device=device), torch.tensor([float(step)], device=device), BETAS)
     return tensors, scales, mask.to(device)
 
 

@@ -18,7 +18,7 @@ RATES = torch.tensor([1e-3, 1e-2, 0.3])
 
 
 def train(given, *, rates=RATES, step=7, weight_decay=0.0, precision="ieee"):
-    scales = adam.adam_scales(rates, torch.tensor(float(step)), BETAS)
+    scales = adam.adam_scales(rates, torch.tensor([float(step)]), BETAS)
     operands = (given.weight, given.exp_avg, given.exp_avg_sq, given.bias, given.bias_exp_avg, given.bias_exp_avg_sq)
     settings = (given.rows, scales, *BETAS, EPS, weight_decay, precision)
     stacked.stacked_linear_adam(*operands, given.x, given.gradient, *settings)
@@ -118,6 +118,6 @@ def test_operations_know_their_shapes_without_computing():
     torch.library.opcheck(stacked.stacked_linear, arguments)
     torch.library.opcheck(stacked.stacked_linear_input, (given.gradient, given.weight, "ieee", torch.bfloat16))
     moments = (given.weight, given.exp_avg, given.exp_avg_sq, given.bias, given.bias_exp_avg, given.bias_exp_avg_sq)
-    scales = adam.adam_scales(RATES, torch.tensor(7.0), BETAS)
+    scales = adam.adam_scales(RATES, torch.tensor([7.0]), BETAS)
     settings = (given.rows, scales, *BETAS, EPS, 0.1, "ieee")
     torch.library.opcheck(stacked.stacked_linear_adam, (*moments, given.x, given.gradient, *settings))

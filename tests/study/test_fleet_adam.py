@@ -1,4 +1,4 @@
-"""Masked weights that Adam moves without masking their gradients, beside the same models with torch's own step."""
+"""Parameters that Adam moves without masking their gradients, beside the same models with torch's own step."""
 
 import copy
 
@@ -9,6 +9,7 @@ import openwork as ow
 from openwork.study.fleet.training import Training
 from openwork.study.runs.live import prepare
 from tests.study.small_fleets import PRUNE, STEPS, Small, assert_close, runs
+from tests.study.test_fused_linears import begun
 
 TECHNIQUES = {
     "magnitude": PRUNE,
@@ -19,10 +20,10 @@ TECHNIQUES = {
 
 
 def trained(runs, *, taken, steps=STEPS, lives=None, **settings):
-    """A training whose masked weights `Adam` moves on a CPU, too, if they are to be taken."""
+    """A training whose parameters `Adam` moves on a CPU, too, if they are to be taken."""
     training = Training(lives or [prepare(run, torch.device("cpu")) for run in runs], **settings)
     if taken:
-        training._take_masked()
+        training._take_parameters()
     for batch, _ in zip(training.batches(), range(steps), strict=False):
         training.step(batch)
     return training
@@ -32,7 +33,7 @@ def trained(runs, *, taken, steps=STEPS, lives=None, **settings):
 @pytest.mark.parametrize("kind", ["plain", "tied", "convolution"])
 def test_models_are_trained_as_with_masked_gradients(kind, technique):
     usual, direct = (trained(runs(Small(kind), TECHNIQUES[technique]), taken=taken) for taken in (False, True))
-    assert set(direct._adam.names) == set(direct.mechanism.masks)
+    assert direct._adam.names == direct.stack.parameters.keys()
     assert not usual._adam.names
     assert_close(usual, direct)
     for name, mask in direct.mechanism.masks.items():
@@ -78,17 +79,36 @@ def test_states_are_those_of_torchs_adam_and_runs_resume_from_them():
 
 
 @pytest.mark.parametrize(
-    ("technique", "optimizer"),
+    "technique",
     [
-        (ow.GradualMagnitude(ow.OneShot(0.5), hidden="trained"), torch.optim.Adam),
-        (ow.L0(ow.Constant(1e-3)), torch.optim.Adam),
-        (None, torch.optim.Adam),
-        (PRUNE, torch.optim.AdamW),
+        None,
+        ow.GradualMagnitude(ow.OneShot(0.5, at=2), hidden="trained"),
+        ow.DynamicSurgery(ow.OneShot(0.5, at=2)),
+        ow.L0(ow.Constant(1e-3)),
+        ow.VariationalDropout(ow.Constant(1e-3)),
     ],
-    ids=["hidden values that are trained", "random weights", "dense", "another optimizer"],
+    ids=["dense", "hidden values that are trained", "dense gradients", "gates", "variances"],
 )
-def test_other_weights_are_left_to_the_optimizer(technique, optimizer):
-    assert not trained(runs(Small(optimizers=optimizer), technique), taken=True, steps=1)._adam.names
+def test_models_without_masks_and_with_values_under_them_are_trained_as_ever(technique):
+    usual, direct = (trained(runs(Small(), technique), taken=taken) for taken in (False, True))
+    assert direct._adam.names == direct.stack.parameters.keys()
+    assert_close(usual, direct)
+    for name in direct.mechanism.masks if technique else ():
+        assert torch.equal(direct.mechanism.masks[name], usual.mechanism.masks[name])
+
+
+def test_layers_that_are_trained_without_gradients_are_left_to_them():
+    training = begun([prepare(run, torch.device("cpu")) for run in runs(Small("convolution"), PRUNE)], "ieee")
+    training._take_parameters()
+    assert training._adam.names
+    assert not training._adam.names & training._fused.names
+    for batch, _ in zip(training.batches(), range(STEPS), strict=False):
+        training.step(batch)
+    assert_close(trained(runs(Small("convolution"), PRUNE), taken=False), training)
+
+
+def test_another_optimizer_keeps_its_parameters():
+    assert not trained(runs(Small(optimizers=torch.optim.AdamW), PRUNE), taken=True, steps=1)._adam.names
 
 
 def test_a_member_of_nan_leaves_the_others_as_they_are_bit_by_bit():

@@ -43,8 +43,8 @@ class Stacked(ABC):
         inputs: What forward and penalty read besides parameters and buffers, by name, (N, ...); `update` writes to
             them in place.
         masks: The masks by weight, (N, *shape), bool, True = keep; empty for random weights.
-        moves_hidden: Whether steps of the optimizer move the values under the masks, too; if not, the optimizer may
-            leave masked weights out, whose gradients need no `before_step` then.
+        moves_hidden: Whether steps of the optimizer move the values under the masks, too. If not, gradients of weights
+            which the optimizer itself keeps at zero need no `before_step`.
     """
 
     inputs: dict[str, Tensor]

@@ -17,16 +17,16 @@ def path(device: torch.device, dtype: torch.dtype) -> Path:
 
 
 def adam_scales(rates: Tensor, step: Tensor, betas: tuple[float, float]) -> Tensor:
-    """What a step of Adam needs of each model, (N, 3) float32: rate / (1 - β₁ᵗ), 1 / sqrt(1 - β₂ᵗ) and t.
+    """What a step of Adam needs of each model, (..., N, 3) float32: rate / (1 - β₁ᵗ), 1 / sqrt(1 - β₂ᵗ) and t.
 
     Args:
         rates: The learning rates, (N,).
-        step: t, the number of steps when this one is completed, (N,) or (), on the device of the rates.
+        step: t, the number of steps when this one is completed, (..., N) or (..., 1), on the device of the rates.
         betas: β₁ and β₂.
     """
-    step = step.double().expand(rates.shape)
+    step = step.double().expand(*step.shape[:-1], len(rates))
     first, second = (1 - beta**step for beta in betas)
-    return torch.stack([rates / first, second.rsqrt(), step], 1).float()
+    return torch.stack([rates / first, second.rsqrt(), step], -1).float()
 
 
 def mark_masked(exp_avg_sq: Tensor, mask: Tensor) -> None:

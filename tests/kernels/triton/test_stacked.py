@@ -38,7 +38,7 @@ def layer(*shape, **case):
 
 
 def train(function, given, *, precision="ieee", step=3, weight_decay=0.0):
-    scales = adam.adam_scales(torch.tensor(RATES, device=DEVICE), torch.tensor(float(step), device=DEVICE), BETAS)
+    scales = adam.adam_scales(torch.tensor(RATES, device=DEVICE), torch.tensor([float(step)], device=DEVICE), BETAS)
     operands = (given.weight, given.exp_avg, given.exp_avg_sq, given.bias, given.bias_exp_avg, given.bias_exp_avg_sq)
     settings = (given.rows, scales, *BETAS, EPS, weight_decay, precision)
     function(*operands, given.x, given.gradient, *settings)

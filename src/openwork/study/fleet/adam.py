@@ -4,7 +4,8 @@ A gradient is multiplied by no mask: the operations see in the second moments wh
 (`openwork.kernels.adam.mark_masked`).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ class Adam:
 
     Args:
         optimizers: Those of the stacked models, with their states loaded.
-        masks: The masks by parameter, (N, *shape), 0 where a weight stays 0.
+        masks: The masks by parameter, (N, *shape), 0 where a weight stays 0, whatever its gradient is.
 
     Attributes:
         settings: Those of the optimizers by parameter, of the parameters that `torch.optim.Adam` trains everywhere
@@ -41,7 +42,7 @@ class Adam:
         self._moved: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
     @property
-    def names(self) -> Collection[str]:
+    def names(self) -> AbstractSet[str]:
         """See above."""
         return self._moved.keys()
 
@@ -101,21 +102,20 @@ class Adam:
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor]) -> None:
         """Moves the parameters that it has taken and whose gradients, (N, *shape), are here."""
-        moved = {name: each for name, each in self._moved.items() if name in gradients}
-        self.count(moved)
-        for name, tensors in moved.items():
-            stacked_adam(*tensors, gradients[name].contiguous(), *self.constants(name))
+        for name, constants in self.begin([name for name in self._moved if name in gradients]).items():
+            stacked_adam(*self._moved[name], gradients[name].contiguous(), *constants)
 
-    def count(self, names: Iterable[str]) -> None:
-        """Counts one more step of these parameters."""
-        if steps := [step for name in names for step in self._steps[name]]:
-            torch._foreach_add_(steps, 1)
-
-    def constants(self, name: str) -> tuple[Tensor, float, float, float, float]:
-        """What a step of a parameter needs, once it is counted: `adam_scales`, β₁, β₂, ε and the weight decay."""
-        settings = self.settings[name]
-        scales = adam_scales(self._rates, self._steps[name][0], settings["betas"])
-        return (scales, *settings["betas"], settings["eps"], settings["weight_decay"])
+    def begin(self, names: Sequence[str]) -> dict[str, tuple[Tensor, float, float, float, float]]:
+        """Counts a step of these parameters; returns `adam_scales`, β₁, β₂, ε and the weight decay of each in it."""
+        found = {}
+        if names:
+            torch._foreach_add_([step for name in names for step in self._steps[name]], 1)
+        for betas in dict.fromkeys(self.settings[name]["betas"] for name in names):  # at once: these are small numbers
+            alike = [name for name in names if self.settings[name]["betas"] == betas]
+            steps = torch.stack([self._steps[name][0] for name in alike])
+            for name, scales in zip(alike, adam_scales(self._rates, steps[:, None], betas), strict=True):
+                found[name] = (scales, *betas, self.settings[name]["eps"], self.settings[name]["weight_decay"])
+        return found
 
     @torch.no_grad()
     def _mark(self, name: str) -> None:

@@ -103,10 +103,10 @@ class FusedLinears:
     @torch.no_grad()
     def step(self) -> None:
         """Moves the parameters; the same operations on the device each time, so that a CUDA graph may hold them."""
-        for layer in self._layers:
-            if layer.calls:
-                self._adam.count(layer.names)
-                layer.step(*self._adam.constants(layer.names[0]))
+        called = [layer for layer in self._layers if layer.calls]
+        constants = self._adam.begin([name for layer in called for name in layer.names])
+        for layer in called:
+            layer.step(*constants[layer.names[0]])
 
 
 class _Layer:
@@ -140,7 +140,7 @@ class _Layer:
         """What each call was given, (N, B, in) or (B, in), and the gradient of what it returned, (N, B, out)."""
 
     def step(self, scales: Tensor, *constants: float) -> None:
-        """Moves the parameters; takes what `Adam.constants` returns."""
+        """Moves the parameters; takes what `Adam.begin` returns of the weight."""
         xs, gradients = zip(*self.calls, strict=True)
         x, gradient = xs[0], gradients[0]
         if len(xs) > 1:

@@ -60,7 +60,8 @@ class Training:
         self._shared = len({live.run.task.batch_seed(live.run.seed) for live in lives}) == 1
         fuses = self.device.type == "cuda" and precision != "float32" and not compile and self.stack.together
         rounded = "bf16" if precision == "bf16" else "tf32"
-        self._adam = Adam(self._optimizers, self.mechanism.masks if self.mechanism else {})
+        marked = self.mechanism.masks if self.mechanism and not self.mechanism.moves_hidden else {}
+        self._adam = Adam(self._optimizers, marked)
         self._fused = fused_linears(self.stack, self._adam, precision=rounded) if fuses else None
         self._compute = self.stack.gradients(
             shared=self._shared,
@@ -68,8 +69,8 @@ class Training:
             without=self._fused.names if self._fused else (),
             anchor=self._fused.anchor if self._fused else None,
         )
-        if adam_path(self.device, torch.float32).name == "Triton":  # torch's own step is faster than the plain one
-            self._take_masked()
+        if adam_path(self.device, torch.float32).name == "Triton":  # torch's step is faster than the plain one
+            self._take_parameters()
         self._take: Callable[[Any], Any] = lambda batch: batch
         if not self._shared:
             self._take = taking(self.run.task, self.device, self._fused.rounding if self._fused else None)
@@ -155,18 +156,19 @@ class Training:
         self._losses += torch.stack([losses, penalties])
         self._counter += 1
 
-    def _take_masked(self) -> None:
-        """Lets `Adam` move the masked weights that have gradients in memory, which are masked no more then."""
-        if self.mechanism and not self.mechanism.moves_hidden:
-            left = self._adam.settings.keys() - (self._fused.names if self._fused else ())
-            for name in sorted(left & self._adam.masked):
-                if self.stack.parameters[name].dtype == torch.float32:
-                    self._adam.take(name, self.stack.parameters[name])
+    def _take_parameters(self) -> None:
+        """Lets `Adam` move the parameters that have gradients in memory, where it can."""
+        fused = self._fused.names if self._fused else ()
+        for name in sorted(self._adam.settings.keys() - fused):
+            if self.stack.parameters[name].dtype == torch.float32:
+                self._adam.take(name, self.stack.parameters[name])
 
     def _move(self) -> None:
-        usual = {name: each for name, each in self._gradients.items() if name not in self._adam.names}
+        own = self._adam.names
+        usual = {name: each for name, each in self._gradients.items() if name not in own}
         if self.mechanism:
-            self.mechanism.before_step(usual)
+            marked = own & self._adam.masked
+            self.mechanism.before_step({name: each for name, each in self._gradients.items() if name not in marked})
         for optimizer in self._optimizers:
             optimizer.step(usual)
         if self._fused:
