@@ -6,12 +6,13 @@ ROWS is the folder of rows.csv, ``results/large/study`` in the repository: what 
 machine. RUNS is the folder of the run directories; on one machine an interrupted piece goes on from there.
 Runs that differ in numbers alone are trained side by side. Those of the Transformer with dropout cannot be, as
 attention draws it from torch: they wait for ``--alone``, which trains all that is left one after the other and
-compiled, for several processes on one card, each with its ``--share``. Part 0 makes the corpus, once for all of them.
+compiled, for several processes on one card, each with its ``--share``, and with its ``--techniques``, as each kind is
+compiled anew. Part 0 makes the corpus, once for all of them.
 """
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -215,17 +216,31 @@ def one_by_one(pieces: Iterable[tuple[str, Piece]]) -> list[tuple[str, Piece]]:
     ]
 
 
+def of_techniques(pieces: Iterable[tuple[str, Piece]], names: Collection[str]) -> list[tuple[str, Piece]]:
+    """The pieces of one run each whose techniques have these names."""
+    return [(letter, piece) for letter, piece in pieces if any(key[1] in names for key in piece.runs())]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Executes pieces until all are done or the time is."""
     reader = parser(__doc__, PARTS)
     reader.add_argument("--lanes", type=at_least_one, default=lanes.LANES, help="runs that compute side by side")
     reader.add_argument("--alone", action="store_true", help="one after the other, and compiled on a GPU")
+    reader.add_argument("--techniques", nargs="+", metavar="NAME", help="with --alone: the runs of these")
     given = reader.parse_args(arguments)
+    if given.techniques and not given.alone:
+        reader.error("--techniques needs --alone: other pieces train several techniques at once")
     lanes.LANES = given.lanes
     if "0" in given.parts:
         small_task("none").packed()
-    every = pieces(given.rows)
-    follow(one_by_one(every) if given.alone else every, given, execute=partial(execute, alone=given.alone))
+    wanted = pieces(given.rows)
+    if given.alone:
+        wanted = one_by_one(wanted)
+    if given.techniques:
+        wanted = of_techniques(wanted, given.techniques)
+        if not wanted:
+            reader.error(f"no run has the technique {' or '.join(given.techniques)}")
+    follow(wanted, given, execute=partial(execute, alone=given.alone))
 
 
 if __name__ == "__main__":

@@ -107,6 +107,15 @@ def test_a_transformer_with_dropout_waits_to_be_trained_alone(tmp_path, monkeypa
     assert len(train(tmp_path, monkeypatch, wanted, "--alone", "--share", "1/2")) == 2
 
 
+def test_a_process_may_train_the_runs_of_some_techniques_alone(tmp_path, monkeypatch):
+    wanted = [("B", {key: each for key, each in large_resnet50.compared(20, [0]).items() if key[2] in ("0", "0.9")})]
+    assert {key[1] for key in wanted[0][1]} == {"dense", "magnitude", "random"}
+    rows = train(tmp_path, monkeypatch, wanted, "--alone", "--techniques", "dense", "random", "--share", "1/2")
+    assert [row["technique"] for row in rows] == ["random"]
+    rows = train(tmp_path, monkeypatch, wanted, "--alone", "--techniques", "dense", "random")
+    assert sorted(row["technique"] for row in rows) == ["dense", "random"]
+
+
 def test_what_is_too_long_is_not_begun(tmp_path, monkeypatch, capsys):
     wanted = [("J", few(large_resnet50.between(), 1))]
     with pytest.raises(FileNotFoundError):
@@ -114,7 +123,18 @@ def test_what_is_too_long_is_not_begun(tmp_path, monkeypatch, capsys):
     assert "call again" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["--lanes", "0"], ["--lanes", "two"], ["--share", "2/2"], ["--parts", ""]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--lanes", "0"],
+        ["--lanes", "two"],
+        ["--share", "2/2"],
+        ["--parts", ""],
+        ["--techniques", "dense"],
+        ["--alone", "--techniques", "magnitud"],
+    ],
+    ids=" ".join,
+)
 def test_arguments_that_make_no_sense_end_with_a_sentence(arguments, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run.main([str(tmp_path), "--runs", str(tmp_path), *arguments])
