@@ -193,9 +193,11 @@ def time() -> str:
             ratios.append("openwork's own step: not measured yet")
         text = "; ".join(ratios) or "not measured yet"
         n = "40 steps" if ratios and unit.startswith("ms") else "1" if ratios else "0"
-        lines.append((what, said, text, n, "measured" if ratios else "not decided yet: not measured",
-                      "another program, another machine; masks and openwork's variational dropout in two runs, each by "
-                      "the dense steps of its own; not what quality a second buys"))  # fmt: skip
+        apart = ""
+        if name == "variational dropout":
+            apart = "masks and openwork's variational dropout in two runs, each by the dense steps of its own; "
+        lacks = f"another program, another machine; {apart}not what quality a second buys"
+        lines.append((what, said, text, n, "measured" if ratios else "not decided yet: not measured", lacks))
     old = [best("resnet50", key, 0.8) for key in ("magnitude_pruning", "magnitude_pruning_extended_nonuniform")]
     said = f"at 80 % from {old[0]:.2f} to {old[1]:.2f}, with 1.5 × the steps and another layout"
     found = [one for one in large.families()["layout"] if one.level == 0.8 and one.label.startswith("30")]
