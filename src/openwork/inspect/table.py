@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from openwork.inspect.counts import Counts, LayerCounts
+from openwork.inspect.not_finite import not_finite_line
 from openwork.inspect.size import Size
 
 WIDTH = 120
@@ -65,6 +66,8 @@ def _summary(report: Counts) -> list[str]:
         f"{short(size.dense, 'B')} dense, {short(size.bitmask, 'B')} as bit masks and non-zero values, "
         f"{short(size.entropy, 'B')} with masks at their entropy",
     ]
+    if report.not_finite:
+        lines.append(not_finite_line(report.not_finite))
     if report.flops:
         lines.append(
             f"{report.flops.dense:,} FLOPs for the example, {report.flops.sparse:,} without zero weights (simulated; a "
