@@ -20,6 +20,7 @@ from openwork.core.selection import Excluding, Matching, Select, weight_matrices
 from openwork.formats.rewrite import WeightFiles, differ, find_weight_files, rewrite
 from openwork.inspect.kinds import taken_for, usually_dense
 from openwork.inspect.names import is_matrix
+from openwork.words import count
 
 _WINDOW = 512
 _CODES = (torch.int8, torch.uint8, torch.int32)
@@ -251,6 +252,6 @@ def _batches(text: Text, model: nn.Module) -> tuple[list[dict[str, Tensor]], tup
     tokenizer = read_tokenizer(text.tokenizer)
     ids = windows(tokenizer, text.path, known=known, tokens=tokens, samples=text.samples, seed=text.seed)
     few = f", all that {text.path} has of the {text.samples} that were asked for" if len(ids) < text.samples else ""
-    notes = (f"calibrated with {len(ids)} windows of {tokens} tokens{few}",)
+    notes = (f"calibrated with {count(len(ids), 'window')} of {count(tokens, 'token')}{few}",)
     names = ("input_ids", "decoder_input_ids") if takes_pairs(model) else ("input_ids",)
     return [dict.fromkeys(names, ids[first : first + text.batch]) for first in range(0, len(ids), text.batch)], notes
