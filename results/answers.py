@@ -4,23 +4,21 @@ Where the large half has not been run, what one seed shows stands there, and tha
 """
 
 import csv
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from statistics import fmean, median
 
 import cifar_tournament as residual
 import large_study as large
-from large_study import BOTH, VD, Compared
+from answer_rows import LENET, alone, answered, at_level, at_levels, counts, mean, percent
+from large_study import BOTH, VD
 from levels import reaches
 from masks import section6_tests
-from played import listed, plain, probability, signed
-from seeds import RESULTS, Row, Seeds, best, find, markdown
+from played import listed, plain
+from seeds import RESULTS, Row, best, find
 from seeds import rows as of_study
 from tournaments import compared, named_tests
 
 from openwork.study.published.rows import table as published
-from openwork.study.results.claims import ALPHA
-from openwork.study.results.paired import Difference
 
 HEADS = ("", "the paper, one run each", "openwork", "n", "decided", "what it does not show")
 OPEN = "not decided yet: n = 1"
@@ -34,7 +32,6 @@ SMALL = "half the width, on a twentieth of the corpus; nothing of WMT14 as a who
 COPY = "a JPEG copy of CIFAR-10, a short training; nothing of ImageNet"
 SHORT = "a JPEG copy of CIFAR-10, 8 epochs; nothing of longer trainings"
 TWICE = "a ticket is trained twice"
-LENET = "LeNet-300-100 on MNIST; nothing of large networks"
 LOST = {"95 %": 32, "98 %": 53}
 """Settings of magnitude pruning that have no row in the paper's files: its appendix E.2 says that they diverged."""
 _MEASURED = RESULTS.parent / "benchmarks" / "measured"
@@ -43,7 +40,7 @@ COSTS = tuple(_MEASURED / f"training-{name}.csv" for name in ("h200", "h200-vari
 
 def leads() -> str:
     """Which technique leads where."""
-    return _answered(HEADS, [*_transformer(), *_resnet(), *_resnet20(), *_lenet()])
+    return answered(HEADS, [*_transformer(), *_resnet(), *_resnet20(), *_lenet()])
 
 
 def _transformer() -> Iterator[Row]:
@@ -53,11 +50,11 @@ def _transformer() -> Iterator[Row]:
         said = f"magnitude {old[0]:.2f}, {VD} {old[1]:.2f}, L0 {old[2]:.2f}"
         found = [one for one in large.families()[BOTH] if one.level == level and not one.label.startswith("random")]
         if any(one.difference for one in found):
-            yield _row(f"Transformer, BLEU at {_percent(level)}", said, found, SMALL)
+            yield at_level(f"Transformer, BLEU at {percent(level)}", said, found, SMALL)
             continue
         ours = find("translation", BOTH, "GradualMagnitude", final=level)
         rest = ", ".join(f"{name} {_best_bleu(name, level)}" for name in (VD, "L0"))
-        yield (f"Transformer, BLEU at {_percent(level)}", said, f"magnitude {_mean(ours, 2)}, {rest}", _n(ours), OPEN,
+        yield (f"Transformer, BLEU at {percent(level)}", said, f"magnitude {mean(ours, 2)}, {rest}", counts(ours), OPEN,
                f"{SMALL}; {TESTED}; the runs may be sparser than the level")  # fmt: skip
 
 
@@ -77,20 +74,21 @@ def _resnet() -> Iterator[Row]:
         old = [best("resnet50", key, level) for key in ("magnitude_pruning", "variational_dropout", "random_pruning")]
         said = f"magnitude {old[0]:.2f}, {VD} {old[1]:.2f}, random {old[2]:.2f}"
         found = [one for one in large.families()["ResNet-50"] if one.level == level]
-        what = f"ResNet-50, accuracy at {_percent(level)}"
+        what = f"ResNet-50, accuracy at {percent(level)}"
         if any(one.difference for one in found):
             means = {name: large.at(large.SHORT, name, level) for name in ("magnitude", "random", VD)}
             text = ", ".join(f"{name} {fmean(own.values()):.2f}" for name, own in means.items() if own)
-            _, _, differences, *rest = _row(what, said, found, COPY)
+            _, _, differences, *rest = at_level(what, said, found, COPY)
             yield what, said, f"{text}; {differences}", *rest
             continue
         own = {name: find("cifar10-resnet50", "ResNet-50", kind, final=level)
                for name, kind in (("magnitude", "GradualMagnitude"), ("random", "RandomPruning"))}  # fmt: skip
-        text = ", ".join(f"{name} {_mean(runs)}" for name, runs in own.items())
+        text = ", ".join(f"{name} {mean(runs)}" for name, runs in own.items())
         if level in KL:
             dropout = own[VD] = find("cifar10-resnet50", "ResNet-50", "VariationalDropout", final=KL[level] / CIFAR)
-            text += f", {VD} {_mean(dropout)} at {dropout.sparsity:.1f} %"
-        yield what, said, text, _n(*own.values()), OPEN, f"{COPY}; old rows, trained on all 50,000 images" + _alone(own)
+            text += f", {VD} {mean(dropout)} at {dropout.sparsity:.1f} %"
+        lacks = f"{COPY}; old rows, trained on all 50,000 images{alone(own)}"
+        yield what, said, text, counts(*own.values()), OPEN, lacks
 
 
 def _resnet20() -> Iterator[Row]:
@@ -104,13 +102,13 @@ def _resnet20() -> Iterator[Row]:
         if words["not shown"]:
             decided += f"; not against {listed(words['not shown'])}"
         n = " or ".join(map(str, sorted({pair[0].n for pair in found.values()})))
-        yield f"ResNet-20, accuracy at {_percent(level)}", "not asked", text, n, decided, f"{SHORT}; {TWICE}"
+        yield f"ResNet-20, accuracy at {percent(level)}", "not asked", text, n, decided, f"{SHORT}; {TWICE}"
 
 
 def _resnet20_pairs(*pairs: tuple[str, str], lacks: str = SHORT) -> Iterator[Row]:
     for pair in pairs:
         if levels := residual.named_by_pair().get(pair):
-            yield _levels(pair, levels, network="ResNet-20", lacks=lacks)
+            yield at_levels(pair, levels, network="ResNet-20", lacks=lacks)
 
 
 def _lenet() -> Iterator[Row]:
@@ -123,7 +121,7 @@ def _lenet() -> Iterator[Row]:
         decided = f"yes, against {len(rest['worse'])} that are worse"
         if unknown:
             decided += f"; not against {listed(unknown)}"
-        yield f"LeNet-300-100 at {_percent(level.level)}", "not asked", text, "20", decided, LENET
+        yield f"LeNet-300-100 at {percent(level.level)}", "not asked", text, "20", decided, LENET
 
 
 def allocations() -> str:
@@ -134,22 +132,22 @@ def allocations() -> str:
     said = f"at 95 %: uniform {old['uniform']:.2f}, extended and longer {old['extended']:.2f}, {VD} {old[VD]:.2f}"
     found = [one for one in large.families()["layout"] if one.level == 0.95]
     if any(one.difference for one in found):
-        lines += [_row("ResNet-50, layout and length at 95 %", said, found, COPY)]
+        lines += [at_level("ResNet-50, layout and length at 95 %", said, found, COPY)]
     else:
         names = ("GradualMagnitude", "GradualMagnitude, extended")
         uniform, extended = (find("cifar10-resnet50", "ResNet-50", name, final=0.95) for name in names)
         dropout = find("cifar10-resnet50", "ResNet-50", "VariationalDropout", final=KL[0.95] / CIFAR)
         own = {"uniform": uniform, "extended and longer": extended, VD: dropout}
-        text = ", ".join(f"{name} {_mean(runs)}" for name, runs in own.items())
-        lacks = f"how much is the layout and how much the length; {COPY}{_alone(own)}"
-        lines += [("ResNet-50 at 95 %", said, text, _n(*own.values()), OPEN, lacks)]
+        text = ", ".join(f"{name} {mean(runs)}" for name, runs in own.items())
+        lacks = f"how much is the layout and how much the length; {COPY}{alone(own)}"
+        lines += [("ResNet-50 at 95 %", said, text, counts(*own.values()), OPEN, lacks)]
     lines += _resnet20_pairs(
         ("variational dropout", residual.UNIFORM),
         (residual.REFERENCE, residual.UNIFORM),
         (residual.RIGL, "RigL, uniform"),
     )
-    lines += [_levels(pair, levels) for pair, levels in named_tests().items()]
-    return _answered(HEADS, lines)
+    lines += [at_levels(pair, levels) for pair, levels in named_tests().items()]
+    return answered(HEADS, lines)
 
 
 def kept_masks() -> str:
@@ -170,15 +168,15 @@ def kept_masks() -> str:
                 f"scratch-b {means['scratch-b']:.2f}"
             )
             found = [one for one in large.families()[f"{network}, masks"] if one.level == level]
-            what = f"{network} at {_percent(level)}"
+            what = f"{network} at {percent(level)}"
             if any(one.difference for one in found):
-                lines.append(_row(what, said, found, "masks of gradual magnitude pruning alone"))
+                lines.append(at_level(what, said, found, "masks of gradual magnitude pruning alone"))
             else:
                 lines.append((what, said, "–", "0", "not decided yet: not run", "–"))
     rewound = f"{SHORT}; rewound to 2 or 10 % of the steps, and {TWICE}: no joint training as long"
     lines += _resnet20_pairs((residual.TICKET, residual.REFERENCE), lacks=rewound)
-    lines += [_levels(pair, levels, " masks") for pair, levels in section6_tests().items() if pair in ASKED]
-    return _answered(("", "the paper: joint, the best run; means of 9 or 25 runs", *HEADS[2:]), lines)
+    lines += [at_levels(pair, levels, " masks") for pair, levels in section6_tests().items() if pair in ASKED]
+    return answered(("", "the paper: joint, the best run; means of 9 or 25 runs", *HEADS[2:]), lines)
 
 
 def time() -> str:
@@ -195,22 +193,24 @@ def time() -> str:
             ratios.append("openwork's own step: not measured yet")
         text = "; ".join(ratios) or "not measured yet"
         n = "40 steps" if ratios and unit.startswith("ms") else "1" if ratios else "0"
-        lines.append((what, said, text, n, "measured" if ratios else "not decided yet: not measured",
-                      "another program, another machine; masks and openwork's variational dropout in two runs, each by "
-                      "the dense steps of its own; not what quality a second buys"))  # fmt: skip
+        apart = ""
+        if name == "variational dropout":
+            apart = "masks and openwork's variational dropout in two runs, each by the dense steps of its own; "
+        lacks = f"another program, another machine; {apart}not what quality a second buys"
+        lines.append((what, said, text, n, "measured" if ratios else "not decided yet: not measured", lacks))
     old = [best("resnet50", key, 0.8) for key in ("magnitude_pruning", "magnitude_pruning_extended_nonuniform")]
     said = f"at 80 % from {old[0]:.2f} to {old[1]:.2f}, with 1.5 × the steps and another layout"
     found = [one for one in large.families()["layout"] if one.level == 0.8 and one.label.startswith("30")]
     if any(one.difference for one in found):
-        lines.append(_row("ResNet-50: 1.5 × the steps", said, found, COPY))
+        lines.append(at_level("ResNet-50: 1.5 × the steps", said, found, COPY))
     else:
         names = {"magnitude": "GradualMagnitude", "extended": "GradualMagnitude, extended"}
         own = {name: find("cifar10-resnet50", "ResNet-50", kind, final=0.8) for name, kind in names.items()}
         before, after = own.values()
         lines.append(("ResNet-50: 1.5 × the steps and another layout", said,
-                      f"from {_mean(before)} to {_mean(after)}", _n(before, after), OPEN,
-                      f"which of the two it is: no dense network trained as long{_alone(own)}"))  # fmt: skip
-    return _answered(HEADS, lines)
+                      f"from {mean(before)} to {mean(after)}", counts(before, after), OPEN,
+                      f"which of the two it is: no dense network trained as long{alone(own)}"))  # fmt: skip
+    return answered(HEADS, lines)
 
 
 def failures() -> str:
@@ -233,7 +233,7 @@ def failures() -> str:
         f"{name}, rate {rate}: {sum(row['status'] == 'diverged' for row in cell.values())} of {len(cell)} diverge"
         for (name, rate), cell in first
     )
-    return _answered(HEADS, [
+    return answered(HEADS, [
         ("ResNet-50: L0", "no useful sparse network in 324 settings", ours, n, decided,
          "that no setting works; SGD, 20 epochs, " + COPY),
         ("ResNet-50: the first convolution at 98 %", said, text or "–", "3" if first else "0",
@@ -254,94 +254,6 @@ def _costs(name: str, unit: str) -> Iterator[str]:
                 yield f"{model}, {way}: {own / masks:.2f} ×"
 
 
-def _mean(runs: Seeds, digits: int = 1) -> str:
-    """The mean score, with n where it is above one."""
-    return f"{runs.score:.{digits}f}" + (f" (n = {runs.n})" if runs.n > 1 else "")
-
-
-def _n(*runs: Seeds) -> str:
-    return " or ".join(map(str, sorted({one.n for one in runs})))
-
-
-def _alone(runs: Mapping[str, Seeds]) -> str:
-    """Who has seeds that not all others have, so that their means are not of pairs; "" where nobody has."""
-    least = min(one.n for one in runs.values())
-    more = [f"{one.n - least} of {one.n} seeds of {name}" for name, one in runs.items() if one.n > least]
-    return f"; a difference of pairs: {listed(more)} without a partner" if more else ""
-
-
-def _row(what: str, said: str, found: list[Compared], lacks: str) -> Row:
-    """A row of the comparisons of one level."""
-    made = [one for one in found if one.difference]
-    text = "; ".join(f"{one.label}: {_text(one.difference)}, p {probability(one.p)}" for one in made if one.difference)
-    n = " or ".join(sorted({str(one.difference.n) for one in made if one.difference}))
-    decided = [f"{one.label}: {_verdict(one) if one.difference else 'fewer than three pairs'}" for one in found]
-    return what, said, text, n, "; ".join(decided), lacks
-
-
-def _levels(
-    pair: tuple[str, str],
-    levels: dict[float, tuple[Difference, float | None]],
-    unit: str = "",
-    *,
-    network: str = "LeNet-300-100",
-    lacks: str = LENET,
-) -> Row:
-    """A row of one comparison on one network at all its levels."""
-    one, other = map(plain, pair)
-    texts = [f"{_percent(level)}: {_text(found, 100)}, p {probability(p)}" for level, (found, p) in levels.items()]
-    shown = "; ".join(f"{_percent(level)}: {_decided(*found)}" for level, found in levels.items())
-    n = f"{' or '.join(map(str, sorted({found.n for found, _ in levels.values()})))}{unit}"
-    return f"{network}: accuracy of {one} less {other}", "not asked", "; ".join(texts), n, shown, lacks
-
-
-def _answered(heads: Row, lines: list[Row]) -> str:
-    """Which networks the answer is decided for, and the table."""
-    by: dict[str, set[bool]] = {}
-    for what, *_, decided, _ in lines:
-        by.setdefault(re.split(r"[,:]| at ", what)[0], set()).add(not decided.startswith("not decided"))
-    yes, no = ([name for name, found in by.items() if (True in found) is has] for has in (True, False))
-    said = [
-        f"{text}: {listed(names)}."
-        for text, names in (("Measured, or with n above one", yes), ("Not decided yet", no))
-        if names
-    ]
-    return f"{' '.join(said)}\n\n{markdown(heads, lines)}"
-
-
-def _verdict(one: Compared) -> str:
-    assert one.difference
-    if one.as_good:
-        return "as good"
-    return _decided(one.difference, one.p)
-
-
-def _decided(difference: Difference, p: float | None) -> str:
-    if p is None or p >= ALPHA:
-        return "not shown"
-    return "yes: higher" if difference.mean > 0 else "yes: lower"
-
-
-def _text(difference: Difference | None, factor: float = 1) -> str:
-    assert difference
-    ends = difference.interval()
-    values = [signed(factor * value) for value in (difference.mean, *(ends or ()))]
-    return f"{values[0]} ({values[1]} to {values[2]})" if ends else values[0]
-
-
-def _percent(level: float) -> str:
-    return f"{100 * level:g} %"
-
-
-TABLES = {
-    "answers, techniques": leads,
-    "answers, allocations": allocations,
-    "answers, masks": kept_masks,
-    "answers, time": time,
-    "answers, failures": failures,
-}
-
-
 def _beside_dense(unit: str) -> dict[str, float]:
     """The ratio of each variant to the dense steps of its run; where two runs have it, that of the first."""
     found: dict[str, float] = {}
@@ -353,3 +265,12 @@ def _beside_dense(unit: str) -> dict[str, float]:
             if dense := middle.get(f"{variant.rpartition(': ')[0]}: dense"):
                 found.setdefault(variant, own / dense)
     return found
+
+
+TABLES = {
+    "answers, techniques": leads,
+    "answers, allocations": allocations,
+    "answers, masks": kept_masks,
+    "answers, time": time,
+    "answers, failures": failures,
+}

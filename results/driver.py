@@ -30,6 +30,7 @@ from openwork.study.runs.precision import Precision
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Options, sweep
+from openwork.words import count
 
 SOON = 60.0  # seconds of expected pieces after which the last one says how slow the next ones are
 TRIAL, FINAL = ("technique", "level", "setting"), ("technique", "level", "seed")
@@ -222,8 +223,8 @@ def at_least_one(text: str) -> int:
 
 def share(text: str) -> tuple[int, int]:
     """``"1/4"`` as (1, 4)."""
-    place, _, count = text.partition("/")
-    found = int(place), int(count)
+    place, _, shares = text.partition("/")
+    found = int(place), int(shares)
     if not 0 <= found[0] < found[1]:
         raise ValueError
     return found
@@ -259,12 +260,13 @@ def follow(
         usual = piece.seconds(wanted.values())
         expected = slower * usual
         if spent + expected > given.seconds:
-            say(f"{part} {name}: {len(wanted)} runs would take {expected:.0f} s more, after {spent:.0f} s; call again")
+            runs = count(len(wanted), "run")
+            say(f"{part} {name}: {runs} would take {expected:.0f} s more, after {spent:.0f} s; call again")
             break
         rows.add(execute(piece, wanted, given.runs, options))
         took = time.monotonic() - began - spent
         left = sum(texts(key) not in rows.lines for key in wanted)
-        ran = f"{len(wanted) - left} runs in {took:.0f} s, expected {expected:.0f}"
+        ran = f"{count(len(wanted) - left, 'run')} in {took:.0f} s, expected {expected:.0f}"
         say(f"{part} {piece.file}, {name}: {ran}; {left} left")
         promised += usual
         if promised > SOON and not left:  # of the last one: the first compiles, and others on the device come and go

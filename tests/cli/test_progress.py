@@ -108,8 +108,8 @@ def test_a_sweep_says_what_goes_on_and_what_others_train(tmp_path, capsys):
     sweep.elsewhere.add(run.id)
     progress.Watch()(sweep)
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "1 of the 1 runs that are left go on from their checkpoints"
-    assert second == "0 of 1 runs done, 0 running, 1 trained by others"
+    assert first == "of 1 run left, 1 goes on from its checkpoint"
+    assert second == "0 of 1 run done, 0 running, 1 trained by others"
 
 
 def test_make_quickstart_installs_nothing_of_the_tests():

@@ -208,7 +208,7 @@ def test_what_is_excluded_stays_and_says_so(monkeypatch, capsys, tmp_path):
                     tmp_path / "sparse", "--exclude", "pooler", "--exclude", "*.layer.1") == 0  # fmt: skip
     said = capsys.readouterr().out
     assert "left as it is: embeddings.word_embeddings.weight (an embedding or the output's matrix; --select" in said
-    assert "left as it is: pooler.dense.weight (select does not pick" in said
+    assert "left as it is: pooler.dense.weight (--exclude names it)" in said
     assert "encoder.layer.0.intermediate.dense.weight      24x16   0.00%  50.00%" in said
     assert "weights are zero in 6 matrices, 50.00%; RandomPruning(" in said
     after, before = tensors(tmp_path / "sparse"), tensors(dense)
@@ -292,11 +292,24 @@ def test_an_embedding_of_a_file_without_a_model_stays_and_the_table_says_what_ea
     assert "left as it is: x.weight (an embedding or the output's matrix by config.json, which has its 3 rows" in said
 
 
+def test_what_the_options_leave_of_a_file_without_a_model_is_said_in_their_names(monkeypatch, capsys, tmp_path):
+    save_file({name: torch.ones(4, 4) for name in ("a.weight", "b.weight")}, tmp_path / "x.safetensors")
+    prune = ("prune", tmp_path / "x.safetensors", "--technique", "magnitude", "--sparsity", 0.99)
+    assert openwork(monkeypatch, *prune, "--select", "a", "--out", tmp_path / "y.safetensors") == 0
+    said = capsys.readouterr().out
+    assert "left as it is: b.weight (--select does not name it)\n" in said
+    assert said.count("warning: a.weight keeps no weight") == 1
+    assert openwork(monkeypatch, *prune, "--exclude", "a", "--out", tmp_path / "z.safetensors") == 0
+    assert "left as it is: a.weight (--exclude names it)\n" in capsys.readouterr().out
+    assert openwork(monkeypatch, *prune, "--select", "c", "--out", tmp_path / "none.safetensors") == 2
+    assert "matches no parameter of x.safetensors; it has a.weight (4, 4) of layer; " in capsys.readouterr().err
+
+
 def test_a_matrix_without_elements_stays_as_it_is(monkeypatch, capsys, tmp_path):
     save_file({"a.weight": torch.ones(0, 4), "b.weight": torch.ones(4, 4)}, tmp_path / "x.safetensors")
     assert openwork(monkeypatch, "prune", tmp_path / "x.safetensors", "--technique", "magnitude", "--sparsity", 0.5,
                     "--out", tmp_path / "y.safetensors") == 0  # fmt: skip
-    assert "8 of 16 weights are zero in 1 matrices" in capsys.readouterr().out
+    assert "8 of 16 weights are zero in 1 matrix, " in capsys.readouterr().out
     assert tensors(tmp_path / "y.safetensors")["a.weight"].shape == (0, 4)
 
 

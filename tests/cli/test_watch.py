@@ -35,7 +35,7 @@ def test_rows_are_written_once_and_new_ones_later(written, monkeypatch, capsys):
     assert rows[:2] == [(4, {"accuracy": 0.5, "layers/fc": 0.25}), (10, {"accuracy": 0.75})]
     assert rows[2] == (11, {"final/accuracy": 0.97, "final/loss": 0.1, "final/sparsity": 0.9})
     assert settings["id"] == row()["id"]
-    assert "3 rows of 1 runs in " in capsys.readouterr().out.replace("\n", "")
+    assert "3 rows of 1 run in " in capsys.readouterr().out.replace("\n", "")
     assert openwork(monkeypatch, "watch", "--json") == 0
     assert json.loads(capsys.readouterr().out)["rows"] == {}
     assert len(calls) == 1

@@ -134,7 +134,7 @@ def test_the_command_takes_a_function_that_returns_model_and_sample(tmp_path, mo
         (("--dtype", "int8"), "unknown --dtype 'int8'"),
         ((3,), "unexpected 3; give batch sizes with --batch 3"),
         (("--batch", 1, 0), "--batch must be at least 1, got 0"),
-        ((), "1 matrices without a zero; give a sparse one, or --sparsity 0.9"),
+        ((), "1 matrix without a zero; give a sparse one, or --sparsity 0.9"),
     ],
 )
 def test_wrong_use_is_one_sentence(weights, arguments, sentence):

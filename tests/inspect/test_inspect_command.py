@@ -50,6 +50,14 @@ def test_files_with_objects_of_other_programs_are_read(monkeypatch, capsys, tmp_
     assert "not counted (not part of the model's state): args" in printed
 
 
+def test_it_says_which_weights_are_not_finite(monkeypatch, capsys, tmp_path):
+    state = conv_net().state_dict()
+    state["0.weight"][0] = float("nan")
+    torch.save(state, tmp_path / "diverged.pt")
+    assert inspect(monkeypatch, tmp_path / "diverged.pt") == 0
+    assert f"\nNOT finite: 0.weight ({state['0.weight'][0].numel()} NaN)\n" in capsys.readouterr().out
+
+
 def test_one_format_at_a_time(monkeypatch, capsys, folder):
     assert inspect(monkeypatch, folder, "--json", "--markdown") == 2
     assert "choose one of --json and --markdown" in capsys.readouterr().err

@@ -3,7 +3,8 @@
 import pytest
 
 from openwork.recipes.expressions import value_of
-from tests.recipes.test_recipes import gradual, openwork
+from tests.cli.folders import openwork
+from tests.recipes.small_model import gradual
 
 
 @pytest.fixture

@@ -1,95 +1,9 @@
 """`openwork recipe`: what it prints runs on a small model, and prunes as the recipe says."""
 
-import json
-import re
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from torch import nn
 
-import openwork as ow
-from openwork import recipes
-from openwork.cli import main
-
-MODEL = {"fc1": (16, 32), "fc2": (32, 16), "head": (16, 4)}
-
-
-class Model(nn.Sequential):
-    """Linear layers fc1, fc2 and head."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        for name, (inputs, outputs) in MODEL.items():
-            self.add_module(name, nn.Linear(inputs, outputs))
-
-
-def openwork(monkeypatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["openwork", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    return int(stopped.value.code or 0)
-
-
-@pytest.fixture
-def printed(monkeypatch, capsys, tmp_path):
-    """The code that a recipe's text becomes; checks the exit code and what is said not to be translated."""
-
-    def run(text, *arguments, missing=(), name="recipe.yaml"):
-        (tmp_path / name).write_text(text)
-        code = openwork(monkeypatch, "recipe", tmp_path / name, *arguments)
-        said = capsys.readouterr()
-        assert code == (4 if missing else 0), said.err
-        lines = [line for line in said.err.splitlines() if line.startswith("not translated: ")]
-        assert [line.partition(": ")[2].partition(":")[0] for line in lines] == list(missing)
-        return said.out
-
-    return run
-
-
-def execute(code, steps=30, *, zeros=()):
-    """Runs the printed code with ten batches an epoch; the model, and its sparsity after every step."""
-    model, seen = Model(), []
-    for layer, rows in zeros:
-        with torch.no_grad():
-            model.get_submodule(layer).weight[:rows] = 0
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    batches = [torch.randn(8, 16, generator=torch.Generator().manual_seed(number)) for number in range(10)]
-
-    def train(model, optimizer):
-        for step in range(steps):
-            optimizer.zero_grad()
-            model(batches[step % 10]).square().mean().backward()
-            optimizer.step()
-            seen.append(sparsity(model))
-
-    exec(compile(code, "recipe", "exec"), {"model": model, "optimizer": optimizer, "loader": batches,
-                                           "batches": batches, "train": train})  # fmt: skip
-    return model, seen
-
-
-def sparsity(model, *layers):
-    weights = [model.get_submodule(name).weight for name in layers or MODEL]
-    return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
-
-
-GRADUAL = """
-modifiers:
-  - !{kind}
-    init_sparsity: 0.05
-    final_sparsity: 0.75
-    start_epoch: 0.5
-    end_epoch: 2.0
-    update_frequency: 0.5
-    params: {params}
-{more}
-"""
-
-
-def gradual(kind="GMPruningModifier", params="__ALL_PRUNABLE__", more=""):
-    return GRADUAL.format(kind=kind, params=params, more=more)
+from tests.recipes.small_model import MODEL, Model, execute, gradual, sparsity
 
 
 @pytest.mark.parametrize(
@@ -351,45 +265,6 @@ def test_the_magnitude_of_llm_compressor_is_gradual_with_other_names(printed):
     assert sparsity(execute(code)[0]) == pytest.approx(0.5, abs=0.001)
 
 
-def test_stages_train_one_after_the_other(printed):
-    stage = (
-        gradual()
-        .replace("modifiers:", "  pruning_modifiers:")
-        .replace("\n    ", "\n      ")
-        .replace("  - !", "    - !")
-    )
-    text = "first:" + stage + "second:\n  pruning_modifiers:\n    - !ConstantPruningModifier\n      params: __ALL__\n"
-    code = printed(text)
-    assert code.count("train(model, optimizer)") == 2
-    assert code.count("finalize()") == 2
-    assert sparsity(execute(code)[0]) == pytest.approx(0.75, abs=0.001)
-
-
-def test_variables_are_arithmetic_and_may_be_given(printed):
-    text = ("num_epochs: 4\nfinal: 0.5\nprune_until: eval(num_epochs * 0.5)\nlayers: [fc1.weight]\n"
-            + gradual(params="eval(layers)").replace("end_epoch: 2.0", "end_epoch: eval(max(prune_until, 1))")
-            .replace("0.75", "eval(final)"))  # fmt: skip
-    assert "end=2 * steps_per_epoch" in printed(text)
-    code = printed(text, "num_epochs=8", "final=0.9", "--steps-per-epoch", 5)
-    assert "steps_per_epoch = 5\n" in code
-    assert "ow.Cubic(0.9, begin=round(0.5 * steps_per_epoch), end=4 * steps_per_epoch," in code
-    assert sparsity(execute(code)[0], "fc1") == pytest.approx(0.9, abs=0.002)
-
-
-def test_the_front_matter_of_a_markdown_card_is_read(printed):
-    code = printed(f"---\n{gradual()}---\n# A card\n---\nmore\n---\n", name="recipe.md")
-    assert sparsity(execute(code)[0]) == pytest.approx(0.75, abs=0.001)
-
-
-def test_a_licence_may_come_before_the_front_matter(printed):
-    printed(f"<!--\nA licence.\n-->\n\n---\n{gradual()}---  \n# A card\n", name="recipe.md")
-
-
-def test_anchors_and_the_older_name_are_known(printed):
-    text = "final: &final 0.5\n" + gradual("LegacyGMPruningModifier").replace("0.75", "*final")
-    assert sparsity(execute(printed(text))[0]) == pytest.approx(0.5, abs=0.001)
-
-
 def test_magnitude_pruning_after_acdc_has_nothing_to_do(printed):
     """As SparseML's own AC/DC recipes end."""
     last = (gradual().replace("modifiers:", "").replace("0.05", "0.5").replace("0.75", "0.5")
@@ -404,63 +279,6 @@ def test_a_weight_that_two_modifiers_name_has_the_higher_sparsity(printed):
     code = printed(first + gradual(params="[fc2.weight, head.weight]").replace("modifiers:", ""))
     model, _ = execute(code)
     assert [sparsity(model, name) for name in MODEL] == [0.5, 0.75, 0.75]
-
-
-def test_a_stage_s_variable_may_be_made_of_the_recipe_s(printed):
-    stage = (
-        gradual()
-        .replace("modifiers:", "  pruning_modifiers:")
-        .replace("\n    ", "\n      ")
-        .replace("  - !", "    - !")
-    )
-    text = "final: 0.25\nstage:\n  final: eval(final * 2)\n" + stage.replace("0.75", "eval(final)")
-    assert sparsity(execute(printed(text))[0]) == pytest.approx(0.5, abs=0.001)
-
-
-QUANTISED = "  - !QuantizationModifier\n    start_epoch: 3\n  - !SetLearningRateModifier\n    learning_rate: 0.1\n"
-
-
-def test_quantisation_is_named_and_the_loop_s_own_is_left_to_the_loop(printed):
-    code = printed(gradual() + QUANTISED, missing=["QuantizationModifier"])
-    assert "# QuantizationModifier: openwork does not quantise; do that after finalize(), on the plain model." in code
-    assert "# SetLearningRateModifier: it belongs to your training loop, where torch has it." in code
-    execute(code)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    ["OBSPruningModifier", "MFACPruningModifier", "LayerPruningModifier", "PowerpropagationModifier", "Whatever"],
-)
-def test_what_has_no_equivalent_is_a_comment_with_the_reason(printed, kind):
-    code = printed(gradual() + f"  - !{kind}\n    layers: [fc1]\n", missing=[kind])
-    assert f"\n# {kind}: " in code
-    execute(code)
-
-
-def test_an_inverse_cubic_curve_is_named(printed):
-    code = printed(gradual(more="    inter_func: inverse_cubic\n"), missing=["GMPruningModifier"])
-    assert "its 'inverse_cubic' curve has no schedule here" in code
-
-
-def test_a_recipe_that_prunes_nothing_says_so(monkeypatch, capsys, tmp_path):
-    (tmp_path / "r.yaml").write_text("modifiers:\n  - !EpochRangeModifier\n    end_epoch: 3\n")
-    assert openwork(monkeypatch, "recipe", tmp_path / "r.yaml") == 4
-    assert "r.yaml has no modifier that prunes here" in capsys.readouterr().err
-
-
-def test_json_has_the_code_and_what_is_missing(monkeypatch, capsys, tmp_path):
-    (tmp_path / "r.yaml").write_text(gradual() + QUANTISED)
-    assert openwork(monkeypatch, "recipe", tmp_path / "r.yaml", "--json") == 4
-    found = json.loads(capsys.readouterr().out)
-    assert found["format"] == 1
-    assert [text.partition(":")[0] for text in found["missing"]] == ["QuantizationModifier"]
-    execute(found["code"])
-
-
-def test_every_name_in_what_is_printed_is_public():
-    text = "".join(path.read_text() for path in Path(recipes.__file__).parent.glob("*.py"))
-    assert set(re.findall(r"\bow\.(\w+)", text)) <= set(ow.__all__)
-    assert set(re.findall(r"expression\(\s*\"(\w+)\"", text)) <= set(ow.__all__)
 
 
 def test_sparsegpt_of_llm_compressor_preserves_zeros_where_it_is_asked_to(printed):

@@ -162,7 +162,7 @@ def test_the_price_of_a_fleet_is_not_that_of_runs_alone(tmp_path):
     execute_fleet(runs[:2], tmp_path, evaluations=2)
     execute(runs[2], tmp_path, evaluations=2)
     (alone,), (fleet,) = prices(runs, tmp_path), prices(runs, tmp_path, fleet=True)
-    assert (alone.source, fleet.source) == ("1 finished runs", "2 finished runs")
+    assert (alone.source, fleet.source) == ("1 finished run", "2 finished runs")
     assert alone.steps == fleet.steps == 30
 
 

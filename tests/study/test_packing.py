@@ -68,7 +68,7 @@ def test_what_is_left_out_is_counted():
     ids = list(encoded(pairs, Letters(), counts, longest=3, held_out=frozenset({"kept"})))
     assert ids == [([3, 4, 1], [5, 1]), ([3, 2, 1], [4, 1])]
     assert counts == Counts(pairs=5, empty=1, too_long=1, held_out=1, unknown=1)
-    assert str(counts) == "5 pairs; left out: 1 with an empty side, 1 too long, 1 that are held out; 1 unknown pieces"
+    assert str(counts) == "5 pairs; left out: 1 with an empty side, 1 too long, 1 that is held out; 1 unknown piece"
 
 
 def test_rows_on_disk_are_those_in_memory(tmp_path):
@@ -175,7 +175,7 @@ def test_a_corpus_is_the_same_for_any_number_of_workers_and_made_once(tmp_path, 
     assert one.fingerprint == three.fingerprint
     assert (first.ids == second.ids).all()
     assert first.counts == Counts(pairs=502, empty=1, held_out=1)
-    assert "502 pairs; left out: 1 with an empty side, 0 too long, 1 that are held out" in caplog.text
+    assert "502 pairs; left out: 1 with an empty side, 0 too long, 1 that is held out" in caplog.text
     caplog.clear()
     packed_corpus(("train",), EN_DE, trained_vocabulary(("train",), EN_DE, 320), 200, ("dev",))
     assert caplog.text == ""

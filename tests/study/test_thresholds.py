@@ -150,4 +150,4 @@ def test_thresholds_do_not_price_a_sweep(tmp_path):
     result = execute(done, tmp_path, evaluations=1)
     keep_thresholds(tmp_path / done.id, [found(0.5, 0.9, 0.5)])
     (price,) = prices([Run(task, technique, steps=2, seed=1)], tmp_path)
-    assert (price.step_ms, price.source) == (result.cost.step_ms, "1 finished runs")
+    assert (price.step_ms, price.source) == (result.cost.step_ms, "1 finished run")

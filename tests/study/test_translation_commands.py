@@ -47,7 +47,7 @@ def test_the_command_translates_line_by_line(trained, monkeypatch, capfd):
     sentences = [english for english, _ in number_words("test")[:3]]
     text = "\n".join([sentences[0], "", *sentences[1:]]) + "\n"
     found = command(["translate", str(folder), "--batch", "2"], monkeypatch, text.encode()).split("\n")
-    assert "1 empty lines stayed empty; 0 lines are longer" in capfd.readouterr().err
+    assert "1 empty line stayed empty; 0 lines are longer" in capfd.readouterr().err
     task, model = restore(folder).run.task, restore(folder).model
     first, *rest = task.translate(model, sentences, CPU)
     assert found == [first, "", *rest, ""]

@@ -71,7 +71,7 @@ def test_a_damaged_failure_does_not_hide_the_results(tmp_path):
     (folder / "failed" / "failed.json").write_text("{")
     answer = openwork(tmp_path, "results", str(folder), code=4)
     assert "failed.json cannot be read" in " ".join(answer.stderr.split())
-    assert "1 rows" in answer.stdout
+    assert "1 row" in answer.stdout
 
 
 def test_a_result_of_a_module_that_is_not_here_is_a_result(tmp_path):

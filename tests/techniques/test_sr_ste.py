@@ -147,7 +147,7 @@ def test_srste_leaves_out_what_m_does_not_divide_and_says_why():
     sparsifier = ow.sparsify(model, ow.SRSTE())
     assert [weight.name for weight in sparsifier.weights] == ["1.weight"]
     assert sparsifier.skipped == {"0.weight": "4 does not divide its 6 inputs"}
-    with raises(ValueError, "NM(n=2, m=4) fits none of the 1 selected weights", "4 does not divide its 6 inputs"):
+    with raises(ValueError, "NM(n=2, m=4) fits none of the selected weights", "4 does not divide its 6 inputs"):
         ow.sparsify(nn.Linear(6, 8), ow.SRSTE())
     with raises(TypeError, "pattern must be an instance of NM such as NM(2, 4), got Rows()"):
         ow.SRSTE(pattern=ow.Rows())

@@ -1,7 +1,8 @@
 """Make any PyTorch model sparse, and measure honestly what that costs.
 
 Exit codes: 0 done; 1 it failed; 2 what was given cannot be used, said in one sentence on standard error; 3 a run
-diverged; 4 done, but for what cannot be read or translated; 130 stopped by Ctrl-C; 143 by SIGTERM.
+diverged; 4 done, but for what cannot be read or translated; 130 stopped by Ctrl-C; 143 by SIGTERM; 141 where
+nobody reads what it prints.
 
 OPENWORK_TRACEBACK=1 shows where an error came from. openwork --install-completion lets your shell complete commands,
 options, experiments and runs.
@@ -39,6 +40,7 @@ try:
     from openwork.cli.common import error_console
     from openwork.cli.errors import TRACEBACK, exit_code, sentence
     from openwork.cli.examples import with_examples
+    from openwork.cli.pipes import NOBODY_READS, broken_pipe, nobody_reads
 except ImportError as error:
     raise SystemExit(f'the command line needs {error.name}: pip install "openwork[study]"') from error
 
@@ -104,16 +106,34 @@ def main() -> None:
     print_what_can_be_printed()
     sys.path.insert(0, os.getcwd())  # the user's own experiments
     try:
-        code = app(standalone_mode=False)
-    except Exception as error:
-        if isinstance(error, _MISTYPED):
-            raise SystemExit(_say_mistyped(error)) from None
-        text = sentence(error)
-        if text is None or os.environ.get(TRACEBACK):
+        code = _run()
+        sys.stdout.flush()  # here, where it can be handled that nobody reads
+    except (BrokenPipeError, SystemExit) as stopped:
+        if (broken := broken_pipe(stopped)) is None:
             raise
-        _say_error(text)
-        raise SystemExit(exit_code(error)) from None
-    raise SystemExit(code or 0)
+        if nobody_reads(stopped):
+            raise SystemExit(NOBODY_READS) from None
+        code = _say(broken)
+    raise SystemExit(code)
+
+
+def _run() -> int:
+    """The exit code of the command, after saying what went wrong."""
+    try:
+        return app(standalone_mode=False) or 0
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        return _say_mistyped(error) if isinstance(error, _MISTYPED) else _say(error)
+
+
+def _say(error: Exception) -> int:
+    """The exit code, after saying what is expected to go wrong; a bug is raised again."""
+    text = sentence(error)
+    if text is None or os.environ.get(TRACEBACK):
+        raise error
+    _say_error(text)
+    return exit_code(error)
 
 
 _MISTYPED = typer.BadParameter.__mro__[1]

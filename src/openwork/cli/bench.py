@@ -11,6 +11,7 @@ from rich.table import Table
 from openwork.cli.checkpoints import run_in
 from openwork.cli.common import Device, Json, Pattern, Trust, checked_device, error_console, out_console, print_json
 from openwork.cli.techniques import named_technique
+from openwork.words import count
 
 if TYPE_CHECKING:
     import torch
@@ -121,7 +122,7 @@ def _ready_weights(
         matrices = {name: _pruned(t, technique) for name, t in matrices.items()}
     sparse = {name: t for name, t in matrices.items() if not t.all()}
     if not sparse:
-        has = f"{len(matrices)} matrices without a zero" if matrices else "no matrix"
+        has = f"{count(len(matrices), 'matrix', 'matrices')} without a zero" if matrices else "no matrix"
         raise ValueError(f"the file has {has}; give a sparse one, or --sparsity 0.9 to try how fast it would be")
     return sparse
 
@@ -196,7 +197,7 @@ def _print(measured: "list[Measured]", model: str, *, each_alone: bool, machine:
         text += (
             "Each matrix by itself, as a Linear layer, without embeddings and convolutions; a whole model gains less.\n"
         )
-    cpu = f" with {first.threads} threads" if first.device == "cpu" else ""
+    cpu = f" with {count(first.threads, 'thread')}" if first.device == "cpu" else ""
     text += f"Measured on {machine}{cpu}; another machine, batch or number of threads gives other times."
     out_console.print(text, highlight=False, soft_wrap=True)
 

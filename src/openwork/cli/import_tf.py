@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from openwork.cli.common import Json, error_console, file_option, out_console, print_json
+from openwork.words import count
 
 if TYPE_CHECKING:
     from openwork.study.release.convert import Imported
@@ -92,7 +93,7 @@ def _print(found: "Imported", out: Path) -> None:
     def say(text: str) -> None:
         out_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    say(f"{out}: {found.everything.total:,} parameters")
+    say(f"{out}: {count(found.everything.total, 'parameter')}")
     if found.release:
         say(f"weight sparsity as the release's script counts it: {_share(found.release)}")
     say(f"zeros in the file, among the layers' weights: {_share(found.own)}")

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 from openwork.cli.common import RUNS, Json, Runs, found_runs, out_console, print_json
 from openwork.cli.report import end_unreadable, say_unreadable
+from openwork.words import count
 
 if TYPE_CHECKING:
     from openwork.study.results.folders import RunFolder
@@ -52,9 +53,9 @@ def list_runs(
         cells = (short[run.id], ", ".join(run.names), run.state, run.technique, str(run.seed), steps, sparsity, score)
         table.add_row(*cells, settings or run.reason.partition("\n")[0], style="red" if run.state == "failed" else None)
     out_console.print(table)
-    counts = {kind: sum(run.state == kind for run in found) for kind in dict.fromkeys(run.state for run in found)}
-    states = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    out_console.print(f"{len(found)} runs{': ' if states else ''}{states}", highlight=False)
+    by_state = {kind: sum(run.state == kind for run in found) for kind in dict.fromkeys(run.state for run in found)}
+    states = ", ".join(f"{number} {kind}" for kind, number in by_state.items())
+    out_console.print(f"{count(len(found), 'run')}{': ' if states else ''}{states}", highlight=False)
     end_unreadable(problems)
 
 
@@ -94,7 +95,7 @@ def _print(run: "RunFolder") -> None:
     r, lines = run.result, [("run", run.id), ("folder", str(run.path.resolve()))]
     lines += [("name", ", ".join(run.names))] if run.names else []
     lines += [("technique", run.technique), ("seed", str(run.seed))]
-    done = f"{run.step:,} of {run.steps:,} steps" if run.steps else f"{run.step:,} steps"
+    done = f"{run.step:,} of {count(run.steps, 'step')}" if run.steps else count(run.step, "step")
     lines.append(("state", f"{run.state}, {done}"))
     if run.state == "failed":
         lines.append(("reason", run.reason))

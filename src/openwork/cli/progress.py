@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from openwork.cli.common import error_console
+from openwork.words import count
 
 if TYPE_CHECKING:
     from openwork.study.runs.run import Run
@@ -57,7 +58,8 @@ class Watch:
             self._before, _ = sweep.steps()
             left = [id for id in sweep.runs if id not in sweep.outcomes]
             if begun := sum((sweep.directory / id / "checkpoint.pt").exists() for id in left):
-                say(f"{begun} of the {len(left)} runs that are left go on from their checkpoints")
+                go = "goes on from its checkpoint" if begun == 1 else "go on from their checkpoints"
+                say(f"of {count(len(left), 'run')} left, {begun} {go}")
         elif now - self._said < (1 if error_console.is_terminal else LINE_SECONDS):
             return
         self._said = now
@@ -72,7 +74,7 @@ class Watch:
         from openwork.study.report.style import duration
 
         done, left = sweep.steps(self._now)
-        parts = [f"{len(sweep.outcomes)} of {len(sweep.runs)} runs done", f"{len(sweep.running())} running"]
+        parts = [f"{len(sweep.outcomes)} of {count(len(sweep.runs), 'run')} done", f"{len(sweep.running())} running"]
         parts += [f"{len(sweep.elsewhere)} trained by others"] if sweep.elsewhere else []
         parts += [f"{n} {state}" for state in ("failed", "diverged") if (n := sweep.count(state))]
         if best := sweep.best():

@@ -16,10 +16,12 @@ from openwork.core.layout import declare_layout, stored_layout
 from openwork.core.masks.blockwise.result import PrunedLayer
 from openwork.core.masks.one_shot import prune
 from openwork.core.masks.technique import MaskTechnique
+from openwork.core.names import fits
 from openwork.core.selection import Excluding, Matching, Select, weight_matrices
 from openwork.formats.rewrite import WeightFiles, differ, find_weight_files, rewrite
 from openwork.inspect.kinds import taken_for, usually_dense
 from openwork.inspect.names import is_matrix
+from openwork.words import count
 
 _WINDOW = 512
 _CODES = (torch.int8, torch.uint8, torch.int32)
@@ -121,13 +123,23 @@ def pruned(
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", UserWarning)
         found = prune(model.module, technique, select=chosen, seed=seed, keep_zeros=keep_zeros, **walk if runs else {})
-    notes += tuple(f"warning: {one.message}" for one in warned if issubclass(one.category, UserWarning))
-    skipped = found.skipped | (
-        {} if select else {name: why for name, why in model.left.items() if name in found.skipped}
-    )
+    said = dict.fromkeys(str(one.message) for one in warned if issubclass(one.category, UserWarning))
+    notes += tuple(f"warning: {text}" for text in said)
+    skipped = {name: _why(name, reason, select, exclude, model.left) for name, reason in found.skipped.items()}
     copy = _Copy(model.in_files(), found.layers, model.known)
     left_out = rewrite(files, out, copy.change)
     return Rewritten(tuple(copy.layers), skipped, left_out, notes, found.minutes, found.peak_memory)
+
+
+def _why(
+    name: str, reason: str, select: Sequence[str] | None, exclude: Sequence[str] | None, left: Mapping[str, str]
+) -> str:
+    """Why a weight was not pruned, by the command's own options where these say so."""
+    if exclude and any(fits(pattern, name) for pattern in exclude):
+        return "--exclude names it"
+    if select:
+        return reason if any(fits(pattern, name) for pattern in select) else "--select does not name it"
+    return left.get(name, reason)
 
 
 def _check_weights(model: _Model, select: Select) -> None:
@@ -194,12 +206,12 @@ def _in_a_model(files: WeightFiles) -> _Model:
 def _without_a_model(files: WeightFiles, select: Sequence[str] | None) -> _Model:
     """The matrices of a file, on modules that say no more of them than names and shapes do."""
 
-    def own_kind() -> nn.Module:
-        """A module of a type of its own, which says how it stores its matrices."""
-        kind: type[nn.Module] = type("Stored", (nn.Module,), {})
+    def own_kind(name: str) -> nn.Module:
+        """A module of a type of its own, which says how it stores its matrices; sentences have its name."""
+        kind: type[nn.Module] = type(name, (nn.Module,), {})
         return kind()
 
-    root, tensors = own_kind(), files.tensors
+    root, tensors = own_kind(files.path.name), files.tensors
     for name, tensor in tensors.items():
         layout = stored_layout(name, tensor.shape)
         if layout is None or not tensor.is_floating_point() or not is_matrix(name, tensor, tensors):
@@ -209,7 +221,7 @@ def _without_a_model(files: WeightFiles, select: Sequence[str] | None) -> _Model
         try:
             for part in path:
                 if part not in dict(owner.named_children()):
-                    owner.add_module(part, own_kind())
+                    owner.add_module(part, own_kind("layer"))
                 owner = owner.get_submodule(part)
             owner.register_parameter(leaf, nn.Parameter(tensor.clone(), requires_grad=False))
         except KeyError:  # to.weight, where modules have a method of that name; or a.b beside a
@@ -251,6 +263,6 @@ def _batches(text: Text, model: nn.Module) -> tuple[list[dict[str, Tensor]], tup
     tokenizer = read_tokenizer(text.tokenizer)
     ids = windows(tokenizer, text.path, known=known, tokens=tokens, samples=text.samples, seed=text.seed)
     few = f", all that {text.path} has of the {text.samples} that were asked for" if len(ids) < text.samples else ""
-    notes = (f"calibrated with {len(ids)} windows of {tokens} tokens{few}",)
+    notes = (f"calibrated with {count(len(ids), 'window')} of {count(tokens, 'token')}{few}",)
     names = ("input_ids", "decoder_input_ids") if takes_pairs(model) else ("input_ids",)
     return [dict.fromkeys(names, ids[first : first + text.batch]) for first in range(0, len(ids), text.batch)], notes

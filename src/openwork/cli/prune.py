@@ -9,6 +9,7 @@ from rich.text import Text as Line
 
 from openwork.cli.common import Json, Pattern, Sparsity, checked_device, error_console, folder_option, print_json
 from openwork.cli.techniques import ALLOCATIONS, TECHNIQUES, named_technique
+from openwork.words import count
 
 if TYPE_CHECKING:
     from openwork.cli.rewritten import Rewritten
@@ -117,8 +118,9 @@ def _print(found: "Rewritten", technique: "MaskTechnique", out: Path) -> None:
     lines += [f"left out: {name}, which has the old weights in another format" for name in found.left_out]
     lines += list(found.notes)
     memory = "" if found.peak_memory is None else f", {found.peak_memory / 1e9:.2f} GB at most"
+    matrices = count(len(found.layers), "matrix", "matrices")
     lines.append(
-        f"{out}: {found.zeros:,} of {found.weights:,} weights are zero in {len(found.layers)} matrices, "
+        f"{out}: {found.zeros:,} of {found.weights:,} weights are zero in {matrices}, "
         f"{found.sparsity:.2%}; {technique!r}, {found.minutes:.1f} minutes{memory}"
     )
     sys.stdout.write("\n".join(lines) + "\n")

@@ -19,6 +19,7 @@ from openwork.cli.common import (
     out_console,
     print_json,
 )
+from openwork.words import count
 
 
 def results(
@@ -48,7 +49,8 @@ def results(
         error_console.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
     say_unreadable(problems)
     if failed or pending:
-        text = f"without a result: {len(failed)} failed, {len(pending)} other folders (interrupted runs, or no runs)"
+        others = count(len(pending), "other folder")
+        text = f"without a result: {len(failed)} failed, {others} (interrupted runs, or no runs)"
         error_console.print(text, highlight=False, soft_wrap=True)
     if as_json:
         print_json("results", rows=[flat(result) for result in found])
@@ -61,7 +63,7 @@ def results(
         table.add_row(task, name, *(str(counts[task, name, state]) for state in states))
     out_console.print(table)
     written = ", ".join(str(path.resolve()) for path in (csv, parquet) if path)
-    out_console.print(f"{len(found)} rows" + (f" in {written}" if written else ""), highlight=False, soft_wrap=True)
+    out_console.print(count(len(found), "row") + (f" in {written}" if written else ""), highlight=False, soft_wrap=True)
     end_unreadable(problems)
 
 

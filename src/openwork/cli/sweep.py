@@ -38,6 +38,7 @@ from openwork.cli.common import (
     yield_cores,
 )
 from openwork.cli.progress import Watch, say
+from openwork.words import count
 
 if TYPE_CHECKING:
     from openwork.study.runs.run import Run
@@ -179,16 +180,16 @@ def _engine(
 
 def _print_summary(sweep: "Sweep") -> None:
     counts = ", ".join(f"{sweep.count(state)} {state}" for state in ("finished", "diverged", "failed"))
-    out_console.print(f"{len(sweep.runs)} runs: {counts}", highlight=False)
+    out_console.print(f"{count(len(sweep.runs), 'run')}: {counts}", highlight=False)
     out_console.print(f"Run directories in {sweep.directory.resolve()}", highlight=False, soft_wrap=True)
 
 
 def say_failures(sweep: "Sweep", cure: str) -> None:
     """Prints why runs failed, each reason once, and the ``cure``."""
     reasons = Counter(outcome.reason for outcome in sweep.outcomes.values() if outcome.state == "failed")
-    for reason, count in reasons.most_common(10):
+    for reason, times in reasons.most_common(10):
         example = next(id for id, outcome in sweep.outcomes.items() if outcome.reason == reason)
-        text = f"{count} failed: {reason.splitlines()[0]} ({example}/failed.json); {cure}"
+        text = f"{times} failed: {reason.splitlines()[0]} ({example}/failed.json); {cure}"
         error_console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -223,15 +224,15 @@ def _print_prices(found: list["Price"]) -> None:
 
     table = Table("task", "technique", "runs", "steps left", "ms/step", "from", "time", box=SIMPLE)
     for p in found:
-        states = ", ".join(f"{count} {state}" for state, count in sorted(p.states.items()))
+        states = ", ".join(f"{number} {state}" for state, number in sorted(p.states.items()))
         price = ["-", "-", "-"] if p.hours is None else [f"{p.step_ms:.3g}", p.source, duration(3600 * p.hours)]
         table.add_row(p.task, p.name, states, f"{p.steps:,}", *price)
     out_console.print(table)
     runs, steps = sum(p.states.total() for p in found), sum(p.steps for p in found)
     unknown = sum(p.steps for p in found if p.hours is None)
-    text = f"{runs} runs, {steps:,} steps left"
+    text = f"{count(runs, 'run')}, {count(steps, 'step')} left"
     if unknown < steps:
         text += f", {duration(sum(3600 * (p.hours or 0) for p in found))} of training on one device, without evaluation"
     if unknown:
-        text += f"; {unknown:,} steps have no price: --measure times some of them on --device"
+        text += f"; {count(unknown, 'step has', 'steps have')} no price: --measure times some of them on --device"
     out_console.print(text, highlight=False, soft_wrap=True)

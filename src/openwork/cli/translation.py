@@ -22,6 +22,7 @@ from openwork.cli.common import (
     print_json,
 )
 from openwork.cli.weights import with_vocabulary, with_weights
+from openwork.words import count
 
 if TYPE_CHECKING:
     import torch
@@ -103,8 +104,8 @@ def _translate(
         sys.stdout.buffer.flush()
     if empty or long or unknown:
         note = (
-            f"{empty} empty lines stayed empty; {long} lines are longer than any that the model was trained on; "
-            f"{unknown} pieces are not in its vocabulary"
+            f"{count(empty, 'empty line')} stayed empty; {count(long, 'line is', 'lines are')} longer than any that "
+            f"the model was trained on; {count(unknown, 'piece is', 'pieces are')} not in its vocabulary"
         )
         error_console.print(note, highlight=False, soft_wrap=True)
 

@@ -10,6 +10,7 @@ import typer
 
 from openwork.cli.common import RUNS, Json, folder_option, going_on, out_console, print_json
 from openwork.cli.report import end_unreadable, say_unreadable
+from openwork.words import count
 
 if TYPE_CHECKING:
     from openwork.study.results.folders import RunFolder
@@ -53,7 +54,7 @@ def watch(
     if as_json:
         print_json("watch", to=to, out=str(out.resolve()), rows=counts)
     else:
-        text = f"{sum(counts.values())} rows of {len(counts)} runs in {out.resolve()}"
+        text = f"{count(sum(counts.values()), 'row')} of {count(len(counts), 'run')} in {out.resolve()}"
         text += f"; see them with: tensorboard --logdir {out}" if to == "tensorboard" else f", project {project}"
         out_console.print(text, markup=False, highlight=False, soft_wrap=True)
     end_unreadable(problems)

@@ -9,6 +9,7 @@ from torch import nn
 from openwork.core.names import few
 from openwork.core.selection import Selection, Weight, find_weights
 from openwork.core.technique import Technique
+from openwork.words import count
 
 logger = logging.getLogger("openwork")
 
@@ -60,19 +61,19 @@ def choose_weights(model: nn.Module, select: Selection) -> tuple[list[Weight], d
 
 def summary(weights: Sequence[Weight], skipped: Mapping[str, str]) -> str:
     """How many weights were selected and left out, in a line, with the first names of each."""
-    count = sum(weight.parameter.numel() for weight in weights)
+    numbers = sum(weight.parameter.numel() for weight in weights)
     skipped_too = f", {len(skipped)} skipped" if skipped else ""
     left_out = f"; left out {few(skipped)}" if skipped else ""
     names = few([weight.name for weight in weights])
-    return f"{len(weights)} tensors{skipped_too}, {count:,} weights: {names}{left_out}"
+    return f"{count(len(weights), 'tensor')}{skipped_too}, {count(numbers, 'weight')}: {names}{left_out}"
 
 
 def log_choice(technique: Technique, weights: Sequence[Weight], skipped: Mapping[str, str]) -> None:
     """Logs what was selected and what was left out, with the reasons."""
     if not logger.isEnabledFor(logging.INFO):
         return
-    count = sum(weight.parameter.numel() for weight in weights)
-    names = ", ".join(weight.name for weight in weights)
-    logger.info("%s: selected %d tensors with %s weights: %s", technique, len(weights), f"{count:,}", names)
+    tensors = count(len(weights), "tensor")
+    numbers = count(sum(weight.parameter.numel() for weight in weights), "weight")
+    logger.info("%s: selected %s with %s: %s", technique, tensors, numbers, ", ".join(one.name for one in weights))
     for name, reason in skipped.items():
         logger.info("left out %s: %s", name, reason)

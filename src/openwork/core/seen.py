@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 from openwork.core.mechanism import Mechanism
 from openwork.core.selection import Weight
 from openwork.core.sharded import is_offloaded, is_sharded, version
+from openwork.words import count
 
 Places = dict[str, nn.Parameter | None]
 """The tensor at each place where a selected weight hangs, by the name there."""
@@ -153,16 +154,16 @@ class Seen:
         schedule, reached, others = mechanism.schedule, mechanism.reached(steps), self._others()
         if schedule is not None and reached is not None:
             if others and steps:
-                seen = f"since the last of the {steps} steps that it saw, {others}"
+                seen = f"since the last of the {count(steps, 'step')} that it saw, {others}"
             elif not steps and self._optimizers:
                 seen = f"{self._optimizers}, which is attached, made no step; attach the one that trains the model"
             elif not steps:
                 seen = "it saw no step, since no optimizer was attached; call attach(optimizer) before training"
             else:
-                seen = f"it saw {steps} steps; train on, or choose a schedule that ends earlier"
+                seen = f"it saw {count(steps, 'step')}; train on, or choose a schedule that ends earlier"
             found.append(f"{technique} stopped at {reached:.3g} of a schedule up to {schedule.final:g}: {seen}")
         elif others:
-            found.append(f"since the last of the {steps} steps that {technique} saw, {others}")
+            found.append(f"since the last of the {count(steps, 'step')} that {technique} saw, {others}")
         if mechanism.penalised and self.trained and not self.penalty:
             found.append(
                 f"nothing took the penalty of {technique}, which makes the weights sparse; add sparsifier.penalty() to "

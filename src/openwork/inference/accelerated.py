@@ -10,6 +10,7 @@ from torch import nn
 from openwork.inference.alternative import Converted
 from openwork.inference.choice import LayerChoice
 from openwork.inference.timing import Timing
+from openwork.words import count
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Accelerated:
         converted = sum(layer.kernel != "dense" for layer in self.layers)
         head = [
             f"{self.speedup:.2f} x dense end to end: {seconds_text(self.dense)} before, {seconds_text(self.now)} now, "
-            f"on {self.device}" + (f" with {self.threads} threads" if self.device == "cpu" else ""),
-            f"{converted} of {len(self.layers)} layers converted, {self.dense_bytes:,} bytes before, "
+            f"on {self.device}" + (f" with {count(self.threads, 'thread')}" if self.device == "cpu" else ""),
+            f"{converted} of {count(len(self.layers), 'layer')} converted, {self.dense_bytes:,} bytes before, "
             f"{self.nbytes:,} now, outputs differ by {self.difference:.1g} of the largest",
         ]
         return "\n".join([*head, *layer_table(self.layers)])

@@ -20,6 +20,7 @@ from openwork.inspect.own_training import random_weight
 from openwork.inspect.structure import DENSIFIED
 from openwork.inspect.table import WIDTH, elided
 from openwork.inspect.total import value_of
+from openwork.words import count
 
 _CHUNK = 1 << 24  # elements compared at a time
 _CODES = (torch.int8, torch.uint8)  # their difference from other numbers means nothing
@@ -98,7 +99,7 @@ class Comparison:
             lines.append("  ".join([f"{elided(row[0], widths[0]):{widths[0]}}", *cells]))
         others = [pair for pair in self.pairs if not pair.layer]
         moved = sum(pair.difference != 0 for pair in others)
-        lines.append(f"{len(others)} other parameters, {moved} of them different")
+        lines.append(f"{count(len(others), 'other parameter')}, {moved} of them different")
         for which, names in zip(("first", "second"), self.only, strict=True):
             lines += [f"only in the {which}: {few(names)}"] if names else []
         for name, (a, b) in self.shapes.items():

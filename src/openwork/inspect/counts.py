@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openwork.inspect.flops import Flops
+from openwork.inspect.not_finite import ALL_FINITE, NotFinite
 from openwork.inspect.size import Size
 
 
@@ -32,6 +33,8 @@ class LayerCounts:
     """(dense, sparse) for the example, None without an example."""
     also: tuple[str, ...] = ()
     """Other names of the same memory (tied weights)."""
+    not_finite: NotFinite = ALL_FINITE
+    """How many weights are NaN, and how many infinite; they count as non-zero."""
 
     @property
     def sparsity(self) -> float:
@@ -85,6 +88,8 @@ class Counts:
     """Name -> why it does not count, for what a file holds beside parameters."""
     notes: tuple[str, ...] = ()
     """What the counts rest on, one sentence each: layouts of other libraries, what was assumed, which part was read."""
+    not_finite: dict[str, NotFinite] = field(default_factory=dict, hash=False)
+    """Name -> how many values are NaN, and how many infinite, of each parameter that has such values."""
 
     @property
     def sparsity(self) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor
 from openwork.core.layout import Layout
 from openwork.core.sharded import is_sharded
 from openwork.inspect.counts import LayerCounts
+from openwork.inspect.not_finite import count_not_finite
 from openwork.inspect.size import size_of
 from openwork.inspect.structure import count_nonzero, count_structure
 
@@ -58,6 +59,7 @@ def count_layer(
         found.blocks if found else {},
         flops,
         also,
+        counted(name, stored, count_not_finite),
     )
 
 

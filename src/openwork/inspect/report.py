@@ -29,6 +29,7 @@ class Report(Counts):
             "parameters": self.parameters,
             "zeros": self.zeros,
             "accidental": self.accidental,
+            "not_finite": {name: found._asdict() for name, found in self.not_finite.items()},
             "bytes": vars(self.size),
             "flops": self._flops(),
             "skipped": self.skipped,

@@ -54,27 +54,40 @@ def count_nonzero(tensor: Tensor) -> int:
     Raises:
         ValueError: If the tensor has no values (meta), or its elements overlap in memory.
     """
-    if tensor.is_meta:
-        raise ValueError("it is on the meta device and has no values; load the weights first")
     if is_sharded(tensor):
         return shards_of(tensor).sum([count_nonzero(local(tensor))])[0]
+    distinct, copies = distinct_values(tensor)
+    if distinct.dtype.itemsize > 1:
+        return copies * int(distinct.count_nonzero())
+    # count_nonzero knows no 8-bit floating-point types
+    pieces = torch.split(distinct.reshape(-1), _CHUNK)
+    return copies * sum(int((piece != 0).count_nonzero()) for piece in pieces)
+
+
+def distinct_values(tensor: Tensor) -> tuple[Tensor, int]:
+    """A strided tensor of the values, zeros of sparse layouts left out, and how many times the tensor shows each.
+
+    Args:
+        tensor: Of any layout, whole or the rows of one process.
+
+    Raises:
+        ValueError: If the tensor has no values (meta), or its elements overlap in memory.
+    """
+    if tensor.is_meta:
+        raise ValueError("it is on the meta device and has no values; load the weights first")
     if tensor.is_sparse:
-        return count_nonzero(tensor.coalesce().values())
+        return distinct_values(tensor.coalesce().values())
     if tensor.layout != torch.strided:
-        return count_nonzero(tensor.values())
+        return distinct_values(tensor.values())
     if tensor.is_quantized:
-        return count_nonzero(tensor.dequantize())
+        return distinct_values(tensor.dequantize())
     distinct, copies = tensor, 1
     for dim, stride in enumerate(tensor.stride()):  # expand() shows one value many times: count it once
         if stride == 0 and tensor.shape[dim] > 1:
             distinct, copies = distinct.narrow(dim, 0, 1), copies * tensor.shape[dim]
     if distinct.numel() * distinct.element_size() > distinct.untyped_storage().nbytes():
         raise ValueError("its elements overlap in memory; save a contiguous() copy")
-    if distinct.dtype.itemsize > 1:
-        return copies * int(distinct.count_nonzero())
-    # count_nonzero knows no 8-bit floating-point types
-    pieces = torch.split(distinct.reshape(-1), _CHUNK)
-    return copies * sum(int((piece != 0).count_nonzero()) for piece in pieces)
+    return distinct, copies
 
 
 @torch.no_grad()

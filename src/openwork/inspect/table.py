@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 
 from openwork.inspect.counts import Counts, LayerCounts
+from openwork.inspect.not_finite import not_finite_line
 from openwork.inspect.size import Size
+from openwork.words import count
 
 WIDTH = 120
 _FOLDED = 40  # more layers than this are shown by kind: names that differ only in numbers share a row
@@ -36,7 +38,9 @@ def text_table(report: Counts) -> str:
     widths[0] = min(widths[0], max(room, 24))
     lines = [*_summary(report)]
     if fold:
-        lines.append(f"{len(report.layers)} weights in {len(rows) - 2} kinds; to_markdown() and to_dict() have each")
+        lines.append(
+            f"{len(report.layers)} weights in {count(len(rows) - 2, 'kind')}; to_markdown() and to_dict() have each"
+        )
     rule = "-" * (sum(widths) + 2 * len(widths[1:]))
     for number, row in enumerate((header, *rows)):
         if number in (1, len(rows) - 1):
@@ -61,10 +65,13 @@ def _markdown_row(cells: Sequence[str]) -> str:
 def _summary(report: Counts) -> list[str]:
     size = report.size
     lines = [
-        f"{report.parameters:,} parameters, {report.zeros:,} zeros, {report.accidental:,} of them accidental",
+        f"{count(report.parameters, 'parameter')}, {count(report.zeros, 'zero')}, "
+        f"{report.accidental:,} of them accidental",
         f"{short(size.dense, 'B')} dense, {short(size.bitmask, 'B')} as bit masks and non-zero values, "
         f"{short(size.entropy, 'B')} with masks at their entropy",
     ]
+    if report.not_finite:
+        lines.append(not_finite_line(report.not_finite))
     if report.flops:
         lines.append(
             f"{report.flops.dense:,} FLOPs for the example, {report.flops.sparse:,} without zero weights (simulated; a "

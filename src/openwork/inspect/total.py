@@ -8,6 +8,7 @@ from openwork.formats.held import Held, UnreadableLayoutError
 from openwork.inspect.counts import Counts, LayerCounts
 from openwork.inspect.flops import Flops
 from openwork.inspect.layer import counted
+from openwork.inspect.not_finite import count_not_finite
 from openwork.inspect.size import Size, size_of
 from openwork.inspect.structure import count_nonzero
 
@@ -31,11 +32,14 @@ def total(
     parameters = sum(layer.weights for layer in layers)
     nonzero = sum(layer.nonzero for layer in layers)
     size = sum((layer.size for layer in layers), Size())
+    not_finite = {layer.name: layer.not_finite for layer in layers}
     for name, tensor in others:
         count = counted(name, tensor, count_nonzero)
         parameters, nonzero = parameters + tensor.numel(), nonzero + count
         size += size_of(tensor, count)
-    return Counts(tuple(layers), parameters, parameters - nonzero, size, flops, skipped, tuple(notes))
+        not_finite[name] = counted(name, tensor, count_not_finite)
+    not_finite = {name: found for name, found in not_finite.items() if any(found)}
+    return Counts(tuple(layers), parameters, parameters - nonzero, size, flops, skipped, tuple(notes), not_finite)
 
 
 def value_of(weight: Held) -> Tensor:

@@ -168,7 +168,7 @@ def fitting(pattern: Pattern, weights: list[Weight]) -> tuple[list[Weight], dict
     misfits = {name: reason for name, reason in reasons.items() if reason}
     if not chosen:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(misfits.items())[:12])
-        raise ValueError(f"{pattern} fits none of the {len(weights)} selected weights: {listed}")
+        raise ValueError(f"{pattern} fits none of the selected weights: {listed}")
     return chosen, misfits
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from openwork.study.data.vocabulary import EOS, Vocabulary
+from openwork.words import count
 
 _OPEN = 10  # rows that are filled at the same time
 _CHUNK = 10_000  # pairs that are encoded at once
@@ -44,8 +45,8 @@ class Counts:
     def __str__(self) -> str:
         """A sentence."""
         return (
-            f"{self.pairs} pairs; left out: {self.empty} with an empty side, {self.too_long} too long, "
-            f"{self.held_out} that are held out; {self.unknown} unknown pieces"
+            f"{count(self.pairs, 'pair')}; left out: {self.empty} with an empty side, {self.too_long} too long, "
+            f"{count(self.held_out, 'that is', 'that are')} held out; {count(self.unknown, 'unknown piece')}"
         )
 
 

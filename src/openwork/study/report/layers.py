@@ -9,9 +9,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from openwork.study.report.looks import encoded
-from openwork.study.report.style import ChartData, count, left_axis, percent, require_study_extra
+from openwork.study.report.style import ChartData, left_axis, percent, require_study_extra
 from openwork.study.results.result import LayerZeros, Result
 from openwork.study.results.statistics import Point
+from openwork.words import count
 
 if TYPE_CHECKING:
     from openwork.study.report.style import Chart

@@ -12,7 +12,7 @@ from openwork.study.report.curves import band_lines, budget_curves, scratch_char
 from openwork.study.report.differences import differences, value
 from openwork.study.report.html import Page, columns, draw, unbroken
 from openwork.study.report.layers import kind_panel, layer_panels
-from openwork.study.report.style import count, duration, require_study_extra
+from openwork.study.report.style import duration, require_study_extra
 from openwork.study.report.tables import (
     DIVERGED_COLUMNS,
     compared_table,
@@ -37,6 +37,7 @@ from openwork.study.results.statistics import (
 )
 from openwork.study.results.store import flat, read_results, unfinished, write_csv
 from openwork.study.results.tournament import Tournament
+from openwork.words import count
 
 
 def write_report(
@@ -246,8 +247,10 @@ def _method(results: Sequence[Result], named: str, judged: Collection[Metric], c
         return ", ".join(sorted(values)) or "unknown"
 
     finished = [result for result in results if result.finished]
-    seeds = ", ".join(map(str, sorted({result.seed for result in finished})))
-    steps = ", ".join(f"{step:,}" for step in sorted({result.step for result in finished}))
+    seeds = sorted({result.seed for result in finished})
+    steps = sorted({result.step for result in finished})
+    from_seeds = f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
+    lengths = f"{', '.join(f'{step:,}' for step in steps)} step{'s' * (steps != [1])}"
     seconds = sum(result.cost.seconds or 0 for result in results)
     zeros = {
         "simulated": "zeros are simulated, that is stored and multiplied like any other number (dense arithmetic)",
@@ -256,11 +259,12 @@ def _method(results: Sequence[Result], named: str, judged: Collection[Metric], c
     how = "; ".join(zeros.get(kind, kind) for kind in sorted({result.execution for result in finished}))
     runs = count(sum(result.trained for result in finished), "finished run")
     others = sum(not result.trained for result in finished)
+    more = count(others, "more point is", "more points are")
     widths = [result.environment.fleet for result in finished if result.trained and result.environment.fleet]
     on = {result.judged_on for result in finished}
     where = [words for data, words in (("test", "the test set"), ("validation", "validation data")) if data in on]
     sentences = [
-        f"{runs} of {steps} steps with seeds {seeds}; {duration(seconds)} of training.",
+        f"{runs} of {lengths} with {from_seeds}; {duration(seconds)} of training.",
         *(
             [
                 f"{len(widths)} of these were trained as one model with others, at most {max(widths):,} at a time; "
@@ -269,7 +273,7 @@ def _method(results: Sequence[Result], named: str, judged: Collection[Metric], c
             if widths
             else []
         ),
-        *([f"{others} more points are those runs at other thresholds, which cost no training."] if others else []),
+        *([f"{more} those runs at other thresholds, which cost no training."] if others else []),
         f"{named[0].upper()}{named[1:]} and sparsity are those of the finalized model: plain modules with real "
         f"zeros, on {' or '.join(where)}{', as the title of a task says' if len(where) > 1 else ''}.",
         *(

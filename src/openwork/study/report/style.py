@@ -125,11 +125,6 @@ def written(difference: Difference, metric: Metric, *, sign: int = 1) -> tuple[s
     return text(sign * difference.mean), " to ".join(map(text, ends))
 
 
-def count(n: int, noun: str) -> str:
-    """``1 seed``, ``3 seeds``."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
 @dataclass(frozen=True)
 class Axis:
     """A reversed logarithmic axis over what is left of 1, labelled with what is gone, in %."""

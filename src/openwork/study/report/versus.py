@@ -10,11 +10,12 @@ from openwork.study.report.answer import LEVELS, scored
 from openwork.study.report.both import both
 from openwork.study.report.differences import differences, value
 from openwork.study.report.html import Page, columns, unbroken
-from openwork.study.report.style import count, percent, require_study_extra, written
+from openwork.study.report.style import percent, require_study_extra, written
 from openwork.study.report.tables import Columns, compared_cells, how_written
 from openwork.study.results.matched import Compared, Group, Matched, match, mean, write_matched
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_results
+from openwork.words import count
 
 _SHOWN = {"better": "better", "worse": "worse", "as good as": "as good", "equal": "equal", "undecided": "not decided"}
 _FIELDS: Columns = [

@@ -19,6 +19,7 @@ from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.sweeps.outcome import known_outcome
 from openwork.study.sweeps.sweep import completed_steps
 from openwork.study.training.loop import train
+from openwork.words import count
 
 WARM_UP, MEASURED = 3, 20  # steps
 
@@ -90,7 +91,7 @@ def prices(
                 waiting.append(run)
         step_ms, source = None, ""
         if known := times.get((task, name)):
-            step_ms, source = median(known), f"{len(known)} finished runs"
+            step_ms, source = median(known), count(len(known), "finished run")
         elif measure and waiting:
             step_ms, source = measure(waiting)
         found.append(Price(task, name, states, steps, step_ms, source))

@@ -26,6 +26,7 @@ from openwork.core.masks.technique import MaskTechnique
 from openwork.core.names import few
 from openwork.core.ownership import refuse_held
 from openwork.core.selection import Selection, Weight
+from openwork.words import count
 
 logger = logging.getLogger("openwork")
 
@@ -237,7 +238,8 @@ def _few(inputs: Inputs) -> str:
     if missed := rows.count(0):
         return f"no input reached {missed} of its {len(rows)} matrices: pruned by their weights alone"
     columns = max(sketch.rows.shape[1] for sketch in inputs.sketches if sketch.rows is not None)
-    return f"{min(rows)} rows of inputs for {columns} columns: give more batches" if min(rows) < columns else ""
+    seen = count(min(rows), "row")
+    return f"{seen} of inputs for {columns} columns: give more batches" if min(rows) < columns else ""
 
 
 def _elsewhere(block: Block, weight: Weight) -> str:

@@ -1,0 +1,94 @@
+"""How the rows of docs/findings.md say means, counts of seeds, differences, and what is decided."""
+
+import re
+from collections.abc import Mapping
+
+from large_study import Compared
+from played import listed, plain, probability, signed
+from seeds import Row, Seeds, markdown
+
+from openwork.study.results.claims import ALPHA
+from openwork.study.results.paired import Difference
+
+LENET = "LeNet-300-100 on MNIST; nothing of large networks"
+
+
+def mean(runs: Seeds, digits: int = 1) -> str:
+    """The mean score, with n where it is above one."""
+    return f"{runs.score:.{digits}f}" + (f" (n = {runs.n})" if runs.n > 1 else "")
+
+
+def counts(*runs: Seeds) -> str:
+    """The number of seeds; several where runs differ in it."""
+    return " or ".join(map(str, sorted({one.n for one in runs})))
+
+
+def alone(runs: Mapping[str, Seeds]) -> str:
+    """Who has seeds that not all others have, so that their means are not of pairs; "" where nobody has."""
+    least = min(one.n for one in runs.values())
+    more = [f"{one.n - least} of {one.n} seeds of {name}" for name, one in runs.items() if one.n > least]
+    return f"; a difference of pairs: {listed(more)} without a partner" if more else ""
+
+
+def at_level(what: str, said: str, found: list[Compared], lacks: str) -> Row:
+    """A row of the comparisons of one level."""
+    made = [one for one in found if one.difference]
+    text = "; ".join(f"{one.label}: {_text(one.difference)}, p {probability(one.p)}" for one in made if one.difference)
+    n = " or ".join(sorted({str(one.difference.n) for one in made if one.difference}))
+    decided = [f"{one.label}: {_verdict(one) if one.difference else 'fewer than three pairs'}" for one in found]
+    return what, said, text, n, "; ".join(decided), lacks
+
+
+def at_levels(
+    pair: tuple[str, str],
+    levels: dict[float, tuple[Difference, float | None]],
+    unit: str = "",
+    *,
+    network: str = "LeNet-300-100",
+    lacks: str = LENET,
+) -> Row:
+    """A row of one comparison on one network at all its levels."""
+    one, other = map(plain, pair)
+    texts = [f"{percent(level)}: {_text(found, 100)}, p {probability(p)}" for level, (found, p) in levels.items()]
+    shown = "; ".join(f"{percent(level)}: {_decided(*found)}" for level, found in levels.items())
+    n = f"{' or '.join(map(str, sorted({found.n for found, _ in levels.values()})))}{unit}"
+    return f"{network}: accuracy of {one} less {other}", "not asked", "; ".join(texts), n, shown, lacks
+
+
+def answered(heads: Row, lines: list[Row]) -> str:
+    """Which networks the answer is decided for, and the table."""
+    by: dict[str, set[bool]] = {}
+    for what, *_, decided, _ in lines:
+        by.setdefault(re.split(r"[,:]| at ", what)[0], set()).add(not decided.startswith("not decided"))
+    yes, no = ([name for name, found in by.items() if (True in found) is has] for has in (True, False))
+    said = [
+        f"{text}: {listed(names)}."
+        for text, names in (("Measured, or with n above one", yes), ("Not decided yet", no))
+        if names
+    ]
+    return f"{' '.join(said)}\n\n{markdown(heads, lines)}"
+
+
+def percent(level: float) -> str:
+    """``0.9`` as ``90 %``."""
+    return f"{100 * level:g} %"
+
+
+def _verdict(one: Compared) -> str:
+    assert one.difference
+    if one.as_good:
+        return "as good"
+    return _decided(one.difference, one.p)
+
+
+def _decided(difference: Difference, p: float | None) -> str:
+    if p is None or p >= ALPHA:
+        return "not shown"
+    return "yes: higher" if difference.mean > 0 else "yes: lower"
+
+
+def _text(difference: Difference | None, factor: float = 1) -> str:
+    assert difference
+    ends = difference.interval()
+    values = [signed(factor * value) for value in (difference.mean, *(ends or ()))]
+    return f"{values[0]} ({values[1]} to {values[2]})" if ends else values[0]
