@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from openwork.core.masks.check import DivergedError
+from openwork.core.masks.counting import number_of_true_by_row
 from openwork.core.masks.stacked_check import check_stack
 from openwork.core.masks.stacked_choice import alike, scorer, update_many
 from openwork.core.masks.stacked_evidence import show_to_many, show_to_one
@@ -170,7 +171,7 @@ class StackedMasks(Stacked):
     @torch.no_grad()
     def zeros(self) -> dict[str, Tensor]:
         """The number of zeros of each weight, by name, (N,) int64 on the CPU."""
-        counts = torch.stack([(tensor.flatten(1) == 0).sum(1) for tensor in self.parameters]).cpu()
+        counts = torch.stack([number_of_true_by_row(tensor == 0) for tensor in self.parameters]).cpu()
         return dict(zip(self.names, counts, strict=True))
 
     def expected_nonzero(self) -> dict[str, Tensor]:

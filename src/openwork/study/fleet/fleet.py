@@ -16,6 +16,7 @@ from openwork.study.fleet.training import Training
 from openwork.study.fleet.trial import Trial
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.result import Result
+from openwork.study.runs.density import Density, densities
 from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision
 from openwork.study.runs.record import Final, dense_flops, evaluated, finite, record, save, write_rows
@@ -163,13 +164,20 @@ class Fleet:
         for number in numbers:
             if sparsifier := self.members[number].live.sparsifier:
                 sparsifier.count_to(step)
-        for number, found in zip(numbers, self._measured(metrics_of, numbers), strict=True):
-            member = self.members[number]
-            row = evaluated(member.live, self.dense, of_losses[number] | found, step=step, seconds=member.seconds)
+        measured = self._measured(metrics_of, numbers)
+        densities = self._densities()
+        for number, found in zip(numbers, measured, strict=True):
+            member, losses_too = self.members[number], of_losses[number] | found
+            row = evaluated(densities[number], self.dense, losses_too, step=step, seconds=member.seconds)
             if finite(row):
                 member.rows.append(row)
             else:
                 self._diverge(member, step)
+
+    def _densities(self) -> Sequence[Density | None]:
+        """How sparse each run is."""
+        sparsifier, stacked = self.members[0].live.sparsifier, self.training.stack.mechanism
+        return densities(sparsifier, stacked) if sparsifier and stacked else [None] * len(self.members)
 
     def _measured(self, measure: Measure, numbers: Sequence[int]) -> list[dict[str, float]]:
         """What ``measure`` returns for the runs of these numbers: a task may raise for a model that has diverged."""
@@ -195,8 +203,11 @@ class Fleet:
                 copies = [member.live.finalized_copy() for member, _ in some]
                 plain = StackedModels(copies, in_turn=not self.training.stack.together)
                 after = final_metrics_of(task, plain, device)
-                finals = [Final(m, b, a) for m, (_, b), a in zip(plain.each, some, after, strict=True)]
                 members = [member for member, _ in some]
+                finals = [
+                    Final(model, member.rows[-1]["sparsity"], before, each)
+                    for model, (member, before), each in zip(plain.each, some, after, strict=True)
+                ]
                 for _ in pool.map(self._record, members, repeat(self.run.steps), finals):
                     pass  # what one raised is raised here
 

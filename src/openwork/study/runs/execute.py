@@ -165,7 +165,8 @@ def _train(
         seconds, began = seconds + time.perf_counter() - began, time.perf_counter()
         if not finite(losses):
             return record(live, folder, step=step, seconds=seconds, precision=precision)
-        row = evaluated(live, dense, losses | metrics(run.task, live.model, live.device), step=step, seconds=seconds)
+        measured = losses | metrics(run.task, live.model, live.device)
+        row = evaluated(live.density(), dense, measured, step=step, seconds=seconds)
         if not finite(row):  # the losses are from before the last update
             return record(live, folder, step=step, seconds=seconds, precision=precision)
         rows.append(row)
@@ -215,4 +216,4 @@ def _final(live: Live) -> Final:
     plain, task, device = live.finalized_copy(), live.run.task, live.device
     # Where training is watched on other data, only the model that is reported reads the test set.
     measured = final_metrics if task.watched_on == task.judged_on else metrics
-    return Final(plain, measured(task, live.model, device), final_metrics(task, plain, device))
+    return Final(plain, live.sparsity(), measured(task, live.model, device), final_metrics(task, plain, device))

@@ -16,6 +16,7 @@ from openwork.core.sparsify import sparsify
 from openwork.study.runs.calibration import calibration
 from openwork.study.runs.checkpoint import load_model, mismatch, model_state, read_checkpoint
 from openwork.study.runs.config import TRUSTED, canonical, from_plain, override
+from openwork.study.runs.density import Density, density
 from openwork.study.runs.origin import Origin
 from openwork.study.runs.run import Run
 from openwork.study.training.loop import Objective
@@ -61,13 +62,9 @@ class Live:
         """The fraction of zeros among the selected weights."""
         return self.sparsifier.sparsity() if self.sparsifier else 0.0
 
-    def layers(self) -> dict[str, Any]:
-        """Sparsity by layer, and the expected fraction of non-zeros among the selected weights; nothing if dense."""
-        if not self.sparsifier:
-            return {}
-        weights = sum(weight.parameter.numel() for weight in self.sparsifier.weights)
-        nonzero = sum(self.sparsifier.expected_nonzero().values())
-        return {"layers": self.sparsifier.layer_sparsity(), "expected_density": nonzero / weights}
+    def density(self) -> Density | None:
+        """The counts of the selected weights; None for dense training."""
+        return density(self.sparsifier) if self.sparsifier else None
 
     def finalized_weights(self) -> dict[str, Tensor]:
         """The selected weights with the zeros that evaluation uses, by name, in the model's order."""
