@@ -10,7 +10,7 @@ from openwork.core.layout import Layout
 from openwork.core.sharded import is_sharded
 from openwork.inspect.counts import LayerCounts
 from openwork.inspect.size import size_of
-from openwork.inspect.structure import count_nonzero, count_structure
+from openwork.inspect.structure import Structure, count_nonzero, count_structure
 
 T = TypeVar("T")
 _ACCIDENTAL = 0.01  # nobody prunes less than 1 % of a tensor; initialisation and padding rows leave fewer zeros
@@ -23,6 +23,7 @@ def count_layer(
     mask: Tensor | None,
     flops: tuple[int, int] | None,
     also: tuple[str, ...],
+    found: Structure | None = None,
 ) -> LayerCounts:
     """The counts of one weight tensor.
 
@@ -33,12 +34,13 @@ def count_layer(
         mask: True where a sparsifier keeps a weight; None where no sparsifier is known.
         flops: (dense, sparse) for an example; None without one.
         also: Other names of the same memory.
+        found: Its zeros and their patterns, where they have been counted already.
 
     Raises:
         ValueError: If the zeros cannot be counted.
     """
-    whole = layout is not None and not stored.is_meta and not is_sharded(stored)
-    found = counted(name, stored, partial(count_structure, layout=layout)) if whole else None
+    if found is None and layout is not None and not stored.is_meta and not is_sharded(stored):
+        found = counted(name, stored, partial(count_structure, layout=layout))
     nonzero = found.nonzero if found else counted(name, stored, count_nonzero)
     zeros = stored.numel() - nonzero
     accidental = zeros if zeros < _ACCIDENTAL * stored.numel() else 0

@@ -7,14 +7,12 @@ from torch import Tensor
 from openwork.formats.held import Held, UnreadableLayoutError
 from openwork.inspect.counts import Counts, LayerCounts
 from openwork.inspect.flops import Flops
-from openwork.inspect.layer import counted
 from openwork.inspect.size import Size, size_of
-from openwork.inspect.structure import count_nonzero
 
 
 def total(
     layers: Sequence[LayerCounts],
-    others: Iterable[tuple[str, Tensor]],
+    others: Iterable[tuple[Tensor, int]],
     flops: Flops | None,
     skipped: dict[str, str],
     notes: Sequence[str],
@@ -23,7 +21,7 @@ def total(
 
     Args:
         layers: The counts of the layers.
-        others: The other parameters by name.
+        others: The other parameters, each with the number of its non-zero values.
         flops: The FLOPs of an example, None without one.
         skipped: Name -> why it does not count.
         notes: What is to be said beside the counts.
@@ -31,8 +29,7 @@ def total(
     parameters = sum(layer.weights for layer in layers)
     nonzero = sum(layer.nonzero for layer in layers)
     size = sum((layer.size for layer in layers), Size())
-    for name, tensor in others:
-        count = counted(name, tensor, count_nonzero)
+    for tensor, count in others:
         parameters, nonzero = parameters + tensor.numel(), nonzero + count
         size += size_of(tensor, count)
     return Counts(tuple(layers), parameters, parameters - nonzero, size, flops, skipped, tuple(notes))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openwork.inspect.report import reports
 from openwork.study.fleet.stack import StackedModels
 from openwork.study.fleet.training import Training
 from openwork.study.fleet.trial import Trial
@@ -203,10 +204,11 @@ class Fleet:
                 copies = [member.live.finalized_copy() for member, _ in some]
                 plain = StackedModels(copies, in_turn=not self.training.stack.together)
                 after = final_metrics_of(task, plain, device)
+                counts = reports(copies, self.run.select, plain.parameters | plain.buffers)
                 members = [member for member, _ in some]
                 finals = [
-                    Final(model, member.rows[-1]["sparsity"], before, each)
-                    for model, (member, before), each in zip(plain.each, some, after, strict=True)
+                    Final(model, counted, member.rows[-1]["sparsity"], before, tested)
+                    for model, counted, (member, before), tested in zip(copies, counts, some, after, strict=True)
                 ]
                 for _ in pool.map(self._record, members, repeat(self.run.steps), finals):
                     pass  # what one raised is raised here

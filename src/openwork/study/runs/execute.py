@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from openwork.core.masks.check import DivergedError
+from openwork.inspect.report import report
 from openwork.study.files import remove_leftovers, writing
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.result import Result
@@ -216,4 +217,5 @@ def _final(live: Live) -> Final:
     plain, task, device = live.finalized_copy(), live.run.task, live.device
     # Where training is watched on other data, only the model that is reported reads the test set.
     measured = final_metrics if task.watched_on == task.judged_on else metrics
-    return Final(plain, live.sparsity(), measured(task, live.model, device), final_metrics(task, plain, device))
+    before, after = measured(task, live.model, device), final_metrics(task, plain, device)
+    return Final(plain, report(plain, select=live.run.select), live.sparsity(), before, after)

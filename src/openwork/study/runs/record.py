@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from openwork.inspect.flops import Flops, count_flops
-from openwork.inspect.report import report
+from openwork.inspect.report import Report
 from openwork.study.files import write_atomically, write_text
 from openwork.study.processes import barrier
 from openwork.study.results.result import FORMAT, Result, parsed
@@ -79,12 +79,14 @@ class Final:
 
     Args:
         plain: Its finalized model.
+        counts: What that holds.
         sparsity: The fraction of zeros among the selected weights before the model was finalized.
         before: Metrics before the model was finalized.
         after: Those of ``plain``.
     """
 
     plain: nn.Module
+    counts: Report
     sparsity: float
     before: dict[str, float]
     after: dict[str, float]
@@ -142,12 +144,11 @@ def record(
     }
     finished = final is not None and finite(final.before) and finite(final.after)
     if final is not None and finished:
-        counts = report(final.plain, select=run.select)
         result |= {
             "status": "finished",
             "before": {**final.before, "sparsity": final.sparsity},
-            "after": {**final.after, "sparsity": counts.sparsity},
-            **counts.to_dict(),
+            "after": {**final.after, "sparsity": final.counts.sparsity},
+            **final.counts.to_dict(),
         }
         write_weights(final.plain, folder / "model.safetensors")
     write_text(folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
