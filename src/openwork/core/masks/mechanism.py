@@ -115,7 +115,8 @@ class Masking(Mechanism):
         self.listening.expect(1)
         first_masks(self, model, calibrate)
         if not technique.schedule.due(0):
-            self.pruned = any(count_masked(self.weights))  # the zeros that stay
+            zeros_stay = [weight for weight in self.weights if weight.allowed is not None]
+            self.pruned = any(count_masked(zeros_stay))
         self._hooks = renew_hooks(self._hooks, self.weights, self._masks_now, self._mask_rest)
 
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
