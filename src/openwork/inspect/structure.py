@@ -138,7 +138,7 @@ def count_structures(weights: Tensor, layout: Layout) -> list[Structure]:
     columns = inputs * math.prod(kernel)
     found = []
     for some in torch.split(weights, max(_CHUNK // size, 1)):
-        mask = torch.stack([layout.matrices(weight) for weight in some]) != 0
+        mask = torch.stack([layout.matrices(kept) for kept in some != 0])
         mask = mask.reshape(-1, inputs, columns // inputs).contiguous().view(torch.uint8)  # (N * matrices * out, ...)
         rows, live_inputs = mask.flatten(1), mask.view(-1, outputs, *mask.shape[1:]).amax(1).amax(2)
         groups = dict(_groups(mask, _groups_of(inputs)))

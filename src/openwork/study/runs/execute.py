@@ -99,13 +99,14 @@ def execute(
                 other, directory, device=device, compile=compile, evaluations=evaluations, precision=precision
             )
 
+        write_description(run, folder)
         live = begin(run, directory, torch.device(device), finished)
         with products(precision):
             return _train(live, folder, compile=compile, every=every, kept=kept, precision=precision, progress=progress)
 
 
 def begin(run: Run, directory: Path, device: torch.device, finished: Callable[[Run], Result]) -> Live:
-    """The run at its beginning, after describing it in its directory, which the caller has claimed.
+    """The run at its beginning; the caller has claimed its directory.
 
     Args:
         run: The run.
@@ -116,9 +117,7 @@ def begin(run: Run, directory: Path, device: torch.device, finished: Callable[[R
     Raises:
         ValueError: If a run that this one starts from has diverged, or its weights do not fit.
     """
-    folder = directory / run.id
-    remove_leftovers(folder)
-    write_description(run, folder)
+    remove_leftovers(directory / run.id)
     weights, zeros = (
         _finalized_weights(run, other, directory, finished) for other in (run.first_weights, run.kept_zeros)
     )
