@@ -41,11 +41,11 @@ def number_of_true(mask: Tensor) -> Tensor:
     return mask.count_nonzero() if mask.device.type == "cpu" else mask.sum()
 
 
-def number_of_true_by_row(mask: Tensor) -> Tensor:
-    """How many are True in each row of the first axis, (N,) int64, by the faster of two ways."""
-    if mask.device.type == "cpu":
-        return torch.stack([number_of_true(row) for row in mask])
-    return mask.flatten(1).sum(1)
+def zeros_by_row(tensor: Tensor) -> Tensor:
+    """How many values are 0 in each row of the first axis, (N,) int64, by the faster of two ways."""
+    if tensor.device.type == "cpu":
+        return torch.stack([number_of_true(row == 0) for row in tensor])
+    return (tensor.flatten(1) == 0).sum(1)
 
 
 def sums(tensors: Sequence[Tensor]) -> list[Tensor]:

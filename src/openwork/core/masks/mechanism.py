@@ -241,8 +241,12 @@ class Masking(Mechanism):
 
     def expected_nonzero(self) -> dict[str, float]:
         """The number of weights that are not zero, by name."""
+        return self.counts()[1]
+
+    def counts(self) -> tuple[dict[str, int], dict[str, float]]:
+        """The numbers of weights that are zero and that are not, by name."""
         zeros = self.zeros()
-        return {weight.name: float(weight.parameter.numel() - zeros[weight.name]) for weight in self.weights}
+        return zeros, {weight.name: float(weight.parameter.numel() - zeros[weight.name]) for weight in self.weights}
 
     def penalty(self) -> Tensor:
         """Zero: masks do not change the loss."""

@@ -1,7 +1,7 @@
 """A fleet: runs that are trained as one model, each evaluated, saved and recorded in its own directory."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -194,12 +194,16 @@ class Fleet:
             self._record(member, step)
 
     def _finish(self) -> None:
-        """Measures the runs at their end, some at a time, since each needs a finalized copy, and records them."""
+        """Measures the runs at their end, some at a time, since each needs a finalized copy, and records them.
+
+        Those that have been measured are recorded while the next ones are.
+        """
         task, device, numbers = self.run.task, self.device, self._unfinished()
         # Where training is watched on other data, only the models that are reported read the test set.
         measure = final_metrics_of if task.watched_on == task.judged_on else metrics_of
         pairs = list(zip([self.members[n] for n in numbers], self._measured(measure, numbers), strict=True))
         with ThreadPoolExecutor(WRITERS) as pool:  # most of the time is that of the disk
+            written: Iterator[None] = iter(())
             for some in (pairs[first : first + COPIES] for first in range(0, len(pairs), COPIES)):
                 copies = [member.live.finalized_copy() for member, _ in some]
                 plain = StackedModels(copies, in_turn=not self.training.stack.together)
@@ -210,8 +214,9 @@ class Fleet:
                     Final(model, counted, member.rows[-1]["sparsity"], before, tested)
                     for model, counted, (member, before), tested in zip(copies, counts, some, after, strict=True)
                 ]
-                for _ in pool.map(self._record, members, repeat(self.run.steps), finals):
-                    pass  # what one raised is raised here
+                list(written)  # what one raised is raised here
+                written = pool.map(self._record, members, repeat(self.run.steps), finals)
+            list(written)
 
     def _record(self, member: Member, step: int, final: Final | None = None) -> None:
         write_rows(member.folder, member.rows)

@@ -35,8 +35,7 @@ class Density:
 
 def density(sparsifier: Sparsifier) -> Density:
     """That of one run."""
-    mechanism = sparsifier.mechanism
-    return Density(_sizes(sparsifier), mechanism.zeros(), mechanism.expected_nonzero())
+    return Density(_sizes(sparsifier), *sparsifier.mechanism.counts())
 
 
 def densities(sparsifier: Sparsifier, stacked: Stacked) -> list[Density]:
@@ -47,10 +46,7 @@ def densities(sparsifier: Sparsifier, stacked: Stacked) -> list[Density]:
         stacked: What makes all of them sparse.
     """
     sizes = _sizes(sparsifier)
-    zeros, nonzero = (
-        zip(*(counts[name].tolist() for name in sizes), strict=True)
-        for counts in (stacked.zeros(), stacked.expected_nonzero())
-    )
+    zeros, nonzero = (zip(*(counts[name].tolist() for name in sizes), strict=True) for counts in stacked.counts())
     return [
         Density(sizes, dict(zip(sizes, some, strict=True)), dict(zip(sizes, map(float, others), strict=True)))
         for some, others in zip(zeros, nonzero, strict=True)
