@@ -8,7 +8,7 @@ from torch import nn
 
 import openwork as ow
 from openwork.inspect import not_finite
-from openwork.inspect.not_finite import count_not_finite
+from openwork.inspect.not_finite import count_each_not_finite, count_not_finite
 
 NAN, INF = float("nan"), float("inf")
 
@@ -22,6 +22,16 @@ def test_both_kinds_are_counted_in_every_chunk(monkeypatch, dtype):
     assert count_not_finite(weight.to_sparse()) == count_not_finite(weight.to_sparse_csr()) == (3, 2)
     assert count_not_finite(weight[1, :3]) == count_not_finite(weight[:0]) == (0, 0)
     assert count_not_finite(weight[0, 0].expand(7)) == (7, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64, torch.int32, torch.float8_e4m3fn])
+def test_those_of_many_tensors_are_counted_at_once(dtype):
+    values = torch.arange(24.0).view(3, 2, 4)
+    if dtype.is_floating_point or dtype.is_complex:
+        values[1, 0, 0], values[2] = NAN, NAN
+    weights = values.to(dtype)
+    assert count_each_not_finite(weights) == [count_not_finite(weight) for weight in weights]
+    assert count_each_not_finite(weights[:, :0]) == [(0, 0)] * 3
 
 
 def test_small_and_whole_types():

@@ -4,8 +4,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import openwork as ow
+from openwork.inspect.report import reports
 from openwork.inspect.size import Size
 from openwork.inspect.table import short
 from tests.helpers import Tied, conv_net
@@ -55,6 +57,17 @@ def test_a_tensor_with_less_than_one_percent_of_zeros_was_not_pruned():
         model.weight[:2] = 0  # exactly 1 %
     (layer,) = ow.report(model).layers
     assert (layer.accidental, layer.dead_outputs, layer.pattern) == (0, 2, "1x4")
+
+
+@pytest.mark.parametrize("make", [pruned, Tied, lambda: weight_norm(nn.Linear(8, 4)), lambda: nn.LSTM(4, 8)])
+def test_models_counted_together_have_the_reports_that_each_has_alone(make):
+    models = [make() for _ in range(3)]
+    for model in models[1:]:
+        for parameter in model.parameters():
+            parameter.data.mul_(torch.rand(parameter.shape) < 0.5)
+    stacked = {n: torch.stack([dict(m.named_parameters())[n] for m in models]) for n, _ in models[0].named_parameters()}
+    alone = [ow.report(model, select=ow.weight_matrices).to_dict() for model in models]
+    assert [each.to_dict() for each in reports(models, ow.weight_matrices, stacked)] == alone
 
 
 def test_a_sparsifier_tells_zeros_of_its_mask_from_others():

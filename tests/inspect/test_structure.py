@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from openwork.core.layout import Layout
 from openwork.inspect import structure
-from openwork.inspect.structure import BLOCKS, GROUPS, count_nonzero, count_structure
+from openwork.inspect.structure import BLOCKS, GROUPS, count_nonzero, count_structure, count_structures
 
 
 def test_dead_outputs_and_inputs_by_hand():
@@ -77,6 +78,27 @@ def test_chunks_and_byte_tricks_agree_with_loops(monkeypatch, shape, dtype):
         found.nonzero, found.dead_outputs, found.dead_inputs, found.groups, pytest.approx(found.blocks)
     ) == by_loops(weight)  # fmt: skip
     assert count_nonzero(weight.to(dtype)) == found.nonzero
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "groups"),
+    [
+        (("out", "in"), (32, 64), 1),
+        (("in", "out"), (7, 12), 1),
+        (("experts", "out", "in"), (3, 8, 4), 1),
+        (("matrices", "out", "in", "kernel", "kernel"), (8, 4, 3, 3), 2),
+        (("out", "in"), (0, 4), 1),
+    ],
+)
+def test_weights_counted_together_have_the_structure_that_each_has_alone(monkeypatch, axes, shape, groups):
+    layout = Layout(axes, shape, groups)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(5, *shape, generator=generator)
+    weights *= torch.rand(weights.shape, generator=generator) < torch.tensor([0.0, 0.1, 0.5, 1.0, 1.0]).view(
+        -1, *[1] * len(shape)
+    )
+    monkeypatch.setattr(structure, "_CHUNK", max(2 * weights[0].numel(), 1))  # two of them at a time
+    assert count_structures(weights, layout) == [count_structure(weight, layout) for weight in weights]
 
 
 def test_special_values():

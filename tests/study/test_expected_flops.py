@@ -6,6 +6,7 @@ import torch
 
 import openwork as ow
 from openwork.inspect.flops import count_flops
+from openwork.study.runs.density import density
 from openwork.study.runs.execute import execute
 from openwork.study.runs.expected_flops import expected_flops
 from openwork.study.runs.run import Run
@@ -23,7 +24,7 @@ def test_gates_of_one_convolution_by_hand():
         model[3].reparam.weight.log_alpha.zero_()
     (nonzero,) = sparsifier.expected_nonzero().values()
     assert nonzero == pytest.approx(OPEN * model[3].reparam.weight.log_alpha.numel())
-    assert expected_flops(dense, sparsifier) == pytest.approx((2304 + 1280 * OPEN + 100) / 3684)
+    assert expected_flops(dense, density(sparsifier)) == pytest.approx((2304 + 1280 * OPEN + 100) / 3684)
 
 
 def test_the_expected_number_is_that_of_many_draws():
@@ -43,7 +44,7 @@ def test_the_expected_number_is_that_of_many_draws():
 def test_masks_save_their_zeros_and_gaussian_weights_nothing(technique, fraction):
     model = conv_net()
     dense = count_flops(model, torch.randn(1, 2, 6, 6))
-    assert expected_flops(dense, ow.sparsify(model, technique)) == pytest.approx(fraction)
+    assert expected_flops(dense, density(ow.sparsify(model, technique))) == pytest.approx(fraction)
 
 
 def test_each_evaluation_of_a_sparse_run_says_its_expected_flops(tmp_path):

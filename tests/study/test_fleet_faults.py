@@ -245,6 +245,23 @@ def test_a_fleet_that_does_not_fit_is_halved(tmp_path, monkeypatch):
     assert not said
 
 
+def test_a_result_that_cannot_be_written_stops_the_fleet_and_those_written_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet, "COPIES", 1)  # each is recorded while the next one is measured
+    real = fleet.record
+
+    def record(live, *arguments, **settings):
+        if live.run == RUNS[1]:
+            raise WriteError(28, "No space left on device", "result.json")
+        return real(live, *arguments, **settings)
+
+    monkeypatch.setattr(fleet, "record", record)
+    with pytest.raises(WriteError, match="No space left"):
+        swept(RUNS, tmp_path)
+    assert [(tmp_path / run.id / "result.json").exists() for run in RUNS[:2]] == [True, False]
+    monkeypatch.setattr(fleet, "record", real)
+    assert len(widths(swept(RUNS, tmp_path)[0])) == len(RUNS)
+
+
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("can't allocate memory")]
 )

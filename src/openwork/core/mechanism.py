@@ -152,6 +152,10 @@ class Mechanism(ABC):
     def expected_nonzero(self) -> dict[str, float]:
         """The number of non-zero weights that training computes with, by name."""
 
+    def counts(self) -> tuple[dict[str, int], dict[str, float]]:
+        """`zeros` and `expected_nonzero`, which need not be counted twice where one follows from the other."""
+        return self.zeros(), self.expected_nonzero()
+
     @abstractmethod
     def masks(self) -> dict[str, Tensor]:
         """Where each weight is not masked in evaluation, by name: bool; sharded like the weights."""

@@ -88,6 +88,10 @@ class Stacked(ABC):
     def expected_nonzero(self) -> dict[str, Tensor]:
         """The number of non-zero weights that training computes with, by name, (N,)."""
 
+    def counts(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """`zeros` and `expected_nonzero`, which need not be counted twice where one follows from the other."""
+        return self.zeros(), self.expected_nonzero()
+
 
 @torch.no_grad()
 def stacked(tensors: Sequence[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from openwork.formats.layouts import held_weights
 from openwork.inspect.counts import Counts
 from openwork.inspect.flops import count_flops
 from openwork.inspect.from_state import equal, not_counted
-from openwork.inspect.layer import count_layer
+from openwork.inspect.layer import count_layer, count_other
 from openwork.inspect.names import is_matrix
 from openwork.inspect.total import layouts_in, total, value_of
 
@@ -61,8 +61,9 @@ def count_model(model: nn.Module, select: Selection | None, example: Any, masks:
         if reason:
             skipped[name] = reason
         else:
-            others.append(held.get(name) or Held(name, (name,), parameter.detach))
-    return total(layers, ((one.name, value_of(one)) for one in others), flops, skipped, layouts_in([*held.values()]))
+            one = held.get(name) or Held(name, (name,), parameter.detach)
+            others.append(count_other(one.name, value_of(one)))
+    return total(layers, others, flops, skipped, layouts_in([*held.values()]))
 
 
 def _alike(sites: Sequence[Site], held: Mapping[str, Held], tensors: Mapping[str, Tensor]) -> list[list[Site]]:

@@ -10,7 +10,7 @@ from openwork.core.layout import stored_layout
 from openwork.formats.held import Held
 from openwork.formats.layouts import held_weights
 from openwork.inspect.counts import Counts, LayerCounts
-from openwork.inspect.layer import count_layer
+from openwork.inspect.layer import OtherCounts, count_layer, count_other
 from openwork.inspect.names import is_matrix
 from openwork.inspect.own_training import random_weight
 from openwork.inspect.total import layouts_in, total, value_of
@@ -38,14 +38,14 @@ def count_state(tensors: Mapping[str, Tensor], skipped: Mapping[str, str], notes
             _add(found.setdefault(_memory(weight.name, tensors[weight.parts[0]]), []), weight, tensors)
     groups = [group for groups in found.values() for group in groups]
     layers: list[LayerCounts] = []
-    others: list[tuple[str, Tensor]] = []
+    others: list[OtherCounts] = []
     for weight, *tied in groups:
         value = value_of(weight)
         if is_matrix(weight.name, value, tensors):
             layout = stored_layout(weight.name, value.shape)
             layers.append(count_layer(weight.name, value, layout, None, None, tuple(one.name for one in tied)))
         else:
-            others.append((weight.name, value))
+            others.append(count_other(weight.name, value))
     return total(layers, others, None, skipped, [*notes, *layouts_in(held)])
 
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
 from openwork.core.layout import Layout
 from openwork.core.sharded import is_sharded
 from openwork.inspect.counts import LayerCounts
-from openwork.inspect.not_finite import count_not_finite
+from openwork.inspect.not_finite import NotFinite, count_not_finite
 from openwork.inspect.size import size_of
-from openwork.inspect.structure import count_nonzero, count_structure
+from openwork.inspect.structure import Structure, count_nonzero, count_structure
 
 T = TypeVar("T")
 _ACCIDENTAL = 0.01  # nobody prunes less than 1 % of a tensor; initialisation and padding rows leave fewer zeros
@@ -24,6 +24,8 @@ def count_layer(
     mask: Tensor | None,
     flops: tuple[int, int] | None,
     also: tuple[str, ...],
+    found: Structure | None = None,
+    not_finite: NotFinite | None = None,
 ) -> LayerCounts:
     """The counts of one weight tensor.
 
@@ -34,12 +36,14 @@ def count_layer(
         mask: True where a sparsifier keeps a weight; None where no sparsifier is known.
         flops: (dense, sparse) for an example; None without one.
         also: Other names of the same memory.
+        found: Its zeros and their patterns, where they have been counted already.
+        not_finite: The values that are not finite, where they have been counted already.
 
     Raises:
         ValueError: If the zeros cannot be counted.
     """
-    whole = layout is not None and not stored.is_meta and not is_sharded(stored)
-    found = counted(name, stored, partial(count_structure, layout=layout)) if whole else None
+    if found is None and layout is not None and not stored.is_meta and not is_sharded(stored):
+        found = counted(name, stored, partial(count_structure, layout=layout))
     nonzero = found.nonzero if found else counted(name, stored, count_nonzero)
     zeros = stored.numel() - nonzero
     accidental = zeros if zeros < _ACCIDENTAL * stored.numel() else 0
@@ -59,8 +63,22 @@ def count_layer(
         found.blocks if found else {},
         flops,
         also,
-        counted(name, stored, count_not_finite),
+        counted(name, stored, count_not_finite) if not_finite is None else not_finite,
     )
+
+
+class OtherCounts(NamedTuple):
+    """A parameter that is no layer's weight, and how many of its values are not zero and not finite."""
+
+    name: str
+    tensor: Tensor
+    nonzero: int
+    not_finite: NotFinite
+
+
+def count_other(name: str, tensor: Tensor) -> OtherCounts:
+    """The counts of a parameter that is no layer's weight; raises ValueError if they cannot be counted."""
+    return OtherCounts(name, tensor, counted(name, tensor, count_nonzero), counted(name, tensor, count_not_finite))
 
 
 def counted(name: str, tensor: Tensor, count: Callable[[Tensor], T]) -> T:

@@ -1,6 +1,6 @@
 """Counting what a model or a checkpoint really holds, in the tensors themselves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,19 @@ def report(
         return _report(count_state(found.tensors, dict.fromkeys(found.left_out, _LEFT_OUT) | found.unread, found.notes))
     except ValueError as error:
         raise ValueError(f"{where}{error}") from error
+
+
+def reports(models: Sequence[nn.Module], select: Selection, stacked: Mapping[str, Tensor]) -> list[Report]:
+    """What `report` returns for each of several models that differ in the values of their tensors alone.
+
+    Args:
+        models: The models.
+        select: Picks the weights, as in `sparsify`.
+        stacked: Their parameters by name, (N, *shape).
+    """
+    from openwork.inspect.alike import count_alike
+
+    return [_report(counts) for counts in count_alike(models, select, stacked)]
 
 
 def _report(counts: Counts) -> Report:

@@ -10,6 +10,8 @@ groups of a convolution, are several matrices, each with outputs and inputs of i
 * blocks: the fraction of the zeros that fill whole aligned blocks of h rows and w columns of the matrix.
 """
 
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -111,8 +113,8 @@ def count_structure(weight: Tensor, layout: Layout | None = None) -> Structure |
     columns = weight[0, 0].numel()
     live_inputs = torch.zeros(matrices, inputs, dtype=torch.uint8, device=weight.device)
     nonzero = dead_outputs = 0
-    groups = {name: 0 for name in GROUPS if inputs % int(name[2:]) == 0}
-    blocks = {size: 0 for size in BLOCKS if outputs % size[0] == 0 and columns % size[1] == 0}
+    groups = dict.fromkeys(_groups_of(inputs), 0)
+    blocks = dict.fromkeys(_blocks_of(outputs, columns), 0)
     several = max(_CHUNK // (outputs * columns), 1)  # small matrices are looked at together, large ones in pieces
     rows = max(_CHUNK // columns // 32, 1) * 32  # a multiple of every block's height
     for live, some in zip(torch.split(live_inputs, several), torch.split(weight, several), strict=True):
@@ -126,48 +128,109 @@ def count_structure(weight: Tensor, layout: Layout | None = None) -> Structure |
             dead_outputs += _zeros(mask.flatten(2).amax(2))  # amax of bytes is a hundred times faster than any()
             live |= mask.amax(1).amax(2)
             mask = mask.flatten(0, 1)
-            _count_groups(mask, groups)
-            _count_blocks(mask.flatten(1), blocks)
-    zeros = weight.numel() - nonzero
-    per_group = {name: weight.numel() // int(name[2:]) for name in groups}
+            for name, comply in _groups(mask, groups):
+                groups[name] += int(comply.count_nonzero())
+            for block, alive in _blocks(mask.flatten(1), blocks):
+                blocks[block] += _zeros(alive)
+    dead_inputs = live_inputs.numel() - int(live_inputs.count_nonzero())
+    return _structure(weight.numel(), nonzero, dead_outputs, dead_inputs, groups, blocks)
+
+
+@torch.no_grad()
+def count_structures(weights: Tensor, layout: Layout) -> list[Structure]:
+    """What `count_structure` finds in each of several weights, which is read back from the device together.
+
+    Args:
+        weights: (N, *shape), strided.
+        layout: How each is stored.
+    """
+    size = weights[0].numel()
+    if not size:
+        return [Structure(0, 0, 0, {}, {}) for _ in weights]
+    _, outputs, inputs, *kernel = layout.shape
+    columns = inputs * math.prod(kernel)
+    found = []
+    for some in torch.split(weights, max(_CHUNK // size, 1)):
+        mask = torch.stack([layout.matrices(kept) for kept in some != 0])
+        mask = mask.reshape(-1, inputs, columns // inputs).contiguous().view(torch.uint8)  # (N * matrices * out, ...)
+        rows, live_inputs = mask.flatten(1), mask.view(-1, outputs, *mask.shape[1:]).amax(1).amax(2)
+        groups = dict(_groups(mask, _groups_of(inputs)))
+        blocks = {block: live == 0 for block, live in _blocks(rows, _blocks_of(outputs, columns))}
+        each = [mask, rows.amax(1) == 0, live_inputs == 0, *groups.values(), *blocks.values()]
+        counts = torch.stack([count_rows(flags.reshape(len(some), -1)) for flags in each], 1).tolist()
+        for nonzero, dead_outputs, dead_inputs, *others in counts:
+            of_groups = dict(zip(groups, others, strict=False))
+            of_blocks = dict(zip(blocks, others[len(groups) :], strict=True))
+            found.append(_structure(size, nonzero, dead_outputs, dead_inputs, of_groups, of_blocks))
+    return found
+
+
+def count_rows(flags: Tensor) -> Tensor:
+    """How many flags, bools or bytes of 0 and 1, are set in each row of the first axis: (N,) int64."""
+    if flags.device.type == "cpu":  # whose sums of bools are slow
+        return torch.stack([row.count_nonzero() for row in flags])
+    return flags.flatten(1).sum(1)
+
+
+def _groups_of(inputs: int) -> list[str]:
+    return [name for name in GROUPS if inputs % int(name[2:]) == 0]
+
+
+def _blocks_of(outputs: int, columns: int) -> list[tuple[int, int]]:
+    return [block for block in BLOCKS if outputs % block[0] == 0 and columns % block[1] == 0]
+
+
+def _structure(
+    size: int,
+    nonzero: int,
+    dead_outputs: int,
+    dead_inputs: int,
+    groups: Mapping[str, int],
+    blocks: Mapping[tuple[int, int], int],
+) -> Structure:
+    """The structure of a weight of ``size`` values with so many groups that comply and so many all-zero blocks."""
+    zeros = size - nonzero
     return Structure(
         nonzero,
         dead_outputs,
-        live_inputs.numel() - int(live_inputs.count_nonzero()),
-        {name: count / per_group[name] for name, count in groups.items()},
+        dead_inputs,
+        {name: count / (size // int(name[2:])) for name, count in groups.items()},
         {f"{h}x{w}": count * h * w / zeros for (h, w), count in blocks.items()} if zeros else {},
     )
 
 
-def _count_groups(mask: Tensor, found: dict[str, int]) -> None:
-    """Adds the groups that comply to ``found``; mask: (out, in, positions) of 0 and 1."""
-    if not found:
+def _groups(mask: Tensor, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+    """Which groups comply, flat, for each of the names; mask: (out, in, positions) of 0 and 1."""
+    if not names:
         return
     flat = mask.transpose(1, 2).reshape(-1)  # groups run along the inputs
     fours = (flat.view(torch.int32) * _BYTE_SUM_4) >> 24
-    found["1:4"] += int((fours <= 1).count_nonzero())
-    found["2:4"] += int((fours <= 2).count_nonzero())
-    if "4:8" in found:
-        eights = (flat.view(torch.int64) * _BYTE_SUM_8) >> 56
-        found["4:8"] += int((eights <= 4).count_nonzero())
+    yield "1:4", fours <= 1
+    yield "2:4", fours <= 2
+    if "4:8" in names:
+        yield "4:8", ((flat.view(torch.int64) * _BYTE_SUM_8) >> 56) <= 4
 
 
-def _count_blocks(mask: Tensor, found: dict[tuple[int, int], int]) -> None:
-    """Adds the all-zero blocks to ``found``; mask: (rows, columns) of 0 and 1, a whole number of the blocks."""
-    if (4, 1) in found:
-        found[4, 1] += _zeros(mask.view(-1, 4, mask.shape[1]).amax(1))
-    if (1, 4) not in found:
-        return
-    live = (mask.view(torch.int32) != 0).view(torch.uint8)
-    found[1, 4] += _zeros(live)
-    if (4, 4) in found:
+def _blocks(mask: Tensor, sizes: Collection[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], Tensor]]:
+    """Which blocks have a non-zero, in bytes, for each of the sizes, in the order of `BLOCKS`.
+
+    Args:
+        mask: (rows, columns) of 0 and 1, a whole number of the blocks.
+        sizes: Those that divide the weight.
+    """
+    if (1, 4) in sizes:
+        live = (mask.view(torch.int32) != 0).view(torch.uint8)
+        yield (1, 4), live
+    if (4, 1) in sizes:
+        yield (4, 1), mask.view(-1, 4, mask.shape[1]).amax(1)
+    if (4, 4) in sizes:
         live = live.view(-1, 4, live.shape[1]).amax(1)
-        found[4, 4] += _zeros(live)
+        yield (4, 4), live
         for side in (8, 16, 32):
-            if (side, side) not in found:
+            if (side, side) not in sizes:
                 break
             live = live.view(live.shape[0] // 2, 2, live.shape[1] // 2, 2).amax(1).amax(2)
-            found[side, side] += _zeros(live)
+            yield (side, side), live
 
 
 def _zeros(mask: Tensor) -> int:

@@ -7,15 +7,13 @@ from torch import Tensor
 from openwork.formats.held import Held, UnreadableLayoutError
 from openwork.inspect.counts import Counts, LayerCounts
 from openwork.inspect.flops import Flops
-from openwork.inspect.layer import counted
-from openwork.inspect.not_finite import count_not_finite
+from openwork.inspect.layer import OtherCounts
 from openwork.inspect.size import Size, size_of
-from openwork.inspect.structure import count_nonzero
 
 
 def total(
     layers: Sequence[LayerCounts],
-    others: Iterable[tuple[str, Tensor]],
+    others: Iterable[OtherCounts],
     flops: Flops | None,
     skipped: dict[str, str],
     notes: Sequence[str],
@@ -24,7 +22,7 @@ def total(
 
     Args:
         layers: The counts of the layers.
-        others: The other parameters by name.
+        others: Those of the other parameters.
         flops: The FLOPs of an example, None without one.
         skipped: Name -> why it does not count.
         notes: What is to be said beside the counts.
@@ -33,11 +31,10 @@ def total(
     nonzero = sum(layer.nonzero for layer in layers)
     size = sum((layer.size for layer in layers), Size())
     not_finite = {layer.name: layer.not_finite for layer in layers}
-    for name, tensor in others:
-        count = counted(name, tensor, count_nonzero)
-        parameters, nonzero = parameters + tensor.numel(), nonzero + count
-        size += size_of(tensor, count)
-        not_finite[name] = counted(name, tensor, count_not_finite)
+    for other in others:
+        parameters, nonzero = parameters + other.tensor.numel(), nonzero + other.nonzero
+        size += size_of(other.tensor, other.nonzero)
+        not_finite[other.name] = other.not_finite
     not_finite = {name: found for name, found in not_finite.items() if any(found)}
     return Counts(tuple(layers), parameters, parameters - nonzero, size, flops, skipped, tuple(notes), not_finite)
 

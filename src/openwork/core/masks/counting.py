@@ -41,6 +41,13 @@ def number_of_true(mask: Tensor) -> Tensor:
     return mask.count_nonzero() if mask.device.type == "cpu" else mask.sum()
 
 
+def zeros_by_row(tensor: Tensor) -> Tensor:
+    """How many values are 0 in each row of the first axis, (N,) int64, by the faster of two ways."""
+    if tensor.device.type == "cpu":
+        return torch.stack([number_of_true(row == 0) for row in tensor])
+    return (tensor.flatten(1) == 0).sum(1)
+
+
 def sums(tensors: Sequence[Tensor]) -> list[Tensor]:
     """A number of shape () for each tensor that is NaN where the tensor holds NaN, and perhaps where it holds inf."""
     if any(tensor.device.type == "cpu" for tensor in tensors):

@@ -115,7 +115,8 @@ class Masking(Mechanism):
         self.listening.expect(1)
         first_masks(self, model, calibrate)
         if not technique.schedule.due(0):
-            self.pruned = any(count_masked(self.weights))  # the zeros that stay
+            zeros_stay = [weight for weight in self.weights if weight.allowed is not None]
+            self.pruned = any(count_masked(zeros_stay))
         self._hooks = renew_hooks(self._hooks, self.weights, self._masks_now, self._mask_rest)
 
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
@@ -240,8 +241,12 @@ class Masking(Mechanism):
 
     def expected_nonzero(self) -> dict[str, float]:
         """The number of weights that are not zero, by name."""
+        return self.counts()[1]
+
+    def counts(self) -> tuple[dict[str, int], dict[str, float]]:
+        """The numbers of weights that are zero and that are not, by name."""
         zeros = self.zeros()
-        return {weight.name: float(weight.parameter.numel() - zeros[weight.name]) for weight in self.weights}
+        return zeros, {weight.name: float(weight.parameter.numel() - zeros[weight.name]) for weight in self.weights}
 
     def penalty(self) -> Tensor:
         """Zero: masks do not change the loss."""

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from openwork.core.masks.check import DivergedError
+from openwork.core.masks.counting import zeros_by_row
 from openwork.core.masks.stacked_check import check_stack
 from openwork.core.masks.stacked_choice import alike, scorer, update_many
 from openwork.core.masks.stacked_evidence import show_to_many, show_to_one
@@ -171,13 +172,17 @@ class StackedMasks(Stacked):
     @torch.no_grad()
     def zeros(self) -> dict[str, Tensor]:
         """The number of zeros of each weight, by name, (N,) int64 on the CPU."""
-        counts = torch.stack([(tensor.flatten(1) == 0).sum(1) for tensor in self.parameters]).cpu()
+        counts = torch.stack([zeros_by_row(tensor) for tensor in self.parameters]).cpu()
         return dict(zip(self.names, counts, strict=True))
 
     def expected_nonzero(self) -> dict[str, Tensor]:
         """The number of weights that are not zero, by name, (N,) int64 on the CPU."""
+        return self.counts()[1]
+
+    def counts(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The numbers of weights that are zero and that are not, by name, (N,) int64 on the CPU."""
         zeros = self.zeros()
-        return {name: p[0].numel() - zeros[name] for name, p in zip(self.names, self.parameters, strict=True)}
+        return zeros, {name: p[0].numel() - zeros[name] for name, p in zip(self.names, self.parameters, strict=True)}
 
     def _rehearse(self) -> None:
         """Does what a step does to the parameters, which leaves them as they are: a CUDA graph loads no kernels."""

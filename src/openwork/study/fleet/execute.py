@@ -3,6 +3,7 @@
 import gc
 import resource
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ from typing import Any
 import torch
 
 from openwork.study.files import no_space, writing
-from openwork.study.fleet.fleet import Fleet, Member
+from openwork.study.fleet.fleet import WRITERS, Fleet, Member
 from openwork.study.fleet.memory import width
 from openwork.study.fleet.trial import Trial
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
 from openwork.study.runs.claim import claim
-from openwork.study.runs.described import refuse_changed, refuse_old
+from openwork.study.runs.described import refuse_changed, refuse_old, write_description
 from openwork.study.runs.execute import begin, resume
 from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision, products
@@ -72,6 +73,7 @@ def execute_fleet(
             found = _claim(runs, directory, torch.device(device), most, wanted, claims, members)
             if not members:
                 return found
+            _describe(members)
             try:
                 trial = _trial(members[-1].live.run, directory, torch.device(device)) if len(members) > 1 else None
                 fleet = Fleet(
@@ -130,6 +132,13 @@ def _claim(
                 if len(members) == 1:
                     most = min(most, _fitting(ended, wanted))
     return found
+
+
+def _describe(members: Sequence[Member]) -> None:
+    """Writes the description of each run in its directory."""
+    with ThreadPoolExecutor(WRITERS) as pool:  # most of the time is that of the disk
+        for _ in pool.map(lambda member: write_description(member.live.run, member.folder), members):
+            pass  # what one raised is raised here
 
 
 def _fitting(member: Member, wanted: int | None) -> int:

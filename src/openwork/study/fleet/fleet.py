@@ -1,7 +1,7 @@
 """A fleet: runs that are trained as one model, each evaluated, saved and recorded in its own directory."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openwork.inspect.report import reports
 from openwork.study.fleet.stack import StackedModels
 from openwork.study.fleet.training import Training
 from openwork.study.fleet.trial import Trial
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.result import Result
+from openwork.study.runs.density import Density, densities
 from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision
 from openwork.study.runs.record import Final, dense_flops, evaluated, finite, record, save, write_rows
@@ -163,13 +165,20 @@ class Fleet:
         for number in numbers:
             if sparsifier := self.members[number].live.sparsifier:
                 sparsifier.count_to(step)
-        for number, found in zip(numbers, self._measured(metrics_of, numbers), strict=True):
-            member = self.members[number]
-            row = evaluated(member.live, self.dense, of_losses[number] | found, step=step, seconds=member.seconds)
+        measured = self._measured(metrics_of, numbers)
+        densities = self._densities()
+        for number, found in zip(numbers, measured, strict=True):
+            member, losses_too = self.members[number], of_losses[number] | found
+            row = evaluated(densities[number], self.dense, losses_too, step=step, seconds=member.seconds)
             if finite(row):
                 member.rows.append(row)
             else:
                 self._diverge(member, step)
+
+    def _densities(self) -> Sequence[Density | None]:
+        """How sparse each run is."""
+        sparsifier, stacked = self.members[0].live.sparsifier, self.training.stack.mechanism
+        return densities(sparsifier, stacked) if sparsifier and stacked else [None] * len(self.members)
 
     def _measured(self, measure: Measure, numbers: Sequence[int]) -> list[dict[str, float]]:
         """What ``measure`` returns for the runs of these numbers: a task may raise for a model that has diverged."""
@@ -185,20 +194,29 @@ class Fleet:
             self._record(member, step)
 
     def _finish(self) -> None:
-        """Measures the runs at their end, some at a time, since each needs a finalized copy, and records them."""
+        """Measures the runs at their end, some at a time, since each needs a finalized copy, and records them.
+
+        Those that have been measured are recorded while the next ones are.
+        """
         task, device, numbers = self.run.task, self.device, self._unfinished()
         # Where training is watched on other data, only the models that are reported read the test set.
         measure = final_metrics_of if task.watched_on == task.judged_on else metrics_of
         pairs = list(zip([self.members[n] for n in numbers], self._measured(measure, numbers), strict=True))
         with ThreadPoolExecutor(WRITERS) as pool:  # most of the time is that of the disk
+            written: Iterator[None] = iter(())
             for some in (pairs[first : first + COPIES] for first in range(0, len(pairs), COPIES)):
                 copies = [member.live.finalized_copy() for member, _ in some]
                 plain = StackedModels(copies, in_turn=not self.training.stack.together)
                 after = final_metrics_of(task, plain, device)
-                finals = [Final(m, b, a) for m, (_, b), a in zip(plain.each, some, after, strict=True)]
+                counts = reports(copies, self.run.select, plain.parameters | plain.buffers)
                 members = [member for member, _ in some]
-                for _ in pool.map(self._record, members, repeat(self.run.steps), finals):
-                    pass  # what one raised is raised here
+                finals = [
+                    Final(model, counted, member.rows[-1]["sparsity"], before, tested)
+                    for model, counted, (member, before), tested in zip(copies, counts, some, after, strict=True)
+                ]
+                list(written)  # what one raised is raised here
+                written = pool.map(self._record, members, repeat(self.run.steps), finals)
+            list(written)
 
     def _record(self, member: Member, step: int, final: Final | None = None) -> None:
         write_rows(member.folder, member.rows)

@@ -1,5 +1,6 @@
 """The file checkpoint.pt of a run: all that resuming the run needs, or, once it is done, its weights and masks."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,12 @@ def write_weights(model: nn.Module, path: Path) -> None:
     first: dict[tuple[Any, ...], str] = {}
     places = {n: (t.data_ptr(), t.shape, t.stride()) for n, t in state.items() if t.numel()}
     tied = {name: first[place] for name, place in places.items() if first.setdefault(place, name) != name}
-    # Clones: safetensors refuses keys that share one memory.
-    tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
+    memory = Counter(tensor.untyped_storage().data_ptr() for tensor in state.values())
+
+    def own(tensor: Tensor) -> Tensor:  # safetensors refuses keys that share one memory
+        return tensor.clone() if memory[tensor.untyped_storage().data_ptr()] > 1 else tensor
+
+    tensors = {name: own(tensor).contiguous() for name, tensor in state.items()}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, tied))
 
 

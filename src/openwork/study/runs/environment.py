@@ -34,6 +34,7 @@ def environment(device: torch.device, precision: Precision = "float32") -> dict[
     }
 
 
+@cache
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from openwork.core.masks.check import DivergedError
+from openwork.inspect.report import report
 from openwork.study.files import remove_leftovers, writing
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.result import Result
@@ -98,13 +99,14 @@ def execute(
                 other, directory, device=device, compile=compile, evaluations=evaluations, precision=precision
             )
 
+        write_description(run, folder)
         live = begin(run, directory, torch.device(device), finished)
         with products(precision):
             return _train(live, folder, compile=compile, every=every, kept=kept, precision=precision, progress=progress)
 
 
 def begin(run: Run, directory: Path, device: torch.device, finished: Callable[[Run], Result]) -> Live:
-    """The run at its beginning, after describing it in its directory, which the caller has claimed.
+    """The run at its beginning; the caller has claimed its directory.
 
     Args:
         run: The run.
@@ -115,9 +117,7 @@ def begin(run: Run, directory: Path, device: torch.device, finished: Callable[[R
     Raises:
         ValueError: If a run that this one starts from has diverged, or its weights do not fit.
     """
-    folder = directory / run.id
-    remove_leftovers(folder)
-    write_description(run, folder)
+    remove_leftovers(directory / run.id)
     weights, zeros = (
         _finalized_weights(run, other, directory, finished) for other in (run.first_weights, run.kept_zeros)
     )
@@ -165,7 +165,8 @@ def _train(
         seconds, began = seconds + time.perf_counter() - began, time.perf_counter()
         if not finite(losses):
             return record(live, folder, step=step, seconds=seconds, precision=precision)
-        row = evaluated(live, dense, losses | metrics(run.task, live.model, live.device), step=step, seconds=seconds)
+        measured = losses | metrics(run.task, live.model, live.device)
+        row = evaluated(live.density(), dense, measured, step=step, seconds=seconds)
         if not finite(row):  # the losses are from before the last update
             return record(live, folder, step=step, seconds=seconds, precision=precision)
         rows.append(row)
@@ -215,4 +216,5 @@ def _final(live: Live) -> Final:
     plain, task, device = live.finalized_copy(), live.run.task, live.device
     # Where training is watched on other data, only the model that is reported reads the test set.
     measured = final_metrics if task.watched_on == task.judged_on else metrics
-    return Final(plain, measured(task, live.model, device), final_metrics(task, plain, device))
+    before, after = measured(task, live.model, device), final_metrics(task, plain, device)
+    return Final(plain, report(plain, select=live.run.select), live.sparsity(), before, after)

@@ -16,6 +16,7 @@ from openwork.core.sparsify import sparsify
 from openwork.study.runs.calibration import calibration
 from openwork.study.runs.checkpoint import load_model, mismatch, model_state, read_checkpoint
 from openwork.study.runs.config import TRUSTED, canonical, from_plain, override
+from openwork.study.runs.density import Density, density
 from openwork.study.runs.origin import Origin
 from openwork.study.runs.run import Run
 from openwork.study.training.loop import Objective
@@ -61,13 +62,9 @@ class Live:
         """The fraction of zeros among the selected weights."""
         return self.sparsifier.sparsity() if self.sparsifier else 0.0
 
-    def layers(self) -> dict[str, Any]:
-        """Sparsity by layer, and the expected fraction of non-zeros among the selected weights; nothing if dense."""
-        if not self.sparsifier:
-            return {}
-        weights = sum(weight.parameter.numel() for weight in self.sparsifier.weights)
-        nonzero = sum(self.sparsifier.expected_nonzero().values())
-        return {"layers": self.sparsifier.layer_sparsity(), "expected_density": nonzero / weights}
+    def density(self) -> Density | None:
+        """The counts of the selected weights; None for dense training."""
+        return density(self.sparsifier) if self.sparsifier else None
 
     def finalized_weights(self) -> dict[str, Tensor]:
         """The selected weights with the zeros that evaluation uses, by name, in the model's order."""
@@ -97,10 +94,10 @@ def prepare(
         ValueError: If ``weights`` or ``zeros`` do not fit the model.
     """
     initial_seed = run.origin.initial_seed if run.origin else None
-    torch.manual_seed(run.seed if initial_seed is None else initial_seed)
+    _seed(run.seed if initial_seed is None else initial_seed, device)
     model = run.task.model().to(device)
     if initial_seed is not None:
-        torch.manual_seed(run.seed)
+        _seed(run.seed, device)
     if weights is not None:
         try:
             model.load_state_dict(weights)
@@ -121,6 +118,13 @@ def prepare(
         calibrate=calibration(run, technique, device),
     )
     return Live(run, model, sparsifier, device)
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Does what `torch.manual_seed` does, which also describes the stack for each kind of device that is not there."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
 
 
 @torch.no_grad()

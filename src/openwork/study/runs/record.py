@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from openwork.inspect.flops import Flops, count_flops
-from openwork.inspect.report import report
+from openwork.inspect.report import Report
 from openwork.study.files import write_atomically, write_text
 from openwork.study.processes import barrier
 from openwork.study.results.result import FORMAT, Result, parsed
 from openwork.study.runs.checkpoint import owned, training_state, write_weights
 from openwork.study.runs.config import to_plain
+from openwork.study.runs.density import Density
 from openwork.study.runs.environment import environment
 from openwork.study.runs.expected_flops import expected_flops
 from openwork.study.runs.live import Live
@@ -30,21 +31,21 @@ def dense_flops(live: Live) -> Flops | None:
 
 
 def evaluated(
-    live: Live, dense: Flops | None, measured: dict[str, float], *, step: int, seconds: float
+    density: Density | None, dense: Flops | None, measured: dict[str, float], *, step: int, seconds: float
 ) -> dict[str, Any]:
     """A row of metrics.jsonl.
 
     Args:
-        live: The run.
+        density: How sparse the run is; None where it is dense.
         dense: The FLOPs of its model when dense; None where that is all that it is.
         measured: Losses and metrics.
         step: The completed steps.
         seconds: How long they took.
     """
-    row: dict[str, Any] = {"step": step, **measured, "sparsity": live.sparsity()}
-    if live.sparsifier and dense and dense.dense:
-        row["expected_flops"] = expected_flops(dense, live.sparsifier)
-    return {**row, **live.layers(), "seconds": round(seconds, 3)}
+    row: dict[str, Any] = {"step": step, **measured, "sparsity": density.sparsity if density else 0.0}
+    if density and dense and dense.dense:
+        row["expected_flops"] = expected_flops(dense, density)
+    return {**row, **(density.row() if density else {}), "seconds": round(seconds, 3)}
 
 
 def finite(row: Mapping[str, Any]) -> bool:
@@ -78,11 +79,15 @@ class Final:
 
     Args:
         plain: Its finalized model.
+        counts: What that holds.
+        sparsity: The fraction of zeros among the selected weights before the model was finalized.
         before: Metrics before the model was finalized.
         after: Those of ``plain``.
     """
 
     plain: nn.Module
+    counts: Report
+    sparsity: float
     before: dict[str, float]
     after: dict[str, float]
 
@@ -139,12 +144,11 @@ def record(
     }
     finished = final is not None and finite(final.before) and finite(final.after)
     if final is not None and finished:
-        counts = report(final.plain, select=run.select)
         result |= {
             "status": "finished",
-            "before": {**final.before, "sparsity": live.sparsity()},
-            "after": {**final.after, "sparsity": counts.sparsity},
-            **counts.to_dict(),
+            "before": {**final.before, "sparsity": final.sparsity},
+            "after": {**final.after, "sparsity": final.counts.sparsity},
+            **final.counts.to_dict(),
         }
         write_weights(final.plain, folder / "model.safetensors")
     write_text(folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")

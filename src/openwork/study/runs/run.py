@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from openwork.core.selection import Select, weight_matrices
 from openwork.core.technique import Technique
@@ -72,7 +73,7 @@ class Run:
             raise ValueError(leak)
         object.__setattr__(self, "origin", self.origin.seeded(self.seed))
 
-    @property
+    @cached_property  # a sweep asks thousands of runs, each a dozen times
     def id(self) -> str:
         """The name of the run's directory: 16 hexadecimal digits."""
         return identity(to_plain(self))
