@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openwork.inspect.report import reports
 from openwork.study.fleet.stack import StackedModels
 from openwork.study.fleet.training import Training
 from openwork.study.fleet.trial import Trial
@@ -20,7 +19,7 @@ from openwork.study.results.result import Result
 from openwork.study.runs.density import Density, densities
 from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision
-from openwork.study.runs.record import Final, dense_flops, evaluated, finite, record, save, write_rows
+from openwork.study.runs.record import Final, dense_flops, evaluated, finals, finite, record, save, write_rows
 from openwork.study.tasks.measure import final_metrics_of, metrics_of
 from openwork.study.tasks.task import Models, Task
 from openwork.study.training.loop import batches_end
@@ -208,14 +207,11 @@ class Fleet:
                 copies = [member.live.finalized_copy() for member, _ in some]
                 plain = StackedModels(copies, in_turn=not self.training.stack.together)
                 after = final_metrics_of(task, plain, device)
-                counts = reports(copies, self.run.select, plain.parameters | plain.buffers)
-                members = [member for member, _ in some]
-                finals = [
-                    Final(model, counted, member.rows[-1]["sparsity"], before, tested)
-                    for model, counted, (member, before), tested in zip(copies, counts, some, after, strict=True)
-                ]
+                members, before = zip(*some, strict=True)
+                measured = zip([member.rows[-1]["sparsity"] for member in members], before, after, strict=True)
+                ends = finals(copies, self.run.select, plain.parameters | plain.buffers, measured)
                 list(written)  # what one raised is raised here
-                written = pool.map(self._record, members, repeat(self.run.steps), finals)
+                written = pool.map(self._record, members, repeat(self.run.steps), ends)
             list(written)
 
     def _record(self, member: Member, step: int, final: Final | None = None) -> None:

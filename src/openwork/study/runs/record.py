@@ -2,16 +2,17 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from openwork.core.selection import Select
 from openwork.inspect.flops import Flops, count_flops
-from openwork.inspect.report import Report
+from openwork.inspect.report import Report, reports
 from openwork.study.files import write_atomically, write_text
 from openwork.study.processes import barrier
 from openwork.study.results.result import FORMAT, Result, parsed
@@ -90,6 +91,24 @@ class Final:
     sparsity: float
     before: dict[str, float]
     after: dict[str, float]
+
+
+def finals(
+    models: Sequence[nn.Module],
+    select: Select,
+    stacked: Mapping[str, Tensor],
+    measured: Iterable[tuple[float, dict[str, float], dict[str, float]]],
+) -> list[Final]:
+    """Several runs at their end, whose finalized models differ in the values of their tensors alone.
+
+    Args:
+        models: The finalized models.
+        select: Picks the weights that were made sparse.
+        stacked: The models' parameters by name, (N, *shape).
+        measured: The sparsity and the metrics before, and the metrics after, of each.
+    """
+    counts = reports(models, select, stacked)
+    return [Final(model, held, *each) for model, held, each in zip(models, counts, measured, strict=True)]
 
 
 def record(
