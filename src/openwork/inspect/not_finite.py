@@ -52,7 +52,7 @@ def count_each_not_finite(tensors: Tensor) -> list[NotFinite]:
     """What `count_not_finite` finds in each row of the first axis, (N, *shape), which wait for the device together."""
     if not tensors.numel() or not tensors.is_floating_point() or tensors.dtype.itemsize == 1:
         return [count_not_finite(tensor) for tensor in tensors]
-    ends = torch.stack(torch.aminmax(tensors.flatten(1), dim=1), 1)
+    ends = torch.stack(torch.aminmax(tensors.reshape(len(tensors), -1), dim=1), 1)
     finite = ends.isfinite().all(1).tolist()
     return [ALL_FINITE if fine else count_not_finite(tensor) for tensor, fine in zip(tensors, finite, strict=True)]
 

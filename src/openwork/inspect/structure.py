@@ -169,7 +169,7 @@ def count_rows(flags: Tensor) -> Tensor:
     """How many flags, bools or bytes of 0 and 1, are set in each row of the first axis: (N,) int64."""
     if flags.device.type == "cpu":  # whose sums of bools are slow
         return torch.stack([row.count_nonzero() for row in flags])
-    return flags.flatten(1).sum(1)
+    return flags.reshape(len(flags), -1).sum(1)  # a row may be a single flag
 
 
 def _groups_of(inputs: int) -> list[str]:
