@@ -33,6 +33,7 @@ from openwork.study.experiments.scratch import SCHEMES
 from openwork.study.experiments.transformer import SPARSITIES as SEVEN
 from openwork.study.results.claims import ALPHA
 
+TOLD = {"magnitude": "magnitude pruning", "random": "random pruning"}
 COMMAND = "python results/large/run.py results/large/study --runs runs --device cuda --precision bf16 --seconds 540"
 TOLERANCES = {"cifar10-resnet50": 1.0, "translation": 0.5, "cifar10": 1.0, "mnist": 0.3}
 """Of a row that is run again."""
@@ -71,6 +72,21 @@ def comparisons(name: str, parts: str) -> str:
         lines.append((label, f"{counted}; up to {alone} without a partner" if alone else counted, *texts))
     unit = "BLEU" if name.startswith(BOTH) or name == "regularisation" else "points"
     return markdown((unit, "n", *(_level(level) for level in levels)), lines)
+
+
+def shortly() -> list[tuple[str, str, str, str]]:
+    """What README says of ResNet-50: the techniques that have a figure at two levels, and the differences shown."""
+    said = []
+    for level in (0.9, 0.98):
+        own = {name: at(SHORT, name, level) for name in ("magnitude", VD, "random")}
+        means = [f"{TOLD.get(name, name)} {mean(tuple(found.values()))} %" for name, found in own.items() if found]
+        found = [one for one in families()["ResNet-50"] if one.level == level and verdict(one)]
+        shown = [f"{one.label} {written(one.difference)}" for one in found if one.difference]
+        said.append(f"at {_level(level)} {', '.join(means)} (shown: {'; '.join(shown) or 'no difference'})")
+    dense = at(SHORT, "dense", 0.0)
+    what = f"ResNet-50 on a JPEG copy of CIFAR-10, {large_resnet50.EPOCHS} epochs"
+    where = "[the large half](results/large/README.md)"
+    return [(what, counts([dense]), f"{'; '.join(said)}; dense {mean(tuple(dense.values()))} %", where)]
 
 
 def counts(own: Iterable[Scores]) -> str:

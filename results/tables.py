@@ -141,10 +141,6 @@ def in_short() -> str:
     one, five = vd("LeNet-300-100", 0.9, 2e-3), vd("LeNet-5-Caffe", 1.0)
     dense = [mean(find("mnist", net, "dense").errors) for net in ("LeNet-300-100", "LeNet-5-Caffe")]
     l0, wrn = (find("cifar10", "WRN-28-10", name) for name in ("L0", "dense"))
-    net = "cifar10-resnet50", "ResNet-50"
-    names = ("GradualMagnitude", "GradualMagnitude, extended", "RandomPruning")
-    at95 = [f"{find(*net, name, final=0.95).score:.1f}" for name in names]
-    dropout, resnet = find(*net, "VariationalDropout", final=0.3 / CIFAR), find(*net, "dense")
     bleu = [find("translation", "Transformer", "GradualMagnitude", final=s).score for s in (0.8, 0.9)]
     whole = find("translation", "Transformer", "dense").score
     lines = [
@@ -169,13 +165,7 @@ def in_short() -> str:
             f"{l0.score:.2f} % (dense: {wrn.score:.2f} %), no weight zero, expected FLOPs in training down to 91 %",
             "[results/cifar10](results/cifar10/README.md)",
         ),
-        (
-            "ResNet-50 on a JPEG copy of CIFAR-10, at 95 %",
-            "1",
-            f"magnitude pruning {at95[0]} %; extended, with 1.5 × the steps, {at95[1]}; variational dropout "
-            f"{dropout.score:.1f}; random {at95[2]} (dense, n = {resnet.n}: {resnet.score:.1f})",
-            "[results/cifar10-resnet50](results/cifar10-resnet50/README.md)",
-        ),
+        *large_tables.shortly(),
         (
             "magnitude pruning, a small Transformer En-De on 5 % of WMT14's pairs, newstest2014",
             "1",
