@@ -16,7 +16,7 @@ from torch.func import vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_map
 
-from openwork.core.stacked import Stacked, call_with, stack, stacked
+from openwork.core.stacked import Stacked, call_with, stack, stacked, to_cpu
 from openwork.noise import keyed, keys
 from openwork.study.fleet.convolutions import Unfolded
 from openwork.study.fleet.lanes import Lanes
@@ -83,6 +83,17 @@ class StackedModels:
         found: Tensor = vmap(one)(_named(self.parameters | self.buffers), inputs)
         model.train(training)
         return found
+
+    def leave(self, members: Sequence[int]) -> None:
+        """Moves models that will not be computed with any more to the CPU, where they can be saved.
+
+        Args:
+            members: Their numbers.
+        """
+        if self.mechanism:
+            self.mechanism.leave(members)
+        for tensors in zip(*(_tensors(self.each[member]).values() for member in members), strict=True):
+            to_cpu(tensors)
 
     def _layers(self) -> AbstractContextManager[object]:
         if not self.together:
