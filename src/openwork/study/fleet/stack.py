@@ -48,11 +48,11 @@ class StackedModels:
 
     def __init__(self, models: Sequence[nn.Module], *, in_turn: bool = False) -> None:
         self.each, self.together = models, not in_turn
-        shapes = _shapes(models[0])
-        for number, model in enumerate(models):
-            if _shapes(model) != shapes:
-                raise ValueError(f"model {number} has other tensors than the first one; train it alone")
         tensors = [_tensors(model) for model in models]
+        shapes = _shapes(tensors[0])
+        for number, each in enumerate(tensors):
+            if _shapes(each) != shapes:
+                raise ValueError(f"model {number} has other tensors than the first one; train it alone")
         whole = {name: stacked([each[name] for each in tensors]) for name in shapes}
         trained = {name for name, parameter in models[0].named_parameters() if parameter.requires_grad}
         self.parameters = {name: tensor for name, tensor in whole.items() if name in trained}
@@ -273,5 +273,5 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _shapes(model: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    return {name: (tensor.shape, tensor.dtype) for name, tensor in _tensors(model).items()}
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
