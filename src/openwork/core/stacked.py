@@ -92,6 +92,22 @@ class Stacked(ABC):
         """`zeros` and `expected_nonzero`, which need not be counted twice where one follows from the other."""
         return self.zeros(), self.expected_nonzero()
 
+    def finalized_copies(self, sparsifiers: "Sequence[Sparsifier]") -> list[nn.Module]:
+        """What `Sparsifier.finalized_copy` returns for each of some members; by default one is made after the other.
+
+        Args:
+            sparsifiers: Those of the members.
+        """
+        return [sparsifier.finalized_copy() for sparsifier in sparsifiers]
+
+    def leave(self, members: Sequence[int]) -> None:
+        """Moves to the CPU what these members keep besides parameters and buffers; by default nothing.
+
+        Their training has ended: they are rows no longer, but may be asked and saved. To be called before their models
+        move.
+        """
+        return
+
 
 @torch.no_grad()
 def stacked(tensors: Sequence[Tensor]) -> Tensor:
@@ -101,10 +117,23 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
         tensors: Of one shape and dtype, on one device. What refers to them sees the row from now on.
     """
     # Contiguous, as gradients are: torch's fused optimizers look at the memory of both, and channels may be last there.
-    whole = torch.stack([tensor.detach() for tensor in tensors]).contiguous()
+    whole = torch.stack([tensor.data for tensor in tensors]).contiguous()
     for tensor, row in zip(tensors, whole, strict=True):
         tensor.data = row
     return whole
+
+
+@torch.no_grad()
+def to_cpu(tensors: Sequence[Tensor]) -> None:
+    """Moves tensors to the CPU, each into memory of its own, by one copy from their device.
+
+    Args:
+        tensors: Of one shape and dtype, on one device. What refers to them sees them there from now on.
+    """
+    whole = torch.stack([tensor.data for tensor in tensors]).cpu()
+    own: Sequence[Tensor] = torch.unbind_copy(whole)  # type: ignore[func-returns-value,assignment]  # torch's gap
+    for tensor, row in zip(tensors, own, strict=True):
+        tensor.data = row
 
 
 def pick(whole: Tensor, members: Sequence[int]) -> Tensor:

@@ -28,6 +28,7 @@ from openwork.core.masks import state
 from openwork.core.masks.beginning import first_masks
 from openwork.core.masks.check import checked_exchange
 from openwork.core.masks.counting import count_each
+from openwork.core.masks.finalized import masked_copy, zero_for_good
 from openwork.core.masks.gradients import mask_gradients, renew_hooks
 from openwork.core.masks.graphs import check_replay, checked_capture
 from openwork.core.masks.listening import Listening, check_calibration
@@ -41,9 +42,7 @@ from openwork.core.masks.weight import (
     check_parameters,
     count_masked,
     hide_and_mask,
-    masked_copy,
     restore,
-    zero_for_good,
 )
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.schedules import Schedule, unfinished

@@ -18,22 +18,24 @@ unless hidden values are trained, parameters are masked at updates only. No othe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from openwork.core.masks.check import DivergedError
 from openwork.core.masks.counting import zeros_by_row
+from openwork.core.masks.finalized import masked_copies
 from openwork.core.masks.stacked_check import check_stack
 from openwork.core.masks.stacked_choice import alike, scorer, update_many
 from openwork.core.masks.stacked_evidence import show_to_many, show_to_one
 from openwork.core.schedules import Schedule
-from openwork.core.stacked import Stacked, Updated, pick, put, stacked
+from openwork.core.stacked import Stacked, Updated, pick, put, stacked, to_cpu
 from openwork.kernels.masks import hide_, mask_, remember_
 
 if TYPE_CHECKING:
     from openwork.core.masks.mechanism import Masking
+    from openwork.core.sparsifier import Sparsifier
 
 
 class StackedMasks(Stacked):
@@ -183,6 +185,22 @@ class StackedMasks(Stacked):
         """The numbers of weights that are zero and that are not, by name, (N,) int64 on the CPU."""
         zeros = self.zeros()
         return zeros, {name: p[0].numel() - zeros[name] for name, p in zip(self.names, self.parameters, strict=True)}
+
+    def finalized_copies(self, sparsifiers: Sequence[Sparsifier]) -> list[nn.Module]:
+        """Those of many members at once on a GPU."""
+        if not self.many:
+            return super().finalized_copies(sparsifiers)
+        members = [cast("Masking", sparsifier.mechanism) for sparsifier in sparsifiers]
+        return masked_copies([each.model for each in sparsifiers], [member.weights for member in members])
+
+    def leave(self, members: Sequence[int]) -> None:
+        """Moves masks, hidden values and what evidence keeps for good."""
+        for weights in zip(*(self.members[member].weights for member in members), strict=True):
+            evidence = [[weight.evidence[name] for weight in weights] for name in sorted(weights[0].lasting)]
+            kept = [[w.mask for w in weights], [w.hidden for w in weights], [w.allowed for w in weights], *evidence]
+            for there in ([tensor for tensor in each if tensor is not None] for each in kept):
+                if there:
+                    to_cpu(there)
 
     def _rehearse(self) -> None:
         """Does what a step does to the parameters, which leaves them as they are: a CUDA graph loads no kernels."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from openwork.core.masks.mechanism import Masking
+    from openwork.core.masks.weight import MaskedWeight
 
 
 def check_stack(members: Sequence[Masking], parameters: Mapping[str, Tensor]) -> None:
@@ -20,6 +20,7 @@ def check_stack(members: Sequence[Masking], parameters: Mapping[str, Tensor]) ->
             name, shape, dtype, device or evidence, if they are sharded, or if parameters are no rows of stacked ones.
     """
     first = members[0]
+    wanted = [_kind(weight) for weight in first.weights]
     for index, member in enumerate(members):
         technique, then = member.technique, first.technique
         if type(technique) is not type(then) or technique.hidden != then.hidden:
@@ -32,29 +33,28 @@ def check_stack(members: Sequence[Masking], parameters: Mapping[str, Tensor]) ->
                 f"{technique} (member {index}) cannot be stacked: fully_shard spreads its weights over processes; "
                 "train these models one by one"
             )
-        for weight, like in zip(member.weights, first.weights, strict=False):
-            kinds = [
-                (w.name, tuple(w.local.shape), w.local.dtype, w.local.device, _kinds(w.evidence, w.lasting))
-                for w in (weight, like)
-            ]
-            if kinds[0] != kinds[1]:
+        for weight, like in zip(member.weights, wanted, strict=False):
+            if (kind := _kind(weight)) != like:
                 raise ValueError(
                     f"{weight.name} (member {index}) cannot be stacked: name, shape, dtype, device and evidence are "
-                    f"{kinds[0]}, and {kinds[1]} in the first model; train these models in two groups"
+                    f"{kind}, and {like} in the first model; train these models in two groups"
                 )
         if len(member.weights) != len(first.weights):
             raise ValueError(
                 f"member {index} cannot be stacked: it has {len(member.weights)} selected weights and the first model "
                 f"{len(first.weights)}; train these models in two groups"
             )
-    for index, member in enumerate(members):
-        for weight in member.weights:
-            if parameters[weight.name][index].data_ptr() != weight.local.data_ptr():
+    for place, name in enumerate(weight.name for weight in first.weights):
+        for index, (member, row) in enumerate(zip(members, parameters[name], strict=True)):
+            if row.data_ptr() != member.weights[place].local.data_ptr():
                 raise ValueError(
-                    f"{weight.name} (member {index}) cannot be stacked: it is not row {index} of the stacked "
+                    f"{name} (member {index}) cannot be stacked: it is not row {index} of the stacked "
                     "parameter; pass what core.stacked.stacked() made of the models' own"
                 )
 
 
-def _kinds(evidence: Mapping[str, Tensor], lasting: frozenset[str]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    return {name: (tuple(evidence[name].shape), evidence[name].dtype) for name in sorted(lasting)}
+def _kind(weight: MaskedWeight) -> tuple[object, ...]:
+    """All that must be equal in all members."""
+    values, kept = weight.local, weight.evidence
+    evidence = {name: (tuple(kept[name].shape), kept[name].dtype) for name in sorted(weight.lasting)}
+    return weight.name, tuple(values.shape), values.dtype, values.device, evidence

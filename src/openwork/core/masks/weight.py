@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.evidence import Kept, View
@@ -276,28 +275,6 @@ def restore(weights: Sequence[MaskedWeight], *, overwritten: bool) -> None:
     restore_([w.local for w in hiding], [w.hidden_values() for w in hiding], [w.mask for w in hiding])
     for weight in hiding:
         weight.restored = True
-
-
-def masked_copy(model: nn.Module, weights: Sequence[MaskedWeight]) -> nn.Module:
-    """A copy of the model that owns the weights, with their zeros. Raises ValueError if FSDP2 shards them."""
-    if any(weight.sharded for weight in weights):
-        raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
-    copies: dict[int, Any] = {}
-    model = copy.deepcopy(model, copies)
-    _zero([copies[id(weight.parameter)].data for weight in weights], [weight.mask for weight in weights])
-    return model
-
-
-@torch.no_grad()
-def zero_for_good(weights: Sequence[MaskedWeight]) -> None:
-    """Puts the zeros into the parameters, whose masks are no longer needed."""
-    _zero([weight.local for weight in weights], [weight.mask for weight in weights])
-
-
-def _zero(values: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
-    mask_(values, masks)
-    # A negative weight times 0 is -0.0, whose sign would cost a bit in every compressed file; -0.0 + 0.0 is 0.0.
-    torch._foreach_add_(list(values), 0.0)
 
 
 def count_masked(weights: Sequence[MaskedWeight]) -> list[int]:

@@ -28,6 +28,8 @@ CHECKPOINT_SECONDS = 60.0
 """Between two checkpoints of the runs of a fleet: they are many files, and little is lost."""
 COPIES = 256
 """Finalized models at a time."""
+MOVED = 2**29
+"""Bytes of parameters at a time that leave the device, unless it be fewer models than threads write."""
 WRITERS = 8
 """Threads that write results."""
 
@@ -93,6 +95,8 @@ class Fleet:
         self.every = max(self.run.steps // evaluations, 1)
         self.kept = snapshot_steps(self.run.steps, self.every, snapshots)
         self.dense = dense_flops(first)
+        self.leaves = self.device.type != "cpu"
+        """Whether models leave the device before they are recorded: threads that wait for it keep each other up."""
         self.training = Training(
             [member.live for member in members],
             start=members[0].step,
@@ -197,22 +201,40 @@ class Fleet:
 
         Those that have been measured are recorded while the next ones are.
         """
-        task, device, numbers = self.run.task, self.device, self._unfinished()
+        task, stack, numbers = self.run.task, self.training.stack, self._unfinished()
         # Where training is watched on other data, only the models that are reported read the test set.
         measure = final_metrics_of if task.watched_on == task.judged_on else metrics_of
-        pairs = list(zip([self.members[n] for n in numbers], self._measured(measure, numbers), strict=True))
+        pairs = list(zip(numbers, self._measured(measure, numbers), strict=True))
+        most = self._at_once()
         with ThreadPoolExecutor(WRITERS) as pool:  # most of the time is that of the disk
             written: Iterator[None] = iter(())
-            for some in (pairs[first : first + COPIES] for first in range(0, len(pairs), COPIES)):
-                copies = [member.live.finalized_copy() for member, _ in some]
-                plain = StackedModels(copies, in_turn=not self.training.stack.together)
-                after = final_metrics_of(task, plain, device)
-                members, before = zip(*some, strict=True)
+            for some in (pairs[first : first + most] for first in range(0, len(pairs), most)):
+                places, before = zip(*some, strict=True)
+                members = [self.members[place] for place in places]
+                plain = StackedModels(self._finalized(members), in_turn=not stack.together)
+                after = final_metrics_of(task, plain, self.device)
                 measured = zip([member.rows[-1]["sparsity"] for member in members], before, after, strict=True)
-                ends = finals(copies, self.run.select, plain.parameters | plain.buffers, measured)
+                ends = finals(plain.each, self.run.select, plain.parameters | plain.buffers, measured)
+                if self.leaves:
+                    stack.leave(places)
+                    plain.leave(range(len(members)))
                 list(written)  # what one raised is raised here
                 written = pool.map(self._record, members, repeat(self.run.steps), ends)
             list(written)
+
+    def _at_once(self) -> int:
+        """How many runs to finish at a time."""
+        if not self.leaves:
+            return COPIES
+        parameters = self.training.stack.parameters.values()
+        size = sum(whole[0].numel() * whole.element_size() for whole in parameters)
+        return max(min(COPIES, MOVED // size), WRITERS)
+
+    def _finalized(self, members: Sequence[Member]) -> list[nn.Module]:
+        """A finalized copy of each of these runs' models; the model itself where nothing makes it sparse."""
+        sparsifiers = [member.live.sparsifier for member in members if member.live.sparsifier]
+        mechanism = self.training.stack.mechanism
+        return mechanism.finalized_copies(sparsifiers) if mechanism else [member.live.model for member in members]
 
     def _record(self, member: Member, step: int, final: Final | None = None) -> None:
         write_rows(member.folder, member.rows)

@@ -16,7 +16,7 @@ from torch.func import vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_map
 
-from openwork.core.stacked import Stacked, call_with, stack, stacked
+from openwork.core.stacked import Stacked, call_with, stack, stacked, to_cpu
 from openwork.noise import keyed, keys
 from openwork.study.fleet.convolutions import Unfolded
 from openwork.study.fleet.lanes import Lanes
@@ -48,11 +48,11 @@ class StackedModels:
 
     def __init__(self, models: Sequence[nn.Module], *, in_turn: bool = False) -> None:
         self.each, self.together = models, not in_turn
-        shapes = _shapes(models[0])
-        for number, model in enumerate(models):
-            if _shapes(model) != shapes:
-                raise ValueError(f"model {number} has other tensors than the first one; train it alone")
         tensors = [_tensors(model) for model in models]
+        shapes = _shapes(tensors[0])
+        for number, each in enumerate(tensors):
+            if _shapes(each) != shapes:
+                raise ValueError(f"model {number} has other tensors than the first one; train it alone")
         whole = {name: stacked([each[name] for each in tensors]) for name in shapes}
         trained = {name for name, parameter in models[0].named_parameters() if parameter.requires_grad}
         self.parameters = {name: tensor for name, tensor in whole.items() if name in trained}
@@ -83,6 +83,17 @@ class StackedModels:
         found: Tensor = vmap(one)(_named(self.parameters | self.buffers), inputs)
         model.train(training)
         return found
+
+    def leave(self, members: Sequence[int]) -> None:
+        """Moves models that will not be computed with any more to the CPU, where they can be saved.
+
+        Args:
+            members: Their numbers.
+        """
+        if self.mechanism:
+            self.mechanism.leave(members)
+        for tensors in zip(*(_tensors(self.each[member]).values() for member in members), strict=True):
+            to_cpu(tensors)
 
     def _layers(self) -> AbstractContextManager[object]:
         if not self.together:
@@ -262,5 +273,5 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _shapes(model: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    return {name: (tensor.shape, tensor.dtype) for name, tensor in _tensors(model).items()}
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}

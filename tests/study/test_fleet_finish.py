@@ -1,0 +1,113 @@
+"""At the end of a fleet its models leave the device some at a time, and are recorded as they would be from there."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import openwork as ow
+from openwork.core.masks.stacked import StackedMasks
+from openwork.core.stacked import to_cpu
+from openwork.study.fleet import fleet
+from openwork.study.fleet.execute import execute_fleet
+from openwork.study.runs.live import restore
+from tests.members import Member, Together, equal
+from tests.study.small_fleets import MODELS, PRUNE, Small, runs
+from tests.test_contract import TECHNIQUES, label
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* keeps no weight", "ignore:.* stopped at .* of a schedule")
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations on tensors that do some work: views are Python's alone."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is not torch.ops.aten.detach.default
+        return func(*args, **(kwargs or {}))
+
+
+def finish_as_on_a_gpu(monkeypatch):
+    """Lets models of a CPU leave it, two at a time, and asks about their masks together."""
+    real = fleet.Fleet._finish
+
+    def finish(self):
+        self.leaves = True
+        mechanism = self.training.stack.mechanism
+        if isinstance(mechanism, StackedMasks):
+            mechanism.many = True
+        real(self)
+
+    monkeypatch.setattr(fleet.Fleet, "_finish", finish)
+    monkeypatch.setattr(fleet, "COPIES", 2)
+    monkeypatch.setattr(fleet, "WRITERS", 2)
+
+
+def result(folder: Path) -> dict[str, object]:
+    found = json.loads((folder / "result.json").read_text())
+    return {name: value for name, value in found.items() if name not in ("cost", "environment")}
+
+
+@pytest.mark.parametrize("technique", [None, *[t for t in TECHNIQUES if not isinstance(t, ow.Wanda)]], ids=label)
+def test_models_that_leave_the_device_are_recorded_as_they_were_there(technique, tmp_path, monkeypatch):
+    check(runs(Small(), technique), tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("kind", sorted(MODELS.keys() - {"plain"}))
+@pytest.mark.parametrize("technique", [None, PRUNE, ow.GradualMagnitude(PRUNE.schedule, hidden="trained")], ids=label)
+def test_models_of_any_kind_leave_the_device(kind, technique, tmp_path, monkeypatch):
+    check(runs(Small(kind), technique), tmp_path, monkeypatch)
+
+
+def check(every, folder, monkeypatch):
+    execute_fleet(every, folder / "there", evaluations=1)
+    finish_as_on_a_gpu(monkeypatch)
+    execute_fleet(every, folder / "left", evaluations=1)
+    for run in every:
+        there, left = folder / "there" / run.id, folder / "left" / run.id
+        assert result(there) == result(left)
+        assert (there / "model.safetensors").read_bytes() == (left / "model.safetensors").read_bytes()
+        equal(*(torch.load(each / "checkpoint.pt", weights_only=True) for each in (there, left)))
+        sizes = [(each / "checkpoint.pt").stat().st_size for each in (there, left)]
+        assert sizes[1] <= sizes[0]  # tied tensors are there once
+        restore(left, trusted=("torch", "tests"))
+
+
+@pytest.mark.parametrize("technique", [PRUNE, ow.RigL(ow.Constant(0.8, every=3, stop=6))])
+@pytest.mark.parametrize("keep_zeros", [False, True])
+def test_operations_on_the_device_do_not_grow_with_the_members(technique, keep_zeros):
+    counts = set()
+    for members in (2, 7):
+        together = Together(
+            [Member(technique, seed, keep_zeros=keep_zeros, attach=False) for seed in range(members)], many=True
+        ).train(4)
+        sparsifiers = [member.sparsifier for member in together.members]
+        alone = [sparsifier.finalized_copy().state_dict() for sparsifier in sparsifiers]
+        states = [member.state() for member in together.members]
+        with Operations() as operations:
+            copies = together.masks.finalized_copies(sparsifiers)
+            together.masks.leave(range(members))
+            for tensors in zip(*(member.model.parameters() for member in together.members), strict=True):
+                to_cpu(tensors)
+        counts.add(operations.count)
+        for copy, expected, member, state in zip(copies, alone, together.members, states, strict=True):
+            equal(copy.state_dict(), expected)
+            equal(member.state(), state)
+            for tensor in [*member.model.parameters(), *member.sparsifier.state_dict()["hidden"].values()]:
+                assert tensor.untyped_storage().nbytes() == tensor.nbytes
+    assert len(counts) == 1
+
+
+def test_a_finalized_copy_shares_no_memory_with_its_model():
+    together = Together(
+        [Member(ow.GradualMagnitude(PRUNE.schedule), seed, attach=False) for seed in range(2)], many=True
+    )
+    copies = together.masks.finalized_copies([member.sparsifier for member in together.members])
+    for copy, member in zip(copies, together.members, strict=True):
+        for own, other in zip(copy.parameters(), member.model.parameters(), strict=True):
+            assert own is not other
+            assert own.requires_grad
+            assert own.untyped_storage().data_ptr() != other.untyped_storage().data_ptr()
