@@ -41,12 +41,25 @@ class Tied(nn.Module):
         return self.last(F.relu(self.second(F.relu(self.first(x)))))
 
 
+class Frozen(nn.Module):
+    """Two layers, of which one has a bias that is not trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(12, 7), nn.Linear(7, 3)
+        self.first.bias.requires_grad_(False)
+
+    def forward(self, x):
+        return self.last(F.relu(self.first(x)))
+
+
 MODELS = {
     "plain": lambda: nn.Sequential(nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 9), nn.ReLU(), nn.Linear(9, 3)),
     "no bias": lambda: nn.Sequential(nn.Linear(12, 7, bias=False), nn.ReLU(), nn.Linear(7, 3)),
     "one layer": lambda: nn.Linear(12, 3),
     "twice": Twice,
     "tied": Tied,
+    "frozen": Frozen,
     "convolution": lambda: nn.Sequential(
         nn.Unflatten(1, (1, 3, 4)), nn.Conv2d(1, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(24, 7), nn.Linear(7, 3)
     ),

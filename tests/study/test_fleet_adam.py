@@ -30,7 +30,7 @@ def trained(runs, *, taken, steps=STEPS, lives=None, **settings):
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
-@pytest.mark.parametrize("kind", ["plain", "tied", "convolution"])
+@pytest.mark.parametrize("kind", ["plain", "tied", "frozen", "convolution"])
 def test_models_are_trained_as_with_masked_gradients(kind, technique):
     usual, direct = (trained(runs(Small(kind), TECHNIQUES[technique]), taken=taken) for taken in (False, True))
     assert direct._adam.names == direct.stack.parameters.keys()
@@ -59,16 +59,17 @@ def test_members_have_their_own_rates_and_decay():
     assert_close(usual, direct)
 
 
-def test_states_are_those_of_torchs_adam_and_runs_resume_from_them():
-    whole, usual = (trained(runs(Small(), PRUNE), taken=taken) for taken in (True, False))
+@pytest.mark.parametrize("kind", ["plain", "frozen"])
+def test_states_are_those_of_torchs_adam_and_runs_resume_from_them(kind):
+    whole, usual = (trained(runs(Small(kind), PRUNE), taken=taken) for taken in (True, False))
     for one, other in zip(usual.states(), whole.states(), strict=True):
         assert one["state"].keys() == other["state"].keys()
         for place, state in one["state"].items():
             assert float(state["step"]) == float(other["state"][place]["step"]) == STEPS
             assert torch.allclose(state["exp_avg_sq"], other["state"][place]["exp_avg_sq"], rtol=1e-3, atol=1e-6)
-    half = trained(runs(Small(), PRUNE), taken=True, steps=4)
+    half = trained(runs(Small(kind), PRUNE), taken=True, steps=4)
     for taken in (False, True):
-        lives = [prepare(run, torch.device("cpu")) for run in runs(Small(), PRUNE)]
+        lives = [prepare(run, torch.device("cpu")) for run in runs(Small(kind), PRUNE)]
         for live, before in zip(lives, half.stack.lives, strict=True):
             live.model.load_state_dict(before.model.state_dict())
             before.sparsifier.count_to(4)
@@ -109,6 +110,14 @@ def test_layers_that_are_trained_without_gradients_are_left_to_them():
 
 def test_another_optimizer_keeps_its_parameters():
     assert not trained(runs(Small(optimizers=torch.optim.AdamW), PRUNE), taken=True, steps=1)._adam.names
+
+
+def test_an_optimizer_of_other_tensors_is_refused():
+    def optimizer(parameters, lr):
+        return torch.optim.Adam([*parameters, torch.zeros(1, requires_grad=True)], lr=lr)
+
+    with pytest.raises(ValueError, match="the optimizer of small trains a tensor that is not the model's"):
+        trained(runs(Small(optimizers=optimizer), PRUNE), taken=False)
 
 
 def test_a_member_of_nan_leaves_the_others_as_they_are_bit_by_bit():

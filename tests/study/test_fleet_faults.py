@@ -262,6 +262,32 @@ def test_a_result_that_cannot_be_written_stops_the_fleet_and_those_written_stay(
     assert len(widths(swept(RUNS, tmp_path)[0])) == len(RUNS)
 
 
+@pytest.mark.parametrize("kept", [False, True], ids=["no checkpoint", "checkpoints"])
+@pytest.mark.parametrize("full", ["checkpoint.pt", "result.json"])
+def test_a_finished_run_has_its_checkpoint_whatever_could_not_be_written(full, kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet, "CHECKPOINT_SECONDS", 0.0 if kept else 60.0)
+    execute_fleet(RUNS, tmp_path / "whole", evaluations=2)
+    writers = {"checkpoint.pt": "write_atomically", "result.json": "write_text"}
+    real, finish = getattr(run_record, writers[full]), fleet.Fleet._finish
+
+    def write(path: Path, content: object) -> None:
+        if path.name == full and path.parent.name in {RUNS[1].id, RUNS[2].id} and training_is_over:
+            raise WriteError(28, "No space left on device", full)
+        real(path, content)
+
+    training_is_over: list[bool] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(run_record, writers[full], write)
+        patch.setattr(fleet.Fleet, "_finish", lambda self: training_is_over.append(True) or finish(self))
+        with pytest.raises(WriteError, match="No space left"):
+            swept(RUNS, tmp_path)
+    for run in RUNS:
+        assert not (tmp_path / run.id / "result.json").exists() or (tmp_path / run.id / "checkpoint.pt").exists()
+    assert widths(swept(RUNS, tmp_path)[0])
+    assert weights(RUNS, tmp_path) == weights(RUNS, tmp_path / "whole")
+    assert all((tmp_path / run.id / "checkpoint.pt").exists() for run in RUNS)
+
+
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("can't allocate memory")]
 )

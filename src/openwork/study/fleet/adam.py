@@ -136,6 +136,7 @@ def _settings(optimizers: Sequence[StackedOptimizer]) -> dict[str, dict[str, Any
                 for group in each.optimizer.param_groups
                 if not any(group.get(name) for name in _UNUSUAL)
                 for parameter in group["params"]
+                if id(parameter) in names  # others are frozen
             }
         )
     return {name: one for name, one in found[0].items() if all(other.get(name) == one for other in found)}

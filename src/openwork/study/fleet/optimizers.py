@@ -27,10 +27,10 @@ class StackedOptimizer:
 
     Attributes:
         place: Where these runs lie in the stacked tensors.
-        parameters: Their part of the stacked parameters, as the optimizer holds them.
+        parameters: Their part of the stacked parameters, as the optimizer holds them; without frozen ones.
 
     Raises:
-        ValueError: If the task's optimizer is no elementwise one of torch's.
+        ValueError: If the task's optimizer is no elementwise one of torch's, or trains other tensors than the model's.
     """
 
     def __init__(self, lives: Sequence[Live], place: slice, parameters: Mapping[str, Tensor]) -> None:
@@ -47,8 +47,12 @@ class StackedOptimizer:
         names = {id(parameter): name for name, parameter in first.model.named_parameters()}
         self._order: list[str] = []
         for group in self.optimizer.param_groups:
+            if not all(id(parameter) in names for parameter in group["params"]):
+                raise ValueError(f"the optimizer of {self.task.title} trains a tensor that is not the model's")
             names_here = [names[id(parameter)] for parameter in group["params"]]
-            group["params"] = [self.parameters[name] for name in names_here]
+            # A frozen one is there for its place, which states count by; it never has a gradient.
+            own = zip(names_here, group["params"], strict=True)
+            group["params"] = [self.parameters.get(name, parameter) for name, parameter in own]
             self._order += names_here
 
     @property
@@ -98,7 +102,8 @@ class StackedOptimizer:
 
     def states(self) -> list[dict[str, Any]]:
         """The state of each run's own optimizer, as its ``state_dict`` would return it, with views of the tensors."""
-        whole = [self.optimizer.state.get(self.parameters[name], {}) for name in self._order]
+        states = {name: self.optimizer.state.get(parameter, {}) for name, parameter in self.parameters.items()}
+        whole = [states.get(name, {}) for name in self._order]
         return [
             {
                 "state": {
@@ -114,6 +119,8 @@ class StackedOptimizer:
     def load(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Takes over what the optimizers of the runs, trained to one step, returned from ``state_dict``."""
         for place, name in enumerate(self._order):
+            if name not in self.parameters:
+                continue
             kept = [state["state"].get(place, {}) for state in states]
             parameter = self.parameters[name]
             self.optimizer.state[parameter] = {

@@ -201,13 +201,18 @@ def _finalized_weights(
 
 
 def resume(live: Live, folder: Path) -> dict[str, Any] | None:
-    """The content of the checkpoint in the run's directory, after loading weights and masks; None without one."""
+    """The content of the checkpoint in the run's directory, after loading weights and masks; None if it has none.
+
+    So it is with one that was written at the end of a run whose result was not: only its weights are there.
+    """
     path = folder / "checkpoint.pt"
     if not path.exists():
         return None
     state = read_checkpoint(path)
     if state["run"] != canonical(live.run):
         raise ValueError(f"{path} belongs to another run; remove the folder to start this one from the beginning")
+    if "optimizer" not in state:
+        return None
     load_model(state, live.model, live.sparsifier, path)
     return state
 

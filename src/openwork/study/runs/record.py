@@ -162,6 +162,7 @@ def record(
         "environment": environment(live.device, precision) | ({} if fleet is None else {"fleet": fleet}),
     }
     finished = final is not None and finite(final.before) and finite(final.after)
+    resumable = (folder / "checkpoint.pt").exists()  # then that stays until the result is written
     if final is not None and finished:
         result |= {
             "status": "finished",
@@ -170,10 +171,17 @@ def record(
             **final.counts.to_dict(),
         }
         write_weights(final.plain, folder / "model.safetensors")
+        if not resumable:  # a fleet's, perhaps: nobody adds what a finished run lacks
+            _keep_state(live, folder)
     write_text(folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
-    if finished:  # resuming needs the rest until the result is written
-        state = owned(live.state())
-        write_atomically(folder / "checkpoint.pt", lambda path: torch.save(state, path))
+    if finished and resumable:
+        _keep_state(live, folder)
     (folder / "failed.json").unlink(missing_ok=True)
     barrier()  # no process goes on before the first one has written
     return parsed(result)
+
+
+def _keep_state(live: Live, folder: Path) -> None:
+    """Writes a checkpoint without what only resuming needs."""
+    state = owned(live.state())
+    write_atomically(folder / "checkpoint.pt", lambda path: torch.save(state, path))
