@@ -1,6 +1,7 @@
 """A sparsifier's masks, hidden values and evidence as a state dict, and back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,13 +21,13 @@ def collect(weights: Sequence[MaskedWeight], *, hidden: bool) -> dict[str, Any]:
         hidden: Whether the technique remembers hidden values.
     """
 
-    def whole(weight: MaskedWeight, part: Tensor | None, start: Tensor) -> Tensor:
-        return shard_like(start if part is None else part, weight.parameter)
+    def whole(weight: MaskedWeight, part: Tensor | None, start: Callable[[], Tensor]) -> Tensor:
+        return shard_like(start() if part is None else part, weight.parameter)
 
     return {
         "masks": {w.name: shard_like(w.mask.clone(), w.parameter) for w in weights},
-        "hidden": {w.name: whole(w, w.hidden, w.local.detach().clone()) for w in weights} if hidden else {},
-        "allowed": {w.name: whole(w, w.allowed, torch.ones_like(w.mask)) for w in weights},
+        "hidden": {w.name: whole(w, w.hidden, w.local.detach().clone) for w in weights} if hidden else {},
+        "allowed": {w.name: whole(w, w.allowed, partial(torch.ones_like, w.mask)) for w in weights},
         "evidence": {w.name: {key: w.evidence[key] for key in sorted(w.lasting)} for w in weights if w.lasting},
     }
 
