@@ -24,8 +24,6 @@ from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Options, sweep
 from openwork.study.tasks.lenet import MnistLeNet300100
 
-PARTS = ("prepared", "trained", "finished")
-
 
 def runs(members: int, steps: int, order: int | None) -> list[Run]:
     """Runs that differ in their seeds."""
@@ -51,13 +49,20 @@ def main() -> None:
     options = parser.parse_args()
     of = Options(device=options.device, evaluations=1, precision=options.precision)
     members, steps, device = options.members, options.steps, torch.device(options.device)
+    label = f"{members:,} x {steps:,} steps, {options.precision}" + (", shared batches" if options.shared else "")
     moments = [time.perf_counter()]
+
+    def say(part: str, seconds: float) -> None:
+        """At once, since a whole takes minutes."""
+        keep(options.out, {f"{label}: {part}": [seconds]}, unit="s", device=device)
+        print(f"{label}: {part} {seconds:,.1f} s", flush=True)
 
     def progress(done: int) -> None:
         if done in (members, members * steps):
             if device.type == "cuda":
                 torch.cuda.synchronize()
             moments.append(time.perf_counter())
+            say("prepared" if done == members else "trained", moments[-1] - moments[-2])
 
     with tempfile.TemporaryDirectory() as folder:
         wanted = runs(members, steps, 0 if options.shared else None)
@@ -66,15 +71,9 @@ def main() -> None:
     left = [outcome for outcome in state.outcomes.values() if outcome.state != "finished"]
     if left:
         raise SystemExit(f"{len(left)} of {members} runs did not finish: {left[0].reason or left[0].state}")
-    label = f"{members:,} x {steps:,} steps, {options.precision}" + (", shared batches" if options.shared else "")
-    found = {f"{label}: whole": moments[-1] - moments[0]}
-    if len(moments) == len(PARTS) + 1:  # one fleet holds all runs
-        found |= {
-            f"{label}: {part}": end - begin for part, begin, end in zip(PARTS, moments, moments[1:], strict=False)
-        }
-    keep(options.out, {name: [seconds] for name, seconds in found.items()}, unit="s", device=device)
-    for name, seconds in found.items():
-        print(f"{name} {seconds:,.1f} s", flush=True)
+    if len(moments) == 4:  # one fleet held all runs
+        say("finished", moments[-1] - moments[-2])
+    say("whole", moments[-1] - moments[0])
 
 
 if __name__ == "__main__":
