@@ -43,6 +43,7 @@ from openwork.study.tasks.measure import final_metrics, metrics
 from openwork.study.tasks.translation import Translation
 from openwork.techniques.l0 import L0
 from openwork.techniques.variational_dropout import VariationalDropout
+from openwork.words import count
 
 PARTS = "ABCDEFGHIJKL"
 OTHERS = ("validation", "bleu", "tokenized_bleu", "recalibrated", "memory")
@@ -179,7 +180,7 @@ def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options, 
     options = replace(options, evaluations=piece.evaluations, compile=compiles)
     in_parts = any(isinstance(run.task, ImageNetResNet) for run in by_id.values())  # which cannot be stacked either
     if not alone and any(draws(run) for run in by_id.values()):
-        say(f"{len(wanted)} runs with dropout wait for --alone")
+        say(f"{count(len(wanted), 'run')} with dropout {'waits' if len(wanted) == 1 else 'wait'} for --alone")
         return {}
     try:
         engine = Here(runs, options) if alone or in_parts else Fleets(runs, options, say=refuse)
@@ -237,9 +238,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.alone:
         wanted = one_by_one(wanted)
     if given.techniques:
+        known = {key[1] for letter, piece in wanted if letter in given.parts for key in piece.runs()}
+        if unknown := [name for name in given.techniques if name not in known]:  # or its runs would be left out unsaid
+            reader.error(f"no run has the technique {' or '.join(unknown)}; they have {'; '.join(sorted(known))}")
         wanted = of_techniques(wanted, given.techniques)
-        if not wanted:
-            reader.error(f"no run has the technique {' or '.join(given.techniques)}")
     follow(wanted, given, execute=partial(execute, alone=given.alone))
 
 

@@ -145,6 +145,8 @@ def test_a_schedule_that_ends_after_its_run_is_named_at_the_start(folder):
     sentence = "GradualMagnitude: technique.schedule comes to 0.5 at step 40, after the run's 20 steps; train longer"
     for command in (["run", "wrong:unended"], ["sweep", "wrong:unended"], ["sweep", "wrong:unended", "--dry-run"]):
         assert openwork(folder, *command, "--out", "unended").stderr.count(sentence) == 1
+    errors = openwork(folder, "run", "wrong:unended", "steps=1", "--out", "unended").stderr
+    assert "after the run's 1 step; train longer" in errors
     assert "warning" not in openwork(folder, "run", "wrong:unended", "steps=40", "--out", "unended").stderr
 
 

@@ -132,6 +132,8 @@ def test_what_is_too_long_is_not_begun(tmp_path, monkeypatch, capsys):
         ["--parts", ""],
         ["--techniques", "dense"],
         ["--alone", "--techniques", "magnitud"],
+        ["--alone", "--techniques", "dense", "magnitud"],
+        ["--alone", "--parts", "B", "--techniques", "L0"],
     ],
     ids=" ".join,
 )

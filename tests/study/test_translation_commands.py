@@ -107,5 +107,5 @@ def test_the_command_counts_bleu_of_files(tmp_path, monkeypatch):
     assert found["bleu"] == pytest.approx(100)
     assert found["tokenized_bleu"] == pytest.approx(100)
     assert found["signature"].startswith("nrefs:1|case:mixed")
-    with pytest.raises(ValueError, match=r"ours has 1 lines and .*more 2"):
+    with pytest.raises(ValueError, match=r"ours has 1 line and .*more 2"):
         command(["bleu", str(tmp_path / "ours"), str(tmp_path / "more")], monkeypatch)

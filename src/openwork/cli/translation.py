@@ -125,8 +125,8 @@ def bleu(
             texts.append(list(_lines(file, str(path))))
     if len(texts[0]) != len(texts[1]):
         raise ValueError(
-            f"{translations} has {len(texts[0])} lines and {references} {len(texts[1])}; line i of one must belong "
-            "to line i of the other"
+            f"{translations} has {count(len(texts[0]), 'line')} and {references} {len(texts[1])}; line i of one must "
+            "belong to line i of the other"
         )
     ours, theirs = texts
     score, signature = sacre_bleu(ours, theirs)

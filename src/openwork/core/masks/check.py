@@ -14,6 +14,7 @@ from openwork.core.masks.counting import count_each, number_of_true, read_back, 
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.precision import exact
 from openwork.core.sharded import local, shards_of, sum_each, version
+from openwork.words import count
 
 if TYPE_CHECKING:
     from openwork.core.masks.evidence import Evidence
@@ -68,11 +69,12 @@ def check_whole_groups(keep: Mapping[str, int], groups: Mapping[str, int], spars
     Raises:
         ValueError: If a tensor would keep more than 0 weights, and fewer than a group has.
     """
-    for name, count in keep.items():
-        if 0 < count < groups[name]:
+    for name, kept in keep.items():
+        if 0 < kept < groups[name]:
             raise ValueError(
-                f"{name} would keep {count} weights at sparsity {sparsity}, less than one group of {groups[name]}, and "
-                f"end up empty; leave it out with select=excluding({name!r}) or give it less with PerLayer"
+                f"{name} would keep {count(kept, 'weight')} at sparsity {sparsity}, less than one group of "
+                f"{groups[name]}, and end up empty; leave it out with select=excluding({name!r}) or give it less with "
+                "PerLayer"
             )
 
 

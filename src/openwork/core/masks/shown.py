@@ -18,6 +18,7 @@ from openwork.core.masks.multiplied import Multiplied, Show
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.precision import exact
 from openwork.core.selection import Site, Weight
+from openwork.words import count
 
 _SHOWING: ContextVar[tuple[tuple[Sequence[Weight], Show], ...]] = ContextVar("showing", default=())
 
@@ -179,7 +180,7 @@ class ShownInputs:
             weight.evidence |= {name: torch.stack([part.pop(name) for part in kept]) for name in list(kept[0])}
         if idle:
             warnings.warn(
-                f"no token of the calibration reached {len(idle)} matrices of experts, such as {idle[0]}: their "
-                "magnitudes alone decide there; calibrate with more batches",
+                f"no token of the calibration reached {count(len(idle), 'matrix', 'matrices')} of experts, such as "
+                f"{idle[0]}: their magnitudes alone decide there; calibrate with more batches",
                 stacklevel=2,
             )

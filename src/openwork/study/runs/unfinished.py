@@ -6,6 +6,7 @@ from typing import Any
 
 from openwork.core.schedules import Schedule
 from openwork.study.runs.run import Run
+from openwork.words import count
 
 
 def unfinished_schedules(runs: Iterable[Run]) -> list[str]:
@@ -18,7 +19,7 @@ def unfinished_schedules(runs: Iterable[Run]) -> list[str]:
             if schedule.last is not None and schedule.last > run.steps:
                 found[run.name, run.settings, path] = (
                     f"{run.name}: {path} comes to {schedule.final:g} at step {schedule.last:,}, after the run's "
-                    f"{run.steps:,} steps; train longer, or let it end earlier"
+                    f"{count(run.steps, 'step')}; train longer, or let it end earlier"
                 )
     return list(found.values())
 

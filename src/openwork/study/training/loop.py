@@ -10,6 +10,7 @@ from openwork.study.tasks.parts import Parts
 from openwork.study.tasks.task import Task
 from openwork.study.training.parts import Objective as Objective  # where `execute` looks for it
 from openwork.study.training.parts import backward_in_parts, noise
+from openwork.words import count
 
 
 def train(
@@ -77,4 +78,5 @@ def train(
 
 def batches_end(task: Task, done: int, steps: int) -> str:
     """The sentence for a task whose batches end after ``done`` of ``steps``."""
-    return f"the batches of {task.title} end after {done} of {steps} steps; make them endless, as Task.batches says"
+    of = f"{done} of {count(steps, 'step')}"
+    return f"the batches of {task.title} end after {of}; make them endless, as Task.batches says"
