@@ -126,6 +126,7 @@ def test_the_page_on_fleets_has_the_medians_of_the_kept_numbers():
     masks, dropout = engine["engine, 4,000, masks, tf32"], engine["engine, 4,000, variational dropout, tf32, compiled"]
     assert f"{masks:.0f} thousand steps a second in tf32" in page
     assert f"compiled, {dropout:.1f} thousand (medians of n = 30 steps)" in page
+    assert f"its steps take {4 * 12_000 / rates['4,000, fused, masks']:.0f} s" in page
 
 
 def test_the_page_of_benchmarks_says_which_aims_of_fleets_the_kept_numbers_meet():
