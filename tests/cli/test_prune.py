@@ -305,6 +305,15 @@ def test_what_the_options_leave_of_a_file_without_a_model_is_said_in_their_names
     assert "matches no parameter of x.safetensors; it has a.weight (4, 4) of layer; " in capsys.readouterr().err
 
 
+def test_a_folder_without_a_model_is_named_also_where_one_stands_in_it(monkeypatch, capsys, tmp_path):
+    (tmp_path / "folder").mkdir()
+    save_file({"a.weight": torch.ones(4, 4)}, tmp_path / "folder" / "model.safetensors")
+    monkeypatch.chdir(tmp_path / "folder")
+    prune = ("prune", ".", "--technique", "magnitude", "--sparsity", 0.5)
+    assert openwork(monkeypatch, *prune, "--select", "c", "--out", tmp_path / "none") == 2
+    assert "matches no parameter of folder; " in capsys.readouterr().err
+
+
 def test_a_matrix_without_elements_stays_as_it_is(monkeypatch, capsys, tmp_path):
     save_file({"a.weight": torch.ones(0, 4), "b.weight": torch.ones(4, 4)}, tmp_path / "x.safetensors")
     assert openwork(monkeypatch, "prune", tmp_path / "x.safetensors", "--technique", "magnitude", "--sparsity", 0.5,

@@ -211,7 +211,7 @@ def _without_a_model(files: WeightFiles, select: Sequence[str] | None) -> _Model
         kind: type[nn.Module] = type(name, (nn.Module,), {})
         return kind()
 
-    root, tensors = own_kind(files.path.name), files.tensors
+    root, tensors = own_kind(files.path.absolute().name), files.tensors
     for name, tensor in tensors.items():
         layout = stored_layout(name, tensor.shape)
         if layout is None or not tensor.is_floating_point() or not is_matrix(name, tensor, tensors):
