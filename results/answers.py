@@ -78,7 +78,8 @@ def _resnet() -> Iterator[Row]:
         if any(one.difference for one in found):
             means = {name: large.at(large.SHORT, name, level) for name in ("magnitude", "random", VD)}
             text = ", ".join(f"{name} {fmean(own.values()):.2f}" for name, own in means.items() if own)
-            _, _, differences, *rest = at_level(what, said, found, COPY)
+            lacks = f"{COPY}; the runs of {VD} may be sparser than the level" if means[VD] else COPY
+            _, _, differences, *rest = at_level(what, said, found, lacks)
             yield what, said, f"{text}; {differences}", *rest
             continue
         own = {name: find("cifar10-resnet50", "ResNet-50", kind, final=level)

@@ -33,7 +33,7 @@ from openwork.study.experiments.scratch import SCHEMES
 from openwork.study.experiments.transformer import SPARSITIES as SEVEN
 from openwork.study.results.claims import ALPHA
 
-TOLD = {"magnitude": "magnitude pruning", "random": "random pruning"}
+IN_FULL = {"magnitude": "magnitude pruning", "random": "random pruning"}
 COMMAND = "python results/large/run.py results/large/study --runs runs --device cuda --precision bf16 --seconds 540"
 TOLERANCES = {"cifar10-resnet50": 1.0, "translation": 0.5, "cifar10": 1.0, "mnist": 0.3}
 """Of a row that is run again."""
@@ -79,7 +79,7 @@ def shortly() -> list[tuple[str, str, str, str]]:
     said = []
     for level in (0.9, 0.98):
         own = {name: at(SHORT, name, level) for name in ("magnitude", VD, "random")}
-        means = [f"{TOLD.get(name, name)} {mean(tuple(found.values()))} %" for name, found in own.items() if found]
+        means = [f"{IN_FULL.get(name, name)} {mean(tuple(found.values()))} %" for name, found in own.items() if found]
         found = [one for one in families()["ResNet-50"] if one.level == level and verdict(one)]
         shown = [f"{one.label} {written(one.difference)}" for one in found if one.difference]
         said.append(f"at {_level(level)} {', '.join(means)} (shown: {'; '.join(shown) or 'no difference'})")

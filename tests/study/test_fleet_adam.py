@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import openwork as ow
+from openwork.study.fleet.optimizers import StackedOptimizer
 from openwork.study.fleet.training import Training
 from openwork.study.runs.live import prepare
 from tests.study.small_fleets import PRUNE, STEPS, Small, assert_close, runs
@@ -106,6 +107,16 @@ def test_layers_that_are_trained_without_gradients_are_left_to_them():
     for batch, _ in zip(training.batches(), range(STEPS), strict=False):
         training.step(batch)
     assert_close(trained(runs(Small("convolution"), PRUNE), taken=False), training)
+
+
+@pytest.mark.parametrize(("optimizer", "moves"), [(torch.optim.AdamW, True), (torch.optim.Adagrad, False)])
+def test_a_loaded_count_of_steps_lies_where_the_optimizer_looks_for_it(optimizer, moves):
+    training = trained(runs(Small(optimizers=optimizer)), taken=False, steps=2)
+    elsewhere = {name: tensor.to("meta") for name, tensor in training.stack.parameters.items()}
+    resumed = StackedOptimizer(training.stack.lives, slice(0, 3), elsewhere)
+    resumed.load(training.states())
+    steps = {state["step"].device.type for state in resumed.optimizer.state.values()}
+    assert steps == {"meta" if moves else "cpu"}
 
 
 def test_another_optimizer_keeps_its_parameters():

@@ -16,12 +16,13 @@ from openwork.study.fleet.training import Training
 from openwork.study.runs import record as run_record
 from openwork.study.runs.claim import ClaimedError, claim
 from openwork.study.runs.execute import execute
-from openwork.study.runs.live import prepare
+from openwork.study.runs.live import prepare, restore
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.sweeps import sweep as sweeps
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Sweep, completed_steps, sweep
+from tests.members import equal
 from tests.study import oddlab
 from tests.study.test_fleet_alone import OPTIONS, widths
 from tests.study.tinylab import PRUNE, Failing, Tiny
@@ -262,10 +263,11 @@ def test_a_result_that_cannot_be_written_stops_the_fleet_and_those_written_stay(
     assert len(widths(swept(RUNS, tmp_path)[0])) == len(RUNS)
 
 
-@pytest.mark.parametrize("kept", [False, True], ids=["no checkpoint", "checkpoints"])
+@pytest.mark.parametrize("kept", [(), (10,), (10, 20)], ids=["no checkpoint", "an early checkpoint", "checkpoints"])
 @pytest.mark.parametrize("full", ["checkpoint.pt", "result.json"])
 def test_a_finished_run_has_its_checkpoint_whatever_could_not_be_written(full, kept, tmp_path, monkeypatch):
-    monkeypatch.setattr(fleet, "CHECKPOINT_SECONDS", 0.0 if kept else 60.0)
+    save = fleet.Fleet._save
+    monkeypatch.setattr(fleet.Fleet, "_save", lambda self: save(self) if self.training.done in kept else None)
     execute_fleet(RUNS, tmp_path / "whole", evaluations=2)
     writers = {"checkpoint.pt": "write_atomically", "result.json": "write_text"}
     real, finish = getattr(run_record, writers[full]), fleet.Fleet._finish
@@ -282,7 +284,9 @@ def test_a_finished_run_has_its_checkpoint_whatever_could_not_be_written(full, k
         with pytest.raises(WriteError, match="No space left"):
             swept(RUNS, tmp_path)
     for run in RUNS:
-        assert not (tmp_path / run.id / "result.json").exists() or (tmp_path / run.id / "checkpoint.pt").exists()
+        if (tmp_path / run.id / "result.json").exists():
+            found, whole = (restore(folder / run.id, trusted=("tests",)) for folder in (tmp_path, tmp_path / "whole"))
+            equal(found.model.state_dict(), whole.model.state_dict())
     assert widths(swept(RUNS, tmp_path)[0])
     assert weights(RUNS, tmp_path) == weights(RUNS, tmp_path / "whole")
     assert all((tmp_path / run.id / "checkpoint.pt").exists() for run in RUNS)

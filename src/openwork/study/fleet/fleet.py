@@ -97,6 +97,8 @@ class Fleet:
         self.dense = dense_flops(first)
         self.leaves = self.device.type != "cpu"
         """Whether models leave the device before they are recorded: threads that wait for it keep each other up."""
+        self.saved = members[0].step
+        """The step of the checkpoints; 0 where there are none."""
         self.training = Training(
             [member.live for member in members],
             start=members[0].step,
@@ -244,6 +246,7 @@ class Fleet:
             step=step,
             seconds=member.seconds,
             final=final,
+            saved=self.saved == step,
             precision=self.precision,
             fleet=len(self.members),
         )
@@ -254,6 +257,7 @@ class Fleet:
             write_snapshot(member.folder, step, member.live.finalized_weights())
 
     def _save(self) -> None:
+        self.saved = self.training.done
         for member, state in zip(self.members, self.training.states(), strict=True):
             if member.result is None:
                 save(member.live, state, member.folder, member.rows)

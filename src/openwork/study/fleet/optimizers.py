@@ -126,9 +126,13 @@ class StackedOptimizer:
             self.optimizer.state[parameter] = {
                 key: torch.stack([each[key].to(parameter.device) for each in kept]).contiguous()
                 if key not in SHARED and self._is_slot(value, name)
-                else value
+                else self._placed(value, parameter.device)
                 for key, value in kept[0].items()
             }
+
+    def _placed(self, value: Any, device: torch.device) -> Any:
+        """What all runs share, where the step looks for it: beside the parameters if a graph may hold the step."""
+        return value.to(device) if isinstance(value, Tensor) and not self.waits else value
 
     def _is_slot(self, value: Any, name: str) -> bool:
         return isinstance(value, Tensor) and value.shape == self.parameters[name].shape[1:]

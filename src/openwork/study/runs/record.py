@@ -118,6 +118,7 @@ def record(
     step: int,
     seconds: float,
     final: Final | None = None,
+    saved: bool = True,
     precision: Precision = "float32",
     fleet: int | None = None,
 ) -> Result:
@@ -129,6 +130,8 @@ def record(
         step: The completed steps.
         seconds: How long they took.
         final: Where training has come to its end; the run has diverged nevertheless if its metrics are not finite.
+        saved: Whether there is a checkpoint of this step, from which the run can go on: it stays until the result is
+            written. One of an earlier step does not, or it might stay for good and pass for the finished run's.
         precision: Of products on a GPU.
         fleet: How many runs were trained as one model with this one, which has its share of the memory; None where it
             was trained alone.
@@ -162,7 +165,6 @@ def record(
         "environment": environment(live.device, precision) | ({} if fleet is None else {"fleet": fleet}),
     }
     finished = final is not None and finite(final.before) and finite(final.after)
-    resumable = (folder / "checkpoint.pt").exists()  # then that stays until the result is written
     if final is not None and finished:
         result |= {
             "status": "finished",
@@ -171,10 +173,10 @@ def record(
             **final.counts.to_dict(),
         }
         write_weights(final.plain, folder / "model.safetensors")
-        if not resumable:  # a fleet's, perhaps: nobody adds what a finished run lacks
+        if not saved:  # nobody adds what a finished run lacks
             _keep_state(live, folder)
     write_text(folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
-    if finished and resumable:
+    if finished and saved:
         _keep_state(live, folder)
     (folder / "failed.json").unlink(missing_ok=True)
     barrier()  # no process goes on before the first one has written
