@@ -35,7 +35,9 @@ def at_level(what: str, said: str, found: list[Compared], lacks: str) -> Row:
     made = [one for one in found if one.difference]
     text = "; ".join(f"{one.label}: {_text(one.difference)}, p {probability(one.p)}" for one in made if one.difference)
     n = " or ".join(sorted({str(one.difference.n) for one in made if one.difference}))
-    decided = [f"{one.label}: {_verdict(one) if one.difference else 'fewer than three pairs'}" for one in found]
+    decided = [f"{one.label}: {_verdict(one)}" for one in made]
+    if left := [one.label for one in found if not one.difference]:
+        decided.append(f"fewer than three pairs: {'; '.join(left)}")
     return what, said, text, n, "; ".join(decided), lacks
 
 
