@@ -1,7 +1,7 @@
 """How many steps of training a GPU makes a second when N LeNet-300-100 are trained as one model.
 
 784-300-100-10, batch 100, each model with images of its own, Adam. A step is a CUDA graph: it draws images, gathers
-them and trains. "stacked" is `torch.func.vmap` and Adam, with products in tf32; "fused" trains the Linear
+them and trains. "stacked" is `torch.func.vmap` and the fleet's Adam, with products in tf32; "fused" trains the Linear
 layers without gradients in memory, with products in bf16; "masks" keep nine weights of ten at zero. Rounds alternate
 between the variants.
 

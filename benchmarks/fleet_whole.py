@@ -5,7 +5,7 @@ at the end, and writes its result, rows, checkpoint and weights to a temporary f
 has the size of the paper's study. "prepared" is what comes before the first step has been taken, "finished" what comes
 after the last one.
 
-    python benchmarks/fleet_whole.py [--members 4000] [--steps 12000] [--precision bf16] [--shared]
+    python benchmarks/fleet_whole.py [--members 4000] [--steps 12000] [--precision bf16]
 """
 
 import argparse
@@ -25,11 +25,10 @@ from openwork.study.sweeps.sweep import Options, sweep
 from openwork.study.tasks.lenet import MnistLeNet300100
 
 
-def runs(members: int, steps: int, order: int | None) -> list[Run]:
+def runs(members: int, steps: int) -> list[Run]:
     """Runs that differ in their seeds."""
     schedule = ow.Cubic(0.9, begin=steps // 4, end=steps // 2, every=max(steps // 100, 1))
-    task = MnistLeNet300100(order=order)
-    return [Run(task, ow.GradualMagnitude(schedule), steps, seed=seed) for seed in range(members)]
+    return [Run(MnistLeNet300100(), ow.GradualMagnitude(schedule), steps, seed=seed) for seed in range(members)]
 
 
 def refuse(reason: str) -> None:
@@ -43,13 +42,12 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=4000)
     parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--precision", default="bf16", choices=get_args(Precision))
-    parser.add_argument("--shared", action="store_true", help="all runs see the same batches")
     parser.add_argument("--device", default="cuda")
     add_out(parser)
     options = parser.parse_args()
     of = Options(device=options.device, evaluations=1, precision=options.precision)
     members, steps, device = options.members, options.steps, torch.device(options.device)
-    label = f"{members:,} x {steps:,} steps, {options.precision}" + (", shared batches" if options.shared else "")
+    label = f"{members:,} x {steps:,} steps, {options.precision}"
     moments = [time.perf_counter()]
 
     def say(part: str, seconds: float) -> None:
@@ -65,8 +63,7 @@ def main() -> None:
             say("prepared" if done == members else "trained", moments[-1] - moments[-2])
 
     with tempfile.TemporaryDirectory() as folder:
-        wanted = runs(members, steps, 0 if options.shared else None)
-        state = sweep(wanted, Path(folder), Fleets(Path(folder), of, say=refuse, progress=progress))
+        state = sweep(runs(members, steps), Path(folder), Fleets(Path(folder), of, say=refuse, progress=progress))
         moments.append(time.perf_counter())
     left = [outcome for outcome in state.outcomes.values() if outcome.state != "finished"]
     if left:

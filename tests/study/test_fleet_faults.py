@@ -16,13 +16,12 @@ from openwork.study.fleet.training import Training
 from openwork.study.runs import record as run_record
 from openwork.study.runs.claim import ClaimedError, claim
 from openwork.study.runs.execute import execute
-from openwork.study.runs.live import prepare, restore
+from openwork.study.runs.live import prepare
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.sweeps import sweep as sweeps
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Sweep, completed_steps, sweep
-from tests.members import equal
 from tests.study import oddlab
 from tests.study.test_fleet_alone import OPTIONS, widths
 from tests.study.tinylab import PRUNE, Failing, Tiny
@@ -244,52 +243,6 @@ def test_a_fleet_that_does_not_fit_is_halved(tmp_path, monkeypatch):
     ended, said = swept(RUNS, tmp_path)
     assert widths(ended) == [2, 2, 2, 2]
     assert not said
-
-
-def test_a_result_that_cannot_be_written_stops_the_fleet_and_those_written_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr(fleet, "COPIES", 1)  # each is recorded while the next one is measured
-    real = fleet.record
-
-    def record(live, *arguments, **settings):
-        if live.run == RUNS[1]:
-            raise WriteError(28, "No space left on device", "result.json")
-        return real(live, *arguments, **settings)
-
-    monkeypatch.setattr(fleet, "record", record)
-    with pytest.raises(WriteError, match="No space left"):
-        swept(RUNS, tmp_path)
-    assert [(tmp_path / run.id / "result.json").exists() for run in RUNS[:2]] == [True, False]
-    monkeypatch.setattr(fleet, "record", real)
-    assert len(widths(swept(RUNS, tmp_path)[0])) == len(RUNS)
-
-
-@pytest.mark.parametrize("kept", [(), (10,), (10, 20)], ids=["no checkpoint", "an early checkpoint", "checkpoints"])
-@pytest.mark.parametrize("full", ["checkpoint.pt", "result.json"])
-def test_a_finished_run_has_its_checkpoint_whatever_could_not_be_written(full, kept, tmp_path, monkeypatch):
-    save = fleet.Fleet._save
-    monkeypatch.setattr(fleet.Fleet, "_save", lambda self: save(self) if self.training.done in kept else None)
-    execute_fleet(RUNS, tmp_path / "whole", evaluations=2)
-    writers = {"checkpoint.pt": "write_atomically", "result.json": "write_text"}
-    real, finish = getattr(run_record, writers[full]), fleet.Fleet._finish
-
-    def write(path: Path, content: object) -> None:
-        if path.name == full and path.parent.name in {RUNS[1].id, RUNS[2].id} and training_is_over:
-            raise WriteError(28, "No space left on device", full)
-        real(path, content)
-
-    training_is_over: list[bool] = []
-    with monkeypatch.context() as patch:
-        patch.setattr(run_record, writers[full], write)
-        patch.setattr(fleet.Fleet, "_finish", lambda self: training_is_over.append(True) or finish(self))
-        with pytest.raises(WriteError, match="No space left"):
-            swept(RUNS, tmp_path)
-    for run in RUNS:
-        if (tmp_path / run.id / "result.json").exists():
-            found, whole = (restore(folder / run.id, trusted=("tests",)) for folder in (tmp_path, tmp_path / "whole"))
-            equal(found.model.state_dict(), whole.model.state_dict())
-    assert widths(swept(RUNS, tmp_path)[0])
-    assert weights(RUNS, tmp_path) == weights(RUNS, tmp_path / "whole")
-    assert all((tmp_path / run.id / "checkpoint.pt").exists() for run in RUNS)
 
 
 @pytest.mark.parametrize(

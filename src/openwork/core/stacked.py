@@ -131,8 +131,7 @@ def to_cpu(tensors: Sequence[Tensor]) -> None:
         tensors: Of one shape and dtype, on one device. What refers to them sees them there from now on.
     """
     whole = torch.stack([tensor.data for tensor in tensors]).cpu()
-    own: Sequence[Tensor] = torch.unbind_copy(whole)  # type: ignore[func-returns-value,assignment]  # torch's gap
-    for tensor, row in zip(tensors, own, strict=True):
+    for tensor, row in zip(tensors, torch.ops.aten.unbind_copy.int(whole), strict=True):
         tensor.data = row
 
 

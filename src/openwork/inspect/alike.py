@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from openwork.core.layout import Layout, layout_of
+from openwork.core.masks.counting import true_by_row
 from openwork.core.selection import Selection
 from openwork.inspect.counts import Counts, LayerCounts
 from openwork.inspect.from_model import count_model
 from openwork.inspect.layer import OtherCounts, count_layer
 from openwork.inspect.not_finite import count_each_not_finite
-from openwork.inspect.structure import count_rows, count_structures
+from openwork.inspect.structure import count_structures
 from openwork.inspect.total import total
 
 
@@ -34,7 +35,7 @@ def count_alike(models: Sequence[nn.Module], select: Selection | None, stacked: 
         return [first, *(count_model(model, select, None, {}) for model in models[1:])]
     structures = {name: count_structures(stacked[name], layout) for name, layout in layouts.items() if layout}
     names = [name for name, _ in models[0].named_parameters() if name not in {*structures, *first.skipped}]
-    others = {name: count_rows(stacked[name] != 0).tolist() for name in names}
+    others = {name: true_by_row(stacked[name] != 0).tolist() for name in names}
     broken = {name: count_each_not_finite(stacked[name]) for name in (*structures, *names)}
 
     def layer(each: LayerCounts, n: int) -> LayerCounts:

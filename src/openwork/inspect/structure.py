@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from openwork.core.layout import Layout
+from openwork.core.masks.counting import true_by_row
 from openwork.core.sharded import is_sharded, local, shards_of
 
 GROUPS = ("1:4", "2:4", "4:8")
@@ -157,19 +158,12 @@ def count_structures(weights: Tensor, layout: Layout) -> list[Structure]:
         groups = dict(_groups(mask, _groups_of(inputs)))
         blocks = {block: live == 0 for block, live in _blocks(rows, _blocks_of(outputs, columns))}
         each = [mask, rows.amax(1) == 0, live_inputs == 0, *groups.values(), *blocks.values()]
-        counts = torch.stack([count_rows(flags.reshape(len(some), -1)) for flags in each], 1).tolist()
+        counts = torch.stack([true_by_row(flags.reshape(len(some), -1)) for flags in each], 1).tolist()
         for nonzero, dead_outputs, dead_inputs, *others in counts:
             of_groups = dict(zip(groups, others, strict=False))
             of_blocks = dict(zip(blocks, others[len(groups) :], strict=True))
             found.append(_structure(size, nonzero, dead_outputs, dead_inputs, of_groups, of_blocks))
     return found
-
-
-def count_rows(flags: Tensor) -> Tensor:
-    """How many flags, bools or bytes of 0 and 1, are set in each row of the first axis: (N,) int64."""
-    if flags.device.type == "cpu":  # whose sums of bools are slow
-        return torch.stack([row.count_nonzero() for row in flags])
-    return flags.reshape(len(flags), -1).sum(1)  # a row may be a single flag
 
 
 def _groups_of(inputs: int) -> list[str]:

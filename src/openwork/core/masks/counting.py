@@ -41,11 +41,11 @@ def number_of_true(mask: Tensor) -> Tensor:
     return mask.count_nonzero() if mask.device.type == "cpu" else mask.sum()
 
 
-def zeros_by_row(tensor: Tensor) -> Tensor:
-    """How many values are 0 in each row of the first axis, (N,) int64, by the faster of two ways."""
-    if tensor.device.type == "cpu":
-        return torch.stack([number_of_true(row == 0) for row in tensor])
-    return (tensor.flatten(1) == 0).sum(1)
+def true_by_row(flags: Tensor) -> Tensor:
+    """How many flags, bools or bytes of 0 and 1, are set in each row of the first axis, (N,) int64."""
+    if flags.device.type == "cpu":
+        return torch.stack([number_of_true(row) for row in flags])
+    return flags.reshape(len(flags), -1).sum(1)  # a row may be a single flag
 
 
 def sums(tensors: Sequence[Tensor]) -> list[Tensor]:

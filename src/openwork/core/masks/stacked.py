@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.masks.check import DivergedError
-from openwork.core.masks.counting import zeros_by_row
+from openwork.core.masks.counting import true_by_row
 from openwork.core.masks.finalized import masked_copies
 from openwork.core.masks.stacked_check import check_stack
 from openwork.core.masks.stacked_choice import alike, scorer, update_many
@@ -174,7 +174,7 @@ class StackedMasks(Stacked):
     @torch.no_grad()
     def zeros(self) -> dict[str, Tensor]:
         """The number of zeros of each weight, by name, (N,) int64 on the CPU."""
-        counts = torch.stack([zeros_by_row(tensor) for tensor in self.parameters]).cpu()
+        counts = torch.stack([true_by_row(tensor == 0) for tensor in self.parameters]).cpu()
         return dict(zip(self.names, counts, strict=True))
 
     def expected_nonzero(self) -> dict[str, Tensor]:

@@ -94,10 +94,10 @@ def prepare(
         ValueError: If ``weights`` or ``zeros`` do not fit the model.
     """
     initial_seed = run.origin.initial_seed if run.origin else None
-    _seed(run.seed if initial_seed is None else initial_seed, device)
+    torch.manual_seed(run.seed if initial_seed is None else initial_seed)
     model = run.task.model().to(device)
     if initial_seed is not None:
-        _seed(run.seed, device)
+        torch.manual_seed(run.seed)
     if weights is not None:
         try:
             model.load_state_dict(weights)
@@ -118,13 +118,6 @@ def prepare(
         calibrate=calibration(run, technique, device),
     )
     return Live(run, model, sparsifier, device)
-
-
-def _seed(seed: int, device: torch.device) -> None:
-    """Does what `torch.manual_seed` does, which also describes the stack for each kind of device that is not there."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed_all(seed)
 
 
 @torch.no_grad()
