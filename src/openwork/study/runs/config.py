@@ -6,6 +6,7 @@ import importlib
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Set
+from functools import cache
 from inspect import formatannotation
 from types import FunctionType
 from typing import Any
@@ -19,7 +20,7 @@ TRUSTED = ("torch",)
 _WORDS = {"true": True, "false": False, "none": None}
 _SIMPLE = {"bool", "int", "float", "str", "tuple"}
 _RESERVED = ("type", "import")
-_NUMBERS = {"bool", "int", "float"}
+_NUMBERS = frozenset({"bool", "int", "float"})
 _EXACT = 2**53  # up to here each int is a float
 
 
@@ -69,8 +70,13 @@ def _of_field(field: dataclasses.Field[Any], value: Any, defaults: bool = False)
     """`to_plain` of a field's value."""
     if field.name in _RESERVED:
         raise ValueError(f"a field named {field.name!r} cannot be part of a run, whose description uses it; rename it")
-    kinds = _NUMBERS & set(re.findall(r"\w+", formatannotation(field.type)))
-    return _plain(value, kinds, defaults)
+    return _plain(value, _kinds(formatannotation(field.type)), defaults)
+
+
+@cache
+def _kinds(annotation: str) -> frozenset[str]:
+    """The kinds of numbers that the annotation of a field names."""
+    return _NUMBERS.intersection(re.findall(r"\w+", annotation))
 
 
 def _number(value: Any, kinds: Set[str]) -> bool | int | float:
