@@ -96,8 +96,6 @@ def test_operations_on_the_device_do_not_grow_with_the_members(technique, keep_z
         for copy, expected, member, state in zip(copies, alone, together.members, states, strict=True):
             equal(copy.state_dict(), expected)
             equal(member.state(), state)
-            for tensor in [*member.model.parameters(), *member.sparsifier.state_dict()["hidden"].values()]:
-                assert tensor.untyped_storage().nbytes() == tensor.nbytes
     assert len(counts) == 1
 
 

@@ -125,13 +125,13 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def to_cpu(tensors: Sequence[Tensor]) -> None:
-    """Moves tensors to the CPU, each into memory of its own, by one copy from their device.
+    """Moves tensors to the CPU, by one copy from their device, of which each becomes a row.
 
     Args:
-        tensors: Of one shape and dtype, on one device. What refers to them sees them there from now on.
+        tensors: Of one shape and dtype, on one device. What refers to them sees the row from now on.
     """
     whole = torch.stack([tensor.data for tensor in tensors]).cpu()
-    for tensor, row in zip(tensors, torch.ops.aten.unbind_copy.int(whole), strict=True):
+    for tensor, row in zip(tensors, whole, strict=True):
         tensor.data = row
 
 
