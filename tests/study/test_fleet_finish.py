@@ -13,6 +13,9 @@ from openwork.core.stacked import to_cpu
 from openwork.study.fleet import fleet
 from openwork.study.fleet.execute import execute_fleet
 from openwork.study.runs.live import restore
+from openwork.study.runs.run import Run
+from openwork.study.tasks import classification
+from openwork.study.tasks.lenet import DigitsLeNet300100
 from tests.members import Member, Together, equal
 from tests.study.small_fleets import MODELS, PRUNE, Small, runs
 from tests.test_contract import TECHNIQUES, label
@@ -74,6 +77,24 @@ def check(every, folder, monkeypatch):
         sizes = [(each / "checkpoint.pt").stat().st_size for each in (there, left)]
         assert sizes[1] <= sizes[0]  # tied tensors are there once
         restore(left, trusted=("torch", "tests"))
+
+
+def test_fewer_models_see_more_images_at_a_time(tmp_path, monkeypatch):
+    seen: list[tuple[int, int]] = []
+    real = classification.measure
+
+    def measure(logits, data, *, batch_size=1000):
+        found = real(logits, data, batch_size=batch_size)
+        seen.append((found[0].numel(), batch_size))
+        return found
+
+    monkeypatch.setattr(classification, "measure", measure)
+    finish_as_on_a_gpu(monkeypatch)
+    every = [Run(DigitsLeNet300100(), PRUNE, 8, seed=seed) for seed in range(5)]
+    execute_fleet(every, tmp_path, evaluations=1)
+    alone, together = DigitsLeNet300100().batch_size, [pair for pair in seen if pair[0] > 1]
+    assert together == [(5, alone), (5, alone), (2, 2 * alone), (2, 2 * alone)]
+    assert seen[-1] == (1, 5 * alone)
 
 
 @pytest.mark.parametrize("technique", [PRUNE, ow.RigL(ow.Constant(0.8, every=3, stop=6))])

@@ -213,7 +213,8 @@ class Fleet:
             for some in (pairs[first : first + most] for first in range(0, len(pairs), most)):
                 places, before = zip(*some, strict=True)
                 members = [self.members[place] for place in places]
-                plain = StackedModels(self._finalized(members), in_turn=not stack.together)
+                room = len(self.members) // len(members)
+                plain = StackedModels(self._finalized(members), in_turn=not stack.together, room=room)
                 after = final_metrics_of(task, plain, self.device)
                 measured = zip([member.rows[-1]["sparsity"] for member in members], before, after, strict=True)
                 ends = finals(plain.each, self.run.select, plain.parameters | plain.buffers, measured)
@@ -275,6 +276,7 @@ class _Some:
 
     stack: StackedModels
     numbers: Sequence[int]
+    room: int = 1
 
     @property
     def each(self) -> list[nn.Module]:

@@ -25,6 +25,10 @@ class Models(Protocol):
     def together(self) -> bool:
         """Whether they compute at once; otherwise nothing is gained by `outputs`."""
 
+    @property
+    def room(self) -> int:
+        """How many batches of training fit the memory at once, since more models than these were trained together."""
+
     def outputs(self, function: Callable[[nn.Module, Any], Tensor], argument: Any) -> Tensor:
         """What ``function`` returns for each model in evaluation mode and the argument, stacked: (models, ...)."""
 
