@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from openwork.study.data.images import Images
+
+_DRAWERS = 4
+"""Threads that draw permutations for many runs."""
 
 
 def shuffled_indices(
@@ -40,7 +44,7 @@ def stacked_indices(
 ) -> Iterator[Tensor]:
     """What `shuffled_indices` gives for each of the seeds, at once: endless tensors (seeds, batch_size).
 
-    Another thread draws the permutations of an epoch during the one before.
+    Other threads draw the permutations of an epoch during the one before.
 
     Args:
         size: The number of images.
@@ -195,14 +199,18 @@ def _stacked(
     """What ``draw`` gives for each seed and epoch, (size,) each, in batches (seeds, batch_size)."""
     distinct = {seed: place for place, seed in enumerate(sorted(set(seeds)))}
     places = torch.tensor([distinct[seed] for seed in seeds], device=device)
+    on_gpu = device is not None and device.type == "cuda"
 
     def drawn(epoch: int) -> list[Tensor]:
-        return [torch.stack(each) for each in zip(*(draw(seed, epoch) for seed in distinct), strict=True)]
+        each = zip(*pool.map(draw, distinct, repeat(epoch)), strict=True)
+        stacked = [torch.stack(tensors) for tensors in each]
+        # From pinned memory a device reads without keeping this process waiting, and many times as fast.
+        return [whole.pin_memory() for whole in stacked] if on_gpu else stacked
 
-    with ThreadPoolExecutor(1) as thread:
+    with ThreadPoolExecutor(_DRAWERS) as pool, ThreadPoolExecutor(1) as thread:
         coming = thread.submit(drawn, start // (size // batch_size))
         for epoch, parts in _epochs(size, batch_size, start):
-            whole = [each.to(device)[places] for each in coming.result()]
+            whole = [each.to(device, non_blocking=on_gpu)[places] for each in coming.result()]
             coming = thread.submit(drawn, epoch + 1)
             yield from (tuple(each[:, part] for each in whole) for part in parts)
 
