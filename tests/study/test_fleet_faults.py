@@ -228,6 +228,11 @@ def test_a_full_disk_stops_the_sweep_and_keeps_no_claim(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*/failed.json"))
 
 
+def test_no_more_directories_are_opened_than_runs_are_trained(tmp_path):
+    assert len(execute_fleet(RUNS, tmp_path, most=3)) == 3
+    assert {folder.name for folder in tmp_path.iterdir()} == {run.id for run in RUNS[:3]}
+
+
 # What a machine has too little of.
 
 

@@ -2,9 +2,10 @@
 
 import gc
 import resource
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision, products
 from openwork.study.runs.run import Run
 
+_AHEAD = 64  # runs whose directories are opened while a model is made: most of that time is the disk's
 _FILES = 256  # that a process needs besides those of its claims; half of all where there are fewer
 
 
@@ -73,7 +75,6 @@ def execute_fleet(
             found = _claim(runs, directory, torch.device(device), most, wanted, claims, members)
             if not members:
                 return found
-            _describe(members)
             try:
                 trial = _trial(members[-1].live.run, directory, torch.device(device)) if len(members) > 1 else None
                 fleet = Fleet(
@@ -110,13 +111,17 @@ def _claim(
 ) -> dict[str, Result | Exception]:
     """Fills the ``members``; returns what those of the other runs ended with that came before."""
     found: dict[str, Result | Exception] = {}
-    for run in runs:
-        if len(members) == most:
-            break
-        with ExitStack() as own:
+    waiting, coming = deque(runs), deque[tuple[Run, Future[Result | None], ExitStack]]()
+    with _no_collection(), ExitStack() as opened, ThreadPoolExecutor(WRITERS) as pool:
+        while len(members) < most and (waiting or coming):
+            # No more than will be trained; of the first one is not known how many that are.
+            while waiting and len(coming) < (min(_AHEAD, most - len(members)) if members else 1):
+                run, own = waiting.popleft(), opened.enter_context(ExitStack())
+                coming.append((run, pool.submit(_opened, run, directory / run.id, own), own))
+            run, future, own = coming.popleft()
             ended: Member | Result | Exception
             try:
-                ended = _member(run, directory, device, own)
+                ended = future.result() or _member(run, directory, device)
             except Exception as error:
                 if isinstance(error, OSError) and no_space(error):
                     raise
@@ -131,14 +136,33 @@ def _claim(
                 claims.push(own.pop_all())
                 if len(members) == 1:
                     most = min(most, _fitting(ended, wanted))
+            own.close()
     return found
 
 
-def _describe(members: Sequence[Member]) -> None:
-    """Writes the description of each run in its directory."""
-    with ThreadPoolExecutor(WRITERS) as pool:  # most of the time is that of the disk
-        for _ in pool.map(lambda member: write_description(member.live.run, member.folder), members):
-            pass  # what one raised is raised here
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Within it Python searches for no garbage, which takes long among thousands of models that stay."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _opened(run: Run, folder: Path, claims: ExitStack) -> Result | None:
+    """Claims the run's directory and describes the run there; its result where another process was faster."""
+    refuse_old([folder])
+    refuse_changed(run, folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    claims.enter_context(claim(folder))
+    if (folder / "result.json").exists():
+        return read_result(folder / "result.json")
+    write_description(run, folder)
+    return None
 
 
 def _fitting(member: Member, wanted: int | None) -> int:
@@ -148,21 +172,13 @@ def _fitting(member: Member, wanted: int | None) -> int:
         raise _cannot_stack(error) from error
 
 
-def _member(run: Run, directory: Path, device: torch.device, claims: ExitStack) -> Member | Result:
-    """The run where its checkpoint is, its directory claimed; its result where another process was faster."""
-    folder = directory / run.id
-    refuse_old([folder])
-    refuse_changed(run, folder)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    claims.enter_context(claim(folder))
-    if (folder / "result.json").exists():
-        return read_result(folder / "result.json")
+def _member(run: Run, directory: Path, device: torch.device) -> Member:
+    """The run where its checkpoint is."""
     live, state = _begun(run, directory, device)
     if state is None:
-        return Member(live, folder)
+        return Member(live, directory / run.id)
     rows = state["metrics"]
-    return Member(live, folder, optimizer=state["optimizer"], rows=rows, seconds=rows[-1]["seconds"])
+    return Member(live, directory / run.id, optimizer=state["optimizer"], rows=rows, seconds=rows[-1]["seconds"])
 
 
 def _trial(run: Run, directory: Path, device: torch.device) -> Trial:
