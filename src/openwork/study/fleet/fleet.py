@@ -142,7 +142,8 @@ class Fleet:
                     return
                 if training.done in self.kept:
                     self._snapshot(training.done)
-                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                # Not at the last step: the results follow, and are written in less time than these would be.
+                if training.done < self.run.steps and time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self._save()
                     saved = time.monotonic()
                 began = time.perf_counter()
