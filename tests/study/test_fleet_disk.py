@@ -63,3 +63,21 @@ def test_a_finished_run_has_its_checkpoint_whatever_could_not_be_written(full, k
     assert widths(swept(RUNS, tmp_path)[0])
     assert weights(RUNS, tmp_path) == weights(RUNS, tmp_path / "whole")
     assert all((tmp_path / run.id / "checkpoint.pt").exists() for run in RUNS)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0, [5, 10, 15]), (6.0, [5, 10, 15]), (60.0, [5])])
+def test_checkpoints_take_at_most_a_tenth_of_the_time(seconds, expected, tmp_path, monkeypatch):
+    clock, saved = [0.0], []
+
+    def save(self: fleet.Fleet) -> None:
+        saved.append(self.training.done)
+        clock[0] += seconds
+
+    def progress(steps: int) -> None:
+        clock[0] += 13.0
+
+    monkeypatch.setattr(fleet, "CHECKPOINT_SECONDS", 60.0)
+    monkeypatch.setattr(fleet.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(fleet.Fleet, "_save", save)
+    execute_fleet(RUNS, tmp_path, evaluations=4, progress=progress)
+    assert saved == expected

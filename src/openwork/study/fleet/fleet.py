@@ -26,6 +26,8 @@ from openwork.study.training.loop import batches_end
 
 CHECKPOINT_SECONDS = 60.0
 """Between two checkpoints of the runs of a fleet: they are many files, and little is lost."""
+SAVING_SECONDS = 6.0
+"""For which checkpoints may be written each time; where it takes longer, as many times as long lies between two."""
 COPIES = 256
 """Finalized models at a time."""
 MOVED = 2**29
@@ -114,7 +116,7 @@ class Fleet:
             progress: Called after each step, with the steps of all runs together.
         """
         training = self.training
-        saved, began = time.monotonic(), time.perf_counter()
+        saved, until_next, began = time.monotonic(), CHECKPOINT_SECONDS, time.perf_counter()
         drawn: Tensor | None = None
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -143,9 +145,10 @@ class Fleet:
                 if training.done in self.kept:
                     self._snapshot(training.done)
                 # Not at the last step: the results follow, and are written in less time than these would be.
-                if training.done < self.run.steps and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                if training.done < self.run.steps and (now := time.monotonic()) - saved > until_next:
                     self._save()
                     saved = time.monotonic()
+                    until_next = CHECKPOINT_SECONDS * max((saved - now) / SAVING_SECONDS, 1.0)
                 began = time.perf_counter()
         if training.done < self.run.steps:
             raise ValueError(batches_end(self.run.task, training.done, self.run.steps))
