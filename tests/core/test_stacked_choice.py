@@ -10,11 +10,11 @@ import torch
 import openwork as ow
 from openwork.core.masks import stacked_choice
 from openwork.core.masks.mechanism import Masking
-from openwork.core.masks.threshold import drop_ties, keep_largest, kth_largest_of_rows, reaching
+from openwork.core.masks.threshold import drop_ties, keep_largest
 from openwork.core.seeding import seeded_generator
+from openwork.kernels.select_rows import select_rows
 from tests.core.test_stacked_masks import BATCHED, different, label
 from tests.helpers import raises
-from tests.kernels.select_cases import kth_largest_plain
 from tests.members import Member, Together, equal, random_steps
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* keeps no weight")
@@ -23,42 +23,13 @@ RAMP = ow.Cubic(0.8, begin=2, end=12, every=2)
 INF = math.inf
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("n", [1, 2, 7, 1000])
-def test_the_kth_largest_of_rows_is_that_of_each_row(dtype, n):
-    values = torch.randn(12, n, dtype=dtype, generator=torch.Generator().manual_seed(n))
-    values[0], values[1, : n // 2], values[2, 0], values[3, 0] = 0, 0, INF, -INF
-    values[4], values[5], values[6, ::2] = -INF, INF, -0.0
-    values[7] *= 1e-310 if dtype == torch.float64 else 1e-40  # subnormal
-    for k in {1, n // 2 + 1, n}:
-        found = kth_largest_of_rows(values, torch.full((12,), k))
-        assert found.tolist() == [float(kth_largest_plain(row, k)) for row in values]
-    each = torch.arange(12) % n + 1
-    assert kth_largest_of_rows(values, each).tolist() == [
-        float(kth_largest_plain(row, k)) for row, k in zip(values, each.tolist(), strict=True)
-    ]
-
-
-def test_no_value_reaches_the_0th_largest():
-    values = torch.tensor([[INF, 1.0, -INF]])
-    assert not reaching(values, kth_largest_of_rows(values, torch.tensor([0]))).any()
-
-
-def test_empty_rows_keep_nothing():
-    values = torch.zeros(3, 0)
-    thresholds = kth_largest_of_rows(values, torch.zeros(3, dtype=torch.int64))
-    assert reaching(values, thresholds).shape == (3, 0)
-
-
 @pytest.mark.parametrize("values", [2, 5, 100])
 def test_ties_of_rows_are_drawn_as_those_of_one(values):
     scores = torch.randint(values, (20, 101), generator=torch.Generator().manual_seed(values)).float()
     scores[3], scores[4], scores[5, :60], scores[6, ::2] = 1, -INF, -INF, -0.0
     keep = [0, 101, 1, 40, 40, 40, *range(14, 98, 6)]
-    thresholds = kth_largest_of_rows(scores, torch.tensor(keep))
-    mask = reaching(scores, thresholds)
-    kept = mask.sum(1).tolist()
-    surplus = {row: n - k for row, (n, k) in enumerate(zip(kept, keep, strict=True)) if n > k}
+    mask, thresholds, numbers = select_rows(scores, torch.tensor(keep))
+    surplus = {row: n - k for row, (n, k) in enumerate(zip(numbers[0].tolist(), keep, strict=True)) if n > k}
     drop_ties(mask, scores, thresholds, surplus, lambda row: seeded_generator(row, 7, "w/ties"))
     for row, (score, k) in enumerate(zip(scores, keep, strict=True)):
         assert torch.equal(mask[row], keep_largest(score, k, seeded_generator(row, 7, "w/ties")))

@@ -72,6 +72,54 @@ def expected_of_all(tensors, k):
     return threshold, torch.stack([part.sum() for part in parts]).view(2, -1)
 
 
+ROWS = [(1, 1), (7, 1), (300, 1), (1, 20_000), (7, 8192), (7, 8193), (300, 100), (3, 20_000), (5, 0)]
+"""Numbers of rows and their lengths: a block of the kernels has 8192 values."""
+
+
+def rows_of(dtype, rows, n):
+    """Rows that are awkward by turns, with NaN in the last of them."""
+    generator = torch.Generator().manual_seed(rows + n)
+    found = torch.randn(rows, n, generator=generator, dtype=dtype)
+    inf, small = math.inf, torch.finfo(dtype).smallest_normal / 4
+    found[1::14] = -2.5  # equal
+    found[2::14] = torch.randint(-3, 3, found[2::14].shape, generator=generator).to(dtype)  # many ties
+    found[3::14, ::3] = -inf
+    found[4::14] = -inf
+    found[5::14, ::2] = inf
+    found[6::14, : n // 2] = 0.0
+    found[6::14, ::3] = -0.0
+    found[8::14] *= small  # subnormal
+    found[9::14] = found[9::14].abs()
+    found[10::14, ::3] = torch.nan
+    found[11::14, n // 2 :] = torch.nan
+    found[11::14, ::2] = inf
+    found[12::14] = -torch.nan
+    return found
+
+
+def counts_of_rows(rows, n):
+    """How many to keep of each row: none, one, a tenth, half, all, and by turns."""
+    turns = [round(part * n) for part in (0, 1, 0.3, 0.5, 0.95, 0.1)]
+    return [[k] * rows for k in sorted({0, min(1, n), n // 10, n // 2, n})] + [
+        [turns[row % len(turns)] for row in range(rows)]
+    ]
+
+
+def check_rows(selected, values, keep):
+    """Compares what was selected of rows with `expected` of each; with NaN, the number of NaN alone counts."""
+    assert selected.mask.dtype == torch.bool
+    assert selected.mask.shape == values.shape
+    assert selected.numbers.shape == (3, len(values))
+    found = zip(selected.mask.cpu(), selected.thresholds.tolist(), selected.numbers.t().tolist(), strict=True)
+    for row, (mask, threshold, numbers) in enumerate(found):
+        right, level, wanted = expected(values[row].cpu(), keep[row])
+        assert numbers[2] == wanted[2], (row, keep[row])
+        if not wanted[2]:
+            assert torch.equal(mask, right), (row, keep[row])
+            assert threshold == level or (math.isnan(threshold) and math.isnan(level)), (row, keep[row])
+            assert numbers == wanted, (row, keep[row])
+
+
 def kth_largest_plain(values, k):
     """The k-th largest of ``values`` (1-D) by torch.topk, on any device."""
     return values.topk(k, sorted=False).values.min()

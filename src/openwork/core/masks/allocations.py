@@ -12,11 +12,12 @@ from torch import Tensor
 
 from openwork.core.masks.counting import read_tables
 from openwork.core.masks.scores import in_batches, like, weights_in
-from openwork.core.masks.threshold import keep_count, kth_largest_of_rows
+from openwork.core.masks.threshold import keep_count
 from openwork.core.names import fits
 from openwork.core.precision import where_float64_is
 from openwork.core.sharded import ALONE, is_sharded, local, shards_of
-from openwork.kernels.select import count_reaching, kth_largest_of_all
+from openwork.kernels.select import count_reaching, kth_largest_of_all, on
+from openwork.kernels.select_rows import kth_largest_of_rows
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,10 @@ class GlobalRanking(Allocation):
         return _ranked(scores, keep_count(weights_in(scores), sparsity))
 
     def of_many(self, scores: Mapping[str, Tensor], sparsities: Sequence[float]) -> list[dict[str, int]]:
-        """The same, with two waits for the device."""
+        """The same, with one wait for the device."""
         every = torch.cat(list(scores.values()), 1)
         totals = [keep_count(every.shape[1], sparsity) for sparsity in sparsities]
-        thresholds = kth_largest_of_rows(every, torch.tensor(totals, device=every.device))[:, None]
+        thresholds = kth_largest_of_rows(every, on(torch.tensor(totals), every.device))[:, None]
         parts = [score > thresholds for score in scores.values()] + [score == thresholds for score in scores.values()]
         counts = torch.stack([part.sum(1) for part in parts], 1).tolist()
         return [_spread(scores, total, row) for total, row in zip(totals, counts, strict=True)]

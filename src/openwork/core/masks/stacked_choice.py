@@ -27,10 +27,12 @@ from openwork.core.masks.criterion import Sparsity, Threshold
 from openwork.core.masks.evidence import View
 from openwork.core.masks.patterns import Unstructured
 from openwork.core.masks.ranked import ordered
-from openwork.core.masks.threshold import drop_ties, kth_largest_of_rows, reaching
+from openwork.core.masks.threshold import drop_ties
 from openwork.core.masks.update import count, finite, survive
 from openwork.core.seeding import seeded_generator, uniform_like
 from openwork.core.stacked import pick
+from openwork.kernels.select import on
+from openwork.kernels.select_rows import SelectedRows, reach_rows, select_rows
 
 if TYPE_CHECKING:
     from openwork.core.masks.mechanism import Masking
@@ -133,22 +135,23 @@ def _update(stack: StackedMasks, technique: MaskTechnique, members: list[int], s
         return None
     if technique.criterion == Threshold():
         values = torch.tensor([each.schedule(step) for each in some.techniques], dtype=torch.float64)
-        thresholds = [values.to(score) for score in scores]
-        masks, kept = some.select(scores, thresholds, None, "ties")
+        found = [reach_rows(score, on(values.to(score.dtype), score.device)) for score in scores]
+        masks, kept = some.chosen(scores, found, None, "ties")
     else:
         keep = some.counts(scores)
         if keep is None:
             return []
         if technique.regrows:
             scores = some.exchanged(scores, growth, keep)
-        masks, kept = some.select(scores, _thresholds(scores, keep), keep, "ties")
+        masks, kept = some.chosen(scores, _largest(scores, keep), keep, "ties")
     some.take(masks, kept)
     return [index for row, index in enumerate(members) if row not in some.spoiled]
 
 
-def _thresholds(scores: Sequence[Tensor], keep: Sequence[Sequence[int]]) -> list[Tensor]:
+def _largest(scores: Sequence[Tensor], keep: Sequence[Sequence[int]]) -> list[SelectedRows]:
+    """The largest scores of each weight and member."""
     pairs = zip(scores, keep, strict=True)
-    return [kth_largest_of_rows(score, torch.tensor(counts, device=score.device)) for score, counts in pairs]
+    return [select_rows(score, on(torch.tensor(counts), score.device)) for score, counts in pairs]
 
 
 class _Members:
@@ -244,24 +247,24 @@ class _Members:
         scores = [torch.where(m | s.isnan(), s, -math.inf) for m, s in zip(kept, scores, strict=True)]
         fractions = [checked_exchange(member.technique, self.step) for member in self.masking]
         survivors = [[survive(*pair) for pair in zip(counts, fractions, strict=True)] for counts in keep]
-        stay, _ = self.select(scores, _thresholds(scores, survivors), survivors, "survivors")
+        stay, _ = self.chosen(scores, _largest(scores, survivors), survivors, "survivors")
         return [torch.where(mask, math.inf, finite(score)) for mask, score in zip(stay, growth, strict=True)]
 
-    def select(
-        self, scores: Sequence[Tensor], thresholds: Sequence[Tensor], keep: list[list[int]] | None, draw: str
+    def chosen(
+        self, scores: Sequence[Tensor], found: Sequence[SelectedRows], keep: list[list[int]] | None, draw: str
     ) -> tuple[list[Tensor], list[list[int]]]:
-        """Masks of the scores that reach the thresholds, and how many they keep; waits for the device once.
+        """Masks without ties that are too many, and how many they keep; waits for the device once.
 
         Args:
             scores: The scores.
-            thresholds: Those of each member, by weight.
+            found: What was selected of them, by weight; its masks are changed.
             keep: How many weights to keep at most, drawn between ties; None for all that reach the threshold.
             draw: The name of the draw.
         """
-        masks = [reaching(*pair) for pair in zip(scores, thresholds, strict=True)]
-        numbers = torch.stack([*(m.sum(1) for m in masks), *(s.isnan().sum(1) for s in scores)]).tolist()
-        kept, spoiled = numbers[: len(masks)], numbers[len(masks) :]
-        self.spoiled |= {row for found in spoiled for row, number in enumerate(found) if number}
+        masks = [each.mask for each in found]
+        numbers = torch.stack([each.numbers for each in found]).tolist()
+        kept = [rows for rows, _, _ in numbers]
+        self.spoiled |= {row for _, _, rows in numbers for row, number in enumerate(rows) if number}
         for place, (name, most) in enumerate(zip(self.stack.names, keep or (), strict=False)):
             over = {row: n - most[row] for row, n in enumerate(kept[place]) if n > most[row]}
             surplus = {row: number for row, number in over.items() if row not in self.spoiled}
@@ -269,7 +272,7 @@ class _Members:
             def generator(row: int, name: str = name) -> torch.Generator:
                 return seeded_generator(self.masking[row].seed, self.step, f"{name}/{draw}")
 
-            drop_ties(masks[place], scores[place], thresholds[place], surplus, generator)
+            drop_ties(masks[place], scores[place], found[place].thresholds, surplus, generator)
             for row, number in surplus.items():
                 kept[place][row] -= number
         return masks, kept

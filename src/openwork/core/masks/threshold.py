@@ -19,37 +19,6 @@ def keep_count(n: int, sparsity: float) -> int:
     return math.floor(n * (1.0 - sparsity) + 1e-6)
 
 
-def kth_largest_of_rows(values: Tensor, k: Tensor) -> Tensor:
-    """The ``k[i]``-th largest of row i of ``values``, shape (rows,); exact, and without waiting for the device.
-
-    A bisection on the bits, read as integers of the same order: each row may have a k of its own, and on a GPU it takes
-    a fraction of the time of sorting thousands of rows.
-
-    Args:
-        values: (rows, n), float32 or float64; of a row with NaN the result means nothing.
-        k: (rows,), whole numbers from 0 to n. For 0 it is NaN, which no value reaches.
-    """
-    integer = {4: torch.int32, 8: torch.int64}[values.element_size()]
-    first, last = torch.iinfo(integer).min, torch.iinfo(integer).max
-    bits = values.view(integer)
-    keys = torch.where(bits < 0, bits ^ last, bits)
-    found = torch.full_like(k, first, dtype=integer)
-    for bit in reversed(range(8 * values.element_size())):
-        higher = found + (1 << bit) if 1 << bit <= last else found - first
-        found = torch.where((keys >= higher[:, None]).sum(1) >= k, higher, found)
-    return torch.where(found < 0, found ^ last, found).view(values.dtype)
-
-
-def reaching(scores: Tensor, thresholds: Tensor) -> Tensor:
-    """Where the scores of each row reach its threshold: bool; -inf and NaN never do.
-
-    Args:
-        scores: (rows, n).
-        thresholds: (rows,), of the same dtype.
-    """
-    return scores >= thresholds.clamp(min=torch.finfo(scores.dtype).min)[:, None]
-
-
 def drop_ties(
     mask: Tensor,
     scores: Tensor,
@@ -57,7 +26,7 @@ def drop_ties(
     surplus: Mapping[int, int],
     generator: Callable[[int], torch.Generator],
 ) -> None:
-    """Removes what is too much in rows of what `reaching` gave, drawn between ties as `keep_largest` draws.
+    """Removes what is too much in rows of what `select_rows` gave, drawn between ties as `keep_largest` draws.
 
     Args:
         mask: (rows, n) bool; it is changed.
