@@ -80,17 +80,24 @@ def reach(table: Table, found: Tensor, *, masks: bool = True) -> tuple[list[Tens
         found: The keys of the thresholds, int64: one for each tensor, or one for all.
         masks: Whether masks are wanted; without, their list is empty.
     """
-    value, number = table.values[0], len(table.values)
-    numbers = torch.zeros(3, number, dtype=torch.int64, device=value.device)
+    value = table.values[0]
     made = [torch.empty_like(value, dtype=torch.bool) for value in table.values] if masks else []
-    targets = on(torch.tensor([mask.data_ptr() for mask in made]), value.device) if masks else table.pointers
+    targets = on(torch.tensor([mask.data_ptr() for mask in made]), value.device) if masks else None
+    return made, _reached(table, found, targets)
+
+
+def _reached(table: Table, found: Tensor, targets: Tensor | None) -> Tensor:
+    """The numbers; the masks go to where the targets say that each begins, int64."""
+    value, number = table.values[0], len(table.sizes)
+    numbers = torch.zeros(3, number, dtype=torch.int64, device=value.device)
     if len(table.owners):
         with device_of(value):
             _reach[(len(table.owners),)](
-                table.pointers, targets, table.owners, table.starts, table.sizes, found, numbers, number,
-                EACH=len(found) > 1, MASKS=masks, **_kind(value), BLOCK=_BLOCK, num_warps=_WARPS,
+                table.pointers, table.pointers if targets is None else targets, table.owners, table.starts, table.sizes,
+                found, numbers, number, EACH=len(found) > 1, MASKS=targets is not None, **_kind(value), BLOCK=_BLOCK,
+                num_warps=_WARPS,
             )  # fmt: skip
-    return made, numbers
+    return numbers
 
 
 def _kind(value: Tensor) -> dict[str, Any]:
