@@ -98,11 +98,13 @@ def rows_of(dtype, rows, n):
 
 
 def counts_of_rows(rows, n):
-    """How many to keep of each row: none, one, a tenth, half, all, and by turns."""
+    """How many to keep of each row: none, one, a tenth, half, all, and by turns.
+
+    Of many rows by turns alone, for Triton's interpreter takes a second for a few hundred programs.
+    """
     turns = [round(part * n) for part in (0, 1, 0.3, 0.5, 0.95, 0.1)]
-    return [[k] * rows for k in sorted({0, min(1, n), n // 10, n // 2, n})] + [
-        [turns[row % len(turns)] for row in range(rows)]
-    ]
+    same = [[k] * rows for k in sorted({0, min(1, n), n // 10, n // 2, n})] if rows < 100 else []
+    return [*same, [turns[row % len(turns)] for row in range(rows)]]
 
 
 def check_rows(selected, values, keep):

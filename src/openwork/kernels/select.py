@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor
 
 from openwork.kernels.digits import INTEGERS, as_found, count_plain, floats_of, keys_of, settle_plain
 from openwork.kernels.paths import Path, triton_or_plain
+
+if TYPE_CHECKING:
+    from openwork.kernels.triton.select import Table
 
 Add = Callable[[Tensor], None]
 """Adds to counts, in place, those of other processes."""
@@ -98,7 +101,7 @@ def select_over(values: Sequence[Tensor], keep: Sequence[int], add: Add | None) 
         from openwork.kernels.triton import select
 
         table = select.table(values)
-        found = _radix(lambda found, shift, counts: select.count(table, found, shift, counts), k, dtype, 8, add)
+        found = kth_largest_in(table, k, dtype, add)
         masks, numbers = select.reach(table, found)
         return Selected(masks, floats_of(found, dtype), numbers)
     found = _radix(lambda found, shift, counts: count_plain(values, found, shift, counts), k, dtype, 8, add)
@@ -207,10 +210,24 @@ def count_reaching(values: Sequence[Tensor], threshold: Tensor) -> Tensor:
     return torch.stack([part(value, threshold).sum() for part in (torch.gt, torch.eq) for value in values]).view(2, -1)
 
 
+def kth_largest_in(table: Table, k: Tensor, dtype: torch.dtype, add: Add | None = None) -> Tensor:
+    """The keys of the ``k[i]``-th largest value of each tensor of a table of the kernels, (T,).
+
+    Args:
+        table: The tensors.
+        k: (T,) int64.
+        dtype: That of the tensors.
+        add: As of `select_over`.
+    """
+    from openwork.kernels.triton import select
+
+    return _radix(lambda found, shift, counts: select.count(table, found, shift, counts), k.clone(), dtype, 8, add)
+
+
 def _radix(
     count: Callable[[Tensor, int, Tensor], None], k: Tensor, dtype: torch.dtype, width: int, add: Add | None
 ) -> Tensor:
-    """The keys of the k-th largest values, (rows,)."""
+    """The keys of the k-th largest values, (rows,); ``k`` is used up."""
     found, settle = torch.zeros_like(k), settle_plain
     if path(k.device, dtype).name == "Triton":
         from openwork.kernels.triton import select

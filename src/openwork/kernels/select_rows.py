@@ -1,4 +1,7 @@
-"""The largest values of each row of a tensor, each row with a number of its own, without waiting for the device."""
+"""The largest values of each row of a tensor, each row with a number of its own, without waiting for the device.
+
+Where there are Triton's kernels, by those of `select.py`, to which a row is a tensor like any other.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from openwork.kernels.digits import INTEGERS
+from openwork.kernels import select
+from openwork.kernels.digits import INTEGERS, as_found, floats_of, keys_of
 
 
 class SelectedRows(NamedTuple):
@@ -30,10 +34,17 @@ def select_rows(values: Tensor, k: Tensor) -> SelectedRows:
     """The ``k[i]`` largest values of row i: more where others equal the threshold.
 
     Args:
-        values: (rows, n), float32 or float64; of a row with NaN only their number means something.
-        k: (rows,), whole numbers from 0 to n, on the device of the values.
+        values: (rows, n), float32 or float64; of a row with NaN nothing but the number of NaN has a meaning.
+        k: (rows,) int64, from 0 to n, on the device of the values.
     """
-    return reach_rows(values, kth_largest_of_rows(values, k))
+    if not _by_kernels(values):
+        return _reach_plain(values, _kth_largest_plain(values, k))
+    from openwork.kernels.triton import select as kernels
+
+    table = kernels.table_of_rows(values)
+    found = select.kth_largest_in(table, k, values.dtype)
+    mask, numbers = kernels.reach_rows(table, found)
+    return SelectedRows(mask, floats_of(found, values.dtype), numbers)
 
 
 def reach_rows(values: Tensor, thresholds: Tensor) -> SelectedRows:
@@ -43,6 +54,35 @@ def reach_rows(values: Tensor, thresholds: Tensor) -> SelectedRows:
         values: (rows, n), float32 or float64.
         thresholds: (rows,), of the same dtype and device; NaN is reached by nothing.
     """
+    if not _by_kernels(values):
+        return _reach_plain(values, thresholds)
+    from openwork.kernels.triton import select as kernels
+
+    keys = keys_of(thresholds)
+    keys = keys.masked_fill(thresholds.isnan(), torch.iinfo(keys.dtype).max)
+    mask, numbers = kernels.reach_rows(kernels.table_of_rows(values), as_found(keys))
+    return SelectedRows(mask, thresholds, numbers)
+
+
+def kth_largest_of_rows(values: Tensor, k: Tensor) -> Tensor:
+    """The ``k[i]``-th largest of row i, shape (rows,); exact, and NaN for k = 0.
+
+    Args:
+        values: As of `select_rows`.
+        k: As there.
+    """
+    if not _by_kernels(values):
+        return _kth_largest_plain(values, k)
+    from openwork.kernels.triton import select as kernels
+
+    return floats_of(select.kth_largest_in(kernels.table_of_rows(values), k, values.dtype), values.dtype)
+
+
+def _by_kernels(values: Tensor) -> bool:
+    return select.path(values.device, values.dtype).name == "Triton"
+
+
+def _reach_plain(values: Tensor, thresholds: Tensor) -> SelectedRows:
     lowest = torch.finfo(values.dtype).min
     mask = values >= thresholds.clamp(min=lowest)[:, None]
     levels = torch.where(thresholds >= lowest, thresholds, math.nan)
@@ -50,15 +90,10 @@ def reach_rows(values: Tensor, thresholds: Tensor) -> SelectedRows:
     return SelectedRows(mask, thresholds, torch.stack([mask.sum(1), ties, values.isnan().sum(1)]))
 
 
-def kth_largest_of_rows(values: Tensor, k: Tensor) -> Tensor:
-    """The ``k[i]``-th largest of row i of ``values``, shape (rows,); exact.
+def _kth_largest_plain(values: Tensor, k: Tensor) -> Tensor:
+    """A bisection on the bits, read as integers of the same order.
 
-    A bisection on the bits, read as integers of the same order: each row may have a k of its own, and on a GPU it takes
-    a fraction of the time of sorting thousands of rows.
-
-    Args:
-        values: (rows, n), float32 or float64; of a row with NaN the result means nothing.
-        k: (rows,), whole numbers from 0 to n, on the device of the values. For 0 it is NaN, which no value reaches.
+    On a GPU it takes a fraction of the time of sorting thousands of rows.
     """
     integer = INTEGERS[values.dtype]
     first, last = torch.iinfo(integer).min, torch.iinfo(integer).max

@@ -25,7 +25,7 @@ class Table(NamedTuple):
     """Where tensors lie, and which part of which one each program reads.
 
     Args:
-        values: The tensors, each in one piece, in whatever order its elements lie there.
+        values: What holds the tensors, each in one piece, in whatever order its elements lie there.
         pointers: (T,) int64, where each begins.
         owners: (blocks,) int32, the tensor that each program reads.
         starts: (blocks,) int64, its first element.
@@ -45,6 +45,13 @@ def table(values: Sequence[Tensor]) -> Table:
     device = dense[0].device
     pointers = on(torch.tensor([value.data_ptr() for value in dense]), device)
     return Table(dense, pointers, *_blocks(tuple(value.numel() for value in dense), device))
+
+
+def table_of_rows(values: Tensor) -> Table:
+    """The table of the rows of one tensor, (rows, n), which may lie at any distance from each other."""
+    rows, n = values.shape
+    values = values if values.stride(1) == 1 or n <= 1 else values.contiguous()
+    return Table([values], _beginnings(values), *_blocks((n,) * rows, values.device))
 
 
 def count(table: Table, found: Tensor, shift: int, counts: Tensor) -> None:
@@ -84,6 +91,23 @@ def reach(table: Table, found: Tensor, *, masks: bool = True) -> tuple[list[Tens
     made = [torch.empty_like(value, dtype=torch.bool) for value in table.values] if masks else []
     targets = on(torch.tensor([mask.data_ptr() for mask in made]), value.device) if masks else None
     return made, _reached(table, found, targets)
+
+
+def reach_rows(table: Table, found: Tensor) -> tuple[Tensor, Tensor]:
+    """Mask and numbers of `openwork.kernels.select_rows.SelectedRows`.
+
+    Args:
+        table: That of rows.
+        found: The keys of their thresholds, int64.
+    """
+    mask = torch.empty(table.values[0].shape, dtype=torch.bool, device=table.values[0].device)
+    return mask, _reached(table, found, _beginnings(mask))
+
+
+def _beginnings(values: Tensor) -> Tensor:
+    """Where each row begins, (rows,) int64."""
+    distance = values.stride(0) * values.element_size()
+    return torch.arange(len(values), device=values.device) * distance + values.data_ptr()
 
 
 def _reached(table: Table, found: Tensor, targets: Tensor | None) -> Tensor:
