@@ -28,11 +28,12 @@ def test_ties_of_rows_are_drawn_as_those_of_one(values):
     scores = torch.randint(values, (20, 101), generator=torch.Generator().manual_seed(values)).float()
     scores[3], scores[4], scores[5, :60], scores[6, ::2] = 1, -INF, -INF, -0.0
     keep = [0, 101, 1, 40, 40, 40, *range(14, 98, 6)]
-    mask, thresholds, numbers = select_rows(scores, torch.tensor(keep))
-    surplus = {row: n - k for row, (n, k) in enumerate(zip(numbers[0].tolist(), keep, strict=True)) if n > k}
-    drop_ties(mask, scores, thresholds, surplus, lambda row: seeded_generator(row, 7, "w/ties"))
+    selected = select_rows(scores, torch.tensor(keep))
+    kept, ties, _ = selected.numbers.tolist()
+    surplus = {row: n - k for row, (n, k) in enumerate(zip(kept, keep, strict=True)) if n > k}
+    drop_ties(selected, scores, surplus, ties, lambda row: seeded_generator(row, 7, "w/ties"))
     for row, (score, k) in enumerate(zip(scores, keep, strict=True)):
-        assert torch.equal(mask[row], keep_largest(score, k, seeded_generator(row, 7, "w/ties")))
+        assert torch.equal(selected.mask[row], keep_largest(score, k, seeded_generator(row, 7, "w/ties")))
 
 
 @pytest.mark.parametrize("total", [0, 1, 50, 119, 120])

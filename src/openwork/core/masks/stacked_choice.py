@@ -261,7 +261,6 @@ class _Members:
             keep: How many weights to keep at most, drawn between ties; None for all that reach the threshold.
             draw: The name of the draw.
         """
-        masks = [each.mask for each in found]
         numbers = torch.stack([each.numbers for each in found]).tolist()
         kept = [rows for rows, _, _ in numbers]
         self.spoiled |= {row for _, _, rows in numbers for row, number in enumerate(rows) if number}
@@ -272,10 +271,10 @@ class _Members:
             def generator(row: int, name: str = name) -> torch.Generator:
                 return seeded_generator(self.masking[row].seed, self.step, f"{name}/{draw}")
 
-            drop_ties(masks[place], scores[place], found[place].thresholds, surplus, generator)
+            drop_ties(found[place], scores[place], surplus, numbers[place][1], generator)
             for row, number in surplus.items():
                 kept[place][row] -= number
-        return masks, kept
+        return [each.mask for each in found], kept
 
     def take(self, masks: Sequence[Tensor], kept: Sequence[Sequence[int]]) -> None:
         """Puts the masks in force, but not those of spoiled rows."""

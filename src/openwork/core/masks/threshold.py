@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from openwork.core.masks.counting import read_tables
 from openwork.core.precision import exact
 from openwork.core.sharded import ALONE, Shards, local, shard_like, shards_of
 from openwork.kernels.select import on, select
+from openwork.kernels.select_rows import SelectedRows
 
 
 def keep_count(n: int, sparsity: float) -> int:
@@ -20,32 +22,32 @@ def keep_count(n: int, sparsity: float) -> int:
 
 
 def drop_ties(
-    mask: Tensor,
+    selected: SelectedRows,
     scores: Tensor,
-    thresholds: Tensor,
     surplus: Mapping[int, int],
+    ties: Sequence[int],
     generator: Callable[[int], torch.Generator],
 ) -> None:
-    """Removes what is too much in rows of what `select_rows` gave, drawn between ties as `keep_largest` draws.
+    """Removes what is too much in rows of a mask, drawn between ties as `keep_largest` draws; waits for no device.
 
     Args:
-        mask: (rows, n) bool; it is changed.
-        scores: (rows, n), no NaN in these rows.
-        thresholds: (rows,).
+        selected: What `select_rows` found; its mask is changed.
+        scores: (rows, n), no NaN in rows with a surplus.
         surplus: How many to remove, by row, where there is something to remove.
+        ties: How many scores of each row equal its threshold.
         generator: A row's seeded CPU generator.
     """
     if not surplus:
         return
-    rows = torch.tensor(list(surplus), device=scores.device)
-    places = (scores[rows] == thresholds[rows, None]).nonzero().cpu()
-    ties = torch.split(places[:, 1], places[:, 0].bincount(minlength=len(surplus)).tolist())
+    rows = on(torch.tensor(list(surplus)), scores.device)
+    some = [ties[row] for row in surplus]
+    places = (scores[rows] == selected.thresholds[rows, None]).nonzero_static(size=sum(some))
     dropped = [
-        some[torch.randperm(len(some), generator=generator(row))[:number]]
-        for some, (row, number) in zip(ties, surplus.items(), strict=True)
+        first + torch.randperm(number, generator=generator(row))[: surplus[row]]
+        for row, number, first in zip(surplus, some, accumulate(some, initial=0), strict=False)
     ]
-    counts = torch.tensor([len(some) for some in dropped])
-    mask[rows.repeat_interleave(counts.to(rows.device)), torch.cat(dropped).to(mask.device)] = False
+    row, column = places[on(torch.cat(dropped), scores.device)].unbind(1)
+    selected.mask[rows[row], column] = False
 
 
 class Kept(NamedTuple):
