@@ -142,11 +142,18 @@ def pick(whole: Tensor, members: Sequence[int]) -> Tensor:
     return whole[torch.tensor(members, device=whole.device)]
 
 
+def room(whole: Tensor, members: Sequence[int]) -> Tensor:
+    """Where to write what is to be `put` for these members: their own rows where they lie side by side."""
+    if members[-1] - members[0] == len(members) - 1:
+        return whole[members[0] : members[-1] + 1]
+    return whole.new_empty(len(members), *whole.shape[1:])
+
+
 def put(whole: Tensor, members: Sequence[int], rows: Tensor) -> None:
     """Writes the rows of these members, in order."""
     if members[-1] - members[0] == len(members) - 1:
         place = whole[members[0] : members[-1] + 1]
-        if place.data_ptr() != rows.data_ptr():  # what `pick` gave may have been changed in place
+        if place.data_ptr() != rows.data_ptr():  # what `pick` or `room` gave is there
             place.copy_(rows)
     else:
         whole[torch.tensor(members, device=whole.device)] = rows
