@@ -8,7 +8,7 @@ Run: python benchmarks/mask_update.py [--device cuda] [--repeats 10] [--growth [
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -112,8 +112,28 @@ def main() -> None:
         "openwork whole update, Uniform": lambda: uniform.after_step(1, [], None),
         "openwork whole update, GlobalRanking": lambda: ranked.after_step(1, [], None),
     }
+    total = sum(weight.numel() for weight in weights)
+    compare(variants, f"{total:,} weights", "torch.topk per layer", device, arguments)
+
+
+def compare(
+    variants: Mapping[str, Callable[[], object]],
+    what: str,
+    reference: str,
+    device: torch.device,
+    options: argparse.Namespace,
+) -> None:
+    """Times the variants in turns, and prints their table.
+
+    Args:
+        variants: What to time, by name.
+        what: What it is done to.
+        reference: The name of the variant that the others are compared with.
+        device: Where it is done.
+        options: Those of the command line.
+    """
     times: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(arguments.repeats + 1):
+    for number in range(options.repeats + 1):
         for name, variant in variants.items():
             _wait(device)
             began = time.perf_counter()
@@ -121,11 +141,10 @@ def main() -> None:
             _wait(device)
             if number:  # warm-up
                 times[name].append(1000 * (time.perf_counter() - began))
-    keep(arguments.out, times, unit="ms", device=device, reference="torch.topk per layer")
-    total = sum(weight.numel() for weight in weights)
-    print(f"torch {torch.__version__}, {_where(device)}, {total:,} weights, n = {arguments.repeats}; milliseconds")
-    print(f"{'':46}{'min':>9}{'median':>9}{'max':>9}{'/ topk':>8}")
-    base = statistics.median(times["torch.topk per layer"])
+    keep(options.out, times, unit="ms", device=device, reference=reference)
+    print(f"torch {torch.__version__}, {_where(device)}, {what}, n = {options.repeats}; milliseconds")
+    print(f"{'':46}{'min':>9}{'median':>9}{'max':>9}{'ratio':>8}")
+    base = statistics.median(times[reference])
     for name, values in times.items():
         median = statistics.median(values)
         print(f"{name:46}{min(values):9.2f}{median:9.2f}{max(values):9.2f}{median / base:8.2f}")
