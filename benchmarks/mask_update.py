@@ -1,15 +1,19 @@
 """What recomputing the masks of 25 million weights costs: openwork's exact count beside torch.topk and torch.sort.
 
 The weights have the shapes of ResNet-50's 53 convolutions and its classifier, values are Gaussian, 90 % sparsity.
-With --growth it says instead what `sparsify`, mask updates and `finalize` cost a weight, as the model grows.
-Run: python benchmarks/mask_update.py [--device cuda] [--repeats 10] [--growth [4 16 64]]
+With --growth it says instead what `sparsify`, mask updates and `finalize` cost a weight, as the model grows; with
+--fleet what an update of so many stacked LeNet-300-100 costs, with and without the selection's kernels.
+Run: python benchmarks/mask_update.py [--device cuda] [--repeats 10] [--growth [4 16 64]] [--fleet MEMBERS]
 """
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
+from unittest import mock
 
 import torch
 from phases import life, report
@@ -19,10 +23,15 @@ from torch import Tensor
 import openwork as ow
 from openwork.core.masks.allocations import Allocation
 from openwork.core.masks.mechanism import Masking
+from openwork.core.masks.stacked import StackedMasks
 from openwork.core.masks.threshold import keep_count, keep_largest
 from openwork.core.seeding import seeded_generator
 from openwork.core.selection import find_weights
+from openwork.core.stacked import stacked
+from openwork.kernels import select
+from openwork.kernels.paths import Path as Way
 from openwork.kernels.select import select_largest
+from openwork.kernels.select_rows import select_rows
 
 
 def resnet50_shapes() -> list[tuple[int, ...]]:
@@ -80,18 +89,60 @@ def growth(millions: Sequence[int], repeats: int, device: torch.device, out: Pat
             report(type(allocation).__name__, runs[1:], layers << 20, device, out)  # the first is a warm-up
 
 
+def fleet(members: int, device: torch.device, options: argparse.Namespace) -> None:
+    """Prints what an update of stacked models costs, and the selection of their largest weights alone."""
+    technique = ow.GradualMagnitude(ow.Constant(0.9, every=1))
+    sparsifiers = []
+    for seed in range(members):
+        sizes = itertools.pairwise((784, 300, 100, 10))
+        model = torch.nn.Sequential(*(torch.nn.Linear(*size, bias=False, device=device) for size in sizes))
+        sparsifiers.append(ow.sparsify(model, technique, seed=seed))
+    named = [dict(sparsifier.model.named_parameters()) for sparsifier in sparsifiers]
+    masks = StackedMasks(
+        [cast("Masking", sparsifier.mechanism) for sparsifier in sparsifiers],
+        {name: stacked([each[name] for each in named]) for name in named[0]},
+    )
+    masks.many = True  # also on a CPU
+    steps = itertools.count(1)
+    scores = torch.rand(members, 300 * 784, device=device)
+    k = torch.full((members,), keep_count(scores.shape[1], 0.9), device=device)
+
+    def plainly(variant: Callable[[], object]) -> None:
+        with mock.patch.object(select, "path", return_value=Way("plain", "to compare")):
+            variant()
+
+    def update() -> None:
+        masks.update(next(steps))
+
+    def largest() -> None:
+        select_rows(scores, k)
+
+    variants: dict[str, Callable[[], object]] = {
+        "whole update": update,
+        "whole update, no kernels to select": lambda: plainly(update),
+        "selection, largest weight": largest,
+        "selection, largest weight, no kernels": lambda: plainly(largest),
+    }
+    total = sum(each.numel() for each in masks.masks.values())
+    compare(variants, f"{members:,} models, {total:,} weights", "whole update", device, options)
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--growth", nargs="*", type=int, metavar="MILLIONS", help="of 2 ** 20 weights; 4, 16 and 64")
+    parser.add_argument("--fleet", type=int, metavar="MEMBERS", help="so many stacked models")
     add_out(parser)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     torch.manual_seed(0)
     if arguments.growth is not None:
         growth(arguments.growth or (4, 16, 64), arguments.repeats, device, arguments.out)
+        return
+    if arguments.fleet:
+        fleet(arguments.fleet, device, arguments)
         return
     weights = [torch.randn(shape, device=device) for shape in resnet50_shapes()]
 
