@@ -92,7 +92,7 @@ class Small(Task):
 
     def batches(self, seed, start, device):
         while True:
-            x = torch.randn(5, 12, generator=torch.Generator().manual_seed(1000 * seed + start))
+            x = torch.randn(5, 12, generator=torch.Generator().manual_seed(1000 * seed + start)).to(device)
             yield x, x.view(5, 3, 4).sum(2).argmax(1)
             start += 1
 
@@ -100,7 +100,7 @@ class Small(Task):
         return F.cross_entropy(model(batch[0]), batch[1])
 
     def example(self, device):
-        return torch.zeros(1, 12)
+        return torch.zeros(1, 12, device=device)
 
     def evaluate(self, model, device):
         return {"accuracy": 0.0}
