@@ -68,6 +68,13 @@ def test_values_that_are_no_numbers():
     assert compare({"a": x}, {"a": x.clone()}).total.difference == 0
     (pair,) = compare({"a": x}, {"a": torch.ones(3)}).pairs
     assert (pair.difference, pair.to_dict()["difference"]) == (math.inf, None)
+    found = compare({"a": x, "b": x}, {"a": torch.ones(3), "b": torch.tensor([math.nan, math.nan, 1.0])})
+    assert found.not_finite == ({"a": (1, 1), "b": (1, 1)}, {"b": (2, 0)})
+    assert str(found).endswith(
+        "in the first, NOT finite: 2 NaN and 2 infinite, in a (1 NaN and 1 infinite), b (1 NaN and 1 infinite)\n"
+        "in the second, NOT finite: b (2 NaN)"
+    )
+    assert json.loads(json.dumps(found.to_dict()))["not_finite"]["second"] == {"b": {"nan": 2, "infinite": 0}}
     codes = {"a": torch.ones(2, 2, dtype=torch.int8)}
     assert compare(codes, {"a": torch.ones(2, 2)}).total.difference is None
     assert compare({"a": torch.empty(0, 3)}, {"a": torch.empty(0, 3)}).total.weights == 0

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from openwork.formats.layouts import held_weights
 from openwork.formats.model_part import model_tensors
 from openwork.inspect.from_state import not_counted
 from openwork.inspect.names import is_matrix
+from openwork.inspect.not_finite import NotFinite, count_not_finite, not_finite_line
 from openwork.inspect.own_training import random_weight
 from openwork.inspect.structure import DENSIFIED
 from openwork.inspect.table import WIDTH, elided
 from openwork.inspect.total import value_of
 from openwork.words import count
 
+_WHICH = ("first", "second")
 _CHUNK = 1 << 24  # elements compared at a time
 _CODES = (torch.int8, torch.uint8)  # their difference from other numbers means nothing
 
@@ -62,11 +64,13 @@ class Comparison:
         pairs: The weights in both.
         only: The names in the first alone, and in the second alone.
         shapes: Name -> both shapes, where they differ.
+        not_finite: How many values of the weights in both are NaN or infinite, by name, in the first and in the second.
     """
 
     pairs: tuple[Pair, ...]
     only: tuple[tuple[str, ...], tuple[str, ...]]
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    not_finite: tuple[dict[str, NotFinite], dict[str, NotFinite]] = field(default=({}, {}), hash=False)
 
     @property
     def total(self) -> Pair:
@@ -85,6 +89,10 @@ class Comparison:
             "weights": [pair.to_dict() for pair in self.pairs],
             "only": {"first": list(self.only[0]), "second": list(self.only[1])},
             "shapes": {name: [list(a), list(b)] for name, (a, b) in self.shapes.items()},
+            "not_finite": {
+                which: {name: number._asdict() for name, number in found.items()}
+                for which, found in zip(_WHICH, self.not_finite, strict=True)
+            },
         }
 
     def __str__(self) -> str:
@@ -100,8 +108,10 @@ class Comparison:
         others = [pair for pair in self.pairs if not pair.layer]
         moved = sum(pair.difference != 0 for pair in others)
         lines.append(f"{count(len(others), 'other parameter')}, {moved} of them different")
-        for which, names in zip(("first", "second"), self.only, strict=True):
+        for which, names in zip(_WHICH, self.only, strict=True):
             lines += [f"only in the {which}: {few(names)}"] if names else []
+        for which, found in zip(_WHICH, self.not_finite, strict=True):
+            lines += [f"in the {which}, {not_finite_line(found)}"] if found else []
         for name, (a, b) in self.shapes.items():
             lines.append(f"{name} has shape {_shape(a)} in the first, {_shape(b)} in the second")
         return "\n".join(lines)
@@ -137,14 +147,18 @@ def compare(first: Mapping[str, Any] | str | Path, second: Mapping[str, Any] | s
             f"{next(iter(b), 'nothing')}; give two checkpoints of one model"
         )
     pairs, shapes = [], {}
+    not_finite: tuple[dict[str, NotFinite], dict[str, NotFinite]] = ({}, {})
     for name in common:
         x, y = _dense(a[name]), _dense(b[name])
         if x.shape == y.shape:
             pairs.append(_pair(name, is_matrix(name, x, tensors), x, y))
+            for found, tensor in zip(not_finite, (x, y), strict=True):
+                if any(number := count_not_finite(tensor)):
+                    found[name] = number
         else:
             shapes[name] = (tuple(x.shape), tuple(y.shape))
     only = tuple(name for name in a if name not in b), tuple(name for name in b if name not in a)
-    return Comparison(tuple(pairs), only, shapes)
+    return Comparison(tuple(pairs), only, shapes, not_finite)
 
 
 def _weights(source: Mapping[str, Any] | str | Path, which: str) -> tuple[dict[str, Held], dict[str, Tensor]]:
