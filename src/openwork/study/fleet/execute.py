@@ -13,7 +13,7 @@ import torch
 
 from openwork.study.files import no_space, writing
 from openwork.study.fleet.fleet import WRITERS, Fleet, Member
-from openwork.study.fleet.memory import width
+from openwork.study.fleet.memory import no_memory, width
 from openwork.study.fleet.trial import Trial
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
@@ -89,7 +89,7 @@ def execute_fleet(
             except Exception as error:
                 if isinstance(error, OSError) and no_space(error):
                     raise
-                if not _no_memory(error) or len(members) == 1:  # perhaps one run's own, which it will raise alone
+                if not no_memory(error) or len(members) == 1:  # perhaps one run's own, which it will raise alone
                     raise _cannot_stack(error) from error
                 most = len(members) // 2
             else:
@@ -125,7 +125,7 @@ def _claim(
             except Exception as error:
                 if isinstance(error, OSError) and no_space(error):
                     raise
-                if _no_memory(error) and members:
+                if no_memory(error) and members:
                     break
                 ended = error
             if not isinstance(ended, Member):
@@ -196,11 +196,6 @@ def _cannot_stack(error: Exception) -> CannotStackError:
     if not isinstance(error, ValueError):  # torch tells a story
         text = f"{type(error).__name__}: {text.split('. ')[0]}"
     return CannotStackError(text)
-
-
-def _no_memory(error: Exception) -> bool:
-    """Whether the memory was too small: torch has no class for that of a CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _claims() -> int:

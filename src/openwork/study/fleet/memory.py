@@ -1,4 +1,4 @@
-"""How many runs the memory of a device holds as one model, and whether one of them fills the device."""
+"""How many runs the memory of a device holds as one model, whether one of them fills it, and which errors say so."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +71,11 @@ def free_bytes(device: torch.device) -> int | None:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def no_memory(error: Exception) -> bool:
+    """Whether the memory was too small: torch has no class for that of a CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _held(live: Live) -> int:
