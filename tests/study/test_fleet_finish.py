@@ -12,6 +12,7 @@ from openwork.core.masks.stacked import StackedMasks
 from openwork.core.stacked import to_cpu
 from openwork.study.fleet import fleet
 from openwork.study.fleet.execute import execute_fleet
+from openwork.study.fleet.stack import Stack, StackedModels
 from openwork.study.runs.live import restore
 from openwork.study.runs.run import Run
 from openwork.study.tasks import classification
@@ -95,6 +96,28 @@ def test_fewer_models_see_more_images_at_a_time(tmp_path, monkeypatch):
     alone, together = DigitsLeNet300100().batch_size, [pair for pair in seen if pair[0] > 1]
     assert together == [(5, alone), (5, alone), (2, 2 * alone), (2, 2 * alone)]
     assert seen[-1] == (1, 5 * alone)
+
+
+@pytest.mark.parametrize("technique", [None, PRUNE], ids=label)
+def test_finished_runs_that_do_not_fit_are_measured_fewer_at_a_time(technique, tmp_path, monkeypatch):
+    every = runs(Small(), technique, (0.01,) * 5)
+    execute_fleet(every, tmp_path / "whole", evaluations=1)
+    seen: list[int] = []
+    real, trained = fleet.final_metrics_of, fleet.Fleet.train
+
+    def measure(task, models, device):
+        seen.append(len(models.each))
+        if isinstance(models, StackedModels) and not isinstance(models, Stack) and len(models.each) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(task, models, device)
+
+    monkeypatch.setattr(fleet, "final_metrics_of", measure)
+    monkeypatch.setattr(fleet.Fleet, "train", lambda self, progress: seen.append(0) or trained(self, progress))
+    execute_fleet(every, tmp_path / "small", evaluations=1)
+    assert seen == [0, 5, 5, 2, 2, 1]  # of one training: all before they are finalized, then a few at a time
+    assert [result(tmp_path / "small" / run.id) for run in every] == [
+        result(tmp_path / "whole" / run.id) for run in every
+    ]
 
 
 @pytest.mark.parametrize("technique", [PRUNE, ow.RigL(ow.Constant(0.8, every=3, stop=6))])

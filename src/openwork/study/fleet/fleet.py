@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openwork.study.fleet.memory import no_memory
 from openwork.study.fleet.stack import StackedModels
 from openwork.study.fleet.training import Training
 from openwork.study.fleet.trial import Trial
@@ -205,29 +206,41 @@ class Fleet:
     def _finish(self) -> None:
         """Measures the runs at their end, some at a time, since each needs a finalized copy, and records them.
 
-        Those that have been measured are recorded while the next ones are.
+        Those that have been measured are recorded while the next ones are. Where the memory is too small, fewer are
+        measured at a time, as their training is done.
         """
         task, stack, numbers = self.run.task, self.training.stack, self._unfinished()
         # Where training is watched on other data, only the models that are reported read the test set.
         measure = final_metrics_of if task.watched_on == task.judged_on else metrics_of
         pairs = list(zip(numbers, self._measured(measure, numbers), strict=True))
-        most = self._at_once()
+        at_once = self._at_once()
         with ThreadPoolExecutor(WRITERS) as pool:  # most of the time is that of the disk
             written: Iterator[None] = iter(())
-            for some in (pairs[first : first + most] for first in range(0, len(pairs), most)):
-                places, before = zip(*some, strict=True)
+            while pairs:
+                places, before = zip(*pairs[:at_once], strict=True)
                 members = [self.members[place] for place in places]
-                room = len(self.members) // len(members)
-                plain = StackedModels(self._finalized(members), in_turn=not stack.together, room=room)
-                after = final_metrics_of(task, plain, self.device)
-                measured = zip([member.rows[-1]["sparsity"] for member in members], before, after, strict=True)
-                ends = finals(plain.each, self.run.select, plain.parameters | plain.buffers, measured)
+                try:
+                    plain, ends = self._ends(members, before)
+                except Exception as error:
+                    if not no_memory(error) or len(members) == 1:
+                        raise
+                    at_once = len(members) // 2
+                    continue
                 if self.leaves:
                     stack.leave(places)
                     plain.leave(range(len(members)))
                 list(written)  # what one raised is raised here
                 written = pool.map(self._record, members, repeat(self.run.steps), ends)
+                del pairs[:at_once]
             list(written)
+
+    def _ends(self, members: Sequence[Member], before: Sequence[dict[str, float]]) -> tuple[StackedModels, list[Final]]:
+        """The finalized models of these runs, and how the runs end; ``before`` has the metrics of the others."""
+        room = len(self.members) // len(members)
+        plain = StackedModels(self._finalized(members), in_turn=not self.training.stack.together, room=room)
+        after = final_metrics_of(self.run.task, plain, self.device)
+        measured = zip([member.rows[-1]["sparsity"] for member in members], before, after, strict=True)
+        return plain, finals(plain.each, self.run.select, plain.parameters | plain.buffers, measured)
 
     def _at_once(self) -> int:
         """How many runs to finish at a time."""
