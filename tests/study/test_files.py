@@ -4,7 +4,7 @@ import resource
 import pytest
 import torch
 
-from openwork.study.files import write_atomically, write_text
+from openwork.study.files import remove_leftovers, write_atomically, write_text
 from tests.processes import run
 
 
@@ -36,3 +36,10 @@ def test_of_several_processes_the_first_alone_writes(tmp_path, monkeypatch):
     monkeypatch.setattr("openwork.study.files.rank", lambda: 1)
     write_text(tmp_path / "a", "text")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_killed_writers_left_is_removed(tmp_path):
+    for name in (".checkpoint.pt.0a1b2c3d", ".tmpzwVO5Z", "checkpoint.pt", ".hidden", "lock"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", ".hidden", "lock"}

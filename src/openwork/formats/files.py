@@ -12,7 +12,8 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside ``path``, empty, which takes its place at the end, flushed to disk; a failure removes it.
 
-    It has the mode of the file that it replaces, or that of any new file.
+    It has the mode of the file that it replaces, or that of any new file, also where the caller puts another file in the
+    place of the temporary one, as safetensors does with one that nobody else may read.
 
     Args:
         path: The file to replace or create.
@@ -23,9 +24,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         if path.is_file():
             temporary.chmod(path.stat().st_mode & 0o777)
+        mode = temporary.stat().st_mode & 0o777
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        temporary.chmod(mode)
+        _flush(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -52,8 +54,7 @@ def creating(folder: Path) -> Iterator[Path]:
         yield temporary
         for path in temporary.rglob("*"):
             if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+                _flush(path)
         refuse_existing(folder)  # a rename would replace an empty folder
         temporary.rename(folder)
     except BaseException:
@@ -65,3 +66,12 @@ def refuse_existing(path: Path) -> None:
     """Raises FileExistsError if there is something at ``path``."""
     if path.exists() or path.is_symlink():
         raise FileExistsError(f"{path} exists, and nothing is overwritten; give another name, or remove it")
+
+
+def _flush(path: Path) -> None:
+    """Waits until the disk has what was written to the file."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

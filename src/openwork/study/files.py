@@ -64,5 +64,6 @@ def remove_leftovers(folder: Path) -> None:
     """
     if rank():
         return
-    for path in folder.glob(".*.*.????????"):
-        path.unlink(missing_ok=True)
+    for pattern in (".*.*.????????", ".tmp??????"):  # ours, and those of safetensors
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
