@@ -7,6 +7,7 @@ import pytest
 from openwork.study.files import WriteError
 from openwork.study.fleet import fleet
 from openwork.study.fleet.execute import execute_fleet
+from openwork.study.fleet.training import Training
 from openwork.study.runs import record as run_record
 from openwork.study.runs.live import restore
 from tests.members import equal
@@ -60,7 +61,16 @@ def test_a_finished_run_has_its_checkpoint_whatever_could_not_be_written(full, k
         if (tmp_path / run.id / "result.json").exists():
             found, whole = (restore(folder / run.id, trusted=("tests",)) for folder in (tmp_path, tmp_path / "whole"))
             equal(found.model.state_dict(), whole.model.state_dict())
+    trained: set[str] = set()
+    step = Training.step
+
+    def stepped(self: Training, batch: object):
+        trained.update(live.run.id for live in self.stack.lives)
+        return step(self, batch)
+
+    monkeypatch.setattr(Training, "step", stepped)
     assert widths(swept(RUNS, tmp_path)[0])
+    assert trained == (set() if full == "result.json" else {RUNS[1].id, RUNS[2].id})  # what was kept is not lost
     assert weights(RUNS, tmp_path) == weights(RUNS, tmp_path / "whole")
     assert all((tmp_path / run.id / "checkpoint.pt").exists() for run in RUNS)
 

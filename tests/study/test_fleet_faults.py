@@ -13,6 +13,7 @@ from openwork.study.fleet import fleet, memory
 from openwork.study.fleet.execute import CannotStackError, execute_fleet
 from openwork.study.fleet.groups import Waiting
 from openwork.study.fleet.training import Training
+from openwork.study.runs import claim as claims
 from openwork.study.runs import record as run_record
 from openwork.study.runs.claim import ClaimedError, claim
 from openwork.study.runs.execute import execute
@@ -226,6 +227,34 @@ def test_a_full_disk_stops_the_sweep_and_keeps_no_claim(tmp_path, monkeypatch):
         swept(RUNS, tmp_path)
     assert not list(tmp_path.glob("*/lock"))
     assert not list(tmp_path.glob("*/failed.json"))
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), WriteError(28, "No space left"), torch.OutOfMemoryError("CUDA")]
+)
+def test_what_stops_a_fleet_while_models_are_made_leaves_no_claim_and_few_directories(error, tmp_path, monkeypatch):
+    many = [replace(RUNS[0], seed=seed) for seed in range(100)]
+    made: list[str] = []
+    real = fleet_execute.begin
+
+    def begin(run: Run, *arguments: object):
+        made.append(run.id)
+        if len(made) == 3:
+            raise error
+        return real(run, *arguments)
+
+    class Stopped(fleet.Fleet):
+        def __init__(self, members, **settings):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fleet_execute, "begin", begin)
+    monkeypatch.setattr(fleet_execute, "Fleet", Stopped)
+    with pytest.raises((KeyboardInterrupt, WriteError)):
+        execute_fleet(many, tmp_path)
+    assert not list(tmp_path.glob("*/lock"))
+    assert not claims._held
+    assert len(list(tmp_path.iterdir())) <= 3 + fleet_execute._AHEAD
+    assert {path.parent.name for path in tmp_path.glob("*/run.json")} == set(made[:2])
 
 
 def test_no_more_directories_are_opened_than_runs_are_trained(tmp_path):

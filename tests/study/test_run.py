@@ -23,6 +23,7 @@ from openwork.study.runs.execute import execute
 from openwork.study.runs.live import prepare, restore
 from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100, ImagesLeNet300100, MnistLeNet5Caffe, MnistLeNet300100
+from tests.members import equal
 from tests.processes import output_of, start
 
 TASK = DigitsLeNet300100(peak_learning_rate=5e-3)
@@ -180,6 +181,20 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_overwritten(tmp_path, cont
     with pytest.raises(ValueError, match=r"checkpoint.pt is not a readable torch checkpoint \("):
         execute(run, tmp_path)
     assert (folder / "model.safetensors").read_bytes() == model
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_a_run_whose_result_was_lost_is_measured_and_not_trained_again(tmp_path, technique):
+    run = Run(TASK, technique, steps=100)
+    whole = execute(run, tmp_path)
+    checkpoint = torch.load(tmp_path / run.id / "checkpoint.pt", weights_only=True)
+    (tmp_path / run.id / "result.json").unlink()
+    steps: list[int] = []
+    again = execute(run, tmp_path, progress=steps.append)
+    assert not steps
+    assert (again.before, again.after, again.layers, again.step) == (whole.before, whole.after, whole.layers, 100)
+    assert again.cost.seconds == whole.cost.seconds
+    equal(torch.load(tmp_path / run.id / "checkpoint.pt", weights_only=True), checkpoint)
 
 
 def test_foreign_and_mixed_up_checkpoints_are_refused(tmp_path):

@@ -142,7 +142,7 @@ def pick(whole: Tensor, members: Sequence[int]) -> Tensor:
     return whole[torch.tensor(members, device=whole.device)]
 
 
-def room(whole: Tensor, members: Sequence[int]) -> Tensor:
+def rows_to_write(whole: Tensor, members: Sequence[int]) -> Tensor:
     """Where to write what is to be `put` for these members: their own rows where they lie side by side."""
     if members[-1] - members[0] == len(members) - 1:
         return whole[members[0] : members[-1] + 1]
@@ -153,7 +153,7 @@ def put(whole: Tensor, members: Sequence[int], rows: Tensor) -> None:
     """Writes the rows of these members, in order."""
     if members[-1] - members[0] == len(members) - 1:
         place = whole[members[0] : members[-1] + 1]
-        if place.data_ptr() != rows.data_ptr():  # what `pick` or `room` gave is there
+        if place.data_ptr() != rows.data_ptr():  # what `pick` or `rows_to_write` gave is there
             place.copy_(rows)
     else:
         whole[torch.tensor(members, device=whole.device)] = rows

@@ -12,8 +12,8 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside ``path``, empty, which takes its place at the end, flushed to disk; a failure removes it.
 
-    It has the mode of the file that it replaces, or that of any new file, also where the caller puts another file in the
-    place of the temporary one, as safetensors does with one that nobody else may read.
+    It has the mode of the file that it replaces, or that of any new file, even where the caller puts another one in its
+    place, as safetensors does, whose files nobody else may read.
 
     Args:
         path: The file to replace or create.

@@ -30,7 +30,7 @@ from openwork.core.masks.stacked_check import check_stack
 from openwork.core.masks.stacked_choice import alike, scorer, update_many
 from openwork.core.masks.stacked_evidence import show_to_many, show_to_one
 from openwork.core.schedules import Schedule
-from openwork.core.stacked import Stacked, Updated, pick, put, room, stacked, to_cpu
+from openwork.core.stacked import Stacked, Updated, pick, put, rows_to_write, stacked, to_cpu
 from openwork.kernels.masks import hide_, mask_, remember_
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class StackedMasks(Stacked):
         values = self.values(place, members)
         kept = mask.view_as(values)
         put(self.masks[self.names[place]], members, kept)
-        own = room(self.parameters[place], members)
+        own = rows_to_write(self.parameters[place], members)
         put(self.parameters[place], members, torch.mul(values, kept, out=own))
 
     @torch.no_grad()

@@ -203,9 +203,7 @@ def _stacked(
 
     def drawn(epoch: int) -> list[Tensor]:
         each = zip(*pool.map(draw, distinct, repeat(epoch)), strict=True)
-        stacked = [torch.stack(tensors) for tensors in each]
-        # From pinned memory a device reads without keeping this process waiting, and many times as fast.
-        return [whole.pin_memory() for whole in stacked] if on_gpu else stacked
+        return [torch.stack(tensors, out=_whole(tensors, pinned=on_gpu)) for tensors in each]
 
     with ThreadPoolExecutor(_DRAWERS) as pool, ThreadPoolExecutor(1) as thread:
         coming = thread.submit(drawn, start // (size // batch_size))
@@ -213,6 +211,12 @@ def _stacked(
             whole = [each.to(device, non_blocking=on_gpu)[places] for each in coming.result()]
             coming = thread.submit(drawn, epoch + 1)
             yield from (tuple(each[:, part] for each in whole) for part in parts)
+
+
+def _whole(tensors: Sequence[Tensor], *, pinned: bool) -> Tensor:
+    """Where to stack the tensors: a GPU reads pinned memory many times as fast, and nobody waits for it."""
+    first = tensors[0]
+    return torch.empty(len(tensors), *first.shape, dtype=first.dtype, pin_memory=pinned)
 
 
 def _crops(size: int, seed: int, epoch: int, padding: int) -> Crops:

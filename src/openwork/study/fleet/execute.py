@@ -3,9 +3,9 @@
 import gc
 import resource
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision, products
 from openwork.study.runs.run import Run
 
-_AHEAD = 64  # runs whose directories are opened while a model is made: most of that time is the disk's
+_AHEAD = 16  # runs whose directories are opened while a model is made: most of that time is the disk's
 _FILES = 256  # that a process needs besides those of its claims; half of all where there are fewer
 
 
@@ -112,12 +112,14 @@ def _claim(
     """Fills the ``members``; returns what those of the other runs ended with that came before."""
     found: dict[str, Result | Exception] = {}
     waiting, coming = deque(runs), deque[tuple[Run, Future[Result | None], ExitStack]]()
-    with _no_collection(), ExitStack() as opened, ThreadPoolExecutor(WRITERS) as pool:
+    described: list[Future[None]] = []
+    with ExitStack() as opened, ThreadPoolExecutor(WRITERS) as pool, ExitStack() as unopened:
         while len(members) < most and (waiting or coming):
-            # No more than will be trained; of the first one is not known how many that are.
+            # As many as will be trained, unless the memory ends before. The first one says how many that are.
             while waiting and len(coming) < (min(_AHEAD, most - len(members)) if members else 1):
                 run, own = waiting.popleft(), opened.enter_context(ExitStack())
                 coming.append((run, pool.submit(_opened, run, directory / run.id, own), own))
+                unopened.callback(coming[-1][1].cancel)  # unless it has begun when this ends
             run, future, own = coming.popleft()
             ended: Member | Result | Exception
             try:
@@ -134,35 +136,23 @@ def _claim(
             elif not members or ended.step == members[0].step:
                 members.append(ended)
                 claims.push(own.pop_all())
+                described.append(pool.submit(write_description, run, ended.folder))
                 if len(members) == 1:
                     most = min(most, _fitting(ended, wanted))
             own.close()
+        for each in described:
+            each.result()  # what one raised is raised here
     return found
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Within it Python searches for no garbage, which takes long among thousands of models that stay."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
-
-
 def _opened(run: Run, folder: Path, claims: ExitStack) -> Result | None:
-    """Claims the run's directory and describes the run there; its result where another process was faster."""
+    """Claims the run's directory; returns its result where another process was faster."""
     refuse_old([folder])
     refuse_changed(run, folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     claims.enter_context(claim(folder))
-    if (folder / "result.json").exists():
-        return read_result(folder / "result.json")
-    write_description(run, folder)
-    return None
+    return read_result(folder / "result.json") if (folder / "result.json").exists() else None
 
 
 def _fitting(member: Member, wanted: int | None) -> int:
@@ -178,7 +168,8 @@ def _member(run: Run, directory: Path, device: torch.device) -> Member:
     if state is None:
         return Member(live, directory / run.id)
     rows = state["metrics"]
-    return Member(live, directory / run.id, optimizer=state["optimizer"], rows=rows, seconds=rows[-1]["seconds"])
+    optimizer, seconds = state.get("optimizer"), rows[-1]["seconds"]
+    return Member(live, directory / run.id, optimizer=optimizer, rows=rows, seconds=seconds)
 
 
 def _trial(run: Run, directory: Path, device: torch.device) -> Trial:

@@ -46,7 +46,7 @@ class Member:
     Args:
         live: The run, with the weights and masks of its checkpoint.
         folder: Its directory, which this process has claimed.
-        optimizer: The state of its optimizer; None where there is no checkpoint.
+        optimizer: The state of its optimizer; None where there is no checkpoint, and at the end of training.
         rows: Its evaluations.
         seconds: Its share of the training time.
         result: How it ended; None while it is trained.
@@ -105,7 +105,7 @@ class Fleet:
         self.training = Training(
             [member.live for member in members],
             start=members[0].step,
-            optimizers=[member.optimizer for member in members if member.optimizer],
+            optimizers=[member.optimizer for member in members if member.optimizer and self.saved < self.run.steps],
             compile=compile,
             precision=precision,
         )
@@ -145,7 +145,7 @@ class Fleet:
                     return
                 if training.done in self.kept:
                     self._snapshot(training.done)
-                # Not at the last step: the results follow, and are written in less time than these would be.
+                # Not at the last step: results follow, which need less.
                 if training.done < self.run.steps and (now := time.monotonic()) - saved > until_next:
                     self._save()
                     saved = time.monotonic()
@@ -236,8 +236,8 @@ class Fleet:
 
     def _ends(self, members: Sequence[Member], before: Sequence[dict[str, float]]) -> tuple[StackedModels, list[Final]]:
         """The finalized models of these runs, and how the runs end; ``before`` has the metrics of the others."""
-        room = len(self.members) // len(members)
-        plain = StackedModels(self._finalized(members), in_turn=not self.training.stack.together, room=room)
+        in_turn, times = not self.training.stack.together, len(self.members) // len(members)
+        plain = StackedModels(self._finalized(members), in_turn=in_turn, batches_at_once=times)
         after = final_metrics_of(self.run.task, plain, self.device)
         measured = zip([member.rows[-1]["sparsity"] for member in members], before, after, strict=True)
         return plain, finals(plain.each, self.run.select, plain.parameters | plain.buffers, measured)
@@ -264,6 +264,7 @@ class Fleet:
             step=step,
             seconds=member.seconds,
             final=final,
+            rows=member.rows,
             saved=self.saved == step,
             precision=self.precision,
             fleet=len(self.members),
@@ -293,7 +294,10 @@ class _Some:
 
     stack: StackedModels
     numbers: Sequence[int]
-    room: int = 1
+
+    @property
+    def batches_at_once(self) -> int:
+        return 1
 
     @property
     def each(self) -> list[nn.Module]:

@@ -34,12 +34,12 @@ class StackedModels:
     Args:
         models: The models, on one device.
         in_turn: Compute one after the other.
-        room: How many times as many models were trained together.
+        batches_at_once: How many times as many models were trained together.
 
     Attributes:
         each: The models.
         together: Whether they compute at once.
-        room: The same ``room``, as `Models` has it.
+        batches_at_once: As `Models` has it.
         parameters: Their trained parameters by name, (N, *shape).
         buffers: Their other tensors by name, (N, *shape).
         mechanism: What makes them sparse, once it is there; None for plain ones.
@@ -48,8 +48,8 @@ class StackedModels:
         ValueError: If the models have tensors of different names, shapes or dtypes.
     """
 
-    def __init__(self, models: Sequence[nn.Module], *, in_turn: bool = False, room: int = 1) -> None:
-        self.each, self.together, self.room = models, not in_turn, room
+    def __init__(self, models: Sequence[nn.Module], *, in_turn: bool = False, batches_at_once: int = 1) -> None:
+        self.each, self.together, self.batches_at_once = models, not in_turn, batches_at_once
         tensors = [_tensors(model) for model in models]
         shapes = _shapes(tensors[0])
         for number, each in enumerate(tensors):

@@ -99,18 +99,25 @@ def training_state(optimizer: dict[str, Any], device: torch.device, rows: list[d
 
 def owned(state: dict[str, Any]) -> dict[str, Any]:
     """The state with copies of the tensors that are rows of larger ones, all of which torch would save."""
-    found: dict[str, Any] = tree_map_only(Tensor, _owned, state)
+    copies: dict[tuple[Any, ...], Tensor] = {}  # tied tensors stay one
+
+    def own(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().nbytes() <= tensor.nbytes:
+            return tensor
+        place = tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+        return copies[place] if place in copies else copies.setdefault(place, tensor.clone())
+
+    found: dict[str, Any] = tree_map_only(Tensor, own, state)
     return found
-
-
-def _owned(tensor: Tensor) -> Tensor:
-    return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
 
 
 def load_training(
     state: dict[str, Any], optimizer: torch.optim.Optimizer, device: torch.device
 ) -> list[dict[str, Any]]:
-    """Restores what `training_state` kept, optimizer and random numbers; returns the rows."""
+    """Restores what `training_state` kept, optimizer and random numbers, unless training is over; returns the rows."""
+    rows: list[dict[str, Any]] = state["metrics"]
+    if "optimizer" not in state:
+        return rows
     optimizer.load_state_dict(state["optimizer"])
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
@@ -120,7 +127,6 @@ def load_training(
     torch.set_rng_state(state["rng"]["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(state["rng"]["cuda"], device)
-    rows: list[dict[str, Any]] = state["metrics"]
     return rows
 
 

@@ -164,17 +164,17 @@ def _train(
     for step, losses in _until_divergence(stretch, live):
         seconds, began = seconds + time.perf_counter() - began, time.perf_counter()
         if not finite(losses):
-            return record(live, folder, step=step, seconds=seconds, precision=precision)
+            return record(live, folder, step=step, seconds=seconds, rows=rows, precision=precision)
         measured = losses | metrics(run.task, live.model, live.device)
         row = evaluated(live.density(), dense, measured, step=step, seconds=seconds)
         if not finite(row):  # the losses are from before the last update
-            return record(live, folder, step=step, seconds=seconds, precision=precision)
+            return record(live, folder, step=step, seconds=seconds, rows=rows, precision=precision)
         rows.append(row)
         if step in kept:  # before the checkpoint: resuming after it would not come here again
             write_snapshot(folder, step, live.finalized_weights())
         save(live, optimizer.state_dict(), folder, rows)
         began = time.perf_counter()  # evaluation is not training time
-    return record(live, folder, step=run.steps, seconds=seconds, final=_final(live), precision=precision)
+    return record(live, folder, step=run.steps, seconds=seconds, rows=rows, final=_final(live), precision=precision)
 
 
 def _until_divergence(
@@ -203,7 +203,7 @@ def _finalized_weights(
 def resume(live: Live, folder: Path) -> dict[str, Any] | None:
     """The content of the checkpoint in the run's directory, after loading weights and masks; None if it has none.
 
-    So it is with one that was written at the end of a run whose result was not: only its weights are there.
+    One that was written at the end of training has weights and evaluations alone: nothing is left to train.
     """
     path = folder / "checkpoint.pt"
     if not path.exists():
@@ -211,7 +211,7 @@ def resume(live: Live, folder: Path) -> dict[str, Any] | None:
     state = read_checkpoint(path)
     if state["run"] != canonical(live.run):
         raise ValueError(f"{path} belongs to another run; remove the folder to start this one from the beginning")
-    if "optimizer" not in state:
+    if "metrics" not in state:  # of a finished run of an earlier checkout, whose result was removed
         return None
     load_model(state, live.model, live.sparsifier, path)
     return state

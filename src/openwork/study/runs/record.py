@@ -118,6 +118,7 @@ def record(
     step: int,
     seconds: float,
     final: Final | None = None,
+    rows: list[dict[str, Any]],
     saved: bool = True,
     precision: Precision = "float32",
     fleet: int | None = None,
@@ -130,8 +131,9 @@ def record(
         step: The completed steps.
         seconds: How long they took.
         final: Where training has come to its end; the run has diverged nevertheless if its metrics are not finite.
-        saved: Whether there is a checkpoint of this step, from which the run can go on: it stays until the result is
-            written. One of an earlier step does not, or it might stay for good and pass for the finished run's.
+        rows: Its evaluations. The last checkpoint has them beside the weights: it says that nothing is left to train.
+        saved: Whether there is a checkpoint of this step, which stays until the result is written. One of an earlier
+            step does not, as nobody adds what a finished run lacks.
         precision: Of products on a GPU.
         fleet: How many runs were trained as one model with this one, which has its share of the memory; None where it
             was trained alone.
@@ -173,17 +175,17 @@ def record(
             **final.counts.to_dict(),
         }
         write_weights(final.plain, folder / "model.safetensors")
-        if not saved:  # nobody adds what a finished run lacks
-            _keep_state(live, folder)
+        if not saved:
+            _keep_state(live, folder, rows)
     write_text(folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
     if finished and saved:
-        _keep_state(live, folder)
+        _keep_state(live, folder, rows)
     (folder / "failed.json").unlink(missing_ok=True)
     barrier()  # no process goes on before the first one has written
     return parsed(result)
 
 
-def _keep_state(live: Live, folder: Path) -> None:
-    """Writes a checkpoint without what only resuming needs."""
-    state = owned(live.state())
+def _keep_state(live: Live, folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes a checkpoint without what only training needs."""
+    state = owned({**live.state(), "metrics": rows})
     write_atomically(folder / "checkpoint.pt", lambda path: torch.save(state, path))

@@ -162,7 +162,7 @@ class ImageClassification(Task, ABC):
         if not models.together:
             return [self._measured(model, data) for model in models.each]
         # As many images at a time as in training, so that the memory of evaluation is no larger.
-        size = self.batch_size * models.room
+        size = self.batch_size * models.batches_at_once
         accuracies, losses = measure(partial(models.outputs, self.logits), data, batch_size=size)
         pairs = zip(accuracies.tolist(), losses.tolist(), strict=True)
         return [{"accuracy": accuracy, "loss": loss} for accuracy, loss in pairs]

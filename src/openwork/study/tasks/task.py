@@ -26,7 +26,7 @@ class Models(Protocol):
         """Whether they compute at once; otherwise nothing is gained by `outputs`."""
 
     @property
-    def room(self) -> int:
+    def batches_at_once(self) -> int:
         """How many batches of training fit the memory at once, since more models than these were trained together."""
 
     def outputs(self, function: Callable[[nn.Module, Any], Tensor], argument: Any) -> Tensor:
