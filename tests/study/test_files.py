@@ -41,5 +41,9 @@ def test_of_several_processes_the_first_alone_writes(tmp_path, monkeypatch):
 def test_what_killed_writers_left_is_removed(tmp_path):
     for name in (".checkpoint.pt.0a1b2c3d", ".tmpzwVO5Z", "checkpoint.pt", ".hidden", "lock"):
         (tmp_path / name).touch()
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "snapshots" / ".8.safetensors.0a1b2c3d").touch()
+    (tmp_path / ".tmpabcdef").mkdir()
     remove_leftovers(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", ".hidden", "lock"}
+    left = {path.name for path in tmp_path.rglob("*")}
+    assert left == {"checkpoint.pt", ".hidden", "lock", "snapshots", ".tmpabcdef"}

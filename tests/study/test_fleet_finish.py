@@ -100,7 +100,7 @@ def test_fewer_models_see_more_images_at_a_time(tmp_path, monkeypatch):
     execute_fleet(every, tmp_path, evaluations=1)
     alone, together = DigitsLeNet300100().batch_size, [pair for pair in seen if pair[0] > 1]
     assert together == [(5, alone), (5, alone), (2, 2 * alone), (2, 2 * alone)]
-    assert seen[-1] == (1, 5 * alone)
+    assert seen[-1] == (1, 2 * alone)
 
 
 @pytest.mark.parametrize("technique", [None, PRUNE], ids=label)

@@ -26,7 +26,8 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.chmod(path.stat().st_mode & 0o777)
         mode = temporary.stat().st_mode & 0o777
         yield temporary
-        temporary.chmod(mode)
+        if temporary.stat().st_mode & 0o777 != mode:
+            temporary.chmod(mode)
         _flush(temporary)
         temporary.replace(path)
     except BaseException:

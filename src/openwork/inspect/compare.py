@@ -70,7 +70,7 @@ class Comparison:
     pairs: tuple[Pair, ...]
     only: tuple[tuple[str, ...], tuple[str, ...]]
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
-    not_finite: tuple[dict[str, NotFinite], dict[str, NotFinite]] = field(default=({}, {}), hash=False)
+    not_finite: tuple[dict[str, NotFinite], dict[str, NotFinite]] = field(default=({}, {}))
 
     @property
     def total(self) -> Pair:
@@ -152,11 +152,11 @@ def compare(first: Mapping[str, Any] | str | Path, second: Mapping[str, Any] | s
         x, y = _dense(a[name]), _dense(b[name])
         if x.shape == y.shape:
             pairs.append(_pair(name, is_matrix(name, x, tensors), x, y))
-            for found, tensor in zip(not_finite, (x, y), strict=True):
-                if any(number := count_not_finite(tensor)):
-                    found[name] = number
         else:
             shapes[name] = (tuple(x.shape), tuple(y.shape))
+        for found, tensor in zip(not_finite, (x, y), strict=True):
+            if any(number := count_not_finite(tensor)):
+                found[name] = number
     only = tuple(name for name in a if name not in b), tuple(name for name in b if name not in a)
     return Comparison(tuple(pairs), only, shapes, not_finite)
 

@@ -6,6 +6,7 @@ Of several processes that train one model, only the first writes.
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -64,6 +65,7 @@ def remove_leftovers(folder: Path) -> None:
     """
     if rank():
         return
-    for pattern in (".*.*.????????", ".tmp??????"):  # ours, and those of safetensors
-        for path in folder.glob(pattern):
+    for path in folder.rglob(".*"):
+        ours, of_safetensors = (fnmatch(path.name, pattern) for pattern in (".*.*.????????", ".tmp??????"))
+        if (ours or of_safetensors) and path.is_file():
             path.unlink(missing_ok=True)

@@ -214,13 +214,14 @@ class Fleet:
         measure = final_metrics_of if task.watched_on == task.judged_on else metrics_of
         pairs = list(zip(numbers, self._measured(measure, numbers), strict=True))
         at_once = self._at_once()
+        times = len(self.members) // max(min(at_once, len(pairs)), 1)
         with ThreadPoolExecutor(WRITERS) as pool:  # most of the time is that of the disk
             written: Iterator[None] = iter(())
             while pairs:
                 places, before = zip(*pairs[:at_once], strict=True)
                 members = [self.members[place] for place in places]
                 try:
-                    plain, ends = self._ends(members, before)
+                    plain, ends = self._ends(members, before, times)
                 except Exception as error:
                     if not no_memory(error) or len(members) == 1:
                         raise
@@ -229,14 +230,17 @@ class Fleet:
                 if self.leaves:
                     stack.leave(places)
                     plain.leave(range(len(members)))
+                del plain  # and what it holds on the device, before the next ones are made
                 list(written)  # what one raised is raised here
                 written = pool.map(self._record, members, repeat(self.run.steps), ends)
                 del pairs[:at_once]
             list(written)
 
-    def _ends(self, members: Sequence[Member], before: Sequence[dict[str, float]]) -> tuple[StackedModels, list[Final]]:
-        """The finalized models of these runs, and how the runs end; ``before`` has the metrics of the others."""
-        in_turn, times = not self.training.stack.together, len(self.members) // len(members)
+    def _ends(
+        self, members: Sequence[Member], before: Sequence[dict[str, float]], times: int
+    ) -> tuple[StackedModels, list[Final]]:
+        """The finalized models, shown ``times`` batches at once, and how the runs end; ``before`` are their metrics."""
+        in_turn = not self.training.stack.together
         plain = StackedModels(self._finalized(members), in_turn=in_turn, batches_at_once=times)
         after = final_metrics_of(self.run.task, plain, self.device)
         measured = zip([member.rows[-1]["sparsity"] for member in members], before, after, strict=True)

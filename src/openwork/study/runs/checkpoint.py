@@ -1,4 +1,4 @@
-"""The file checkpoint.pt of a run: all that resuming the run needs, or, once it is done, its weights and masks."""
+"""The file checkpoint.pt of a run: all that resuming needs, or, once it is trained, its weights, masks and rows."""
 
 from collections import Counter
 from pathlib import Path
