@@ -1,5 +1,7 @@
 """Where a step of one run fills the device, the runs of a fleet are computed one after the other, as they are alone."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -138,3 +140,20 @@ def test_a_residual_network_in_bfloat16_on_a_gpu_comes_to_the_loss_that_it_has_a
         alone = execute(run, tmp_path / "alone", device="cuda", evaluations=1)
         assert found[run.id].environment.fleet == 3, found[run.id]
         assert found[run.id].after["loss"] == pytest.approx(alone.after["loss"], rel=0.1)
+
+
+def test_measuring_the_memory_of_a_step_leaves_none_of_it():
+    live, outputs = prepare(Run(oddlab.Still(), None, steps=20), torch.device("cpu")), []
+
+    def squash(module, arguments, output):
+        outputs.append(weakref.ref(found := torch.tanh(output)))  # whose gradient needs the output
+        return found
+
+    live.model.register_forward_hook(squash)
+    gc.collect()
+    gc.disable()
+    try:
+        memory.bytes_of_a_run(live)
+        assert [each() for each in outputs] == [None]
+    finally:
+        gc.enable()

@@ -90,7 +90,7 @@ def _kept_by_a_step(live: Live) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output would hold what computed it, which holds the output
 
     training = live.model.training
     buffers = [buffer.clone() for buffer in live.model.buffers()]
