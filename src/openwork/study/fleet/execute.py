@@ -71,6 +71,7 @@ def execute_fleet(
     while True:
         members: list[Member] = []
         fleet: Fleet | None = None
+        trial: Trial | None = None
         with ExitStack() as claims, products(precision):
             found = _claim(runs, directory, torch.device(device), most, wanted, claims, members)
             if not members:
@@ -95,7 +96,7 @@ def execute_fleet(
             else:
                 return found | {member.live.run.id: member.result for member in members if member.result}
         del members[:]
-        fleet = None
+        fleet = trial = None
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -114,12 +115,12 @@ def _claim(
     waiting, coming = deque(runs), deque[tuple[Run, Future[Result | None], ExitStack]]()
     described: list[Future[None]] = []
     with ExitStack() as opened, ThreadPoolExecutor(WRITERS) as pool, ExitStack() as unopened:
+        unopened.callback(lambda: [future.cancel() for _, future, _ in coming])  # those that have not begun at the end
         while len(members) < most and (waiting or coming):
             # As many as will be trained, unless the memory ends before. The first one says how many that are.
             while waiting and len(coming) < (min(_AHEAD, most - len(members)) if members else 1):
                 run, own = waiting.popleft(), opened.enter_context(ExitStack())
                 coming.append((run, pool.submit(_opened, run, directory / run.id, own), own))
-                unopened.callback(coming[-1][1].cancel)  # unless it has begun when this ends
             run, future, own = coming.popleft()
             ended: Member | Result | Exception
             try:
