@@ -146,7 +146,8 @@ class Training:
         graph = self._graphs[number]
         if graph is None:
             graph = self._graphs[number] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # Other threads may go on, as those that draw batches do: they allocate pinned memory.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 work()
         graph.replay()
 
