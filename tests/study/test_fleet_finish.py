@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import openwork as ow
 from openwork.core.masks.stacked import StackedMasks
-from openwork.core.stacked import to_cpu
+from openwork.core.stacked import move
 from openwork.study.fleet import fleet
 from openwork.study.fleet.execute import execute_fleet
 from openwork.study.fleet.stack import Stack, StackedModels
@@ -138,9 +138,9 @@ def test_operations_on_the_device_do_not_grow_with_the_members(technique, keep_z
         states = [member.state() for member in together.members]
         with Operations() as operations:
             copies = together.masks.finalized_copies(sparsifiers)
-            together.masks.leave(range(members))
+            together.masks.leave(range(members), torch.Tensor.cpu)
             for tensors in zip(*(member.model.parameters() for member in together.members), strict=True):
-                to_cpu(tensors)
+                move(tensors, torch.Tensor.cpu)
         counts.add(operations.count)
         for copy, expected, member, state in zip(copies, alone, together.members, states, strict=True):
             equal(copy.state_dict(), expected)

@@ -4,7 +4,7 @@ Each model keeps its own `Sparsifier`; what happens at every step is done here f
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
@@ -100,11 +100,15 @@ class Stacked(ABC):
         """
         return [sparsifier.finalized_copy() for sparsifier in sparsifiers]
 
-    def leave(self, members: Sequence[int]) -> None:
+    def leave(self, members: Sequence[int], copied: Callable[[Tensor], Tensor]) -> None:
         """Moves to the CPU what these members keep besides parameters and buffers; by default nothing.
 
         Their training has ended: they are rows no longer, but may be asked and saved. To be called before their models
         move.
+
+        Args:
+            members: The members.
+            copied: As `move` takes it.
         """
         return
 
@@ -124,13 +128,14 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def to_cpu(tensors: Sequence[Tensor]) -> None:
-    """Moves tensors to the CPU, by one copy from their device, of which each becomes a row.
+def move(tensors: Sequence[Tensor], copied: Callable[[Tensor], Tensor]) -> None:
+    """Moves tensors to other memory, by one copy, of which each becomes a row.
 
     Args:
         tensors: Of one shape and dtype, on one device. What refers to them sees the row from now on.
+        copied: Returns a copy elsewhere, such as `Tensor.cpu`.
     """
-    whole = torch.stack([tensor.data for tensor in tensors]).cpu()
+    whole = copied(torch.stack([tensor.data for tensor in tensors]))
     for tensor, row in zip(tensors, whole, strict=True):
         tensor.data = row
 

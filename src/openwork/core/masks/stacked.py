@@ -17,7 +17,7 @@ unless hidden values are trained, parameters are masked at updates only. No othe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -30,7 +30,7 @@ from openwork.core.masks.stacked_check import check_stack
 from openwork.core.masks.stacked_choice import alike, scorer, update_many
 from openwork.core.masks.stacked_evidence import show_to_many, show_to_one
 from openwork.core.schedules import Schedule
-from openwork.core.stacked import Stacked, Updated, pick, put, rows_to_write, stacked, to_cpu
+from openwork.core.stacked import Stacked, Updated, move, pick, put, rows_to_write, stacked
 from openwork.kernels.masks import hide_, mask_, remember_
 
 if TYPE_CHECKING:
@@ -194,14 +194,14 @@ class StackedMasks(Stacked):
         members = [cast("Masking", sparsifier.mechanism) for sparsifier in sparsifiers]
         return masked_copies([each.model for each in sparsifiers], [member.weights for member in members])
 
-    def leave(self, members: Sequence[int]) -> None:
+    def leave(self, members: Sequence[int], copied: Callable[[Tensor], Tensor]) -> None:
         """Moves masks, hidden values and what evidence keeps for good."""
         for weights in zip(*(self.members[member].weights for member in members), strict=True):
             evidence = [[weight.evidence[name] for weight in weights] for name in sorted(weights[0].lasting)]
             kept = [[w.mask for w in weights], [w.hidden for w in weights], [w.allowed for w in weights], *evidence]
             for there in ([tensor for tensor in each if tensor is not None] for each in kept):
                 if there:
-                    to_cpu(there)
+                    move(there, copied)
 
     def _rehearse(self) -> None:
         """Does what a step does to the parameters, which leaves them as they are: a CUDA graph loads no kernels."""

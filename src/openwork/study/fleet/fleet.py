@@ -20,7 +20,7 @@ from openwork.study.results.result import Result
 from openwork.study.runs.density import Density, densities
 from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision
-from openwork.study.runs.record import Final, dense_flops, evaluated, finals, finite, record, save, write_rows
+from openwork.study.runs.record import Final, dense_flops, evaluated, finals, finite, machine, record, save, write_rows
 from openwork.study.tasks.measure import final_metrics_of, metrics_of
 from openwork.study.tasks.task import Models, Task
 from openwork.study.training.loop import batches_end
@@ -228,8 +228,8 @@ class Fleet:
                     at_once = len(members) // 2
                     continue
                 if self.leaves:
-                    stack.leave(places)
-                    plain.leave(range(len(members)))
+                    stack.leave(places, Tensor.cpu)
+                    plain.leave(range(len(members)), Tensor.cpu)
                 del plain  # and what it holds on the device, before the next ones are made
                 list(written)  # what one raised is raised here
                 written = pool.map(self._record, members, repeat(self.run.steps), ends)
@@ -265,13 +265,12 @@ class Fleet:
         member.result = record(
             member.live,
             member.folder,
+            machine(self.device, self.precision, len(self.members)),
             step=step,
             seconds=member.seconds,
             final=final,
             rows=member.rows,
             saved=self.saved == step,
-            precision=self.precision,
-            fleet=len(self.members),
         )
 
     def _snapshot(self, step: int) -> None:

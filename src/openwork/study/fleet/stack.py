@@ -16,7 +16,7 @@ from torch.func import vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_map
 
-from openwork.core.stacked import Stacked, call_with, stack, stacked, to_cpu
+from openwork.core.stacked import Stacked, call_with, move, stack, stacked
 from openwork.noise import keyed, keys
 from openwork.study.fleet.convolutions import Unfolded
 from openwork.study.fleet.lanes import Lanes
@@ -86,16 +86,17 @@ class StackedModels:
         model.train(training)
         return found
 
-    def leave(self, members: Sequence[int]) -> None:
+    def leave(self, members: Sequence[int], copied: Callable[[Tensor], Tensor]) -> None:
         """Moves models that will not be computed with any more to the CPU, where they can be saved.
 
         Args:
             members: Their numbers.
+            copied: Returns a tensor's copy there.
         """
         if self.mechanism:
-            self.mechanism.leave(members)
+            self.mechanism.leave(members, copied)
         for tensors in zip(*(_tensors(self.each[member]).values() for member in members), strict=True):
-            to_cpu(tensors)
+            move(tensors, copied)
 
     def _layers(self) -> AbstractContextManager[object]:
         if not self.together:

@@ -31,7 +31,7 @@ from openwork.study.runs.config import canonical
 from openwork.study.runs.described import is_begun, refuse_changed, refuse_old, write_description
 from openwork.study.runs.live import Live, compiled, prepare
 from openwork.study.runs.precision import Precision, products
-from openwork.study.runs.record import Final, dense_flops, evaluated, finite, record, save
+from openwork.study.runs.record import Final, dense_flops, evaluated, finite, machine, record, save
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.tasks.check import check_task, try_evaluation
 from openwork.study.tasks.measure import final_metrics, metrics
@@ -164,17 +164,18 @@ def _train(
     for step, losses in _until_divergence(stretch, live):
         seconds, began = seconds + time.perf_counter() - began, time.perf_counter()
         if not finite(losses):
-            return record(live, folder, step=step, seconds=seconds, rows=rows, precision=precision)
+            return record(live, folder, machine(live.device, precision), step=step, seconds=seconds, rows=rows)
         measured = losses | metrics(run.task, live.model, live.device)
         row = evaluated(live.density(), dense, measured, step=step, seconds=seconds)
         if not finite(row):  # the losses are from before the last update
-            return record(live, folder, step=step, seconds=seconds, rows=rows, precision=precision)
+            return record(live, folder, machine(live.device, precision), step=step, seconds=seconds, rows=rows)
         rows.append(row)
         if step in kept:  # before the checkpoint: resuming after it would not come here again
             write_snapshot(folder, step, live.finalized_weights())
         save(live, optimizer.state_dict(), folder, rows)
         began = time.perf_counter()  # evaluation is not training time
-    return record(live, folder, step=run.steps, seconds=seconds, rows=rows, final=_final(live), precision=precision)
+    final, here = _final(live), machine(live.device, precision)
+    return record(live, folder, here, step=run.steps, seconds=seconds, rows=rows, final=final)
 
 
 def _until_divergence(

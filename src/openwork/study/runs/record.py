@@ -75,6 +75,32 @@ def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """Where a run was trained, and what it took there.
+
+    Args:
+        environment: What `environment` says.
+        peak_memory: The bytes on a GPU; None elsewhere.
+    """
+
+    environment: dict[str, Any]
+    peak_memory: int | None
+
+
+def machine(device: torch.device, precision: Precision, fleet: int | None = None) -> Machine:
+    """The machine that a run has been trained on until now.
+
+    Args:
+        device: The device.
+        precision: Of products on a GPU.
+        fleet: How many runs were trained as one model with this one, which has its share of the memory; None where it
+            was trained alone.
+    """
+    peak = torch.cuda.max_memory_allocated(device) // (fleet or 1) if device.type == "cuda" else None
+    return Machine(environment(device, precision) | ({} if fleet is None else {"fleet": fleet}), peak)
+
+
+@dataclass(frozen=True)
 class Final:
     """A run at its end.
 
@@ -114,20 +140,20 @@ def finals(
 def record(
     live: Live,
     folder: Path,
+    machine: Machine,
     *,
     step: int,
     seconds: float,
     final: Final | None = None,
     rows: list[dict[str, Any]],
     saved: bool = True,
-    precision: Precision = "float32",
-    fleet: int | None = None,
 ) -> Result:
     """Writes the result and returns it.
 
     Args:
         live: The run.
         folder: Its directory.
+        machine: Where it was trained.
         step: The completed steps.
         seconds: How long they took.
         final: Where training has come to its end; the run has diverged nevertheless if its metrics are not finite.
@@ -139,7 +165,6 @@ def record(
             was trained alone.
     """
     run = live.run
-    peak = torch.cuda.max_memory_allocated(live.device) // (fleet or 1) if live.device.type == "cuda" else None
     result: dict[str, Any] = {
         "format": FORMAT,
         "id": run.id,
@@ -161,10 +186,10 @@ def record(
         "cost": {
             "seconds": round(seconds, 3),
             "step_ms": round(1000 * seconds / step, 4),
-            "peak_memory_bytes": peak,
+            "peak_memory_bytes": machine.peak_memory,
         },
         "execution": "simulated",  # zeros are stored and multiplied like any other number
-        "environment": environment(live.device, precision) | ({} if fleet is None else {"fleet": fleet}),
+        "environment": machine.environment,
     }
     finished = final is not None and finite(final.before) and finite(final.after)
     if final is not None and finished:
