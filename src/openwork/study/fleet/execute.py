@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from openwork.study.files import no_space, writing
-from openwork.study.fleet.fleet import WRITERS, Fleet, Member
+from openwork.study.fleet.fleet import Fleet
+from openwork.study.fleet.member import Member
 from openwork.study.fleet.memory import no_memory, width
 from openwork.study.fleet.trial import Trial
+from openwork.study.fleet.writers import WRITERS
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
 from openwork.study.runs.claim import claim

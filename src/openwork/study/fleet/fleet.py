@@ -1,26 +1,35 @@
 """A fleet: runs that are trained as one model, each evaluated, saved and recorded in its own directory."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import repeat
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from openwork.study.fleet.member import Member
 from openwork.study.fleet.memory import no_memory
 from openwork.study.fleet.stack import StackedModels
 from openwork.study.fleet.training import Training
 from openwork.study.fleet.trial import Trial
+from openwork.study.fleet.writers import WRITERS, Forks, SharedMemory, Threads
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.result import Result
 from openwork.study.runs.density import Density, densities
-from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision
-from openwork.study.runs.record import Final, dense_flops, evaluated, finals, finite, machine, record, save, write_rows
+from openwork.study.runs.record import (
+    Final,
+    Machine,
+    dense_flops,
+    evaluated,
+    finals,
+    finite,
+    machine,
+    record,
+    save,
+    write_rows,
+)
 from openwork.study.tasks.measure import final_metrics_of, metrics_of
 from openwork.study.tasks.task import Models, Task
 from openwork.study.training.loop import batches_end
@@ -29,40 +38,11 @@ CHECKPOINT_SECONDS = 60.0
 """Between two checkpoints of the runs of a fleet: they are many files, and little is lost."""
 SAVING_SECONDS = 6.0
 """For which checkpoints may be written each time; where it takes longer, as many times as long lies between two."""
-COPIES = 256
+COPIES = 512
 """Finalized models at a time."""
 MOVED = 2**29
-"""Bytes of parameters at a time that leave the device, unless it be fewer models than threads write."""
-WRITERS = 8
-"""Threads that write results."""
-
+"""Bytes of parameters at a time that leave the device, unless it be fewer models than write at once."""
 Measure = Callable[[Task, Models, torch.device], list[dict[str, float]]]
-
-
-@dataclass
-class Member:
-    """A run of a fleet.
-
-    Args:
-        live: The run, with the weights and masks of its checkpoint.
-        folder: Its directory, which this process has claimed.
-        optimizer: The state of its optimizer; None where there is no checkpoint, and at the end of training.
-        rows: Its evaluations.
-        seconds: Its share of the training time.
-        result: How it ended; None while it is trained.
-    """
-
-    live: Live
-    folder: Path
-    optimizer: dict[str, Any] | None = None
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
-    result: Result | None = None
-
-    @property
-    def step(self) -> int:
-        """The last step that it was evaluated at."""
-        return self.rows[-1]["step"] if self.rows else 0
 
 
 class Fleet:
@@ -99,7 +79,7 @@ class Fleet:
         self.kept = snapshot_steps(self.run.steps, self.every, snapshots)
         self.dense = dense_flops(first)
         self.leaves = self.device.type != "cpu"
-        """Whether models leave the device before they are recorded: threads that wait for it keep each other up."""
+        """Whether models leave the device before they are recorded, by processes."""
         self.saved = members[0].step
         """The step of the checkpoints; 0 where there are none."""
         self.training = Training(
@@ -201,7 +181,7 @@ class Fleet:
     def _diverge(self, member: Member, step: int) -> None:
         """Records that the run has diverged; its row stays in the stack, where it disturbs no other."""
         if member.result is None:
-            self._record(member, step)
+            member.result = self._write(member, machine(self.device, self.precision, len(self.members)), step)
 
     def _finish(self) -> None:
         """Measures the runs at their end, some at a time, since each needs a finalized copy, and records them.
@@ -215,8 +195,9 @@ class Fleet:
         pairs = list(zip(numbers, self._measured(measure, numbers), strict=True))
         at_once = self._at_once()
         times = len(self.members) // max(min(at_once, len(pairs)), 1)
-        with ThreadPoolExecutor(WRITERS) as pool:  # most of the time is that of the disk
-            written: Iterator[None] = iter(())
+        written: Sequence[Member] = []
+        memory = SharedMemory()
+        with (Forks if self.leaves else Threads)(self._write) as writers:
             while pairs:
                 places, before = zip(*pairs[:at_once], strict=True)
                 members = [self.members[place] for place in places]
@@ -227,14 +208,17 @@ class Fleet:
                         raise
                     at_once = len(members) // 2
                     continue
+                _end(written, writers.results())
                 if self.leaves:
-                    stack.leave(places, Tensor.cpu)
-                    plain.leave(range(len(members)), Tensor.cpu)
+                    memory.clear()
+                    stack.leave(places, memory.copied)
+                    plain.leave(range(len(members)), memory.copied)
                 del plain  # and what it holds on the device, before the next ones are made
-                list(written)  # what one raised is raised here
-                written = pool.map(self._record, members, repeat(self.run.steps), ends)
+                here = machine(self.device, self.precision, len(self.members))
+                writers.begin([(member, here, self.run.steps, end) for member, end in zip(members, ends, strict=True)])
+                written = members
                 del pairs[:at_once]
-            list(written)
+            _end(written, writers.results())
 
     def _ends(
         self, members: Sequence[Member], before: Sequence[dict[str, float]], times: int
@@ -260,12 +244,13 @@ class Fleet:
         mechanism = self.training.stack.mechanism
         return mechanism.finalized_copies(sparsifiers) if mechanism else [member.live.model for member in members]
 
-    def _record(self, member: Member, step: int, final: Final | None = None) -> None:
+    def _write(self, member: Member, machine: Machine, step: int, final: Final | None = None) -> Result:
+        """Writes how the run ended, in another process perhaps, which cannot ask the device for anything."""
         write_rows(member.folder, member.rows)
-        member.result = record(
+        return record(
             member.live,
             member.folder,
-            machine(self.device, self.precision, len(self.members)),
+            machine,
             step=step,
             seconds=member.seconds,
             final=final,
@@ -283,6 +268,11 @@ class Fleet:
         for member, state in zip(self.members, self.training.states(), strict=True):
             if member.result is None:
                 save(member.live, state, member.folder, member.rows)
+
+
+def _end(members: Sequence[Member], results: Sequence[Result]) -> None:
+    for member, result in zip(members, results, strict=True):
+        member.result = result
 
 
 def _generators(device: torch.device) -> Tensor:

@@ -94,10 +94,10 @@ def prepare(
         ValueError: If ``weights`` or ``zeros`` do not fit the model.
     """
     initial_seed = run.origin.initial_seed if run.origin else None
-    torch.manual_seed(run.seed if initial_seed is None else initial_seed)
+    _seed(run.seed if initial_seed is None else initial_seed, device)
     model = run.task.model().to(device)
     if initial_seed is not None:
-        torch.manual_seed(run.seed)
+        _seed(run.seed, device)
     if weights is not None:
         try:
             model.load_state_dict(weights)
@@ -118,6 +118,13 @@ def prepare(
         calibrate=calibration(run, technique, device),
     )
     return Live(run, model, sparsifier, device)
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """As `torch.manual_seed`, which also keeps a stack trace for each kind of device that is not there, for ever."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
 
 
 @torch.no_grad()

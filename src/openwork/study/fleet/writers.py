@@ -1,0 +1,191 @@
+"""Who writes the results of a fleet's runs, while the next ones are measured.
+
+On a CPU it is threads. On a GPU thousands of runs end at once, and most of the time to write one is Python's: threads
+would take turns at it. There it is processes, forked from this one for some runs each, which have everything as it is
+and ask nothing of the device: CUDA does not work in them.
+"""
+
+import gc
+import mmap
+import os
+import pickle
+import signal
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, BinaryIO, NoReturn
+
+import torch
+from torch import Tensor
+
+WRITERS = 8
+"""Threads, or processes."""
+
+Write = Callable[..., Any]
+Item = tuple[Any, ...]
+
+
+class Writers(ABC):
+    """Calls a function for some items after the other, beside what this process does.
+
+    Args:
+        write: The function.
+    """
+
+    def __init__(self, write: Write) -> None:
+        self.write = write
+
+    def __enter__(self) -> "Writers":
+        return self
+
+    @abstractmethod
+    def __exit__(self, *_: object) -> None:
+        """Waits for what has begun."""
+
+    @abstractmethod
+    def begin(self, items: Sequence[Item]) -> None:
+        """Calls ``write(*item)`` for each; to be called once all of those before have ended."""
+
+    @abstractmethod
+    def results(self) -> list[Any]:
+        """Waits for the items that were begun, and returns what ``write`` returned, in their order; once for each.
+
+        Raises:
+            Exception: What ``write`` raised for the first of those that it raised for, once all have ended.
+        """
+
+
+class Threads(Writers):
+    """Writes by threads."""
+
+    def __init__(self, write: Write) -> None:
+        super().__init__(write)
+        self._pool = ThreadPoolExecutor(WRITERS)
+        self._going: list[Future[Any]] = []
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def begin(self, items: Sequence[Item]) -> None:
+        """Submits a call for each."""
+        self._going = [self._pool.submit(self.write, *item) for item in items]
+
+    def results(self) -> list[Any]:
+        """Waits for all of them."""
+        going, self._going = self._going, []
+        return _those([_answer(Future.result, future) for future in going])
+
+
+class Forks(Writers):
+    """Writes by processes: ``write`` must not use a GPU, and of what it does to objects only what it returns stays.
+
+    What a process leaves undone, because it could not be forked or was killed, this one does.
+    """
+
+    def __init__(self, write: Write) -> None:
+        super().__init__(write)
+        self._going: list[tuple[Sequence[Item], int | None, BinaryIO]] = []
+
+    def __exit__(self, *_: object) -> None:
+        while self._going:
+            self._read()
+
+    def begin(self, items: Sequence[Item]) -> None:
+        """Forks processes, each for a share of the items."""
+        for first in range(min(WRITERS, len(items))):
+            share = items[first::WRITERS]
+            self._going.append((share, *self._forked(share)))
+
+    def results(self) -> list[Any]:
+        """Waits for all processes."""
+        shares = []
+        while self._going:
+            share, answers = self._read()
+            shares.append(answers or [_answer(self.write, *item) for item in share])
+        count = sum(map(len, shares))
+        return _those([shares[place % len(shares)][place // len(shares)] for place in range(count)])
+
+    def _forked(self, share: Sequence[Item]) -> tuple[int | None, BinaryIO]:
+        """The process that writes these, None where there is none, and where to read its answers."""
+        answers, end = os.pipe()
+        parent = os.getpid()
+        process: int | None = None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of other threads: these write nothing
+                process = os.fork()
+        except OSError:  # for want of memory or processes
+            pass
+        if process == 0:
+            self._write_and_exit(share, parent, end)
+        os.close(end)
+        return process, os.fdopen(answers, "rb")
+
+    def _write_and_exit(self, share: Sequence[Item], parent: int, end: int) -> NoReturn:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent waits for what has begun
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            gc.disable()  # what it frees may be CUDA's
+            torch.set_num_threads(1)  # a fork has no others, and would wait for them
+            answers = []
+            for item in share:
+                if os.getppid() != parent:  # it was killed, and with it ended its claims of the runs
+                    os._exit(1)
+                answers.append(_answer(self.write, *item))
+            with os.fdopen(end, "wb") as file:
+                file.write(pickle.dumps(answers))
+        finally:
+            os._exit(0)
+
+    def _read(self) -> tuple[Sequence[Item], list[Any] | None]:
+        """Waits for the process that was forked first; returns its share, and its answers if it came to its end."""
+        share, process, answers = self._going[0]
+        content = answers.read()
+        if process:
+            os.waitpid(process, 0)
+        answers.close()
+        del self._going[0]  # not before: where this was interrupted, the end waits once more
+        try:
+            return share, pickle.loads(content)
+        except Exception:  # killed in the middle, or an error that cannot be pickled
+            return share, None
+
+
+class SharedMemory:
+    """Memory of this process and those that it forks, which tensors are copied to again and again.
+
+    To touch new memory takes longer than the copy.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[Tensor] = []
+        self._used = 0
+
+    def clear(self) -> None:
+        """Lets what was copied be overwritten: nobody reads it any more."""
+        self._used = 0
+
+    def copied(self, tensor: Tensor) -> Tensor:
+        """A copy of the tensor, contiguous."""
+        size, place = tensor.nbytes, self._used
+        if place == len(self._blocks) or self._blocks[place].numel() < size:
+            self._blocks[place : place + 1] = [torch.frombuffer(mmap.mmap(-1, max(size, 1)), dtype=torch.uint8)]
+        self._used += 1
+        return self._blocks[place][:size].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+
+
+def _answer(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What the call returns or raises."""
+    try:
+        return call(*arguments)
+    except Exception as error:
+        return error
+
+
+def _those(answers: Sequence[Any]) -> list[Any]:
+    """The answers; raises the first one that was raised."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return list(answers)

@@ -1,0 +1,170 @@
+"""Threads and forked processes that write the results of a fleet's runs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from openwork.study.files import WriteError
+from openwork.study.fleet import writers
+from openwork.study.fleet.writers import Forks, SharedMemory, Threads
+
+KINDS = [Threads, Forks]
+
+
+@pytest.fixture(autouse=True)
+def _three_writers(monkeypatch):
+    monkeypatch.setattr(writers, "WRITERS", 3)
+
+
+def squared(number: int) -> int:
+    if number < 0:
+        raise WriteError(28, "No space left on device", f"/full/{number}")
+    return number**2
+
+
+class TwoArgumentsError(Exception):
+    """Cannot be unpickled."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(what)
+
+
+def refusing(_: int) -> int:
+    raise TwoArgumentsError("a", "b")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [0, 1, 3, 7])
+def test_results_come_in_the_order_of_the_items_and_once(kind, count):
+    with kind(squared) as pool:
+        assert pool.results() == []
+        for first in (0, 10):
+            pool.begin([(number,) for number in range(first, first + count)])
+            assert pool.results() == [number**2 for number in range(first, first + count)]
+            assert pool.results() == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_error_is_raised_once_all_have_ended(kind, tmp_path):
+    def write(number):
+        squared(number)
+        (tmp_path / str(number)).touch()
+
+    with kind(write) as pool:
+        pool.begin([(0,), (1,), (-2,), (3,), (-4,), (5,)])
+        with pytest.raises(WriteError, match="/full/-2") as error:
+            pool.results()
+    assert error.value.errno == 28
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["0", "1", "3", "5"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_that_cannot_be_pickled_is_raised_all_the_same(kind):
+    with kind(refusing) as pool:
+        pool.begin([(0,)])
+        with pytest.raises(TwoArgumentsError):
+            pool.results()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whoever_leaves_waits_for_what_has_begun(kind, tmp_path):
+    def write(number):
+        time.sleep(0.2)
+        (tmp_path / str(number)).touch()
+
+    def interrupted():
+        with kind(write) as pool:
+            pool.begin([(number,) for number in range(6)])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_what_a_killed_process_left_undone_is_done_here():
+    here = os.getpid()
+
+    def write(number):
+        if number == 4 and os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number, os.getpid()
+
+    with Forks(write) as pool:
+        pool.begin([(number,) for number in range(6)])
+        found = pool.results()
+    assert [number for number, _ in found] == [*range(6)]
+    assert [number for number, process in found if process == here] == [1, 4]  # the share of one of three
+
+
+def test_where_no_process_can_be_forked_this_one_writes(monkeypatch):
+    def fork():
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fork)
+    with Forks(squared) as pool:
+        pool.begin([(1,), (2,), (3,), (4,)])
+        assert pool.results() == [1, 4, 9, 16]
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from openwork.study.fleet import writers
+
+def write(number):
+    (Path(sys.argv[1]) / str(number)).touch()
+    time.sleep(0.5)
+
+with writers.Forks(write) as pool:
+    pool.begin([(number,) for number in range(8 * writers.WRITERS)])
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_forks_stop_after_their_item_when_the_first_process_is_killed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"begun\n"
+        while len(list(tmp_path.iterdir())) < 8:  # the first of each
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        process.stdout.read()  # which the forks hold open, too
+    assert len(list(tmp_path.iterdir())) <= 2 * 8
+
+
+def test_memory_is_the_same_again_and_forks_see_what_is_written_there():
+    memory = SharedMemory()
+    sources = [torch.randn(3, 4), torch.tensor([True, False]), torch.zeros(0, 5), torch.randn(4, 6).t()]
+    first = [memory.copied(each) for each in sources]
+    assert all(torch.equal(*pair) for pair in zip(first, sources, strict=True))
+    assert len({each.data_ptr() for each in first if each.numel()}) == 3
+    memory.clear()
+    again = [memory.copied(each.clone()) for each in sources]
+    assert [each.data_ptr() for each in again] == [each.data_ptr() for each in first]
+    memory.clear()
+    larger = memory.copied(torch.ones(100))
+
+    def write(_):
+        larger.fill_(7.0)
+
+    with Forks(write) as pool:
+        pool.begin([(None,)])
+        pool.results()
+    assert larger.unique().tolist() == [7.0]
+
+
+def test_results_of_a_fork_leave_the_objects_here_as_they_were(tmp_path: Path):
+    seen: list[int] = []
+    with Forks(seen.append) as pool:
+        pool.begin([(1,)])
+        assert pool.results() == [None]
+    assert seen == []
