@@ -254,7 +254,8 @@ def test_what_stops_a_fleet_while_models_are_made_leaves_no_claim_and_few_direct
     assert not list(tmp_path.glob("*/lock"))
     assert not claims._held
     assert len(list(tmp_path.iterdir())) <= 3 + fleet_execute._AHEAD
-    assert {path.parent.name for path in tmp_path.glob("*/run.json")} == set(made[:2])
+    described = made[:2] if isinstance(error, torch.OutOfMemoryError) else []  # once it is clear which are trained
+    assert {path.parent.name for path in tmp_path.glob("*/run.json")} == set(described)
 
 
 def test_no_more_directories_are_opened_than_runs_are_trained(tmp_path):

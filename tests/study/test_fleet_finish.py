@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import openwork as ow
 from openwork.core.masks.stacked import StackedMasks
 from openwork.core.stacked import move
-from openwork.study.fleet import fleet, writers
+from openwork.study.fleet import fleet
 from openwork.study.fleet.execute import execute_fleet
 from openwork.study.fleet.stack import Stack, StackedModels
 from openwork.study.runs.live import restore
@@ -47,8 +47,7 @@ def finish_as_on_a_gpu(monkeypatch):
 
     monkeypatch.setattr(fleet.Fleet, "_finish", finish)
     monkeypatch.setattr(fleet, "COPIES", 2)
-    monkeypatch.setattr(writers, "WRITERS", 2)
-    monkeypatch.setattr(fleet, "WRITERS", 2)
+    monkeypatch.setattr(fleet, "PROCESSES", 2)
 
 
 def result(folder: Path) -> dict[str, object]:

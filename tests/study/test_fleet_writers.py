@@ -20,6 +20,8 @@ KINDS = [Threads, Forks]
 @pytest.fixture(autouse=True)
 def _three_writers(monkeypatch):
     monkeypatch.setattr(writers, "WRITERS", 3)
+    monkeypatch.setattr(writers, "PROCESSES", 3)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4))
 
 
 def squared(number: int) -> int:
@@ -122,8 +124,9 @@ def write(number):
     (Path(sys.argv[1]) / str(number)).touch()
     time.sleep(0.5)
 
+os.sched_getaffinity = lambda _: range(8)
 with writers.Forks(write) as pool:
-    pool.begin([(number,) for number in range(8 * writers.WRITERS)])
+    pool.begin([(number,) for number in range(64)])
     print("begun", flush=True)
     time.sleep(60)
 """

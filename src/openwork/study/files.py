@@ -4,6 +4,7 @@ Of several processes that train one model, only the first writes.
 """
 
 import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -65,7 +66,7 @@ def remove_leftovers(folder: Path) -> None:
     """
     if rank():
         return
-    for path in folder.rglob(".*"):
-        ours, of_safetensors = (fnmatch(path.name, pattern) for pattern in (".*.*.????????", ".tmp??????"))
-        if (ours or of_safetensors) and path.is_file():
-            path.unlink(missing_ok=True)
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if any(fnmatch(name, pattern) for pattern in (".*.*.????????", ".tmp??????")):  # ours, and safetensors'
+                Path(place, name).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from openwork.study.fleet.fleet import Fleet
 from openwork.study.fleet.member import Member
 from openwork.study.fleet.memory import no_memory, width
 from openwork.study.fleet.trial import Trial
-from openwork.study.fleet.writers import WRITERS
+from openwork.study.fleet.writers import WRITERS, writers
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
 from openwork.study.runs.claim import claim
@@ -115,7 +115,6 @@ def _claim(
     """Fills the ``members``; returns what those of the other runs ended with that came before."""
     found: dict[str, Result | Exception] = {}
     waiting, coming = deque(runs), deque[tuple[Run, Future[Result | None], ExitStack]]()
-    described: list[Future[None]] = []
     with ExitStack() as opened, ThreadPoolExecutor(WRITERS) as pool, ExitStack() as unopened:
         unopened.callback(lambda: [future.cancel() for _, future, _ in coming])  # those that have not begun at the end
         while len(members) < most and (waiting or coming):
@@ -139,12 +138,12 @@ def _claim(
             elif not members or ended.step == members[0].step:
                 members.append(ended)
                 claims.push(own.pop_all())
-                described.append(pool.submit(write_description, run, ended.folder))
                 if len(members) == 1:
                     most = min(most, _fitting(ended, wanted))
             own.close()
-        for each in described:
-            each.result()  # what one raised is raised here
+    with writers(device, write_description) as writing:
+        writing.begin([(member.live.run, member.folder) for member in members])
+        writing.results()
     return found
 
 

@@ -13,7 +13,7 @@ from openwork.study.fleet.memory import no_memory
 from openwork.study.fleet.stack import StackedModels
 from openwork.study.fleet.training import Training
 from openwork.study.fleet.trial import Trial
-from openwork.study.fleet.writers import WRITERS, Forks, SharedMemory, Threads
+from openwork.study.fleet.writers import PROCESSES, Forks, SharedMemory, Threads
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.result import Result
 from openwork.study.runs.density import Density, densities
@@ -236,7 +236,7 @@ class Fleet:
             return COPIES
         parameters = self.training.stack.parameters.values()
         size = sum(whole[0].numel() * whole.element_size() for whole in parameters)
-        return max(min(COPIES, MOVED // size), WRITERS)
+        return max(min(COPIES, MOVED // size), PROCESSES)
 
     def _finalized(self, members: Sequence[Member]) -> list[nn.Module]:
         """A finalized copy of each of these runs' models; the model itself where nothing makes it sparse."""

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 
 WRITERS = 8
-"""Threads, or processes."""
+"""Threads."""
+PROCESSES = 12
+"""Processes, where there are as many processors."""
 
 Write = Callable[..., Any]
 Item = tuple[Any, ...]
@@ -93,8 +95,9 @@ class Forks(Writers):
 
     def begin(self, items: Sequence[Item]) -> None:
         """Forks processes, each for a share of the items."""
-        for first in range(min(WRITERS, len(items))):
-            share = items[first::WRITERS]
+        count = min(PROCESSES, len(os.sched_getaffinity(0)), len(items))
+        for first in range(count):
+            share = items[first::count]
             self._going.append((share, *self._forked(share)))
 
     def results(self) -> list[Any]:
@@ -173,6 +176,11 @@ class SharedMemory:
             self._blocks[place : place + 1] = [torch.frombuffer(mmap.mmap(-1, max(size, 1)), dtype=torch.uint8)]
         self._used += 1
         return self._blocks[place][:size].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+
+
+def writers(device: torch.device, write: Write) -> Writers:
+    """Those that suit the device, each of which calls ``write``."""
+    return Threads(write) if device.type == "cpu" else Forks(write)
 
 
 def _answer(call: Callable[..., Any], *arguments: Any) -> Any:
