@@ -1,6 +1,7 @@
 """Models with the zeros of their masks for good."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.stacked import stacked
 from openwork.kernels.masks import mask_
+
+_DICTS = (dict, OrderedDict)
 
 
 def masked_copy(model: nn.Module, weights: Sequence[MaskedWeight]) -> nn.Module:
@@ -52,7 +55,10 @@ def _zero(values: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
 def _sharing_copy(model: nn.Module) -> nn.Module:
     """A copy of the model whose parameters and buffers are others in the same memory."""
     parameters = {id(each): type(each)(each.data, each.requires_grad) for each in model.parameters()}
-    return copy.deepcopy(model, {**parameters, **{id(each): each.data for each in model.buffers()}})
+    shared = parameters | {id(each): each.data for each in model.buffers()}
+    # Most of a module is dictionaries of hooks, empty ones, whose copies would take most of the time.
+    empty = [each for module in model.modules() for each in vars(module).values() if type(each) in _DICTS and not each]
+    return copy.deepcopy(model, shared | {id(each): type(each)() for each in empty})
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

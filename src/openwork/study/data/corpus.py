@@ -8,8 +8,8 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
+from openwork.study.data.cache import cache_folder
 from openwork.study.data.packing import Counts, Packed, encoded, pack
 from openwork.study.data.text import content_key, read_pairs
 from openwork.study.data.vocabulary import SentencePiece, Vocabulary, read_vocabulary, train_vocabulary
@@ -66,11 +66,6 @@ def packed_corpus(
     if counts.pairs:  # made just now
         _log.warning("packed %s into %d rows: %s", ", ".join(sources), len(packed.ids), packed.counts)
     return packed
-
-
-def cache_folder() -> Path:
-    """Where vocabularies and packed corpora lie."""
-    return Path(os.environ.get("OPENWORK_CACHE") or "~/.cache/openwork").expanduser().absolute()
 
 
 def _pairs(sources: Sources, languages: Languages) -> Iterator[tuple[str, str]]:

@@ -13,8 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from openwork.study.data.cache import kept
+
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_LEAST = 2**20  # bytes of images that are worth a file: to decode them takes a twentieth of a second
 
 
 @dataclass(frozen=True, eq=False)  # == of two tensors is a tensor, not a bool
@@ -100,7 +104,7 @@ def read_parquet(folder: Path, split: str) -> Images:
 
     The files have two columns: ``image`` (or ``img``), struct<bytes, path>, PNG or JPEG, grey (C = 1) or RGB (C = 3);
     and ``label``, an integer in [0, classes), where classes is the number of class names in the file's metadata, if it
-    has any.
+    has any. Of many images the next process finds the decoded ones in the `cache_folder`.
 
     Args:
         folder: Holds ``{split}.parquet`` or ``{split}-00000-of-00003.parquet`` and so on, directly or one level down
@@ -112,7 +116,12 @@ def read_parquet(folder: Path, split: str) -> Images:
         ValueError: If shards are missing or stored twice, a file is not parquet, a column is missing, an image or label
             is missing or invalid, image sizes differ, or there is no image at all.
     """
-    return _decode((str(path), _table(path)) for path in find_shards(folder, split))
+    files = find_shards(folder, split)
+
+    def decoded() -> dict[str, Tensor]:
+        return vars(_decode((str(path), _table(path)) for path in files))
+
+    return Images(**kept("images", files, decoded, least=_LEAST))
 
 
 def read_hub(name: str, split: str) -> Images:

@@ -1,0 +1,104 @@
+"""Decoded images that are kept for the next process."""
+
+import os
+import stat
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from openwork.study.data import images
+from openwork.study.data.images import read_parquet
+from tests.study.parquet_images import encode, table
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENWORK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(images, "_LEAST", 100)
+    return tmp_path / "cache"
+
+
+def write(folder, count, seed=0, split="train"):
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, 8, 8), dtype=np.uint8)
+    folder.mkdir(exist_ok=True)
+    pq.write_table(table([encode(each) for each in pixels], list(range(count))), folder / f"{split}.parquet")
+
+
+@pytest.fixture
+def decodings(monkeypatch):
+    """How many images were decoded."""
+    seen = []
+    real = images._pixels
+    monkeypatch.setattr(images, "_pixels", lambda encoded, name: seen.append(name) or real(encoded, name))
+    return seen
+
+
+def equal(one, other):
+    return torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+
+
+def test_images_are_decoded_once(tmp_path, cache, decodings):
+    write(tmp_path / "data", 5)
+    first = read_parquet(tmp_path / "data", "train")
+    again = read_parquet(tmp_path / "data", "train")
+    assert equal(first, again)
+    assert len(decodings) == 5
+    (file,) = cache.iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~_umask()
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_few_images_leave_no_file(tmp_path, cache, decodings):
+    write(tmp_path / "data", 1)
+    read_parquet(tmp_path / "data", "train")
+    read_parquet(tmp_path / "data", "train")
+    assert len(decodings) == 2
+    assert not cache.exists()
+
+
+def test_other_contents_or_another_decoder_are_other_images(tmp_path, cache, decodings, monkeypatch):
+    write(tmp_path / "data", 4)
+    first = read_parquet(tmp_path / "data", "train")
+    write(tmp_path / "data", 4, seed=1)
+    assert not torch.equal(read_parquet(tmp_path / "data", "train").images, first.images)
+    assert len(decodings) == 8
+    monkeypatch.setattr("openwork.study.data.cache.version", lambda _: "another")
+    read_parquet(tmp_path / "data", "train")
+    assert len(decodings) == 12
+    assert len(list(cache.iterdir())) == 3
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 50])
+def test_a_damaged_file_is_made_anew(tmp_path, cache, decodings, damage):
+    write(tmp_path / "data", 4)
+    first = read_parquet(tmp_path / "data", "train")
+    (file,) = cache.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damage or whole[:-7])
+    assert equal(read_parquet(tmp_path / "data", "train"), first)
+    assert len(decodings) == 8
+    assert file.read_bytes() == whole
+
+
+def test_where_nobody_may_write_images_are_decoded_each_time(tmp_path, cache, decodings):
+    cache.write_text("a file where the folder would be")
+    write(tmp_path / "data", 4)
+    first = read_parquet(tmp_path / "data", "train")
+    assert equal(read_parquet(tmp_path / "data", "train"), first)
+    assert len(decodings) == 8
+    assert cache.read_text() == "a file where the folder would be"
+
+
+def test_a_kept_file_is_that_of_the_splits_own_files(tmp_path, cache):
+    write(tmp_path / "data", 4)
+    write(tmp_path / "data", 4, seed=1, split="test")
+    train, test = (read_parquet(tmp_path / "data", split) for split in ("train", "test"))
+    assert not torch.equal(train.images, test.images)
+    assert equal(read_parquet(tmp_path / "data", "test"), test)
