@@ -3,9 +3,9 @@
 import gc
 import resource
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ def execute_fleet(
         fleet: Fleet | None = None
         trial: Trial | None = None
         with ExitStack() as claims, products(precision):
-            found = _claim(runs, directory, torch.device(device), most, wanted, claims, members)
+            with _without_collections():
+                found = _claim(runs, directory, torch.device(device), most, wanted, claims, members)
             if not members:
                 return found
             try:
@@ -145,6 +146,18 @@ def _claim(
         writing.begin([(member.live.run, member.folder) for member in members])
         writing.results()
     return found
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Where thousands of models are made, looking for garbage among them takes a sixth of the time and finds none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _opened(run: Run, folder: Path, claims: ExitStack) -> Result | None:
