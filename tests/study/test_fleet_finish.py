@@ -1,5 +1,6 @@
 """At the end of a fleet its models leave the device some at a time, and are recorded as they would be from there."""
 
+import gc
 import json
 from pathlib import Path
 
@@ -158,3 +159,24 @@ def test_a_finalized_copy_shares_no_memory_with_its_model():
             assert own is not other
             assert own.requires_grad
             assert own.untyped_storage().data_ptr() != other.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_as_it_was(tmp_path, monkeypatch, enabled):
+    every = runs(Small(), PRUNE)
+    during: list[tuple[bool, bool]] = []
+    real = fleet.Fleet.train
+
+    def train(self, progress):
+        during.append((gc.isenabled(), gc.get_freeze_count() > 0))
+        real(self, progress)
+
+    monkeypatch.setattr(fleet.Fleet, "train", train)
+    if not enabled:
+        gc.disable()
+    try:
+        execute_fleet(every, tmp_path, evaluations=1)
+        assert during == [(enabled, True)]
+        assert (gc.isenabled(), gc.get_freeze_count()) == (enabled, 0)
+    finally:
+        gc.enable()

@@ -37,8 +37,10 @@ def warn_emptied(weights: Sequence[MaskedWeight], keep: Sequence[int]) -> None:
         weights: The weights.
         keep: How many weights each keeps now.
     """
-    emptied = [weight.name for weight, count in zip(weights, keep, strict=True) if not count and not weight.empty]
+    emptied = []
     for weight, count in zip(weights, keep, strict=True):
+        if not count and not weight.empty:
+            emptied.append(weight.name)
         weight.empty = not count
-    for name in emptied:
+    for name in emptied:  # a warning may be an error, so all are noted before
         warnings.warn(empty_layer(name, _CURE), stacklevel=2)

@@ -182,7 +182,7 @@ class _Members:
         """What evidence keeps for each weight."""
         found = []
         for place, weight in enumerate(self.masking[0].weights):
-            kept = [member.weights[place].evidence for member in self.masking]
+            kept = [member.weights[place].evidence for member in self.masking] if weight.evidence else []
             found.append({name: torch.stack([each[name] for each in kept]) for name in weight.evidence})
         return found
 

@@ -161,8 +161,9 @@ class MaskedWeight:
 
     def forget(self) -> None:
         """Drops the evidence that lasts only until an update."""
-        for name in self.evidence.keys() - self.lasting:
-            del self.evidence[name]
+        if self.evidence:  # most techniques need none, and a fleet asks thousands of weights
+            for name in self.evidence.keys() - self.lasting:
+                del self.evidence[name]
 
     def _refit(self) -> Tensor:
         """`local`, once mask, hidden values and evidence have its device and sharding."""

@@ -75,7 +75,7 @@ def execute_fleet(
         fleet: Fleet | None = None
         trial: Trial | None = None
         with ExitStack() as claims, products(precision):
-            with _without_collections():
+            with _unwatched(claims):
                 found = _claim(runs, directory, torch.device(device), most, wanted, claims, members)
             if not members:
                 return found
@@ -149,13 +149,15 @@ def _claim(
 
 
 @contextmanager
-def _without_collections() -> Iterator[None]:
-    """Where thousands of models are made, looking for garbage among them takes a sixth of the time and finds none."""
+def _unwatched(end: ExitStack) -> Iterator[None]:
+    """What is made within it is not searched for garbage until the end: thousands of models, and none of it."""
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
+        end.callback(gc.unfreeze)
         if enabled:
             gc.enable()
 
