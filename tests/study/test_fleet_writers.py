@@ -45,11 +45,8 @@ def refusing(_: int) -> int:
 @pytest.mark.parametrize("count", [0, 1, 3, 7])
 def test_results_come_in_the_order_of_the_items_and_once(kind, count):
     with kind(squared) as pool:
-        assert pool.results() == []
-        for first in (0, 10):
-            pool.begin([(number,) for number in range(first, first + count)])
-            assert pool.results() == [number**2 for number in range(first, first + count)]
-            assert pool.results() == []
+        going = [pool.begin([(number,) for number in range(first, first + count)]) for first in (0, 10)]
+        assert [results() for results in going] == [[n**2 for n in range(f, f + count)] for f in (0, 10)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,9 +56,9 @@ def test_the_first_error_is_raised_once_all_have_ended(kind, tmp_path):
         (tmp_path / str(number)).touch()
 
     with kind(write) as pool:
-        pool.begin([(0,), (1,), (-2,), (3,), (-4,), (5,)])
+        results = pool.begin([(0,), (1,), (-2,), (3,), (-4,), (5,)])
         with pytest.raises(WriteError, match="/full/-2") as error:
-            pool.results()
+            results()
     assert error.value.errno == 28
     assert sorted(each.name for each in tmp_path.iterdir()) == ["0", "1", "3", "5"]
 
@@ -69,9 +66,9 @@ def test_the_first_error_is_raised_once_all_have_ended(kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_that_cannot_be_pickled_is_raised_all_the_same(kind):
     with kind(refusing) as pool:
-        pool.begin([(0,)])
+        results = pool.begin([(0,)])
         with pytest.raises(TwoArgumentsError):
-            pool.results()
+            results()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,8 +96,7 @@ def test_what_a_killed_process_left_undone_is_done_here():
         return number, os.getpid()
 
     with Forks(write) as pool:
-        pool.begin([(number,) for number in range(6)])
-        found = pool.results()
+        found = pool.begin([(number,) for number in range(6)])()
     assert [number for number, _ in found] == [*range(6)]
     assert [number for number, process in found if process == here] == [1, 4]  # the share of one of three
 
@@ -111,8 +107,7 @@ def test_where_no_process_can_be_forked_this_one_writes(monkeypatch):
 
     monkeypatch.setattr(os, "fork", fork)
     with Forks(squared) as pool:
-        pool.begin([(1,), (2,), (3,), (4,)])
-        assert pool.results() == [1, 4, 9, 16]
+        assert pool.begin([(1,), (2,), (3,), (4,)])() == [1, 4, 9, 16]
 
 
 KILLED = """
@@ -160,14 +155,12 @@ def test_memory_is_the_same_again_and_forks_see_what_is_written_there():
         larger.fill_(7.0)
 
     with Forks(write) as pool:
-        pool.begin([(None,)])
-        pool.results()
+        pool.begin([(None,)])()
     assert larger.unique().tolist() == [7.0]
 
 
 def test_results_of_a_fork_leave_the_objects_here_as_they_were(tmp_path: Path):
     seen: list[int] = []
     with Forks(seen.append) as pool:
-        pool.begin([(1,)])
-        assert pool.results() == [None]
+        assert pool.begin([(1,)])() == [None]
     assert seen == []

@@ -143,8 +143,7 @@ def _claim(
                     most = min(most, _fitting(ended, wanted))
             own.close()
     with writers(device, write_description) as writing:
-        writing.begin([(member.live.run, member.folder) for member in members])
-        writing.results()
+        writing.begin([(member.live.run, member.folder) for member in members])()
     return found
 
 

@@ -1,6 +1,7 @@
 """A fleet: runs that are trained as one model, each evaluated, saved and recorded in its own directory."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from openwork.study.fleet.memory import no_memory
 from openwork.study.fleet.stack import StackedModels
 from openwork.study.fleet.training import Training
 from openwork.study.fleet.trial import Trial
-from openwork.study.fleet.writers import PROCESSES, Forks, SharedMemory, Threads
+from openwork.study.fleet.writers import PROCESSES, Forks, Results, SharedMemory, Threads
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.result import Result
 from openwork.study.runs.density import Density, densities
@@ -38,7 +39,7 @@ CHECKPOINT_SECONDS = 60.0
 """Between two checkpoints of the runs of a fleet: they are many files, and little is lost."""
 SAVING_SECONDS = 6.0
 """For which checkpoints may be written each time; where it takes longer, as many times as long lies between two."""
-COPIES = 512
+COPIES = 256
 """Finalized models at a time."""
 MOVED = 2**29
 """Bytes of parameters at a time that leave the device, unless it be fewer models than write at once."""
@@ -195,8 +196,7 @@ class Fleet:
         pairs = list(zip(numbers, self._measured(measure, numbers), strict=True))
         at_once = self._at_once()
         times = len(self.members) // max(min(at_once, len(pairs)), 1)
-        written: Sequence[Member] = []
-        memory = SharedMemory()
+        memories, written = deque([SharedMemory(), SharedMemory()]), deque[tuple[Sequence[Member], Results]]()
         with (Forks if self.leaves else Threads)(self._write) as writers:
             while pairs:
                 places, before = zip(*pairs[:at_once], strict=True)
@@ -208,17 +208,20 @@ class Fleet:
                         raise
                     at_once = len(members) // 2
                     continue
-                _end(written, writers.results())
+                if len(written) == len(memories):
+                    _end(*written.popleft())
                 if self.leaves:
-                    memory.clear()
-                    stack.leave(places, memory.copied)
-                    plain.leave(range(len(members)), memory.copied)
+                    memories.rotate()
+                    memories[0].clear()
+                    stack.leave(places, memories[0].copied)
+                    plain.leave(range(len(members)), memories[0].copied)
                 del plain  # and what it holds on the device, before the next ones are made
                 here = machine(self.device, self.precision, len(self.members))
-                writers.begin([(member, here, self.run.steps, end) for member, end in zip(members, ends, strict=True)])
-                written = members
+                items = [(member, here, self.run.steps, end) for member, end in zip(members, ends, strict=True)]
+                written.append((members, writers.begin(items)))
                 del pairs[:at_once]
-            _end(written, writers.results())
+            for each in written:
+                _end(*each)
 
     def _ends(
         self, members: Sequence[Member], before: Sequence[dict[str, float]], times: int
@@ -270,8 +273,9 @@ class Fleet:
                 save(member.live, state, member.folder, member.rows)
 
 
-def _end(members: Sequence[Member], results: Sequence[Result]) -> None:
-    for member, result in zip(members, results, strict=True):
+def _end(members: Sequence[Member], results: Results) -> None:
+    """Waits for the results of the members."""
+    for member, result in zip(members, results(), strict=True):
         member.result = result
 
 

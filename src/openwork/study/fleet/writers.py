@@ -13,7 +13,8 @@ import signal
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
 import torch
@@ -26,6 +27,7 @@ PROCESSES = 12
 
 Write = Callable[..., Any]
 Item = tuple[Any, ...]
+Results = Callable[[], list[Any]]
 
 
 class Writers(ABC):
@@ -46,15 +48,12 @@ class Writers(ABC):
         """Waits for what has begun."""
 
     @abstractmethod
-    def begin(self, items: Sequence[Item]) -> None:
-        """Calls ``write(*item)`` for each; to be called once all of those before have ended."""
+    def begin(self, items: Sequence[Item]) -> Results:
+        """Calls ``write(*item)`` for each.
 
-    @abstractmethod
-    def results(self) -> list[Any]:
-        """Waits for the items that were begun, and returns what ``write`` returned, in their order; once for each.
-
-        Raises:
-            Exception: What ``write`` raised for the first of those that it raised for, once all have ended.
+        Returns:
+            What waits until all have ended, and returns what ``write`` returned, in the order of the items; or raises
+            what it raised for the first of those that it raised for. To be called once.
         """
 
 
@@ -64,19 +63,14 @@ class Threads(Writers):
     def __init__(self, write: Write) -> None:
         super().__init__(write)
         self._pool = ThreadPoolExecutor(WRITERS)
-        self._going: list[Future[Any]] = []
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def begin(self, items: Sequence[Item]) -> None:
+    def begin(self, items: Sequence[Item]) -> Results:
         """Submits a call for each."""
-        self._going = [self._pool.submit(self.write, *item) for item in items]
-
-    def results(self) -> list[Any]:
-        """Waits for all of them."""
-        going, self._going = self._going, []
-        return _those([_answer(Future.result, future) for future in going])
+        going = [self._pool.submit(self.write, *item) for item in items]
+        return lambda: _those([_answer(future.result) for future in going])
 
 
 class Forks(Writers):
@@ -87,31 +81,28 @@ class Forks(Writers):
 
     def __init__(self, write: Write) -> None:
         super().__init__(write)
-        self._going: list[tuple[Sequence[Item], int | None, BinaryIO]] = []
+        self._going: list[_Fork] = []
 
     def __exit__(self, *_: object) -> None:
         while self._going:
-            self._read()
+            self._wait(self._going[0])
 
-    def begin(self, items: Sequence[Item]) -> None:
+    def begin(self, items: Sequence[Item]) -> Results:
         """Forks processes, each for a share of the items."""
         count = min(PROCESSES, len(os.sched_getaffinity(0)), len(items))
+        forks = []
         for first in range(count):
-            share = items[first::count]
-            self._going.append((share, *self._forked(share)))
+            forks.append(self._forked(items[first::count]))
+            self._going.append(forks[-1])
 
-    def results(self) -> list[Any]:
-        """Waits for all processes."""
-        shares = []
-        while self._going:
-            share, answers = self._read()
-            shares.append(answers or [_answer(self.write, *item) for item in share])
-        count = sum(map(len, shares))
-        return _those([shares[place % len(shares)][place // len(shares)] for place in range(count)])
+        def results() -> list[Any]:
+            shares = [self._wait(fork) or [_answer(self.write, *item) for item in fork.share] for fork in forks]
+            return _those([shares[place % count][place // count] for place in range(len(items))])
 
-    def _forked(self, share: Sequence[Item]) -> tuple[int | None, BinaryIO]:
-        """The process that writes these, None where there is none, and where to read its answers."""
-        answers, end = os.pipe()
+        return results
+
+    def _forked(self, share: Sequence[Item]) -> "_Fork":
+        reading, end = os.pipe()
         parent = os.getpid()
         process: int | None = None
         try:
@@ -123,7 +114,7 @@ class Forks(Writers):
         if process == 0:
             self._write_and_exit(share, parent, end)
         os.close(end)
-        return process, os.fdopen(answers, "rb")
+        return _Fork(share, process, os.fdopen(reading, "rb"))
 
     def _write_and_exit(self, share: Sequence[Item], parent: int, end: int) -> NoReturn:
         try:
@@ -141,18 +132,27 @@ class Forks(Writers):
         finally:
             os._exit(0)
 
-    def _read(self) -> tuple[Sequence[Item], list[Any] | None]:
-        """Waits for the process that was forked first; returns its share, and its answers if it came to its end."""
-        share, process, answers = self._going[0]
-        content = answers.read()
-        if process:
-            os.waitpid(process, 0)
-        answers.close()
-        del self._going[0]  # not before: where this was interrupted, the end waits once more
+    def _wait(self, fork: "_Fork") -> list[Any] | None:
+        """Waits for the process; its answers, None if it did not come to its end."""
+        content = fork.answers.read()
+        if fork.process:
+            os.waitpid(fork.process, 0)
+        fork.answers.close()
+        self._going.remove(fork)  # not before: where this was interrupted, the end waits once more
         try:
-            return share, pickle.loads(content)
+            found: list[Any] = pickle.loads(content)
         except Exception:  # killed in the middle, or an error that cannot be pickled
-            return share, None
+            return None
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Fork:
+    """A process that writes a share of the items; ``process`` is None where none could be forked."""
+
+    share: Sequence[Item]
+    process: int | None
+    answers: BinaryIO
 
 
 class SharedMemory:
