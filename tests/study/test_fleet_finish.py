@@ -67,6 +67,11 @@ def test_models_of_any_kind_leave_the_device(kind, technique, tmp_path, monkeypa
     check(runs(Small(kind), technique), tmp_path, monkeypatch)
 
 
+@pytest.mark.parametrize("technique", [PRUNE, ow.GradualMagnitude(PRUNE.schedule, hidden="trained")], ids=label)
+def test_models_that_leave_one_after_the_other_lie_where_others_lay_before(technique, tmp_path, monkeypatch):
+    check(runs(Small(), technique, (0.01,) * 9), tmp_path, monkeypatch)
+
+
 def check(every, folder, monkeypatch):
     execute_fleet(every, folder / "there", evaluations=1)
     finish_as_on_a_gpu(monkeypatch)
