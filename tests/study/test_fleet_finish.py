@@ -48,7 +48,6 @@ def finish_as_on_a_gpu(monkeypatch):
 
     monkeypatch.setattr(fleet.Fleet, "_finish", finish)
     monkeypatch.setattr(fleet, "COPIES", 2)
-    monkeypatch.setattr(fleet, "PROCESSES", 2)
 
 
 def result(folder: Path) -> dict[str, object]:

@@ -14,7 +14,7 @@ from openwork.study.fleet.memory import no_memory
 from openwork.study.fleet.stack import StackedModels
 from openwork.study.fleet.training import Training
 from openwork.study.fleet.trial import Trial
-from openwork.study.fleet.writers import PROCESSES, Forks, Results, SharedMemory, Threads
+from openwork.study.fleet.writers import Forks, Results, SharedMemory, Threads
 from openwork.study.results.history import snapshot_steps, write_snapshot
 from openwork.study.results.result import Result
 from openwork.study.runs.density import Density, densities
@@ -42,7 +42,7 @@ SAVING_SECONDS = 6.0
 COPIES = 256
 """Finalized models at a time."""
 MOVED = 2**29
-"""Bytes of parameters at a time that leave the device, unless it be fewer models than write at once."""
+"""Bytes of parameters at a time that leave the device, or one model."""
 Measure = Callable[[Task, Models, torch.device], list[dict[str, float]]]
 
 
@@ -239,7 +239,7 @@ class Fleet:
             return COPIES
         parameters = self.training.stack.parameters.values()
         size = sum(whole[0].numel() * whole.element_size() for whole in parameters)
-        return max(min(COPIES, MOVED // size), PROCESSES)
+        return max(min(COPIES, MOVED // size), 1)
 
     def _finalized(self, members: Sequence[Member]) -> list[nn.Module]:
         """A finalized copy of each of these runs' models; the model itself where nothing makes it sparse."""
