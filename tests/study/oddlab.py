@@ -169,6 +169,20 @@ class Spare(Tiny):
 
 
 @dataclass(frozen=True)
+class Frozen(Still):
+    """Three layers, of which one is not trained, or only a part of it, and a fourth that is never called."""
+
+    part: str = "0"
+
+    def model(self) -> nn.Module:
+        model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+        model[0].uncalled = nn.Linear(3, 3)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not f"{name}.".startswith(f"{self.part}."))
+        return model
+
+
+@dataclass(frozen=True)
 class Ending(Tiny):
     """Seven batches."""
 

@@ -90,6 +90,24 @@ def test_what_is_odd_but_a_function_of_tensors_is_stacked(task, tmp_path):
     assert not said
 
 
+@pytest.mark.parametrize("part", ["0", "2", "2.weight", "2.bias", "none"])
+@pytest.mark.parametrize(
+    "technique",
+    [
+        PRUNE,
+        ow.RigL(ow.Constant(0.5, every=2, stop=10)),
+        ow.ACDC(ow.Phases(0.5, begin=2, end=9, sparse=2, dense=2)),
+        ow.VariationalDropout(ow.Constant(1e-3)),
+    ],
+    ids=lambda technique: type(technique).__name__,
+)
+def test_weights_that_are_frozen_or_have_no_gradient_are_pruned_as_alone(part, technique, tmp_path):
+    runs = [Run(oddlab.Frozen(part=part), technique, steps=12, seed=seed) for seed in range(3)]
+    ended, said = both(runs, tmp_path)
+    assert widths(ended) == [3, 3, 3]
+    assert not said
+
+
 @pytest.mark.parametrize(
     "tasks",
     [
