@@ -15,7 +15,7 @@ from openwork.study.fleet.memory import no_memory
 from openwork.study.fleet.stack import StackedModels
 from openwork.study.fleet.training import Training
 from openwork.study.fleet.trial import Trial
-from openwork.study.results.history import snapshot_steps, write_snapshot
+from openwork.study.results.history import milestones, write_snapshot
 from openwork.study.results.result import Result
 from openwork.study.runs.density import Density, densities
 from openwork.study.runs.live import Live
@@ -93,10 +93,7 @@ class Fleet:
         self.members, self.precision, self.trial = members, precision, trial
         first = members[0].live
         self.run, self.device = first.run, first.device
-        if evaluations < 1:
-            raise ValueError(f"evaluations must be at least 1, got {evaluations}; the runs' last step needs one")
-        self.every = max(self.run.steps // evaluations, 1)
-        self.kept = snapshot_steps(self.run.steps, self.every, snapshots)
+        self.every, self.kept = milestones(self.run.steps, evaluations, snapshots)
         self.dense = dense_flops(first)
         self.leaves = self.device.type != "cpu"
         """Whether models leave the device before they are recorded: threads that wait for it keep each other up."""
