@@ -297,6 +297,22 @@ class Jitter(ow.MaskTechnique):
 
 
 @dataclass(frozen=True)
+class Hazard(ow.MaskTechnique):
+    """Scores of torch's own generator, half of which are no numbers."""
+
+    def scores(self, view: ow.View) -> Tensor:
+        return torch.rand(view.weight.shape) + (torch.nan if torch.rand(()) < 0.5 else 0)
+
+
+@dataclass(frozen=True)
+class DyingIfMasked(Still):
+    """Its loss is no number once the first weight is masked."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return super().loss(model, batch) * torch.where(model.weight[0, 0] == 0, torch.nan, 1.0)
+
+
+@dataclass(frozen=True)
 class Powered(ow.MaskTechnique):
     """Scores computed one by one in Python, with a number of its own that may differ between the runs of a fleet."""
 

@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 import openwork as ow
+from openwork.study.fleet import fleet
 from openwork.study.results.store import read_result
+from openwork.study.runs import record as run_record
 from openwork.study.runs.run import Run
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Here, Options, Sweep, sweep
@@ -126,6 +128,24 @@ def test_scores_drawn_from_torchs_generator_are_found_although_their_step_is_rig
     ended, (sentence,) = both(of(Tiny, oddlab.Jitter(ow.OneShot(0.5, at=3))), tmp_path)
     assert widths(ended) == [None] * 3
     assert "tiny or Jitter draws from torch's generator" in sentence
+
+
+@pytest.mark.parametrize(
+    ("task", "technique"),
+    [
+        (oddlab.DyingIfMasked(), oddlab.Jitter(ow.OneShot(0.5, at=3))),
+        (oddlab.Still(), oddlab.Hazard(ow.OneShot(0.5, at=3))),
+    ],
+    ids=["by its loss", "by its update"],
+)
+def test_no_run_is_recorded_as_diverged_by_numbers_that_it_would_not_draw_alone(task, technique, tmp_path, monkeypatch):
+    recorded: list[bool] = []
+    real = run_record.record
+    monkeypatch.setattr(fleet, "record", lambda *arguments, **named: recorded.append(True) or real(*arguments, **named))
+    ended, (sentence,) = both([Run(task, technique, steps=12, seed=seed) for seed in range(8)], tmp_path)
+    assert "draws from torch's generator" in sentence
+    assert 0 < ended.count("diverged") < 8
+    assert not recorded
 
 
 def test_noise_in_an_evaluation_is_found(tmp_path):

@@ -99,6 +99,8 @@ class Fleet:
         """Whether models leave the device before they are recorded: threads that wait for it keep each other up."""
         self.saved = members[0].step
         """The step of the checkpoints; 0 where there are none."""
+        self.drawn: Tensor | None = None
+        """The state of torch's generators at the first step."""
         self.training = Training(
             [member.live for member in members],
             start=members[0].step,
@@ -115,29 +117,27 @@ class Fleet:
         """
         training = self.training
         saved, until_next, began = time.monotonic(), CHECKPOINT_SECONDS, time.perf_counter()
-        drawn: Tensor | None = None
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         if training.done == 0 and 0 in self.kept:
             self._snapshot(0)
         for _, batch in zip(range(training.done, self.run.steps), training.batches(), strict=False):
-            drawn = _generators(self.device) if drawn is None else drawn
-            if diverged := training.step(batch).diverged:
-                began = self._count_seconds(began)
-                for number in diverged:
-                    self._diverge(self.members[number], training.done)
+            self.drawn = _generators(self.device) if self.drawn is None else self.drawn
+            diverged = training.step(batch).diverged
             if self.trial:
                 exact = self.device.type == "cpu" or self.precision == "float32"
                 self.trial.check(training, len(self.members) - 1, exact=exact)
                 self.trial = None
+            if diverged:
+                began = self._count_seconds(began)
+                for number in diverged:
+                    self._diverge(self.members[number], training.done)
             progress(training.done * len(self.members))
             if training.done % self.every == 0 or training.done == self.run.steps:
                 losses = training.losses()
                 self._count_seconds(began)
                 self._evaluate(training.done, *losses)
-                if not torch.equal(_generators(self.device), drawn):
-                    what = " or ".join(dict.fromkeys([self.run.task.title, self.run.name]))
-                    raise ValueError(f"{what} draws from torch's generator, which gives each run other numbers alone")
+                self._refuse_drawing()
                 if not self._unfinished():
                     return
                 if training.done in self.kept:
@@ -151,6 +151,12 @@ class Fleet:
         if training.done < self.run.steps:
             raise ValueError(batches_end(self.run.task, training.done, self.run.steps))
         self._finish()
+
+    def _refuse_drawing(self) -> None:
+        """Raises ValueError where a step, an update or an evaluation has drawn from torch's generators."""
+        if self.drawn is not None and not torch.equal(_generators(self.device), self.drawn):
+            what = " or ".join(dict.fromkeys([self.run.task.title, self.run.name]))
+            raise ValueError(f"{what} draws from torch's generator, which gives each run other numbers alone")
 
     def _unfinished(self) -> list[int]:
         """The numbers of the runs that have not ended."""
@@ -197,6 +203,7 @@ class Fleet:
 
     def _diverge(self, member: Member, step: int) -> None:
         """Records that the run has diverged; its row stays in the stack, where it disturbs no other."""
+        self._refuse_drawing()  # alone it might not have diverged
         if member.result is None:
             self._record(member, step)
 
