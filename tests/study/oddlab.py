@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import ClassVar
 
@@ -209,6 +210,25 @@ class ScaledBySeed(Tiny):
 
     def model(self) -> nn.Module:
         return Scaled()
+
+
+class ScaledByNext(Scaled):
+    """The number is hidden where it cannot be compared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales = repeat(self.__dict__.pop("scale"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * next(self.scales)
+
+
+@dataclass(frozen=True)
+class ScaledByIterator(Tiny):
+    """Each model has a number of its own that an iterator gives."""
+
+    def model(self) -> nn.Module:
+        return ScaledByNext()
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from openwork.study.fleet.memory import no_memory
+from openwork.study.fleet.same import check_same
 from openwork.study.fleet.stack import StackedModels
 from openwork.study.fleet.training import Training
-from openwork.study.fleet.trial import Trial
+from openwork.study.fleet.trial import Trial, generators
 from openwork.study.results.history import milestones, write_snapshot
 from openwork.study.results.result import Result
 from openwork.study.runs.density import Density, densities
@@ -122,7 +123,7 @@ class Fleet:
         if training.done == 0 and 0 in self.kept:
             self._snapshot(0)
         for _, batch in zip(range(training.done, self.run.steps), training.batches(), strict=False):
-            self.drawn = _generators(self.device) if self.drawn is None else self.drawn
+            self.drawn = generators(self.device) if self.drawn is None else self.drawn
             diverged = training.step(batch).diverged
             if self.trial:
                 exact = self.device.type == "cpu" or self.precision == "float32"
@@ -137,7 +138,7 @@ class Fleet:
                 losses = training.losses()
                 self._count_seconds(began)
                 self._evaluate(training.done, *losses)
-                self._refuse_drawing()
+                self._check()
                 if not self._unfinished():
                     return
                 if training.done in self.kept:
@@ -152,9 +153,10 @@ class Fleet:
             raise ValueError(batches_end(self.run.task, training.done, self.run.steps))
         self._finish()
 
-    def _refuse_drawing(self) -> None:
-        """Raises ValueError where a step, an update or an evaluation has drawn from torch's generators."""
-        if self.drawn is not None and not torch.equal(_generators(self.device), self.drawn):
+    def _check(self) -> None:
+        """Raises ValueError where runs alone would have drawn other numbers, or kept what only the first one has."""
+        check_same(self.training.stack.each[:2], trained=True)
+        if self.drawn is not None and not torch.equal(generators(self.device), self.drawn):
             what = " or ".join(dict.fromkeys([self.run.task.title, self.run.name]))
             raise ValueError(f"{what} draws from torch's generator, which gives each run other numbers alone")
 
@@ -203,7 +205,7 @@ class Fleet:
 
     def _diverge(self, member: Member, step: int) -> None:
         """Records that the run has diverged; its row stays in the stack, where it disturbs no other."""
-        self._refuse_drawing()  # alone it might not have diverged
+        self._check()  # alone it might not have diverged
         if member.result is None:
             self._record(member, step)
 
@@ -288,12 +290,6 @@ class Fleet:
         for member, state in zip(self.members, self.training.states(), strict=True):
             if member.result is None:
                 save(member.live, state, member.folder, member.rows)
-
-
-def _generators(device: torch.device) -> Tensor:
-    """The state of torch's generators, of which only vmap on a GPU would refuse the use."""
-    cpu = torch.get_rng_state()
-    return torch.cat([cpu, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else cpu
 
 
 @dataclass(frozen=True)

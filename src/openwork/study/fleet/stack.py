@@ -22,6 +22,7 @@ from openwork.study.fleet.convolutions import Unfolded
 from openwork.study.fleet.lanes import Lanes
 from openwork.study.fleet.linear import StraightLinears
 from openwork.study.fleet.memory import fills_the_device
+from openwork.study.fleet.same import check_same
 from openwork.study.runs.live import Live
 
 Gradients = Callable[[Any, Tensor], tuple[Tensor, Tensor, dict[str, Tensor]]]
@@ -45,7 +46,7 @@ class StackedModels:
         mechanism: What makes them sparse, once it is there; None for plain ones.
 
     Raises:
-        ValueError: If the models have tensors of different names, shapes or dtypes.
+        ValueError: If the models have tensors of different names, shapes or dtypes, or freeze different ones.
     """
 
     def __init__(self, models: Sequence[nn.Module], *, in_turn: bool = False, batches_at_once: int = 1) -> None:
@@ -119,6 +120,7 @@ class Stack(StackedModels):
 
     def __init__(self, lives: Sequence[Live]) -> None:
         super().__init__([live.model for live in lives], in_turn=fills_the_device(lives[0]))
+        check_same(self.each)
         self.lives = lives
         sparsifiers = [live.sparsifier for live in lives if live.sparsifier]
         self.mechanism = stack(sparsifiers, self.parameters | self.buffers) if sparsifiers else None
@@ -275,5 +277,5 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype, bool]]:
+    return {name: (tensor.shape, tensor.dtype, tensor.requires_grad) for name, tensor in tensors.items()}
