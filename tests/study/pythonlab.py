@@ -1,14 +1,15 @@
 """Tasks whose Python differs between runs that differ in numbers alone; each is right where a run is trained alone."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from tests.study.oddlab import Still
+from tests.study.tinylab import Batch
 
 
 class Net(nn.Module):
@@ -123,3 +124,82 @@ class Counting(Still):
 
     def model(self) -> nn.Module:
         return Net(Counted(self.counts))
+
+
+@dataclass(frozen=True)
+class Decayed(Still):
+    """What it computes reads a number that may differ, against what `Task.varying` asks."""
+
+    l2: float = 0.0
+    where: str = "loss"
+    varying: ClassVar[tuple[str, ...]] = ("l2",)
+
+    @property
+    def twice(self) -> float:
+        return 2 * self.l2
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        found = {"loss": lambda: self.l2, "property": lambda: self.twice / 2}.get(self.where, lambda: 0.0)()
+        return super().loss(model, batch) + found * sum(p.square().sum() for p in model.parameters())
+
+    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        return super().evaluate(model, device) | {"l2": self.l2 if self.where == "evaluate" else 0.0}
+
+    def test(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        return self.evaluate(model, device) | {"l2": self.l2 if self.where == "test" else 0.0}
+
+
+@cache
+def _of_task(task: "Cached") -> float:
+    return task.l2
+
+
+@dataclass(frozen=True)
+class Cached(Decayed):
+    """It has made of its number what it reads."""
+
+    made: float = field(init=False, default=0.0)
+    where: str = "post init"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_made", self.l2)
+
+    @cached_property
+    def lazy(self) -> float:
+        return self.l2
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        found: Any = {"post init": lambda: self._made, "lazy": lambda: self.lazy, "cache": lambda: _of_task(self)}  # type: ignore[attr-defined]
+        return super().loss(model, batch) + found[self.where]() * sum(p.square().sum() for p in model.parameters())
+
+
+@dataclass(frozen=True)
+class Noisy(Still):
+    """Its batches read a number that may differ, from the first one on or later."""
+
+    noise: float = 0.0
+    after: int = 0
+    order: int | None = None
+    rate: float = 0.1
+    varying: ClassVar[tuple[str, ...]] = ("noise", "order", "rate")
+
+    def batch_seed(self, seed: int) -> int:
+        return seed if self.order is None else self.order
+
+    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Batch]:
+        for step, (x, y) in enumerate(super().batches(self.batch_seed(seed), start, device), start):
+            yield (x + self.noise * x.flip(0) if step >= self.after else x), y
+
+    def learning_rate(self, progress: float) -> float:
+        return self.rate
+
+
+@dataclass(frozen=True)
+class OfTwoSeeds(Noisy):
+    """Its batches depend on the seed beside that of `batch_seed`."""
+
+    order: int | None = 3
+
+    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Batch]:
+        for x, y in super().batches(seed, start, device):
+            yield x + seed, y

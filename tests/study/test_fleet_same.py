@@ -1,6 +1,7 @@
 """What computes for all runs of a fleet is the same in all of them, or they are trained one by one."""
 
 import time
+from dataclasses import replace
 from functools import partial
 from weakref import ref
 
@@ -12,12 +13,16 @@ from torch.nn.utils import parametrizations
 
 import openwork as ow
 from openwork.study.fleet import memory
+from openwork.study.fleet.common import DiffersError, common
+from openwork.study.fleet.execute import execute_fleet
 from openwork.study.fleet.same import check_same, same
+from openwork.study.fleet.training import Training
 from openwork.study.models.lenet import LeNet300100
 from openwork.study.runs.live import prepare
 from openwork.study.runs.run import Run
+from openwork.study.tasks.lenet import DigitsLeNet300100
 from tests.study import pythonlab
-from tests.study.pythonlab import Coin, Counting, Local, Wayward
+from tests.study.pythonlab import Cached, Coin, Counting, Decayed, Local, Noisy, OfTwoSeeds, Wayward
 from tests.study.test_fleet_alone import both, widths
 from tests.study.tinylab import PRUNE
 
@@ -155,3 +160,94 @@ def test_four_thousand_lenets_are_compared_in_less_than_a_second():
     began = time.process_time()
     check_same(models)
     assert time.process_time() - began < 1  # a quarter of 0.1 s, measured on an idle machine
+
+
+# Tasks.
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "reader"),
+    [
+        (Decayed, "loss", "Decayed.loss reads l2"),
+        (Decayed, "property", "Decayed.twice reads l2"),
+        (Decayed, "evaluate", "Decayed.evaluate reads l2"),
+        (Decayed, "test", "Decayed.test reads l2"),
+        (Cached, "post init", "Cached.loss reads _made"),
+        (Cached, "lazy", "Cached.lazy reads l2"),
+        (Cached, "cache", "_of_task reads l2"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_what_reads_a_number_that_differs_is_named_and_trained_alone(kind, where, reader, tmp_path):
+    ended, (sentence,) = both(runs([kind(l2=l2, where=where) for l2 in (0.0, 0.5, 0.0)]), tmp_path)
+    assert widths(ended) == [None] * 3
+    assert f"{reader}, which differs between these runs, while one of them computes for all" in sentence
+    assert f"leave it out of `varying` of {kind.__name__}" in sentence
+
+
+@pytest.mark.parametrize("where", ["loss", "evaluate"])
+def test_what_reads_a_number_that_is_the_same_in_all_runs_is_a_fleet(where, tmp_path):
+    ended, said = both(runs([Decayed(l2=0.5, where=where)] * 3), tmp_path)
+    assert widths(ended) == [3] * 3
+    assert not said
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_batches_that_read_a_number_that_differs_are_those_of_each_run(in_turn, tmp_path, monkeypatch):
+    if in_turn:
+        monkeypatch.setattr("openwork.study.fleet.memory.FULL", 0)
+    tasks = [Noisy(noise=noise, order=3) for noise in (0.1, 0.8, 0.1)]
+    ended, said = both(runs(tasks), tmp_path)
+    assert widths(ended) == [3] * 3
+    assert not said
+
+
+def test_batches_that_depend_on_the_seed_although_their_own_is_the_same_are_those_of_each_run(tmp_path):
+    tasks = [OfTwoSeeds(rate=rate) for rate in (0.1, 0.1, 0.2)]
+    ended, said = both([Run(task, PRUNE, 12, seed) for task, seed in zip(tasks, (0, 1, 0), strict=True)], tmp_path)
+    assert widths(ended) == [3] * 3
+    assert not said
+
+
+def test_batches_that_read_it_later_are_found_when_they_do(tmp_path):
+    tasks = [Noisy(noise=noise, order=3, after=5) for noise in (0.1, 0.8, 0.1)]
+    ended, (sentence,) = both(runs(tasks), tmp_path)
+    assert widths(ended) == [None] * 3
+    assert "Noisy.batches reads noise" in sentence
+
+
+@pytest.mark.parametrize(
+    ("tasks", "shared"),
+    [
+        ([Noisy(order=3, rate=rate) for rate in (0.1, 0.2)], True),
+        ([Noisy(order=order) for order in (0, None)], False),  # of one seed of batches, by an order that differs
+        ([DigitsLeNet300100(peak_learning_rate=rate, order=3) for rate in (0.1, 0.2)], True),
+        ([DigitsLeNet300100(order=3, beginning=0.5 + n / 4, behind=n / 8, lasagne=bool(n)) for n in (0, 1)], True),
+        ([DigitsLeNet300100(order=order) for order in (0, None)], False),
+    ],
+)
+def test_runs_of_one_order_share_their_batches_where_these_read_nothing_that_differs(tasks, shared):
+    lives = [prepare(Run(task, None, steps=4), CPU) for task in tasks]
+    training = Training(lives)
+    assert training._shared is shared
+    training.step(next(training.batches()))
+
+
+def test_built_in_tasks_compute_for_all_runs_whatever_differs(tmp_path):
+    tasks = [
+        DigitsLeNet300100(peak_learning_rate=1e-2, held_out=300),
+        DigitsLeNet300100(peak_learning_rate=1e-3, held_out=300, order=5, lasagne=True, beginning=0.5, behind=0.25),
+    ]
+    found = execute_fleet([Run(task, PRUNE, steps=6) for task in tasks], tmp_path, evaluations=2)
+    assert [result.environment.fleet for result in found.values()] == [2, 2]
+
+
+def test_the_common_task_is_the_first_one_but_for_what_differs():
+    first = Noisy(noise=0.1, rate=0.1)
+    assert common([first, first, replace(first)]) is first
+    task = common([first, replace(first, rate=0.2)])
+    assert (type(task).__name__, task.noise, task.title, task.metric) == ("Noisy", 0.1, "tiny", first.metric)
+    assert isinstance(task, Noisy)
+    with pytest.raises(DiffersError, match=r"^Noisy.learning_rate reads rate, which differs between these runs"):
+        task.learning_rate(0.0)
+    assert first.learning_rate(0.0) == 0.1

@@ -201,7 +201,7 @@ class Fleet:
             return []
         stack = self.training.stack
         models = stack if len(numbers) == len(self.members) else _Some(stack, numbers)
-        return measure(self.run.task, models, self.device)
+        return measure(stack.task, models, self.device)
 
     def _diverge(self, member: Member, step: int) -> None:
         """Records that the run has diverged; its row stays in the stack, where it disturbs no other."""
@@ -248,7 +248,7 @@ class Fleet:
         """The finalized models, shown ``times`` batches at once, and how the runs end; ``before`` are their metrics."""
         in_turn = not self.training.stack.together
         plain = StackedModels(self._finalized(members), in_turn=in_turn, batches_at_once=times)
-        after = final_metrics_of(self.run.task, plain, self.device)
+        after = final_metrics_of(self.training.stack.task, plain, self.device)
         measured = zip([member.rows[-1]["sparsity"] for member in members], before, after, strict=True)
         return plain, finals(plain.each, self.run.select, plain.parameters | plain.buffers, measured)
 

@@ -18,12 +18,14 @@ from torch.utils._pytree import tree_map
 
 from openwork.core.stacked import Stacked, call_with, stack, stacked, to_cpu
 from openwork.noise import keyed, keys
+from openwork.study.fleet.common import common
 from openwork.study.fleet.convolutions import Unfolded
 from openwork.study.fleet.lanes import Lanes
 from openwork.study.fleet.linear import StraightLinears
 from openwork.study.fleet.memory import fills_the_device
 from openwork.study.fleet.same import check_same
 from openwork.study.runs.live import Live
+from openwork.study.tasks.task import Task
 
 Gradients = Callable[[Any, Tensor], tuple[Tensor, Tensor, dict[str, Tensor]]]
 """(batch, steps done) -> losses (N,), penalties (N,), and the gradient of their sum by parameter."""
@@ -114,6 +116,9 @@ class Stack(StackedModels):
     Args:
         lives: The runs.
 
+    Attributes:
+        task: What computes for all of them (`openwork.study.fleet.common`).
+
     Raises:
         ValueError: If their models or what makes them sparse cannot be stacked.
     """
@@ -121,13 +126,13 @@ class Stack(StackedModels):
     def __init__(self, lives: Sequence[Live]) -> None:
         super().__init__([live.model for live in lives], in_turn=fills_the_device(lives[0]))
         check_same(self.each)
-        self.lives = lives
+        self.lives, self.task = lives, common([live.run.task for live in lives])
         sparsifiers = [live.sparsifier for live in lives if live.sparsifier]
         self.mechanism = stack(sparsifiers, self.parameters | self.buffers) if sparsifiers else None
         for parameter in self.parameters.values():
             parameter.requires_grad_()
         self.seeds = torch.tensor([live.run.seed for live in lives], device=lives[0].device)
-        self._objective = _Objective(lives[0])
+        self._objective = _Objective(lives[0], self.task)
 
     def gradients(
         self, *, shared: bool, compile: bool = False, without: Collection[str] = (), anchor: Tensor | None = None
@@ -217,12 +222,12 @@ def _straight_products() -> Iterator[None]:
 class _Objective(nn.Module):
     """Loss and penalty of one run, as a module, so that `call_with` may replace its tensors."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, task: Task) -> None:
         super().__init__()
-        self.live, self.model = live, live.model
+        self.live, self.model, self.task = live, live.model, task
 
     def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
-        return self.live.run.task.loss(self.model, batch), self.live.penalty()
+        return self.task.loss(self.model, batch), self.live.penalty()
 
 
 class _Call(nn.Module):

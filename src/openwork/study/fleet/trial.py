@@ -1,6 +1,6 @@
 """A step of one run of a fleet, alone: it says whether the stacked step is the run's own.
 
-A stack computes with the tensors of all runs and the Python of the first one. What `same.py` cannot see
+A stack computes with the tensors of all runs and the Python of the first one. What `same.py` and `common.py` cannot see
 of that, or a hook of a parameter or of an optimizer, would be lost without a word.
 """
 
