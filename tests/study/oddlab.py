@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import ClassVar
 
@@ -169,6 +170,20 @@ class Spare(Tiny):
 
 
 @dataclass(frozen=True)
+class Frozen(Still):
+    """Three layers, of which one is not trained, or only a part of it, and a fourth that is never called."""
+
+    part: str = "0"
+
+    def model(self) -> nn.Module:
+        model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+        model[0].uncalled = nn.Linear(3, 3)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not f"{name}.".startswith(f"{self.part}."))
+        return model
+
+
+@dataclass(frozen=True)
 class Ending(Tiny):
     """Seven batches."""
 
@@ -195,6 +210,25 @@ class ScaledBySeed(Tiny):
 
     def model(self) -> nn.Module:
         return Scaled()
+
+
+class ScaledByNext(Scaled):
+    """The number is hidden where it cannot be compared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales = repeat(self.__dict__.pop("scale"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * next(self.scales)
+
+
+@dataclass(frozen=True)
+class ScaledByIterator(Tiny):
+    """Each model has a number of its own that an iterator gives."""
+
+    def model(self) -> nn.Module:
+        return ScaledByNext()
 
 
 @dataclass(frozen=True)
@@ -280,6 +314,22 @@ class Jitter(ow.MaskTechnique):
 
     def scores(self, view: ow.View) -> Tensor:
         return view.weight.abs() + torch.rand(view.weight.shape)
+
+
+@dataclass(frozen=True)
+class Hazard(ow.MaskTechnique):
+    """Scores of torch's own generator, half of which are no numbers."""
+
+    def scores(self, view: ow.View) -> Tensor:
+        return torch.rand(view.weight.shape) + (torch.nan if torch.rand(()) < 0.5 else 0)
+
+
+@dataclass(frozen=True)
+class DyingIfMasked(Still):
+    """Its loss is no number once the first weight is masked."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return super().loss(model, batch) * torch.where(model.weight[0, 0] == 0, torch.nan, 1.0)
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,9 @@ def test_the_small_residual_network_is_resnet_20_and_shortcuts_are_the_input(sma
 def test_cropped_images_of_many_runs_are_those_of_each(small):
     task = Cifar10SmallResNet(batch_size=16)
     take = taking(task, CPU)
-    for number, batch in enumerate(islice(stacked_batches([task] * 3, [3, 5, 3], 2, CPU), 3)):  # into a second epoch
+    for number, batch in enumerate(
+        islice(stacked_batches(task, [task] * 3, [3, 5, 3], 2, CPU), 3)
+    ):  # into a second epoch
         images, labels = take(batch)
         for place, seed in enumerate((3, 5, 3)):
             own = next(iter(task.batches(seed, 2 + number, CPU)))

@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 import openwork as ow
+from openwork.study.fleet import fleet
 from openwork.study.results.store import read_result
+from openwork.study.runs import record as run_record
 from openwork.study.runs.run import Run
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Here, Options, Sweep, sweep
@@ -61,7 +63,8 @@ def of(task: type[Tiny], technique: ow.MaskTechnique | None = PRUNE) -> list[Run
         (oddlab.InSharedParts, "tiny divides its batches into parts, which cannot be stacked"),
         (oddlab.NotElementwise, "tiny trains with Adafactor, which is none of torch's elementwise optimizers"),
         (oddlab.OfAnyWidth, "model 1 has other tensors than the first one; train it alone"),
-        (oddlab.ScaledBySeed, "alone comes to another loss: perhaps its task, model or technique uses a number"),
+        (oddlab.ScaledBySeed, "scale of model 1 is not that of the first one"),
+        (oddlab.ScaledByIterator, "alone comes to another loss: perhaps its task, model or technique uses a number"),
         (oddlab.HookedGradients, "the model of tiny has hooks at its parameters, which see one run each"),
         (oddlab.HookedOptimizer, "the optimizer of tiny has hooks, which see one run each"),
     ],
@@ -90,6 +93,24 @@ def test_what_is_odd_but_a_function_of_tensors_is_stacked(task, tmp_path):
     assert not said
 
 
+@pytest.mark.parametrize("part", ["0", "2", "2.weight", "2.bias", "none"])
+@pytest.mark.parametrize(
+    "technique",
+    [
+        PRUNE,
+        ow.RigL(ow.Constant(0.5, every=2, stop=10)),
+        ow.ACDC(ow.Phases(0.5, begin=2, end=9, sparse=2, dense=2)),
+        ow.VariationalDropout(ow.Constant(1e-3)),
+    ],
+    ids=lambda technique: type(technique).__name__,
+)
+def test_weights_that_are_frozen_or_have_no_gradient_are_pruned_as_alone(part, technique, tmp_path):
+    runs = [Run(oddlab.Frozen(part=part), technique, steps=12, seed=seed) for seed in range(3)]
+    ended, said = both(runs, tmp_path)
+    assert widths(ended) == [3, 3, 3]
+    assert not said
+
+
 @pytest.mark.parametrize(
     "tasks",
     [
@@ -108,6 +129,24 @@ def test_scores_drawn_from_torchs_generator_are_found_although_their_step_is_rig
     ended, (sentence,) = both(of(Tiny, oddlab.Jitter(ow.OneShot(0.5, at=3))), tmp_path)
     assert widths(ended) == [None] * 3
     assert "tiny or Jitter draws from torch's generator" in sentence
+
+
+@pytest.mark.parametrize(
+    ("task", "technique"),
+    [
+        (oddlab.DyingIfMasked(), oddlab.Jitter(ow.OneShot(0.5, at=3))),
+        (oddlab.Still(), oddlab.Hazard(ow.OneShot(0.5, at=3))),
+    ],
+    ids=["by its loss", "by its update"],
+)
+def test_no_run_is_recorded_as_diverged_by_numbers_that_it_would_not_draw_alone(task, technique, tmp_path, monkeypatch):
+    recorded: list[bool] = []
+    real = run_record.record
+    monkeypatch.setattr(fleet, "record", lambda *arguments, **named: recorded.append(True) or real(*arguments, **named))
+    ended, (sentence,) = both([Run(task, technique, steps=12, seed=seed) for seed in range(8)], tmp_path)
+    assert "draws from torch's generator" in sentence
+    assert 0 < ended.count("diverged") < 8
+    assert not recorded
 
 
 def test_noise_in_an_evaluation_is_found(tmp_path):

@@ -70,7 +70,8 @@ def test_what_vmap_refuses_is_a_fleet_in_turn(task, tmp_path):
     [
         (oddlab.Dropping, "alone comes to another loss"),
         (oddlab.Drawing, "draws from torch's generator"),
-        (oddlab.ScaledBySeed, "alone comes to another loss"),
+        (oddlab.ScaledBySeed, "scale of model 1 is not that of the first one"),
+        (oddlab.ScaledByIterator, "alone comes to another loss"),
         (oddlab.NotElementwise, "none of torch's elementwise optimizers"),
         (oddlab.InParts, "divides its batches into parts"),
     ],

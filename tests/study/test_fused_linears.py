@@ -197,5 +197,6 @@ def test_models_call_their_own_forward_again_after_a_step():
 
 def test_hooks_of_a_layer_are_called_as_ever():
     lives = [prepare(run, torch.device("cpu")) for run in runs(Small())]
-    lives[0].model[0].register_forward_hook(lambda module, args, y: y * 2)
+    for live in lives:
+        live.model[0].register_forward_hook(lambda module, args, y: y * 2)
     assert "0.weight" not in fused(begun(lives, "ieee"))

@@ -147,6 +147,23 @@ def test_results_of_two_folders_are_one_table(folder):
     assert [{k: "" if v is None else str(v) for k, v in row.items()} for row in table] == rows
 
 
+@pytest.mark.parametrize("command", [["run"], ["sweep"], ["sweep", "--fleet"], ["sweep", "--ray", "local"]], ids=str)
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--snapshots", "4"], "snapshots must be from 0 to the 3 evaluations, got 4; keep fewer of a run of 3 steps"),
+        (["--snapshots", "-1"], "invalid value for '--snapshots'"),
+        (["--evaluations", "0"], "invalid value for '--evaluations'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_more_snapshots_than_evaluations_are_refused_before_anything_is_written(folder, command, options, sentence):
+    name, *more = command
+    _, error = openwork(folder, name, "mylab:mixed", *more, *options, "--out", "kept", "--name", "one", code=2)
+    assert sentence in error
+    assert not (folder / "kept").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

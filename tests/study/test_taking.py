@@ -24,7 +24,7 @@ class Mirrored(DigitsLeNet300100):
 @pytest.mark.parametrize("task", [DigitsLeNet300100(), Mirrored(), Tiny()], ids=lambda task: type(task).__name__)
 def test_stacked_batches_are_those_of_the_runs(task):
     take = taking(task, CPU)
-    for number, batch in enumerate(islice(stacked_batches([task, task], [3, 5], 10, CPU), 2)):
+    for number, batch in enumerate(islice(stacked_batches(task, [task, task], [3, 5], 10, CPU), 2)):
         x, labels = take(batch)
         for place, seed in enumerate((3, 5)):
             own = next(iter(task.batches(seed, 10 + number, CPU)))
@@ -34,7 +34,7 @@ def test_stacked_batches_are_those_of_the_runs(task):
 
 def test_images_may_be_taken_as_products_round_them():
     task = DigitsLeNet300100()
-    index = next(iter(stacked_batches([task, task], [3, 5], 10, CPU)))
+    index = next(iter(stacked_batches(task, [task, task], [3, 5], 10, CPU)))
     images, _ = task.taking(CPU)(index)
     rounded, _ = task.taking(CPU, torch.bfloat16)(index)
     assert torch.equal(rounded, images.bfloat16())

@@ -103,6 +103,8 @@ def sweep(
     from openwork.study.sweeps.sweep import Options
 
     runs = runs_of(experiment, settings)
+    options = Options(device, compile, evaluations, snapshots, precision)
+    options.check(runs)
     if measure and not dry_run:
         raise ValueError("--measure belongs to --dry-run")
     checked_device(device, here=ray is None and not dry_run)
@@ -111,7 +113,6 @@ def sweep(
     if dry_run:
         _price(runs, out, device if measure else None, fleet, retry_failed=retry_failed, as_json=as_json)
         return
-    options = Options(device, compile, evaluations, snapshots, precision)
     watch = Watch()
     # Ray handles SIGTERM itself until `going_on` does.
     with _engine(ray, out, options, cpus, gpus, fleet, watch) as engine, watch, going_on(out):

@@ -112,11 +112,12 @@ def run(
         _repeat_exactly()
     runs = runs_of(experiment, settings)
     with processes(checked_device(device)) as own, going_on(out):
+        options = Options(str(own), compile, evaluations, snapshots, precision)
+        options.check(runs)
         if not rank():
             check_run_name(name, runs, out)
             say_unfinished(runs)
             keep_name(name, runs, out)
-        options = Options(str(own), compile, evaluations, snapshots, precision)
         results = _execute(runs, out, options)
         if rank():
             return

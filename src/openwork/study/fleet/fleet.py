@@ -3,19 +3,18 @@
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from openwork.study.fleet.member import Member
 from openwork.study.fleet.memory import no_memory
-from openwork.study.fleet.stack import StackedModels
+from openwork.study.fleet.same import check_same
+from openwork.study.fleet.stack import SomeModels, StackedModels
 from openwork.study.fleet.training import Training
-from openwork.study.fleet.trial import Trial
+from openwork.study.fleet.trial import Trial, generators
 from openwork.study.fleet.writers import Forks, Results, SharedMemory, Threads
-from openwork.study.results.history import snapshot_steps, write_snapshot
+from openwork.study.results.history import milestones, write_snapshot
 from openwork.study.results.result import Result
 from openwork.study.runs.density import Density, densities
 from openwork.study.runs.precision import Precision
@@ -74,15 +73,14 @@ class Fleet:
         self.members, self.precision, self.trial = members, precision, trial
         first = members[0].live
         self.run, self.device = first.run, first.device
-        if evaluations < 1:
-            raise ValueError(f"evaluations must be at least 1, got {evaluations}; the runs' last step needs one")
-        self.every = max(self.run.steps // evaluations, 1)
-        self.kept = snapshot_steps(self.run.steps, self.every, snapshots)
+        self.every, self.kept = milestones(self.run.steps, evaluations, snapshots)
         self.dense = dense_flops(first)
         self.leaves = self.device.type != "cpu"
         """Whether models leave the device before they are recorded, by processes."""
         self.saved = members[0].step
         """The step of the checkpoints; 0 where there are none."""
+        self.drawn: Tensor | None = None
+        """The state of torch's generators at the first step."""
         self.training = Training(
             [member.live for member in members],
             start=members[0].step,
@@ -99,29 +97,27 @@ class Fleet:
         """
         training = self.training
         saved, until_next, began = time.monotonic(), CHECKPOINT_SECONDS, time.perf_counter()
-        drawn: Tensor | None = None
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         if training.done == 0 and 0 in self.kept:
             self._snapshot(0)
         for _, batch in zip(range(training.done, self.run.steps), training.batches(), strict=False):
-            drawn = _generators(self.device) if drawn is None else drawn
-            if diverged := training.step(batch).diverged:
-                began = self._count_seconds(began)
-                for number in diverged:
-                    self._diverge(self.members[number], training.done)
+            self.drawn = generators(self.device) if self.drawn is None else self.drawn
+            diverged = training.step(batch).diverged
             if self.trial:
                 exact = self.device.type == "cpu" or self.precision == "float32"
                 self.trial.check(training, len(self.members) - 1, exact=exact)
                 self.trial = None
+            if diverged:
+                began = self._count_seconds(began)
+                for number in diverged:
+                    self._diverge(self.members[number], training.done)
             progress(training.done * len(self.members))
             if training.done % self.every == 0 or training.done == self.run.steps:
                 losses = training.losses()
                 self._count_seconds(began)
                 self._evaluate(training.done, *losses)
-                if not torch.equal(_generators(self.device), drawn):
-                    what = " or ".join(dict.fromkeys([self.run.task.title, self.run.name]))
-                    raise ValueError(f"{what} draws from torch's generator, which gives each run other numbers alone")
+                self._check()
                 if not self._unfinished():
                     return
                 if training.done in self.kept:
@@ -135,6 +131,13 @@ class Fleet:
         if training.done < self.run.steps:
             raise ValueError(batches_end(self.run.task, training.done, self.run.steps))
         self._finish()
+
+    def _check(self) -> None:
+        """Raises ValueError where runs alone would have drawn other numbers, or kept what only the first one has."""
+        check_same(self.training.stack.each[:2], trained=True)
+        if self.drawn is not None and not torch.equal(generators(self.device), self.drawn):
+            what = " or ".join(dict.fromkeys([self.run.task.title, self.run.name]))
+            raise ValueError(f"{what} draws from torch's generator, which gives each run other numbers alone")
 
     def _unfinished(self) -> list[int]:
         """The numbers of the runs that have not ended."""
@@ -176,11 +179,12 @@ class Fleet:
         if not numbers:
             return []
         stack = self.training.stack
-        models = stack if len(numbers) == len(self.members) else _Some(stack, numbers)
-        return measure(self.run.task, models, self.device)
+        models = stack if len(numbers) == len(self.members) else SomeModels(stack, numbers)
+        return measure(stack.task, models, self.device)
 
     def _diverge(self, member: Member, step: int) -> None:
         """Records that the run has diverged; its row stays in the stack, where it disturbs no other."""
+        self._check()  # alone it might not have diverged
         if member.result is None:
             member.result = self._write(member, machine(self.device, self.precision, len(self.members)), step)
 
@@ -229,7 +233,7 @@ class Fleet:
         """The finalized models, shown ``times`` batches at once, and how the runs end; ``before`` are their metrics."""
         in_turn = not self.training.stack.together
         plain = StackedModels(self._finalized(members), in_turn=in_turn, batches_at_once=times)
-        after = final_metrics_of(self.run.task, plain, self.device)
+        after = final_metrics_of(self.training.stack.task, plain, self.device)
         measured = zip([member.rows[-1]["sparsity"] for member in members], before, after, strict=True)
         return plain, finals(plain.each, self.run.select, plain.parameters | plain.buffers, measured)
 
@@ -277,32 +281,3 @@ def _end(members: Sequence[Member], results: Results) -> None:
     """Waits for the results of the members."""
     for member, result in zip(members, results(), strict=True):
         member.result = result
-
-
-def _generators(device: torch.device) -> Tensor:
-    """The state of torch's generators, of which only vmap on a GPU would refuse the use."""
-    cpu = torch.get_rng_state()
-    return torch.cat([cpu, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else cpu
-
-
-@dataclass(frozen=True)
-class _Some:
-    """Some of the stacked models, as `Models`."""
-
-    stack: StackedModels
-    numbers: Sequence[int]
-
-    @property
-    def batches_at_once(self) -> int:
-        return 1
-
-    @property
-    def each(self) -> list[nn.Module]:
-        return [self.stack.each[number] for number in self.numbers]
-
-    @property
-    def together(self) -> bool:
-        return self.stack.together
-
-    def outputs(self, function: Callable[[nn.Module, Any], Tensor], argument: Any) -> Tensor:
-        return self.stack.outputs(function, argument)[[*self.numbers]]

@@ -92,7 +92,8 @@ def _kept_by_a_step(live: Live) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor.detach()  # an output would hold what computed it, which holds the output
 
-    training = live.model.training
+    # Of their attributes, too: a forward pass may count itself, or keep what it has computed.
+    modules = [(vars(module), dict(vars(module))) for module in live.model.modules()]
     buffers = [buffer.clone() for buffer in live.model.buffers()]
     batches: Iterator[object] = live.run.task.batches(live.run.seed, 0, live.device)
     batch = next(batches)
@@ -101,8 +102,10 @@ def _kept_by_a_step(live: Live) -> int:
         live.model.train()
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             live.objective(batch)
-    live.model.train(training)
+    for attributes, before in modules:
+        attributes.clear()
+        attributes.update(before)
     with torch.no_grad():
-        for buffer, before in zip(live.model.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+        for buffer, value in zip(live.model.buffers(), buffers, strict=True):
+            buffer.copy_(value)
     return sum(kept.values())

@@ -87,18 +87,16 @@ class StackedOptimizer:
     def clear(self, masks: Mapping[str, Tensor]) -> None:
         """Zeroes the state under the masks of the fleet, by weight: momentum would move a masked weight."""
         for name, mask in masks.items():
-            for value in self.optimizer.state.get(self.parameters[name], {}).values():
-                if isinstance(value, Tensor) and value.shape == mask[self.place].shape:
-                    mask_([value], [mask[self.place]])
+            for slot in self._slots(name):
+                mask_([slot], [mask[self.place]])
 
     @torch.no_grad()
     def restart(self, members: Sequence[int], names: Collection[str]) -> None:
         """Zeroes the state of these weights in these members of the fleet."""
         rows = [member - self.place.start for member in members if self.place.start <= member < self.place.stop]
         for name in names if rows else ():
-            for value in self.optimizer.state.get(self.parameters[name], {}).values():
-                if isinstance(value, Tensor) and value.shape == self.parameters[name].shape:
-                    value[rows] = 0
+            for slot in self._slots(name):
+                slot[rows] = 0
 
     def states(self) -> list[dict[str, Any]]:
         """The state of each run's own optimizer, as its ``state_dict`` would return it, with views of the tensors."""
@@ -129,6 +127,14 @@ class StackedOptimizer:
                 else self._placed(value, parameter.device)
                 for key, value in kept[0].items()
             }
+
+    def _slots(self, name: str) -> list[Tensor]:
+        """The state that is a number for each weight; none of one that is frozen, or has had no gradient yet."""
+        parameter = self.parameters.get(name)
+        if parameter is None:
+            return []
+        kept = self.optimizer.state.get(parameter, {}).values()
+        return [value for value in kept if isinstance(value, Tensor) and value.shape == parameter.shape]
 
     def _placed(self, value: Any, device: torch.device) -> Any:
         """What all runs share, where the step looks for it: beside the parameters if a graph may hold the step."""

@@ -7,6 +7,7 @@ gained by larger kernels then, and each model has those that it has alone, for t
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
@@ -18,11 +19,14 @@ from torch.utils._pytree import tree_map
 
 from openwork.core.stacked import Stacked, call_with, move, stack, stacked
 from openwork.noise import keyed, keys
+from openwork.study.fleet.common import common
 from openwork.study.fleet.convolutions import Unfolded
 from openwork.study.fleet.lanes import Lanes
 from openwork.study.fleet.linear import StraightLinears
 from openwork.study.fleet.memory import fills_the_device
+from openwork.study.fleet.same import check_same
 from openwork.study.runs.live import Live
+from openwork.study.tasks.task import Task
 
 Gradients = Callable[[Any, Tensor], tuple[Tensor, Tensor, dict[str, Tensor]]]
 """(batch, steps done) -> losses (N,), penalties (N,), and the gradient of their sum by parameter."""
@@ -45,7 +49,7 @@ class StackedModels:
         mechanism: What makes them sparse, once it is there; None for plain ones.
 
     Raises:
-        ValueError: If the models have tensors of different names, shapes or dtypes.
+        ValueError: If the models have tensors of different names, shapes or dtypes, or freeze different ones.
     """
 
     def __init__(self, models: Sequence[nn.Module], *, in_turn: bool = False, batches_at_once: int = 1) -> None:
@@ -108,11 +112,46 @@ class StackedModels:
         return self.mechanism.using(inputs) if self.mechanism else nullcontext()
 
 
+@dataclass(frozen=True)
+class SomeModels:
+    """Some of the stacked models, as `Models`.
+
+    Args:
+        stack: All of them.
+        numbers: The numbers of these.
+    """
+
+    stack: StackedModels
+    numbers: Sequence[int]
+
+    @property
+    def batches_at_once(self) -> int:
+        """One: all of them compute."""
+        return 1
+
+    @property
+    def each(self) -> list[nn.Module]:
+        """The models."""
+        return [self.stack.each[number] for number in self.numbers]
+
+    @property
+    def together(self) -> bool:
+        """Whether they compute at once."""
+        return self.stack.together
+
+    def outputs(self, function: Callable[[nn.Module, Any], Tensor], argument: Any) -> Tensor:
+        """As those of all, of these."""
+        return self.stack.outputs(function, argument)[[*self.numbers]]
+
+
 class Stack(StackedModels):
     """The models of runs in the middle of their training, which go on being the runs' own.
 
     Args:
         lives: The runs.
+
+    Attributes:
+        task: What computes for all of them (`openwork.study.fleet.common`).
 
     Raises:
         ValueError: If their models or what makes them sparse cannot be stacked.
@@ -120,13 +159,14 @@ class Stack(StackedModels):
 
     def __init__(self, lives: Sequence[Live]) -> None:
         super().__init__([live.model for live in lives], in_turn=fills_the_device(lives[0]))
-        self.lives = lives
+        check_same(self.each)
+        self.lives, self.task = lives, common([live.run.task for live in lives])
         sparsifiers = [live.sparsifier for live in lives if live.sparsifier]
         self.mechanism = stack(sparsifiers, self.parameters | self.buffers) if sparsifiers else None
         for parameter in self.parameters.values():
             parameter.requires_grad_()
         self.seeds = torch.tensor([live.run.seed for live in lives], device=lives[0].device)
-        self._objective = _Objective(lives[0])
+        self._objective = _Objective(lives[0], self.task)
 
     def gradients(
         self, *, shared: bool, compile: bool = False, without: Collection[str] = (), anchor: Tensor | None = None
@@ -216,12 +256,12 @@ def _straight_products() -> Iterator[None]:
 class _Objective(nn.Module):
     """Loss and penalty of one run, as a module, so that `call_with` may replace its tensors."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, task: Task) -> None:
         super().__init__()
-        self.live, self.model = live, live.model
+        self.live, self.model, self.task = live, live.model, task
 
     def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
-        return self.live.run.task.loss(self.model, batch), self.live.penalty()
+        return self.task.loss(self.model, batch), self.live.penalty()
 
 
 class _Call(nn.Module):
@@ -276,5 +316,5 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype, bool]]:
+    return {name: (tensor.shape, tensor.dtype, tensor.requires_grad) for name, tensor in tensors.items()}

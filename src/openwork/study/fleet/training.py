@@ -11,8 +11,10 @@ from torch.utils._pytree import tree_map
 from openwork.core.stacked import Updated
 from openwork.kernels.adam import path as adam_path
 from openwork.study.fleet.adam import Adam
+from openwork.study.fleet.common import DiffersError
 from openwork.study.fleet.fused import fused_linears
 from openwork.study.fleet.optimizers import StackedOptimizer
+from openwork.study.fleet.same import same
 from openwork.study.fleet.stack import Stack
 from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision
@@ -57,7 +59,7 @@ class Training:
         if optimizers:
             for optimizer in self._optimizers:
                 optimizer.load(optimizers[optimizer.place])
-        self._shared = len({live.run.task.batch_seed(live.run.seed) for live in lives}) == 1
+        self._shared = self._sees_one_batch()
         fuses = self.device.type == "cuda" and precision != "float32" and not compile and self.stack.together
         rounded = "bf16" if precision == "bf16" else "tf32"
         marked = self.mechanism.masks if self.mechanism and not self.mechanism.moves_hidden else {}
@@ -73,7 +75,7 @@ class Training:
             self._take_parameters()
         self._take: Callable[[Any], Any] = lambda batch: batch
         if not self._shared:
-            self._take = taking(self.run.task, self.device, self._fused.rounding if self._fused else None)
+            self._take = taking(self.stack.task, self.device, self._fused.rounding if self._fused else None)
         self._counter = torch.full((), start, dtype=torch.int64, device=self.device)
         self._losses = torch.zeros(2, len(lives), device=self.device)
         self._counted, self._eager = 0, EAGER
@@ -85,10 +87,10 @@ class Training:
 
     def batches(self) -> Iterator[Any]:
         """The batches of the steps to come: those of one run where all see the same, otherwise for `Task.taking`."""
-        task, runs = self.run.task, [live.run for live in self.stack.lives]
+        task, runs = self.stack.task, [live.run for live in self.stack.lives]
         if self._shared:
             return task.batches(self.run.seed, self.done, self.device)
-        return stacked_batches([run.task for run in runs], [run.seed for run in runs], self.done, self.device)
+        return stacked_batches(task, [run.task for run in runs], [run.seed for run in runs], self.done, self.device)
 
     def step(self, batch: Any) -> Updated:
         """Trains the models on a batch; returns what the update after it changed."""
@@ -124,6 +126,20 @@ class Training:
         """The sum of loss and penalty of each run in all steps since `losses` was called; waits for the device."""
         found: list[float] = self._losses.sum(0).tolist()
         return found
+
+    def _sees_one_batch(self) -> bool:
+        """Whether one batch serves all runs: their batches have one seed, and depend on nothing else that differs."""
+        task, runs = self.stack.task, [live.run for live in self.stack.lives]
+        if len({run.task.batch_seed(run.seed) for run in runs}) > 1:
+            return False
+        seeds = [*dict.fromkeys(run.seed for run in runs)][:2]
+        if task is self.run.task and len(seeds) == 1:
+            return True
+        try:
+            drawn = [next(iter(task.batches(seed, self.done, self.device)), None) for seed in seeds]
+        except DiffersError:
+            return False
+        return same(drawn[0], drawn[-1])
 
     def _update(self) -> Updated:
         if not self.mechanism:

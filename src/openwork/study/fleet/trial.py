@@ -1,7 +1,7 @@
 """A step of one run of a fleet, alone: it says whether the stacked step is the run's own.
 
-A stack computes with the tensors of all runs and the Python of the first one. A number of a model that is no tensor, a
-setting that the loss reads, or a hook of a parameter or of an optimizer would be lost without a word.
+A stack computes with the tensors of all runs and the Python of the first one. What `same.py` and `common.py` cannot see
+of that, or a hook of a parameter or of an optimizer, would be lost without a word.
 """
 
 import math
@@ -93,6 +93,16 @@ class Trial:
             return None
         total = sum(losses.values())
         return total if math.isfinite(total) else None
+
+
+def generators(device: torch.device) -> Tensor:
+    """The state of torch's generators, of which only vmap on a GPU would refuse the use.
+
+    Args:
+        device: The one whose generator runs might use besides that of the CPU.
+    """
+    cpu = torch.get_rng_state()
+    return torch.cat([cpu, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else cpu
 
 
 def _tensors(live: Live, optimizer: Mapping[str, Any]) -> Kinds:

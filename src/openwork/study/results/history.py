@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from openwork.study.files import write_atomically
+from openwork.words import count
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,23 @@ class Snapshot:
         return tensor
 
 
+def milestones(steps: int, evaluations: int, snapshots: int) -> tuple[int, set[int]]:
+    """The steps between two evaluations of a run, and those at which to keep snapshots.
+
+    Args:
+        steps: Steps of the run.
+        evaluations: How often to evaluate, over the whole run.
+        snapshots: As `snapshot_steps` takes it.
+
+    Raises:
+        ValueError: If there are no evaluations, or more snapshots.
+    """
+    if evaluations < 1:
+        raise ValueError(f"evaluations must be at least 1, got {evaluations}; the run's last step needs one")
+    every = max(steps // evaluations, 1)
+    return every, snapshot_steps(steps, every, snapshots)
+
+
 def snapshot_steps(steps: int, every: int, snapshots: int) -> set[int]:
     """The steps at which to keep snapshots: 0 and the evaluations nearest to evenly spread steps; none for 0 snapshots.
 
@@ -86,7 +104,10 @@ def snapshot_steps(steps: int, every: int, snapshots: int) -> set[int]:
     """
     evaluations = [*range(every, steps, every), steps]
     if not 0 <= snapshots <= len(evaluations):
-        raise ValueError(f"snapshots must be from 0 to the {len(evaluations)} evaluations, got {snapshots}")
+        raise ValueError(
+            f"snapshots must be from 0 to the {len(evaluations)} evaluations, got {snapshots}; keep fewer of a run of "
+            f"{count(steps, 'step')}, or evaluate it more often"
+        )
     wanted = [steps * number / snapshots for number in range(1, snapshots + 1)]
     return {0, *(min(evaluations, key=lambda step: abs(step - w)) for w in wanted)} if snapshots else set()
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from openwork.core.masks.check import DivergedError
 from openwork.inspect.report import report
 from openwork.study.files import remove_leftovers, writing
-from openwork.study.results.history import snapshot_steps, write_snapshot
+from openwork.study.results.history import milestones, write_snapshot
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
 from openwork.study.runs.checkpoint import (
@@ -79,10 +79,7 @@ def execute(
     refuse_changed(run, folder)
     if (folder / "result.json").exists():
         return read_result(folder / "result.json")
-    if evaluations < 1:
-        raise ValueError(f"evaluations must be at least 1, got {evaluations}; the run's last step needs one")
-    every = max(run.steps // evaluations, 1)
-    kept = snapshot_steps(run.steps, every, snapshots)
+    every, kept = milestones(run.steps, evaluations, snapshots)
     for each in with_prerequisites([run]):
         refuse_changed(each, directory / each.id)
         check_task(each.task)

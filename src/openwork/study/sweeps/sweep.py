@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from openwork.study.files import no_space
-from openwork.study.results.history import read_metrics
+from openwork.study.results.history import milestones, read_metrics
 from openwork.study.results.result import Result
 from openwork.study.runs.claim import ClaimedError
 from openwork.study.runs.described import refuse_changed, refuse_old
@@ -37,6 +37,15 @@ class Options:
     evaluations: int = 20
     snapshots: int = 0
     precision: Precision = "float32"
+
+    def check(self, runs: Iterable[Run]) -> None:
+        """Checks that the runs, and those that they start from, can be evaluated and kept as often.
+
+        Raises:
+            ValueError: If one has fewer evaluations than snapshots, or none.
+        """
+        for run in with_prerequisites(runs):
+            milestones(run.steps, self.evaluations, self.snapshots)
 
 
 class Engine(Protocol):

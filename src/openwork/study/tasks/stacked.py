@@ -15,11 +15,13 @@ def has_own(task: Task, stacked: str, method: str) -> bool:
     return stacked in vars(first)
 
 
-def stacked_batches(tasks: Sequence[Task], seeds: Sequence[int], start: int, device: torch.device) -> Iterator[Any]:
+def stacked_batches(
+    task: Task, tasks: Sequence[Task], seeds: Sequence[int], start: int, device: torch.device
+) -> Iterator[Any]:
     """What `taking` makes the batches of runs of: `Task.stacked_batches`, unless a subclass has other batches."""
-    if has_own(tasks[0], "stacked_batches", "batches"):
-        return tasks[0].stacked_batches(tasks, seeds, start, device)
-    return Task.stacked_batches(tasks[0], tasks, seeds, start, device)
+    if has_own(task, "stacked_batches", "batches"):
+        return task.stacked_batches(tasks, seeds, start, device)
+    return Task.stacked_batches(task, tasks, seeds, start, device)
 
 
 def taking(task: Task, device: torch.device, dtype: torch.dtype | None = None) -> Callable[[Any], Any]:

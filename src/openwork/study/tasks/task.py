@@ -43,7 +43,9 @@ class Task(ABC):
     varying: ClassVar[tuple[str, ...]] = ()
     """The fields whose numbers may differ between runs that are trained as one model.
 
-    None that `loss`, `evaluate` or `test` reads.
+    `model`, `optimizer`, `learning_rate` and `batches` may read them, as each run's own; what `model` makes of one must
+    be a tensor of the model. `loss`, `evaluate` and `test` compute for all runs at once: where one of them reads a
+    field that differs, the runs are trained one by one.
     """
 
     @property
