@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import openwork as ow
+from openwork.study import locks
 from openwork.study.files import WriteError
 from openwork.study.fleet import execute as fleet_execute
 from openwork.study.fleet import fleet, memory
 from openwork.study.fleet.execute import CannotStackError, execute_fleet
 from openwork.study.fleet.groups import Waiting
 from openwork.study.fleet.training import Training
-from openwork.study.runs import claim as claims
 from openwork.study.runs import record as run_record
 from openwork.study.runs.claim import ClaimedError, claim
 from openwork.study.runs.execute import execute
@@ -252,7 +252,7 @@ def test_what_stops_a_fleet_while_models_are_made_leaves_no_claim_and_few_direct
     with pytest.raises((KeyboardInterrupt, WriteError)):
         execute_fleet(many, tmp_path)
     assert not list(tmp_path.glob("*/lock"))
-    assert not claims._held
+    assert not locks._held
     assert len(list(tmp_path.iterdir())) <= 3 + fleet_execute._AHEAD
     assert {path.parent.name for path in tmp_path.glob("*/run.json")} == set(made[:2])
 
