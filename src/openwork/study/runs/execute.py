@@ -31,7 +31,7 @@ from openwork.study.runs.config import canonical
 from openwork.study.runs.described import is_begun, refuse_changed, refuse_old, write_description
 from openwork.study.runs.live import Live, compiled, prepare
 from openwork.study.runs.precision import Precision, products
-from openwork.study.runs.record import Final, dense_flops, evaluated, finite, record, save
+from openwork.study.runs.record import Final, dense_flops, evaluated, finite, record, repair_rows, save
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.tasks.check import check_task, try_evaluation
 from openwork.study.tasks.measure import final_metrics, metrics
@@ -203,7 +203,8 @@ def _finalized_weights(
 def resume(live: Live, folder: Path) -> dict[str, Any] | None:
     """The content of the checkpoint in the run's directory, after loading weights and masks; None if it has none.
 
-    One that was written at the end of training has weights and evaluations alone: nothing is left to train.
+    One that was written at the end of training has weights and evaluations alone: nothing is left to train. Rows that
+    metrics.jsonl lacks, where a process died before it wrote them, are written there.
     """
     path = folder / "checkpoint.pt"
     if not path.exists():
@@ -214,6 +215,7 @@ def resume(live: Live, folder: Path) -> dict[str, Any] | None:
     if "metrics" not in state:  # of a finished run of an earlier checkout, whose result was removed
         return None
     load_model(state, live.model, live.sparsifier, path)
+    repair_rows(folder, state["metrics"])
     return state
 
 
