@@ -199,9 +199,12 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_overwritten(tmp_path, cont
         restore(folder)
     (folder / "result.json").unlink()  # as if it had been interrupted
     model = (folder / "model.safetensors").read_bytes()
-    with pytest.raises(ValueError, match=r"checkpoint.pt is not a readable torch checkpoint \("):
+    cure = "delete that file, and the run is trained again from the beginning$"
+    with pytest.raises(ValueError, match=rf"{path} is not a readable torch checkpoint \(.*; {cure}"):
         execute(run, tmp_path)
     assert (folder / "model.safetensors").read_bytes() == model
+    path.unlink()
+    assert execute(run, tmp_path).finished
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
