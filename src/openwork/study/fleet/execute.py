@@ -3,7 +3,7 @@
 import gc
 import resource
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,9 +17,10 @@ from openwork.study.fleet.memory import no_memory, width
 from openwork.study.fleet.trial import Trial
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
-from openwork.study.runs.claim import claim
+from openwork.study.runs.claim import ClaimedError, claim
 from openwork.study.runs.described import refuse_changed, refuse_old, write_description
 from openwork.study.runs.execute import begin, resume
+from openwork.study.runs.failure import FailedError, failed_since, write_failure
 from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision, products
 from openwork.study.runs.run import Run
@@ -43,6 +44,7 @@ def execute_fleet(
     precision: Precision = "float32",
     most: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
+    failures: Mapping[str, int] | None = None,
 ) -> dict[str, Result | Exception]:
     """The results of the runs by id, as `openwork.study.runs.execute.execute` gives them, trained as one model.
 
@@ -59,9 +61,12 @@ def execute_fleet(
         precision: Of products on a GPU.
         most: How many runs to stack at most; None for as many as the memory holds.
         progress: Called after each step, with the steps of all runs together.
+        failures: For a sweep, how often each run had failed when that began, 0 for one that is not there. A run that
+            has failed since, in another process, is left alone, and one that fails here is recorded.
 
     Returns:
-        The result of each run that ended, and why others could not begin: a ClaimedError, or what the run raised.
+        The result of each run that ended, and why others could not begin: a ClaimedError, or what the run raised; for a
+        sweep a FailedError instead of that, whose text is the reason.
 
     Raises:
         CannotStackError: If the runs cannot be trained as one model, or the device is too small for one.
@@ -73,7 +78,7 @@ def execute_fleet(
         fleet: Fleet | None = None
         trial: Trial | None = None
         with ExitStack() as claims, products(precision):
-            found = _claim(runs, directory, torch.device(device), most, wanted, claims, members)
+            found = _claim(runs, directory, torch.device(device), most, wanted, claims, members, failures)
             if not members:
                 return found
             try:
@@ -109,6 +114,7 @@ def _claim(
     wanted: int | None,
     claims: ExitStack,
     members: list[Member],
+    failures: Mapping[str, int] | None,
 ) -> dict[str, Result | Exception]:
     """Fills the ``members``; returns what those of the other runs ended with that came before."""
     found: dict[str, Result | Exception] = {}
@@ -120,7 +126,8 @@ def _claim(
             # As many as will be trained, unless the memory ends before. The first one says how many that are.
             while waiting and len(coming) < (min(_AHEAD, most - len(members)) if members else 1):
                 run, own = waiting.popleft(), opened.enter_context(ExitStack())
-                coming.append((run, pool.submit(_opened, run, directory / run.id, own), own))
+                known = None if failures is None else failures.get(run.id, 0)
+                coming.append((run, pool.submit(_opened, run, directory / run.id, own, known), own))
             run, future, own = coming.popleft()
             ended: Member | Result | Exception
             try:
@@ -130,7 +137,7 @@ def _claim(
                     raise
                 if no_memory(error) and members:
                     break
-                ended = error
+                ended = error if failures is None else _recorded(run, directory / run.id, error)
             if not isinstance(ended, Member):
                 found[run.id] = ended
             # Its directory may say another step: a process was killed between two files, or has trained it since.
@@ -146,14 +153,25 @@ def _claim(
     return found
 
 
-def _opened(run: Run, folder: Path, claims: ExitStack) -> Result | None:
+def _opened(run: Run, folder: Path, claims: ExitStack, failures: int | None) -> Result | None:
     """Claims the run's directory; returns its result where another process was faster."""
-    refuse_old([folder])
-    refuse_changed(run, folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     claims.enter_context(claim(folder))
-    return read_result(folder / "result.json") if (folder / "result.json").exists() else None
+    refuse_old([folder])
+    refuse_changed(run, folder)
+    if (folder / "result.json").exists():
+        return read_result(folder / "result.json")
+    if failures is not None and (reason := failed_since(folder, failures)) is not None:
+        raise FailedError(reason)
+    return None
+
+
+def _recorded(run: Run, folder: Path, error: Exception) -> Exception:
+    """The error of a run that could not begin, after writing it down; the caller still holds the claim."""
+    if isinstance(error, ClaimedError | FailedError):
+        return error
+    return FailedError(write_failure(run, folder, error))
 
 
 def _fitting(member: Member, wanted: int | None) -> int:

@@ -8,6 +8,7 @@ threshold), model.safetensors (the finalized model) and result.json: where it ex
 import math
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def execute(
     snapshots: int = 0,
     precision: Precision = "float32",
     progress: Callable[[int], None] | None = None,
+    claimed: bool = False,
 ) -> Result:
     """The run's result, from ``directory/<run.id>`` where it is done, otherwise after training it there.
 
@@ -66,6 +68,7 @@ def execute(
             nearest to evenly spread. Not part of the run's identity, so a run that is done gets none.
         precision: Of products on a GPU.
         progress: Called with the number of completed steps after each step of this run, not of the one it starts from.
+        claimed: The caller holds the claim of the run's directory.
 
     Raises:
         ValueError: If there are no evaluations, or more snapshots; the task's metric is not declared or returned, or
@@ -90,7 +93,7 @@ def execute(
             try_evaluation(each.task, torch.device(device))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with claim(folder):
+    with nullcontext() if claimed else claim(folder):
         if (folder / "result.json").exists():  # another process was faster
             return read_result(folder / "result.json")
 
