@@ -14,7 +14,9 @@ from openwork.study.fleet import fleet, memory
 from openwork.study.fleet.execute import CannotStackError, execute_fleet
 from openwork.study.fleet.groups import Waiting
 from openwork.study.fleet.training import Training
+from openwork.study.results.history import read_snapshots, snapshot_path
 from openwork.study.runs import record as run_record
+from openwork.study.runs.checkpoint import read_checkpoint
 from openwork.study.runs.claim import ClaimedError, claim
 from openwork.study.runs.execute import execute
 from openwork.study.runs.live import prepare
@@ -22,7 +24,7 @@ from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.sweeps import sweep as sweeps
 from openwork.study.sweeps.fleet import Fleets
-from openwork.study.sweeps.sweep import Sweep, completed_steps, sweep
+from openwork.study.sweeps.sweep import Here, Sweep, completed_steps, sweep
 from tests.study import oddlab
 from tests.study.test_fleet_alone import OPTIONS, widths
 from tests.study.tinylab import PRUNE, Failing, Tiny
@@ -193,6 +195,28 @@ def test_runs_that_were_begun_alone_go_on_in_a_fleet(technique, tmp_path):
     assert not said
     for run in runs:
         oddlab.assert_near(*(folder / run.id / "model.safetensors" for folder in (tmp_path, tmp_path / "whole")))
+
+
+@pytest.mark.parametrize("engine", [Here, Fleets])
+def test_a_run_that_was_begun_without_snapshots_gets_the_first_one_and_those_that_follow(engine, tmp_path):
+    options = replace(OPTIONS, evaluations=4, snapshots=4)
+    sweep(RUNS, tmp_path / "whole", engine(tmp_path / "whole", options))
+    with pytest.raises(KeyboardInterrupt):
+        execute_fleet(RUNS, tmp_path, evaluations=4, progress=until(4 * 13))
+    sweep(RUNS, tmp_path, engine(tmp_path, options))
+    for run in RUNS:
+        assert [snapshot.step for snapshot in read_snapshots(tmp_path / run.id)] == [0, 15, 20]
+        first, whole = (snapshot_path(folder / run.id, 0).read_bytes() for folder in (tmp_path, tmp_path / "whole"))
+        assert first == whole
+
+
+def test_a_run_that_diverges_keeps_the_last_checkpoint_that_was_written(tmp_path):
+    runs = [replace(RUNS[0], technique=oddlab.WithoutNumbers(ow.OneShot(0.5, at=7), bad=bad)) for bad in (False, True)]
+    found = execute_fleet(runs, tmp_path, evaluations=20)
+    alone = execute(runs[1], tmp_path / "alone", evaluations=20)
+    assert (found[runs[1].id].status, alone.status, alone.step) == ("diverged", "diverged", 7)
+    for folder in (tmp_path, tmp_path / "alone"):
+        assert read_checkpoint(folder / runs[1].id / "checkpoint.pt")["metrics"][-1]["step"] == 6
 
 
 def test_runs_whose_process_died_between_two_files_are_trained_from_their_own_steps(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from openwork.study.files import no_space, writing
 from openwork.study.fleet.fleet import WRITERS, Fleet, Member
 from openwork.study.fleet.memory import no_memory, width
 from openwork.study.fleet.trial import Trial
+from openwork.study.results.history import snapshot_path, write_snapshot
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
 from openwork.study.runs.claim import ClaimedError, claim
@@ -78,7 +80,8 @@ def execute_fleet(
         fleet: Fleet | None = None
         trial: Trial | None = None
         with ExitStack() as claims, products(precision):
-            found = _claim(runs, directory, torch.device(device), most, wanted, claims, members, failures)
+            begun = partial(_member, directory=directory, device=torch.device(device), initial=snapshots > 0)
+            found = _claim(runs, directory, begun, most, wanted, claims, members, failures)
             if not members:
                 return found
             try:
@@ -109,7 +112,7 @@ def execute_fleet(
 def _claim(
     runs: Sequence[Run],
     directory: Path,
-    device: torch.device,
+    begun: Callable[[Run], Member],
     most: int,
     wanted: int | None,
     claims: ExitStack,
@@ -131,7 +134,7 @@ def _claim(
             run, future, own = coming.popleft()
             ended: Member | Result | Exception
             try:
-                ended = future.result() or _member(run, directory, device)
+                ended = future.result() or begun(run)
             except Exception as error:
                 if isinstance(error, OSError) and no_space(error):
                     raise
@@ -181,9 +184,9 @@ def _fitting(member: Member, wanted: int | None) -> int:
         raise _cannot_stack(error) from error
 
 
-def _member(run: Run, directory: Path, device: torch.device) -> Member:
-    """The run where its checkpoint is."""
-    live, state = _begun(run, directory, device)
+def _member(run: Run, directory: Path, device: torch.device, initial: bool) -> Member:
+    """The run where its checkpoint is; where that is, an ``initial`` snapshot that it lacks is written first."""
+    live, state = _begun(run, directory, device, initial)
     if state is None:
         return Member(live, directory / run.id)
     rows = state["metrics"]
@@ -195,10 +198,15 @@ def _trial(run: Run, directory: Path, device: torch.device) -> Trial:
     return Trial(*_begun(run, directory, device))
 
 
-def _begun(run: Run, directory: Path, device: torch.device) -> tuple[Live, dict[str, Any] | None]:
+def _begun(
+    run: Run, directory: Path, device: torch.device, initial: bool = False
+) -> tuple[Live, dict[str, Any] | None]:
     """The run where its checkpoint is, and the content of that."""
+    folder = directory / run.id
     live = begin(run, directory, device, lambda other: read_result(directory / other.id / "result.json"))
-    return live, resume(live, directory / run.id)
+    if initial and (folder / "checkpoint.pt").exists() and not snapshot_path(folder, 0).exists():
+        write_snapshot(folder, 0, live.finalized_weights())  # those of the checkpoint are others
+    return live, resume(live, folder)
 
 
 def _cannot_stack(error: Exception) -> CannotStackError:
