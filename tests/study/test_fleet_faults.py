@@ -25,6 +25,7 @@ from openwork.study.runs.run import Run
 from openwork.study.sweeps import sweep as sweeps
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Here, Sweep, completed_steps, sweep
+from tests.processes import run as run_program
 from tests.study import oddlab
 from tests.study.test_fleet_alone import OPTIONS, widths
 from tests.study.tinylab import PRUNE, Failing, Tiny
@@ -351,10 +352,21 @@ def test_a_system_that_does_not_say_what_is_free_takes_a_width(tmp_path, monkeyp
     assert widths(swept(RUNS, tmp_path, width=4)[0]) == [4, 4, 4, 4]
 
 
-@pytest.mark.parametrize(("hard", "claims"), [(64, 32), (256, 128), (1024, 768), (1_048_576, 1_048_320)])
-def test_as_many_runs_are_claimed_as_files_may_be_open(hard, claims, monkeypatch):
+@pytest.mark.parametrize(
+    ("hard", "opened", "claims"),
+    [(24, 6, 1), (32, 6, 2), (64, 6, 32), (64, 30, 10), (256, 6, 128), (1024, 6, 768), (1_048_576, 6, 1_048_320)],
+)
+def test_as_many_runs_are_claimed_as_files_may_be_open(hard, opened, claims, monkeypatch):
     monkeypatch.setattr(fleet_execute.resource, "getrlimit", lambda _: (hard, hard))
+    monkeypatch.setattr(fleet_execute, "_open_files", lambda: opened)
     assert fleet_execute._claims() == claims
+
+
+@pytest.mark.parametrize(("more", "width"), [(14, 1), (30, 6)])
+def test_a_fleet_is_as_narrow_as_the_limit_of_open_files_wants_it(more, width, tmp_path):
+    widths = [int(line) for line in run_program("fleet_with_few_files", tmp_path, more).split()]
+    assert len(widths) == 16
+    assert max(widths) == width
 
 
 def test_a_limit_that_may_not_be_raised_is_kept(monkeypatch):

@@ -1,6 +1,7 @@
 """How runs are executed as one model, in the directories that they would have alone."""
 
 import gc
+import os
 import resource
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,8 @@ from openwork.study.runs.precision import Precision, products
 from openwork.study.runs.run import Run
 
 _AHEAD = 16  # runs whose directories are opened while a model is made: most of that time is the disk's
-_FILES = 256  # that a process needs besides those of its claims; half of all where there are fewer
+_FILES = 256  # that a process may open besides those of its claims; half of all where there are fewer
+_WRITTEN = 3 * WRITERS  # that the writers of results have open at once
 
 
 class CannotStackError(ValueError):
@@ -224,4 +226,13 @@ def _claims() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (ValueError, OSError):  # macOS has no limit and allows less
             hard = soft
-    return max(hard - min(_FILES, hard // 2), 1) if hard != resource.RLIM_INFINITY else 1_000_000
+    if hard == resource.RLIM_INFINITY:
+        return 1_000_000
+    return max(hard - max(min(_FILES, hard // 2), _open_files() + _WRITTEN), 1)
+
+
+def _open_files() -> int:
+    try:
+        return len(os.listdir("/dev/fd"))
+    except OSError:  # a system that does not tell
+        return 0
