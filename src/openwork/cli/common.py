@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
-from rich.console import Console
 
+from openwork.cli.characters import SafeConsole
 from openwork.cli.complete import complete_experiments, complete_runs
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ for _name in ("stdout", "stderr"):
         setattr(sys, _name, open(os.devnull, "w"))  # noqa: SIM115  for as long as the process lives
 
 # Without markup: what users write, and errors such as [Errno 2], have brackets of their own.
-out_console = Console(width=None if sys.stdout.isatty() else 120, markup=False)
-error_console = Console(stderr=True, markup=False)
+out_console = SafeConsole(width=None if sys.stdout.isatty() else 120, markup=False)
+error_console = SafeConsole(stderr=True, markup=False)
 
 RUNS = Path("openwork-runs")
 """Where runs are, if nobody says otherwise."""

@@ -21,7 +21,7 @@ from openwork.inspect.own_training import random_weight
 from openwork.inspect.structure import DENSIFIED
 from openwork.inspect.table import WIDTH, elided
 from openwork.inspect.total import value_of
-from openwork.words import count
+from openwork.words import count, printable
 
 _WHICH = ("first", "second")
 _CHUNK = 1 << 24  # elements compared at a time
@@ -114,14 +114,14 @@ class Comparison:
             lines += [f"in the {which}, {not_finite_line(found)}"] if found else []
         for name, (a, b) in self.shapes.items():
             lines.append(f"{name} has shape {_shape(a)} in the first, {_shape(b)} in the second")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def _cells(pair: Pair) -> tuple[str, ...]:
     a, b = (zeros / pair.weights if pair.weights else 0.0 for zeros in pair.zeros)
     kept = f"{pair.kept / pair.zeros[0]:.2%}" if pair.zeros[0] else "-"
     difference = "-" if pair.difference is None else f"{pair.difference:.3g}"
-    return pair.name, _shape(pair.shape), f"{a:.2%}", f"{b:.2%}", kept, difference
+    return printable(pair.name), _shape(pair.shape), f"{a:.2%}", f"{b:.2%}", kept, difference
 
 
 def _shape(shape: tuple[int, ...]) -> str:
