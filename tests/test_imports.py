@@ -32,6 +32,7 @@ ALLOWED = {
     "openwork.study.data": ["openwork.study.files", "openwork.formats"],
     "openwork.study.evaluation": [],
     "openwork.study.processes": [],
+    "openwork.study.locks": ["openwork.study.files"],
     "openwork.study.files": ["openwork.formats.files", "openwork.study.processes"],
     "openwork.study.training": ["openwork.noise", "openwork.study.tasks", "openwork.study.processes"],
     "openwork.study.tasks": [
@@ -43,7 +44,7 @@ ALLOWED = {
         "openwork.study.models",
         "openwork.study.processes",
     ],
-    "openwork.study.results": ["openwork.study.evaluation", "openwork.study.files"],
+    "openwork.study.results": ["openwork.study.evaluation", "openwork.study.files", "openwork.study.locks"],
     "openwork.study.published": ["openwork.study.results", "openwork.study.evaluation", "openwork.study.files"],
     "openwork.study.release": ["openwork.formats", "openwork.study.models"],
     "openwork.study.report": [
@@ -60,6 +61,7 @@ ALLOWED = {
         "openwork.inspect",
         "openwork.study.evaluation",
         "openwork.study.files",
+        "openwork.study.locks",
         "openwork.study.models",
         "openwork.study.processes",
         "openwork.study.results",

@@ -1,4 +1,6 @@
-"""Numbers in sentences; imports nothing, so that everything may import it."""
+"""Numbers and names in sentences; imports nothing of openwork, so that everything may import it."""
+
+import unicodedata
 
 
 def count(n: int, noun: str, several: str = "") -> str:
@@ -10,3 +12,17 @@ def count(n: int, noun: str, several: str = "") -> str:
         several: What several are called; "" for the noun with an s.
     """
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {several or f'{noun}s'}"
+
+
+def printable(text: str) -> str:
+    """The text with escapes in the place of what a terminal obeys or does not show.
+
+    Names in a file are whatever its writer made them. These are control characters, ends of lines among them, and
+    those that turn the direction of writing or have no width.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in _OBEYED else c for c in text)
+
+
+_OBEYED = ("Cc", "Cf", "Zl", "Zp")

@@ -1,8 +1,11 @@
 """What the command line says of what openwork refuses in a user's own experiments."""
 
+import errno
+
 import pytest
 
 from openwork.cli.errors import exit_code, sentence
+from openwork.study.files import WriteError
 from tests.cli.folders import openwork
 
 EXPERIMENTS = """
@@ -42,6 +45,13 @@ def test_what_openwork_refuses_in_a_command_is_one_sentence():
         check_model(3)
     outside = refused.value.with_traceback(refused.value.__traceback__.tb_next)
     assert (sentence(outside), exit_code(outside)) == (str(outside), 2)
+
+
+def test_too_many_open_files_are_no_fault_of_the_file():
+    error = WriteError(errno.EMFILE, "Too many open files", "runs/metrics.jsonl")
+    assert sentence(error) == (
+        "cannot open runs/metrics.jsonl: too many files are open; allow more, as by `ulimit -n 1024`"
+    )
 
 
 def test_a_bug_of_openwork_is_no_sentence():

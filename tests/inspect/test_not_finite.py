@@ -8,6 +8,7 @@ from torch import nn
 
 import openwork as ow
 from openwork.inspect import not_finite
+from openwork.inspect.compare import compare
 from openwork.inspect.not_finite import count_each_not_finite, count_not_finite
 
 NAN, INF = float("nan"), float("inf")
@@ -80,3 +81,19 @@ def test_a_parameter_that_is_used_twice_counts_once(model):
     model.append(nn.Linear(10, 20))
     model[3].weight = model[0].weight
     assert ow.report(model).not_finite == {"0.weight": (20, 1), "2.bias": (0, 1)}
+
+
+def test_a_comparison_looks_at_what_only_one_of_two_files_has():
+    first = {"shared": torch.ones(3, 4), "mine": torch.tensor([NAN, 1.0]), "fine": torch.ones(2)}
+    second = {"shared": torch.ones(3, 4), "yours": torch.full((4, 2), INF), "index": torch.arange(3)}
+    found = compare(first, second)
+    assert found.not_finite == ({"mine": (1, 0)}, {"yours": (0, 8)})
+    assert "in the first, NOT finite: mine (1 NaN)" in str(found)
+    assert "in the second, NOT finite: yours (8 infinite)" in str(found)
+    assert found.to_dict()["not_finite"]["second"] == {"yours": {"nan": 0, "infinite": 8}}
+
+
+def test_a_tensor_without_values_that_only_one_of_two_has_stops_no_comparison():
+    found = compare({"shared": torch.ones(3)}, {"shared": torch.ones(3), "empty": torch.empty(3, device="meta")})
+    assert found.only == ((), ("empty",))
+    assert found.not_finite == ({}, {})

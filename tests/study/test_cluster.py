@@ -98,4 +98,4 @@ def test_a_folder_that_a_worker_cannot_write_to_stops_the_sweep_in_one_sentence(
 
 def test_code_that_differs_on_a_worker_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"run 0123 is run [0-9a-f]{16} on .*: is the code there another"):
-        _attempt({"0123": to_plain(grid()[0])}, tmp_path, OPTIONS, 1, str(ROOT), None)
+        _attempt({"0123": to_plain(grid()[0])}, tmp_path, OPTIONS, 1, str(ROOT), None, {})

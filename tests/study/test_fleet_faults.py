@@ -7,14 +7,16 @@ import pytest
 import torch
 
 import openwork as ow
+from openwork.study import locks
 from openwork.study.files import WriteError
 from openwork.study.fleet import execute as fleet_execute
 from openwork.study.fleet import fleet, memory
 from openwork.study.fleet.execute import CannotStackError, execute_fleet
 from openwork.study.fleet.groups import Waiting
 from openwork.study.fleet.training import Training
-from openwork.study.runs import claim as claims
+from openwork.study.results.history import read_snapshots, snapshot_path
 from openwork.study.runs import record as run_record
+from openwork.study.runs.checkpoint import read_checkpoint
 from openwork.study.runs.claim import ClaimedError, claim
 from openwork.study.runs.execute import execute
 from openwork.study.runs.live import prepare
@@ -22,7 +24,8 @@ from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.sweeps import sweep as sweeps
 from openwork.study.sweeps.fleet import Fleets
-from openwork.study.sweeps.sweep import Sweep, completed_steps, sweep
+from openwork.study.sweeps.sweep import Here, Sweep, completed_steps, sweep
+from tests.processes import run as run_program
 from tests.study import oddlab
 from tests.study.test_fleet_alone import OPTIONS, widths
 from tests.study.tinylab import PRUNE, Failing, Tiny
@@ -195,6 +198,28 @@ def test_runs_that_were_begun_alone_go_on_in_a_fleet(technique, tmp_path):
         oddlab.assert_near(*(folder / run.id / "model.safetensors" for folder in (tmp_path, tmp_path / "whole")))
 
 
+@pytest.mark.parametrize("engine", [Here, Fleets])
+def test_a_run_that_was_begun_without_snapshots_gets_the_first_one_and_those_that_follow(engine, tmp_path):
+    options = replace(OPTIONS, evaluations=4, snapshots=4)
+    sweep(RUNS, tmp_path / "whole", engine(tmp_path / "whole", options))
+    with pytest.raises(KeyboardInterrupt):
+        execute_fleet(RUNS, tmp_path, evaluations=4, progress=until(4 * 13))
+    sweep(RUNS, tmp_path, engine(tmp_path, options))
+    for run in RUNS:
+        assert [snapshot.step for snapshot in read_snapshots(tmp_path / run.id)] == [0, 15, 20]
+        first, whole = (snapshot_path(folder / run.id, 0).read_bytes() for folder in (tmp_path, tmp_path / "whole"))
+        assert first == whole
+
+
+def test_a_run_that_diverges_keeps_the_last_checkpoint_that_was_written(tmp_path):
+    runs = [replace(RUNS[0], technique=oddlab.WithoutNumbers(ow.OneShot(0.5, at=7), bad=bad)) for bad in (False, True)]
+    found = execute_fleet(runs, tmp_path, evaluations=20)
+    alone = execute(runs[1], tmp_path / "alone", evaluations=20)
+    assert (found[runs[1].id].status, alone.status, alone.step) == ("diverged", "diverged", 7)
+    for folder in (tmp_path, tmp_path / "alone"):
+        assert read_checkpoint(folder / runs[1].id / "checkpoint.pt")["metrics"][-1]["step"] == 6
+
+
 def test_runs_whose_process_died_between_two_files_are_trained_from_their_own_steps(tmp_path, monkeypatch):
     execute_fleet(RUNS, tmp_path / "whole", evaluations=4)
     with monkeypatch.context() as patch:
@@ -252,7 +277,7 @@ def test_what_stops_a_fleet_while_models_are_made_leaves_no_claim_and_few_direct
     with pytest.raises((KeyboardInterrupt, WriteError)):
         execute_fleet(many, tmp_path)
     assert not list(tmp_path.glob("*/lock"))
-    assert not claims._held
+    assert not locks._held
     assert len(list(tmp_path.iterdir())) <= 3 + fleet_execute._AHEAD
     described = made[:2] if isinstance(error, torch.OutOfMemoryError) else []  # once it is clear which are trained
     assert {path.parent.name for path in tmp_path.glob("*/run.json")} == set(described)
@@ -328,10 +353,21 @@ def test_a_system_that_does_not_say_what_is_free_takes_a_width(tmp_path, monkeyp
     assert widths(swept(RUNS, tmp_path, width=4)[0]) == [4, 4, 4, 4]
 
 
-@pytest.mark.parametrize(("hard", "claims"), [(64, 32), (256, 128), (1024, 768), (1_048_576, 1_048_320)])
-def test_as_many_runs_are_claimed_as_files_may_be_open(hard, claims, monkeypatch):
+@pytest.mark.parametrize(
+    ("hard", "opened", "claims"),
+    [(24, 6, 1), (32, 6, 2), (64, 6, 32), (64, 30, 10), (256, 6, 128), (1024, 6, 768), (1_048_576, 6, 1_048_320)],
+)
+def test_as_many_runs_are_claimed_as_files_may_be_open(hard, opened, claims, monkeypatch):
     monkeypatch.setattr(fleet_execute.resource, "getrlimit", lambda _: (hard, hard))
+    monkeypatch.setattr(fleet_execute, "_open_files", lambda: opened)
     assert fleet_execute._claims() == claims
+
+
+@pytest.mark.parametrize(("more", "width"), [(14, 1), (30, 6)])
+def test_a_fleet_is_as_narrow_as_the_limit_of_open_files_wants_it(more, width, tmp_path):
+    widths = [int(line) for line in run_program("fleet_with_few_files", tmp_path, more).split()]
+    assert len(widths) == 16
+    assert max(widths) == width
 
 
 def test_a_limit_that_may_not_be_raised_is_kept(monkeypatch):

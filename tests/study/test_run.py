@@ -17,7 +17,9 @@ from torch import nn
 
 import openwork as ow
 from openwork.study.experiments.quickstart import runs as quickstart_runs
+from openwork.study.results.history import read_metrics
 from openwork.study.results.store import read_result
+from openwork.study.runs import record
 from openwork.study.runs.checkpoint import is_checkpoint
 from openwork.study.runs.execute import execute
 from openwork.study.runs.live import prepare, restore
@@ -139,6 +141,25 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, technique):
     assert len(same[0]) == 5
 
 
+@pytest.mark.parametrize("step", [60, 100])
+def test_a_run_that_dies_between_a_checkpoint_and_its_rows_lacks_none_in_the_end(step, tmp_path, monkeypatch):
+    run = Run(TASK, PRUNE, steps=100)
+    real = record.write_rows
+
+    def write_rows(folder, rows):
+        if rows[-1]["step"] == step:
+            raise StopError
+        real(folder, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "write_rows", write_rows)
+        with pytest.raises(StopError):
+            execute(run, tmp_path, evaluations=5)
+    assert read_metrics(tmp_path / run.id)[-1].step == step - 20
+    execute(run, tmp_path, evaluations=5)
+    assert [evaluation.step for evaluation in read_metrics(tmp_path / run.id)] == [20, 40, 60, 80, 100]
+
+
 def test_kill_9_loses_no_finished_work(tmp_path):
     process = start("train_digits", tmp_path / "killed")
     while not list((tmp_path / "killed").glob("*/checkpoint.pt")):
@@ -178,9 +199,12 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_overwritten(tmp_path, cont
         restore(folder)
     (folder / "result.json").unlink()  # as if it had been interrupted
     model = (folder / "model.safetensors").read_bytes()
-    with pytest.raises(ValueError, match=r"checkpoint.pt is not a readable torch checkpoint \("):
+    cure = "delete that file, and the run is trained again from the beginning$"
+    with pytest.raises(ValueError, match=rf"{path} is not a readable torch checkpoint \(.*; {cure}"):
         execute(run, tmp_path)
     assert (folder / "model.safetensors").read_bytes() == model
+    path.unlink()
+    assert execute(run, tmp_path).finished
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)

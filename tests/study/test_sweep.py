@@ -99,7 +99,7 @@ class Scripted:
     def slots(self):
         return 1
 
-    def submit(self, run):
+    def submit(self, run, failures):
         self.submitted.append(run)
         self.attempts.append(run.seed)
 
@@ -125,8 +125,8 @@ def test_deaths_are_counted_from_the_last_checkpoint_on(tmp_path):
     (tmp_path / run.id).mkdir()
 
     class Advancing(Scripted):
-        def submit(self, run):
-            super().submit(run)
+        def submit(self, run, failures):
+            super().submit(run, failures)
             if len(self.attempts) == 3:
                 (tmp_path / run.id / "metrics.jsonl").write_text('{"step": 10}\n')
 

@@ -37,7 +37,7 @@ try:
         watch,
     )
     from openwork.cli.characters import print_what_can_be_printed
-    from openwork.cli.common import error_console
+    from openwork.cli.common import error_console, json_alone
     from openwork.cli.errors import TRACEBACK, exit_code, sentence
     from openwork.cli.examples import with_examples
     from openwork.cli.pipes import NOBODY_READS, broken_pipe, nobody_reads
@@ -85,7 +85,7 @@ for _panel, _commands in PANELS.items():
             help=with_examples(_name, cleandoc(_command.__doc__ or "")),
             cls=sweep.SweepCommand if _name == "sweep" else None,
             rich_help_panel=_panel,
-        )(_command)
+        )(json_alone(_command))
 
 
 def _version(wanted: bool) -> None:

@@ -1,9 +1,15 @@
-"""Terminals that do not know all characters, as where the locale is C or cp1252: what is printed there instead."""
+"""What is printed instead of characters that a terminal does not know, as where the locale is C, or would obey."""
 
 import codecs
 import io
 import sys
 import unicodedata
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from openwork.words import printable
 
 _ALIKE = {
     "→": "->", "←": "<-", "×": "x", "·": "*", "±": "+-", "≤": "<=", "≥": ">=", "≈": "~", "−": "-", "–": "-", "—": "-",
@@ -18,6 +24,14 @@ def print_what_can_be_printed() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_HANDLER)
+
+
+class SafeConsole(Console):
+    """A console that prints escapes in the place of characters that a terminal obeys: names in files may have any."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text as rich shows it, in tables, too."""
+        return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
 
 
 def _alike(error: UnicodeError) -> tuple[str | bytes, int]:

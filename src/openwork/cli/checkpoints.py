@@ -22,6 +22,7 @@ from openwork.cli.common import (
 )
 from openwork.cli.complete import complete_runs
 from openwork.cli.weights import with_images, with_weights
+from openwork.words import printable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -241,8 +242,8 @@ def inspect(
     elif markdown:
         sys.stdout.write(found.to_markdown() + "\n")
     else:
-        head = f"first: {checkpoint}\nsecond: {other}" if other else str(path)
-        sys.stdout.write(f"{head}\n{found}\n")
+        head = [f"first: {checkpoint}", f"second: {other}"] if other else [str(path)]
+        sys.stdout.write("\n".join([*map(printable, head), str(found)]) + "\n")
 
 
 def run_in(path: Path, trust: list[str] | None, *, with_model: bool = False) -> "tuple[Live | None, Path]":

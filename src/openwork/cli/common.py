@@ -6,14 +6,15 @@ import reprlib
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from functools import wraps
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
-from rich.console import Console
 
+from openwork.cli.characters import SafeConsole
 from openwork.cli.complete import complete_experiments, complete_runs
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ for _name in ("stdout", "stderr"):
         setattr(sys, _name, open(os.devnull, "w"))  # noqa: SIM115  for as long as the process lives
 
 # Without markup: what users write, and errors such as [Errno 2], have brackets of their own.
-out_console = Console(width=None if sys.stdout.isatty() else 120, markup=False)
-error_console = Console(stderr=True, markup=False)
+out_console = SafeConsole(width=None if sys.stdout.isatty() else 120, markup=False)
+error_console = SafeConsole(stderr=True, markup=False)
 
 RUNS = Path("openwork-runs")
 """Where runs are, if nobody says otherwise."""
@@ -202,42 +203,70 @@ def checked_device(name: str, *, here: bool = True) -> "torch.device":
     return device
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as an exception: what is half written is removed, and claims are released."""
-
-
 @contextmanager
 def going_on(out: Path) -> Iterator[None]:
     """Lets Ctrl-C and SIGTERM end the command with exit code 130 or 143, and a sentence: the same command goes on.
+
+    SIGTERM raises, too, so that what is half written is removed, and claims are released.
 
     Args:
         out: The folder of the run directories.
     """
     own = os.getpid()
+    terminated = False
 
     def terminate(number: int, frame: object) -> None:
+        nonlocal terminated
         if os.getpid() == own:
-            raise _Terminated
+            terminated = True  # what waits in C, as Ray does, raises a KeyboardInterrupt of its own instead
+            raise KeyboardInterrupt
         signal.signal(number, signal.SIG_DFL)  # in a forked process nobody catches the exception
         os.kill(os.getpid(), number)
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
-    except KeyboardInterrupt as stopped:
+    except KeyboardInterrupt:
         from openwork.study.processes import rank
 
         if not rank():
             text = f"stopped; what is done is kept in {out.resolve()}, and the same command goes on from there"
             error_console.print(text, markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(143 if isinstance(stopped, _Terminated) else 130) from None
+        raise typer.Exit(143 if terminated else 130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
+def json_alone(command: Callable[..., None]) -> Callable[..., None]:
+    """The command; with ``--json`` whatever prints meanwhile, as a user's task may, prints to standard error."""
+
+    @wraps(command)
+    def run(**arguments: Any) -> None:
+        if not arguments.get("as_json"):
+            command(**arguments)
+            return
+        _outputs.append(sys.stdout)
+        try:
+            with redirect_stdout(sys.stderr):
+                command(**arguments)
+        finally:
+            _outputs.pop()
+
+    return run
+
+
+_outputs: list[TextIO] = []
+"""Standard output, while what is not JSON goes to standard error."""
+
+
+def json_output() -> TextIO:
+    """Where JSON goes: standard output, whatever else is kept from it."""
+    return _outputs[-1] if _outputs else sys.stdout
+
+
 def print_json(command: str, **content: Any) -> None:
     """Prints what `json_text` says to standard output."""
-    sys.stdout.write(json_text(command, **content) + "\n")
+    json_output().write(json_text(command, **content) + "\n")
 
 
 def json_text(command: str, *, indent: int | None = 2, **content: Any) -> str:

@@ -9,7 +9,7 @@ from rich.text import Text as Line
 
 from openwork.cli.common import Json, Pattern, Sparsity, checked_device, error_console, folder_option, print_json
 from openwork.cli.techniques import ALLOCATIONS, TECHNIQUES, named_technique
-from openwork.words import count
+from openwork.words import count, printable
 
 if TYPE_CHECKING:
     from openwork.cli.rewritten import Rewritten
@@ -92,7 +92,7 @@ def prune(
     walk: dict[str, Any] = {"blocks": blocks, "device": checked_device(device) if device else None}
     walk |= {"reconstruct": reconstruct, "resume": resume}
     with error_console.status("reading") as status:
-        walk["progress"] = lambda line: status.update(Line(f"pruned {line}"))
+        walk["progress"] = lambda line: status.update(Line(printable(f"pruned {line}")))
         found = pruned(
             source, made, out, text=text, select=select, exclude=exclude, seed=seed, keep_zeros=keep_zeros, walk=walk
         )
@@ -108,7 +108,7 @@ def _print(found: "Rewritten", technique: "MaskTechnique", out: Path) -> None:
         error = "" if one.error is None else f"{one.error:.2e}"
         shape = "x".join(map(str, one.shape))
         remarks = "; ".join(filter(None, (one.taken_for and f"taken for {one.taken_for}", one.remark)))
-        rows.append((one.name, shape, f"{one.before:.2%}", f"{one.now:.2%}", error, remarks))
+        rows.append((printable(one.name), shape, f"{one.before:.2%}", f"{one.now:.2%}", error, remarks))
     widths = [max(len(row[place]) for row in rows) for place in range(5)]
     lines = []
     for row in rows:
@@ -123,4 +123,4 @@ def _print(found: "Rewritten", technique: "MaskTechnique", out: Path) -> None:
         f"{out}: {found.zeros:,} of {found.weights:,} weights are zero in {matrices}, "
         f"{found.sparsity:.2%}; {technique!r}, {found.minutes:.1f} minutes{memory}"
     )
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write("\n".join(map(printable, lines)) + "\n")

@@ -2,9 +2,10 @@
 
 import errno
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -173,7 +174,8 @@ def _engine(
         raise ValueError(f"--device {options.device} with --gpus {gpus:g}: Ray chooses the GPU; give --device cuda")
     from openwork.study.sweeps.cluster import Ray
 
-    with ExitStack() as stack:
+    # Ray prints of workers that died, and to standard output.
+    with redirect_stdout(sys.stderr), ExitStack() as stack:
         with error_console.status(Text("starting Ray" if ray == "local" else f"joining Ray at {ray}")):
             engine = stack.enter_context(Ray(ray, out, options, cpus=cpus, gpus=gpus, fleet=fleet, say=say))
         yield engine

@@ -17,6 +17,7 @@ from openwork.cli.common import (
     checked_device,
     error_console,
     found_run,
+    json_output,
     json_text,
     out_console,
     print_json,
@@ -100,8 +101,9 @@ def _translate(
         if as_json:
             pairs = zip(sentences, texts, strict=True)
             texts = [json_text("translate", indent=None, source=each, translation=text) for each, text in pairs]
-        sys.stdout.buffer.writelines(text.encode() + b"\n" for text in texts)
-        sys.stdout.buffer.flush()
+        output = json_output().buffer
+        output.writelines(text.encode() + b"\n" for text in texts)
+        output.flush()
     if empty or long or unknown:
         note = (
             f"{count(empty, 'empty line')} stayed empty; {count(long, 'line is', 'lines are')} longer than any that "

@@ -116,8 +116,10 @@ def _written(out: Path) -> dict[str, dict[str, int]]:
 
 def _keep(out: Path, to: str, id: str, step: int) -> None:
     from openwork.study.files import write_text
+    from openwork.study.locks import locked
 
-    found = _written(out)
-    found.setdefault(to, {})[id] = step
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / WRITTEN, json.dumps(found, indent=2) + "\n")
+    with locked(out / f"{WRITTEN}.lock", wait=True):  # another process may be watching other runs
+        found = _written(out)
+        found.setdefault(to, {})[id] = step
+        write_text(out / WRITTEN, json.dumps(found, indent=2) + "\n")

@@ -10,7 +10,7 @@ from torch import nn
 from openwork.inference.alternative import Converted
 from openwork.inference.choice import LayerChoice
 from openwork.inference.timing import Timing
-from openwork.words import count
+from openwork.words import count, printable
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Accelerated:
             f"{converted} of {count(len(self.layers), 'layer')} converted, {self.dense_bytes:,} bytes before, "
             f"{self.nbytes:,} now, outputs differ by {self.difference:.1g} of the largest",
         ]
-        return "\n".join([*head, *layer_table(self.layers)])
+        return "\n".join(map(printable, [*head, *layer_table(self.layers)]))
 
 
 _HEADER = ("layer", "weight", "sparsity", "kernel", "dense", "kernel's", "gain", "bytes", "break-even")

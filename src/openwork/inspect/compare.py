@@ -16,12 +16,12 @@ from openwork.formats.layouts import held_weights
 from openwork.formats.model_part import model_tensors
 from openwork.inspect.from_state import not_counted
 from openwork.inspect.names import is_matrix
-from openwork.inspect.not_finite import NotFinite, count_not_finite, not_finite_line
+from openwork.inspect.not_finite import ALL_FINITE, NotFinite, count_not_finite, not_finite_line
 from openwork.inspect.own_training import random_weight
 from openwork.inspect.structure import DENSIFIED
 from openwork.inspect.table import WIDTH, elided
 from openwork.inspect.total import value_of
-from openwork.words import count
+from openwork.words import count, printable
 
 _WHICH = ("first", "second")
 _CHUNK = 1 << 24  # elements compared at a time
@@ -64,7 +64,7 @@ class Comparison:
         pairs: The weights in both.
         only: The names in the first alone, and in the second alone.
         shapes: Name -> both shapes, where they differ.
-        not_finite: How many values of the weights in both are NaN or infinite, by name, in the first and in the second.
+        not_finite: How many values of the weights are NaN or infinite, by name, in the first and in the second.
     """
 
     pairs: tuple[Pair, ...]
@@ -114,14 +114,14 @@ class Comparison:
             lines += [f"in the {which}, {not_finite_line(found)}"] if found else []
         for name, (a, b) in self.shapes.items():
             lines.append(f"{name} has shape {_shape(a)} in the first, {_shape(b)} in the second")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def _cells(pair: Pair) -> tuple[str, ...]:
     a, b = (zeros / pair.weights if pair.weights else 0.0 for zeros in pair.zeros)
     kept = f"{pair.kept / pair.zeros[0]:.2%}" if pair.zeros[0] else "-"
     difference = "-" if pair.difference is None else f"{pair.difference:.3g}"
-    return pair.name, _shape(pair.shape), f"{a:.2%}", f"{b:.2%}", kept, difference
+    return printable(pair.name), _shape(pair.shape), f"{a:.2%}", f"{b:.2%}", kept, difference
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -158,6 +158,10 @@ def compare(first: Mapping[str, Any] | str | Path, second: Mapping[str, Any] | s
             if any(number := count_not_finite(tensor)):
                 found[name] = number
     only = tuple(name for name in a if name not in b), tuple(name for name in b if name not in a)
+    for found, names, weights in zip(not_finite, only, (a, b), strict=True):
+        for name in names:
+            if any(number := _not_finite(weights[name])):
+                found[name] = number
     return Comparison(tuple(pairs), only, shapes, not_finite)
 
 
@@ -170,6 +174,14 @@ def _weights(source: Mapping[str, Any] | str | Path, which: str) -> tuple[dict[s
         raise ValueError(f"{which if isinstance(source, Mapping) else source}: {error}") from error
     plain = {one.name: one for one in held if one.layout or not not_counted(one.name, tensors[one.parts[0]])}
     return plain, tensors
+
+
+def _not_finite(weight: Held) -> NotFinite:
+    """Those of a weight that is compared with none: one whose values cannot be read is named all the same."""
+    try:
+        return count_not_finite(value_of(weight))
+    except (ValueError, RuntimeError):
+        return ALL_FINITE
 
 
 def _dense(weight: Held) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from openwork.inspect.counts import Counts, LayerCounts
 from openwork.inspect.not_finite import not_finite_line
 from openwork.inspect.size import Size
-from openwork.words import count
+from openwork.words import count, printable
 
 WIDTH = 120
 _FOLDED = 40  # more layers than this are shown by kind: names that differ only in numbers share a row
@@ -47,7 +47,7 @@ def text_table(report: Counts) -> str:
             lines.append(rule)
         cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join([f"{elided(row[0], widths[0]):{widths[0]}}", *cells]).rstrip())
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def markdown_table(report: Counts) -> str:
@@ -55,7 +55,7 @@ def markdown_table(report: Counts) -> str:
     header, rows = _cells(report, [(layer.name, [layer]) for layer in report.layers], exact=True, details=True)
     lines = [f"* {line}" for line in _summary(report)]
     lines += ["", _markdown_row(header), "|---|" + "---:|" * (len(header) - 1)]
-    return "\n".join(lines + [_markdown_row(row) for row in rows])
+    return "\n".join(map(printable, lines + [_markdown_row(row) for row in rows]))
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
@@ -109,7 +109,7 @@ def _cells(
         weights, nonzero = sum(la.weights for la in group), sum(la.nonzero for la in group)
         sparsity = (weights - nonzero) / weights if weights else 0.0
         size = sum((la.size for la in group), Size())
-        cells = [name, shape, number(weights), number(nonzero), f"{sparsity:.2%}"]
+        cells = [printable(name), shape, number(weights), number(nonzero), f"{sparsity:.2%}"]
         if wide:
             lowest, highest = min(la.sparsity for la in group), max(la.sparsity for la in group)
             cells.append(f"{100 * lowest:.1f}-{highest:.1%}" if lowest < highest else "")

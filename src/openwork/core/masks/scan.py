@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from openwork.core.masks.allocations import PerLayer
+from openwork.words import printable
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Sensitivity:
         columns = next(iter(layers.values()))
         lines = [f"{'layer':<{width}}" + "".join(f"  {row.sparsity:>7.4g}" for row in columns)]
         lines += [f"{name:<{width}}" + "".join(f"  {row.metric:>7.4g}" for row in of) for name, of in layers.items()]
-        return "\n".join([*lines, f"dense: {self.dense:.4g}"])
+        return "\n".join(map(printable, [*lines, f"dense: {self.dense:.4g}"]))
 
     def allocation(self, sparsity: float) -> PerLayer:
         """Sparsities for the layers at which each of them alone costs as much of the metric, together ``sparsity``.

@@ -6,6 +6,7 @@ from typing import Any
 
 from openwork.core.masks.rows import NM
 from openwork.core.names import few
+from openwork.words import printable
 
 Kept = tuple[float, float, float]
 """The sum of a weight's scores, and what its mask keeps of it before and now."""
@@ -109,7 +110,7 @@ class Permuted:
             lines.append(f"not read for the example, and in the old order: {few(self.unread)}")
         if not self.complete:
             lines.append("the search ended by its time; give it more seconds")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     @property
     def _all(self) -> dict[str, Kept]:

@@ -7,6 +7,7 @@ from torch import nn
 
 from openwork.core.names import few
 from openwork.inspect.table import short
+from openwork.words import printable
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Shrunk:
             many = ", ".join(f"{n:,} {side if n > 1 else side[:-1]}" for side, n in totals.items())
             names = dict.fromkeys(name for c in counts.values() for name in c)
             lines.append(f"kept though zero, {many} of {few(names)}: {why}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def _kept(self) -> dict[str, dict[str, dict[str, int]]]:
         """Reason -> side -> tensor -> how many stayed."""

@@ -1,11 +1,13 @@
 """How runs are executed as one model, in the directories that they would have alone."""
 
 import gc
+import os
 import resource
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,20 @@ from openwork.study.fleet.member import Member
 from openwork.study.fleet.memory import no_memory, width
 from openwork.study.fleet.trial import Trial
 from openwork.study.fleet.writers import WRITERS, writers
+from openwork.study.results.history import snapshot_path, write_snapshot
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
-from openwork.study.runs.claim import claim
+from openwork.study.runs.claim import ClaimedError, claim
 from openwork.study.runs.described import refuse_changed, refuse_old, write_description
 from openwork.study.runs.execute import begin, resume
+from openwork.study.runs.failure import FailedError, failed_since, write_failure
 from openwork.study.runs.live import Live
 from openwork.study.runs.precision import Precision, products
 from openwork.study.runs.run import Run
 
 _AHEAD = 16  # runs whose directories are opened while a model is made: most of that time is the disk's
-_FILES = 256  # that a process needs besides those of its claims; half of all where there are fewer
+_FILES = 256  # that a process may open besides those of its claims; half of all where there are fewer
+_WRITTEN = 3 * WRITERS  # that the writers of results have open at once
 
 
 class CannotStackError(ValueError):
@@ -45,6 +50,7 @@ def execute_fleet(
     precision: Precision = "float32",
     most: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
+    failures: Mapping[str, int] | None = None,
 ) -> dict[str, Result | Exception]:
     """The results of the runs by id, as `openwork.study.runs.execute.execute` gives them, trained as one model.
 
@@ -61,9 +67,12 @@ def execute_fleet(
         precision: Of products on a GPU.
         most: How many runs to stack at most; None for as many as the memory holds.
         progress: Called after each step, with the steps of all runs together.
+        failures: For a sweep, how often each run had failed when that began, 0 for one that is not there. A run that
+            has failed since, in another process, is left alone, and one that fails here is recorded.
 
     Returns:
-        The result of each run that ended, and why others could not begin: a ClaimedError, or what the run raised.
+        The result of each run that ended, and why others could not begin: a ClaimedError, or what the run raised; for a
+        sweep a FailedError instead of that, whose text is the reason.
 
     Raises:
         CannotStackError: If the runs cannot be trained as one model, or the device is too small for one.
@@ -75,8 +84,9 @@ def execute_fleet(
         fleet: Fleet | None = None
         trial: Trial | None = None
         with ExitStack() as claims, products(precision):
+            begun = partial(_member, directory=directory, device=torch.device(device), initial=snapshots > 0)
             with _unwatched(claims):
-                found = _claim(runs, directory, torch.device(device), most, wanted, claims, members)
+                found = _claim(runs, directory, begun, most, wanted, claims, members, failures)
             if not members:
                 return found
             try:
@@ -107,11 +117,12 @@ def execute_fleet(
 def _claim(
     runs: Sequence[Run],
     directory: Path,
-    device: torch.device,
+    begun: Callable[[Run], Member],
     most: int,
     wanted: int | None,
     claims: ExitStack,
     members: list[Member],
+    failures: Mapping[str, int] | None,
 ) -> dict[str, Result | Exception]:
     """Fills the ``members``; returns what those of the other runs ended with that came before."""
     found: dict[str, Result | Exception] = {}
@@ -122,17 +133,18 @@ def _claim(
             # As many as will be trained, unless the memory ends before. The first one says how many that are.
             while waiting and len(coming) < (min(_AHEAD, most - len(members)) if members else 1):
                 run, own = waiting.popleft(), opened.enter_context(ExitStack())
-                coming.append((run, pool.submit(_opened, run, directory / run.id, own), own))
+                known = None if failures is None else failures.get(run.id, 0)
+                coming.append((run, pool.submit(_opened, run, directory / run.id, own, known), own))
             run, future, own = coming.popleft()
             ended: Member | Result | Exception
             try:
-                ended = future.result() or _member(run, directory, device)
+                ended = future.result() or begun(run)
             except Exception as error:
                 if isinstance(error, OSError) and no_space(error):
                     raise
                 if no_memory(error) and members:
                     break
-                ended = error
+                ended = error if failures is None else _recorded(run, directory / run.id, error)
             if not isinstance(ended, Member):
                 found[run.id] = ended
             # Its directory may say another step: a process was killed between two files, or has trained it since.
@@ -142,8 +154,9 @@ def _claim(
                 if len(members) == 1:
                     most = min(most, _fitting(ended, wanted))
             own.close()
-    with writers(device, write_description) as writing:
-        writing.begin([(member.live.run, member.folder) for member in members])()
+    if members:
+        with writers(members[0].live.device, write_description) as writing:
+            writing.begin([(member.live.run, member.folder) for member in members])()
     return found
 
 
@@ -161,14 +174,25 @@ def _unwatched(end: ExitStack) -> Iterator[None]:
             gc.enable()
 
 
-def _opened(run: Run, folder: Path, claims: ExitStack) -> Result | None:
+def _opened(run: Run, folder: Path, claims: ExitStack, failures: int | None) -> Result | None:
     """Claims the run's directory; returns its result where another process was faster."""
-    refuse_old([folder])
-    refuse_changed(run, folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     claims.enter_context(claim(folder))
-    return read_result(folder / "result.json") if (folder / "result.json").exists() else None
+    refuse_old([folder])
+    refuse_changed(run, folder)
+    if (folder / "result.json").exists():
+        return read_result(folder / "result.json")
+    if failures is not None and (reason := failed_since(folder, failures)) is not None:
+        raise FailedError(reason)
+    return None
+
+
+def _recorded(run: Run, folder: Path, error: Exception) -> Exception:
+    """The error of a run that could not begin, after writing it down; the caller still holds the claim."""
+    if isinstance(error, ClaimedError | FailedError):
+        return error
+    return FailedError(write_failure(run, folder, error))
 
 
 def _fitting(member: Member, wanted: int | None) -> int:
@@ -178,9 +202,9 @@ def _fitting(member: Member, wanted: int | None) -> int:
         raise _cannot_stack(error) from error
 
 
-def _member(run: Run, directory: Path, device: torch.device) -> Member:
-    """The run where its checkpoint is."""
-    live, state = _begun(run, directory, device)
+def _member(run: Run, directory: Path, device: torch.device, initial: bool) -> Member:
+    """The run where its checkpoint is; where that is, an ``initial`` snapshot that it lacks is written first."""
+    live, state = _begun(run, directory, device, initial)
     if state is None:
         return Member(live, directory / run.id)
     rows = state["metrics"]
@@ -192,10 +216,15 @@ def _trial(run: Run, directory: Path, device: torch.device) -> Trial:
     return Trial(*_begun(run, directory, device))
 
 
-def _begun(run: Run, directory: Path, device: torch.device) -> tuple[Live, dict[str, Any] | None]:
+def _begun(
+    run: Run, directory: Path, device: torch.device, initial: bool = False
+) -> tuple[Live, dict[str, Any] | None]:
     """The run where its checkpoint is, and the content of that."""
+    folder = directory / run.id
     live = begin(run, directory, device, lambda other: read_result(directory / other.id / "result.json"))
-    return live, resume(live, directory / run.id)
+    if initial and (folder / "checkpoint.pt").exists() and not snapshot_path(folder, 0).exists():
+        write_snapshot(folder, 0, live.finalized_weights())  # those of the checkpoint are others
+    return live, resume(live, folder)
 
 
 def _cannot_stack(error: Exception) -> CannotStackError:
@@ -213,4 +242,13 @@ def _claims() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (ValueError, OSError):  # macOS has no limit and allows less
             hard = soft
-    return max(hard - min(_FILES, hard // 2), 1) if hard != resource.RLIM_INFINITY else 1_000_000
+    if hard == resource.RLIM_INFINITY:
+        return 1_000_000
+    return max(hard - max(min(_FILES, hard // 2), _open_files() + _WRITTEN), 1)
+
+
+def _open_files() -> int:
+    try:
+        return len(os.listdir("/dev/fd"))
+    except OSError:  # a system that does not tell
+        return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from openwork.study.files import write_text
+from openwork.study.locks import locked
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_failure, read_result
 
@@ -192,13 +193,19 @@ def check_name(name: str, ids: Collection[str], directory: Path) -> None:
 
 
 def write_name(name: str, ids: Collection[str], directory: Path) -> int:
-    """Writes down in the folder that a name stands for these runs, too; how many others it stood for before."""
-    names = read_names(directory)
-    before = names.get(name, [])
-    now = list(dict.fromkeys([*before, *ids]))
-    if now != before:
-        directory.mkdir(parents=True, exist_ok=True)
-        write_text(directory / NAMES, json.dumps(names | {name: now}, indent=2) + "\n")
+    """Writes down in the folder that a name stands for these runs, too; how many others it stood for before.
+
+    Raises:
+        ValueError: As for `check_name`: another process may have given the name to others since.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory / f".{NAMES}.lock", wait=True):  # another process may be adding a name, too
+        check_name(name, ids, directory)
+        names = read_names(directory)
+        before = names.get(name, [])
+        now = list(dict.fromkeys([*before, *ids]))
+        if now != before:
+            write_text(directory / NAMES, json.dumps(names | {name: now}, indent=2) + "\n")
     return len(now) - len({*ids})
 
 

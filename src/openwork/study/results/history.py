@@ -112,6 +112,11 @@ def snapshot_steps(steps: int, every: int, snapshots: int) -> set[int]:
     return {0, *(min(evaluations, key=lambda step: abs(step - w)) for w in wanted)} if snapshots else set()
 
 
+def snapshot_path(folder: Path, step: int) -> Path:
+    """Where a run's folder has the snapshot of a step."""
+    return folder / "snapshots" / f"{step}.safetensors"
+
+
 def write_snapshot(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:
     """Writes ``folder/snapshots/<step>.safetensors`` in one step, replacing it.
 
@@ -123,7 +128,7 @@ def write_snapshot(folder: Path, step: int, weights: Mapping[str, Tensor]) -> No
     Raises:
         OSError: If that fails.
     """
-    path = folder / "snapshots" / f"{step}.safetensors"
+    path = snapshot_path(folder, step)
     path.parent.mkdir(exist_ok=True)
     # Clones: safetensors refuses tensors that share memory. It sorts names, so their order is kept separately.
     tensors = {name: weight.cpu().clone().contiguous() for name, weight in weights.items()}

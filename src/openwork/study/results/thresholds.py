@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, get_args
 
 from openwork.study.evaluation.metric import DataName, Metric
 from openwork.study.files import write_text
+from openwork.study.locks import locked
 from openwork.study.results.result import FORMAT, Cost, Result, check_measured, read_metric
 
 
@@ -82,19 +83,22 @@ def keep_thresholds(folder: Path, found: Iterable[AtThreshold]) -> None:
         ValueError: As for `read_thresholds`.
         WriteError: If it cannot be written.
     """
-    kept = {one.key: one for one in (*read_thresholds(folder), *found)}
-    entries = [
-        {
-            "threshold": one.threshold,
-            "run": one.run,
-            "settings": one.settings,
-            "after": dict(one.after),
-            "sparsity": {"selected": one.sparsity, "all": one.sparsity_all},
-            **({"judged": {**one.judged._asdict(), "metric": asdict(one.judged.metric)}} if one.judged else {}),
-        }
-        for one in sorted(kept.values(), key=lambda one: (one.threshold, one.key))
-    ]
-    write_text(folder / "thresholds.json", json.dumps({"format": FORMAT, "thresholds": entries}, indent=2) + "\n")
+    with locked(folder / ".thresholds.json.lock", wait=True):  # another process may be adding thresholds, too
+        kept = {one.key: one for one in (*read_thresholds(folder), *found)}
+        entries = [_plain(one) for one in sorted(kept.values(), key=lambda one: (one.threshold, one.key))]
+        text = json.dumps({"format": FORMAT, "thresholds": entries}, indent=2)
+        write_text(folder / "thresholds.json", text + "\n")
+
+
+def _plain(one: AtThreshold) -> dict[str, Any]:
+    return {
+        "threshold": one.threshold,
+        "run": one.run,
+        "settings": one.settings,
+        "after": dict(one.after),
+        "sparsity": {"selected": one.sparsity, "all": one.sparsity_all},
+        **({"judged": {**one.judged._asdict(), "metric": asdict(one.judged.metric)}} if one.judged else {}),
+    }
 
 
 def threshold_results(result: Result, folder: Path) -> list[Result]:

@@ -8,6 +8,7 @@ threshold), model.safetensors (the finalized model) and result.json: where it ex
 import math
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,16 @@ from openwork.study.runs.config import canonical
 from openwork.study.runs.described import is_begun, refuse_changed, refuse_old, write_description
 from openwork.study.runs.live import Live, compiled, prepare
 from openwork.study.runs.precision import Precision, products
-from openwork.study.runs.record import Final, dense_flops, evaluated, finite, machine, record, save
+from openwork.study.runs.record import (
+    Final,
+    dense_flops,
+    evaluated,
+    finite,
+    machine,
+    record,
+    repair_rows,
+    save,
+)
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.tasks.check import check_task, try_evaluation
 from openwork.study.tasks.measure import final_metrics, metrics
@@ -48,6 +58,7 @@ def execute(
     snapshots: int = 0,
     precision: Precision = "float32",
     progress: Callable[[int], None] | None = None,
+    claimed: bool = False,
 ) -> Result:
     """The run's result, from ``directory/<run.id>`` where it is done, otherwise after training it there.
 
@@ -66,6 +77,7 @@ def execute(
             nearest to evenly spread. Not part of the run's identity, so a run that is done gets none.
         precision: Of products on a GPU.
         progress: Called with the number of completed steps after each step of this run, not of the one it starts from.
+        claimed: The caller holds the claim of the run's directory.
 
     Raises:
         ValueError: If there are no evaluations, or more snapshots; the task's metric is not declared or returned, or
@@ -87,7 +99,7 @@ def execute(
             try_evaluation(each.task, torch.device(device))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with claim(folder):
+    with nullcontext() if claimed else claim(folder):
         if (folder / "result.json").exists():  # another process was faster
             return read_result(folder / "result.json")
 
@@ -201,17 +213,22 @@ def _finalized_weights(
 def resume(live: Live, folder: Path) -> dict[str, Any] | None:
     """The content of the checkpoint in the run's directory, after loading weights and masks; None if it has none.
 
-    One that was written at the end of training has weights and evaluations alone: nothing is left to train.
+    One that was written at the end of training has weights and evaluations alone: nothing is left to train. Rows that
+    metrics.jsonl lacks, where a process died before it wrote them, are written there.
     """
     path = folder / "checkpoint.pt"
     if not path.exists():
         return None
-    state = read_checkpoint(path)
+    try:
+        state = read_checkpoint(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; delete that file, and the run is trained again from the beginning") from error
     if state["run"] != canonical(live.run):
         raise ValueError(f"{path} belongs to another run; remove the folder to start this one from the beginning")
     if "metrics" not in state:  # of a finished run of an earlier checkout, whose result was removed
         return None
     load_model(state, live.model, live.sparsifier, path)
+    repair_rows(folder, state["metrics"])
     return state
 
 

@@ -71,7 +71,21 @@ def save(live: Live, optimizer: dict[str, Any], folder: Path, rows: list[dict[st
 
 def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Writes the folder's metrics.jsonl."""
-    write_text(folder / "metrics.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+    write_text(folder / "metrics.jsonl", _lines(rows))
+
+
+def repair_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes the folder's metrics.jsonl where it differs, as when a process died between a checkpoint and its rows."""
+    try:
+        same = (folder / "metrics.jsonl").read_bytes() == _lines(rows).encode()
+    except FileNotFoundError:
+        same = not rows
+    if not same:
+        write_rows(folder, rows)
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class Ray:
         self._fleet, self._say = fleet, say
         self._waiting = waiting(self._directory)  # for a fleet
         self._tasks: dict[Any, list[Run]] = {}
+        self._failures: dict[str, int] = {}
 
     def __enter__(self) -> "Ray":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
@@ -88,8 +89,9 @@ class Ray:
             return 2 * max(self._parallel(), 1)
         return len(self._waiting) + sum(map(len, self._tasks.values())) + 1
 
-    def submit(self, run: Run) -> None:
+    def submit(self, run: Run, failures: int = 0) -> None:
         """Hands the run to Ray, or keeps it for a fleet."""
+        self._failures[run.id] = failures
         if self._fleet is None:
             self._start([run])
         else:
@@ -109,7 +111,8 @@ class Ray:
         plain = {run.id: to_plain(run, defaults=True) for run in runs}
         threads = max(int(self._cpus), 1)
         remote = self._task if len(runs) == 1 else self._fleet_task
-        task = remote.remote(plain, self._directory, self._options, threads, os.getcwd(), self._fleet or None)
+        failures = {run.id: self._failures[run.id] for run in runs}
+        task = remote.remote(plain, self._directory, self._options, threads, os.getcwd(), self._fleet or None, failures)
         self._tasks[task] = runs
 
     def _start_fleets(self) -> None:
@@ -167,19 +170,31 @@ def _answer(task: Any) -> dict[str, Outcome] | Outcome | str:
 
 
 def _attempt(
-    plain: dict[str, Any], directory: Path, options: Options, threads: int, folder: str, width: int | None
+    plain: dict[str, Any],
+    directory: Path,
+    options: Options,
+    threads: int,
+    folder: str,
+    width: int | None,
+    failures: dict[str, int],
 ) -> dict[str, Outcome]:
     """`attempt` in a worker, for one run."""
     (run,) = _runs(plain, threads, folder)
-    return {run.id: attempt(run, directory, options)}
+    return {run.id: attempt(run, directory, options, failures=failures[run.id])}
 
 
 def _attempt_fleet(
-    plain: dict[str, Any], directory: Path, options: Options, threads: int, folder: str, width: int | None
+    plain: dict[str, Any],
+    directory: Path,
+    options: Options,
+    threads: int,
+    folder: str,
+    width: int | None,
+    failures: dict[str, int],
 ) -> dict[str, Outcome] | str:
     """`attempt_fleet` in a worker; the reason where the runs cannot be stacked."""
     try:
-        return attempt_fleet(_runs(plain, threads, folder), directory, options, width)
+        return attempt_fleet(_runs(plain, threads, folder), directory, options, width, failures=failures)
     except CannotStackError as error:
         return str(error)
 

@@ -1,8 +1,7 @@
 """Runs that differ in numbers alone, trained as one model in this process; the others one by one."""
 
-import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from openwork.study.fleet.execute import CannotStackError, execute_fleet
@@ -10,7 +9,7 @@ from openwork.study.fleet.groups import Waiting
 from openwork.study.results.result import Result
 from openwork.study.runs.claim import ClaimedError
 from openwork.study.runs.run import Run
-from openwork.study.sweeps.outcome import Outcome, ended, failure
+from openwork.study.sweeps.outcome import Outcome, ended
 from openwork.study.sweeps.sweep import Options, attempt, completed_steps
 
 
@@ -38,27 +37,32 @@ class Fleets:
         self._say, self._progress = say, progress
         self._waiting = waiting(directory)
         self._alone: deque[Run] = deque()
+        self._failures: dict[str, int] = {}
 
     def slots(self) -> int:
         """As many as there are: only who knows all runs finds those that are alike."""
         return len(self._waiting) + len(self._alone) + 1
 
-    def submit(self, run: Run) -> None:
+    def submit(self, run: Run, failures: int = 0) -> None:
         """Remembers the run."""
         self._waiting.add(run)
+        self._failures[run.id] = failures
 
     def wait(self) -> list[tuple[Run, Outcome]]:
         """The runs of one fleet, after training them; or one run that fits none."""
         if self._alone:
             run = self._alone.popleft()
-            return [(run, attempt(run, self._directory, self._options, self._progress))]
+            failures = self._failures[run.id]
+            return [(run, attempt(run, self._directory, self._options, self._progress, failures))]
         if not self._waiting:
             return []
         group = self._waiting.group(self._width)
         outcomes: dict[str, Outcome] = {}
         if len(group) > 1:
             try:
-                outcomes = attempt_fleet(group, self._directory, self._options, self._width, self._progress)
+                outcomes = attempt_fleet(
+                    group, self._directory, self._options, self._width, self._progress, self._failures
+                )
             except CannotStackError as error:
                 group = self._waiting.like(group[0])
                 self._say(one_by_one(group, str(error)))
@@ -84,6 +88,7 @@ def attempt_fleet(
     options: Options,
     width: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
+    failures: Mapping[str, int] | None = None,
 ) -> dict[str, Outcome]:
     """Trains some of the runs as one model, and returns how each of these ended, by id; the others are for later calls.
 
@@ -93,6 +98,7 @@ def attempt_fleet(
         options: How to execute the runs.
         width: How many runs to stack at most; None for as many as the memory holds.
         progress: As `execute_fleet` takes it.
+        failures: As `execute_fleet` takes it; none of any run where nothing is said.
 
     Raises:
         CannotStackError: If the runs cannot be trained as one model.
@@ -108,14 +114,14 @@ def attempt_fleet(
         precision=options.precision,
         most=width,
         progress=progress,
+        failures=failures or {},
     )
-    runs = {run.id: run for run in group}
-    return {id: _outcome(runs[id], directory, result) for id, result in found.items()}
+    return {id: _outcome(result) for id, result in found.items()}
 
 
-def _outcome(run: Run, directory: Path, found: Result | Exception) -> Outcome:
+def _outcome(found: Result | Exception) -> Outcome:
     if isinstance(found, Result):
         return ended(found)
     if isinstance(found, ClaimedError):
         return Outcome("claimed", reason=str(found))
-    return failure(run, directory, f"{type(found).__name__}: {found}", "".join(traceback.format_exception(found)))
+    return Outcome("failed", reason=str(found))

@@ -1,16 +1,14 @@
 """How an attempt to execute a run ended, and what its directory says of that."""
 
-import json
-import socket
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from openwork.study.files import write_text, writing
-from openwork.study.results.result import FORMAT, Result
+from openwork.study.files import writing
+from openwork.study.results.result import Result
 from openwork.study.results.store import read_failure, read_result
-from openwork.study.runs.described import write_description
+from openwork.study.runs.claim import ClaimedError, claim
+from openwork.study.runs.failure import failed_since, write_failure
 from openwork.study.runs.run import Run
 
 State = Literal["finished", "diverged", "failed", "claimed", "crashed"]
@@ -51,24 +49,37 @@ def ended(result: Result) -> Outcome:
     return Outcome(result.status, replace(result, layers=()))
 
 
-def failure(run: Run, directory: Path, reason: str, details: str = "") -> Outcome:
-    """The outcome of a failed attempt, after recording it; also of a run that was never begun."""
+def outcome_since(folder: Path, failures: int) -> Outcome | None:
+    """How a run has ended in another process since its sweep looked; asked by who holds the claim of its directory.
+
+    Args:
+        folder: The run's directory.
+        failures: How often it had failed then.
+    """
+    if (folder / "result.json").exists():
+        return known_outcome(folder)
+    reason = failed_since(folder, failures)
+    return None if reason is None else Outcome("failed", reason=reason)
+
+
+def failure(run: Run, directory: Path, reason: str, failures: int = 0) -> Outcome:
+    """The outcome of a run that was never begun, or whose process died, after recording it.
+
+    Args:
+        run: The run.
+        directory: The folder of run directories.
+        reason: Why it has failed.
+        failures: How often it had failed when its sweep began.
+
+    Returns:
+        The failure, what another process has left in the directory since, or that another one is training the run.
+    """
     folder = directory / run.id
-    try:
-        before = read_failure(folder)
-    except ValueError:  # it is written again
-        before = None
-    failure = {
-        "format": FORMAT,
-        "error": reason,
-        "traceback": details,
-        "attempt": before["attempt"] + 1 if before else 1,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": socket.gethostname(),
-    }
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "run.json").exists():
-        write_description(run, folder)
-    write_text(folder / "failed.json", json.dumps(failure, indent=2) + "\n")
-    return Outcome("failed", reason=reason)
+    try:
+        with claim(folder):
+            since = outcome_since(folder, failures)
+            return since or Outcome("failed", reason=write_failure(run, folder, reason))
+    except ClaimedError as error:
+        return Outcome("claimed", reason=str(error))

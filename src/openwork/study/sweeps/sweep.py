@@ -6,22 +6,22 @@ started again, a sweep repeats no finished run and goes on with the interrupted 
 """
 
 import time
-import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from openwork.study.files import no_space
+from openwork.study.files import no_space, writing
 from openwork.study.results.history import milestones, read_metrics
 from openwork.study.results.result import Result
-from openwork.study.runs.claim import ClaimedError
+from openwork.study.runs.claim import ClaimedError, claim
 from openwork.study.runs.described import refuse_changed, refuse_old
 from openwork.study.runs.execute import execute
+from openwork.study.runs.failure import count_failures, write_failure
 from openwork.study.runs.precision import Precision
 from openwork.study.runs.run import Run, with_prerequisites
-from openwork.study.sweeps.outcome import Outcome, State, ended, failure, known_outcome
+from openwork.study.sweeps.outcome import Outcome, State, ended, failure, known_outcome, outcome_since
 from openwork.study.tasks.check import check_task
 
 CRASHES = 3  # a run has failed when its process has died so often without a further checkpoint
@@ -54,8 +54,13 @@ class Engine(Protocol):
     def slots(self) -> int:
         """How many runs to have submitted at a time, at least 1."""
 
-    def submit(self, run: Run) -> None:
-        """Begins to execute the run, or remembers to."""
+    def submit(self, run: Run, failures: int) -> None:
+        """Begins to execute the run, or remembers to.
+
+        Args:
+            run: The run.
+            failures: How often it had failed when the sweep began.
+        """
 
     def wait(self) -> list[tuple[Run, Outcome]]:
         """The submitted runs that have ended since the last call; [] after about a second without one."""
@@ -72,21 +77,20 @@ class Here:
 
     def __init__(self, directory: Path, options: Options, progress: Callable[[int], None] | None = None) -> None:
         self._directory, self._options, self._progress = directory, options, progress
-        self._submitted: list[Run] = []
+        self._submitted: list[tuple[Run, int]] = []
 
     def slots(self) -> int:
         """One."""
         return 1
 
-    def submit(self, run: Run) -> None:
+    def submit(self, run: Run, failures: int = 0) -> None:
         """Remembers the run."""
-        self._submitted.append(run)
+        self._submitted.append((run, failures))
 
     def wait(self) -> list[tuple[Run, Outcome]]:
         """The submitted run, after executing it."""
-        found = [(run, attempt(run, self._directory, self._options, self._progress)) for run in self._submitted]
-        self._submitted.clear()
-        return found
+        submitted, self._submitted = self._submitted, []
+        return [(run, attempt(run, self._directory, self._options, self._progress, known)) for run, known in submitted]
 
 
 @dataclass
@@ -152,7 +156,8 @@ def sweep(
     """Executes the runs and those that they start from, until each has finished, diverged or failed.
 
     A run that raises has failed, as has one whose process died `CRASHES` times at one place, and one that starts from a
-    run that failed or diverged. The sweep waits for a run that another process is training.
+    run that failed or diverged. The sweep waits for a run that another process is training, and takes its result or
+    failure.
 
     Args:
         runs: The runs.
@@ -176,6 +181,10 @@ def sweep(
     ready: deque[str] = deque()
     claimed: deque[tuple[float, str]] = deque()
     crashes: dict[str, tuple[int, int]] = {}
+    failures: dict[str, int] = {}  # of runs that are tried again: before this sweep
+
+    def fail(id: str, reason: str) -> Outcome:
+        return failure(state.runs[id], directory, reason, failures.get(id, 0))
 
     def enqueue(id: str) -> None:
         for needed in state.runs[id].prerequisites:
@@ -184,43 +193,46 @@ def sweep(
                 waiting[needed.id].append(id)
                 return
             if outcome.state != "finished":
-                settle(id, failure(state.runs[id], directory, f"it needs run {needed.id}, which {outcome.state}"))
+                settle(id, fail(id, f"it needs run {needed.id}, which {outcome.state}"))
                 return
         ready.append(id)
 
     def settle(id: str, outcome: Outcome) -> None:
+        if outcome.state == "claimed":
+            claimed.append((time.monotonic() + CLAIMED_SECONDS, id))
+            return
         state.outcomes[id] = outcome
         for dependent in waiting.pop(id, []):
             enqueue(dependent)
 
     for id in state.runs:
+        before = count_failures(directory / id)  # first: one that comes in between is not tried again
         known = known_outcome(directory / id)
         if known is None or (known.state == "failed" and retry_failed):
+            failures[id] = before
             enqueue(id)
         else:
             settle(id, known)
     watch(state)
     while ready or claimed or state.submitted:
-        while claimed and (claimed[0][0] <= time.monotonic()):
-            ready.append(claimed.popleft()[1])
+        for _ in range(sum(due <= time.monotonic() for due, _ in claimed)):
+            enqueue(claimed.popleft()[1])
         while ready and len(state.submitted) < engine.slots():
             id = ready.popleft()
             state.submitted.add(id)
-            engine.submit(state.runs[id])
+            engine.submit(state.runs[id], failures[id])
         if not state.submitted:
             time.sleep(1)
         for run, outcome in engine.wait():
             state.submitted.remove(id := run.id)
-            if outcome.state == "claimed":
-                claimed.append((time.monotonic() + CLAIMED_SECONDS, id))
-            elif outcome.state == "crashed":
+            if outcome.state == "crashed":
                 step = completed_steps(directory / id)
                 last, times = crashes.get(id, (step, 0))
                 crashes[id] = (step, times + 1 if step == last else 1)
                 if crashes[id][1] < CRASHES:
                     ready.append(id)
                 else:
-                    settle(id, failure(run, directory, f"its process died {CRASHES} times: {outcome.reason}"))
+                    settle(id, fail(id, f"its process died {CRASHES} times: {outcome.reason}"))
             else:
                 settle(id, outcome)
         state.elsewhere = {id for _, id in claimed}
@@ -228,7 +240,13 @@ def sweep(
     return state
 
 
-def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int], None] | None = None) -> Outcome:
+def attempt(
+    run: Run,
+    directory: Path,
+    options: Options,
+    progress: Callable[[int], None] | None = None,
+    failures: int = 0,
+) -> Outcome:
     """Executes the run in this process and returns how that ended; records a failure in its ``failed.json``.
 
     Args:
@@ -236,10 +254,24 @@ def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int
         directory: The folder of run directories.
         options: How to execute it.
         progress: As `execute` takes it.
+        failures: How often it had failed when its sweep began: where it has failed since, in another process, it is not
+            tried again.
 
     Raises:
         OSError: If the disk is full.
     """
+    folder = directory / run.id
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with claim(folder):
+            return outcome_since(folder, failures) or _attempt(run, directory, options, progress)
+    except ClaimedError as error:
+        return Outcome("claimed", reason=str(error))
+
+
+def _attempt(run: Run, directory: Path, options: Options, progress: Callable[[int], None] | None) -> Outcome:
+    """`attempt` of a run whose directory is claimed."""
     try:
         result = execute(
             run,
@@ -250,13 +282,12 @@ def attempt(run: Run, directory: Path, options: Options, progress: Callable[[int
             snapshots=options.snapshots,
             precision=options.precision,
             progress=progress,
+            claimed=True,
         )
-    except ClaimedError as error:
-        return Outcome("claimed", reason=str(error))
     except Exception as error:
-        if isinstance(error, OSError) and no_space(error):
-            raise
-        return failure(run, directory, f"{type(error).__name__}: {error}", traceback.format_exc())
+        if isinstance(error, ClaimedError) or (isinstance(error, OSError) and no_space(error)):
+            raise  # somebody trains what it starts from, or there is no space for any run
+        return Outcome("failed", reason=write_failure(run, directory / run.id, error))
     return ended(result)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from openwork.words import printable
+
 
 @dataclass(frozen=True)
 class PrunedLayer:
@@ -70,7 +72,7 @@ class Pruned:
         lines = layer_lines(self.layers)
         lines += [f"{name} stays dense: {reason}" for name, reason in self.skipped.items()]
         memory = "" if self.peak_memory is None else f", {self.peak_memory / 1e9:.2f} GB at most"
-        return "\n".join([*lines, f"{self}; {self.minutes:.1f} minutes{memory}"])
+        return "\n".join(map(printable, [*lines, f"{self}; {self.minutes:.1f} minutes{memory}"]))
 
 
 def layer_lines(layers: Sequence[PrunedLayer]) -> list[str]:
