@@ -131,10 +131,12 @@ def test_the_page_on_fleets_has_the_medians_of_the_kept_numbers():
     prepared, trained, finished, whole = (
         f"{parts[f'4,000 x 12,000 steps, bf16: {part}']:.0f} s" for part in ("prepared", "trained", "finished", "whole")
     )
-    assert f"4,000 runs of 12,000 steps took {whole} from runs to results" in page
+    assert f"4,000 runs of 12,000 steps took {whole} from runs to results on the disk, of the three minutes" in page
+    assert parts["4,000 x 12,000 steps, bf16: whole"] <= 180
     assert f"(n = 1, bf16): {prepared} to make" in page
     assert f"{trained} to train them and {finished} to evaluate" in page
-    assert f"the same took {cold:.0f} s up to the first step" in page
+    assert f"compiles its kernels: {cold:.0f} s up to the first step" in page
+    assert cold + parts["4,000 x 12,000 steps, bf16: whole"] - parts["4,000 x 12,000 steps, bf16: prepared"] > 180
 
 
 def test_the_page_of_benchmarks_says_which_aims_of_fleets_the_kept_numbers_meet():
@@ -150,5 +152,7 @@ def test_the_page_of_benchmarks_says_which_aims_of_fleets_the_kept_numbers_meet(
     steps = [float(value) for value in dropout["values"].split()]
     assert min(steps) > 88_000
     assert f"is met by each of the {len(steps)} steps, whose median is {round(median(steps), -2):,.0f}" in page
-    whole = float(lines(FOLDER / "measured" / "fleet-whole.csv")[-1]["values"])
-    assert f"The aim is missed by {whole - 180:.0f} s" in page
+    whole = {line["variant"]: float(line["values"]) for line in lines(FOLDER / "measured" / "fleet-whole.csv")}
+    assert f"met with {180 - whole['4,000 x 12,000 steps, bf16: whole']:.0f} s to spare" in page
+    longer = whole["4,000 x 300 steps, bf16: prepared"] - whole["4,000 x 12,000 steps, bf16: prepared"]
+    assert f"compiles for {longer:.0f} s more" in page
