@@ -174,9 +174,6 @@ def record(
         rows: Its evaluations. The last checkpoint has them beside the weights: it says that nothing is left to train.
         saved: Whether there is a checkpoint of this step, which stays until the result is written. One of an earlier
             step does not, as nobody adds what a finished run lacks.
-        precision: Of products on a GPU.
-        fleet: How many runs were trained as one model with this one, which has its share of the memory; None where it
-            was trained alone.
     """
     run = live.run
     result: dict[str, Any] = {
