@@ -96,6 +96,18 @@ def test_where_nobody_may_write_images_are_decoded_each_time(tmp_path, cache, de
     assert cache.read_text() == "a file where the folder would be"
 
 
+def test_whoever_has_no_home_decodes_images_each_time(tmp_path, cache, decodings, monkeypatch):
+    def expanduser(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("OPENWORK_CACHE")
+    monkeypatch.setattr("pathlib.Path.expanduser", expanduser)  # as in a container whose user has no name
+    write(tmp_path / "data", 4)
+    first = read_parquet(tmp_path / "data", "train")
+    assert equal(read_parquet(tmp_path / "data", "train"), first)
+    assert len(decodings) == 8
+
+
 def test_a_kept_file_is_that_of_the_splits_own_files(tmp_path, cache):
     write(tmp_path / "data", 4)
     write(tmp_path / "data", 4, seed=1, split="test")

@@ -24,13 +24,16 @@ def kept(name: str, files: Sequence[Path], make: Callable[[], dict[str, Tensor]]
     It is made again where the cache has no file that can be read, and not kept where it cannot be written.
 
     Args:
-        name: What the tensors are, as the file's name begins.
+        name: What the tensors are, as the file's name begins; another name if ``make`` makes others of these files.
         files: What they are made of, images, in this order.
         make: Makes them.
         least: The bytes of all tensors together from which on they are kept.
     """
     try:
         path = cache_folder() / f"{name}-{_key(files)}.safetensors"
+    except (OSError, RuntimeError):  # a file cannot be read, of which make says more; or the user has no home
+        return make()
+    try:
         return load_file(path)
     except (OSError, SafetensorError):
         found = make()
