@@ -110,6 +110,15 @@ def test_where_no_process_can_be_forked_this_one_writes(monkeypatch):
         assert pool.begin([(1,), (2,), (3,), (4,)])() == [1, 4, 9, 16]
 
 
+def test_forks_are_waited_for_where_sigchld_is_ignored():
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as a parent may leave it to its programs
+    try:
+        with Forks(squared) as pool:
+            assert pool.begin([(1,), (2,), (3,), (4,)])() == [1, 4, 9, 16]
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 KILLED = """
 import os, sys, time
 from pathlib import Path

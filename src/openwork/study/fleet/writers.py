@@ -14,6 +14,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
@@ -136,9 +137,10 @@ class Forks(Writers):
         """Waits for the process; its answers, None if it did not come to its end."""
         content = fork.answers.read()
         if fork.process:
-            os.waitpid(fork.process, 0)
-        fork.answers.close()
+            with suppress(ChildProcessError):  # an interrupted wait has taken it, or SIGCHLD is ignored
+                os.waitpid(fork.process, 0)
         self._going.remove(fork)  # not before: where this was interrupted, the end waits once more
+        fork.answers.close()
         try:
             found: list[Any] = pickle.loads(content)
         except Exception:  # killed in the middle, or an error that cannot be pickled
