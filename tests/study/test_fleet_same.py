@@ -22,7 +22,7 @@ from openwork.study.runs.live import prepare
 from openwork.study.runs.run import Run
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from tests.study import pythonlab
-from tests.study.pythonlab import Cached, Coin, Counting, Decayed, Local, Noisy, OfTwoSeeds, Wayward
+from tests.study.pythonlab import Cached, Coin, Counting, Decayed, Local, Net, Noisy, OfTwoSeeds, Wayward
 from tests.study.test_fleet_alone import both, widths
 from tests.study.tinylab import PRUNE
 
@@ -61,6 +61,23 @@ def test_a_model_that_keeps_what_it_has_computed_once_is_a_fleet(tmp_path):
     ended, said = both(runs([Counting()] * 3), tmp_path)
     assert widths(ended) == [3] * 3
     assert not said
+
+
+class WithNumber:
+    """Equal to itself alone."""
+
+    def __init__(self) -> None:
+        self.number = 1
+
+
+def test_what_is_none_in_one_model_may_have_been_made_since_but_nothing_inside_of_a_value():
+    models = [Net(torch.relu) for _ in range(2)]
+    models[0].made, models[1].made = WithNumber(), None
+    models[0].kept, models[1].kept = [1], [1]
+    check_same(models, trained=True)
+    models[0].kept, models[1].kept = [WithNumber()], [None]
+    with pytest.raises(ValueError, match=r"^kept of model 1"):
+        check_same(models, trained=True)
 
 
 def test_a_model_that_counts_its_steps_is_trained_alone(tmp_path):

@@ -53,7 +53,7 @@ def check_same(models: Sequence[nn.Module], *, trained: bool = False) -> None:
             theirs = _attributes(other)
             for key in own if own.keys() == theirs.keys() else own.keys() | theirs.keys():
                 mine, its = own.get(key), theirs.get(key)
-                if not same(mine, its, seen) and not (trained and (mine is None or its is None)):
+                if not (trained and (mine is None or its is None)) and not same(mine, its, seen):
                     raise ValueError(_other(f"{name}.{key}", number))
 
 
