@@ -155,8 +155,8 @@ def _claim(
                     most = min(most, _fitting(ended, wanted))
             own.close()
     if members:
-        with writers(members[0].live.device, write_description) as writing:
-            writing.begin([(member.live.run, member.folder) for member in members])()
+        with writers(members[0].live.device, write_description) as describing:
+            describing.begin([(member.live.run, member.folder) for member in members])()
     return found
 
 
