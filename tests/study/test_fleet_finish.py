@@ -2,6 +2,7 @@
 
 import gc
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,25 @@ def test_the_garbage_collector_is_as_it_was(tmp_path, monkeypatch, enabled):
         assert (gc.isenabled(), gc.get_freeze_count()) == (enabled, 0)
     finally:
         gc.enable()
+
+
+def test_no_garbage_of_before_is_kept_while_a_fleet_is_trained(tmp_path, monkeypatch):
+    class Cyclic:
+        def __init__(self) -> None:
+            self.itself = self
+
+    garbage = weakref.ref(Cyclic())  # as models of an earlier fleet that refer to themselves
+    during: list[object] = []
+    real = fleet.Fleet.train
+
+    def train(self, progress):
+        during.append(garbage())
+        real(self, progress)
+
+    monkeypatch.setattr(fleet.Fleet, "train", train)
+    gc.disable()
+    try:
+        execute_fleet(runs(Small(), PRUNE), tmp_path, evaluations=1)
+    finally:
+        gc.enable()
+    assert during == [None]

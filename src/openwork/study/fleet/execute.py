@@ -164,6 +164,7 @@ def _claim(
 def _unwatched(end: ExitStack) -> Iterator[None]:
     """What is made within it is not searched for garbage until the end: thousands of models, and none of it."""
     enabled = gc.isenabled()
+    gc.collect()  # garbage of an earlier fleet would be kept by this one, and by all that follow
     gc.disable()
     try:
         yield
