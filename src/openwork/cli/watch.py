@@ -119,7 +119,7 @@ def _keep(out: Path, to: str, id: str, step: int) -> None:
     from openwork.study.locks import locked
 
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out / f"{WRITTEN}.lock", wait=True):  # another process may be watching other runs
+    with locked(out / f".{WRITTEN}.lock", wait=True):  # another process may be watching other runs
         found = _written(out)
         found.setdefault(to, {})[id] = step
         write_text(out / WRITTEN, json.dumps(found, indent=2) + "\n")
