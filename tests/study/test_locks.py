@@ -64,6 +64,16 @@ def test_a_name_that_another_process_has_given_to_others_since_is_refused(tmp_pa
         folders.write_name("first", ["a1"], tmp_path)
 
 
+def test_a_name_that_these_runs_have_already_writes_nothing(tmp_path, monkeypatch):
+    assert folders.write_name("first", ["a1", "b2"], tmp_path) == 0
+
+    def locked(*_: object, **__: object) -> None:
+        raise AssertionError("the folder may be one that nobody may write to")
+
+    monkeypatch.setattr(folders, "locked", locked)
+    assert folders.write_name("first", ["a1"], tmp_path) == 1
+
+
 def test_who_does_not_wait_is_told_who_holds_the_lock(tmp_path):
     with locked(tmp_path / "one"), pytest.raises(LockedError, match=r"process \d+ on "), locked(tmp_path / "one"):
         pass

@@ -198,14 +198,15 @@ def write_name(name: str, ids: Collection[str], directory: Path) -> int:
     Raises:
         ValueError: As for `check_name`: another process may have given the name to others since.
     """
+    check_name(name, ids, directory)
+    if {*ids} <= {*(known := read_names(directory).get(name, []))}:  # perhaps where nobody may write
+        return len(known) - len({*ids})
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory / f".{NAMES}.lock", wait=True):  # another process may be adding a name, too
         check_name(name, ids, directory)
         names = read_names(directory)
-        before = names.get(name, [])
-        now = list(dict.fromkeys([*before, *ids]))
-        if now != before:
-            write_text(directory / NAMES, json.dumps(names | {name: now}, indent=2) + "\n")
+        now = list(dict.fromkeys([*names.get(name, []), *ids]))
+        write_text(directory / NAMES, json.dumps(names | {name: now}, indent=2) + "\n")
     return len(now) - len({*ids})
 
 

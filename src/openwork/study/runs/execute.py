@@ -222,7 +222,8 @@ def resume(live: Live, folder: Path) -> dict[str, Any] | None:
     try:
         state = read_checkpoint(path)
     except ValueError as error:
-        raise ValueError(f"{error}; delete that file, and the run is trained again from the beginning") from error
+        found, _, _ = str(error).partition(";")  # and not the cure of a file that nobody can make again
+        raise ValueError(f"{found}; delete that file, and the run is trained again from the beginning") from error
     if state["run"] != canonical(live.run):
         raise ValueError(f"{path} belongs to another run; remove the folder to start this one from the beginning")
     if "metrics" not in state:  # of a finished run of an earlier checkout, whose result was removed
