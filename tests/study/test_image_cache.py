@@ -55,6 +55,17 @@ def _umask():
     return mask
 
 
+def test_coloured_images_are_kept_and_lie_in_memory_as_those_that_are_read_back(tmp_path, cache, decodings):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    (tmp_path / "data").mkdir()
+    pq.write_table(table([encode(each) for each in pixels], list(range(4))), tmp_path / "data" / "train.parquet")
+    first, again = (read_parquet(tmp_path / "data", "train") for _ in range(2))
+    assert len(decodings) == 4
+    assert equal(first, again)
+    assert torch.equal(first.images, torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    assert first.images.stride() == again.images.stride() == (192, 64, 8, 1)
+
+
 def test_few_images_leave_no_file(tmp_path, cache, decodings):
     write(tmp_path / "data", 1)
     read_parquet(tmp_path / "data", "train")
@@ -94,6 +105,13 @@ def test_where_nobody_may_write_images_are_decoded_each_time(tmp_path, cache, de
     assert equal(read_parquet(tmp_path / "data", "train"), first)
     assert len(decodings) == 8
     assert cache.read_text() == "a file where the folder would be"
+
+
+def test_who_has_no_home_decodes_images_each_time(tmp_path, cache, decodings, monkeypatch):
+    monkeypatch.setenv("OPENWORK_CACHE", "~nobody-of-this-name/cache")
+    write(tmp_path / "data", 4)
+    assert equal(*(read_parquet(tmp_path / "data", "train") for _ in range(2)))
+    assert len(decodings) == 8
 
 
 def test_a_kept_file_is_that_of_the_splits_own_files(tmp_path, cache):

@@ -29,12 +29,13 @@ def kept(name: str, files: Sequence[Path], make: Callable[[], dict[str, Tensor]]
         make: Makes them.
         least: The bytes of all tensors together from which on they are kept.
     """
+    path = None
     try:
         path = cache_folder() / f"{name}-{_key(files)}.safetensors"
         return load_file(path)
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, RuntimeError):  # RuntimeError: this user has no home
         found = make()
-    if sum(tensor.nbytes for tensor in found.values()) < least:
+    if path is None or sum(tensor.nbytes for tensor in found.values()) < least:
         return found
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -232,7 +232,8 @@ def _decode(tables: Iterable[tuple[str, "pa.Table"]]) -> Images:
             pixels.append(image)
     if not pixels:
         raise ValueError(f"{', '.join(names)} holds no images; is it the right split?")
-    return Images(torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.concatenate(labels)))
+    whole = np.empty((len(pixels), *pixels[0].shape), np.uint8)  # else with the channels last in memory, as decoded
+    return Images(torch.from_numpy(np.stack(pixels, out=whole)), torch.from_numpy(np.concatenate(labels)))
 
 
 def _column(table: "pa.Table", choices: tuple[str, ...], name: str) -> Any:
