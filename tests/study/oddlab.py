@@ -104,6 +104,21 @@ class InSharedParts(InParts):
         return super().batches(self.batch_seed(seed), start, device)
 
 
+class Late(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "late"):
+            self.register_buffer("late", torch.ones(2))
+        return super().forward(x) * self.late
+
+
+@dataclass(frozen=True)
+class LateBuffer(Tiny):
+    """Its model has a buffer once it was called."""
+
+    def model(self) -> nn.Module:
+        return Late(2, 2)
+
+
 @dataclass(frozen=True)
 class NotElementwise(Tiny):
     """Adafactor's step of one number depends on others."""

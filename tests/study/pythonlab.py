@@ -48,6 +48,14 @@ def made_here(scale: float) -> nn.Module:
     return Made()
 
 
+def object_made_here(scale: float) -> Callable[[Tensor], Tensor]:
+    class Made:
+        def __call__(self, x: Tensor) -> Tensor:
+            return scaled(x, scale)
+
+    return Made()
+
+
 def hooked(scale: float) -> nn.Module:
     module = nn.Tanh()
     module.register_forward_pre_hook(lambda _, inputs: (inputs[0] * scale,))
@@ -122,6 +130,7 @@ WAYS: dict[str, Callable[[float], Callable[[Tensor], Tensor]]] = {
     "partial": lambda scale: partial(scaled, scale=scale),
     "method": lambda scale: Local(scale).forward,
     "class made anew": made_here,
+    "object of a class made anew": object_made_here,
     "hook": hooked,
     "tensor": unregistered,
     "frozen": frozen,

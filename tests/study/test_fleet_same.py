@@ -145,6 +145,7 @@ VALUES = {
     "numbers": lambda n: [n, float(n), complex(n), bool(n)],
     "an array": lambda n: np.full(3, n),
     "a tensor": lambda n: torch.full((3,), n),
+    "a sparse tensor": lambda n: (n * torch.eye(3)).to_sparse(),
     "a dtype": lambda n: (torch.float32, torch.float64)[n],
     "a set": lambda n: {n, 7},
     "a range": lambda n: range(n),

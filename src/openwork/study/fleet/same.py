@@ -23,8 +23,8 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 _TORCHS = frozenset(vars(nn.Module()))
 """What every module has: tensors and modules, which are compared by their names, hooks, and its training mode."""
 _IDENTITY: Any = object.__eq__
-_OWN = frozenset({"__dict__", "__weakref__", "__doc__"})
-"""What every class has for itself."""
+_OWN = frozenset({"__dict__", "__weakref__", "__doc__", "__slotnames__", "__annotations_cache__"})
+"""What every class has for itself, or Python keeps there once an object was copied or an annotation was read."""
 
 Seen = dict[tuple[int, int], tuple[Any, Any]]
 
@@ -87,8 +87,10 @@ def same(one: Any, other: Any, seen: Seen | None = None) -> bool:
         return _all_same(parts, others, seen)
     try:
         if isinstance(one, Tensor):
-            kinds = (one.dtype, one.device) == (other.dtype, other.device)
-            return kinds and torch.equal(one, other) and same(vars(one), vars(other), seen)
+            if (one.dtype, one.device, one.layout) != (other.dtype, other.device, other.layout):
+                return False
+            dense = [each.detach() if each.layout == torch.strided else each.to_dense() for each in (one, other)]
+            return torch.equal(*dense) and same(vars(one), vars(other), seen)
         return kind.__eq__ is _IDENTITY or bool(one == other)
     except Exception:  # somebody else's class, or layout
         return True
