@@ -67,6 +67,7 @@ def of(task: type[Tiny], technique: ow.MaskTechnique | None = PRUNE) -> list[Run
         (oddlab.ScaledBySeed, "scale of model 1 is not that of the first one"),
         (oddlab.ScaledByIterator, "alone comes to another loss: perhaps its task, model or technique uses a number"),
         (oddlab.HookedGradients, "the model of tiny has hooks at its parameters, which see one run each"),
+        (oddlab.HookedOutputs, "tiny registers hooks at tensors that it computes, which see one run each"),
         (oddlab.HookedOptimizer, "the optimizer of tiny has hooks, which see one run each"),
     ],
 )
