@@ -104,6 +104,21 @@ class InSharedParts(InParts):
         return super().batches(self.batch_seed(seed), start, device)
 
 
+class Late(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "late"):
+            self.register_buffer("late", torch.ones(2))
+        return super().forward(x) * self.late
+
+
+@dataclass(frozen=True)
+class LateBuffer(Tiny):
+    """Its model has a buffer once it was called."""
+
+    def model(self) -> nn.Module:
+        return Late(2, 2)
+
+
 @dataclass(frozen=True)
 class NotElementwise(Tiny):
     """Adafactor's step of one number depends on others."""
@@ -250,6 +265,17 @@ class HookedGradients(Tiny):
         model = super().model()
         model.weight.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
         return model
+
+
+@dataclass(frozen=True)
+class HookedOutputs(Tiny):
+    """A hook clips the gradient of what the model computes, which no small gradient shows."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        outputs = model(batch[0])
+        if outputs.requires_grad:
+            outputs.register_hook(lambda gradient: gradient.clamp(-100, 100))
+        return F.cross_entropy(outputs, batch[1])
 
 
 @dataclass(frozen=True)

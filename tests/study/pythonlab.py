@@ -1,8 +1,10 @@
 """Tasks whose Python differs between runs that differ in numbers alone; each is right where a run is trained alone."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
+from operator import methodcaller
 from typing import Any, ClassVar
 
 import torch
@@ -46,6 +48,14 @@ def made_here(scale: float) -> nn.Module:
     return Made()
 
 
+def object_made_here(scale: float) -> Callable[[Tensor], Tensor]:
+    class Made:
+        def __call__(self, x: Tensor) -> Tensor:
+            return scaled(x, scale)
+
+    return Made()
+
+
 def hooked(scale: float) -> nn.Module:
     module = nn.Tanh()
     module.register_forward_pre_hook(lambda _, inputs: (inputs[0] * scale,))
@@ -63,6 +73,52 @@ def frozen(scale: float) -> nn.Module:
     return layer
 
 
+class Slotted:
+    """Without a dictionary."""
+
+    __slots__ = ("scale",)
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return scaled(x, self.scale)
+
+
+class Settings(dict[str, float]):
+    """Keeps an attribute beside its items."""
+
+
+def of_settings(scale: float) -> Callable[[Tensor], Tensor]:
+    settings = Settings()
+    settings.scale = scale  # type: ignore[attr-defined]
+    return lambda x: scaled(x, settings.scale)  # type: ignore[attr-defined]
+
+
+def of_itself(scale: float) -> Callable[[Tensor], Tensor]:
+    def function(x: Tensor) -> Tensor:
+        return scaled(x, function.scale)  # type: ignore[attr-defined]
+
+    function.scale = scale  # type: ignore[attr-defined]
+    return function
+
+
+def in_order(scale: float) -> nn.Module:
+    layers = [("layer", nn.Linear(8, 8)), ("tanh", nn.Tanh())]
+    return nn.Sequential(OrderedDict(layers if scale < 1 else layers[::-1]))
+
+
+def sharing_a_module(scale: float) -> nn.Module:
+    one, other = nn.Linear(8, 8), nn.Linear(8, 8)
+    return nn.Sequential(one, other, one if scale < 1 else other)
+
+
+def sharing_a_weight(scale: float) -> nn.Module:
+    layers = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8))
+    layers[2].weight = layers[0 if scale < 1 else 1].weight
+    return layers
+
+
 WAYS: dict[str, Callable[[float], Callable[[Tensor], Tensor]]] = {
     "attribute": nn.LeakyReLU,
     "nested": Local,
@@ -74,9 +130,17 @@ WAYS: dict[str, Callable[[float], Callable[[Tensor], Tensor]]] = {
     "partial": lambda scale: partial(scaled, scale=scale),
     "method": lambda scale: Local(scale).forward,
     "class made anew": made_here,
+    "object of a class made anew": object_made_here,
     "hook": hooked,
     "tensor": unregistered,
     "frozen": frozen,
+    "slots": Slotted,
+    "settings": of_settings,
+    "function's attribute": of_itself,
+    "methodcaller": lambda scale: methodcaller("clamp", max=scale),
+    "order": in_order,
+    "shared module": sharing_a_module,
+    "shared weight": sharing_a_weight,
 }
 
 

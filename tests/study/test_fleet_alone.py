@@ -62,10 +62,12 @@ def of(task: type[Tiny], technique: ow.MaskTechnique | None = PRUNE) -> list[Run
         (oddlab.InParts, "tiny divides its batches into parts, which cannot be stacked"),
         (oddlab.InSharedParts, "tiny divides its batches into parts, which cannot be stacked"),
         (oddlab.NotElementwise, "tiny trains with Adafactor, which is none of torch's elementwise optimizers"),
+        (oddlab.LateBuffer, "the model of tiny registers a buffer when it is first called; register it in __init__"),
         (oddlab.OfAnyWidth, "model 1 has other tensors than the first one; train it alone"),
         (oddlab.ScaledBySeed, "scale of model 1 is not that of the first one"),
         (oddlab.ScaledByIterator, "alone comes to another loss: perhaps its task, model or technique uses a number"),
         (oddlab.HookedGradients, "the model of tiny has hooks at its parameters, which see one run each"),
+        (oddlab.HookedOutputs, "tiny registers hooks at tensors that it computes, which see one run each"),
         (oddlab.HookedOptimizer, "the optimizer of tiny has hooks, which see one run each"),
     ],
 )

@@ -2,6 +2,8 @@
 
 import gc
 import json
+import os
+import signal
 import weakref
 from pathlib import Path
 
@@ -70,6 +72,22 @@ def test_models_of_any_kind_leave_the_device(kind, technique, tmp_path, monkeypa
 @pytest.mark.parametrize("technique", [PRUNE, ow.GradualMagnitude(PRUNE.schedule, hidden="trained")], ids=label)
 def test_models_that_leave_one_after_the_other_lie_where_others_lay_before(technique, tmp_path, monkeypatch):
     check(runs(Small(), technique, (0.01,) * 9), tmp_path, monkeypatch)
+
+
+def test_a_process_that_is_killed_in_the_middle_of_a_file_leaves_none(tmp_path, monkeypatch):
+    finish_as_on_a_gpu(monkeypatch)
+    here, record = os.getpid(), fleet.record
+
+    def killed(live, folder, *args, **kwargs):
+        if os.getpid() != here:
+            (folder / ".result.json.0123abcd").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return record(live, folder, *args, **kwargs)
+
+    monkeypatch.setattr(fleet, "record", killed)
+    found = execute_fleet(runs(Small(), PRUNE), tmp_path, evaluations=1)
+    assert {each.status for each in found.values()} == {"finished"}
+    assert not list(tmp_path.glob("*/.*"))
 
 
 def check(every, folder, monkeypatch):

@@ -1,8 +1,11 @@
 """What computes for all runs of a fleet is the same in all of them, or they are trained one by one."""
 
 import time
-from dataclasses import replace
+from collections import defaultdict, deque
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from random import Random
 from weakref import ref
 
 import numpy as np
@@ -142,10 +145,24 @@ def cyclic(number):
     return kept
 
 
+@dataclass(slots=True)
+class Held:
+    """Without a dictionary, and of a tensor, so that == raises."""
+
+    tensor: torch.Tensor
+
+
+def with_attribute(number):
+    tensor = torch.ones(3)
+    tensor.number = number
+    return tensor
+
+
 VALUES = {
     "numbers": lambda n: [n, float(n), complex(n), bool(n)],
     "an array": lambda n: np.full(3, n),
     "a tensor": lambda n: torch.full((3,), n),
+    "a sparse tensor": lambda n: (n * torch.eye(3)).to_sparse(),
     "a dtype": lambda n: (torch.float32, torch.float64)[n],
     "a set": lambda n: {n, 7},
     "a range": lambda n: range(n),
@@ -154,6 +171,14 @@ VALUES = {
     "a partial": lambda n: partial(max, n),
     "a generator": lambda n: torch.Generator().manual_seed(n),
     "an object": lambda n: Local(float(n)),
+    "slots": lambda n: pythonlab.Slotted(float(n)),
+    "a tensor in slots": lambda n: Held(torch.full((3,), n)),
+    "a path, which keeps what it computed": lambda n: Path(str(n)),
+    "a tensor with an attribute": with_attribute,
+    "tensors in a deque": lambda n: deque([torch.full((3,), n)]),
+    "a default": lambda n: defaultdict(lambda: n),
+    "numpy's generator": np.random.default_rng,
+    "Python's generator": Random,
     "functions": lambda n: [lambda: n, lambda x=n: x],
 }
 

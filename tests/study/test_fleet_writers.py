@@ -101,6 +101,34 @@ def test_what_a_killed_process_left_undone_is_done_here():
     assert [number for number, process in found if process == here] == [1, 4]  # the share of one of three
 
 
+def test_a_process_that_somebody_else_has_waited_for_has_done_its_share():
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as a shell's trap '' CHLD leaves it
+    try:
+        with Forks(lambda number: (number, os.getpid())) as pool:
+            found = pool.begin([(number,) for number in range(6)])()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert [number for number, _ in found] == [*range(6)]
+    assert os.getpid() not in {process for _, process in found}
+
+
+def test_a_signal_that_comes_with_the_fork_ends_nothing_of_the_first_process(monkeypatch):
+    fork = os.fork
+
+    def interrupted():
+        process = fork()
+        if process == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return process
+
+    monkeypatch.setattr(os, "fork", interrupted)
+    with Forks(lambda number: (number, os.getpid())) as pool:
+        found = pool.begin([(number,) for number in range(6)])()
+    assert [number for number, _ in found] == [*range(6)]
+    assert os.getpid() not in {process for _, process in found}
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_where_no_process_can_be_forked_this_one_writes(monkeypatch):
     def fork():
         raise OSError(11, "Resource temporarily unavailable")

@@ -45,6 +45,7 @@ def test_images_are_decoded_once(tmp_path, cache, decodings):
     again = read_parquet(tmp_path / "data", "train")
     assert equal(first, again)
     assert len(decodings) == 5
+    assert first.images.stride() == again.images.stride() == (64, 64, 8, 1)
     (file,) = cache.iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~_umask()
 
@@ -53,6 +54,17 @@ def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_coloured_images_are_kept_and_lie_in_memory_as_decoders_have_them(tmp_path, cache, decodings):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    (tmp_path / "data").mkdir()
+    pq.write_table(table([encode(each) for each in pixels], list(range(4))), tmp_path / "data" / "train.parquet")
+    first, again = (read_parquet(tmp_path / "data", "train") for _ in range(2))
+    assert len(decodings) == 4
+    assert equal(first, again)
+    assert torch.equal(first.images, torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    assert first.images.stride() == again.images.stride() == (192, 1, 24, 3)
 
 
 def test_few_images_leave_no_file(tmp_path, cache, decodings):

@@ -286,7 +286,9 @@ def test_a_failure_counts_until_the_run_has_finished(tmp_path):
     assert failures(tmp_path) == {"failed": {"error": "ValueError: wrong", "attempt": 2}}
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"error": "wrong"}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"error": "wrong"}', '{"error": "no", "attempt": "x"}', '{"error": null, "attempt": 1}']
+)
 def test_a_damaged_failure_is_named_with_its_cure(tmp_path, content):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "failed.json").write_text(content)

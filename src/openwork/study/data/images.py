@@ -119,9 +119,15 @@ def read_parquet(folder: Path, split: str) -> Images:
     files = find_shards(folder, split)
 
     def decoded() -> dict[str, Tensor]:
-        return vars(_decode((str(path), _table(path)) for path in files))
+        found = _decode((str(path), _table(path)) for path in files)
+        # With the channels last, as decoders have them: safetensors wants memory in the order of the axes.
+        return {"pixels": found.images.movedim(1, -1).contiguous(), "labels": found.labels}
 
-    return Images(**kept("images", files, decoded, least=_LEAST))
+    found = kept("pixels", files, decoded, least=_LEAST)
+    pixels = found["pixels"]
+    # The stride of a single channel decides which convolution torch takes: always that of a grey image as decoded.
+    images = pixels.movedim(-1, 1) if pixels.shape[-1] > 1 else pixels.squeeze(-1).unsqueeze(1)
+    return Images(images, found["labels"])
 
 
 def read_hub(name: str, split: str) -> Images:

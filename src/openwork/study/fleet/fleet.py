@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from openwork.study.files import remove_leftovers
 from openwork.study.fleet.member import Member
 from openwork.study.fleet.memory import no_memory
 from openwork.study.fleet.same import check_same
@@ -253,6 +254,7 @@ class Fleet:
 
     def _write(self, member: Member, machine: Machine, step: int, final: Final | None = None) -> Result:
         """Writes how the run ended, in another process perhaps, which cannot ask the device for anything."""
+        remove_leftovers(member.folder)  # of such a process that was killed
         write_rows(member.folder, member.rows)
         return record(
             member.live,

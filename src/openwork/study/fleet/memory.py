@@ -105,6 +105,9 @@ def _kept_by_a_step(live: Live) -> int:
     for attributes, before in modules:
         attributes.clear()
         attributes.update(before)
+    if len([*live.model.buffers()]) != len(buffers):
+        title = live.run.task.title
+        raise ValueError(f"the model of {title} registers a buffer when it is first called; register it in __init__")
     with torch.no_grad():
         for buffer, value in zip(live.model.buffers(), buffers, strict=True):
             buffer.copy_(value)

@@ -3,10 +3,14 @@
 A stack computes with the tensors of all models and the Python of the first one, so that theirs must be the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import partial
-from itertools import chain
-from types import BuiltinFunctionType, CellType, FunctionType, MethodType
+from itertools import chain, zip_longest
+from operator import attrgetter, itemgetter, methodcaller
+from random import Random
+from types import BuiltinFunctionType, CellType, FunctionType, MemberDescriptorType, MethodType
 from typing import Any
 from weakref import ref
 
@@ -19,8 +23,8 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 _TORCHS = frozenset(vars(nn.Module()))
 """What every module has: tensors and modules, which are compared by their names, hooks, and its training mode."""
 _IDENTITY: Any = object.__eq__
-_OWN = frozenset({"__dict__", "__weakref__", "__doc__"})
-"""What every class has for itself."""
+_OWN = frozenset({"__dict__", "__weakref__", "__doc__", "__slotnames__", "__annotations_cache__"})
+"""What every class has for itself, or Python keeps there once an object was copied or an annotation was read."""
 
 Seen = dict[tuple[int, int], tuple[Any, Any]]
 
@@ -37,12 +41,15 @@ def check_same(models: Sequence[nn.Module], *, trained: bool = False) -> None:
     Raises:
         ValueError: If one has other modules or attributes than the first one; names them.
     """
-    wanted = _modules(models[0])
+    wanted, places = _modules(models[0]), _places(models[0])
     attributes = [(name, module, _attributes(module)) for name, module in wanted.items()]
     for number, model in enumerate(models[1:], 1):
         modules = _modules(model)
         if modules.keys() != wanted.keys():
             raise ValueError(_other(min(modules.keys() ^ wanted.keys()), number))
+        if not trained and places != (others := _places(model)):
+            differing = (one for one, other in zip_longest(places, others) if one != other)
+            raise ValueError(_other(str((next(differing) or ("",))[0]), number))
         pairs: list[tuple[Any, Any]] = [(one, modules[name]) for name, one in wanted.items()]
         pairs += [pair for one, other in pairs for pair in zip(_tensors(one), _tensors(other), strict=False)]
         seen: Seen = {(id(one), id(other)): (one, other) for one, other in pairs}
@@ -80,7 +87,10 @@ def same(one: Any, other: Any, seen: Seen | None = None) -> bool:
         return _all_same(parts, others, seen)
     try:
         if isinstance(one, Tensor):
-            return (one.dtype, one.device) == (other.dtype, other.device) and torch.equal(one, other)
+            if (one.dtype, one.device, one.layout) != (other.dtype, other.device, other.layout):
+                return False
+            dense = [each.detach() if each.layout == torch.strided else each.to_dense() for each in (one, other)]
+            return torch.equal(*dense) and same(vars(one), vars(other), seen)
         return kind.__eq__ is _IDENTITY or bool(one == other)
     except Exception:  # somebody else's class, or layout
         return True
@@ -95,14 +105,21 @@ def _parts(value: Any) -> Sequence[Any] | None:
             return None
         case torch.Generator():
             return [value.get_state()]
+        case np.random.Generator():
+            return [value.bit_generator.state]
+        case Random():
+            return [value.getstate()]
         case np.ndarray():
             return [value.dtype.str, value.shape, value.tobytes()]
-        case list() | tuple():
-            return value
+        case list() | tuple() | deque():
+            return [*value, *_kept(value)]
         case Mapping():
-            return [*value.keys(), *value.values()]
+            return [*value.keys(), *value.values(), getattr(value, "default_factory", None), *_kept(value)]
         case FunctionType():
-            return [value.__code__, value.__defaults__, value.__kwdefaults__, value.__closure__]
+            given = [value.__defaults__, value.__kwdefaults__, value.__closure__]
+            return [value.__code__, *given, vars(value)]
+        case attrgetter() | itemgetter() | methodcaller():
+            return value.__reduce__()
         case CellType():
             return [] if value == CellType() else [value.cell_contents]
         case MethodType():
@@ -118,7 +135,19 @@ def _parts(value: Any) -> Sequence[Any] | None:
         case type():
             own = {name: each for name, each in vars(value).items() if name not in _OWN}
             return [value.__qualname__, value.__bases__, own]
-    return [vars(value)] if hasattr(value, "__dict__") else None
+    return _kept(value) or None
+
+
+def _kept(value: Any) -> list[dict[str, Any]]:
+    """What Python code has given an object: its attributes, in its dictionary and in slots."""
+    kind = type(value)
+    kept = [vars(value)] if hasattr(value, "__dict__") else []
+    if kind.__eq__ is _IDENTITY or is_dataclass(kind):  # others may keep there what they have computed, as paths do
+        bases = [vars(base) for base in kind.__mro__ if "__slots__" in vars(base)]
+        slots = [(name, each) for members in bases for name, each in members.items()]
+        names = [name for name, each in slots if isinstance(each, MemberDescriptorType) and hasattr(value, name)]
+        kept += [{name: getattr(value, name) for name in names}] if names else []
+    return kept
 
 
 def _all_same(some: Sequence[Any], others: Sequence[Any], seen: Seen) -> bool:
@@ -128,6 +157,20 @@ def _all_same(some: Sequence[Any], others: Sequence[Any], seen: Seen) -> bool:
 def _modules(model: nn.Module) -> dict[str, nn.Module]:
     """The modules of a model by their names, without those of random weights."""
     return {name: module for name, module in model.named_modules() if "reparam" not in name.split(".")}
+
+
+def _places(model: nn.Module) -> list[tuple[str, int]]:
+    """All names of modules and tensors, in their order, each with the number of what it names.
+
+    A container calls its modules in their order, and what has several names is compared by the first one alone.
+    """
+    numbers: dict[int, int] = {}
+    found = []
+    for name, module in model.named_modules(remove_duplicate=False):
+        if "reparam" not in name.split("."):
+            here: Iterable[tuple[str, Any]] = [("", module), *module._parameters.items(), *module._buffers.items()]
+            found += [(f"{name}.{key}", numbers.setdefault(id(each), len(numbers))) for key, each in here]
+    return found
 
 
 def _tensors(module: nn.Module) -> list[Tensor | None]:

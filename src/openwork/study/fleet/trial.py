@@ -6,6 +6,7 @@ of that, or a hook of a parameter or of an optimizer, would be lost without a wo
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -88,11 +89,33 @@ class Trial:
             run.task, live.model, optimizer, live.objective, device=live.device, **settings
         )
         try:
-            _, losses = next(stretch, (start, {"train_loss": math.nan}))
+            with _refusing_hooks(run.task.title):
+                _, losses = next(stretch, (start, {"train_loss": math.nan}))
         except DivergedError:
             return None
         total = sum(losses.values())
         return total if math.isfinite(total) else None
+
+
+@contextmanager
+def _refusing_hooks(title: str) -> Iterator[None]:
+    """Within it, nobody hooks a tensor that is computed: in a stack it needs no gradient, and code may pass over it.
+
+    Raises:
+        ValueError: If somebody does.
+    """
+    register: Any = Tensor.register_hook
+
+    def registered(tensor: Tensor, hook: Any) -> Any:
+        if tensor.grad_fn is not None:
+            raise ValueError(f"{title} registers hooks at tensors that it computes, which see one run each")
+        return register(tensor, hook)
+
+    Tensor.register_hook = registered  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Tensor.register_hook = register  # type: ignore[method-assign]
 
 
 def generators(device: torch.device) -> Tensor:

@@ -25,6 +25,7 @@ WRITERS = 8
 """Threads."""
 PROCESSES = 12
 """Processes, where there are as many processors."""
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 Write = Callable[..., Any]
 Item = tuple[Any, ...]
@@ -93,8 +94,12 @@ class Forks(Writers):
         count = min(PROCESSES, len(os.sched_getaffinity(0)), len(items))
         forks = []
         for first in range(count):
-            forks.append(self._forked(items[first::count]))
-            self._going.append(forks[-1])
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+            try:
+                forks.append(self._forked(items[first::count]))
+                self._going.append(forks[-1])
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
         def results() -> list[Any]:
             shares = [self._wait(fork) or [_answer(self.write, *item) for item in fork.share] for fork in forks]
@@ -121,6 +126,7 @@ class Forks(Writers):
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent waits for what has begun
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)  # until here it would have raised
             gc.disable()  # what it frees may be CUDA's
             torch.set_num_threads(1)  # a fork has no others, and would wait for them
             answers = []
@@ -137,7 +143,7 @@ class Forks(Writers):
         """Waits for the process; its answers, None if it did not come to its end."""
         content = fork.answers.read()
         if fork.process:
-            with suppress(ChildProcessError):  # an interrupted wait has taken it, or SIGCHLD is ignored
+            with suppress(ChildProcessError):  # an interrupted wait, or whoever waits for any process, has taken it
                 os.waitpid(fork.process, 0)
         self._going.remove(fork)  # not before: where this was interrupted, the end waits once more
         fork.answers.close()

@@ -177,9 +177,10 @@ def read_failure(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}); delete it, and the run is tried again") from error
-    if not isinstance(failure, dict) or not failure.keys() >= {"error", "attempt"}:
+    said = failure if isinstance(failure, dict) else {}
+    if not isinstance(said.get("error"), str) or not isinstance(said.get("attempt"), int):
         raise ValueError(f"{path} does not say how a run failed; delete it, and the run is tried again")
-    return failure
+    return said
 
 
 def write_csv(rows: Iterable[Mapping[str, object]], path: Path) -> None:
