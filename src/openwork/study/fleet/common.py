@@ -4,7 +4,7 @@ import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from openwork.study.fleet.same import same
 from openwork.study.tasks.task import Task
@@ -25,7 +25,7 @@ def common(tasks: Sequence[Task]) -> Task:
     """
     first = tasks[0]
     others = [*{id(task): task for task in tasks if task is not first}.values()]
-    given = {field.name for field in fields(first)}  # type: ignore[arg-type]  # tasks are dataclasses
+    given = {field.name for field in fields(cast("Any", first))}  # tasks are dataclasses
     made = [name for name in getattr(first, "__dict__", ()) if name not in given]
     cached = {name for name in made if not all(hasattr(other, "__dict__") and name in vars(other) for other in others)}
     differing = {

@@ -18,7 +18,7 @@ from openwork.study.fleet.fleet import Fleet
 from openwork.study.fleet.member import Member
 from openwork.study.fleet.memory import no_memory, width
 from openwork.study.fleet.trial import Trial
-from openwork.study.fleet.writers import WRITERS, writers
+from openwork.study.fleet.writers import WRITERS, Forks, Threads
 from openwork.study.results.history import snapshot_path, write_snapshot
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
@@ -155,7 +155,8 @@ def _claim(
                     most = min(most, _fitting(ended, wanted))
             own.close()
     if members:
-        with writers(members[0].live.device, write_description) as describing:
+        kind = Threads if members[0].live.device.type == "cpu" else Forks
+        with kind(write_description) as describing:
             describing.begin([(member.live.run, member.folder) for member in members])()
     return found
 

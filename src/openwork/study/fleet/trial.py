@@ -6,11 +6,11 @@ of that, or a hook of a parameter or of an optimizer, would be lost without a wo
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from openwork.core.masks.check import DivergedError
 from openwork.study.fleet.training import Training
@@ -89,7 +89,7 @@ class Trial:
             run.task, live.model, optimizer, live.objective, device=live.device, **settings
         )
         try:
-            with _refusing_hooks(run.task.title):
+            with _NoHooks(run.task.title):
                 _, losses = next(stretch, (start, {"train_loss": math.nan}))
         except DivergedError:
             return None
@@ -97,25 +97,21 @@ class Trial:
         return total if math.isfinite(total) else None
 
 
-@contextmanager
-def _refusing_hooks(title: str) -> Iterator[None]:
+class _NoHooks(TorchFunctionMode):
     """Within it, nobody hooks a tensor that is computed: in a stack it needs no gradient, and code may pass over it.
 
-    Raises:
-        ValueError: If somebody does.
+    Args:
+        title: The task's, for the ValueError.
     """
-    register: Any = Tensor.register_hook
 
-    def registered(tensor: Tensor, hook: Any) -> Any:
-        if tensor.grad_fn is not None:
-            raise ValueError(f"{title} registers hooks at tensors that it computes, which see one run each")
-        return register(tensor, hook)
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._title = title
 
-    Tensor.register_hook = registered  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Tensor.register_hook = register  # type: ignore[method-assign]
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.register_hook and args[0].grad_fn is not None:
+            raise ValueError(f"{self._title} registers hooks at tensors that it computes, which see one run each")
+        return func(*args, **(kwargs or {}))
 
 
 def generators(device: torch.device) -> Tensor:

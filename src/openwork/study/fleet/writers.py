@@ -186,11 +186,6 @@ class SharedMemory:
         return self._blocks[place][:size].view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
-def writers(device: torch.device, write: Write) -> Writers:
-    """Those that suit the device, each of which calls ``write``."""
-    return Threads(write) if device.type == "cpu" else Forks(write)
-
-
 def _answer(call: Callable[..., Any], *arguments: Any) -> Any:
     """What the call returns or raises."""
     try:

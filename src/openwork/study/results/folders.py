@@ -198,7 +198,6 @@ def write_name(name: str, ids: Collection[str], directory: Path) -> int:
     Raises:
         ValueError: As for `check_name`: another process may have given the name to others since.
     """
-    check_name(name, ids, directory)
     if {*ids} <= {*(known := read_names(directory).get(name, []))}:  # perhaps where nobody may write
         return len(known) - len({*ids})
     directory.mkdir(parents=True, exist_ok=True)

@@ -26,13 +26,17 @@ def count_failures(folder: Path) -> int:
         found = read_failure(folder)
     except ValueError:  # it is written again
         return 0
-    return int(found["attempt"]) if found else 0
+    attempts: int = found["attempt"] if found else 0
+    return attempts
 
 
 def failed_since(folder: Path, failures: int) -> str | None:
-    """Why the run has failed once more than so often; None if it has not."""
-    found = read_failure(folder) if count_failures(folder) > failures else None
-    return str(found["error"]) if found else None
+    """Why the run has failed once more than so often; None if it has not, or its failed.json is damaged."""
+    try:
+        found = read_failure(folder)
+    except ValueError:
+        return None
+    return found["error"] if found and found["attempt"] > failures else None
 
 
 def write_failure(run: Run, folder: Path, failed: Exception | str) -> str:

@@ -72,7 +72,6 @@ class Ray:
         # the device for it, and other runs need the memory that it keeps.
         task = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=0, max_calls=1 if self._gpus else 0)
         self._task = task(_attempt)
-        self._fleet_task = task(_attempt_fleet)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,10 +109,9 @@ class Ray:
         # With the fields that have their defaults, so that another default on the worker makes another id there.
         plain = {run.id: to_plain(run, defaults=True) for run in runs}
         threads = max(int(self._cpus), 1)
-        remote = self._task if len(runs) == 1 else self._fleet_task
         failures = {run.id: self._failures[run.id] for run in runs}
-        task = remote.remote(plain, self._directory, self._options, threads, os.getcwd(), self._fleet or None, failures)
-        self._tasks[task] = runs
+        settings = self._directory, self._options, threads, os.getcwd(), self._fleet or None, failures
+        self._tasks[self._task.remote(plain, *settings)] = runs
 
     def _start_fleets(self) -> None:
         """Gives each idle device a fleet of the runs that wait."""
@@ -177,24 +175,13 @@ def _attempt(
     folder: str,
     width: int | None,
     failures: dict[str, int],
-) -> dict[str, Outcome]:
-    """`attempt` in a worker, for one run."""
-    (run,) = _runs(plain, threads, folder)
-    return {run.id: attempt(run, directory, options, failures=failures[run.id])}
-
-
-def _attempt_fleet(
-    plain: dict[str, Any],
-    directory: Path,
-    options: Options,
-    threads: int,
-    folder: str,
-    width: int | None,
-    failures: dict[str, int],
 ) -> dict[str, Outcome] | str:
-    """`attempt_fleet` in a worker; the reason where the runs cannot be stacked."""
+    """`attempt` in a worker, for one run; `attempt_fleet` for several, the reason where they cannot be stacked."""
+    runs = _runs(plain, threads, folder)
+    if len(runs) == 1:
+        return {runs[0].id: attempt(runs[0], directory, options, failures=failures[runs[0].id])}
     try:
-        return attempt_fleet(_runs(plain, threads, folder), directory, options, width, failures=failures)
+        return attempt_fleet(runs, directory, options, width, failures=failures)
     except CannotStackError as error:
         return str(error)
 
