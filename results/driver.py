@@ -13,7 +13,8 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from kept import COST, MEASURED, Found, Key, at_threshold, ended, line, paid_bef
 from levels import SLACK
 
 from openwork.study.experiments.contest import Contest
+from openwork.study.locks import LockedError, locked
 from openwork.study.results.store import write_table
 from openwork.study.results.tuning import Tuned, choose
 from openwork.study.runs.precision import Precision
@@ -74,14 +76,14 @@ class Rows:
 
     def __init__(self, path: Path, columns: Sequence[str], measured: Sequence[str]) -> None:
         self.path, self.columns, self.measured = path, tuple(columns), tuple(measured)
-        self.lines = self._read()
+        self.lines = self.read()
 
     def add(self, found: Found) -> None:
         """Adds lines to those that the file has by now."""
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
-            self.lines = self._read()
+            self.lines = self.read()
             self._write(found)
         finally:
             os.close(folder)
@@ -91,7 +93,8 @@ class Rows:
         self.lines = {}
         self._write(found)
 
-    def _read(self) -> dict[tuple[str, ...], dict[str, str]]:
+    def read(self) -> dict[tuple[str, ...], dict[str, str]]:
+        """The lines that the file has now, by key."""
         if not self.path.exists():
             return {}
         with self.path.open(newline="", encoding="utf-8") as file:
@@ -199,9 +202,6 @@ def parser(text: str, parts: str) -> argparse.ArgumentParser:
     found.add_argument("--precision", default="float32", choices=get_args(Precision), help="as openwork sweep has it")
     found.add_argument("--compile", action="store_true", help="compile all steps on a GPU")
     found.add_argument("--seconds", type=float, default=float("inf"), help="begin no piece that would end later")
-    found.add_argument(
-        "--share", type=share, default=(0, 1), help="such as 0/4: every fourth piece, for one of 4 cards"
-    )
     letters = partial(known_letters, f"0{parts}")
     found.add_argument("--parts", type=letters, default=parts, help=f"letters of parts, such as {parts[:3]}")
     return found
@@ -221,13 +221,22 @@ def at_least_one(text: str) -> int:
     return found
 
 
-def share(text: str) -> tuple[int, int]:
-    """``"1/4"`` as (1, 4)."""
-    place, _, shares = text.partition("/")
-    found = int(place), int(shares)
-    if not 0 <= found[0] < found[1]:
-        raise ValueError
-    return found
+@contextmanager
+def only_here(runs: Path, piece: Iterable[Run]) -> Iterator[bool]:
+    """Whether this process alone executes a piece, which others leave to it meanwhile; False if another one does.
+
+    Args:
+        runs: The folder of the run directories, which the processes share.
+        piece: The runs of the piece, those included that are done.
+    """
+    runs.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(runs / f"piece-{next(iter(piece)).id}.lock"))
+        except LockedError:
+            yield False
+        else:
+            yield True
 
 
 def follow(
@@ -237,7 +246,7 @@ def follow(
     before: Callable[[Piece], None] = lambda _: None,
     execute: Callable[[Piece, dict[Key, Run], Path, Options], Found] = execute,
 ) -> None:
-    """Executes pieces until all are done or the time is.
+    """Executes pieces until all are done or the time is; several processes with one folder of runs divide them.
 
     Args:
         pieces: In the order of the plan, with the letters of their parts.
@@ -249,21 +258,29 @@ def follow(
     warnings.filterwarnings("ignore", message=".*keeps no weight")
     options = Options(device=given.device, precision=given.precision, compile=given.compile)
     began, promised, slower = time.monotonic(), 0.0, 1.0  # than expected
-    of_parts = [(part, piece) for part, piece in pieces if part in given.parts]
-    for part, piece in of_parts[given.share[0] :: given.share[1]]:
-        before(piece)
-        rows = Rows(given.rows / f"{piece.file}.csv", piece.columns, piece.measured)
-        wanted = {key: run for key, run in piece.runs().items() if texts(key) not in rows.lines}
-        if not wanted:
+    for part, piece in pieces:
+        if part not in given.parts:
             continue
-        name, spent = next(iter(wanted))[0], time.monotonic() - began
-        usual = piece.seconds(wanted.values())
-        expected = slower * usual
-        if spent + expected > given.seconds:
-            runs = count(len(wanted), "run")
-            say(f"{part} {name}: {runs} would take {expected:.0f} s more, after {spent:.0f} s; call again")
-            break
-        rows.add(execute(piece, wanted, given.runs, options))
+        before(piece)
+        rows, runs = Rows(given.rows / f"{piece.file}.csv", piece.columns, piece.measured), piece.runs()
+        if all(texts(key) in rows.lines for key in runs):
+            continue
+        name = next(iter(runs))[0]
+        with only_here(given.runs, runs.values()) as only:
+            if not only:
+                say(f"{part} {name}: another process executes {count(len(runs), 'run')}")
+                continue
+            rows.lines = rows.read()  # by now: the process that had them may just have ended
+            wanted = {key: run for key, run in runs.items() if texts(key) not in rows.lines}
+            if not wanted:
+                continue
+            spent, usual = time.monotonic() - began, piece.seconds(wanted.values())
+            expected = slower * usual
+            if spent + expected > given.seconds:
+                of = count(len(wanted), "run")
+                say(f"{part} {name}: {of} would take {expected:.0f} s more, after {spent:.0f} s; call again")
+                break
+            rows.add(execute(piece, wanted, given.runs, options))
         took = time.monotonic() - began - spent
         left = sum(texts(key) not in rows.lines for key in wanted)
         ran = f"{count(len(wanted) - left, 'run')} in {took:.0f} s, expected {expected:.0f}"

@@ -6,13 +6,13 @@ ROWS is the folder of rows.csv, ``results/large/study`` in the repository: what 
 machine. RUNS is the folder of the run directories; on one machine an interrupted piece goes on from there.
 Runs that differ in numbers alone are trained side by side. Those of the Transformer with dropout cannot be, as
 attention draws it from torch: they wait for ``--alone``, which trains all that is left one after the other and
-compiled, for several processes on one card, each with its ``--share``, and with its ``--techniques``, as each kind is
-compiled anew. Part 0 makes the corpus, once for all of them.
+compiled, for several processes on one card, each with its ``--techniques``, as each kind is compiled anew. Processes
+with one folder of runs leave pieces to each other. Part 0 makes the corpus, once for all of them.
 """
 
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -208,18 +208,12 @@ def draws(run: Run) -> bool:
     return isinstance(run.task, Translation) and run.task.attention_dropout > 0
 
 
-def one_by_one(pieces: Iterable[tuple[str, Piece]]) -> list[tuple[str, Piece]]:
-    """A piece for each of the runs."""
-    return [
-        (letter, replace(piece, runs=partial(dict, {key: run})))
-        for letter, piece in pieces
-        for key, run in piece.runs().items()
-    ]
-
-
-def of_techniques(pieces: Iterable[tuple[str, Piece]], names: Collection[str]) -> list[tuple[str, Piece]]:
-    """The pieces of one run each whose techniques have these names."""
-    return [(letter, piece) for letter, piece in pieces if any(key[1] in names for key in piece.runs())]
+def one_by_one(pieces: Iterable[tuple[str, Piece]], techniques: Collection[str]) -> Iterator[tuple[str, Piece]]:
+    """A piece for each of the runs, of these techniques alone if there are any; asked for when its turn has come."""
+    for letter, piece in pieces:
+        for key, run in piece.runs().items():
+            if not techniques or key[1] in techniques:
+                yield letter, replace(piece, runs=partial(dict, {key: run}))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -234,14 +228,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lanes.LANES = given.lanes
     if "0" in given.parts:
         small_task("none").packed()
-    wanted = pieces(given.rows)
-    if given.alone:
-        wanted = one_by_one(wanted)
+    wanted: Iterable[tuple[str, Piece]] = pieces(given.rows)
     if given.techniques:
         known = {key[1] for letter, piece in wanted if letter in given.parts for key in piece.runs()}
         if unknown := [name for name in given.techniques if name not in known]:  # or its runs would be left out unsaid
             reader.error(f"no run has the technique {' or '.join(unknown)}; they have {'; '.join(sorted(known))}")
-        wanted = of_techniques(wanted, given.techniques)
+    if given.alone:
+        wanted = one_by_one(wanted, given.techniques or ())
     follow(wanted, given, execute=partial(execute, alone=given.alone))
 
 

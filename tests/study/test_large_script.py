@@ -12,7 +12,7 @@ from openwork.study.fleet import memory
 from openwork.study.tasks import cifar10_resnet, translation
 from openwork.study.tasks.cifar10_resnet import Cifar10ResNet
 from openwork.study.tasks.number_words import NumberWords
-from tests.study.study_script import script
+from tests.study.study_script import driver, script
 from tests.study.test_fleet_networks import splits
 
 run = script("large")
@@ -103,17 +103,30 @@ def test_a_transformer_with_dropout_waits_to_be_trained_alone(tmp_path, monkeypa
     wanted = [("F", few(large_transformer.told("dense"), 2))]
     assert train(tmp_path, monkeypatch, wanted) == []
     assert "2 runs with dropout wait for --alone" in capsys.readouterr().out
-    assert len(train(tmp_path, monkeypatch, wanted, "--alone", "--share", "0/2")) == 1
-    assert len(train(tmp_path, monkeypatch, wanted, "--alone", "--share", "1/2")) == 2
+    first, second = wanted[0][1].values()
+    with driver().only_here(tmp_path / "runs", [first]):
+        assert [row["id"] for row in train(tmp_path, monkeypatch, wanted, "--alone")] == [second.id]
+    assert "another process executes 1 run" in capsys.readouterr().out
+    assert len(train(tmp_path, monkeypatch, wanted, "--alone")) == 2
 
 
 def test_a_process_may_train_the_runs_of_some_techniques_alone(tmp_path, monkeypatch):
     wanted = [("B", {key: each for key, each in large_resnet50.compared(20, [0]).items() if key[2] in ("0", "0.9")})]
     assert {key[1] for key in wanted[0][1]} == {"dense", "magnitude", "random"}
-    rows = train(tmp_path, monkeypatch, wanted, "--alone", "--techniques", "dense", "random", "--share", "1/2")
-    assert [row["technique"] for row in rows] == ["random"]
     rows = train(tmp_path, monkeypatch, wanted, "--alone", "--techniques", "dense", "random")
     assert sorted(row["technique"] for row in rows) == ["dense", "random"]
+
+
+def test_what_depends_on_rows_is_asked_for_when_its_turn_has_come(tmp_path, monkeypatch):
+    pilots, finals = few(large_resnet50.pilots_of_gates(), 1), few(large_resnet50.between(), 1)
+    pieces = [(letter, run.pieces(tmp_path)[0][1]) for letter in "JJ"]
+    done = (tmp_path / "rows.csv").exists
+    later = [(pieces[0][0], replace(pieces[0][1], runs=lambda: run._keyed(lambda: pilots)))]
+    later += [(pieces[1][0], replace(pieces[1][1], runs=lambda: run._keyed(lambda: finals if done() else {})))]
+    monkeypatch.setattr(run, "pieces", lambda _: later)
+    run.main([str(tmp_path), "--runs", str(tmp_path / "runs"), "--alone"])
+    with (tmp_path / "rows.csv").open(newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 2
 
 
 def test_what_is_too_long_is_not_begun(tmp_path, monkeypatch, capsys):
@@ -128,7 +141,6 @@ def test_what_is_too_long_is_not_begun(tmp_path, monkeypatch, capsys):
     [
         ["--lanes", "0"],
         ["--lanes", "two"],
-        ["--share", "2/2"],
         ["--parts", ""],
         ["--techniques", "dense"],
         ["--alone", "--techniques", "magnitud"],

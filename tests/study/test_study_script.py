@@ -134,24 +134,43 @@ def test_the_last_piece_says_how_slow_the_next_one_is(tmp_path, monkeypatch):
     assert ran == [*"abc"]  # c as slow as b ends after 680, as slow as both together after 810
 
 
-def test_processes_that_share_the_pieces_add_to_the_same_file(tmp_path, monkeypatch):
-    names = "abcde"
-    pieces = [
-        ("A", driver.Piece("tuning", COLUMNS, lambda n=n: {(n, 0.5, 0): Run(TASK, None, steps=2)}, 1e5)) for n in names
-    ]
+def test_processes_divide_the_pieces_and_add_to_the_same_file(tmp_path, monkeypatch, capsys):
+    wanted = {name: {(name, 0.5, 0): Run(TASK, None, steps=2, seed=ord(name))} for name in "abcde"}
+    pieces = [("A", driver.Piece("tuning", COLUMNS, lambda n=n: wanted[n], 1e5)) for n in wanted]
     files = [driver.Rows(tmp_path / "tuning.csv", COLUMNS, ("id",)) for _ in range(2)]
     for each, name in zip(files, "xy", strict=True):  # both were read before either wrote
         each.add({(name, 0.5, 0): {"id": name}})
     monkeypatch.setattr(run, "pieces", lambda rows: pieces)
-    monkeypatch.setattr(run, "execute", lambda piece, missing, *_: {key: {"id": key[0]} for key in missing})
-    for share in ("0/2", "1/2"):
-        run.main([str(tmp_path), "--runs", str(tmp_path / "runs"), "--share", share])
-        if share == "0/2":
-            assert [row["technique"] for row in table(tmp_path / "tuning.csv")] == [*"xyace"]
-    assert [row["technique"] for row in table(tmp_path / "tuning.csv")] == [*"xyacebd"]
-    assert [path.name for path in tmp_path.iterdir()] == ["tuning.csv"]
-    with pytest.raises(SystemExit):
-        run.main([str(tmp_path), "--runs", str(tmp_path / "runs"), "--share", "2/2"])
+    ran = []
+
+    def execute(piece, missing, *_):
+        (key,) = missing
+        ran.append(key[0])
+        if key[0] == "b":  # beside another process, which begins while this one executes b
+            run.main([str(tmp_path), "--runs", str(tmp_path / "runs")])
+        return {key: {"id": key[0]}}
+
+    monkeypatch.setattr(run, "execute", execute)
+    run.main([str(tmp_path), "--runs", str(tmp_path / "runs")])
+    assert ran == [*"abcde"]
+    assert [row["technique"] for row in table(tmp_path / "tuning.csv")] == [*"xyacdeb"]
+    assert "A b: another process executes 1 run" in capsys.readouterr().out
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_piece_that_another_process_has_just_ended_is_not_executed_again(tmp_path, monkeypatch):
+    wanted = {("a", 0.5, 0): Run(TASK, None, steps=2)}
+    only_here = driver.only_here
+
+    def late(runs, piece):
+        driver.Rows(tmp_path / "tuning.csv", COLUMNS, ("id",)).add({("a", 0.5, 0): {"id": "other"}})
+        return only_here(runs, piece)
+
+    monkeypatch.setattr(driver, "only_here", late)
+    monkeypatch.setattr(run, "pieces", lambda rows: [("A", driver.Piece("tuning", COLUMNS, lambda: wanted, 1e5))])
+    monkeypatch.setattr(run, "execute", lambda *_: pytest.fail("it has a row"))
+    run.main([str(tmp_path), "--runs", str(tmp_path / "runs")])
+    assert [row["id"] for row in table(tmp_path / "tuning.csv")] == ["other"]
 
 
 def test_the_pieces_are_in_the_order_of_the_plan(tmp_path):
