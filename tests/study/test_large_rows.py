@@ -16,21 +16,21 @@ from tests.study.study_script import driver, script
 RESULTS = Path(__file__).parents[2] / "results"
 STUDY = RESULTS / "large" / "study"
 VD = "variational dropout"
-run = script("large")
-chosen, large, shown, answers = map(importlib.import_module, ("large_rows", "large_study", "large_tables", "answers"))
+script("large")  # whose folder the other modules lie in
+plan, chosen, large = map(importlib.import_module, ("large_plan", "large_rows", "large_study"))
+shown, answers = map(importlib.import_module, ("large_tables", "answers"))
 
 
 def row(experiment, technique, setting, seed, **measured):
     """A row as the script writes it; the threshold is that of the training."""
-    empty = dict.fromkeys((*run.MEASURED, *run.OTHERS, *run.COST), "")
+    empty = dict.fromkeys(plan.COLUMNS, "")
     key = {"experiment": experiment, "technique": technique, "setting": setting, "seed": str(seed), "threshold": ""}
     return key | empty | {"status": "finished"} | {name: str(value) for name, value in measured.items()}
 
 
 def write(folder, rows):
-    columns = (*run.MEASURED, *run.OTHERS, *run.COST)
-    file = driver().Rows(folder / "rows.csv", chosen.KEY, columns)
-    file.add({tuple(each[name] for name in chosen.KEY): {name: each[name] for name in columns} for each in rows})
+    file = driver().Rows(folder / "rows.csv", chosen.KEY, plan.COLUMNS)
+    file.add({tuple(each[name] for name in chosen.KEY): {name: each[name] for name in plan.COLUMNS} for each in rows})
 
 
 def resnets(random):
@@ -229,17 +229,17 @@ def test_pilots_choose_when_all_are_there_and_none_by_its_test_figures():
 
 
 def test_the_pieces_are_in_the_order_of_the_plan_and_fit_into_a_call(tmp_path):
-    pieces = run.pieces(tmp_path)
+    pieces = plan.pieces(tmp_path)
     letters = [letter for letter, _ in pieces]
-    assert letters == sorted(letters, key=run.PARTS.index)
-    assert set(letters) == set(run.PARTS)
+    assert letters == sorted(letters, key=plan.PARTS.index)
+    assert set(letters) == set(plan.PARTS)
     for letter, piece in pieces:
         if letter not in "AK":  # K's runs are longer than a call, and go on where they were
             assert piece.seconds(piece.runs().values()) < 600, letter
 
 
 def test_no_run_is_in_two_pieces(tmp_path):
-    keys = [key for letter, piece in run.pieces(tmp_path) if letter != "A" for key in piece.runs()]
+    keys = [key for letter, piece in plan.pieces(tmp_path) if letter != "A" for key in piece.runs()]
     masks = [key for key in keys if key[1] == "magnitude" and "masks" in key[0]]
     assert len(keys) - len(set(keys)) == len(masks) // 2  # each mask is in its two pieces, and trained once
 
@@ -250,7 +250,7 @@ def test_the_id_of_a_row_is_that_of_the_run_that_its_key_names(monkeypatch):
         monkeypatch.setattr(module, "only_jpeg", lambda: True)  # as on the machine that made the rows
     with (STUDY / "rows.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    runs = {key[:4]: each for _, piece in run.pieces(STUDY) for key, each in piece.runs().items()}
+    runs = {key[:4]: each for _, piece in plan.pieces(STUDY) for key, each in piece.runs().items()}
     for each in rows:
         key = (each["experiment"], each["technique"], each["setting"], int(each["seed"]))
         assert each["id"].partition("@")[0] == runs[key].id, key
@@ -273,7 +273,9 @@ def test_what_the_page_says_of_variational_dropout_is_what_the_rows_say():
 def test_what_the_page_says_is_left_of_part_c_has_no_rows():
     page = " ".join((RESULTS / "large" / "README.md").read_text(encoding="utf-8").split())
     have = {tuple(row[name] for name in chosen.KEY[:4]) for row in chosen.read(STUDY)}
-    planned = {tuple(map(str, key[:4])) for letter, piece in run.pieces(STUDY) if letter == "C" for key in piece.runs()}
+    planned = {
+        tuple(map(str, key[:4])) for letter, piece in plan.pieces(STUDY) if letter == "C" for key in piece.runs()
+    }
     left = planned - have
     assert left == {(large.LONG, VD, coefficient, "2") for coefficient in ("0.05", "0.3", "2")}
     assert f"Of part C {len(left)} runs are left, those of variational dropout in 30 epochs with seed 2" in page
@@ -286,12 +288,12 @@ def test_what_the_page_says_is_left_of_part_c_has_no_rows():
 
 
 def test_the_settings_tried_are_those_that_the_plan_counts():
-    plan = (RESULTS / "large" / "PLAN.md").read_text(encoding="utf-8")
-    assert "5 coefficients for 7 levels; the threshold needs no training" in plan
+    text = (RESULTS / "large" / "PLAN.md").read_text(encoding="utf-8")
+    assert "5 coefficients for 7 levels; the threshold needs no training" in text
     assert len(large_transformer.KL_WEIGHTS) == len(large_transformer.L0_WEIGHTS) == 5
-    assert "D: variational dropout, magnitude | 4, 4" in plan
+    assert "D: variational dropout, magnitude | 4, 4" in text
     assert [len(settings) for settings in large_resnet50.BEYOND.values()] == [4, 4]
-    assert "J: L0, ResNet-50 | 12" in plan
+    assert "J: L0, ResNet-50 | 12" in text
     assert len(large_resnet50.GATES) == 12
-    assert "rates of 0.4 and 0.05" in plan
+    assert "rates of 0.4 and 0.05" in text
     assert large_probes.RATES == (0.4, 0.05)

@@ -46,14 +46,16 @@ def tiny(monkeypatch):
 
 def train(tmp_path, monkeypatch, wanted, *arguments):
     """The rows after the script has executed these of its pieces, each a letter and the runs."""
-    pieces = [
-        (letter, replace(run.pieces(tmp_path)[0][1], runs=lambda own=own: run._keyed(lambda: own)))
-        for letter, own in wanted
-    ]
+    pieces = [(letter, replace(run.pieces(tmp_path)[0][1], runs=lambda own=own: keyed(own))) for letter, own in wanted]
     monkeypatch.setattr(run, "pieces", lambda _: pieces)
     run.main([str(tmp_path / "rows"), "--runs", str(tmp_path / "runs"), *arguments])
     with (tmp_path / "rows" / "rows.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def keyed(runs):
+    """The runs by the keys of rows, whose threshold is empty."""
+    return {(*key, ""): each for key, each in runs.items()}
 
 
 def few(runs, count):
@@ -119,11 +121,12 @@ def test_a_process_may_train_the_runs_of_some_techniques_alone(tmp_path, monkeyp
 
 def test_what_depends_on_rows_is_asked_for_when_its_turn_has_come(tmp_path, monkeypatch):
     pilots, finals = few(large_resnet50.pilots_of_gates(), 1), few(large_resnet50.between(), 1)
-    pieces = [(letter, run.pieces(tmp_path)[0][1]) for letter in "JJ"]
-    done = (tmp_path / "rows.csv").exists
-    later = [(pieces[0][0], replace(pieces[0][1], runs=lambda: run._keyed(lambda: pilots)))]
-    later += [(pieces[1][0], replace(pieces[1][1], runs=lambda: run._keyed(lambda: finals if done() else {})))]
-    monkeypatch.setattr(run, "pieces", lambda _: later)
+    piece, done = run.pieces(tmp_path)[0][1], (tmp_path / "rows.csv").exists
+    pieces = [
+        ("J", replace(piece, runs=lambda: keyed(pilots))),
+        ("J", replace(piece, runs=lambda: keyed(finals) if done() else {})),
+    ]
+    monkeypatch.setattr(run, "pieces", lambda _: pieces)
     run.main([str(tmp_path), "--runs", str(tmp_path / "runs"), "--alone"])
     with (tmp_path / "rows.csv").open(newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 2
