@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import large_again as again
-from driver import Piece
+from driver import Piece, texts
 from kept import COST, MEASURED, Key
 from large_rows import KEY, chosen_beyond, chosen_gates, passes, read
 
@@ -79,10 +79,10 @@ def pieces(rows: Path) -> list[tuple[str, Piece]]:
     for preset, technique in product(large_transformer.PRESETS, ("dense", "magnitude")):
         every = partial(large_transformer.regularised, preset)
         add("G", "Transformer", partial(some, every, technique, large_transformer.SEEDS), technique)
-    for replicas in ([0], [1, 2]):
+    for replicas in ([], [0], [1, 2]):  # all masks first: who takes a ticket without its mask waits for it
         for level, number in product(large_transformer.MASK_LEVELS, range(large_transformer.MASKS)):
             add("H", "Transformer", partial(masks, level, number, replicas))
-    for replicas in ([0], [1, 2]):
+    for replicas in ([], [0], [1, 2]):
         for level, number in product(resnets.MASK_LEVELS, range(resnets.MASKS)):
             add("I", "ResNet-50", partial(resnets.masks, level, number, replicas))
     for seed in resnets.SEEDS:
@@ -94,6 +94,24 @@ def pieces(rows: Path) -> list[tuple[str, Piece]]:
         evaluations=20)  # fmt: skip
     add("L", "ImageNet", large_probes.first_convolution, evaluations=8)
     return found
+
+
+def progress(rows: Path) -> dict[str, tuple[list[str], int, int]]:
+    """The experiments of each part, how many runs they are as far as rows say, and how many of them have a row.
+
+    Args:
+        rows: The folder of rows.csv.
+    """
+    there = {tuple(row[name] for name in KEY) for row in read(rows)}
+    found: dict[str, dict[tuple[str, ...], bool]] = {part: {} for part in PARTS}
+    for part, each in pieces(rows):
+        for key in map(texts, each.runs()):
+            if not any(key in others for others in found.values()):  # a mask is in several pieces
+                found[part][key] = key in there
+    return {
+        part: (list(dict.fromkeys(key[0] for key in keys)), len(keys), sum(keys.values()))
+        for part, keys in found.items()
+    }
 
 
 def keyed(runs: Callable[[], Runs]) -> dict[Key, Run]:

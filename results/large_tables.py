@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
-from large_rows import SEEDS, cells, number, passes
+import large_study as large
+from large_plan import progress
+from large_rows import SEEDS, cells, chosen_beyond, number, passes
 from large_study import (
     BOTH,
     CHANCE,
@@ -34,14 +36,22 @@ from openwork.study.experiments.transformer import SPARSITIES as SEVEN
 from openwork.study.results.claims import ALPHA
 
 IN_FULL = {"magnitude": "magnitude pruning", "random": "random pruning"}
-COMMAND = "python results/large/run.py results/large/study --runs runs --device cuda --precision bf16 --seconds 540"
 TOLERANCES = {"cifar10-resnet50": 1.0, "translation": 0.5, "cifar10": 1.0, "mnist": 0.3}
 """Of a row that is run again."""
 
 
 def not_run(parts: str) -> str:
-    """What a table says whose parts of the plan have no rows yet."""
-    return f"Not run yet: `{COMMAND} --parts {parts}`."
+    """What a table says whose parts of the plan have not enough rows yet."""
+    return f"Not run yet: {'part' if len(parts) == 1 else 'parts'} {' and '.join(parts)}."
+
+
+def left_table() -> str:
+    """How many runs each part of the plan has, and how many of them have a row, n."""
+    lines = [
+        (part, "; ".join(experiments), str(planned), str(done))
+        for part, (experiments, planned, done) in progress(large.STUDY).items()
+    ]
+    return markdown(("part", "experiments", "runs", "n"), lines)
 
 
 def verdict(one: Compared) -> str:
@@ -134,6 +144,17 @@ def masks_table(network: str) -> str:
     return markdown((unit, "n", *map(_level, levels)), lines) if lines else not_run("H" if network == BOTH else "I")
 
 
+def pilots_table() -> str:
+    """The pilots of the runs at 98 %, one seed each, judged on the held-out images."""
+    lines = []
+    for (name, setting), cell in cells(rows(), f"{LONGEST}, pilots").items():
+        (row,) = cell.values()
+        figures = f"{100 * number(row, 'sparsity'):.3f}", f"{100 * number(row, 'validation'):.2f}"
+        lines.append((name, setting, "1", *figures, "chosen" if (name, setting) in chosen_beyond(rows()) else ""))
+    heads = ("", "setting", "n", "sparsity, %", "validation accuracy, %", "")
+    return markdown(heads, sorted(lines)) if lines else not_run("D")
+
+
 def beyond_table() -> str:
     """98 % in 40 epochs: the pilots' choice of each technique."""
     lines = []
@@ -208,10 +229,12 @@ def _level(level: float) -> str:
 
 
 TABLES = {
+    "large, left": left_table,
     "large, ResNet-50": lambda: by_level(SHORT, ("dense", "magnitude", "random", VD), SPARSITIES, "B"),
     "large, ResNet-50, compared": lambda: comparisons("ResNet-50", "B"),
     "large, layouts": layouts_table,
     "large, layouts, compared": lambda: comparisons("layout", "BC"),
+    "large, 98 %, pilots": pilots_table,
     "large, 98 %": beyond_table,
     "large, 98 %, compared": lambda: comparisons("98 %", "D"),
     "large, narrow": lambda: by_level(NARROW, ("dense", "magnitude", "random"), SPARSITIES, "E"),
