@@ -1,11 +1,10 @@
 """How the rows of docs/findings.md say means, counts of seeds, differences, and what is decided."""
 
 import re
-from collections.abc import Mapping
 
 from large_study import Compared
 from played import listed, plain, probability, signed
-from seeds import Row, Seeds, markdown
+from seeds import Row, markdown
 
 from openwork.study.results.claims import ALPHA
 from openwork.study.results.paired import Difference
@@ -13,26 +12,11 @@ from openwork.study.results.paired import Difference
 LENET = "LeNet-300-100 on MNIST; nothing of large networks"
 
 
-def mean(runs: Seeds, digits: int = 1) -> str:
-    """The mean score, with n where it is above one."""
-    return f"{runs.score:.{digits}f}" + (f" (n = {runs.n})" if runs.n > 1 else "")
-
-
-def counts(*runs: Seeds) -> str:
-    """The number of seeds; several where runs differ in it."""
-    return " or ".join(map(str, sorted({one.n for one in runs})))
-
-
-def alone(runs: Mapping[str, Seeds]) -> str:
-    """Who has seeds that not all others have, so that their means are not of pairs; "" where nobody has."""
-    least = min(one.n for one in runs.values())
-    more = [f"{one.n - least} of {one.n} seeds of {name}" for name, one in runs.items() if one.n > least]
-    return f"; a difference of pairs: {listed(more)} without a partner" if more else ""
-
-
 def at_level(what: str, said: str, found: list[Compared], lacks: str) -> Row:
     """A row of the comparisons of one level."""
     made = [one for one in found if one.difference]
+    if not made:
+        return what, said, "–", "0", "not decided yet: not run", "–"
     text = "; ".join(f"{one.label}: {_text(one.difference)}, p {probability(one.p)}" for one in made if one.difference)
     n = " or ".join(sorted({str(one.difference.n) for one in made if one.difference}))
     decided = [f"{one.label}: {_verdict(one)}" for one in made]

@@ -157,21 +157,6 @@ def test_seeds_without_a_partner_are_counted(made, tmp_path):
     assert line.split("|")[2].strip() == "3; up to 2 without a partner"
 
 
-def test_a_mean_of_more_seeds_than_its_partner_has_says_so(made):
-    (line,) = [each for each in made["none"]["answers, techniques"].splitlines() if "ResNet-50, accuracy at 80" in each]
-    cells = [cell.strip() for cell in line.split("|")[1:-1]]
-    scores = {
-        seed: 100 * float(each["after_value"])
-        for each in answers.of_study("cifar10-resnet50")
-        for seed in [each["seed"]]
-        if each["name"] == "GradualMagnitude" and "final=0.8," in each["settings"]
-    }
-    assert len(scores) == 2
-    assert f"magnitude {sum(scores.values()) / 2:.1f} (n = 2), random" in cells[2]
-    assert cells[3:5] == ["1 or 2", "not decided yet: n = 1"]
-    assert cells[5].endswith("; a difference of pairs: 1 of 2 seeds of magnitude without a partner")
-
-
 def test_a_run_that_diverged_counts_with_chance(made):
     (line,) = [line for line in made["diverged"]["large, ResNet-50"].splitlines() if line.startswith("| random")]
     kept = [
