@@ -141,8 +141,6 @@ def in_short() -> str:
     one, five = vd("LeNet-300-100", 0.9, 2e-3), vd("LeNet-5-Caffe", 1.0)
     dense = [mean(find("mnist", net, "dense").errors) for net in ("LeNet-300-100", "LeNet-5-Caffe")]
     l0, wrn = (find("cifar10", "WRN-28-10", name) for name in ("L0", "dense"))
-    bleu = [find("translation", "Transformer", "GradualMagnitude", final=s).score for s in (0.8, 0.9)]
-    whole = find("translation", "Transformer", "dense").score
     lines = [
         *shortly(),
         *cifar_tournament.shortly(),
@@ -166,12 +164,6 @@ def in_short() -> str:
             "[results/cifar10](results/cifar10/README.md)",
         ),
         *large_tables.shortly(),
-        (
-            "magnitude pruning, a small Transformer En-De on 5 % of WMT14's pairs, newstest2014",
-            "1",
-            f"BLEU {bleu[0]:.1f} at 80 %, {bleu[1]:.1f} at 90 % (dense: {whole:.1f})",
-            "[results/translation](results/translation/README.md)",
-        ),
     ]
     return markdown(("what", "n", "figure; ± is half of the 95 % interval of the mean", "where"), lines)
 
