@@ -15,8 +15,7 @@ import altair as alt
 import large_study as large
 import vl_convert
 from large_rows import Cell, at_level, of_each_seed
-from large_study import BOTH, EXTENDED, KEPT, LONG, STUDY, VD, of_masks
-from seeds import rows as of_study
+from large_study import BOTH, EXTENDED, KEPT, LONG, STUDY, VD, layer_names, layer_zeros, of_masks
 
 from openwork.study.experiments import large_resnet50, large_transformer
 from openwork.study.published.overlay import bands
@@ -41,18 +40,6 @@ NAMES = {
 }
 
 
-def layer_names(folder: str) -> list[str]:
-    """The names of all selected weights, in the order of a row's ``layers``."""
-    rows = of_study(folder, "layers")
-    return [row["layer"] for row in rows if row["id"] == rows[0]["id"]]
-
-
-def means(cell: Cell) -> list[float]:
-    """The mean sparsity of each layer over the models, in %."""
-    every = [list(map(float, row["layers"].split())) for row in cell.values() if row["layers"]]
-    return [100 * fmean(values) for values in zip(*every, strict=True)]
-
-
 def kinds(level: float = 0.9) -> list[dict[str, Any]]:
     """Figure 2: the zeros of each kind of layer of the Transformer; the models of a level are of like sparsity.
 
@@ -61,7 +48,7 @@ def kinds(level: float = 0.9) -> list[dict[str, Any]]:
     names, found = layer_names("translation"), []
     for technique in (VD, "L0"):
         cell = of_each_seed(large.rows(), technique, level)
-        values = means(cell)
+        values = layer_zeros(cell)
         for kind in dict.fromkeys(KINDS.values()):
             own = (
                 [value for name, value in zip(names, values, strict=True) if KINDS[_word(name)] == kind] if cell else []
@@ -79,7 +66,7 @@ def layers(level: float = 0.95) -> list[dict[str, Any]]:
     """Figure 4: the zeros of every layer of ResNet-50."""
     names, found = layer_names("cifar10-resnet50"), []
     for technique, cell in resnets(level).items():
-        values = means(cell)
+        values = layer_zeros(cell)
         values = [0.0] * (len(names) - len(values)) + values  # the extended layout leaves the first convolution dense
         found += [
             {"technique": technique, "place": place, "layer": name, "sparsity": value}

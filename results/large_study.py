@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from large_rows import SEEDS, Cell, Found, at_level, cells, number, of_each_seed, read
 from seeds import RESULTS, find
+from seeds import rows as of_study
 
 from openwork.study.experiments import large_resnet50, large_transformer
 from openwork.study.experiments.cifar10_resnet import SPARSITIES
@@ -177,3 +178,15 @@ def chosen(technique: str) -> Scores:
     """The final runs at 98 % of the setting that the pilots chose."""
     of = [cell for (name, _), cell in cells(rows(), LONGEST).items() if name == technique and len(cell) >= SEEDS]
     return scores(of[0]) if of else {}
+
+
+def layer_names(folder: str) -> list[str]:
+    """The names of all selected weights, in the order of a row's ``layers``."""
+    rows = of_study(folder, "layers")
+    return [row["layer"] for row in rows if row["id"] == rows[0]["id"]]
+
+
+def layer_zeros(cell: Cell) -> list[float]:
+    """The mean sparsity of each layer over the models, in %."""
+    every = [list(map(float, row["layers"].split())) for row in cell.values() if row["layers"]]
+    return [100 * fmean(values) for values in zip(*every, strict=True)]

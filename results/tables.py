@@ -12,6 +12,7 @@ from pathlib import Path
 
 import answers
 import cifar_tournament
+import large_reproduced
 import large_tables
 from caveats import caveats
 from choices import TABLES as CHOICES
@@ -21,7 +22,7 @@ from masks import section6_comparisons, section6_table
 from one_shots import TABLES as ONE_SHOTS
 from played import cost_table
 from recipes import compression_table, effects_table, recipe_in_short, recipe_table, small_effects_table
-from seeds import Seeds, best, find, layers, markdown, mean, rows, seeds
+from seeds import Seeds, best, find, markdown, mean, rows, seeds
 from tournaments import dense_table, every_level, leaders, lenet5_table, named_table, shortly
 
 ROOT = Path(__file__).parents[1]
@@ -176,22 +177,9 @@ def in_one_seed() -> str:
     wide, own = ([find("cifar10", task, name) for task in widths] for name in ("dense", "VariationalDropout"))
     costs = ", ".join(f"{b.score - a.score:+.1f}" for a, b in zip(wide, own, strict=True)).replace("-", "−")
     net = "cifar10-resnet50", "ResNet-50"
-    uniform, random = ({s: find(*net, name, final=s) for s in (0.5, 0.8, 0.9, 0.95, 0.98)}
-                       for name in ("GradualMagnitude", "RandomPruning"))  # fmt: skip
-    extended, dropout = (
-        find(*net, "GradualMagnitude, extended", final=0.95),
-        find(*net, "VariationalDropout", final=0.3 / CIFAR),
-    )
-    kept = layers("cifar10-resnet50", dropout)
     jump = [find(*net, "L0", final=weight / CIFAR).sparsity for weight in L0_RESNET[2:4]]
-
-    def beside(level: float) -> str:
-        scores = " and ".join(f"{score:.1f}" for score in uniform[level].scores)
-        return f"{random[level].score:.1f} beside {scores} at {100 * level:g} %"
-
     task = "translation", "Transformer"
     bleu = {s: find(*task, "GradualMagnitude", final=s).score for s in LEVELS}
-    loss = find(*task, "dense").score - bleu[0.8]
     sparse = [find(*task, "L0", final=weight / 230_000) for weight in L0_TRANSFORMER[2:4]]
     lines = [
         ("WRN-28-10: L0 less dense (Gale et al., App. C)", "95.34 − 95.45 = −0.11 points", "1",
@@ -204,29 +192,11 @@ def in_one_seed() -> str:
          ", ".join(f"{one.sparsity:.2f}" for one in own) + " %, JPEG copy", "grows, too"),
         ("— accuracy less that of the dense network", "no loss up to k = 2", "1", f"{costs} points, JPEG copy",
          "in one seed **not so** from k = 1 on"),
-        ("ResNet-50: variational dropout beside uniform magnitude pruning (Gale et al., figure 3)",
-         "71.93 beside 70.59 at 95 %, 66.73 beside 57.90 at 98 %", "1",
-         f"{dropout.score:.1f} at {dropout.sparsity:.1f} % beside {uniform[0.95].score:.1f} at 95 %, JPEG copy of "
-         "CIFAR-10", "in one seed the same order at 95 %; openwork has no run at 98 %"),
-        ("— extended magnitude pruning with 1.5 × the steps beside variational dropout and uniform (figure 5)",
-         "72.71 beside 71.93 and 70.59 at 95 %; 69.26 at 96.5 %, where variational dropout has 70.50 between its "
-         "rows, and 69.69 even at 97.2 %", "1",
-         f"{extended.score:.1f} beside {dropout.score:.1f} and {uniform[0.95].score:.1f} at 95 %",
-         "in one seed the same order at 95 %; published: above both up to 95 %, **below variational dropout at "
-         "96.5 %**"),
-        ("— where variational dropout keeps weights (figure 4)", "first convolution the densest, `fc` at 80 %", "1",
-         f"at {dropout.sparsity:.1f} %: first convolution at {kept['conv1.weight']:.0f} %, `fc` at "
-         f"{kept['fc.weight']:.0f} %",
-         "the same in one seed"),
-        ("— L0", "no useful sparse network", "1",
+        ("ResNet-50: L0", "no useful sparse network", "1",
          f"from one coefficient to the next sparsity goes from {jump[0]:.4f} to {jump[1]:.2f} %",
          "the same in one seed"),
-        ("— random beside magnitude pruning", "74.59 beside 76.53 at 50 %, 70.21 beside 75.58 at 80 %",
-         "1, magnitude 2", f"{beside(0.5)}, {beside(0.8)}, {beside(0.9)}",
-         "**not so** up to 80 %: random's seed lies between the two of magnitude pruning"),
-        ("Transformer: BLEU that magnitude pruning loses up to 80 % (figure 1)", "27.29 − 24.65 = 2.64", "1",
-         f"{loss:.2f}, on 5 % of the corpus", "smaller in one seed, on other data"),
-        ("— L0 beside magnitude pruning", "above it by 0.39, 0.22, 0.08 and 0.46 at 50, 60, 70 and 98 %", "1",
+        ("Transformer: L0 beside magnitude pruning",
+         "above it by 0.39, 0.22, 0.08 and 0.46 at 50, 60, 70 and 98 %", "1",
          f"{sparse[0].score:.2f} at {sparse[0].sparsity:.1f} % beside {bleu[0.6]:.2f} at 60 %; "
          f"{sparse[1].score:.2f} at {sparse[1].sparsity:.1f} % beside {bleu[0.7]:.2f} at 70 %",
          "in one seed **not so**, also with dropout"),
@@ -268,6 +238,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **ONE_SHOTS,
     **answers.TABLES,
     **large_tables.TABLES,
+    **large_reproduced.TABLES,
     **CHOICES,
 }
 STUDIES = ("mnist", "cifar10", "cifar10-resnet50", "cifar10-tournament", "large", "translation", "one-shot")
