@@ -264,6 +264,10 @@ def test_what_is_left_is_what_the_plan_has_and_the_rows_have_not():
     assert done == sum(key[0] == "Transformer" and not key[4] for key in have)
     assert [planned for _, planned, _ in progress.values()][:3] == [4, 48, 45]  # as the plan's table has it
     assert (progress["H"][1], progress["I"][1]) == (9 * 13, 9 * 22)
+    whole = [part for part, (_, planned, done) in progress.items() if done == planned]
+    page = " ".join((RESULTS / "README.md").read_text(encoding="utf-8").split())
+    assert whole == [*"ABCD"]
+    assert "Of the [plan of the large half](large/PLAN.md) the parts A to D are whole." in page
 
 
 def test_what_the_page_says_of_98_percent_is_what_the_rows_say():
