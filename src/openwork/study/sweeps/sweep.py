@@ -15,7 +15,7 @@ from typing import Protocol
 from openwork.study.files import no_space, writing
 from openwork.study.results.history import milestones, read_metrics
 from openwork.study.results.result import Result
-from openwork.study.runs.claim import ClaimedError, claim
+from openwork.study.runs.claim import ClaimedError, claim, remove_stale
 from openwork.study.runs.described import refuse_changed, refuse_old
 from openwork.study.runs.execute import execute
 from openwork.study.runs.failure import count_failures, write_failure
@@ -221,6 +221,7 @@ def sweep(
             failures[id] = before
             enqueue(id)
         else:
+            remove_stale(directory / id)  # of a fleet that was killed while it wrote results, most often
             settle(id, known)
     watch(state)
     while ready or claimed or state.submitted:
