@@ -11,6 +11,7 @@ import typer
 
 from openwork.cli.common import going_on
 from openwork.study.sweeps.sweep import Here, Options
+from tests import processes
 from tests.cli.folders import openwork, printed
 
 TALKING = """
@@ -44,6 +45,39 @@ def test_what_a_task_prints_goes_elsewhere_with_json(command, talking, monkeypat
     assert "a user's own words" in said.err
     assert openwork(monkeypatch, *command, "talking:runs", "--evaluations", 1, "--out", "text") == 0
     assert "a user's own words" in capsys.readouterr().out
+
+
+STARTING = """
+import os, subprocess, sys
+from dataclasses import dataclass
+from tests.study.tinylab import PRUNE, Run, Tiny
+
+kept = sys.stdout
+
+@dataclass(frozen=True)
+class Starting(Tiny):
+    def loss(self, model, batch):
+        subprocess.run(["echo", "a program's own words"], check=True)
+        os.write(1, b"a library's own words")
+        kept.write("a logger's own words")
+        return super().loss(model, batch)
+
+def runs():
+    return [Run(Starting(), PRUNE, steps=4, seed=seed) for seed in range(2)]
+"""
+
+
+@pytest.mark.parametrize("command", [["run"], ["sweep"], ["sweep", "--fleet"]])
+def test_what_programs_of_a_task_print_goes_elsewhere_with_json(command, tmp_path):
+    (tmp_path / "starting.py").write_text(STARTING)
+    options = ["starting:runs", "--evaluations", "1", "--out", "json", "--json"]
+    said = processes.openwork(tmp_path, *command, *options)
+    assert len(json.loads(said.stdout)["runs"]) == 2
+    for who in ("a program", "a library", "a logger"):
+        assert f"{who}'s own words" in said.stderr
+    said = processes.openwork(tmp_path, *command, *options[:-2], "text")
+    for who in ("a program", "a library", "a logger"):
+        assert f"{who}'s own words" in said.stdout
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

@@ -37,6 +37,7 @@ def test_a_command_whose_output_is_closed_ends_quietly(folder, errors):
         ("--version",),  # short, so that it is written when the command is done
         ("inspect", folder / "weights.pt", "--markdown"),  # by itself
         ("list", folder),  # by rich
+        ("list", folder, "--json"),  # by a file of its own
         ("list", "--help"),  # by typer
     ):
         assert with_closed_output(*arguments, errors=errors) == (141, b""), arguments

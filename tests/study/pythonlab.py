@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tests.study.oddlab import Still
-from tests.study.tinylab import Batch
+from tests.study.tinylab import Batch, Still
 
 
 class Net(nn.Module):

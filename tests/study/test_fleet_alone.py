@@ -15,8 +15,8 @@ from openwork.study.runs.run import Run
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Here, Options, Sweep, sweep
 from openwork.study.tasks.lenet import DigitsLeNet300100
-from tests.study import oddlab
-from tests.study.tinylab import PRUNE, Diverging, Failing, Tiny
+from tests.study import alonelab, faultlab, fleetlab
+from tests.study.tinylab import PRUNE, Diverging, Failing, Still, Tiny
 
 OPTIONS = Options(evaluations=2)
 
@@ -53,22 +53,22 @@ def of(task: type[Tiny], technique: ow.MaskTechnique | None = PRUNE) -> list[Run
 @pytest.mark.parametrize(
     ("task", "reason"),
     [
-        (oddlab.Asking, "RuntimeError: vmap: It looks like you're calling .item() on a Tensor"),
-        (oddlab.Branching, "data-dependent control flow"),
-        (oddlab.Drawing, "called random operation"),
-        (oddlab.Dropping, "called random operation"),
-        (oddlab.Lstm, "Batching rule not implemented for aten::lstm.input"),
-        (oddlab.Gru, "Batching rule not implemented for aten::gru.input"),
-        (oddlab.InParts, "tiny divides its batches into parts, which cannot be stacked"),
-        (oddlab.InSharedParts, "tiny divides its batches into parts, which cannot be stacked"),
-        (oddlab.NotElementwise, "tiny trains with Adafactor, which is none of torch's elementwise optimizers"),
-        (oddlab.LateBuffer, "the model of tiny registers a buffer when it is first called; register it in __init__"),
-        (oddlab.OfAnyWidth, "model 1 has other tensors than the first one; train it alone"),
-        (oddlab.ScaledBySeed, "scale of model 1 is not that of the first one"),
-        (oddlab.ScaledByIterator, "alone comes to another loss: perhaps its task, model or technique uses a number"),
-        (oddlab.HookedGradients, "the model of tiny has hooks at its parameters, which see one run each"),
-        (oddlab.HookedOutputs, "tiny registers hooks at tensors that it computes, which see one run each"),
-        (oddlab.HookedOptimizer, "the optimizer of tiny has hooks, which see one run each"),
+        (alonelab.Asking, "RuntimeError: vmap: It looks like you're calling .item() on a Tensor"),
+        (alonelab.Branching, "data-dependent control flow"),
+        (alonelab.Drawing, "called random operation"),
+        (alonelab.Dropping, "called random operation"),
+        (alonelab.Lstm, "Batching rule not implemented for aten::lstm.input"),
+        (alonelab.Gru, "Batching rule not implemented for aten::gru.input"),
+        (alonelab.InParts, "tiny divides its batches into parts, which cannot be stacked"),
+        (alonelab.InSharedParts, "tiny divides its batches into parts, which cannot be stacked"),
+        (alonelab.NotElementwise, "tiny trains with Adafactor, which is none of torch's elementwise optimizers"),
+        (alonelab.LateBuffer, "the model of tiny registers a buffer when it is first called; register it in __init__"),
+        (alonelab.OfAnyWidth, "model 1 has other tensors than the first one; train it alone"),
+        (alonelab.ScaledBySeed, "scale of model 1 is not that of the first one"),
+        (alonelab.ScaledByIterator, "alone comes to another loss: perhaps its task, model or technique uses a number"),
+        (alonelab.HookedGradients, "the model of tiny has hooks at its parameters, which see one run each"),
+        (alonelab.HookedOutputs, "tiny registers hooks at tensors that it computes, which see one run each"),
+        (alonelab.HookedOptimizer, "the optimizer of tiny has hooks, which see one run each"),
     ],
 )
 def test_what_cannot_be_stacked_is_said_once_and_trained_alone(task, reason, tmp_path):
@@ -80,7 +80,9 @@ def test_what_cannot_be_stacked_is_said_once_and_trained_alone(task, reason, tmp
     assert "\n" not in sentence
 
 
-@pytest.mark.parametrize("task", [oddlab.WithoutData, oddlab.WithoutMetric, oddlab.Ending, oddlab.Closure, Failing])
+@pytest.mark.parametrize(
+    "task", [faultlab.WithoutData, faultlab.WithoutMetric, faultlab.Ending, faultlab.Closure, Failing]
+)
 def test_what_fails_alone_fails_in_a_fleet_for_the_same_reason(task, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ended, said = both(of(task), tmp_path)
@@ -88,7 +90,9 @@ def test_what_fails_alone_fails_in_a_fleet_for_the_same_reason(task, tmp_path, m
     assert len(said) == 1
 
 
-@pytest.mark.parametrize("task", [oddlab.Refusing, oddlab.Spare, oddlab.OfItsOwnOrder, oddlab.Centered, Diverging])
+@pytest.mark.parametrize(
+    "task", [faultlab.Refusing, fleetlab.Spare, fleetlab.OfItsOwnOrder, fleetlab.Centered, Diverging]
+)
 def test_what_is_odd_but_a_function_of_tensors_is_stacked(task, tmp_path):
     ended, said = both(of(task), tmp_path)
     assert widths(ended) == [3, 3, 3]
@@ -107,7 +111,7 @@ def test_what_is_odd_but_a_function_of_tensors_is_stacked(task, tmp_path):
     ids=lambda technique: type(technique).__name__,
 )
 def test_weights_that_are_frozen_or_have_no_gradient_are_pruned_as_alone(part, technique, tmp_path):
-    runs = [Run(oddlab.Frozen(part=part), technique, steps=12, seed=seed) for seed in range(3)]
+    runs = [Run(fleetlab.Frozen(part=part), technique, steps=12, seed=seed) for seed in range(3)]
     ended, said = both(runs, tmp_path)
     assert widths(ended) == [3, 3, 3]
     assert not said
@@ -116,8 +120,8 @@ def test_weights_that_are_frozen_or_have_no_gradient_are_pruned_as_alone(part, t
 @pytest.mark.parametrize(
     "tasks",
     [
-        [oddlab.OfGivenWidth(hidden=hidden) for hidden in (2, 3)],
-        [oddlab.Smoothed(smoothing=smoothing) for smoothing in (0.0, 0.1, 0.2)],
+        [alonelab.OfGivenWidth(hidden=hidden) for hidden in (2, 3)],
+        [alonelab.Smoothed(smoothing=smoothing) for smoothing in (0.0, 0.1, 0.2)],
     ],
     ids=["of a shape", "of a loss"],
 )
@@ -128,7 +132,7 @@ def test_a_number_that_a_task_calls_varying_and_that_is_not_is_found(tasks, tmp_
 
 
 def test_scores_drawn_from_torchs_generator_are_found_although_their_step_is_right(tmp_path):
-    ended, (sentence,) = both(of(Tiny, oddlab.Jitter(ow.OneShot(0.5, at=3))), tmp_path)
+    ended, (sentence,) = both(of(Tiny, alonelab.Jitter(ow.OneShot(0.5, at=3))), tmp_path)
     assert widths(ended) == [None] * 3
     assert "tiny or Jitter draws from torch's generator" in sentence
 
@@ -136,8 +140,8 @@ def test_scores_drawn_from_torchs_generator_are_found_although_their_step_is_rig
 @pytest.mark.parametrize(
     ("task", "technique"),
     [
-        (oddlab.DyingIfMasked(), oddlab.Jitter(ow.OneShot(0.5, at=3))),
-        (oddlab.Still(), oddlab.Hazard(ow.OneShot(0.5, at=3))),
+        (faultlab.DyingIfMasked(), alonelab.Jitter(ow.OneShot(0.5, at=3))),
+        (Still(), alonelab.Hazard(ow.OneShot(0.5, at=3))),
     ],
     ids=["by its loss", "by its update"],
 )
@@ -158,7 +162,7 @@ def test_noise_in_an_evaluation_is_found(tmp_path):
 
 
 def test_a_technique_of_a_users_own_python_is_asked_for_each_run(tmp_path):
-    powers = [oddlab.Powered(ow.OneShot(0.5, at=5), power=power) for power in (0.25, 1.0, 4.0)]
+    powers = [fleetlab.Powered(ow.OneShot(0.5, at=5), power=power) for power in (0.25, 1.0, 4.0)]
     ended, said = both([Run(Tiny(), technique, steps=12) for technique in powers], tmp_path)
     assert widths(ended) == [3, 3, 3]
     assert not said
@@ -166,7 +170,7 @@ def test_a_technique_of_a_users_own_python_is_asked_for_each_run(tmp_path):
 
 @pytest.mark.parametrize("orders", [(None, 1, 2), (3, 3, 3), (0, 0, 1)])
 def test_each_run_sees_the_batches_of_its_own_task(orders, tmp_path):
-    tasks = [oddlab.OfItsOwnOrder(order=order) for order in orders]
+    tasks = [fleetlab.OfItsOwnOrder(order=order) for order in orders]
     ended, _ = both([Run(task, PRUNE, steps=12, seed=seed) for seed, task in enumerate(tasks)], tmp_path)
     assert widths(ended) == [3, 3, 3]
 
@@ -179,7 +183,7 @@ def test_images_come_in_the_order_of_each_task(orders, tmp_path):
 
 
 def test_a_subclass_that_evaluates_in_its_own_way_does_so_in_a_fleet(tmp_path):
-    runs = [Run(oddlab.OfMoreMetrics(), None, steps=2, seed=seed) for seed in range(2)]
+    runs = [Run(fleetlab.OfMoreMetrics(), None, steps=2, seed=seed) for seed in range(2)]
     ended, _ = both(runs, tmp_path)
     assert [outcome.result.after["twice"] for outcome in ended.outcomes.values()] == [2.0, 2.0]
 

@@ -9,7 +9,7 @@ from openwork.study.results.store import failures
 from openwork.study.runs.run import Run
 from openwork.study.sweeps.sweep import Options, sweep
 from tests.processes import ROOT
-from tests.study import oddlab
+from tests.study import alonelab, faultlab
 from tests.study.test_fleet_alone import widths
 from tests.study.tinylab import PRUNE, grid
 
@@ -24,12 +24,12 @@ def swept(tmp_path_factory):
     directory = tmp_path_factory.mktemp("ray")
     runs = [
         *grid(),
-        *(Run(oddlab.Drawing(), PRUNE, steps=8, seed=seed) for seed in range(2)),
-        *(Run(oddlab.DyingBySeed(), PRUNE, steps=8, seed=seed) for seed in range(3)),
+        *(Run(alonelab.Drawing(), PRUNE, steps=8, seed=seed) for seed in range(2)),
+        *(Run(faultlab.DyingBySeed(), PRUNE, steps=8, seed=seed) for seed in range(3)),
     ]
     said: list[str] = []
     here = os.getcwd()
-    os.chdir(ROOT)  # where the user's module, tests.study.oddlab, is
+    os.chdir(ROOT)  # where the user's modules, of tests.study, are
     try:
         with Ray("local", directory, Options(evaluations=2), cpus=1, fleet=4, say=said.append) as engine:
             yield sweep(runs, directory, engine), runs, said

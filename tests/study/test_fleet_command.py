@@ -17,7 +17,7 @@ from openwork.study.runs.execute import execute
 from openwork.study.runs.run import Run
 from openwork.study.sweeps.price import fleet_step_ms, prices
 from tests.processes import OPENWORK, openwork, start_openwork
-from tests.study import oddlab, tinylab
+from tests.study import alonelab, tinylab
 from tests.study.tinylab import PRUNE, Tiny
 
 EXPERIMENTS = """
@@ -167,6 +167,6 @@ def test_the_price_of_a_fleet_is_not_that_of_runs_alone(tmp_path):
 
 
 def test_runs_that_cannot_be_stacked_are_priced_alone():
-    runs = [Run(oddlab.Drawing(), PRUNE, steps=30, seed=seed) for seed in range(3)]
+    runs = [Run(alonelab.Drawing(), PRUNE, steps=30, seed=seed) for seed in range(3)]
     milliseconds, source = fleet_step_ms(runs, torch.device("cpu"))
     assert (milliseconds > 0, source) == (True, "20 steps now")

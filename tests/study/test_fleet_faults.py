@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import openwork as ow
 from openwork.study import locks
@@ -23,11 +24,11 @@ from openwork.study.runs.run import Run
 from openwork.study.sweeps import sweep as sweeps
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.sweep import Here, Sweep, completed_steps, sweep
-from tests.study import oddlab
+from tests.study import faultlab, fleetlab
 from tests.study.test_fleet_alone import OPTIONS, widths
-from tests.study.tinylab import PRUNE, Failing, Tiny
+from tests.study.tinylab import PRUNE, Failing, Still, Tiny
 
-RUNS = [Run(oddlab.Still(), PRUNE, steps=20, seed=seed) for seed in range(4)]
+RUNS = [Run(Still(), PRUNE, steps=20, seed=seed) for seed in range(4)]
 VARIATIONAL = ow.VariationalDropout(coefficient=ow.Constant(1e-3))
 RIGL = ow.RigL(ow.Constant(0.5, every=2, stop=16))
 
@@ -56,20 +57,27 @@ def swept(runs: list[Run], folder: Path, width: int | None = None, **options):
     return sweep(runs, folder, Fleets(folder, OPTIONS, width, say=said.append), **options), said
 
 
+def assert_near(ours: Path, theirs: Path) -> None:
+    """Compares two files of weights, up to the rounding of sums."""
+    weights, expected = load_file(ours), load_file(theirs)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=2e-5)
+
+
 # What is bad in one run.
 
 
 @pytest.mark.parametrize(
     "bad",
     [
-        [Run(oddlab.Poisoned(value=value), technique, steps=20, seed=seed) for seed in range(3)]
+        [Run(faultlab.Poisoned(value=value), technique, steps=20, seed=seed) for seed in range(3)]
         for value in ("nan", "inf", "1e38")
         for technique in (None, PRUNE, VARIATIONAL)
     ],
     ids=lambda runs: f"{runs[0].name}, {runs[0].task.value}",
 )
 def test_a_run_that_diverges_leaves_its_neighbours_as_they_are_to_the_last_bit(bad, tmp_path):
-    healthy = [replace(run, task=oddlab.Still()) for run in bad]
+    healthy = [replace(run, task=Still()) for run in bad]
     found = execute_fleet(bad, tmp_path, evaluations=2)
     execute_fleet(healthy, tmp_path, evaluations=2)
     assert [found[run.id].status for run in bad] == ["finished", "diverged", "finished"]
@@ -79,9 +87,11 @@ def test_a_run_that_diverges_leaves_its_neighbours_as_they_are_to_the_last_bit(b
 
 
 def test_a_learning_rate_of_1e38_disturbs_no_other_rate(tmp_path):
-    runs = [Run(oddlab.Rated(rate=rate), PRUNE, steps=20) for rate in (0.1, 1e38, 0.2)]
+    runs = [Run(fleetlab.Rated(rate=rate), PRUNE, steps=20) for rate in (0.1, 1e38, 0.2)]
     found = execute_fleet(runs, tmp_path / "bad", evaluations=4)
-    execute_fleet([runs[0], replace(runs[1], task=oddlab.Rated(rate=0.15)), runs[2]], tmp_path / "good", evaluations=4)
+    execute_fleet(
+        [runs[0], replace(runs[1], task=fleetlab.Rated(rate=0.15)), runs[2]], tmp_path / "good", evaluations=4
+    )
     assert [found[run.id].status for run in runs] == ["finished", "diverged", "finished"]
     assert weights(runs[::2], tmp_path / "bad") == weights(runs[::2], tmp_path / "good")
     assert found[runs[1].id].step == execute(runs[1], tmp_path, evaluations=4).step
@@ -89,7 +99,7 @@ def test_a_learning_rate_of_1e38_disturbs_no_other_rate(tmp_path):
 
 def test_scores_that_are_no_numbers_end_one_run_at_the_step_of_their_update(tmp_path):
     runs = [
-        Run(Tiny(), oddlab.WithoutNumbers(ow.OneShot(0.5, at=7), bad=seed == 1), steps=20, seed=seed)
+        Run(Tiny(), faultlab.WithoutNumbers(ow.OneShot(0.5, at=7), bad=seed == 1), steps=20, seed=seed)
         for seed in range(3)
     ]
     found = execute_fleet(runs, tmp_path / "bad", evaluations=2)
@@ -107,7 +117,7 @@ def test_scores_that_are_no_numbers_end_one_run_at_the_step_of_their_update(tmp_
 
 def test_a_fleet_in_which_all_have_diverged_ends(tmp_path):
     ended: list[int] = []
-    runs = [Run(oddlab.Rated(rate=rate), None, steps=40) for rate in (1e38, 2e38)]
+    runs = [Run(fleetlab.Rated(rate=rate), None, steps=40) for rate in (1e38, 2e38)]
     found = execute_fleet(runs, tmp_path, evaluations=8, progress=ended.append)
     assert {found[run.id].status for run in runs} == {"diverged"}
     assert max(ended) == 2 * max(found[run.id].step for run in runs) < 80
@@ -175,15 +185,13 @@ def test_a_fleet_that_was_stopped_goes_on_as_if_it_had_not_been(technique, again
         for run in runs:
             execute(run, tmp_path, evaluations=4, progress=seen.append)
             ours, theirs = (folder / run.id / "model.safetensors" for folder in (tmp_path, tmp_path / "whole"))
-            oddlab.assert_near(ours, theirs)
+            assert_near(ours, theirs)
         assert seen == 4 * [*range(11, 21)]
 
 
 @pytest.mark.parametrize("technique", [None, PRUNE, VARIATIONAL, RIGL])
 def test_runs_that_were_begun_alone_go_on_in_a_fleet(technique, tmp_path):
-    runs = [
-        replace(run, technique=technique, task=task) for run in RUNS for task in (oddlab.Still(), oddlab.Centered())
-    ]
+    runs = [replace(run, technique=technique, task=task) for run in RUNS for task in (Still(), fleetlab.Centered())]
     for run in runs:
         execute(run, tmp_path / "whole", evaluations=4)
         with pytest.raises(KeyboardInterrupt):
@@ -192,7 +200,7 @@ def test_runs_that_were_begun_alone_go_on_in_a_fleet(technique, tmp_path):
     assert widths(ended) == [4] * 8
     assert not said
     for run in runs:
-        oddlab.assert_near(*(folder / run.id / "model.safetensors" for folder in (tmp_path, tmp_path / "whole")))
+        assert_near(*(folder / run.id / "model.safetensors" for folder in (tmp_path, tmp_path / "whole")))
 
 
 @pytest.mark.parametrize("engine", [Here, Fleets])
@@ -209,7 +217,9 @@ def test_a_run_that_was_begun_without_snapshots_gets_the_first_one_and_those_tha
 
 
 def test_a_run_that_diverges_keeps_the_last_checkpoint_that_was_written(tmp_path):
-    runs = [replace(RUNS[0], technique=oddlab.WithoutNumbers(ow.OneShot(0.5, at=7), bad=bad)) for bad in (False, True)]
+    runs = [
+        replace(RUNS[0], technique=faultlab.WithoutNumbers(ow.OneShot(0.5, at=7), bad=bad)) for bad in (False, True)
+    ]
     found = execute_fleet(runs, tmp_path, evaluations=20)
     alone = execute(runs[1], tmp_path / "alone", evaluations=20)
     assert (found[runs[1].id].status, alone.status, alone.step) == ("diverged", "diverged", 7)
@@ -237,7 +247,7 @@ def test_runs_whose_process_died_between_two_files_are_trained_from_their_own_st
     assert not said
     assert sorted(map(str, widths(ended))) == ["1", "2", "2", "None"]
     for run in RUNS:
-        oddlab.assert_near(*(folder / run.id / "model.safetensors" for folder in (tmp_path, tmp_path / "whole")))
+        assert_near(*(folder / run.id / "model.safetensors" for folder in (tmp_path, tmp_path / "whole")))
 
 
 def test_a_full_disk_stops_the_sweep_and_keeps_no_claim(tmp_path, monkeypatch):
@@ -330,7 +340,7 @@ def test_a_damaged_file_of_one_run_is_of_that_run_alone(damage, tmp_path):
 
 
 def test_a_run_whose_origin_has_lost_its_weights_fails_alone(tmp_path):
-    starts = [Run(oddlab.Still(), None, steps=4, seed=seed) for seed in range(3)]
+    starts = [Run(Still(), None, steps=4, seed=seed) for seed in range(3)]
     execute_fleet(starts, tmp_path, evaluations=2)
     (tmp_path / starts[1].id / "model.safetensors").unlink()
     runs = [replace(run, origin=Pretrained(start)) for run, start in zip(RUNS, starts, strict=False)]

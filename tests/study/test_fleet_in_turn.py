@@ -16,10 +16,10 @@ from openwork.study.runs.live import prepare
 from openwork.study.runs.run import Run
 from openwork.study.tasks import cifar10
 from openwork.study.tasks.cifar10 import Cifar10WideResNet
-from tests.study import oddlab
+from tests.study import alonelab
 from tests.study.test_fleet_alone import both, of, widths
 from tests.study.test_fleet_networks import compare, splits
-from tests.study.tinylab import PRUNE, Tiny
+from tests.study.tinylab import PRUNE, Still, Tiny
 
 SGD = Cifar10WideResNet(depth=10, width=1, batch_size=8, peak_learning_rate=1e-2)
 NOW = ow.Constant(0.8, every=2, stop=3)
@@ -58,7 +58,7 @@ def test_weights_in_the_layout_of_the_stack_move_as_alone_to_the_last_bit():
             assert torch.equal(gradients[name][row], gradient)
 
 
-@pytest.mark.parametrize("task", [oddlab.Asking, oddlab.Branching, oddlab.Lstm, oddlab.Gru])
+@pytest.mark.parametrize("task", [alonelab.Asking, alonelab.Branching, alonelab.Lstm, alonelab.Gru])
 def test_what_vmap_refuses_is_a_fleet_in_turn(task, tmp_path):
     ended, said = both(of(task), tmp_path)
     assert widths(ended) == [3, 3, 3]
@@ -68,12 +68,12 @@ def test_what_vmap_refuses_is_a_fleet_in_turn(task, tmp_path):
 @pytest.mark.parametrize(
     ("task", "reason"),
     [
-        (oddlab.Dropping, "alone comes to another loss"),
-        (oddlab.Drawing, "draws from torch's generator"),
-        (oddlab.ScaledBySeed, "scale of model 1 is not that of the first one"),
-        (oddlab.ScaledByIterator, "alone comes to another loss"),
-        (oddlab.NotElementwise, "none of torch's elementwise optimizers"),
-        (oddlab.InParts, "divides its batches into parts"),
+        (alonelab.Dropping, "alone comes to another loss"),
+        (alonelab.Drawing, "draws from torch's generator"),
+        (alonelab.ScaledBySeed, "scale of model 1 is not that of the first one"),
+        (alonelab.ScaledByIterator, "alone comes to another loss"),
+        (alonelab.NotElementwise, "none of torch's elementwise optimizers"),
+        (alonelab.InParts, "divides its batches into parts"),
     ],
 )
 def test_what_is_another_run_in_turn_is_found(task, reason, tmp_path):
@@ -144,7 +144,7 @@ def test_a_residual_network_in_bfloat16_on_a_gpu_comes_to_the_loss_that_it_has_a
 
 
 def test_measuring_the_memory_of_a_step_leaves_none_of_it():
-    live, outputs = prepare(Run(oddlab.Still(), None, steps=20), torch.device("cpu")), []
+    live, outputs = prepare(Run(Still(), None, steps=20), torch.device("cpu")), []
 
     def squash(module, arguments, output):
         outputs.append(weakref.ref(found := torch.tanh(output)))  # whose gradient needs the output

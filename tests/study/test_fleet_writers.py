@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -99,6 +100,36 @@ def test_what_a_killed_process_left_undone_is_done_here():
         found = pool.begin([(number,) for number in range(6)])()
     assert [number for number, _ in found] == [*range(6)]
     assert [number for number, process in found if process == here] == [1, 4]  # the share of one of three
+
+
+def test_what_a_process_that_hangs_left_undone_is_done_here(monkeypatch, tmp_path):
+    monkeypatch.setattr(writers, "PATIENCE", 1)
+    here, lock = os.getpid(), threading.Lock()
+
+    def write(number):
+        if number >= 3 and lock.acquire(timeout=20):  # the second item of each process
+            lock.release()
+        with (tmp_path / str(number)).open("a") as file:
+            file.write(str(os.getpid() == here))
+        return number, os.getpid()
+
+    with Forks(write) as pool:
+        with lock:  # as another thread of this process may hold it: in the forked ones nobody releases it
+            results = pool.begin([(number,) for number in range(5)])
+        found = results()
+    assert [number for number, _ in found] == [*range(5)]
+    assert [number for number, process in found if process == here] == [0, 1, 3, 4]  # the shares of two of three
+    assert [(tmp_path / str(number)).read_text() for number in range(5)] == ["FalseTrue", "FalseTrue", "False"] + (
+        ["True"] * 2
+    )
+
+
+def test_a_process_that_goes_on_may_take_its_time(monkeypatch):
+    monkeypatch.setattr(writers, "PATIENCE", 2)
+    with Forks(lambda _: time.sleep(0.8) or os.getpid()) as pool:
+        results = pool.begin([(number,) for number in range(9)])
+        time.sleep(3)  # what is done waits for this process without a limit
+        assert os.getpid() not in results()
 
 
 def test_a_process_that_somebody_else_has_waited_for_has_done_its_share():

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from openwork.study.data import images
 from openwork.study.data.images import read_parquet
@@ -97,6 +98,35 @@ def test_a_damaged_file_is_made_anew(tmp_path, cache, decodings, damage):
     assert equal(read_parquet(tmp_path / "data", "train"), first)
     assert len(decodings) == 8
     assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("place", ["pixels", "labels", "shape"])
+def test_a_file_with_other_bytes_is_made_anew(tmp_path, cache, decodings, place):
+    write(tmp_path / "data", 4)
+    first = read_parquet(tmp_path / "data", "train")
+    (file,) = cache.iterdir()
+    whole = file.read_bytes()
+    begin = 8 + int.from_bytes(whole[:8], "little")  # of the tensors, sorted by the size of their numbers: labels first
+    damaged = bytearray(whole)
+    if place == "shape":
+        damaged[8:begin] = whole[8:begin].replace(b"[4,8,8,1]", b"[8,4,8,1]")
+    else:
+        damaged[-1 if place == "pixels" else begin] ^= 1
+    file.write_bytes(damaged)
+    assert damaged != whole
+    assert {*load_file(file)} == {"pixels", "labels"}
+    assert equal(read_parquet(tmp_path / "data", "train"), first)
+    assert len(decodings) == 8
+    assert file.read_bytes() == whole
+
+
+def test_a_file_without_a_checksum_is_made_anew(tmp_path, cache, decodings):
+    write(tmp_path / "data", 4)
+    first = read_parquet(tmp_path / "data", "train")
+    (file,) = cache.iterdir()
+    save_file(load_file(file), file)
+    assert equal(read_parquet(tmp_path / "data", "train"), first)
+    assert len(decodings) == 8
 
 
 def test_where_nobody_may_write_images_are_decoded_each_time(tmp_path, cache, decodings):

@@ -57,6 +57,19 @@ def test_of_two_who_add_to_one_file_at_once_neither_loses_what_the_other_added(w
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_lock_ends_where_its_file_cannot_be_removed(tmp_path, monkeypatch):
+    def unlink(path: Path, missing_ok: bool) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        with pytest.raises(PermissionError), locked(tmp_path / "lock"):
+            pass
+        assert not locks._held
+    with locked(tmp_path / "lock"):
+        pass
+
+
 def test_a_name_that_another_process_has_given_to_others_since_is_refused(tmp_path):
     folders.check_name("first", ["a1"], tmp_path)
     folders.write_name("first", ["b2"], tmp_path)  # the other process

@@ -11,6 +11,7 @@ import torch
 from openwork.study.files import WriteError
 from openwork.study.results.folders import read_folders
 from openwork.study.results.store import failures, read_results
+from openwork.study.runs.claim import ClaimedError, claim
 from openwork.study.runs.config import from_plain, packages, to_plain
 from openwork.study.runs.execute import execute
 from openwork.study.runs.origin import Pretrained
@@ -41,6 +42,18 @@ def test_each_run_is_trained_once_and_a_second_sweep_trains_nothing(tmp_path, jo
     assert again.outcomes == first.outcomes
     assert len(journal()) == 12
     assert {result.id for result in read_results(tmp_path / "runs")} == {run.id for run in grid()}
+
+
+def test_a_sweep_removes_the_locks_that_killed_processes_left_beside_results_and_no_other(tmp_path):
+    runs = grid()[:3]
+    sweep(runs, tmp_path, Here(tmp_path, OPTIONS))
+    locks = [tmp_path / run.id / "lock" for run in runs]
+    locks[0].write_text("process 1 on another-machine\n")
+    with claim(tmp_path / runs[1].id):  # by who has just written the result
+        sweep(runs, tmp_path, Here(tmp_path, OPTIONS))
+        assert [lock.exists() for lock in locks] == [False, True, False]
+        with pytest.raises(ClaimedError), claim(tmp_path / runs[1].id):
+            pass
 
 
 def test_failures_and_divergence_end_a_run_and_what_starts_from_it_but_not_the_sweep(tmp_path):

@@ -164,6 +164,20 @@ def test_more_snapshots_than_evaluations_are_refused_before_anything_is_written(
     assert not (folder / "kept").exists()
 
 
+def test_finished_runs_are_not_asked_for_snapshots(folder):
+    (folder / "repaired").unlink(missing_ok=True)
+    openwork(folder, "sweep", "mylab:mixed", "--out", "kept", code=1)
+    more = ["--snapshots", "21", "--out", "kept"]
+    output, _ = openwork(folder, "sweep", "mylab:mixed", *more, code=1)
+    assert "6 runs: 2 finished, 1 diverged, 3 failed" in output
+    _, error = openwork(folder, "sweep", "mylab:mixed", *more, "--retry-failed", code=2)
+    assert "snapshots must be from 0 to the 4 evaluations, got 21" in error
+    output, _ = openwork(folder, "run", "mylab:grid", "--out", "done")
+    assert openwork(folder, "run", "mylab:grid", *more[:2], "--out", "done")[0] == output
+    _, error = openwork(folder, "run", "mylab:grid", "steps=19", *more, code=2)
+    assert "snapshots must be from 0 to" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -15,8 +15,7 @@ from openwork.study.sweeps import sweep as module
 from openwork.study.sweeps.fleet import Fleets
 from openwork.study.sweeps.outcome import Outcome
 from openwork.study.sweeps.sweep import CRASHES, Engine, Here, Options, sweep
-from tests.study import oddlab
-from tests.study.tinylab import PRUNE, Diverging, Failing, Tiny
+from tests.study.tinylab import PRUNE, Diverging, Failing, Still, Tiny
 
 OPTIONS = Options(evaluations=2)
 ENGINES = {"one by one": Here, "fleets": Fleets}
@@ -37,11 +36,11 @@ def failing(folder: Path) -> list[Run]:
 
 def without_weights(folder: Path) -> list[Run]:
     """Two runs that cannot begin."""
-    starts = [Run(oddlab.Still(), None, steps=4, seed=seed) for seed in range(2)]
+    starts = [Run(Still(), None, steps=4, seed=seed) for seed in range(2)]
     sweep(starts, folder, Fleets(folder, OPTIONS))
     for start in starts:
         (folder / start.id / "model.safetensors").unlink()
-    return [Run(oddlab.Still(), PRUNE, steps=20, seed=start.seed, origin=Pretrained(start)) for start in starts]
+    return [Run(Still(), PRUNE, steps=20, seed=start.seed, origin=Pretrained(start)) for start in starts]
 
 
 def after_divergence(folder: Path) -> list[Run]:

@@ -66,6 +66,17 @@ class Tiny(Task):
 
 
 @dataclass(frozen=True)
+class Still(Tiny):
+    """Evaluates without noise."""
+
+    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        model.eval()
+        found = super().evaluate(model, device)
+        model.train()
+        return found
+
+
+@dataclass(frozen=True)
 class Failing(Tiny):
     """Raises unless there is a file of that name."""
 

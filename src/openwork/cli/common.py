@@ -6,7 +6,7 @@ import reprlib
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from functools import wraps
 from inspect import signature
 from pathlib import Path
@@ -16,6 +16,7 @@ import typer
 
 from openwork.cli.characters import SafeConsole
 from openwork.cli.complete import complete_experiments, complete_runs
+from openwork.cli.output import output_alone
 
 if TYPE_CHECKING:
     import torch
@@ -245,12 +246,12 @@ def json_alone(command: Callable[..., None]) -> Callable[..., None]:
         if not arguments.get("as_json"):
             command(**arguments)
             return
-        _outputs.append(sys.stdout)
-        try:
-            with redirect_stdout(sys.stderr):
+        with output_alone() as output:
+            _outputs.append(output)
+            try:
                 command(**arguments)
-        finally:
-            _outputs.pop()
+            finally:
+                _outputs.pop()
 
     return run
 

@@ -105,7 +105,7 @@ def sweep(
 
     runs = runs_of(experiment, settings)
     options = Options(device, compile, evaluations, snapshots, precision)
-    options.check(runs)
+    options.check(runs, out, retry_failed=retry_failed)
     if measure and not dry_run:
         raise ValueError("--measure belongs to --dry-run")
     checked_device(device, here=ray is None and not dry_run)

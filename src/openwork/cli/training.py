@@ -113,7 +113,7 @@ def run(
     runs = runs_of(experiment, settings)
     with processes(checked_device(device)) as own, going_on(out):
         options = Options(str(own), compile, evaluations, snapshots, precision)
-        options.check(runs)
+        options.check(runs, out)
         if not rank():
             check_run_name(name, runs, out)
             say_unfinished(runs)

@@ -52,9 +52,11 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # while the lock is still held
-        _held.discard(file)
-        file.close()
+        try:
+            path.unlink(missing_ok=True)  # while the lock is still held
+        finally:
+            _held.discard(file)
+            file.close()
 
 
 def _locked(path: Path, wait: bool) -> TextIO:

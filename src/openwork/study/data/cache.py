@@ -2,12 +2,13 @@
 
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from openwork.formats.files import replacing
@@ -21,7 +22,8 @@ def cache_folder() -> Path:
 def kept(name: str, files: Sequence[Path], make: Callable[[], dict[str, Tensor]], *, least: int) -> dict[str, Tensor]:
     """What ``make`` makes of the files, kept for the next process.
 
-    It is made again where the cache has no file that can be read, and not kept where it cannot be written.
+    It is made again where the cache has no file that can be read and has the bytes that were written, and not kept
+    where it cannot be written.
 
     Args:
         name: What the tensors are, as the file's name begins; another name if ``make`` makes others of these files.
@@ -34,7 +36,7 @@ def kept(name: str, files: Sequence[Path], make: Callable[[], dict[str, Tensor]]
     except (OSError, RuntimeError):  # a file cannot be read, of which make says more; or the user has no home
         return make()
     try:
-        return load_file(path)
+        return _read(path)
     except (OSError, SafetensorError):
         found = make()
     if sum(tensor.nbytes for tensor in found.values()) < least:
@@ -42,10 +44,28 @@ def kept(name: str, files: Sequence[Path], make: Callable[[], dict[str, Tensor]]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            save_file(found, temporary)
+            save_file(found, temporary, metadata={"checksum": _checksum(found)})
     except (OSError, SafetensorError):  # nobody may write there, or the disk is full
         pass
     return found
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+        checksum = (file.metadata() or {}).get("checksum")
+    if checksum != _checksum(found):
+        raise SafetensorError(f"{path} has other bytes than were written")
+    return found
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    """A CRC-32, which finds what a disk damages, in a hundredth of the time that decoding images takes."""
+    found = 0
+    for name, tensor in sorted(tensors.items()):
+        found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
+        found = zlib.crc32(tensor.numpy().data, found)
+    return f"{found:08x}"
 
 
 def _key(files: Sequence[Path]) -> str:

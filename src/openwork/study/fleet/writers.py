@@ -25,6 +25,8 @@ WRITERS = 8
 """Threads."""
 PROCESSES = 12
 """Processes, where there are as many processors."""
+PATIENCE = 600.0
+"""Seconds that a process may take for one item: then it is taken to wait for a lock that nobody in it can release."""
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 Write = Callable[..., Any]
@@ -78,7 +80,8 @@ class Threads(Writers):
 class Forks(Writers):
     """Writes by processes: ``write`` must not use a GPU, and of what it does to objects only what it returns stays.
 
-    What a process leaves undone, because it could not be forked or was killed, this one does.
+    What a process leaves undone, because it could not be forked, was killed or hung, this one does. A process hangs
+    where another thread of this one held a lock when it was forked: the lock is copied as it was, the thread is not.
     """
 
     def __init__(self, write: Write) -> None:
@@ -125,8 +128,10 @@ class Forks(Writers):
     def _write_and_exit(self, share: Sequence[Item], parent: int, end: int) -> NoReturn:
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent waits for what has begun
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)  # until here it would have raised
+            for number in (signal.SIGTERM, signal.SIGALRM):
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_STOPPING, signal.SIGALRM))  # until here it would have raised
+            _end_after(PATIENCE)
             gc.disable()  # what it frees may be CUDA's
             torch.set_num_threads(1)  # a fork has no others, and would wait for them
             answers = []
@@ -134,8 +139,11 @@ class Forks(Writers):
                 if os.getppid() != parent:  # it was killed, and with it ended its claims of the runs
                     os._exit(1)
                 answers.append(_answer(self.write, *item))
+                _end_after(PATIENCE)
+            content = pickle.dumps(answers)
+            _end_after(0)  # nothing is left but to be read, for which the first process may take its time
             with os.fdopen(end, "wb") as file:
-                file.write(pickle.dumps(answers))
+                file.write(content)
         finally:
             os._exit(0)
 
@@ -149,7 +157,7 @@ class Forks(Writers):
         fork.answers.close()
         try:
             found: list[Any] = pickle.loads(content)
-        except Exception:  # killed in the middle, or an error that cannot be pickled
+        except Exception:  # killed in the middle, by itself or others, or an error that cannot be pickled
             return None
         return found
 
@@ -184,6 +192,11 @@ class SharedMemory:
             self._blocks[place : place + 1] = [torch.frombuffer(mmap.mmap(-1, max(size, 1)), dtype=torch.uint8)]
         self._used += 1
         return self._blocks[place][:size].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+
+
+def _end_after(seconds: float) -> None:
+    """Lets the system kill this process then, whatever it waits for; never for 0. A later call replaces an earlier."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _answer(call: Callable[..., Any], *arguments: Any) -> Any:

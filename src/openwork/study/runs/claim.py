@@ -8,7 +8,7 @@ files, each whole.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from openwork.study.locks import LockedError, locked
@@ -41,3 +41,13 @@ def claim(folder: Path) -> Iterator[None]:
             raise ClaimedError(f"{holder} is training run {folder.name}; wait for it, or stop it") from None
         barrier()
         yield
+
+
+def remove_stale(folder: Path) -> None:
+    """Removes the file that a killed process has left in the directory of a run; not while a process holds the claim.
+
+    Nor where it cannot be removed, which does no harm.
+    """
+    if (folder / "lock").exists():
+        with suppress(LockedError, OSError), locked(folder / "lock"):  # whose end removes it
+            pass

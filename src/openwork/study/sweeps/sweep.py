@@ -15,7 +15,7 @@ from typing import Protocol
 from openwork.study.files import no_space, writing
 from openwork.study.results.history import milestones, read_metrics
 from openwork.study.results.result import Result
-from openwork.study.runs.claim import ClaimedError, claim
+from openwork.study.runs.claim import ClaimedError, claim, remove_stale
 from openwork.study.runs.described import refuse_changed, refuse_old
 from openwork.study.runs.execute import execute
 from openwork.study.runs.failure import count_failures, write_failure
@@ -38,14 +38,23 @@ class Options:
     snapshots: int = 0
     precision: Precision = "float32"
 
-    def check(self, runs: Iterable[Run]) -> None:
-        """Checks that the runs, and those that they start from, can be evaluated and kept as often.
+    def check(self, runs: Iterable[Run], directory: Path, *, retry_failed: bool = True) -> None:
+        """Checks that those of the runs, and of those that they start from, that are left can be kept as often.
+
+        Args:
+            runs: The runs.
+            directory: The folder of run directories, which say what is left.
+            retry_failed: Failed runs are left, too.
 
         Raises:
-            ValueError: If one has fewer evaluations than snapshots, or none.
+            ValueError: If one that is left has fewer evaluations than snapshots, or none.
         """
         for run in with_prerequisites(runs):
-            milestones(run.steps, self.evaluations, self.snapshots)
+            try:
+                milestones(run.steps, self.evaluations, self.snapshots)
+            except ValueError:
+                if _is_left(known_outcome(directory / run.id), retry_failed):
+                    raise
 
 
 class Engine(Protocol):
@@ -208,10 +217,11 @@ def sweep(
     for id in state.runs:
         before = count_failures(directory / id)  # first: one that comes in between is not tried again
         known = known_outcome(directory / id)
-        if known is None or (known.state == "failed" and retry_failed):
+        if known is None or _is_left(known, retry_failed):
             failures[id] = before
             enqueue(id)
         else:
+            remove_stale(directory / id)  # of a fleet that was killed while it wrote results, most often
             settle(id, known)
     watch(state)
     while ready or claimed or state.submitted:
@@ -238,6 +248,11 @@ def sweep(
         state.elsewhere = {id for _, id in claimed}
         watch(state)
     return state
+
+
+def _is_left(known: Outcome | None, retry_failed: bool) -> bool:
+    """Whether a sweep trains the run of which its directory says ``known``."""
+    return known is None or (known.state == "failed" and retry_failed)
 
 
 def attempt(

@@ -1,33 +1,17 @@
-"""Tasks that cannot be trained as one model, or only with care."""
+"""Tasks and techniques that cannot be stacked: their runs are trained alone, or those that fill a device in turn."""
 
-import os
-import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import repeat
-from pathlib import Path
 from typing import ClassVar
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import openwork as ow
-from openwork.study.tasks.lenet import DigitsLeNet300100
 from openwork.study.tasks.parts import Parts
 from tests.study.tinylab import Batch, Tiny
-
-
-@dataclass(frozen=True)
-class Still(Tiny):
-    """Evaluates without noise."""
-
-    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        model.eval()
-        found = super().evaluate(model, device)
-        model.train()
-        return found
 
 
 @dataclass(frozen=True)
@@ -147,66 +131,6 @@ class OfGivenWidth(Tiny):
         return nn.Sequential(nn.Linear(2, self.hidden), nn.Linear(self.hidden, 2))
 
 
-@dataclass(frozen=True)
-class WithoutData(Tiny):
-    """Its data are not there."""
-
-    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Batch]:
-        raise FileNotFoundError("no such data")
-
-
-@dataclass(frozen=True)
-class WithoutMetric(Tiny):
-    """Its evaluation does not return what it is judged by."""
-
-    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        return {"loss": 0.5}
-
-
-@dataclass(frozen=True)
-class Refusing(Tiny):
-    """Its evaluation raises where the model has diverged."""
-
-    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        found = super().evaluate(model, device)
-        if found["loss"] != found["loss"]:
-            raise RuntimeError("not a number")
-        return found
-
-
-@dataclass(frozen=True)
-class Spare(Tiny):
-    """A parameter that the loss does not use."""
-
-    def model(self) -> nn.Module:
-        model = super().model()
-        model.spare = nn.Parameter(torch.zeros(3))
-        return model
-
-
-@dataclass(frozen=True)
-class Frozen(Still):
-    """Three layers, of which one is not trained, or only a part of it, and a fourth that is never called."""
-
-    part: str = "0"
-
-    def model(self) -> nn.Module:
-        model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
-        model[0].uncalled = nn.Linear(3, 3)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(not f"{name}.".startswith(f"{self.part}."))
-        return model
-
-
-@dataclass(frozen=True)
-class Ending(Tiny):
-    """Seven batches."""
-
-    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Batch]:
-        for _, batch in zip(range(7 - start), super().batches(seed, start, device), strict=False):
-            yield batch
-
-
 class Scaled(nn.Module):
     """A linear layer, times a number that is no tensor of the model."""
 
@@ -293,48 +217,6 @@ class HookedOptimizer(Tiny):
 
 
 @dataclass(frozen=True)
-class OfMoreMetrics(DigitsLeNet300100):
-    """Evaluates in its own way."""
-
-    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        return {**super().evaluate(model, device), "twice": 2.0}
-
-
-@dataclass(frozen=True)
-class OfItsOwnOrder(Tiny):
-    """The seed of its batches may be given, and is counted from 1,000."""
-
-    order: int | None = field(default=None, kw_only=True)
-    varying: ClassVar[tuple[str, ...]] = ("order",)
-
-    def batch_seed(self, seed: int) -> int:
-        return 1_000 + (seed if self.order is None else self.order)
-
-    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Batch]:
-        return super().batches(self.batch_seed(seed), start, device)
-
-
-@dataclass(frozen=True)
-class Centered(Still):
-    """A scalar parameter, with Adam."""
-
-    def model(self) -> nn.Module:
-        return Shifted()
-
-    def optimizer(self, model: nn.Module, sparsifier: ow.Sparsifier | None = None) -> torch.optim.Optimizer:
-        return torch.optim.Adam(model.parameters(), lr=0.1)
-
-
-class Shifted(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear, self.shift = nn.Linear(2, 2, bias=False), nn.Parameter(torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x - self.shift)
-
-
-@dataclass(frozen=True)
 class Jitter(ow.MaskTechnique):
     """Scores with noise of torch's own generator, which depends on all that was drawn before."""
 
@@ -348,85 +230,3 @@ class Hazard(ow.MaskTechnique):
 
     def scores(self, view: ow.View) -> Tensor:
         return torch.rand(view.weight.shape) + (torch.nan if torch.rand(()) < 0.5 else 0)
-
-
-@dataclass(frozen=True)
-class DyingIfMasked(Still):
-    """Its loss is no number once the first weight is masked."""
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        return super().loss(model, batch) * torch.where(model.weight[0, 0] == 0, torch.nan, 1.0)
-
-
-@dataclass(frozen=True)
-class Powered(ow.MaskTechnique):
-    """Scores computed one by one in Python, with a number of its own that may differ between the runs of a fleet."""
-
-    power: float = 1.0
-    varying: ClassVar[tuple[str, ...]] = ("schedule", "power")
-
-    def scores(self, view: ow.View) -> Tensor:
-        values = [
-            abs(value) ** self.power if value > 0 else 0.5 * abs(value) for value in view.weight.flatten().tolist()
-        ]
-        return torch.tensor(values).view_as(view.weight)
-
-
-@dataclass(frozen=True)
-class Closure(Tiny):
-    """LBFGS, which calls the loss itself, and alone fails for want of it."""
-
-    def optimizer(self, model: nn.Module, sparsifier: ow.Sparsifier | None = None) -> torch.optim.Optimizer:
-        return torch.optim.LBFGS(model.parameters(), lr=0.1)
-
-
-@dataclass(frozen=True)
-class Rated(Tiny):
-    """A learning rate of its own."""
-
-    rate: float = 0.1
-    varying: ClassVar[tuple[str, ...]] = ("rate",)
-
-    def learning_rate(self, progress: float) -> float:
-        return self.rate
-
-
-@dataclass(frozen=True)
-class Poisoned(Still):
-    """Seed 1 begins with a weight that is not a number, or that is infinite."""
-
-    value: str = "nan"
-
-    def model(self) -> nn.Module:
-        model = super().model()
-        if torch.initial_seed() == 1:
-            model.weight.data[0, 0] = float(self.value)
-        return model
-
-
-@dataclass(frozen=True)
-class WithoutNumbers(ow.MaskTechnique):
-    """Scores that are no numbers, if it is bad."""
-
-    bad: bool = False
-    varying: ClassVar[tuple[str, ...]] = ("schedule", "bad")
-
-    def scores(self, view: ow.View) -> Tensor:
-        return view.weight.abs() * (torch.nan if self.bad else 1)
-
-
-def assert_near(ours: Path, theirs: Path) -> None:
-    """Compares two files of weights, up to the rounding of sums."""
-    weights, expected = load_file(ours), load_file(theirs)
-    for name, tensor in expected.items():
-        torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=2e-5)
-
-
-@dataclass(frozen=True)
-class DyingBySeed(Tiny):
-    """Kills its own process where its batches are those of seed 1."""
-
-    def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Batch]:
-        if seed == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().batches(seed, start, device)
