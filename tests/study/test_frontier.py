@@ -71,6 +71,7 @@ def test_nothing_is_read_between_points_that_are_no_curve():
     assert not connected((0.0, 1.0), (0.91, 1.0))
 
 
-def test_runs_are_grouped_by_technique_and_seed():
-    rows = [row("A", "a", 0, 0.9, 0.5), row("A", "b", 0, 0.8, 0.6), row("dense", sparsity=0.0), diverged("A")]
-    assert by_seed(results(rows)) == {"A": {0: [(0.9, 0.5), (0.8, 0.6)]}}
+def test_runs_are_grouped_by_technique_and_seed_and_a_seed_that_only_diverged_has_none():
+    rows = [row("A", "a", 0, 0.9, 0.5), row("A", "b", 0, 0.8, 0.6), row("dense", sparsity=0.0), diverged("A", seed=9)]
+    rows += [diverged("A", "c", 0), diverged("dense", seed=1)]
+    assert by_seed(results(rows)) == {"A": {0: [(0.9, 0.5), (0.8, 0.6)], 9: []}}

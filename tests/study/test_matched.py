@@ -83,6 +83,15 @@ def test_techniques_are_compared_at_equal_sparsity_though_no_setting_is_the_same
     )
 
 
+@pytest.mark.parametrize("lost", [[], [row("A", "s=0.1", 2, 0.1)], [diverged("A", "s=0.9", 2)]])
+def test_frontiers_are_not_compared_by_the_seeds_that_reached_a_level_in_both_while_others_did_not(lost):
+    # Of a seed that only one sweep has nothing is known; one that both have and one lost would have counted.
+    found = matched(sweep(), [*sweep(accuracy=0.95, seeds=(0, 1)), *lost])
+    assert {level: one.value.n for (level, _), one in found.levels.items()} == (
+        {} if lost else {0.5: 2, 0.8: 2, 0.9: 2}
+    )
+
+
 def test_with_a_margin_settings_are_shown_to_be_as_good():
     second = sweep(accuracy=0.9001, noise=NOISE[::-1])
     assert set(verdicts(matched(sweep(), second)).values()) == {"undecided"}

@@ -28,7 +28,7 @@ def page(tmp_path_factory):
         *points("GradualMagnitude", {0.5: 0.98, 0.9: 0.97, 0.98: 0.9}),
         *points("RandomPruning", {0.5: 0.97, 0.9: 0.91, 0.98: 0.5}),
         {**row("L0", NASTY, 0, 0.9, 0.93), "id": "nasty"},
-        diverged("L0", "exploded"),
+        diverged("L0", "exploded", 0),
     ]
     folder = study(tmp_path_factory.mktemp("study"), rows)
     (folder / "interrupted").mkdir()
@@ -61,7 +61,7 @@ def test_the_page_says_what_was_found(page):
     assert "Command: make quickstart" in text
     assert "<p>1 run, in none of the means above.</p>" in text
     (lost,) = (run for run in lines(text, "runs") if run["status"] == "diverged")
-    assert (lost["technique"], lost["seed"], lost["step"], lost["settings"]) == ("L0", 9, 10, "exploded")
+    assert (lost["technique"], lost["seed"], lost["step"], lost["settings"]) == ("L0", 0, 10, "exploded")
     assert lost["accuracy"] is None
     assert "1 folder without a result: interrupted." in text
     assert len((page.parent / "results.csv").read_text().splitlines()) == 1 + 3 + 9 + 9 + 1 + 1

@@ -210,6 +210,7 @@ def _at_equal_sparsity(
     volumes = {
         technique: hypervolume((pair for pairs in runs.values() for pair in pairs), (0.0, worst))
         for technique, runs in by_seed(results).items()
+        if any(runs.values())
     }
     listed = ", ".join(f"{escape(technique)} {_area(volume, metric)}" for technique, volume in volumes.items())
     name = escape(metric.name)

@@ -179,7 +179,8 @@ def _method(margin: float | None) -> list[str]:
         "Two settings are the same if their runs' whole descriptions are, but for seeds and for what all runs of the "
         "two sweeps differ in outside of their techniques.",
         "Differences are the second's score less the first's, by the seeds that both have, with Student's 95 % "
-        f"interval; frontiers are read at {levels} % sparsity. A run that diverged counts with the worst score.",
+        f"interval; frontiers are read at {levels} % sparsity, where each of these seeds is measured in both. "
+        "Setting by setting, a run that diverged counts with the worst score.",
         "What is shown has p below 5 % after Holm's correction, for all settings together, and for all techniques and "
         "sparsities together.",
     ]

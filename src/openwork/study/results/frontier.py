@@ -89,11 +89,15 @@ def hypervolume(pairs: Iterable[tuple[float, float]], reference: tuple[float, fl
 
 
 def by_seed(results: Iterable[Result]) -> dict[str, dict[int, Pairs]]:
-    """Technique -> seed -> (sparsity, score) of the finished sparse runs of one task."""
+    """Technique -> seed -> (sparsity, score) of the finished sparse runs of one task; none where all diverged."""
     found: dict[str, dict[int, Pairs]] = {}
     for result in results:
-        if result.sparsity is not None and not result.dense:
-            found.setdefault(result.name, {}).setdefault(result.seed, []).append((result.sparsity, result.score))
+        if result.dense:
+            continue
+        # A seed that only diverged is a seed that reaches no level: without it the others would be the lucky ones.
+        pairs = found.setdefault(result.name, {}).setdefault(result.seed, [])
+        if result.sparsity is not None:
+            pairs.append((result.sparsity, result.score))
     return found
 
 

@@ -53,7 +53,8 @@ class Matched:
         metric: Theirs.
         changed: Field of the runs' descriptions -> its value in the first and in the second sweep, as JSON.
         cells: The cells of both, with their comparisons: one family of Holm's correction.
-        levels: (sparsity, technique) -> the comparison of the technique's frontiers there: another family.
+        levels: (sparsity, technique) -> the comparison of the technique's frontiers there: another family. None where a
+            seed that both sweeps have does not reach the sparsity in both.
         only: The cells of the first sweep alone, and those of the second.
     """
 
@@ -93,6 +94,8 @@ def match(
         (level, name): value
         for level, name in places
         if (value := difference(frontiers[1][name], frontiers[0][name], level, metric=metric)) is not None
+        # As `frontier.at_levels` has it: the seeds that reach a level in both sweeps may be the lucky ones.
+        and value.n == len(frontiers[0][name].keys() & frontiers[1][name].keys())
     }
     return Matched(
         metric=metric,
