@@ -251,6 +251,14 @@ def test_techniques_are_compared_with_the_best_at_equal_sparsity(page):
     ]
 
 
+def test_differences_are_in_points_only_where_the_metric_has_bounds(page, tmp_path):
+    assert "Differences in points of accuracy, by the seeds" in " ".join(page.read_text().split())
+    rows = [*points("A", {0.9: 0.8}), *points("B", {0.9: 0.7})]
+    rows = [{**one, "metric": {"key": "mse", "higher_is_better": False}, "after": {"mse": 1.0}} for one in rows]
+    text = " ".join(write_report(study(tmp_path, rows), tmp_path / "report").read_text().split())
+    assert "Differences in mse, by the seeds" in text
+
+
 def test_published_points_lie_over_the_tasks_that_papers_measured(tmp_path):
     text = write_report(study(tmp_path, [row(task="LeNet-5-Caffe, MNIST")]), tmp_path / "out").read_text()
     spec = json.loads(re.search(r"^const charts = (.*);$", text, re.M).group(1))["trade-off"]

@@ -216,8 +216,9 @@ def _at_equal_sparsity(
     name = escape(metric.name)
     return f"""<h3>At equal sparsity</h3>
 <p class="quiet">Each seed's frontier, read between its points and not beyond the runs; a technique that a seed did
-not measure there is left out. Differences in points of
-{name}, by the seeds that both have, with Student's 95 % interval of their mean, which is wide for a few seeds. p is
+not measure there is left out. Differences in
+{"points of " if metric.full else ""}{name}, by the seeds
+that both have, with Student's 95 % interval of their mean, which is wide for a few seeds. p is
 Holm's. Area below the frontier of all runs (reference: sparsity 0, {name}
 {zero_text}): {listed}.</p>
 {figure}
