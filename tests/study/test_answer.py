@@ -5,7 +5,7 @@ import pytest
 from openwork.study.report.answer import answer, compared, how
 from openwork.study.report.page import write_report
 from openwork.study.results.statistics import summarize
-from tests.study.studies import results, row, study
+from tests.study.studies import diverged, results, row, study
 
 NOISE = {"A": (0.0, 0.001, 0.002), "B": (0.001, 0.0, 0.002), "C": (0.002, 0.001, 0.0), "dense": (0.0, 0.001, 0.002)}
 
@@ -109,6 +109,39 @@ def test_techniques_are_paired_by_the_seeds_that_both_have():
         ("B", 2, (0, 1), "worse"),
         ("C", 1, None, "undecided"),
     ]
+
+
+def test_a_best_mean_over_other_seeds_says_who_is_better_by_those_in_common():
+    # A has two good seeds more; by seeds 0 to 2, which B has too, it is 3 points worse.
+    more = [row("A", "s=0.9", seed, 0.9, 0.99) for seed in (3, 4)]
+    a, b = points("A", {0.9: 0.8}), points("B", {0.9: 0.83})
+    text = said([*a, *more, *b])
+    assert text == (
+        "Not decided: at 90 % sparsity A has the best mean accuracy, 87.7 % (95 % interval 68.4–95.9 %, n = 5), −3.00 "
+        "points (−3.25 to −2.75) against B; by the seeds that both have B is shown to be better than A."
+    )
+    # C is worse than A, and so is decided; D is not.
+    text = said([*a, *more, *b, *points("C", {0.9: 0.3}), row("dense", sparsity=0.0)])
+    assert "by the seeds that both have B is shown to be better than A; A is shown to be better than C; the" in text
+    text = said([*a, *more, *b, row("D", seed=7, accuracy=0.1)])
+    assert text.startswith("Not decided: at 90 % sparsity A has the best mean accuracy")
+    assert text.endswith("by the seeds that both have B is shown to be better than A.")
+
+
+def test_three_techniques_are_as_good_as_the_best_of_them_and_not_as_each_other():
+    # B and C are within a point of A, but nobody has asked whether within one of each other.
+    rows = [*points("A", {0.9: 0.8}), *points("B", {0.9: 0.7995}), *points("C", {0.9: 0.7995})]
+    text = said(rows, margin=1.0)
+    assert text.startswith("At 90 % sparsity B and C are as good as A within 1.00 points: it has 80.1 %")
+
+
+def test_a_seed_of_which_every_run_diverged_leaves_its_technique_out_like_one_that_does_not_reach_the_level():
+    # Without seed 2, B would be the most accurate, by the two seeds that it did not lose.
+    rows = [*points("A", {0.9: 0.8}), *points("B", {0.9: 0.9}, 2), *points("C", {0.9: 0.7}), diverged("B", "s=0.9", 2)]
+    text = said(rows)
+    assert text.startswith("At 90 % sparsity A is the most accurate, 80.1 %")
+    found = results(rows)
+    assert how(found, compared(found)).endswith("not all of their seeds reach one of these: B.")
 
 
 @pytest.mark.parametrize("margin", [0.0, -1.0, 100.0])

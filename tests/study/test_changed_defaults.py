@@ -11,6 +11,7 @@ from openwork.study.runs.config import from_plain, packages, to_plain
 from openwork.study.runs.execute import execute
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
+from openwork.study.sweeps.price import prices
 from openwork.study.sweeps.sweep import Here, Options, sweep
 from tests.helpers import raises
 from tests.study.tinylab import Tiny
@@ -48,7 +49,14 @@ def test_a_finished_run_with_another_default_is_refused(tmp_path, lab):
     before = execute(lab(), tmp_path / "runs")
     changed = lab(rate=0.2)
     assert changed.id == before.id
-    for train in (execute, lambda run, folder: sweep([run], folder, Here(folder, Options()))):
+
+    def swept(run, folder):
+        sweep([run], folder, Here(folder, Options()))
+
+    def priced(run, folder):
+        prices([run], folder)
+
+    for train in (execute, swept, priced):
         with raises(ValueError, before.id, *PARTS):
             train(changed, tmp_path / "runs")
         with raises(ValueError, before.id, *PARTS):

@@ -71,6 +71,16 @@ def test_nothing_is_read_between_points_that_are_no_curve():
     assert not connected((0.0, 1.0), (0.91, 1.0))
 
 
-def test_runs_are_grouped_by_technique_and_seed():
-    rows = [row("A", "a", 0, 0.9, 0.5), row("A", "b", 0, 0.8, 0.6), row("dense", sparsity=0.0), diverged("A")]
-    assert by_seed(results(rows)) == {"A": {0: [(0.9, 0.5), (0.8, 0.6)]}}
+def test_pairs_that_others_beat_were_seen_in_between():
+    # 99.5 % is by luck better than 90 and 97 %: the frontier has a twentieth of the weights left from one to the next.
+    seen = [(0.8, 9.0), (0.9, 7.0), (0.97, 6.0), (0.995, 8.0)]
+    assert frontier(seen) == [(0.8, 9.0), (0.995, 8.0)]
+    assert score_at(seen, 0.9) == pytest.approx(9 - 0.1 / 0.195)  # on the line, as of neighbours that are nearer
+    assert score_at([(0.8, 9.0), (0.995, 8.0)], 0.9) is None
+    assert score_at([(0.8, 9.0), (0.81, 7.0), (0.995, 8.0)], 0.9) is None  # from 81 % on nothing was seen
+
+
+def test_runs_are_grouped_by_technique_and_seed_and_a_seed_that_only_diverged_has_none():
+    rows = [row("A", "a", 0, 0.9, 0.5), row("A", "b", 0, 0.8, 0.6), row("dense", sparsity=0.0), diverged("A", seed=9)]
+    rows += [diverged("A", "c", 0), diverged("dense", seed=1)]
+    assert by_seed(results(rows)) == {"A": {0: [(0.9, 0.5), (0.8, 0.6)], 9: []}}

@@ -40,6 +40,15 @@ ROWS = [
 ]  # fmt: skip
 
 
+def test_a_line_goes_over_points_that_others_beat_and_not_over_a_gap():
+    scores = {0.8: 0.9, 0.9: 0.7, 0.97: 0.6, 0.995: 0.8}
+    seen = [row("A", f"s={s}", 0, s, score) for s, score in scores.items()]
+    (line,) = fronts(results(seen)).values()
+    assert [(p.sparsity, p.piece) for p in line] == [(0.8, 0), (0.995, 0)]
+    (line,) = fronts(results([seen[0], seen[-1]])).values()
+    assert [(p.sparsity, p.piece) for p in line] == [(0.8, 0), (0.995, 1)]
+
+
 def test_a_point_says_which_techniques_beat_it():
     found = fronts(results(ROWS))
     assert found.keys() == {(0,), (1,), (0, 1)}

@@ -3,12 +3,14 @@
 import csv
 import json
 import re
+from dataclasses import asdict
 
 import pytest
 from typer.testing import CliRunner
 
 from openwork.cli import app
-from openwork.study.report.versus import answer
+from openwork.study.evaluation.metric import Metric
+from openwork.study.report.versus import answer, write_versus
 from openwork.study.results.matched import match, write_matched
 from tests.cli.folders import openwork
 from tests.study.studies import diverged, results, row, study
@@ -83,6 +85,15 @@ def test_techniques_are_compared_at_equal_sparsity_though_no_setting_is_the_same
     )
 
 
+@pytest.mark.parametrize("lost", [[], [row("A", "s=0.1", 2, 0.1)], [diverged("A", "s=0.9", 2)]])
+def test_frontiers_are_not_compared_by_the_seeds_that_reached_a_level_in_both_while_others_did_not(lost):
+    # Of a seed that only one sweep has nothing is known; one that both have and one lost would have counted.
+    found = matched(sweep(), [*sweep(accuracy=0.95, seeds=(0, 1)), *lost])
+    assert {level: one.value.n for (level, _), one in found.levels.items()} == (
+        {} if lost else {0.5: 2, 0.8: 2, 0.9: 2}
+    )
+
+
 def test_with_a_margin_settings_are_shown_to_be_as_good():
     second = sweep(accuracy=0.9001, noise=NOISE[::-1])
     assert set(verdicts(matched(sweep(), second)).values()) == {"undecided"}
@@ -97,6 +108,40 @@ def test_a_diverged_run_counts_with_the_worst_score_and_one_that_diverged_in_bot
     assert {one[0].settings: compared.value.mean for one, _, compared in found.cells} == {"s=0.5": 0.0, "s=0.9": -0.9}
     (cell,) = matched([exploded, *sweep("B")], [exploded, *sweep("C")]).cells
     assert (cell[2].value, cell[2].verdict) == (None, "undecided")
+
+
+def squared_errors(name, settings, values, steps):
+    """A setting by the squared errors of its seeds; None diverged."""
+    metric = asdict(Metric("mse", higher_is_better=False))
+    rows = []
+    for seed, value in values.items():
+        one = diverged(name, settings, seed) if value is None else row(name, settings, seed)
+        after = None if value is None else {"mse": value}
+        rows.append({**one, "metric": metric, "before": after, "after": after, "run": {**one["run"], "steps": steps}})
+    return rows
+
+
+def test_without_bounds_a_diverged_run_counts_as_the_worst_run_of_the_task_in_both_sweeps():
+    # The worst of its own setting would be 1.0, and two sweeps of which one has lost everything equal.
+    first = [*squared_errors("A", "a", {0: 1.0, 1: 1.0}, 10), *squared_errors("B", "b", {0: 2.0}, 10)]
+    second = [*squared_errors("A", "a", {0: None, 1: None}, 20), *squared_errors("B", "b", {0: 5.0}, 20)]
+    a, b = matched(first, second).cells
+    assert [(cell[2].value.mean, cell[2].verdict) for cell in (a, b)] == [(-4.0, "undecided"), (-3.0, "undecided")]
+
+
+def test_the_means_beside_a_difference_are_those_of_the_seeds_that_were_compared(tmp_path):
+    # Of all of its seeds, 2 and 4 too, the second sweep has another mean.
+    first = squared_errors("A", "a", {0: 1.0, 1: 2.0, 3: 3.0}, 10)
+    second = squared_errors("A", "a", {0: 0.5, 1: 1.5, 2: 9.0, 3: None, 4: 0.1}, 20)
+    write_matched([("digits", matched(first, second))], tmp_path / "c")
+    with (tmp_path / "c").open(newline="") as file:
+        (cell,) = csv.DictReader(file)
+    # The diverged run of seed 3 counts as 9: (1 + 2 + 3) / 3 and (0.5 + 1.5 + 9) / 3.
+    found = [float(cell[key]) for key in ("value", "value_second", "difference", "n")]
+    assert found == pytest.approx([2, 11 / 3, 11 / 3 - 2, 3])
+    old, new = study(tmp_path / "old", first), study(tmp_path / "new", second)
+    text = write_versus((old, new), tmp_path / "page").read_text()
+    assert ['"score":[2.0]' in text, '"others":[3.66666667]' in text] == [True, True]
 
 
 def test_sweeps_without_anything_in_common_say_so():

@@ -68,15 +68,17 @@ def test_nothing_is_trained_beside_runs_of_before(directory):
     assert content(directory) == before
 
 
-@pytest.mark.parametrize("command", ["run", "sweep", "eval"])
+@pytest.mark.parametrize("command", ["run", "sweep", "dry run", "eval"])
 def test_a_command_says_it_in_one_sentence_and_changes_nothing(directory, command):
     before = content(directory)
     arguments = {
         "run": ["tests.study.tinylab:grid", "--out", str(directory)],
         "sweep": ["tests.study.tinylab:grid", "--out", str(directory)],
+        "dry run": ["tests.study.tinylab:grid", "--out", str(directory), "--dry-run"],
         "eval": [str(directory / "0123456789abcdef"), "--trust", "tests"],
     }
-    ended = CliRunner().invoke(app, [command, *arguments.get(command, [str(directory)])])
+    name = {"dry run": "sweep"}.get(command, command)
+    ended = CliRunner().invoke(app, [name, *arguments.get(command, [str(directory)])])
     assert isinstance(ended.exception, ValueError)  # which `main` prints as one sentence, with exit code 2
     assert "use the openwork that wrote it" in str(ended.exception)
     assert "\n" not in str(ended.exception)

@@ -28,7 +28,7 @@ def page(tmp_path_factory):
         *points("GradualMagnitude", {0.5: 0.98, 0.9: 0.97, 0.98: 0.9}),
         *points("RandomPruning", {0.5: 0.97, 0.9: 0.91, 0.98: 0.5}),
         {**row("L0", NASTY, 0, 0.9, 0.93), "id": "nasty"},
-        diverged("L0", "exploded"),
+        diverged("L0", "exploded", 0),
     ]
     folder = study(tmp_path_factory.mktemp("study"), rows)
     (folder / "interrupted").mkdir()
@@ -61,7 +61,7 @@ def test_the_page_says_what_was_found(page):
     assert "Command: make quickstart" in text
     assert "<p>1 run, in none of the means above.</p>" in text
     (lost,) = (run for run in lines(text, "runs") if run["status"] == "diverged")
-    assert (lost["technique"], lost["seed"], lost["step"], lost["settings"]) == ("L0", 9, 10, "exploded")
+    assert (lost["technique"], lost["seed"], lost["step"], lost["settings"]) == ("L0", 0, 10, "exploded")
     assert lost["accuracy"] is None
     assert "1 folder without a result: interrupted." in text
     assert len((page.parent / "results.csv").read_text().splitlines()) == 1 + 3 + 9 + 9 + 1 + 1
@@ -249,6 +249,14 @@ def test_techniques_are_compared_with_the_best_at_equal_sparsity(page):
         ["90 %", "L0", "93.00 %", "−4.00", "none: one seed has no spread", "1", "–", "undecided"],
         ["90 %", "RandomPruning", "91.10 %", "−6.00", f"none: {equal}", "3", "–", "undecided"],
     ]
+
+
+def test_differences_are_in_points_only_where_the_metric_has_bounds(page, tmp_path):
+    assert "Differences in points of accuracy, by the seeds" in " ".join(page.read_text().split())
+    rows = [*points("A", {0.9: 0.8}), *points("B", {0.9: 0.7})]
+    rows = [{**one, "metric": {"key": "mse", "higher_is_better": False}, "after": {"mse": 1.0}} for one in rows]
+    text = " ".join(write_report(study(tmp_path, rows), tmp_path / "report").read_text().split())
+    assert "Differences in mse, by the seeds" in text
 
 
 def test_published_points_lie_over_the_tasks_that_papers_measured(tmp_path):

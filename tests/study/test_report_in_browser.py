@@ -104,8 +104,8 @@ def visit(browser, report):
 
 
 def test_every_chart_draws_and_nothing_is_said_or_asked_for(visit, report):
-    assert visit.charts[:1] == ["trade-off"]
-    assert len(visit.charts) == visit.page.locator(".chart canvas, .chart svg.marks").count() == 1 + 3 + 5
+    assert visit.charts[:2] == ["trade-off", "differences"]
+    assert len(visit.charts) == visit.page.locator(".chart canvas, .chart svg.marks").count() == 2 + 3 + 5
     assert visit.said == []
     # The icon and embedded images are data; the page itself is the one file.
     assert [url for url in visit.asked if not url.startswith("data:")] == [report[0].as_uri()]

@@ -1,6 +1,7 @@
 """One checkpoint at many thresholds: separate rows and points, which cost no training."""
 
 import json
+import math
 
 import pytest
 
@@ -115,6 +116,7 @@ def test_what_is_found_again_replaces_what_was_kept(tmp_path):
         (json.dumps({"format": 2, "thresholds": [{"threshold": 1}]}), "one has no threshold, settings, after"),
         (json.dumps({"format": 2, "thresholds": [entry(True, 0.5, 0.9)]}), "one has no threshold"),
         (json.dumps({"format": 2, "thresholds": [entry(1.0, 0.5, 90)]}), r"after.accuracy must be in \[0, 1\], got 90"),
+        (json.dumps({"format": 2, "thresholds": [entry(math.nan, 0.5, 0.9)]}), "one has no threshold"),
         (json.dumps({"format": 2, "thresholds": [{**entry(1, 1, 1), "settings": 3}]}), "settings is not text"),
     ],
 )
@@ -142,6 +144,23 @@ def test_only_what_belongs_to_a_finished_run_is_kept(tmp_path, capsys, kind, sam
     _keep([Evaluated(1.0, {}, "threshold=1", {"accuracy": 0.9}, 0.5, 0.25, judged)], folder, same=same)
     assert capsys.readouterr().err.startswith(reason)
     assert (folder / "thresholds.json").exists() == (reason == "kept in ")
+
+
+def test_a_threshold_at_which_a_metric_is_not_finite_is_not_kept_beside_those_at_which_all_are(tmp_path, capsys):
+    study(tmp_path, [made := row()])
+    judged = Judged("test", "digits", ACCURACY)
+    measured = {1.0: 0.2, 2.0: math.nan, 3.0: math.inf}
+    tried = [
+        Evaluated(threshold, {}, "", {"accuracy": 0.9, "loss": loss}, 0.5, 0.25, judged)
+        for threshold, loss in measured.items()
+    ]
+    _keep(tried, tmp_path / made["id"], same=True)
+    assert [one.threshold for one in read_thresholds(tmp_path / made["id"])] == [1.0]
+    said = capsys.readouterr().err
+    assert said.startswith("kept in ")
+    assert "without threshold 2, 3, where a metric is NaN or infinite" in said
+    _keep(tried[1:2], tmp_path / made["id"], same=True)
+    assert capsys.readouterr().err == "not kept: at threshold 2 a metric is NaN or infinite\n"
 
 
 def test_thresholds_do_not_price_a_sweep(tmp_path):

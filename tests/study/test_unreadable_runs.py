@@ -1,6 +1,7 @@
 """One run that cannot be read, or is not what its folder says, does not hide the others."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -30,6 +31,12 @@ BROKEN = {
     "a metric's key that is a number": json.dumps({**BAD, "metric": {"key": 5}}).encode(),
     "a cost that is text": json.dumps({**BAD, "cost": {"seconds": 1, "step_ms": "fast"}}).encode(),
     "NaN": json.dumps({**BAD, "after": {"accuracy": float("nan")}}).encode(),
+    "NaN of a metric without bounds": json.dumps({**BAD, "metric": {"key": "m"}, "after": {"m": math.nan}}).encode(),
+    "infinity of one": json.dumps({**BAD, "metric": {"key": "m"}, "after": {"m": -math.inf}}).encode(),
+    "more than a float holds": json.dumps({**BAD, "metric": {"key": "m"}, "after": {"m": 10**400}}).encode(),
+    "NaN of another metric": json.dumps({**BAD, "after": {"accuracy": 0.5, "loss": math.nan}}).encode(),
+    "NaN before": json.dumps({**BAD, "before": {"accuracy": math.nan}}).encode(),
+    "infinite seconds": json.dumps({**BAD, "cost": {"seconds": math.inf}}).encode(),
 }
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -175,13 +176,21 @@ def _keep(found: list[Evaluated], folder: Path, *, same: bool) -> None:
         text = "not kept: the run is not finished"
     else:
         own, kept = read_result(result).judged_on, []
+        lost = [one for one in found if not all(map(isfinite, one.metrics.values()))]
+        at = f"threshold {', '.join(f'{one.threshold:g}' for one in lost)}"
         for one in found:
+            if one in lost:
+                continue  # a reader would take no other threshold of the file either
             assert one.threshold is not None
             after = {**one.metrics, "sparsity": one.sparsity}
             other = None if one.judged.on == own else one.judged
             kept.append(AtThreshold(one.threshold, one.run, one.settings, after, one.sparsity, one.sparsity_all, other))
-        keep_thresholds(folder, kept)
-        text = f"kept in {folder / 'thresholds.json'}: `openwork report` shows them as points"
+        if kept:
+            keep_thresholds(folder, kept)
+            text = f"kept in {folder / 'thresholds.json'}: `openwork report` shows them as points"
+            text += f", without {at}, where a metric is NaN or infinite" if lost else ""
+        else:
+            text = f"not kept: at {at} a metric is NaN or infinite"
     error_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -61,12 +61,16 @@ def answer(points: Sequence[Point], found: Tournament | None) -> str:
     best, *others = level.standings
     metric = found.metric or points[0].metric
     by_verdict = {word: [one.technique for one in others if one.verdict.startswith(word)] for word in _WORDS}
-    beaten, good, equal, undecided = by_verdict.values()
+    beaten, good, equal, undecided, better = by_verdict.values()
     at, value, lead = f"{100 * level.level:g} % sparsity", _value(best, metric), _lead(others[0], metric)
     leads = f"at {at} {best.technique} has the best {'mean ' if best.n > 1 else ''}{metric.name}, {value}{lead}"
     within = "" if found.margin is None else f" within {metric.difference(found.margin)[1:]}{_points(metric)}"
     more = []
-    if undecided and not any(_decided(one) for one in level.standings):
+    if better:  # the best mean is over other seeds than theirs
+        said = f"Not decided: {leads}"
+        are = "is" if len(better) == 1 else "are"
+        more.append(f"by the seeds that both have {_listed(better)} {are} shown to be better than {best.technique}")
+    elif undecided and not any(_decided(one) for one in level.standings):
         why = "one seed has no spread" if best.n == 1 else "no technique is shown to be better than another"
         said = f"Not decided, as {why}: {leads}"
     elif undecided:
@@ -74,12 +78,14 @@ def answer(points: Sequence[Point], found: Tournament | None) -> str:
     elif beaten and not good and not equal:
         name = "" if metric.percent or metric.name in metric.good[2] else f"{metric.name} "
         said = f"At {at} {best.technique} is {metric.good[2]}, {name}{value}{lead}"
+    elif good and len(others) - len(beaten) > 1:  # what was tested is each beside the best
+        said = f"At {at} {_listed([*good, *equal])} are as good as {best.technique}{within}: it has {value}{lead}"
     else:
         names = _listed([best.technique, *good, *equal])
         said = f"At {at} {names} are {f'as good as each other{within}' if good else 'equal'}: {value}{lead}"
-    if beaten and (undecided or good or equal):
+    if beaten and (undecided or good or equal or better):
         more.append(f"{best.technique} is shown to be better than {_listed(beaten)}")
-    if undecided and good:
+    if good and (undecided or better):
         more.append(f"{_listed(good)} {'is' if len(good) == 1 else 'are'} shown to be as good{within}")
     return "; ".join([said, *more, *_dense(points)]) + "."
 
@@ -102,7 +108,7 @@ def how(results: Iterable[Result], found: Tournament | None) -> str:
     return said
 
 
-_WORDS = ("worse", "as good as", "equal", "undecided")
+_WORDS = ("worse", "as good as", "equal", "undecided", "better")
 
 
 def _decided(standing: Standing) -> bool:

@@ -210,13 +210,15 @@ def _at_equal_sparsity(
     volumes = {
         technique: hypervolume((pair for pairs in runs.values() for pair in pairs), (0.0, worst))
         for technique, runs in by_seed(results).items()
+        if any(runs.values())
     }
     listed = ", ".join(f"{escape(technique)} {_area(volume, metric)}" for technique, volume in volumes.items())
     name = escape(metric.name)
     return f"""<h3>At equal sparsity</h3>
 <p class="quiet">Each seed's frontier, read between its points and not beyond the runs; a technique that a seed did
-not measure there is left out. Differences in points of
-{name}, by the seeds that both have, with Student's 95 % interval of their mean, which is wide for a few seeds. p is
+not measure there is left out. Differences in
+{"points of " if metric.full else ""}{name}, by the seeds
+that both have, with Student's 95 % interval of their mean, which is wide for a few seeds. p is
 Holm's. Area below the frontier of all runs (reference: sparsity 0, {name}
 {zero_text}): {listed}.</p>
 {figure}

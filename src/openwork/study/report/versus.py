@@ -12,7 +12,7 @@ from openwork.study.report.differences import differences, value
 from openwork.study.report.html import Page, columns, unbroken
 from openwork.study.report.style import percent, require_study_extra, written
 from openwork.study.report.tables import Columns, compared_cells, how_written
-from openwork.study.results.matched import Compared, Group, Matched, match, mean, write_matched
+from openwork.study.results.matched import Compared, Group, Matched, match, mean, means, write_matched
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_results
 from openwork.words import count
@@ -150,10 +150,13 @@ def _section(
 def _line(one: Group, other: Group, compared: Compared, found: Matched) -> dict[str, object]:
     names = ("difference", "interval", "n", "p", "shown")
     cells = compared_cells(compared.value, found.metric, compared.p, compared.verdict)
+    sparsity, other_sparsity, score, other_score = means(one, other, compared)
     return {
         **_alone(one, found),
-        "other": mean(other, "sparsity"),
-        "others": _drawn(other, found),
+        "sparsity": sparsity,
+        "score": _drawn(score, found),
+        "other": other_sparsity,
+        "others": _drawn(other_score, found),
         **dict(zip(names, cells, strict=True)),
     }
 
@@ -162,14 +165,13 @@ def _alone(group: Group, found: Matched) -> dict[str, object]:
     return {
         "technique": group[0].name,
         "sparsity": mean(group, "sparsity"),
-        "score": _drawn(group, found),
+        "score": _drawn(mean(group, "score"), found),
         "n": sum(result.finished for result in group),
         "settings": group[0].settings,
     }
 
 
-def _drawn(group: Group, found: Matched) -> float | None:
-    score = mean(group, "score")
+def _drawn(score: float | None, found: Matched) -> float | None:
     return None if score is None else found.metric.drawn(score)
 
 
@@ -179,7 +181,9 @@ def _method(margin: float | None) -> list[str]:
         "Two settings are the same if their runs' whole descriptions are, but for seeds and for what all runs of the "
         "two sweeps differ in outside of their techniques.",
         "Differences are the second's score less the first's, by the seeds that both have, with Student's 95 % "
-        f"interval; frontiers are read at {levels} % sparsity. A run that diverged counts with the worst score.",
+        f"interval; frontiers are read at {levels} % sparsity, where each of these seeds is measured in both. "
+        "Setting by setting, the means are those of these seeds, too, and a run that diverged counts with the worst "
+        "score.",
         "What is shown has p below 5 % after Holm's correction, for all settings together, and for all techniques and "
         "sparsities together.",
     ]

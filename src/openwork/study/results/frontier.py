@@ -47,12 +47,18 @@ GAP = 10.0
 """Two neighbours of which the sparser has less than a tenth of the other's weights left are no piece of one curve."""
 
 
-def connected(left: Pair, right: Pair) -> bool:
+def connected(left: Pair, right: Pair, pairs: Iterable[Pair] = ()) -> bool:
     """Whether what lies between two neighbours of a frontier can be read from them.
 
     A technique that jumps from few zeros to nearly all, as L0 may, was not seen in between.
+
+    Args:
+        left: The less sparse neighbour.
+        right: The other.
+        pairs: All pairs of the technique: those in between that the right one beats were seen.
     """
-    return (1 - left[0]) <= GAP * (1 - right[0]) * (1 + 1e-9)
+    seen = sorted({left[0], right[0], *(sparsity for sparsity, _ in pairs if left[0] < sparsity < right[0])})
+    return all((1 - one) <= GAP * (1 - other) * (1 + 1e-9) for one, other in pairwise(seen))
 
 
 def score_at(pairs: Iterable[tuple[float, float]], sparsity: float) -> float | None:
@@ -69,7 +75,7 @@ def score_at(pairs: Iterable[tuple[float, float]], sparsity: float) -> float | N
     for (left, high), (right, low) in pairwise(front):
         if sparsity in (left, right):
             return high if sparsity == left else low
-        if left <= sparsity <= right and connected((left, high), (right, low)):
+        if left <= sparsity <= right and connected((left, high), (right, low), pairs):
             return high + (low - high) * (sparsity - left) / (right - left)
     return front[0][1] if len(front) == 1 and front[0][0] == sparsity else None
 
@@ -89,11 +95,15 @@ def hypervolume(pairs: Iterable[tuple[float, float]], reference: tuple[float, fl
 
 
 def by_seed(results: Iterable[Result]) -> dict[str, dict[int, Pairs]]:
-    """Technique -> seed -> (sparsity, score) of the finished sparse runs of one task."""
+    """Technique -> seed -> (sparsity, score) of the finished sparse runs of one task; none where all diverged."""
     found: dict[str, dict[int, Pairs]] = {}
     for result in results:
-        if result.sparsity is not None and not result.dense:
-            found.setdefault(result.name, {}).setdefault(result.seed, []).append((result.sparsity, result.score))
+        if result.dense:
+            continue
+        # A seed that only diverged is a seed that reaches no level: without it the others would be the lucky ones.
+        pairs = found.setdefault(result.name, {}).setdefault(result.seed, [])
+        if result.sparsity is not None:
+            pairs.append((result.sparsity, result.score))
     return found
 
 

@@ -63,9 +63,9 @@ def fronts(results: Iterable[Result]) -> dict[tuple[int, ...], list[FrontPoint]]
     return {chosen: _fronts(measured, chosen, metric) for chosen in choices(seeds)}
 
 
-def _pieces(line: Sequence[Pair]) -> dict[Pair, int]:
-    """The number of the curve that each point of a frontier is on."""
-    breaks = [not connected(left, right) for left, right in pairwise(line)]
+def _pieces(line: Sequence[Pair], pairs: Sequence[Pair]) -> dict[Pair, int]:
+    """The number of the curve that each point of a frontier of these pairs is on."""
+    breaks = [not connected(left, right, pairs) for left, right in pairwise(line)]
     return dict(zip(line, accumulate(breaks, initial=0), strict=True)) if line else {}
 
 
@@ -91,7 +91,7 @@ def _fronts(
             piece=line[compared],
         )
         for name, found in sorted(points.items())
-        for line in [_pieces(lines[name])]
+        for line in [_pieces(lines[name], [compared for compared, *_ in found])]
         for compared, mean, settings, scores in sorted(found)
         if compared in line
     ]

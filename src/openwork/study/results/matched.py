@@ -16,7 +16,7 @@ from openwork.study.results.claims import as_good_as, check_margin, holm
 from openwork.study.results.frontier import by_seed, difference
 from openwork.study.results.paired import Difference, one_per_seed, paired_results
 from openwork.study.results.result import Result, canonical
-from openwork.study.results.score import metric_of
+from openwork.study.results.score import metric_of, worst_score
 from openwork.study.results.store import write_table
 from openwork.study.results.tournament import verdict
 
@@ -53,7 +53,8 @@ class Matched:
         metric: Theirs.
         changed: Field of the runs' descriptions -> its value in the first and in the second sweep, as JSON.
         cells: The cells of both, with their comparisons: one family of Holm's correction.
-        levels: (sparsity, technique) -> the comparison of the technique's frontiers there: another family.
+        levels: (sparsity, technique) -> the comparison of the technique's frontiers there: another family. None where a
+            seed that both sweeps have does not reach the sparsity in both.
         only: The cells of the first sweep alone, and those of the second.
     """
 
@@ -86,13 +87,17 @@ def match(
     changed = _changed(first, second)
     one, other = (_cells(side, changed) for side in (first, second))
     both = [key for key in one if key in other]
-    found = _compared([_paired(one[key], other[key]) for key in both], margin)
+    finished = [result.score for result in (*first, *second) if result.finished]
+    worst = worst_score(metric, finished) if finished else None
+    found = _compared([_paired(one[key], other[key], worst) for key in both], margin)
     frontiers = by_seed(first), by_seed(second)
     places = [(level, name) for level in levels for name in frontiers[0] if name in frontiers[1]]
     read = {
         (level, name): value
         for level, name in places
         if (value := difference(frontiers[1][name], frontiers[0][name], level, metric=metric)) is not None
+        # As `frontier.at_levels` has it: the seeds that reach a level in both sweeps may be the lucky ones.
+        and value.n == len(frontiers[0][name].keys() & frontiers[1][name].keys())
     }
     return Matched(
         metric=metric,
@@ -112,6 +117,34 @@ def mean(group: Group, what: str) -> float | None:
     return fmean(values) if values else None
 
 
+def in_common(one: Group, other: Group) -> tuple[Group, Group]:
+    """The runs of two cells whose seeds both have.
+
+    Raises:
+        ValueError: If two runs of a cell have one seed.
+    """
+    sides = one_per_seed(one), one_per_seed(other)
+    seeds = sorted(sides[0].keys() & sides[1].keys())
+    first, second = (tuple(side[seed] for seed in seeds) for side in sides)
+    return first, second
+
+
+def means(one: Group, other: Group, compared: Compared) -> list[float | None]:
+    """The mean sparsities and scores of two cells that are compared: those of the seeds that both have.
+
+    Over all of its seeds a cell may look better than the one that it is shown to be worse than.
+
+    Returns:
+        Sparsity of the first and the second, and their scores, in which a diverged run counts as in the comparison.
+    """
+    first, second = in_common(one, other)
+    value = compared.value
+    scores = [fmean(value.theirs), fmean(value.ours)] if value else [mean(one, "score"), mean(other, "score")]
+    if not first:
+        first, second = one, other
+    return [mean(first, "sparsity"), mean(second, "sparsity"), *scores]
+
+
 def write_matched(found: Iterable[tuple[str, Matched]], path: Path) -> None:
     """Writes a line for each cell to `path`, replacing it in one step.
 
@@ -129,33 +162,33 @@ def write_matched(found: Iterable[tuple[str, Matched]], path: Path) -> None:
     for task, matched in found:
         metric = matched.metric
 
-        def means(one: Group, other: Group, metric: Metric = metric) -> list[float | None]:
-            scores = [mean(group, "score") for group in (one, other)]
-            values = [None if score is None else metric.value(score) for score in scores]
-            return [mean(one, "sparsity"), mean(other, "sparsity"), *values]
+        def alone(one: Group, other: Group) -> list[float | None]:
+            groups = one, other
+            return [*(mean(group, "sparsity") for group in groups), *(mean(group, "score") for group in groups)]
+
+        def values(found: Sequence[float | None], metric: Metric = metric) -> list[float | None]:
+            return [*found[:2], *(None if score is None else metric.value(score) for score in found[2:])]
 
         for one, other, compared in matched.cells:
             ours = compared.value
             interval = ours.interval() if ours else None
             ends = metric.ends(*interval) if interval else (None, None)
             difference = (metric.value(ours.mean), *ends, ours.n) if ours else (None, *ends, 0)
-            line = (*means(one, other), *difference, compared.p, compared.verdict)
+            line = (*values(means(one, other, compared)), *difference, compared.p, compared.verdict)
             lines.append((task, one[0].name, one[0].settings, *line))
         for place, groups in enumerate(matched.only):
             for group in groups:
-                sides = means(group, ()) if place == 0 else means((), group)
+                sides = values(alone(group, ()) if place == 0 else alone((), group))
                 line = (*sides, *[None] * 5, f"only in the {('first', 'second')[place]}")
                 lines.append((task, group[0].name, group[0].settings, *line))
     write_table(header, lines, path)
 
 
-def _paired(one: Group, other: Group) -> Difference | None:
-    sides = one_per_seed(one), one_per_seed(other)
-    seeds = sides[0].keys() & sides[1].keys()
-    first, second = ([side[seed] for seed in seeds] for side in sides)
+def _paired(one: Group, other: Group, worst: float | None) -> Difference | None:
+    first, second = in_common(one, other)
     if not any(result.finished for result in [*first, *second]):
         return None
-    return paired_results(second, first)
+    return paired_results(second, first, worst=worst)
 
 
 def _compared(differences: Sequence[Difference | None], margin: float | None) -> list[Compared]:

@@ -141,10 +141,15 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float], *, metric: Me
     return Difference(seeds, tuple(ours[seed] for seed in seeds), tuple(theirs[seed] for seed in seeds), metric)
 
 
-def paired_results(ours: Iterable[Result], theirs: Iterable[Result]) -> Difference:
+def paired_results(ours: Iterable[Result], theirs: Iterable[Result], *, worst: float | None = None) -> Difference:
     """How much higher the results of one setting score than those of another, seed by seed.
 
     A run that diverged counts with the worst score (`worst_score`), and the difference names its seed.
+
+    Args:
+        ours: The results of the one.
+        theirs: Those of the other.
+        worst: The worst score, where more runs of the task than these tell it.
 
     Raises:
         ValueError: As for `paired`; if the results of a side are of several settings or two have one seed; if the two
@@ -163,7 +168,7 @@ def paired_results(ours: Iterable[Result], theirs: Iterable[Result]) -> Differen
     finished = [result.score for result in every if result.finished]
     if not finished:
         raise ValueError("every run diverged; there is nothing to compare")
-    worst = worst_score(metric, finished)
+    worst = worst_score(metric, finished) if worst is None else worst
     scores = [
         {seed: result.score if result.finished else worst for seed, result in one_per_seed(side).items()}
         for side in sides

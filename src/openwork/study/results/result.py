@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
@@ -192,8 +193,10 @@ def parsed(content: object, *, layers: bool = True) -> Result:
     for key in ("before", "after"):
         if not isinstance(content[key], dict | None):
             raise ValueError(f"{key} is not an object")
-    if content["threshold"] is not None and not _is_number(content["threshold"]):
-        raise ValueError("threshold is not a number")
+    if wrong := [key for key, value in (content["before"] or {}).items() if not is_number(value)]:
+        raise ValueError(f"before.{wrong[0]} is not a finite number")
+    if content["threshold"] is not None and not is_number(content["threshold"]):
+        raise ValueError("threshold is not a finite number")
     if content["status"] not in ("finished", "diverged"):
         raise ValueError(f"status is {content['status']!r}, neither 'finished' nor 'diverged'")
     on = {key: content.get(key, "test") for key in ("judged_on", "watched_on")}  # what is older has no such keys
@@ -214,10 +217,10 @@ def parsed(content: object, *, layers: bool = True) -> Result:
     if content["status"] == "finished":
         check_measured(metric, content["after"], sparsity)
         if parts["cost"].get("seconds") is None:
-            raise ValueError("cost.seconds is not a number")
+            raise ValueError("cost.seconds is not a finite number")
     for key, value in _known(Cost, parts["cost"]).items():
-        if value is not None and not _is_number(value):
-            raise ValueError(f"cost.{key} is not a number")
+        if value is not None and not is_number(value):
+            raise ValueError(f"cost.{key} is not a finite number")
     return Result(
         **{key: content[key] for key in (*_TEXT, "seed", "step", "threshold", "before", "after")},
         run=parts["run"],
@@ -247,12 +250,12 @@ def check_measured(metric: Metric, after: object, sparsity: Mapping[str, Any]) -
     if problem := metric.misfit(after.get(metric.key)):
         raise ValueError(f"after.{metric.key} {problem}")
     for key, value in after.items():
-        if not _is_number(value):
-            raise ValueError(f"after.{key} is not a number")
+        if not is_number(value):
+            raise ValueError(f"after.{key} is not a finite number")
     for key in ("selected", "all"):
         value = sparsity.get(key)
-        if not _is_number(value):
-            raise ValueError(f"sparsity.{key} is not a number")
+        if not is_number(value):
+            raise ValueError(f"sparsity.{key} is not a finite number")
         if not 0 <= value <= 1:
             raise ValueError(f"sparsity.{key} must be in [0, 1], got {value}")
 
@@ -301,5 +304,6 @@ def _known(kind: type[Cost] | type[Environment], part: Mapping[str, Any]) -> dic
     return {field.name: part[field.name] for field in fields(kind) if field.name in part}
 
 
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a JSON value is a number that a result may have: Python also reads NaN, infinity and longer integers."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_args
 from openwork.study.evaluation.metric import DataName, Metric
 from openwork.study.files import write_text
 from openwork.study.locks import locked
-from openwork.study.results.result import FORMAT, Cost, Result, check_measured, read_metric
+from openwork.study.results.result import FORMAT, Cost, Result, check_measured, is_number, read_metric
 
 
 class Judged(NamedTuple):
@@ -152,7 +152,7 @@ def _entry(one: object, folder: Path) -> AtThreshold:
     if not isinstance(one, dict) or not one.keys() >= {"run", "settings", "after", "sparsity"}:
         raise _damaged(folder, "one has no threshold, settings, after, sparsity or run")
     threshold, sparsity = one.get("threshold"), one["sparsity"]
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not isinstance(sparsity, dict):
+    if not is_number(threshold) or not isinstance(sparsity, dict):
         raise _damaged(folder, "one has no threshold, settings, after, sparsity or run")
     if not isinstance(one["settings"], str):
         raise _damaged(folder, "settings is not text")

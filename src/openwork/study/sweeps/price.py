@@ -14,6 +14,7 @@ from openwork.study.fleet.groups import alike
 from openwork.study.fleet.memory import width as fitting
 from openwork.study.fleet.training import Training
 from openwork.study.results.store import read_results
+from openwork.study.runs.described import refuse_changed, refuse_old
 from openwork.study.runs.live import prepare
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.sweeps.outcome import known_outcome
@@ -70,9 +71,14 @@ def prices(
         fleet: Whether the runs will be trained as fleets; the times of others tell nothing about it.
         measure: The milliseconds of a step of a run, and how they were measured; called with the runs that are still to
             be trained.
+
+    Raises:
+        ValueError: For a directory with which `sweep` refuses to go on, as nothing can be bought there.
     """
+    refuse_old(directory.glob("*"))
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in with_prerequisites(runs):
+        refuse_changed(run, directory / run.id)
         groups.setdefault((run.task.title, run.name), []).append(run)
     times: dict[tuple[str, str], list[float]] = {}
     for result in read_results(directory, layers=False, problems=[]) if directory.is_dir() else []:
