@@ -34,7 +34,8 @@ class Converted(nn.Module, ABC):
     """A layer that holds its weight in another form; it is called like the layer that it replaces.
 
     What a kernel reads are buffers, so that ``to``, ``state_dict`` and ``deepcopy`` work. It is for inference: the
-    weights are no parameters and get no gradient; the input's gradient is not computed either.
+    weights are no parameters and get no gradient; the input's gradient is not computed either, and asking the layers of
+    openwork for it is an error.
     """
 
     @abstractmethod
