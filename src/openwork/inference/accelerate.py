@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from openwork.core.chosen import check_model, choose_weights
+from openwork.core.converted import refuse_converted
 from openwork.core.ownership import refuse_held
 from openwork.core.selection import weight_matrices
 from openwork.core.sharded import is_sharded
@@ -43,10 +44,11 @@ def accelerate(
 
     Raises:
         TypeError: If ``model`` is no module, or wraps one.
-        ValueError: If the sample does not fit, the model is still being sparsified, is sharded or has no weights, or
-            ``rounds`` is below 4.
+        ValueError: If the sample does not fit, the model is still being sparsified, is sharded, is accelerated
+            already or has no weights, or ``rounds`` is below 4.
     """
     check_model(model)
+    refuse_converted(model)
     if rounds < 4:
         raise ValueError(f"rounds must be at least 4 to tell a gain from noise, got {rounds}")
     weights, _ = choose_weights(model, weight_matrices)

@@ -4,7 +4,7 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from openwork.inference.alternative import Converted
+from openwork.core.converted import Converted
 from openwork.inference.no_gradient import without_gradient
 
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from openwork.inference.alternative import Alternative, Converted
+from openwork.core.converted import Converted
+from openwork.inference.alternative import Alternative
 from openwork.inference.linear import ConvertedLinear, is_linear, matrix_of
 from openwork.inference.no_gradient import without_gradient
 from openwork.kernels import compiled, sparse
