@@ -43,12 +43,16 @@ def accelerate(
         The copy as ``model``, and what was measured; prints as a table.
 
     Raises:
-        TypeError: If ``model`` is no module, or wraps one.
+        TypeError: If ``model`` is no module, or wraps one, or ``alternatives`` are none.
         ValueError: If the sample does not fit, the model is still being sparsified, is sharded, is accelerated
             already or has no weights, or ``rounds`` is below 4.
     """
     check_model(model)
     refuse_converted(model)
+    if not (alternatives is None or (isinstance(alternatives, Sequence) and all(map(_is_kernel, alternatives)))):
+        raise TypeError(
+            f"alternatives are kernels with misfit() and convert(), got {alternatives!r}; pass a list of them"
+        )
     if rounds < 4:
         raise ValueError(f"rounds must be at least 4 to tell a gain from noise, got {rounds}")
     weights, _ = choose_weights(model, weight_matrices)
@@ -62,3 +66,7 @@ def accelerate(
     from openwork.inference.accelerating import accelerating  # not before it is called
 
     return accelerating(model, sample, device, alternatives, rounds, graph)
+
+
+def _is_kernel(one: object) -> bool:
+    return hasattr(one, "misfit") and hasattr(one, "convert")
