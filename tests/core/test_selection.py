@@ -120,3 +120,16 @@ def test_a_layer_without_weights_is_left_out_where_a_trained_model_is_pruned(kin
 def test_a_selection_of_nothing_but_layers_without_weights_says_so():
     with pytest.raises(ValueError, match=r"1\.weight: it has no weights"):
         ow.sparsify(with_an_empty_layer(), EVERY_KIND["masks"], select=["1", "2"])
+
+
+def test_a_name_that_reads_like_a_pattern_fits_itself():
+    model = nn.ModuleDict({"block[0]": nn.Linear(4, 4), "*": nn.Linear(4, 4), "head": nn.Linear(4, 4)})
+    assert names(model, "block[0]") == ["block[0].weight"]
+    assert names(model, ["block[0].weight"]) == ["block[0].weight"]
+    assert names(model, ow.excluding("block[0]")) == ["*.weight", "head.weight"]
+    technique = ow.GradualMagnitude(ow.OneShot(0.5), allocation=ow.PerLayer({"block[0]": 0.25}))
+    assert ow.sparsify(model, technique).layer_sparsity() == {
+        "block[0].weight": 0.25,
+        "*.weight": 0.5,
+        "head.weight": 0.5,
+    }
