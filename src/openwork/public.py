@@ -1,6 +1,7 @@
 """The public names of openwork, which `import openwork as ow` gives."""
 
 from openwork.core.batchnorm import recalibrate_batchnorm
+from openwork.core.converted import Converted
 from openwork.core.layout import declare_layout
 from openwork.core.masks.allocations import ERK, LAMP, Allocation, GlobalRanking, PerLayer, Uniform
 from openwork.core.masks.blocks import Block, Columns, Rows
@@ -34,7 +35,7 @@ from openwork.formats.sparse.load import load
 from openwork.formats.sparse.save import Saved, save
 from openwork.inference.accelerate import accelerate
 from openwork.inference.accelerated import Accelerated
-from openwork.inference.alternative import Alternative, Converted
+from openwork.inference.alternative import Alternative
 from openwork.inference.permute.permute import permute
 from openwork.inference.permute.permuted import Permuted, PermutedGroup
 from openwork.inference.shrink.shrink import shrink

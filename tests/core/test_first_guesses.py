@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import openwork as ow
+from openwork.inference.on_cpu import SparseOnCPU
 from tests.helpers import Tied
 
 G = ow.GradualMagnitude(ow.OneShot(0.5))
@@ -144,6 +145,19 @@ GUESSES = {
     "a lazy layer": (
         lambda m: ow.sparsify(nn.LazyLinear(8), G),
         "weight has no values yet; run the model on one batch",
+    ),
+    "metadata": (
+        lambda m: ow.save(m, "m.safetensors", metadata=["a"]),
+        "metadata must map texts to texts, got ['a']; pass",
+    ),
+    "one name": (lambda m: ow.load("m.safetensors", names="gate"), "names are several, got 'gate'; pass ['gate']"),
+    "no kernel": (
+        lambda m: ow.accelerate(m.dense, torch.ones(4, 4), alternatives=["CSR"]),
+        "alternatives are kernels with misfit() and convert(), got ['CSR']",
+    ),
+    "one kernel": (
+        lambda m: ow.accelerate(m.dense, torch.ones(4, 4), alternatives=SparseOnCPU()),
+        "alternatives are kernels with misfit() and convert(), got <",
     ),
     "meta": (lambda m: ow.sparsify(meta(), G), "weight is on the meta device and has no values; load the weights"),
     "compiled": (

@@ -61,3 +61,33 @@ def test_a_finalized_sparsifier_lets_its_state_go(technique):
     gc.collect()
     assert [thing() for thing in watched] == [None] * 3
     assert str(sparsifier).startswith("Sparsifier(")
+
+
+def two_parameters(shared):
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    model[2].weight = nn.Parameter(shared(model[0].weight))
+    return model
+
+
+@BOTH
+@pytest.mark.parametrize("shared", [lambda w: w, lambda w: w.t(), lambda w: w[2:, 2:]], ids=["all", "turned", "a part"])
+def test_two_parameters_in_the_same_memory_are_refused(technique, shared):
+    model = two_parameters(shared)
+    before = model[0].weight.detach().clone()
+    with raises(ValueError, "0.weight and 2.weight are two parameters in the same memory", "make them one parameter"):
+        ow.sparsify(model, technique)
+    assert torch.equal(model[0].weight, before)
+    ow.sparsify(model, technique, select="0")  # the other one is nobody's
+
+
+def test_two_parameters_in_the_same_memory_are_refused_where_a_trained_model_is_pruned():
+    with raises(ValueError, "0.weight and 2.weight are two parameters in the same memory"):
+        ow.prune(two_parameters(lambda w: w), ow.Wanda(ow.OneShot(0.5)), batches=[torch.randn(4, 8)])
+
+
+def test_parameters_side_by_side_in_one_tensor_are_two():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    for halves in (torch.randn(16, 8).chunk(2), torch.randn(8, 16).chunk(2, 1), (torch.randn(8, 16)[:, 1::2],)):
+        for layer, half in zip((model[0], model[2]), halves, strict=False):
+            layer.weight = nn.Parameter(half)
+        assert ow.prune(model, PRUNE).sparsity == 0.5

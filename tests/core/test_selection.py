@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -84,3 +86,50 @@ def test_a_selection_that_matches_nothing_says_what_there_is():
         ow.sparsify(conv_net(), ow.GradualMagnitude(ow.OneShot(0.5)), select=ow.matching("encoder.*"))
     with pytest.raises(ValueError, match="it has none"):
         ow.sparsify(nn.ReLU(), ow.GradualMagnitude(ow.OneShot(0.5)))
+
+
+def with_an_empty_layer():
+    with warnings.catch_warnings(action="ignore"):  # torch's: initializing it is a no-op
+        return nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 0), nn.Linear(0, 4))
+
+
+EVERY_KIND = {
+    "masks": ow.GradualMagnitude(ow.OneShot(0.5)),
+    "variational dropout": ow.VariationalDropout(ow.Constant(1e-3)),
+    "scores": ow.SoftMovement(ow.Constant(1e-3)),
+    "deviations": ow.PruneRetrain(ow.OneShot(0.5)),
+}
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_a_layer_without_weights_is_left_out_by_every_technique(kind):
+    sparsifier = ow.sparsify(model := with_an_empty_layer(), EVERY_KIND[kind])
+    assert sparsifier.skipped == {"1.weight": "it has no weights", "2.weight": "it has no weights"}
+    model(torch.randn(3, 8)).sum().backward()
+    sparsifier.finalize()
+
+
+@pytest.mark.parametrize("kind", ["Wanda", "RIA", "SparseGPT", "ADMM", "ALPS", "DSnoT"])
+def test_a_layer_without_weights_is_left_out_where_a_trained_model_is_pruned(kind):
+    technique = getattr(ow, kind)(ow.OneShot(0.5))
+    result = ow.prune(with_an_empty_layer(), technique, batches=[torch.randn(16, 8)])
+    assert [layer.name for layer in result.layers] == ["0.weight"]
+    assert result.skipped == {"1.weight": "it has no weights", "2.weight": "it has no weights"}
+
+
+def test_a_selection_of_nothing_but_layers_without_weights_says_so():
+    with pytest.raises(ValueError, match=r"1\.weight: it has no weights"):
+        ow.sparsify(with_an_empty_layer(), EVERY_KIND["masks"], select=["1", "2"])
+
+
+def test_a_name_that_reads_like_a_pattern_fits_itself():
+    model = nn.ModuleDict({"block[0]": nn.Linear(4, 4), "*": nn.Linear(4, 4), "head": nn.Linear(4, 4)})
+    assert names(model, "block[0]") == ["block[0].weight"]
+    assert names(model, ["block[0].weight"]) == ["block[0].weight"]
+    assert names(model, ow.excluding("block[0]")) == ["*.weight", "head.weight"]
+    technique = ow.GradualMagnitude(ow.OneShot(0.5), allocation=ow.PerLayer({"block[0]": 0.25}))
+    assert ow.sparsify(model, technique).layer_sparsity() == {
+        "block[0].weight": 0.25,
+        "*.weight": 0.5,
+        "head.weight": 0.5,
+    }

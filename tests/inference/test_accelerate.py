@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import openwork as ow
-from openwork.inference.alternative import Converted
+from openwork.core.converted import Converted
 
 X = torch.randn(16, 256)
 
@@ -282,3 +282,12 @@ def test_wrong_use_says_what_to_do():
         ow.accelerate(model, torch.randn(2, 8), graph=True)
     with pytest.raises(TypeError, match=r"expected an nn.Module, got a state dict"):
         ow.accelerate(model.state_dict(), torch.randn(2, 8))
+
+
+def test_a_model_with_converted_layers_is_refused_where_its_numbers_would_be_wrong():
+    model = nn.Sequential(Twice(nn.Linear(256, 512), 1), nn.ReLU(), nn.Linear(512, 256))
+    for use in (ow.report, lambda m: ow.accelerate(m, X, rounds=4), lambda m: ow.shrink(m, X)):
+        with pytest.raises(ValueError, match=r"^accelerate converted 0, .* pass dense_copy\(\) of what it returned$"):
+            use(model)
+    with pytest.raises(ValueError, match=r"^accelerate converted the model, which has no parameters then"):
+        ow.report(model[0])

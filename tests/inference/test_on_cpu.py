@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from openwork.inference.csr import CSR
 from openwork.inference.on_cpu import SparseConvolutionOnCPU, SparseOnCPU
 from tests.kernels.test_sparse import needs_compiler, random_sparse
 
@@ -127,3 +128,19 @@ def test_a_compiled_model_of_converted_layers_is_one_graph_for_every_batch():
         for batch in (4, 1, 5, 40):
             x = torch.randn(batch, 2, 2, 5)
             torch.testing.assert_close(compiled_model(x), dense(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_a_converted_layer_of_another_dtype_says_what_to_convert_instead(dtype):
+    for alternative, layer, shape in (
+        (SparseOnCPU(), nn.Linear(12, 7), (2, 12)),
+        (SparseConvolutionOnCPU(), nn.Conv2d(3, 4, 3), (1, 3, 6, 6)),
+        (CSR(), nn.Linear(12, 7), (2, 12)),
+    ):
+        form = alternative.convert(sparse_layer(layer)).to(dtype)
+        x = torch.randn(shape).to(dtype)
+        if dtype == torch.float64 and isinstance(alternative, CSR):
+            torch.testing.assert_close(form(x).float(), layer(x.float()), rtol=1e-4, atol=1e-5)
+        else:
+            with pytest.raises(ValueError, match=r"the kernel computes in float32; convert dense_copy\(\) of what"):
+                form(x)

@@ -73,3 +73,13 @@ def test_updates_become_rarer_and_end():
         assert abs(count - expected) < 200 * (expected > 0) + 1
     assert not ow.Splicing(5).due(0)
     assert list(itertools.islice((s for s in range(9) if EVERY_STEP.due(s)), 3)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("values", [[0.0] * 6, [0.5] * 6, [0.3]], ids=["zeros", "equal weights", "one weight"])
+def test_weights_that_do_not_deviate_stay(values):
+    layer = layer_of(values)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    ow.sparsify(layer, ow.DynamicSurgery(EVERY_STEP)).attach(optimizer)
+    layer.weight.grad = torch.zeros_like(layer.weight)
+    optimizer.step()
+    assert layer.weight.tolist() == torch.tensor([values]).tolist()

@@ -45,3 +45,15 @@ def test_q_may_exceed_one():
     assert ow.PruneRetrain(ow.OneShot(2.0)).schedule.final == 2.0
     with pytest.raises(ValueError, match="did you pass a percentage"):
         ow.GradualMagnitude(ow.OneShot(2.0))
+
+
+@pytest.mark.parametrize("values", [[0.0] * 6, [0.5] * 6, [0.3]], ids=["zeros", "equal weights", "one weight"])
+def test_weights_that_do_not_deviate_stay(values):
+    layer = weighted(values)
+    ow.sparsify(layer, ow.PruneRetrain(ow.OneShot(0.5)))
+    assert layer.weight.tolist() == torch.tensor([values]).tolist()
+
+
+def test_a_weight_that_is_nan_is_an_error():
+    with pytest.raises(RuntimeError, match="are NaN"):
+        ow.sparsify(weighted([1.0, torch.nan]), ow.PruneRetrain(ow.OneShot(0.5)))

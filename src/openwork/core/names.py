@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 def fits(pattern: str, name: str) -> bool:
     """Whether a shell pattern fits a weight's name (``fc3.weight``) or that of a module around it (``fc3``)."""
-    return any(fnmatchcase(whole, pattern) for whole in _around(name))
+    return any(whole == pattern or fnmatchcase(whole, pattern) for whole in _around(name))
 
 
 def nearest(pattern: str, names: Iterable[str]) -> str:

@@ -29,3 +29,8 @@ def not_numbers(parameter: Tensor) -> str:
     if tensor.layout != torch.strided:
         return f"it is stored as {str(tensor.layout).removeprefix('torch.')}; make it dense"
     return ""
+
+
+def unusable(parameter: Tensor) -> str:
+    """Why nothing of a parameter can be made zero: `not_numbers`, or it has no elements; "" where something can."""
+    return not_numbers(parameter) or ("" if parameter.numel() else "it has no weights")

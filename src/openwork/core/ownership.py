@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from openwork.core.selection import Site, Weight
+from openwork.core.sharded import local
 
 _HELD: weakref.WeakKeyDictionary[nn.Module, dict[str, tuple[weakref.ref[object], str]]] = weakref.WeakKeyDictionary()
 
@@ -53,6 +54,39 @@ def refuse_held(weights: Iterable[Weight]) -> None:
                 f"{site.name} is being sparsified as a random variable already; call finalize() on that sparsifier "
                 "first, copy a model with finalized_copy(), or select other weights"
             )
+
+
+def refuse_overlapping(weights: Iterable[Weight]) -> None:
+    """Raises ValueError for two parameters in the same memory: each would be masked, and trained, for both.
+
+    What is certain is refused: that two begin at the same place, or one where another without gaps lies. Columns of
+    one tensor may be two parameters.
+    """
+    places = sorted((*_extent(weight), weight.name) for weight in weights)
+    last = ""  # the name of the parameter without gaps that reaches furthest
+    reach, before = 0, (0, "")
+    for begin, end, name in places:
+        other = last if begin < reach else before[1] if begin == before[0] else ""
+        if other:
+            raise ValueError(
+                f"{other} and {name} are two parameters in the same memory, which an optimizer would move twice; make "
+                "them one parameter, as model.b.weight = model.a.weight does, or give one a clone()"
+            )
+        if end > reach:
+            last, reach = name, end
+        before = begin, name
+
+
+def _extent(weight: Weight) -> tuple[int, int]:
+    """Where a parameter's memory begins and ends; of one with gaps no more than its first number."""
+    tensor = local(weight.parameter)
+    sizes = sorted((stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
+    whole = 1
+    for stride, size in sizes:
+        if stride != whole:
+            return tensor.data_ptr(), tensor.data_ptr() + tensor.element_size()
+        whole *= size
+    return tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
 
 
 def _sites(weights: Iterable[Weight]) -> list[Site]:

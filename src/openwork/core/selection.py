@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from openwork.core.layout import NORMS, Layout, holds_experts, is_called_weight, layout_of
 from openwork.core.names import fits, listed
-from openwork.core.numbers import not_numbers
+from openwork.core.numbers import unusable
 from openwork.core.strict import check_strict, nothing_selected
 
 Select = Callable[[str, nn.Parameter, nn.Module], bool]
@@ -259,7 +259,7 @@ def find_weights(model: nn.Module, select: Selection, *, codes: bool = False) ->
         model: The model.
         select: Which parameters are selected; a tied one is where it is selected at any of its places, unless
             `excluding` names another of them.
-        codes: Whether what holds codes instead of numbers can be selected, to be counted.
+        codes: Whether what holds codes instead of numbers, or no elements, can be selected, to be counted.
 
     Raises:
         TypeError: If ``select`` is no selection.
@@ -267,7 +267,7 @@ def find_weights(model: nn.Module, select: Selection, *, codes: bool = False) ->
     """
     select, tensors = as_select(select), _sites(model)
     picked = [(parameter, sites) for parameter, sites in tensors if _picks(select, parameter, sites)]
-    reasons = {sites[0].name: "" if codes else not_numbers(parameter) for parameter, sites in tensors}
+    reasons = {sites[0].name: "" if codes else unusable(parameter) for parameter, sites in tensors}
     chosen = [Weight(sites[0].name, tuple(sites)) for _, sites in picked if not reasons[sites[0].name]]
     if not chosen:
         raise ValueError(

@@ -13,7 +13,7 @@ from openwork.core.dead_paths import dead_paths
 from openwork.core.following import capturing, follow
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.optimizers import Groups, check_optimizer, check_ownership, parameter_groups, parameter_ids, shares
-from openwork.core.ownership import hold, refuse_held, release
+from openwork.core.ownership import hold, refuse_held, refuse_overlapping, release
 from openwork.core.saved import FORMAT, check_saved
 from openwork.core.seeding import check_seed
 from openwork.core.seen import Seen
@@ -50,8 +50,7 @@ class Sparsifier:
         weights, skipped = choose_weights(model, select)
         weights, misfits = technique.fitting(weights)
         refuse_held(weights)
-        if not any(weight.parameter.numel() for weight in weights):
-            raise ValueError(f"{', '.join(weight.name for weight in weights)} have no elements; select other weights")
+        refuse_overlapping(weights)
         self.model = model
         self.technique: Technique = technique
         self.weights: list[Weight] = weights

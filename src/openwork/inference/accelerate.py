@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from openwork.core.chosen import check_model, choose_weights
+from openwork.core.converted import refuse_converted
 from openwork.core.ownership import refuse_held
 from openwork.core.selection import weight_matrices
 from openwork.core.sharded import is_sharded
@@ -42,11 +43,16 @@ def accelerate(
         The copy as ``model``, and what was measured; prints as a table.
 
     Raises:
-        TypeError: If ``model`` is no module, or wraps one.
-        ValueError: If the sample does not fit, the model is still being sparsified, is sharded or has no weights, or
-            ``rounds`` is below 4.
+        TypeError: If ``model`` is no module, or wraps one, or ``alternatives`` are none.
+        ValueError: If the sample does not fit, the model is still being sparsified, is sharded, is accelerated
+            already or has no weights, or ``rounds`` is below 4.
     """
     check_model(model)
+    refuse_converted(model)
+    if not (alternatives is None or (isinstance(alternatives, Sequence) and all(map(_is_kernel, alternatives)))):
+        raise TypeError(
+            f"alternatives are kernels with misfit() and convert(), got {alternatives!r}; pass a list of them"
+        )
     if rounds < 4:
         raise ValueError(f"rounds must be at least 4 to tell a gain from noise, got {rounds}")
     weights, _ = choose_weights(model, weight_matrices)
@@ -60,3 +66,7 @@ def accelerate(
     from openwork.inference.accelerating import accelerating  # not before it is called
 
     return accelerating(model, sample, device, alternatives, rounds, graph)
+
+
+def _is_kernel(one: object) -> bool:
+    return hasattr(one, "misfit") and hasattr(one, "convert")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from openwork.inference.alternative import Converted
+from openwork.core.converted import Converted
 from openwork.inference.choice import LayerChoice
 from openwork.inference.timing import Timing
 from openwork.words import count, printable

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openwork.core.converted import Converted
 from openwork.core.forward import call, first_line
 from openwork.core.selection import Site, find_weights, weight_matrices
 from openwork.core.snapshot import snapshot
 from openwork.inference.accelerated import Accelerated
-from openwork.inference.alternative import Alternative, Converted
+from openwork.inference.alternative import Alternative
 from openwork.inference.alternatives import alternatives as usual_alternatives
 from openwork.inference.calls import Call, copied, record_calls
 from openwork.inference.choice import LayerChoice, break_even, choose, not_tried

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openwork.inference.alternative import Alternative, Converted
+from openwork.core.converted import Converted
+from openwork.inference.alternative import Alternative
 from openwork.inference.calls import Call
 from openwork.inference.models import TOLERANCES, relative_difference
 from openwork.inference.timing import Timing, time_in_turns

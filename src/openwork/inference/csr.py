@@ -43,8 +43,8 @@ class CSRLinear(ConvertedLinear):
         rows, columns, values = csr.pack(matrix_of(layer))
         super().__init__(layer, {"rows": rows, "columns": columns, "values": values})
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out)."""
+    def product(self, x: Tensor) -> Tensor:
+        """As `ConvertedLinear` declares it."""
         return csr.linear(x, self.rows, self.columns, self.values, self.bias, self.inputs)
 
     def matrix(self) -> Tensor:

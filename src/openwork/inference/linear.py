@@ -4,7 +4,8 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from openwork.inference.alternative import Converted
+from openwork.core.converted import Converted
+from openwork.inference.no_gradient import without_gradient
 
 
 def is_linear(layer: nn.Module) -> bool:
@@ -38,6 +39,14 @@ class ConvertedLinear(Converted):
             self.register_buffer(name, tensor)
         bias = layer.bias
         self.register_buffer("bias", bias.detach() if isinstance(bias, Tensor) else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        return without_gradient(self.product, x)
+
+    @abstractmethod
+    def product(self, x: Tensor) -> Tensor:
+        """What the layer computes, by a kernel that knows no gradient."""
 
     @abstractmethod
     def matrix(self) -> Tensor:

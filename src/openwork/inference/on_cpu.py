@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from openwork.inference.alternative import Alternative, Converted
+from openwork.core.converted import Converted
+from openwork.inference.alternative import Alternative
 from openwork.inference.linear import ConvertedLinear, is_linear, matrix_of
+from openwork.inference.no_gradient import without_gradient
 from openwork.kernels import compiled, sparse
 
 
@@ -68,8 +70,8 @@ class SparseLinear(ConvertedLinear):
         starts, columns, values = sparse.pack(matrix_of(layer))
         super().__init__(layer, {"starts": starts, "columns": columns, "values": values})
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out)."""
+    def product(self, x: Tensor) -> Tensor:
+        """As `ConvertedLinear` declares it."""
         return sparse.linear(x, self.starts, self.columns, self.values, self.bias, self.inputs)
 
     def matrix(self) -> Tensor:
@@ -113,6 +115,9 @@ class SparseConvolution(Converted):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W), (N, C, L), or one without N, to the same with the outputs."""
+        return without_gradient(self._convolve, x)
+
+    def _convolve(self, x: Tensor) -> Tensor:
         in_rows = issubclass(self.kind, nn.Conv1d)
         is_batch = x.dim() == 4 - in_rows
         image = x if is_batch else x.unsqueeze(0)

@@ -77,8 +77,8 @@ class PackedLinear(ConvertedLinear):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer, lanes.pack(matrix_of(layer))._asdict())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out)."""
+    def product(self, x: Tensor) -> Tensor:
+        """As `ConvertedLinear` declares it."""
         _check(self, x)
         y: Tensor = lanes.lanes_linear(x, self.offsets, self.order, self.starts, self.gaps, self.values, self.bias)
         return y
@@ -102,8 +102,8 @@ class SemiStructuredLinear(ConvertedLinear):
         packed, meta = semi_structured.pack(matrix_of(layer))
         super().__init__(layer, {"packed": packed, "meta": meta})
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out)."""
+    def product(self, x: Tensor) -> Tensor:
+        """As `ConvertedLinear` declares it."""
         _check(self, x)
         y: Tensor = semi_structured.semi_structured_linear(x, self.packed, self.meta, self.bias, self.outputs)
         return y

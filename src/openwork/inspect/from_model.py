@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
+from openwork.core.converted import refuse_converted
 from openwork.core.layout import layout_of, stored_layout
 from openwork.core.parameters.weight import ReparameterizedWeight
 from openwork.core.selection import Select, Selection, Site, Weight, as_select, find_weights, weight_matrices
@@ -93,6 +94,7 @@ def _check(model: nn.Module) -> None:
             f"the weights of {type(model).__name__} are random variables; report on its sparsifier, or on what "
             "finalize() returns"
         )
+    refuse_converted(model)
     for name, module in model.named_modules():
         if type(module).__module__.startswith("torch.ao.nn.quantized"):
             raise ValueError(

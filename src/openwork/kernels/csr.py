@@ -45,7 +45,7 @@ def linear(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor, bias: Tenso
         inputs: in.
 
     Raises:
-        ValueError: If x has another width or dtype.
+        ValueError: If x has another width or dtype, or the values are neither float32 nor float64.
     """
     y: Tensor = torch.ops.openwork.csr_linear.default(x, rows, columns, values, bias, inputs)
     return y
@@ -62,6 +62,11 @@ torch.library.define(
 def _linear(x: Tensor, rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor | None, inputs: int) -> Tensor:
     if x.shape[-1:] != (inputs,) or x.dtype != values.dtype:  # MKL reads behind the end of a shorter one
         raise ValueError(f"the input must be {values.dtype} of shape (..., {inputs}), got {x.dtype} {tuple(x.shape)}")
+    if values.dtype not in (torch.float32, torch.float64):  # somebody has converted the model
+        raise ValueError(
+            f"the packed weight is {values.dtype}, and the kernel computes in float32; convert dense_copy() of what "
+            "accelerate returned instead, and accelerate that"
+        )
     weight = _matrix(rows, columns, values, inputs)
     flat = x.reshape(x.shape[:-1].numel(), inputs)
     # MKL's product with a vector is several times faster than that with a matrix of one column.

@@ -81,6 +81,11 @@ def transformed() -> bool:
     # An export records what happens inside a function, for autograd to differentiate later.
     if torch._C._are_functorch_transforms_active() or _exporting():
         return True
+    return forward_mode()
+
+
+def forward_mode() -> bool:
+    """Whether forward-mode differentiation looks on."""
     return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
 
 

@@ -16,6 +16,7 @@ from openwork.core.masks.evidence import Evidence, Kept, View
 from openwork.core.masks.technique import Hidden, MaskTechnique
 from openwork.core.schedules import Schedule
 from openwork.core.seeding import seeded_generator
+from openwork.techniques.prune_retrain import deviation, in_units_of
 
 LOWER, UPPER = 0.9, 1.1  # a kept weight goes at 0.9 of the threshold, a removed one comes back at 1.1 of it
 
@@ -60,7 +61,7 @@ class Beginning(Evidence):
     def begin(self, weight: Tensor) -> Kept:
         """Both."""
         magnitude = weight.abs()
-        return {"mean": magnitude.mean().reshape(1), "std": magnitude.std().reshape(1)}
+        return {"mean": magnitude.mean().reshape(1), "std": deviation(magnitude).reshape(1)}
 
 
 @dataclass(frozen=True)
@@ -87,4 +88,5 @@ class DynamicSurgery(MaskTechnique):
         """|w| over the threshold that it must reach now: at least 1 means kept."""
         threshold = (view.evidence["mean"] + self.rate * view.evidence["std"]).clamp(min=0)
         magnitude = view.weight.abs()
-        return magnitude / (threshold * torch.where(view.mask, LOWER, UPPER).to(magnitude))
+        threshold = threshold.reshape((1,) * magnitude.dim())  # () of one number
+        return in_units_of(threshold * torch.where(view.mask, LOWER, UPPER).to(magnitude), magnitude)

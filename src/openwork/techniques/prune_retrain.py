@@ -30,4 +30,14 @@ class PruneRetrain(MaskTechnique):
 
     def scores(self, view: View) -> Tensor:
         """|w| in standard deviations of the tensor as it is, zeros included; -inf for removed weights."""
-        return torch.where(view.mask, view.weight.abs() / view.weight.std(), -math.inf)
+        return torch.where(view.mask, in_units_of(deviation(view.weight), view.weight.abs()), -math.inf)
+
+
+def deviation(values: Tensor) -> Tensor:
+    """The standard deviation; 0 of a single value."""
+    return values.std(correction=min(1, values.numel() - 1))
+
+
+def in_units_of(unit: Tensor, values: Tensor) -> Tensor:
+    """``values / unit``, and inf where the unit is 0, below which no value is."""
+    return torch.where(unit == 0, math.inf, values / unit)

@@ -102,4 +102,4 @@ class ScoredWeight(ReparameterizedWeight):
 
     def mask(self) -> Tensor:
         """Where S reaches the cut, bool."""
-        return self.S.detach() >= self.cut
+        return self.S.detach() >= self.cut.reshape((1,) * self.S.dim())  # () of one number

@@ -98,7 +98,8 @@ class SoftThresholdWeight(ReparameterizedWeight):
 
     def sample(self, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Sign(w) * relu(|w| - sigmoid(s)): equation 3."""
-        return weight.sign() * torch.relu(weight.abs() - torch.sigmoid(self.s))
+        threshold = torch.sigmoid(self.s).reshape((1,) * weight.dim())  # () of one number
+        return weight.sign() * torch.relu(weight.abs() - threshold)
 
     def effective(self, weight: Tensor) -> Tensor:
         """The same."""

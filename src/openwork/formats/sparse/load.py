@@ -24,11 +24,14 @@ def load(
         threads: How many tensors are unpacked at a time; by default as many as there are processors, at most 8.
 
     Raises:
+        TypeError: If ``names`` is one name.
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged, foreign, of a newer format, or larger in memory than ``limit``, or has no
             tensor of a name.
         ImportError: If tensors are packed and zstandard is missing: ``pip install "openwork[files]"``.
     """
+    if isinstance(names, str):
+        raise TypeError(f"names are several, got {names!r}; pass [{names!r}]")
     file = SparseFile(path, limit=limit)
     wanted = [*file] if names is None else [*names]
     if missing := [name for name in wanted if name not in file]:

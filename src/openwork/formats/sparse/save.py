@@ -63,12 +63,14 @@ def save(
         threads: How many tensors are packed at a time; by default as many as there are processors, at most 8.
 
     Raises:
-        TypeError: If ``model`` is none of the three.
+        TypeError: If ``model`` is none of the three, or ``metadata`` is no mapping.
         FileNotFoundError: If there is no folder for ``path``.
         ValueError: If the state holds what a file of tensors cannot hold, ``metadata`` takes a name of openwork's, or
             ``path`` is no file.
         ImportError: If zstandard is missing: ``pip install "openwork[files]"``.
     """
+    if not isinstance(metadata, Mapping | None):
+        raise TypeError(f"metadata must map texts to texts, got {metadata!r}; pass a dict such as {{'run': '3f2a'}}")
     path, texts = checked_target(path), dict(metadata or {})
     if taken := [name for name in texts if name in (KEY, CHECK, "format")]:
         raise ValueError(f"metadata may not be named {taken[0]!r}, which every file has; choose another name")

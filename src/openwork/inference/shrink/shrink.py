@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from openwork.core.chosen import check_model
+from openwork.core.converted import refuse_converted
 from openwork.core.snapshot import snapshot
 from openwork.inference.models import copied_model
 from openwork.inference.shrink.check import check_finalized
@@ -34,11 +35,12 @@ def shrink(model: nn.Module, example: Any) -> Shrunk:
 
     Raises:
         TypeError: If ``model`` is no module, or wraps one.
-        ValueError: If it is still being sparsified, the example does not fit, or `torch.export` cannot follow the
-            model, as where it decides by values.
+        ValueError: If it is still being sparsified or is accelerated, the example does not fit, or `torch.export`
+            cannot follow the model, as where it decides by values.
     """
     check_model(model)
     check_finalized(model)
+    refuse_converted(model)
     from openwork.inference.shrink.smaller import compare, named_tensors, smaller  # not before it is called: 20 modules
     from openwork.inference.shrink.trace import outputs, trace
 

@@ -101,6 +101,15 @@ void with_index(const Tensor& columns, const F& f) {
     f(columns.const_data_ptr<int32_t>());
 }
 
+// Whoever converts a model to another dtype converts its packed weights, too.
+inline const float* floats(const Tensor& tensor) {
+  TORCH_CHECK_VALUE(
+      tensor.scalar_type() == at::kFloat,
+      "the packed weight is ", tensor.scalar_type(), ", and the kernel computes in float32; convert dense_copy() of what "
+      "accelerate returned instead, and accelerate that");
+  return tensor.const_data_ptr<float>();
+}
+
 struct Weight {
   const int64_t* starts;
   const float* values;
@@ -110,8 +119,8 @@ struct Weight {
 
   Weight(const Tensor& starts_, const Tensor& columns, const Tensor& values_, const std::optional<Tensor>& bias_)
       : starts(starts_.const_data_ptr<int64_t>()),
-        values(values_.const_data_ptr<float>()),
-        bias(bias_ ? bias_->const_data_ptr<float>() : nullptr),
+        values(floats(values_)),
+        bias(bias_ ? floats(*bias_) : nullptr),
         rows(starts_.numel() - 1),
         nonzeros(values_.numel()) {
     TORCH_CHECK_VALUE(

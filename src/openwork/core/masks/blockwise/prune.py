@@ -24,7 +24,7 @@ from openwork.core.masks.input_products import InputProducts
 from openwork.core.masks.inputs import observable
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.names import few
-from openwork.core.ownership import refuse_held
+from openwork.core.ownership import refuse_held, refuse_overlapping
 from openwork.core.selection import Selection, Weight
 from openwork.words import count
 
@@ -84,6 +84,7 @@ def plan(
     weights, skipped = choose_weights(model, select)
     weights, misfits = fitting(weights)
     refuse_held(weights)
+    refuse_overlapping(weights)
     for weight in weights:
         check_finite(weight.name, weight.parameter)
     skipped |= misfits

@@ -1,0 +1,67 @@
+"""Kernels for inference have no gradient, and a backward pass that reaches one says so."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+
+from openwork.kernels.paths import forward_mode
+
+REFUSAL = (
+    "a layer that accelerate converted computes no gradient; run the model under torch.no_grad(), or take "
+    "dense_copy() of what accelerate returned"
+)
+
+
+def without_gradient(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``compute(x)``, which raises where its gradient is asked for: in the backward pass, or in forward mode.
+
+    A gradient that is left out instead would be wrong wherever another path leads to the same input, as around a
+    residual block. What torch.jit traces stays without this, since it holds no operations of Python.
+
+    Args:
+        compute: What is without a gradient.
+        x: Its input.
+
+    Raises:
+        RuntimeError: If forward-mode differentiation asks.
+    """
+    if forward_mode() and unpack_dual(x).tangent is not None:  # type: ignore[no-untyped-call]  # torch's own gap
+        raise RuntimeError(REFUSAL)
+    if not (x.requires_grad and torch.is_grad_enabled()) or _tracing():
+        return compute(x)
+    y: Tensor = _Refusing.apply(compute(x.detach()), x)  # type: ignore[no-untyped-call]  # torch's own gap
+    return y
+
+
+def _tracing() -> bool:
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # torch's own gap
+
+
+class _Refusing(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(y: Tensor, x: Tensor) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.shape = inputs[1].shape
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        return None, _refused(gradient, ctx.shape)
+
+
+# An op: a compiler, which traces the backward pass of what may never have one, sees nothing of the error.
+@torch.library.custom_op("openwork::no_gradient", mutates_args=())
+def _refused(gradient: Tensor, shape: list[int]) -> Tensor:
+    raise RuntimeError(REFUSAL)
+
+
+@_refused.register_fake
+def _(gradient: Tensor, shape: list[int]) -> Tensor:
+    return gradient.new_empty(shape)
