@@ -355,6 +355,11 @@ def shards_that_took_the_place_of_others_are_seen(folder):
 
 
 @check
+def shards_without_a_row_are_in_no_common_memory(folder):
+    assert ow.sparsify(shard(nn.Sequential(nn.Linear(8, 1), nn.Linear(1, 1))), ow.GradualMagnitude(RAMP))
+
+
+@check
 def what_shards_cannot_do_is_refused_with_the_cure(folder):
     def attach(technique, apply, seed=0):
         model = net(seed=seed)

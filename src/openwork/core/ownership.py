@@ -62,7 +62,8 @@ def refuse_overlapping(weights: Iterable[Weight]) -> None:
     What is certain is refused: that two begin at the same place, or one where another without gaps lies. Columns of
     one tensor may be two parameters.
     """
-    places = sorted((*_extent(weight), weight.name) for weight in weights)
+    # A process may hold no row of a sharded weight, at no place.
+    places = sorted((*_extent(weight), weight.name) for weight in weights if local(weight.parameter).numel())
     last = ""  # the name of the parameter without gaps that reaches furthest
     reach, before = 0, (0, "")
     for begin, end, name in places:
