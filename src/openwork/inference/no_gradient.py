@@ -32,7 +32,8 @@ def without_gradient(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         raise RuntimeError(REFUSAL)
     if not (x.requires_grad and torch.is_grad_enabled()) or _tracing():
         return compute(x)
-    y: Tensor = _Refusing.apply(compute(x.detach()), x)  # type: ignore[no-untyped-call]  # torch's own gap
+    kind = _TransformedRefusing if torch._C._are_functorch_transforms_active() else _Refusing
+    y: Tensor = kind.apply(compute(x.detach()), x)  # type: ignore[no-untyped-call]  # torch's own gap
     return y
 
 
@@ -41,6 +42,21 @@ def _tracing() -> bool:
 
 
 class _Refusing(torch.autograd.Function):
+    """The output, with a backward pass that raises."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor) -> Tensor:
+        ctx.shape = x.shape
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        return None, _refused(gradient, ctx.shape)
+
+
+class _TransformedRefusing(torch.autograd.Function):
+    """The same as torch.func needs it; each call takes three times as long."""
+
     generate_vmap_rule = True
 
     @staticmethod
