@@ -286,7 +286,15 @@ def test_wrong_use_says_what_to_do():
 
 def test_a_model_with_converted_layers_is_refused_where_its_numbers_would_be_wrong():
     model = nn.Sequential(Twice(nn.Linear(256, 512), 1), nn.ReLU(), nn.Linear(512, 256))
-    for use in (ow.report, lambda m: ow.accelerate(m, X, rounds=4), lambda m: ow.shrink(m, X)):
+    half = ow.GradualMagnitude(ow.OneShot(0.5))
+    uses = (
+        ow.report,
+        lambda m: ow.accelerate(m, X, rounds=4),
+        lambda m: ow.shrink(m, X),
+        lambda m: ow.sparsify(m, half),
+        lambda m: ow.prune(m, half),
+    )
+    for use in uses:
         with pytest.raises(ValueError, match=r"^accelerate converted 0, .* pass dense_copy\(\) of what it returned$"):
             use(model)
     with pytest.raises(ValueError, match=r"^accelerate converted the model, which has no parameters then"):

@@ -144,6 +144,15 @@ def test_the_means_beside_a_difference_are_those_of_the_seeds_that_were_compared
     assert ['"score":[2.0]' in text, '"others":[3.66666667]' in text] == [True, True]
 
 
+def test_where_all_common_seeds_diverged_nothing_is_said_of_the_others(tmp_path):
+    first = squared_errors("A", "a", {0: None, 1: 2.0}, 10)
+    second = squared_errors("A", "a", {0: None, 2: 7.0}, 20)
+    write_matched([("digits", matched(first, second))], tmp_path / "c")
+    with (tmp_path / "c").open(newline="") as file:
+        (cell,) = csv.DictReader(file)
+    assert cell["value"] == cell["value_second"] == ""
+
+
 def test_sweeps_without_anything_in_common_say_so():
     found = matched(sweep(), sweep("B"))
     assert (

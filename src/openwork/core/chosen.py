@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from openwork.core.converted import refuse_converted
 from openwork.core.names import few
 from openwork.core.selection import Selection, Weight, find_weights
 from openwork.core.technique import Technique
@@ -47,8 +48,9 @@ def choose_weights(model: nn.Module, select: Selection) -> tuple[list[Weight], d
 
     Raises:
         TypeError: If ``select`` is of another kind.
-        ValueError: If nothing is selected, or a selected weight has no values yet.
+        ValueError: If the model is accelerated, nothing is selected, or a selected weight has no values yet.
     """
+    refuse_converted(model)
     weights, skipped = find_weights(model, select)
     for weight in weights:
         if weight.parameter.is_meta:

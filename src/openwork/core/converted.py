@@ -1,4 +1,4 @@
-"""What a layer that `accelerate` converted offers, and who cannot take one."""
+"""What a layer that `accelerate` converted offers, and the error of those who would not count its weights."""
 
 from abc import ABC, abstractmethod
 

@@ -6,11 +6,13 @@ The mark is kept beside the modules, so that neither copies nor files of the mod
 import weakref
 from collections.abc import Iterable
 
-from torch import nn
+from torch import Tensor, nn
 
 from openwork.core.selection import Site, Weight
 from openwork.core.sharded import local
 
+ADDRESSED = ("cpu", "cuda")
+"""Devices on which the numbers of a tensor follow its address."""
 _HELD: weakref.WeakKeyDictionary[nn.Module, dict[str, tuple[weakref.ref[object], str]]] = weakref.WeakKeyDictionary()
 
 RANDOM = "_openwork_random"
@@ -62,25 +64,23 @@ def refuse_overlapping(weights: Iterable[Weight]) -> None:
     What is certain is refused: that two begin at the same place, or one where another without gaps lies. Columns of
     one tensor may be two parameters.
     """
-    # A process may hold no row of a sharded weight, at no place.
-    places = sorted((*_extent(weight), weight.name) for weight in weights if local(weight.parameter).numel())
-    last = ""  # the name of the parameter without gaps that reaches furthest
-    reach, before = 0, (0, "")
+    found = [(local(weight.parameter), weight.name) for weight in weights]
+    # A process may hold no row of a sharded weight, at no place, and other devices have other kinds of addresses.
+    places = sorted(
+        (*_extent(tensor), name) for tensor, name in found if tensor.numel() and tensor.device.type in ADDRESSED
+    )
+    furthest, reach = "", 0  # the parameter that reaches furthest
     for begin, end, name in places:
-        other = last if begin < reach else before[1] if begin == before[0] else ""
-        if other:
+        if begin < reach:
             raise ValueError(
-                f"{other} and {name} are two parameters in the same memory, which an optimizer would move twice; make "
-                "them one parameter, as model.b.weight = model.a.weight does, or give one a clone()"
+                f"{furthest} and {name} are two parameters in the same memory, which an optimizer would move twice; "
+                "make them one parameter, as model.b.weight = model.a.weight does, or give one a clone()"
             )
-        if end > reach:
-            last, reach = name, end
-        before = begin, name
+        furthest, reach = name, end
 
 
-def _extent(weight: Weight) -> tuple[int, int]:
-    """Where a parameter's memory begins and ends; of one with gaps no more than its first number."""
-    tensor = local(weight.parameter)
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor's memory begins and ends; of one with gaps no more than its first number."""
     sizes = sorted((stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
     whole = 1
     for stride, size in sizes:

@@ -6,7 +6,6 @@ from typing import Any
 from torch import nn
 
 from openwork.core.chosen import check_model, choose_weights
-from openwork.core.converted import refuse_converted
 from openwork.core.ownership import refuse_held
 from openwork.core.selection import weight_matrices
 from openwork.core.sharded import is_sharded
@@ -48,7 +47,6 @@ def accelerate(
             already or has no weights, or ``rounds`` is below 4.
     """
     check_model(model)
-    refuse_converted(model)
     if not (alternatives is None or (isinstance(alternatives, Sequence) and all(map(_is_kernel, alternatives)))):
         raise TypeError(
             f"alternatives are kernels with misfit() and convert(), got {alternatives!r}; pass a list of them"

@@ -47,7 +47,7 @@ class _Refusing(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, x: Tensor) -> Tensor:
         ctx.shape = x.shape
-        return y.view_as(y)
+        return y.detach()  # no view, which nobody may change in place
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
@@ -61,7 +61,7 @@ class _TransformedRefusing(torch.autograd.Function):
 
     @staticmethod
     def forward(y: Tensor, x: Tensor) -> Tensor:
-        return y.view_as(y)
+        return y.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -69,7 +69,7 @@ class _TransformedRefusing(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        return None, _refused(gradient, ctx.shape)
+        return None, _refused(gradient.detach(), ctx.shape)  # an op is not differentiated there
 
 
 # An op: a compiler, which traces the backward pass of what may never have one, sees nothing of the error.

@@ -64,7 +64,7 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     found = 0
     for name, tensor in sorted(tensors.items()):
         found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
-        found = zlib.crc32(tensor.numpy().data, found)
+        found = zlib.crc32(tensor.contiguous().numpy().data, found)
     return f"{found:08x}"
 
 

@@ -103,7 +103,7 @@ def how(results: Iterable[Result], found: Tournament | None) -> str:
         margin = f"{found.metric.difference(found.margin)[1:]}{_points(found.metric)}"
         said += f" As good: a difference below {margin}, by two one-sided tests."
     named = {one.technique for level in found.levels for one in level.standings}
-    if missing := sorted({r.name for r in results if r.finished and not r.dense} - named):
+    if missing := sorted({r.name for r in results if not r.dense} - named):
         said += f" Not compared, as not all of their seeds reach one of these: {_listed(missing)}."
     return said
 

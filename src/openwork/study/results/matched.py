@@ -138,10 +138,10 @@ def means(one: Group, other: Group, compared: Compared) -> list[float | None]:
         Sparsity of the first and the second, and their scores, in which a diverged run counts as in the comparison.
     """
     first, second = in_common(one, other)
-    value = compared.value
-    scores = [fmean(value.theirs), fmean(value.ours)] if value else [mean(one, "score"), mean(other, "score")]
     if not first:
         first, second = one, other
+    value = compared.value
+    scores = [fmean(value.theirs), fmean(value.ours)] if value else [mean(first, "score"), mean(second, "score")]
     return [mean(first, "sparsity"), mean(second, "sparsity"), *scores]
 
 
