@@ -16,7 +16,7 @@ def at_level(what: str, said: str, found: list[Compared], lacks: str) -> Row:
     """A row of the comparisons of one level."""
     made = [one for one in found if one.difference]
     if not made:
-        return what, said, "–", "0", "not decided yet: not run", "–"
+        return what, said, "–", "0", "not decided yet: fewer than three pairs", "–"
     text = "; ".join(f"{one.label}: {_text(one.difference)}, p {probability(one.p)}" for one in made if one.difference)
     n = " or ".join(sorted({str(one.difference.n) for one in made if one.difference}))
     decided = [f"{one.label}: {_verdict(one)}" for one in made]

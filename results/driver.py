@@ -248,6 +248,8 @@ def follow(
 ) -> None:
     """Executes pieces until all are done or the time is; several processes with one folder of runs divide them.
 
+    What another process executes is left to it, and so is what would begin from its rows: a later call finds that.
+
     Args:
         pieces: In the order of the plan, with the letters of their parts.
         given: What `parser` read.
@@ -258,6 +260,7 @@ def follow(
     warnings.filterwarnings("ignore", message=".*keeps no weight")
     options = Options(device=given.device, precision=given.precision, compile=given.compile)
     began, promised, slower = time.monotonic(), 0.0, 1.0  # than expected
+    others = 0
     for part, piece in pieces:
         if part not in given.parts:
             continue
@@ -268,7 +271,7 @@ def follow(
         name = next(iter(runs))[0]
         with only_here(given.runs, runs.values()) as only:
             if not only:
-                say(f"{part} {name}: another process executes {count(len(runs), 'run')}")
+                others += 1
                 continue
             rows.lines = rows.read()  # by now: the process that had them may just have ended
             wanted = {key: run for key, run in runs.items() if texts(key) not in rows.lines}
@@ -288,3 +291,5 @@ def follow(
         promised += usual
         if promised > SOON and not left:  # of the last one: the first compiles, and others on the device come and go
             slower = max(1.0, took / usual)
+    if others:
+        say(f"other processes execute {count(others, 'piece')}; call again for what begins from their rows")

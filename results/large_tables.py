@@ -42,7 +42,7 @@ TOLERANCES = {"cifar10-resnet50": 1.0, "translation": 0.5, "cifar10": 1.0, "mnis
 
 def not_run(parts: str) -> str:
     """What a table says whose parts of the plan have not enough rows yet."""
-    return f"Not run yet: {'part' if len(parts) == 1 else 'parts'} {' and '.join(parts)}."
+    return f"Not enough runs yet of {'part' if len(parts) == 1 else 'parts'} {' and '.join(parts)}."
 
 
 def left_table() -> str:
@@ -51,7 +51,7 @@ def left_table() -> str:
         (part, "; ".join(experiments), str(planned), str(done))
         for part, (experiments, planned, done) in progress(large.STUDY).items()
     ]
-    return markdown(("part", "experiments", "runs", "n"), lines)
+    return markdown(("part", "experiments", "planned", "n"), lines)
 
 
 def verdict(one: Compared) -> str:

@@ -108,7 +108,7 @@ def test_a_transformer_with_dropout_waits_to_be_trained_alone(tmp_path, monkeypa
     first, second = wanted[0][1].values()
     with driver().only_here(tmp_path / "runs", [first]):
         assert [row["id"] for row in train(tmp_path, monkeypatch, wanted, "--alone")] == [second.id]
-    assert "another process executes 1 run" in capsys.readouterr().out
+    assert "other processes execute 1 piece; call again" in capsys.readouterr().out
     assert len(train(tmp_path, monkeypatch, wanted, "--alone")) == 2
 
 

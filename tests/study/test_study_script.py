@@ -154,7 +154,7 @@ def test_processes_divide_the_pieces_and_add_to_the_same_file(tmp_path, monkeypa
     run.main([str(tmp_path), "--runs", str(tmp_path / "runs")])
     assert ran == [*"abcde"]
     assert [row["technique"] for row in table(tmp_path / "tuning.csv")] == [*"xyacdeb"]
-    assert "A b: another process executes 1 run" in capsys.readouterr().out
+    assert "other processes execute 1 piece; call again" in capsys.readouterr().out
     assert not list((tmp_path / "runs").iterdir())
 
 
