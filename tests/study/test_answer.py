@@ -39,8 +39,10 @@ def test_the_answer_is_at_90_where_it_is_decided_there():
     # The differences at 90 % are 0.199, 0.201 and 0.2: 20 ± 4.303 · 0.1 / √3.
     assert said(rows) == (
         "At 90 % sparsity A is the most accurate, 80.1 % (95 % interval 79.9–80.3 %, n = 3), +20.00 points "
-        "(+19.75 to +20.25) against B; the dense model has 90.1 %."
+        "(+19.75 to +20.25) against B; the dense model has 90.1 % (95 % interval 89.9–90.3 %, n = 3)."
     )
+    two = [*rows, row("dense", "other", sparsity=0.0, accuracy=0.95)]
+    assert said(two).endswith("; the best of 2 dense models has 95.0 % (n = 1).")
 
 
 def test_the_answer_is_at_the_sparsest_level_where_it_is_decided_if_it_is_not_at_90():

@@ -56,7 +56,7 @@ def test_the_page_says_what_was_found(page):
         "at 90 % sparsity GradualMagnitude has the best mean accuracy, 97.1 % (95 % interval 96.9–97.3 %, n = 3)"
         in answer
     )
-    assert "the dense model has 98.1 %" in answer
+    assert "the dense model has 98.1 % (95 % interval " in answer
     assert "zeros are simulated" in text
     assert "Command: make quickstart" in text
     assert "<p>1 run, in none of the means above.</p>" in text

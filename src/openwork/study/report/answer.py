@@ -144,7 +144,11 @@ def _points(metric: Metric) -> str:
 
 def _dense(points: Iterable[Point]) -> list[str]:
     dense = [point for point in points if point.dense and point.n]
-    return [f"the dense model has {dense[0].metric.text(max(p.score for p in dense))}"] if dense else []
+    if not dense:
+        return []
+    best = max(dense, key=lambda point: point.score)
+    who = "the dense model" if len(dense) == 1 else f"the best of {len(dense)} dense models"
+    return [f"{who} has {best.metric.text(best.score)} ({_spread(best)})"]
 
 
 def _not_compared(points: Sequence[Point]) -> str:
@@ -161,9 +165,13 @@ def _not_compared(points: Sequence[Point]) -> str:
 
 
 def _measured(point: Point) -> str:
-    interval = f"95 % interval {point.metric.range(*point.interval)}, " if point.interval else ""
     name = "" if point.metric.percent else f"{point.metric.name} "
-    return f"{name}{point.metric.text(point.score)} at {percent(point.sparsity)} sparsity ({interval}n = {point.n})"
+    return f"{name}{point.metric.text(point.score)} at {percent(point.sparsity)} sparsity ({_spread(point)})"
+
+
+def _spread(point: Point) -> str:
+    interval = f"95 % interval {point.metric.range(*point.interval)}, " if point.interval else ""
+    return f"{interval}n = {point.n}"
 
 
 def _listed(words: Sequence[str]) -> str:
