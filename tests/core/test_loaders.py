@@ -106,18 +106,3 @@ def test_a_dict_that_the_model_does_not_take_names_both():
         TypeError, match=r"a batch has the entries pixels, and Net.forward takes x, labels; name the en"
     ):
         ow.recalibrate_batchnorm(Net(), [{"pixels": X}])
-
-
-@pytest.mark.parametrize(
-    ("batch", "given"), [((X, X), "the first element of a batch"), ({"x": X}, "the entries x")], ids=["tuple", "dict"]
-)
-def test_what_a_batch_lacks_is_named(batch, given):
-    class Two(Net):
-        def forward(self, x, y):
-            return super().forward(x + y)
-
-    model = Two()
-    for call in (lambda: ow.prune(model, HALF, batches=[batch]), lambda: ow.recalibrate_batchnorm(model, [batch])):
-        with pytest.raises(TypeError, match=rf"Two.forward cannot be called with {given}: .*'y'; make each batch a di"):
-            call()
-    ow.prune(model, HALF, batches=[{"x": X, "y": X}])

@@ -38,44 +38,25 @@ def inputs_of(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, 
             forward takes, as keyword arguments; anything else as it is.
 
     Raises:
-        TypeError: If the batch holds nothing that the model takes, or lacks what its forward needs.
+        TypeError: If the batch holds nothing that the model takes.
     """
     whole = batch
     while isinstance(batch, tuple | list) and batch:
         batch = batch[0]
     device = next((tensor.device for tensor in chain(model.parameters(), model.buffers())), None)
-    taken = inspect.signature(model.forward)
-    if isinstance(batch, Mapping):
-        inputs = _named(batch, taken, type(model).__name__)
-        _check_taken((), inputs, taken, type(model).__name__)
-        return (), {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
-    if isinstance(batch, tuple | list):
-        raise TypeError(f"a batch must hold an input for the model, got {whole!r}")
-    _check_taken((batch,), {}, taken, type(model).__name__)
-    return (batch.to(device) if isinstance(batch, Tensor) else batch,), {}
-
-
-def _named(batch: Mapping[str, Any], taken: inspect.Signature, model: str) -> dict[str, Any]:
-    """The entries of a batch that the model's forward takes."""
-    everything = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.parameters.values())
-    inputs = {name: value for name, value in batch.items() if everything or name in taken.parameters}
+    if not isinstance(batch, Mapping):
+        if isinstance(batch, tuple | list):
+            raise TypeError(f"a batch must hold an input for the model, got {whole!r}")
+        return (batch.to(device) if isinstance(batch, Tensor) else batch,), {}
+    taken = inspect.signature(model.forward).parameters
+    everything = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values())
+    inputs = {name: value for name, value in batch.items() if everything or name in taken}
     if not inputs:
         raise TypeError(
-            f"a batch has the entries {', '.join(map(str, batch))}, and {model}.forward takes "
-            f"{', '.join(taken.parameters) or 'nothing'}; name the entries as its arguments"
+            f"a batch has the entries {', '.join(map(str, batch))}, and {type(model).__name__}.forward takes "
+            f"{', '.join(taken) or 'nothing'}; name the entries as its arguments"
         )
-    return inputs
-
-
-def _check_taken(arguments: tuple[Any, ...], keywords: dict[str, Any], taken: inspect.Signature, model: str) -> None:
-    try:
-        taken.bind(*arguments, **keywords)
-    except TypeError as error:
-        given = f"the entries {', '.join(keywords)}" if keywords else "the first element of a batch"
-        raise TypeError(
-            f"{model}.forward cannot be called with {given}: {error}; make each batch a dict with the names of its "
-            "arguments"
-        ) from None
+    return (), {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
 
 
 @contextmanager
