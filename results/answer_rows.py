@@ -19,7 +19,7 @@ def at_level(what: str, said: str, found: list[Compared], lacks: str) -> Row:
         return what, said, "–", "0", "not decided yet: fewer than three pairs", "–"
     text = "; ".join(f"{one.label}: {_text(one.difference)}, p {probability(one.p)}" for one in made if one.difference)
     n = " or ".join(sorted({str(one.difference.n) for one in made if one.difference}))
-    decided = [f"{one.label}: {_verdict(one)}" for one in made]
+    decided = [f"{one.label}: {decision(one)}" for one in made]
     if left := [one.label for one in found if not one.difference]:
         decided.append(f"fewer than three pairs: {'; '.join(left)}")
     return what, said, text, n, "; ".join(decided), lacks
@@ -60,7 +60,8 @@ def percent(level: float) -> str:
     return f"{100 * level:g} %"
 
 
-def _verdict(one: Compared) -> str:
+def decision(one: Compared) -> str:
+    """What is shown of a comparison that was made."""
     assert one.difference
     if one.as_good:
         return "as good"

@@ -1,5 +1,8 @@
 """The published figures of ResNet-50 and the Transformer that the large half has seeds for, beside openwork's."""
 
+from collections.abc import Mapping
+
+from answer_rows import decision
 from large_rows import at_level
 from large_study import (
     BOTH,
@@ -7,7 +10,6 @@ from large_study import (
     LONG,
     SHORT,
     VD,
-    Compared,
     Scores,
     at,
     families,
@@ -33,15 +35,13 @@ def reproduced() -> str:
 
 def _dropout() -> tuple[str, ...]:
     found = {level: (at(LONG, VD, level), at(LONG, "magnitude", level)) for level in (0.95, 0.98)}
-    said = [f"{_mean(ours)} beside {_mean(theirs)} at {100 * level:g} %" for level, (ours, theirs) in found.items()]
     more = {level: difference for level, pair in found.items() if (difference := less(*pair))}
     order = "the same order of the means" if all(one.mean > 0 for one in more.values()) else "**another order**"
     texts = [f"{points(one)} at {100 * level:g} %" for level, one in more.items()]
     return (
         "ResNet-50: variational dropout beside uniform magnitude pruning (Gale et al., figure 3)",
         "71.93 beside 70.59 at 95 %, 66.73 beside 57.90 at 98 %",
-        counts(own for pair in found.values() for own in pair),
-        f"{'; '.join(said)}; 30 epochs, JPEG copy of CIFAR-10",
+        *_beside(found, "30 epochs, JPEG copy of CIFAR-10"),
         f"{order}; the differences, {' and '.join(texts)}, are no planned comparison",
     )
 
@@ -51,13 +51,14 @@ def _extended() -> tuple[str, ...]:
     reached = "" if at(SHORT, VD, 0.95) else "; in 20 epochs variational dropout does not reach 95 %"
     label = f"{VD} less extended, 30 epochs"
     (one,) = (one for one in families()["layout"] if (one.label, one.level) == (label, 0.95))
+    assert one.difference
     return (
         "— extended magnitude pruning with 1.5 × the steps beside variational dropout and uniform (figure 5)",
         "72.71 beside 71.93 and 70.59 at 95 %; 69.26 at 96.5 %, where variational dropout has 70.50 between its rows, "
         "and 69.69 even at 97.2 %",
         counts(own),
         f"{_mean(own[0])} beside {_mean(own[1])} and {_mean(own[2])} at 95 %; 30 epochs, but uniform 20",
-        f"{_tested(one)}{reached}",
+        f"{one.label}: {points(one.difference)}, p {probability(one.p)}, {decision(one)}{reached}",
     )
 
 
@@ -77,14 +78,12 @@ def _layers() -> tuple[str, ...]:
 
 def _random() -> tuple[str, ...]:
     own = {level: (at(SHORT, "random", level), at(SHORT, "magnitude", level)) for level in SPARSITIES}
-    said = [f"{_mean(ours)} beside {_mean(theirs)} at {100 * level:g} %" for level, (ours, theirs) in own.items()]
     found = {one.level: verdict(one) for one in families()["ResNet-50"] if one.label == "random less magnitude"}
     lower = [f"{100 * level:g} %" for level, mark in found.items() if mark == "▼"]
     return (
         "— random beside magnitude pruning",
         "74.59 beside 76.53 at 50 %, 70.21 beside 75.58 at 80 %",
-        counts(each for pair in own.values() for each in pair),
-        f"{'; '.join(said)}; 20 epochs",
+        *_beside(own, "20 epochs"),
         f"lower is shown at {' and '.join(lower) or 'no level'}, nothing at the others",
     )
 
@@ -98,16 +97,14 @@ def _transformer() -> tuple[str, ...]:
         "27.29 − 24.65 = 2.64",
         str(lost.n),
         f"{_mean(dense)} less {_mean(pruned)} = {points(lost)}, on 5 % of the corpus; seed 0 is an older run",
-        "a smaller mean, on other data; no planned comparison",
+        f"a {'smaller' if lost.mean < 2.64 else 'larger'} mean, on other data; no planned comparison",
     )
 
 
-def _tested(one: Compared) -> str:
-    assert one.difference
-    shown = {"▲": "shown to be higher", "▼": "shown to be lower", "≈": "shown to be as good"}.get(
-        verdict(one), "not shown"
-    )
-    return f"{one.label}: {points(one.difference)}, p {probability(one.p)}, {shown}"
+def _beside(found: Mapping[float, tuple[Scores, Scores]], how: str) -> tuple[str, str]:
+    """The n of two techniques at some levels, and their means."""
+    said = [f"{_mean(ours)} beside {_mean(theirs)} at {100 * level:g} %" for level, (ours, theirs) in found.items()]
+    return counts(own for pair in found.values() for own in pair), f"{'; '.join(said)}; {how}"
 
 
 def _mean(found: Scores) -> str:

@@ -106,3 +106,14 @@ def test_a_dict_that_the_model_does_not_take_names_both():
         TypeError, match=r"a batch has the entries pixels, and Net.forward takes x, labels; name the en"
     ):
         ow.recalibrate_batchnorm(Net(), [{"pixels": X}])
+
+
+def test_what_a_hook_adds_to_a_batch_is_not_missed():
+    class Two(Net):
+        def forward(self, x, y):
+            return super().forward(x + y)
+
+    model = Two()
+    model.register_forward_pre_hook(lambda _, args, kwargs: (args, kwargs | {"y": args[0]}), with_kwargs=True)
+    assert ow.recalibrate_batchnorm(model, [X]) == 1
+    ow.prune(model, HALF, batches=[X])

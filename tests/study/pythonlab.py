@@ -89,16 +89,17 @@ class Settings(dict[str, float]):
 
 
 def of_settings(scale: float) -> Callable[[Tensor], Tensor]:
-    settings = Settings()
-    settings.scale = scale  # type: ignore[attr-defined]
-    return lambda x: scaled(x, settings.scale)  # type: ignore[attr-defined]
+    settings: Any = Settings()  # as whoever gives it an attribute sees it
+    settings.scale = scale
+    return lambda x: scaled(x, settings.scale)
 
 
 def of_itself(scale: float) -> Callable[[Tensor], Tensor]:
     def function(x: Tensor) -> Tensor:
-        return scaled(x, function.scale)  # type: ignore[attr-defined]
+        return scaled(x, own.scale)
 
-    function.scale = scale  # type: ignore[attr-defined]
+    own: Any = function
+    own.scale = scale
     return function
 
 

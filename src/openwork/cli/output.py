@@ -16,7 +16,7 @@ def output_alone() -> Iterator[TextIO]:
             yield printed
         return
     printed.flush()
-    with open(os.dup(1), "w", encoding=printed.encoding) as output, redirect_stdout(sys.stderr):
+    with open(os.dup(1), "w", encoding=printed.encoding, errors=printed.errors) as output, redirect_stdout(sys.stderr):
         os.dup2(2, 1)  # programs inherit the number, and know nothing of sys.stdout
         try:
             yield output

@@ -5,6 +5,7 @@ The mark is kept beside the modules, so that neither copies nor files of the mod
 
 import weakref
 from collections.abc import Iterable
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -69,14 +70,12 @@ def refuse_overlapping(weights: Iterable[Weight]) -> None:
     places = sorted(
         (*_extent(tensor), name) for tensor, name in found if tensor.numel() and tensor.device.type in ADDRESSED
     )
-    furthest, reach = "", 0  # the parameter that reaches furthest
-    for begin, end, name in places:
-        if begin < reach:
+    for (_, end, other), (begin, _, name) in pairwise(places):
+        if begin < end:
             raise ValueError(
-                f"{furthest} and {name} are two parameters in the same memory, which an optimizer would move twice; "
+                f"{other} and {name} are two parameters in the same memory, which an optimizer would move twice; "
                 "make them one parameter, as model.b.weight = model.a.weight does, or give one a clone()"
             )
-        furthest, reach = name, end
 
 
 def _extent(tensor: Tensor) -> tuple[int, int]:

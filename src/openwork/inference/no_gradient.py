@@ -30,15 +30,12 @@ def without_gradient(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """
     if forward_mode() and unpack_dual(x).tangent is not None:  # type: ignore[no-untyped-call]  # torch's own gap
         raise RuntimeError(REFUSAL)
-    if not (x.requires_grad and torch.is_grad_enabled()) or _tracing():
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch's own gap
+    if traced or not (x.requires_grad and torch.is_grad_enabled()):
         return compute(x)
     kind = _TransformedRefusing if torch._C._are_functorch_transforms_active() else _Refusing
     y: Tensor = kind.apply(compute(x.detach()), x)  # type: ignore[no-untyped-call]  # torch's own gap
     return y
-
-
-def _tracing() -> bool:
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # torch's own gap
 
 
 class _Refusing(torch.autograd.Function):

@@ -52,7 +52,8 @@ def kept(name: str, files: Sequence[Path], make: Callable[[], dict[str, Tensor]]
 
 def _read(path: Path) -> dict[str, Tensor]:
     with safe_open(path, framework="pt") as file:
-        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+        names = file.keys()
+        found = {name: file.get_tensor(name) for name in names}
         checksum = (file.metadata() or {}).get("checksum")
     if checksum != _checksum(found):
         raise SafetensorError(f"{path} has other bytes than were written")

@@ -217,12 +217,12 @@ def sweep(
     for id in state.runs:
         before = count_failures(directory / id)  # first: one that comes in between is not tried again
         known = known_outcome(directory / id)
-        if known is None or _is_left(known, retry_failed):
-            failures[id] = before
-            enqueue(id)
-        else:
+        if known and not _is_left(known, retry_failed):
             remove_stale(directory / id)  # of a fleet that was killed while it wrote results, most often
             settle(id, known)
+        else:
+            failures[id] = before
+            enqueue(id)
     watch(state)
     while ready or claimed or state.submitted:
         for _ in range(sum(due <= time.monotonic() for due, _ in claimed)):
