@@ -4,18 +4,17 @@ Where the large half has not been run, what one seed shows stands there, and tha
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean, median
 
 import cifar_tournament as residual
 import large_study as large
 from answer_rows import LENET, answered, at_level, at_levels, percent
+from large_rows import TOLD
 from large_study import BOTH, VD
-from levels import reaches
 from masks import section6_tests
 from played import listed, plain
 from seeds import RESULTS, Row, best, find
-from seeds import rows as of_study
 from tournaments import compared, named_tests
 
 from openwork.study.published.rows import table as published
@@ -25,8 +24,8 @@ OPEN = "not decided yet: n = 1"
 CIFAR = 50_000
 ASKED = (("magnitude", "lottery ticket"), ("lottery ticket", "scratch-e"), ("scratch-b", "scratch-e"))
 """The comparisons of section 6 that the paper makes."""
-TESTED = "thresholds of the old rows were chosen on the test set"
 SMALL = "half the width, on a twentieth of the corpus; nothing of WMT14 as a whole"
+UNLIKE = f"magnitude has binary dropout, {VD} and L0 have none"
 COPY = "a JPEG copy of CIFAR-10, a short training; nothing of ImageNet"
 SHORT = "a JPEG copy of CIFAR-10, 8 epochs; nothing of longer trainings"
 TWICE = "a ticket is trained twice"
@@ -47,26 +46,23 @@ def _transformer() -> Iterator[Row]:
         old = [best("transformer", key, level) for key in keys]
         said = f"magnitude {old[0]:.2f}, {VD} {old[1]:.2f}, L0 {old[2]:.2f}"
         found = [one for one in large.families()[BOTH] if one.level == level and not one.label.startswith("random")]
-        if any(one.difference for one in found):
-            yield at_level(f"Transformer, BLEU at {percent(level)}", said, found, SMALL)
-            continue
-        ours = large.at(BOTH, "magnitude", level)
-        rest = ", ".join(f"{name} {_best_bleu(name, level)}" for name in (VD, "L0"))
-        text = f"magnitude {fmean(ours.values()):.2f} (n = {len(ours)}), {rest}" if ours else rest
-        yield (f"Transformer, BLEU at {percent(level)}", said, text, f"1 or {len(ours)}" if ours else "1",
-               f"not decided yet: {VD} and L0 have n = 1",
-               f"{SMALL}; {TESTED}; the runs may be sparser than the level")  # fmt: skip
+        what = f"Transformer, BLEU at {percent(level)}"
+        yield _with_means(what, said, BOTH, ("magnitude", VD, "L0"), found, f"{SMALL}; {UNLIKE}")
 
 
-def _best_bleu(name: str, level: float) -> str:
-    """The highest BLEU of one seed's runs that reach a level."""
-    wanted = {VD: "VariationalDropout", "L0": "L0"}[name]
-    scores = [
-        float(row["after_value"])
-        for row in of_study("translation")
-        if row["name"] == wanted and reaches(float(row["sparsity_selected"]), level)
+def _with_means(
+    what: str, said: str, experiment: str, names: Sequence[str], found: list[large.Compared], lacks: str
+) -> Row:
+    """A row of the comparisons of one level, with the means of the techniques and which of them are sparser."""
+    level = found[0].level
+    means = {name: own for name in names if (own := large.at(experiment, name, level))}
+    text = ", ".join(f"{name} {fmean(own.values()):.2f}" for name, own in means.items())
+    zeros = {name: large.zeros_at(experiment, name, level) for name in means if name not in TOLD}
+    sparser = [
+        f"{name} has {100 * own:.1f} % zeros" for name, own in zeros.items() if own and large.is_sparser(own, level)
     ]
-    return f"{max(scores):.2f}" if scores else "–"
+    _, _, differences, *rest = at_level(what, said, found, "; ".join([*sparser, lacks]))
+    return what, said, f"{text}; {differences}" if text else differences, *rest
 
 
 def _resnet() -> Iterator[Row]:
@@ -75,11 +71,7 @@ def _resnet() -> Iterator[Row]:
         said = f"magnitude {old[0]:.2f}, {VD} {old[1]:.2f}, random {old[2]:.2f}"
         found = [one for one in large.families()["ResNet-50"] if one.level == level]
         what = f"ResNet-50, accuracy at {percent(level)}"
-        means = {name: large.at(large.SHORT, name, level) for name in ("magnitude", "random", VD)}
-        text = ", ".join(f"{name} {fmean(own.values()):.2f}" for name, own in means.items() if own)
-        lacks = f"{COPY}; the runs of {VD} may be sparser than the level" if means[VD] else COPY
-        _, _, differences, *rest = at_level(what, said, found, lacks)
-        yield what, said, f"{text}; {differences}" if text else differences, *rest
+        yield _with_means(what, said, large.SHORT, ("magnitude", "random", VD), found, COPY)
 
 
 def _resnet20() -> Iterator[Row]:

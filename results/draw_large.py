@@ -14,71 +14,21 @@ from typing import Any
 import altair as alt
 import large_study as large
 import vl_convert
-from large_rows import Cell, at_level, of_each_seed
-from large_study import BOTH, EXTENDED, KEPT, LONG, STUDY, VD, layer_names, layer_zeros, of_masks
+from large_layers import KINDS, alike, kinds, layers, resnets
+from large_rows import Cell, number
+from large_study import BOTH, EXTENDED, KEPT, STUDY, VD, of_masks
 
 from openwork.study.experiments import large_resnet50, large_transformer
 from openwork.study.published.overlay import bands
 from openwork.study.report.looks import looks
 from openwork.study.report.style import theme
 
-KINDS = {
-    "embedding": "embedding",
-    "query": "queries",
-    "key": "keys",
-    "value": "values",
-    "output": "outputs of attention",
-    "up": "feed-forward",
-    "down": "feed-forward",
-}
-"""The kind of a Transformer's layer by the word in its name, in the order of the picture."""
 NAMES = {
     "magnitude": "GradualMagnitude",
     EXTENDED: "GradualMagnitude, extended",
     VD: "VariationalDropout",
     "L0": "L0",
 }
-
-
-def kinds(level: float = 0.9) -> list[dict[str, Any]]:
-    """Figure 2: the zeros of each kind of layer of the Transformer; the models of a level are of like sparsity.
-
-    Magnitude pruning has the level itself in every layer.
-    """
-    names, found = layer_names("translation"), []
-    for technique in (VD, "L0"):
-        cell = of_each_seed(large.rows(), technique, level)
-        values = layer_zeros(cell)
-        for kind in dict.fromkeys(KINDS.values()):
-            own = (
-                [value for name, value in zip(names, values, strict=True) if KINDS[_word(name)] == kind] if cell else []
-            )
-            if own:
-                found.append({"technique": technique, "kind": kind, "sparsity": fmean(own)})
-    return found
-
-
-def _word(name: str) -> str:
-    return next(word for word in KINDS if word in name.split("."))
-
-
-def layers(level: float = 0.95) -> list[dict[str, Any]]:
-    """Figure 4: the zeros of every layer of ResNet-50."""
-    names, found = layer_names("cifar10-resnet50"), []
-    for technique, cell in resnets(level).items():
-        values = layer_zeros(cell)
-        values = [0.0] * (len(names) - len(values)) + values  # the extended layout leaves the first convolution dense
-        found += [
-            {"technique": technique, "place": place, "layer": name, "sparsity": value}
-            for place, (name, value) in enumerate(zip(names, values, strict=True))
-            if cell
-        ]
-    return found
-
-
-def resnets(level: float = 0.95) -> dict[str, Cell]:
-    """The models of figure 4: those of 30 epochs, as variational dropout does not reach the level in fewer."""
-    return {name: at_level(large.rows(), LONG, name, level) for name in ("magnitude", EXTENDED, VD)}
 
 
 def masks(network: str) -> list[dict[str, Any]]:
@@ -111,7 +61,9 @@ def _colour(names: Iterable[str]) -> alt.Color:
 
 def bars(values: list[dict[str, Any]]) -> alt.Chart:
     """Figure 2."""
-    two = {name: of_each_seed(large.rows(), name, 0.9) for name in (VD, "L0")}
+    two = alike()
+    every = [100 * fmean(number(row, "sparsity") for row in cell.values()) for cell in two.values()]
+    zeros = f"{min(every):.0f} to {max(every):.0f} %"
     names = list(dict.fromkeys(value["technique"] for value in values))
     return (
         alt.Chart(alt.InlineData(values=values))
@@ -122,7 +74,7 @@ def bars(values: list[dict[str, Any]]) -> alt.Chart:
             xOffset=alt.XOffset("technique:N").sort(names),
             color=_colour(names),
         )
-        .properties(width=420, height=300, title=_title("Transformer at 90 %: zeros by kind of layer", "BLEU", two))
+        .properties(width=420, height=300, title=_title(f"Transformer, {zeros} zeros: by kind of layer", "BLEU", two))
     )
 
 

@@ -1,9 +1,10 @@
 """The published figures of ResNet-50 and the Transformer that the large half has seeds for, beside openwork's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from answer_rows import decision
-from large_rows import at_level
+from large_layers import kinds, layer_names, layer_zeros
+from large_rows import SEEDS, at_level
 from large_study import (
     BOTH,
     EXTENDED,
@@ -13,16 +14,18 @@ from large_study import (
     Scores,
     at,
     families,
-    layer_names,
-    layer_zeros,
+    is_sparser,
     less,
     rows,
+    zeros_at,
 )
 from large_tables import counts, not_run, verdict
-from played import points, probability
-from seeds import markdown, mean
+from played import listed, points, probability
+from seeds import best, markdown, mean
 
 from openwork.study.experiments.cifar10_resnet import SPARSITIES
+
+UNLIKE = "; it has no binary dropout, magnitude has"
 
 
 def reproduced() -> str:
@@ -30,7 +33,7 @@ def reproduced() -> str:
     if not (at_level(rows(), LONG, VD, 0.95) and at(BOTH, "magnitude", 0.8)):
         return not_run("BCF")
     heads = ("", "published, one run each", "n", "openwork; ± is half of the 95 % interval", "what one can say")
-    return markdown(heads, [_dropout(), _extended(), _layers(), _random(), _transformer()])
+    return markdown(heads, [_dropout(), _extended(), _layers(), _random(), _transformer(), *_learned(), *_kinds()])
 
 
 def _dropout() -> tuple[str, ...]:
@@ -99,6 +102,67 @@ def _transformer() -> tuple[str, ...]:
         f"{_mean(dense)} less {_mean(pruned)} = {points(lost)}, on 5 % of the corpus; seed 0 is an older run",
         f"a {'smaller' if lost.mean < 2.64 else 'larger'} mean, on other data; no planned comparison",
     )
+
+
+def _learned() -> Iterator[tuple[str, ...]]:
+    """Variational dropout and L0 beside magnitude pruning, at the levels whose order the paper's text tells."""
+    for name, key, side, levels in (
+        (VD, "variational_dropout", "below", (0.5, 0.8, 0.9, 0.95, 0.98)),
+        ("L0", "l0_regularization", "above", (0.5, 0.6, 0.7, 0.98)),
+    ):
+        theirs = [abs(best("transformer", key, s) - best("transformer", "magnitude_pruning", s)) for s in levels]
+        said = listed([f"{one:.2f}" for one in theirs])
+        every = {one.level: one for one in families()[BOTH] if one.label == f"{name} less magnitude"}
+        found = [one for level in levels if (one := every[level]).difference]
+        if not found:
+            continue
+        texts = [f"{points(one.difference)} at {_place(name, one.level)}" for one in found if one.difference]
+        lower = [f"{100 * one.level:g} %" for one in found if verdict(one) == "▼"]
+        verb = "lower" if side == "below" else "**not so**: lower"
+        yield (
+            f"— {name} beside it (figure 1)",
+            f"{side} it by {said} at {listed([f'{100 * level:g}' for level in levels])} %",
+            counts(at(BOTH, name, level) for level in levels),
+            "; ".join(texts),
+            f"{verb} is shown at {listed(lower)}; it has no binary dropout, magnitude has"
+            if lower
+            else "nothing is shown",
+        )
+
+
+def _kinds() -> Iterator[tuple[str, ...]]:
+    """Which layers of the Transformer variational dropout and L0 empty."""
+    found: dict[str, dict[str, float]] = {}
+    for each in kinds():
+        found.setdefault(each["technique"], {})[each["kind"]] = each["sparsity"]
+    if not found:
+        return
+    texts = [
+        f"{name}: {', '.join(f'{kind} {zeros:.0f}' for kind, zeros in own.items())} %" for name, own in found.items()
+    ]
+    sparse, kept = ("queries", "values"), ("embedding", "outputs of attention", "feed-forward")
+    wrong = {
+        name: [one for one in kept if own[one] > min(own[other] for other in sparse)] for name, own in found.items()
+    }
+    said = [
+        f"**not so** of {name}: {listed(own)} {'has' if len(own) == 1 else 'have'} more zeros than one of these two"
+        for name, own in wrong.items()
+        if own
+    ]
+    yield (
+        "— where variational dropout and L0 keep weights (figure 2)",
+        "more of the embedding, the feed-forward layers and the outputs of attention, fewer of queries and values",
+        str(SEEDS),
+        f"zeros of models with as many of them in all: {'; '.join(texts)}",
+        "; ".join(said) or "the same",
+    )
+
+
+def _place(name: str, level: float) -> str:
+    """A level, and the sparsity of the runs that have more than it."""
+    zeros = zeros_at(BOTH, name, level)
+    more = f", by {100 * zeros:.1f} % zeros" if zeros and is_sparser(zeros, level) else ""
+    return f"{100 * level:g} %{more}"
 
 
 def _beside(found: Mapping[float, tuple[Scores, Scores]], how: str) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """The rows of the large half by what was run, and what they choose, as `large/PLAN.md` says: never by test data."""
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 
@@ -62,16 +62,24 @@ def at_level(rows: Iterable[Found], experiment: str, technique: str, level: floa
     return max(there, key=lambda cell: fmean(number(row, "validation") for row in cell.values()), default={})
 
 
-def of_each_seed(rows: Iterable[Found], technique: str, level: float) -> Cell:
+def of_each_seed(rows: Iterable[Found], technique: str, level: float, settings: Collection[str]) -> Cell:
     """The runs of the Transformer for a level, by seed: each chooses coefficient and threshold by its validation data.
 
     Only rows whose translations were counted take part: at the other thresholds another of the same model is better.
+
+    Args:
+        rows: The rows of the study.
+        technique: One that is not told its sparsity.
+        level: The sparsity to reach.
+        settings: The coefficients to choose from; nothing is chosen before each has three seeds.
     """
+    rows = [row for row in rows if (row["experiment"], row["technique"]) == ("Transformer", technique)]
+    there = {setting: cell for (_, setting), cell in cells(rows, "Transformer").items()}
+    if any(len(there.get(setting, {})) < SEEDS for setting in settings):
+        return {}
     best: Cell = {}
     for row in rows:
-        if (row["experiment"], row["technique"]) != ("Transformer", technique) or not row["bleu"]:
-            continue
-        if not reaches(number(row, "sparsity"), level):
+        if not row["bleu"] or not reaches(number(row, "sparsity"), level):
             continue
         seed = int(row["seed"])
         if seed not in best or number(row, "validation") > number(best[seed], "validation"):

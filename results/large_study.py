@@ -7,8 +7,8 @@ from statistics import fmean
 from typing import NamedTuple
 
 from large_rows import SEEDS, Cell, Found, at_level, cells, number, of_each_seed, read
+from levels import SLACK
 from seeds import RESULTS, find
-from seeds import rows as of_study
 
 from openwork.study.experiments import large_resnet50, large_transformer
 from openwork.study.experiments.cifar10_resnet import SPARSITIES
@@ -31,6 +31,9 @@ MASK_PAIRS = (
     *((kind, "magnitude") for kind in ("lottery ticket", "scratch-e", "scratch-b")),
     *(("lottery ticket", "scratch-e"), ("scratch-b", "scratch-e"), ("scratch-e, augmented", "scratch-e")),
 )
+
+WEIGHTS = {VD: large_transformer.KL_WEIGHTS, "L0": large_transformer.L0_WEIGHTS}
+"""The coefficients on the Transformer, times N, of which validation chooses."""
 
 Scores = dict[int, float]
 """Points of accuracy, or BLEU, by seed or mask."""
@@ -70,18 +73,36 @@ def at(experiment: str, technique: str, level: float) -> Scores:
     """The scores of a technique for a level, by seed; empty where fewer than three seeds are there."""
     if experiment == BOTH:
         return of_the_transformer(technique, level)
-    return scores(at_level(rows(), experiment, technique, level))
+    return scores(runs_at(experiment, technique, level))
 
 
 def of_the_transformer(technique: str, level: float) -> Scores:
     """The same of the Transformer, whose seed 0 of what is told its sparsity is in the rows of translation."""
     names = {"dense": "dense", "magnitude": "GradualMagnitude", "random": "RandomPruning"}
     if technique not in names:
-        return scores(of_each_seed(rows(), technique, level))
+        return scores(runs_at(BOTH, technique, level))
     fields = {"final": level} if level else {}
     old = find("translation", "Transformer", names[technique], **fields)
     new = scores(cells(rows(), BOTH).get((technique, f"{level:g}"), {}))
     return {0: old.scores[0]} | new if len(new) >= SEEDS - 1 else {}
+
+
+def runs_at(experiment: str, technique: str, level: float) -> Cell:
+    """The runs behind `at` of a technique that is not told its sparsity."""
+    if experiment == BOTH:
+        return of_each_seed(rows(), technique, level, [f"{weight:g}" for weight in WEIGHTS[technique]])
+    return at_level(rows(), experiment, technique, level)
+
+
+def zeros_at(experiment: str, technique: str, level: float) -> float | None:
+    """Their mean sparsity; None where there are none."""
+    found = [number(row, "sparsity") for row in runs_at(experiment, technique, level).values()]
+    return fmean(found) if found else None
+
+
+def is_sparser(zeros: float, level: float) -> bool:
+    """Whether so many zeros leave fewer weights than the level does, by more than `reaches` allows upwards."""
+    return SLACK * (1 - zeros) < 1 - level
 
 
 def of_masks(network: str, kind: str, level: float) -> Scores:
@@ -178,15 +199,3 @@ def chosen(technique: str) -> Scores:
     """The final runs at 98 % of the setting that the pilots chose."""
     of = [cell for (name, _), cell in cells(rows(), LONGEST).items() if name == technique and len(cell) >= SEEDS]
     return scores(of[0]) if of else {}
-
-
-def layer_names(folder: str) -> list[str]:
-    """The names of all selected weights, in the order of a row's ``layers``."""
-    rows = of_study(folder, "layers")
-    return [row["layer"] for row in rows if row["id"] == rows[0]["id"]]
-
-
-def layer_zeros(cell: Cell) -> list[float]:
-    """The mean sparsity of each layer over the models, in %."""
-    every = [list(map(float, row["layers"].split())) for row in cell.values() if row["layers"]]
-    return [100 * fmean(values) for values in zip(*every, strict=True)]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import large_study as large
 from large_plan import progress
-from large_rows import SEEDS, cells, chosen_beyond, number, passes
+from large_rows import SEEDS, TOLD, cells, chosen_beyond, number, passes
 from large_study import (
     BOTH,
     CHANCE,
@@ -15,14 +15,18 @@ from large_study import (
     NARROW,
     SHORT,
     VD,
+    WEIGHTS,
     Compared,
     Scores,
     at,
     families,
+    is_sparser,
     of_masks,
     points_of,
     rows,
+    runs_at,
     scores,
+    zeros_at,
 )
 from played import points as written
 from played import probability
@@ -95,8 +99,12 @@ def shortly() -> list[tuple[str, str, str, str]]:
     ):
         said = []
         for level in levels:
-            own = {IN_FULL.get(name, name): at(experiment, name, level) for name in names}
-            means = [f"{name} {mean(tuple(found.values()))}{unit}" for name, found in own.items() if found]
+            own = {name: at(experiment, name, level) for name in names}
+            means = [
+                f"{IN_FULL.get(name, name)}{_sparser(experiment, name, level)} {mean(tuple(found.values()))}{unit}"
+                for name, found in own.items()
+                if found
+            ]
             made = [one for one in families()[family] if one.level == level and one.difference]
             shown = [f"{one.label} {written(one.difference)}" for one in made if verdict(one) and one.difference]
             text = f" (shown: {'; '.join(shown) or 'no difference'})" if made else ""
@@ -105,6 +113,12 @@ def shortly() -> list[tuple[str, str, str, str]]:
         figure = f"{'; '.join(said)}; dense {mean(tuple(dense.values()))}{unit}"
         lines.append((what, counts([dense]), figure, "[the large half](results/large/README.md)"))
     return lines
+
+
+def _sparser(experiment: str, name: str, level: float) -> str:
+    """The sparsity in brackets where a technique that is not told it has more zeros than the level."""
+    zeros = None if name in TOLD else zeros_at(experiment, name, level)
+    return f" ({100 * zeros:.1f} % zeros)" if zeros is not None and is_sparser(zeros, level) else ""
 
 
 def counts(own: Iterable[Scores]) -> str:
@@ -123,6 +137,32 @@ def by_level(experiment: str, names: Iterable[str], levels: Iterable[float], par
             lines.append((name, counts(own), *texts, *[""] * (len(levels) - len(texts))))
     unit = "BLEU" if experiment.startswith(BOTH) else "accuracy, %"
     return markdown((unit, "n", *map(_level, levels)), lines) if lines else not_run(parts)
+
+
+def zeros_table(experiment: str, names: Iterable[str], levels: Iterable[float], parts: str) -> str:
+    """The mean sparsity of the runs of techniques that are not told theirs, for each level."""
+    levels = list(levels)
+    lines = []
+    for name in names:
+        if any(found := [runs_at(experiment, name, level) for level in levels]):
+            zeros = [zeros_at(experiment, name, level) for level in levels]
+            texts = ["–" if one is None else f"{100 * one:.1f}" for one in zeros]
+            lines.append((name, counts(map(scores, found)), *texts))
+    return markdown(("sparsity, %", "n", *map(_level, levels)), lines) if lines else not_run(parts)
+
+
+def settings_table() -> str:
+    """Every coefficient of the Transformer with three seeds, at the threshold of its training."""
+    lines = []
+    for name, weights in WEIGHTS.items():
+        for weight in weights:
+            cell = cells(rows(), BOTH).get((name, f"{weight:g}"), {})
+            if len(cell) >= SEEDS:
+                zeros, right = ([100 * number(row, of) for row in cell.values()] for of in ("sparsity", "validation"))
+                figures = mean(tuple(zeros)), mean(tuple(right)), mean(tuple(scores(cell).values()))
+                lines.append((name, f"{weight:g}", str(len(cell)), *figures))
+    heads = ("", "coefficient · N", "n", "sparsity, %", "accuracy on newstest2013, %", "BLEU")
+    return markdown(heads, lines) if lines else not_run("F")
 
 
 def layouts_table() -> str:
@@ -239,6 +279,7 @@ def _level(level: float) -> str:
 TABLES = {
     "large, left": left_table,
     "large, ResNet-50": lambda: by_level(SHORT, ("dense", "magnitude", "random", VD), SPARSITIES, "B"),
+    "large, ResNet-50, zeros": lambda: zeros_table(SHORT, (VD,), SPARSITIES, "B"),
     "large, ResNet-50, compared": lambda: comparisons("ResNet-50", "B"),
     "large, layouts": layouts_table,
     "large, layouts, compared": lambda: comparisons("layout", "BC"),
@@ -248,6 +289,8 @@ TABLES = {
     "large, narrow": lambda: by_level(NARROW, ("dense", "magnitude", "random"), SPARSITIES, "E"),
     "large, narrow, compared": lambda: comparisons("width", "E"),
     "large, Transformer": lambda: by_level(BOTH, ("dense", "magnitude", "random", "L0", VD), SEVEN, "F"),
+    "large, Transformer, settings": settings_table,
+    "large, Transformer, zeros": lambda: zeros_table(BOTH, ("L0", VD), SEVEN, "F"),
     "large, Transformer, compared": lambda: comparisons("Transformer", "F"),
     "large, regularisation, compared": lambda: comparisons("regularisation", "FG"),
     "large, masks of the Transformer": lambda: masks_table("Transformer"),

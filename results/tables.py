@@ -178,9 +178,6 @@ def in_one_seed() -> str:
     costs = ", ".join(f"{b.score - a.score:+.1f}" for a, b in zip(wide, own, strict=True)).replace("-", "−")
     net = "cifar10-resnet50", "ResNet-50"
     jump = [find(*net, "L0", final=weight / CIFAR).sparsity for weight in L0_RESNET[2:4]]
-    task = "translation", "Transformer"
-    bleu = {s: find(*task, "GradualMagnitude", final=s).score for s in LEVELS}
-    sparse = [find(*task, "L0", final=weight / 230_000) for weight in L0_TRANSFORMER[2:4]]
     lines = [
         ("WRN-28-10: L0 less dense (Gale et al., App. C)", "95.34 − 95.45 = −0.11 points", "1",
          f"{l0.score:.2f} − {dense.score:.2f} = {l0.score - dense.score:+.2f} points, JPEG copy",
@@ -195,11 +192,6 @@ def in_one_seed() -> str:
         ("ResNet-50: L0", "no useful sparse network", "1",
          f"from one coefficient to the next sparsity goes from {jump[0]:.4f} to {jump[1]:.2f} %",
          "the same in one seed"),
-        ("Transformer: L0 beside magnitude pruning",
-         "above it by 0.39, 0.22, 0.08 and 0.46 at 50, 60, 70 and 98 %", "1",
-         f"{sparse[0].score:.2f} at {sparse[0].sparsity:.1f} % beside {bleu[0.6]:.2f} at 60 %; "
-         f"{sparse[1].score:.2f} at {sparse[1].sparsity:.1f} % beside {bleu[0.7]:.2f} at 70 %",
-         "in one seed **not so**, also with dropout"),
     ]  # fmt: skip
     return markdown(("", "published, one run each", "n", "openwork", "what one can say"), lines)
 

@@ -179,10 +179,19 @@ def test_each_seed_of_the_transformer_chooses_by_its_own_validation():
         for setting, zeros, validation, bleu in (("1", 0.9, 0.5 + 0.11 * seed, 10), ("3", 0.95, 0.6, 5)):
             rows.append(row("Transformer", VD, setting, seed, sparsity=zeros, validation=validation, bleu=bleu))
         rows.append(row("Transformer", VD, "2", seed, sparsity=0.99, validation=0.99))  # nothing was translated
-    found = chosen.of_each_seed(rows, VD, 0.9)
+    tried = ("1", "3", "2")
+    found = chosen.of_each_seed(rows, VD, 0.9, tried)
     assert [found[seed]["setting"] for seed in range(3)] == ["3", "1", "1"]
-    assert chosen.of_each_seed(rows, VD, 0.98) == {}
-    assert chosen.of_each_seed(rows[:-4], VD, 0.9) == {}  # two seeds
+    assert chosen.of_each_seed(rows, VD, 0.98, tried) == {}
+    assert chosen.of_each_seed(rows[:-3], VD, 0.9, tried) == {}  # two seeds
+
+
+def test_nothing_is_chosen_before_every_coefficient_has_its_seeds():
+    rows = [row("Transformer", "L0", setting, seed, sparsity=0.9, validation=0.5, bleu=10)
+            for setting in ("1", "2") for seed in range(3)]  # fmt: skip
+    assert len(chosen.of_each_seed(rows, "L0", 0.8, ("1", "2"))) == 3
+    assert chosen.of_each_seed(rows, "L0", 0.8, ("1", "2", "5")) == {}
+    assert chosen.of_each_seed(rows[:-1], "L0", 0.8, ("1", "2")) == {}
 
 
 def test_translations_are_counted_where_no_other_threshold_is_better():
@@ -260,14 +269,15 @@ def test_what_is_left_is_what_the_plan_has_and_the_rows_have_not():
     progress = plan.progress(STUDY)
     assert sum(done for _, _, done in progress.values()) == sum(not key[4] for key in have)
     (experiments, planned, done) = progress["F"]
-    assert (experiments, planned) == (["Transformer"], 60)
+    assert (experiments, planned) == (["Transformer"], 63)
     assert done == sum(key[0] == "Transformer" and not key[4] for key in have)
     assert [planned for _, planned, _ in progress.values()][:3] == [4, 48, 45]  # as the plan's table has it
     assert (progress["H"][1], progress["I"][1]) == (9 * 13, 9 * 22)
     whole = [part for part, (_, planned, done) in progress.items() if done == planned]
     page = " ".join((RESULTS / "README.md").read_text(encoding="utf-8").split())
     assert whole == [*"ABCD"]
-    assert "Of the [plan of the large half](large/PLAN.md) the parts A to D are whole." in page
+    assert "Of the [plan of the large half](large/PLAN.md) the parts A to D are whole, and seven runs of F" in page
+    assert progress["F"][1] - done == 7
 
 
 def accuracies(rows):
@@ -305,9 +315,10 @@ def test_what_choose_says_of_seeds_is_what_the_rows_say():
     page = " ".join((RESULTS.parent / "docs" / "choose.md").read_text(encoding="utf-8").split())
     assert "ResNet-50 has been run with [three seeds](../results/large/README.md) of magnitude pruning, random" in page
     assert all(len(large.at(large.SHORT, name, 0.8)) == 3 for name in ("magnitude", "random", VD))
-    assert "The Transformer has been run with three seeds dense and with magnitude pruning. Its other tech" in page
-    assert len(large.at(large.BOTH, "dense", 0.0)) == len(large.at(large.BOTH, "magnitude", 0.5)) == 3
-    assert not any(large.at(large.BOTH, name, 0.5) for name in ("random", "L0", VD))
+    assert "run with three seeds dense and with magnitude pruning, random pruning and L0. Its other tech" in page
+    assert len(large.at(large.BOTH, "dense", 0.0)) == 3
+    assert all(len(large.at(large.BOTH, name, 0.5)) == 3 for name in ("magnitude", "random", "L0"))
+    assert not large.at(large.BOTH, VD, 0.5)
 
 
 def test_what_the_page_says_of_layers_is_what_the_rows_say():
@@ -328,7 +339,9 @@ def test_what_the_page_says_of_layers_is_what_the_rows_say():
 def test_the_settings_tried_are_those_that_the_plan_counts():
     text = (RESULTS / "large" / "PLAN.md").read_text(encoding="utf-8")
     assert "5 coefficients for 7 levels; the threshold needs no training" in text
-    assert len(large_transformer.KL_WEIGHTS) == len(large_transformer.L0_WEIGHTS) == 5
+    assert "A sixth, 0.03, was added on 29 November 2026" in text
+    assert [*large_transformer.KL_WEIGHTS] == [0.03, 0.1, 0.2, 0.5, 1.0, 3.0]
+    assert len(large_transformer.L0_WEIGHTS) == 5
     assert "D: variational dropout, magnitude | 4, 4" in text
     assert [len(settings) for settings in large_resnet50.BEYOND.values()] == [4, 4]
     assert "J: L0, ResNet-50 | 12" in text

@@ -1,0 +1,116 @@
+"""What the page of the large half says of the Transformer is what its rows say, computed again by numpy."""
+
+import csv
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.study.study_script import script
+
+RESULTS = Path(__file__).parents[2] / "results"
+STUDY = RESULTS / "large" / "study"
+VD = "variational dropout"
+script("large")  # whose folder the other modules lie in
+chosen, large, shown = map(importlib.import_module, ("large_rows", "large_study", "large_tables"))
+layers, reproduced = map(importlib.import_module, ("large_layers", "large_reproduced"))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return [row for row in chosen.read(STUDY) if row["experiment"] == "Transformer"]
+
+
+@pytest.fixture(scope="module")
+def page():
+    return " ".join((RESULTS / "large" / "README.md").read_text(encoding="utf-8").split())
+
+
+def older(coefficient):
+    """BLEU and sparsity of the older rows of variational dropout with one coefficient."""
+    with (RESULTS / "translation" / "rows.csv").open(newline="", encoding="utf-8") as file:
+        own = [row for row in csv.DictReader(file) if row["name"] == "VariationalDropout"]
+    return [
+        (float(row["after_bleu"]), float(row["sparsity_selected"]))
+        for row in own
+        if f"final={coefficient / 230_000:.6g}," in row["settings"]
+    ]
+
+
+def test_what_the_page_says_of_the_sixth_coefficient(rows, page):
+    own = [row for row in rows if row["technique"] == VD]
+    trained = {(row["setting"], row["seed"]) for row in own if not row["threshold"]}
+    assert "when 11 of these 15 runs had rows, 0.03 was added, three seeds" in page
+    assert len(trained) == 11
+    assert "All seven runs that were left then" in page
+    assert "with 0.1 no model has more than 13.3 BLEU" in page
+    least = [float(row["bleu"]) for row in own if row["setting"] == "0.1" and row["bleu"]]
+    assert 13.15 < max(least) <= 13.3
+    assert "an older run with 0.03 has 15.2 with 76.7 % zeros (n = 1)" in page
+    score, zeros = max(older(0.03))
+    assert (round(score, 1), round(100 * zeros, 1)) == (15.2, 76.7)
+    assert "It is one setting more than L0 has" in page
+    assert len(large.WEIGHTS[VD]) == len(large.WEIGHTS["L0"]) + 1
+    assert "of variational dropout seven runs are left, so it is compared with nothing yet" in page
+    assert not any(large.at(large.BOTH, VD, level) for level in (0.5, 0.8, 0.98))
+
+
+def test_sparsities_beside_the_scores_are_those_of_the_chosen_runs(rows):
+    (line,) = [line for line in shown.TABLES["large, Transformer, zeros"]().splitlines() if line.startswith("| L0")]
+    cells = [cell.strip() for cell in line.split("|")[3:-1]]
+    own = [row for row in rows if row["technique"] == "L0"]
+    for level, cell in zip((0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98), cells, strict=True):
+        zeros = []
+        for seed in "012":
+            reach = [row for row in own if row["seed"] == seed and 1 - float(row["sparsity"]) <= 1.05 * (1 - level)]
+            zeros.append(float(max(reach, key=lambda row: float(row["validation"]))["sparsity"]))
+        assert cell == f"{100 * np.mean(zeros):.1f}", level
+
+
+@pytest.mark.parametrize(("zeros", "level", "expected"), [(0.9, 0.9, False), (0.904, 0.9, False), (0.91, 0.9, True),
+                                                          (0.874, 0.8, True), (0.79, 0.8, False)])  # fmt: skip
+def test_sparser_than_a_level_is_what_leaves_less_than_the_slack(zeros, level, expected):
+    assert large.is_sparser(zeros, level) is expected
+
+
+def test_readme_names_the_sparsity_of_runs_that_are_sparser():
+    (line,) = [line for line in shown.shortly() if line[0].startswith("a small Transformer")]
+    assert "L0 (87.4 % zeros) 10.61" in line[2]
+    assert "random pruning 12.23" in line[2]
+
+
+def test_figure_2_shows_models_alike_and_what_the_page_says_of_them(rows, page):
+    found = layers.alike()
+    zeros = {name: [float(row["sparsity"]) for row in cell.values()] for name, cell in found.items()}
+    scores = {name: np.mean([float(row["bleu"]) for row in cell.values()]) for name, cell in found.items()}
+    assert [len(cell) for cell in found.values()] == [3, 3]
+    assert np.abs(np.subtract(zeros[VD], zeros["L0"])).max() < 0.02
+    assert abs(scores[VD] - scores["L0"]) < 0.5
+    for seed, one in found[VD].items():
+        target = float(found["L0"][seed]["validation"])
+        near = [
+            abs(float(row["validation"]) - target)
+            for row in rows
+            if row["technique"] == VD and row["bleu"] and int(row["seed"]) == seed
+            and abs(float(row["sparsity"]) - float(found["L0"][seed]["sparsity"])) < 0.02
+        ]  # fmt: skip
+        assert abs(float(one["validation"]) - target) == min(near)
+    by = {}
+    for each in layers.kinds():
+        by.setdefault(each["technique"], {})[each["kind"]] = each["sparsity"]
+    assert "Both remove the most of the feed-forward layers" in page
+    assert all(max(own, key=own.get) == "feed-forward" for own in by.values())
+    assert "Variational dropout keeps the most of the embedding" in page
+    assert min(by[VD], key=by[VD].get) == "embedding"
+    assert "removes more of queries and values than of keys; L0 keeps the most of values" in page
+    assert min(by[VD]["queries"], by[VD]["values"]) > by[VD]["keys"]
+    assert min(by["L0"], key=by["L0"].get) == "values"
+
+
+def test_the_published_differences_are_those_of_the_rows():
+    lines = {line[0]: line for line in reproduced._learned()}
+    assert lines["— L0 beside it (figure 1)"][1] == "above it by 0.39, 0.22, 0.08 and 0.46 at 50, 60, 70 and 98 %"
+    (line,) = reproduced._kinds()
+    assert line[-1].startswith(f"**not so** of {VD}: feed-forward has more zeros")
+    assert "L0: embedding, outputs of attention and feed-forward have more zeros" in line[-1]
