@@ -200,3 +200,20 @@ def test_train_clip_leaves_removed_weights_their_noise_only():
     assert y.std().item() == pytest.approx(std, rel=6 / math.sqrt(80_000))
     y.sum().backward()
     assert mean(layer).grad[0, 1].item() == pytest.approx(40_000, rel=0.05)
+
+
+@pytest.mark.parametrize(("coefficient", "removed"), [(0.001, True), (0.03, False)])
+def test_a_coefficient_that_is_too_large_throws_weights_to_where_the_kl_has_no_gradient(coefficient, removed):
+    # docs/choose.md says so: its gradient for theta is of the order 1 / theta, and none where log alpha is clipped.
+    torch.manual_seed(0)
+    layer = nn.Linear(30, 20, bias=False)
+    sparsifier = ow.sparsify(layer, ow.VariationalDropout(ow.Constant(coefficient)))
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    sparsifier.attach(optimizer)
+    for _ in range(500):
+        optimizer.zero_grad()
+        sparsifier.penalty().backward()
+        optimizer.step()
+    log_alpha = layer.reparam.weight.log_alpha(mean(layer).detach())
+    assert (sparsifier.sparsity() > 0.9) == removed
+    assert ((log_alpha < -8).float().mean().item() > 0.9) == (not removed)
