@@ -6,7 +6,7 @@ from torch import nn
 
 import openwork as ow
 from openwork.techniques.l0 import open_probability
-from tests.helpers import mean
+from tests.helpers import mean, raises
 
 TECHNIQUE = ow.GroupL0(ow.Constant(0.25), dropout=0.5)
 
@@ -72,10 +72,53 @@ def test_weight_decay_is_that_of_the_expected_norm(technique, factor):
     torch.testing.assert_close(theta.grad, factor * (open_probability(log_alpha) * theta))
 
 
-def test_embeddings_and_biases_are_refused():
-    embedding = nn.Embedding(3, 2)
-    ow.sparsify(embedding, TECHNIQUE)
-    with pytest.raises(ValueError, match="cannot close the units of an embedding"):
-        embedding(torch.tensor([1]))
+class Scaled(nn.Embedding):
+    """An embedding with a forward of its own, as in other libraries."""
+
+    def forward(self, ids):
+        return 2 * super().forward(ids)
+
+
+def tied():
+    model = nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 2), nn.Embedding(3, 2))
+    model[2].weight = model[0].weight
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda: nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 2)), "'0.weight'"),
+        (lambda: nn.Sequential(nn.Linear(2, 2), nn.EmbeddingBag(3, 2)), "'1.weight'"),
+        (lambda: nn.Sequential(Scaled(3, 2), nn.Embedding(4, 2), nn.Linear(2, 2)), "'0.weight', '1.weight'"),
+        (tied, "'2.weight'"),
+    ],
+    ids=["embedding", "bag", "several", "tied to a Linear"],
+)
+def test_embeddings_are_refused_before_the_model_changes(make, names):
+    model = make()
+    kinds, keys = [type(module) for module in model.modules()], list(model.state_dict())
+    with raises(ValueError, "GroupL0 cannot close the units of an embedding, ", f"select=excluding({names})"):
+        ow.sparsify(model, TECHNIQUE)
+    assert ([type(module) for module in model.modules()], list(model.state_dict())) == (kinds, keys)
+    cure = names.replace("'", "").split(", ")
+    assert len(ow.sparsify(model, TECHNIQUE, select=ow.excluding(*cure)).weights) == 1
+
+
+def test_biases_are_refused():
     with pytest.raises(ValueError, match="needs matrices or kernels, got shape"):
         ow.sparsify(nn.Linear(2, 2), TECHNIQUE, select=ow.all_parameters)
+
+
+def test_layers_that_are_no_embeddings_train_whatever_their_kind():
+    images, sequence = torch.randn(2, 4, 5, 5), torch.randn(2, 3, 4)
+    attention = nn.MultiheadAttention(4, 2, batch_first=True)
+    cases = [
+        (nn.ConvTranspose2d(4, 2, 3), lambda model: model(images)),
+        (attention, lambda model: model(sequence, sequence, sequence)[0]),
+        (nn.GRU(4, 3), lambda model: model(sequence)[0]),
+    ]
+    for model, run in cases:
+        sparsifier = ow.sparsify(model, TECHNIQUE)
+        (run(model).square().sum() + sparsifier.penalty()).backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())

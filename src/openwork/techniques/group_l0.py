@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.parameters.technique import Reparameterization
-from openwork.core.parameters.weight import Op, ReparameterizedWeight
+from openwork.core.parameters.weight import ReparameterizedWeight
+from openwork.core.selection import Weight
 from openwork.kernels.gates import stretched
 from openwork.techniques.l0 import check_gates, expected_l2, hard_concrete, initial_log_alpha, open_probability
 
@@ -23,7 +24,8 @@ LIMIT = math.log(100)  # of |log alpha|, as in the authors' code
 class GroupL0(Reparameterization):
     """Learns log alpha for each input unit of a Linear and each output map of a convolution.
 
-    For matrices (out, in) and kernels (out, in, ...); embeddings have no input units to close.
+    For matrices (out, in) and kernels (out, in, ...); of a transposed convolution, which stores (in, out, ...), for
+    each input map. Embeddings have no input units to close, and are refused.
 
     With a dropout of 0.5 the gates begin at 0.5: each layer of a trained model gives half of what it did, before the
     first step, and the logger "openwork" says so as INFO. A dropout of 0.05 leaves gates of 1 in evaluation.
@@ -47,6 +49,21 @@ class GroupL0(Reparameterization):
         super().__post_init__()
         check_gates(self.dropout, self.weight_decay)
 
+    def fitting(self, weights: list[Weight]) -> tuple[list[Weight], dict[str, str]]:
+        """All of the weights.
+
+        Raises:
+            ValueError: If some belong to embeddings, at any of their places.
+        """
+        sites = (site for weight in weights for site in weight.sites)
+        names = [site.name for site in sites if isinstance(site.module, nn.Embedding | nn.EmbeddingBag)]
+        if names:
+            raise ValueError(
+                "GroupL0 cannot close the units of an embedding, whose inputs are tokens; leave it out with "
+                f"select=excluding({', '.join(map(repr, names))})"
+            )
+        return weights, {}
+
     def distribution(self, weight: Tensor, generator: torch.Generator) -> "GatedGroups":
         """Gates whose log alpha is drawn from ``generator``."""
         return GatedGroups(weight, self, generator)
@@ -65,16 +82,8 @@ class GatedGroups(ReparameterizedWeight):
         shape = (1, weight.shape[1]) if weight.dim() == 2 else (weight.shape[0], *(1,) * (weight.dim() - 1))
         self.log_alpha = nn.Parameter(initial_log_alpha(shape, technique.dropout, generator).to(weight))
 
-    def forward(
-        self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """op(x, theta * z): one draw of the gates for the whole batch."""
-        if not x.is_floating_point():
-            raise ValueError("GroupL0 cannot close the units of an embedding; leave it out with select=excluding(...)")
-        return super().forward(op, x, weight, bias, generator)
-
     def sample(self, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Theta * z with a z for each group."""
+        """Theta * z with a z for each group: in a forward one draw for the whole batch."""
         return weight * hard_concrete(self.log_alpha, generator)
 
     def effective(self, weight: Tensor) -> Tensor:
