@@ -1,4 +1,4 @@
-"""What cannot be followed or has nothing to make sparse is refused in one sentence."""
+"""Copies of models and sparsifiers, and weights without elements."""
 
 import copy
 import pickle
@@ -6,9 +6,12 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune, spectral_norm, weight_norm
 
 import openwork as ow
 from tests.helpers import raises
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*_norm.* is deprecated")
 
 
 @pytest.mark.parametrize("technique", [ow.GradualMagnitude(ow.OneShot(0.5)), ow.L0(ow.Constant(0.1))], ids=repr)
@@ -29,3 +32,91 @@ def test_weights_without_elements():
     sparsifier = ow.sparsify(both, ow.GradualMagnitude(ow.OneShot(0.5)))
     assert sparsifier.layer_sparsity() == {"1.weight": 0.5}
     assert sparsifier.skipped == {"0.weight": "it has no weights"}
+
+
+X = torch.randn(5, 6)
+TECHNIQUES = [
+    ow.GradualMagnitude(ow.OneShot(0.5), pattern=ow.Rows()),
+    ow.VariationalDropout(ow.Constant(0.1), log_sigma2=-1.0),
+]
+COMPUTED = {
+    "weight_norm": lambda layer: weight_norm(layer),
+    "spectral_norm": lambda layer: spectral_norm(layer),
+    "torch.nn.utils.prune": lambda layer: prune.random_unstructured(layer, "weight", 0.5),
+    "kept outputs": lambda layer: layer.register_forward_hook(lambda own, x, y: setattr(own, "kept", {"y": [y.T]})),
+}
+
+
+def with_computed(kind):
+    """A model whose second layer holds a tensor with a graph after a forward pass."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    COMPUTED[kind](model[2])
+    return model
+
+
+computed = pytest.mark.parametrize("kind", COMPUTED)
+
+
+@computed
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda technique: type(technique).__name__)
+def test_a_model_that_holds_computed_tensors_has_a_finalized_copy(technique, kind):
+    model = with_computed(kind)
+    sparsifier = ow.sparsify(model, technique)
+    model(X)
+    with pytest.raises(RuntimeError, match="deepcopy protocol"):
+        copy.deepcopy(model)
+    copied = sparsifier.finalized_copy().eval()
+    assert torch.equal(copied(X), model.eval()(X))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    copied.train()(X).sum().backward()  # it is a model of its own
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.sub_(parameter.grad)
+    copied(X)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@computed
+def test_a_model_that_holds_computed_tensors_is_accelerated_and_shrunk(kind):
+    model = with_computed(kind)
+    ow.prune(model, TECHNIQUES[0], select="0")
+    expected = model.eval()(X)
+    accelerated = ow.accelerate(model, X)
+    for found in (accelerated.model, accelerated.dense_copy()):
+        torch.testing.assert_close(found(X), expected)
+    if kind == "torch.nn.utils.prune":
+        with raises(ValueError, "2.weight_orig is still masked by torch.nn.utils.prune"):
+            ow.shrink(model, X)
+    else:
+        torch.testing.assert_close(ow.shrink(model, X).model(X), expected)
+
+
+@pytest.mark.parametrize(
+    ("held", "why"),
+    [
+        (lambda layer: layer.weight[:2], "an attribute of shape (2, 6) is a view of a parameter"),
+        (lambda layer: (each for each in ()), "cannot pickle 'generator' object"),
+    ],
+    ids=["a view", "a generator"],
+)
+def test_a_model_that_cannot_be_copied_says_why(held, why):
+    for technique in TECHNIQUES:
+        model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4))
+        model.held = held(model[0])
+        sparsifier = ow.sparsify(model, technique)
+        with raises(ValueError, f"the model cannot be copied ({why}); give one that copy.deepcopy takes"):
+            sparsifier.finalized_copy()
+        sparsifier.finalize()
+        for call in (ow.accelerate, ow.shrink):
+            with raises(ValueError, f"the model cannot be copied ({why}); give one that copy.deepcopy takes"):
+                call(model, X)
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_model():
+    class Full(nn.Linear):
+        def __deepcopy__(self, memo):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    sparsifier = ow.sparsify(Full(4, 4), TECHNIQUES[1])
+    with pytest.raises(torch.OutOfMemoryError):
+        sparsifier.finalized_copy()

@@ -1,6 +1,5 @@
 """What `accelerate` gives: the model, and what was measured of every layer."""
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 
 from openwork.core.converted import Converted
+from openwork.core.copies import copied_model
 from openwork.inference.choice import LayerChoice
 from openwork.inference.timing import Timing
 from openwork.words import count, printable
@@ -48,8 +48,7 @@ class Accelerated:
         """A copy with plain layers again, to save, export or convert elsewhere; it shares what was not converted."""
         forms = {id(module): module.dense() for module in self.model.modules() if isinstance(module, Converted)}
         shared = {id(parameter): parameter for parameter in self.model.parameters()}
-        copied: nn.Module = copy.deepcopy(self.model, {**shared, **forms})
-        return copied
+        return copied_model(self.model, {**shared, **forms})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; seconds and bytes."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.core.converted import Converted
+from openwork.core.copies import copied_model
 from openwork.core.forward import call, first_line
 from openwork.core.selection import Site, find_weights, weight_matrices
 from openwork.core.snapshot import snapshot
@@ -17,7 +18,7 @@ from openwork.inference.alternative import Alternative
 from openwork.inference.alternatives import alternatives as usual_alternatives
 from openwork.inference.calls import Call, copied, record_calls
 from openwork.inference.choice import LayerChoice, break_even, choose, not_tried
-from openwork.inference.models import TOLERANCES, bytes_of, copied_model, difference, tensors_of
+from openwork.inference.models import TOLERANCES, bytes_of, difference, tensors_of
 from openwork.inference.timing import time_in_turns
 
 
@@ -136,7 +137,7 @@ def _copy(model: nn.Module, forms: Mapping[nn.Module, Converted]) -> nn.Module:
         ValueError: If the model cannot be copied.
     """
     known: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
-    fast = copied_model(model, known | {id(layer): form for layer, form in forms.items()})
+    fast = copied_model(model, known | {id(layer): form for layer, form in forms.items()}).eval()
     for module in fast.modules():
         if isinstance(module, nn.TransformerEncoderLayer) and any(isinstance(m, Converted) for m in module.modules()):
             # Its fast path reads the weights of its layers; this says that it does not know the activation.

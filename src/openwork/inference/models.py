@@ -1,8 +1,6 @@
-"""Copies of models, and whether two give the same outputs."""
+"""What models hold, and whether two give the same outputs."""
 
-import copy
 import math
-from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -10,28 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from openwork.core.forward import first_line
-
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """How much outputs may differ, as a fraction of the largest dense output: kernels sum in other orders."""
-
-
-def copied_model(model: nn.Module, instead: Mapping[int, Any] | None = None) -> nn.Module:
-    """A copy of ``model`` in evaluation mode.
-
-    Args:
-        model: The model.
-        instead: What stands in the copy for an object of the model, by its id: the object itself, to share it.
-
-    Raises:
-        ValueError: If the model cannot be copied.
-    """
-    try:
-        return copy.deepcopy(model, dict(instead or {})).eval()
-    except Exception as error:
-        raise ValueError(
-            f"the model cannot be copied ({first_line(error)}); give one that copy.deepcopy takes"
-        ) from error
 
 
 def bytes_of(model: nn.Module) -> int:

@@ -1,6 +1,5 @@
 """Models with the zeros of their masks for good."""
 
-import copy
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openwork.core.copies import copied_model
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.stacked import stacked
 from openwork.kernels.masks import mask_
@@ -16,11 +16,15 @@ _DICTS = (dict, OrderedDict)
 
 
 def masked_copy(model: nn.Module, weights: Sequence[MaskedWeight]) -> nn.Module:
-    """A copy of the model that owns the weights, with their zeros. Raises ValueError if FSDP2 shards them."""
+    """A copy of the model that owns the weights, with their zeros.
+
+    Raises:
+        ValueError: If FSDP2 shards them, or the model cannot be copied.
+    """
     if any(weight.sharded for weight in weights):
         raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
     copies: dict[int, Any] = {}
-    model = copy.deepcopy(model, copies)
+    model = copied_model(model, copies)
     _zero([copies[id(weight.parameter)].data for weight in weights], [weight.mask for weight in weights])
     return model
 
@@ -58,7 +62,7 @@ def _sharing_copy(model: nn.Module) -> nn.Module:
     shared = parameters | {id(each): each.data for each in model.buffers()}
     # Most of a module is dictionaries of hooks, empty ones, whose copies would take most of the time.
     empty = [each for module in model.modules() for each in vars(module).values() if type(each) in _DICTS and not each]
-    return copy.deepcopy(model, shared | {id(each): type(each)() for each in empty})
+    return copied_model(model, shared | {id(each): type(each)() for each in empty})
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

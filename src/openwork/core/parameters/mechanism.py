@@ -9,7 +9,6 @@ reads ``out_proj.weight``, also gets a sample; in evaluation all get the determi
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from openwork.core.copies import copied_model
 from openwork.core.dead_paths import empty_layer
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.ownership import RANDOM
@@ -206,7 +206,7 @@ class Reparameterizing(Mechanism):
                     "FSDP2 models cannot be copied; ask the sparsifier for its sparsity() and layer_sparsity(), or "
                     "finalize the model and save its state_dict()"
                 )
-            model = copy.deepcopy(model)
+            model = copied_model(model)
         modules = [module for module in model.modules() if plain_of(type(module))]
         written: set[int] = set()
         with torch.no_grad(), self._rows.here():

@@ -4,9 +4,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from openwork.core.copies import copied_model
 from openwork.core.snapshot import snapshot
 from openwork.inference.calls import copied
-from openwork.inference.models import bytes_of, copied_model, difference
+from openwork.inference.models import bytes_of, difference
 from openwork.inference.shrink.apply import Sites, apply, immovable
 from openwork.inference.shrink.decide import Decision
 from openwork.inference.shrink.follow import follow
@@ -55,7 +56,7 @@ def _attempt(
     model: nn.Module, example: Any, traced: Traced, expected: list[Tensor], refused: frozenset[str]
 ) -> tuple[nn.Module, Decision, float | None]:
     """A smaller copy; the difference is None where it computes something else, or does the same in another way."""
-    small = copied_model(model)
+    small = copied_model(model).eval()
     tensors, sites = named_tensors(small)
     decision = Decision(follow(traced, tensors, immovable(sites), refused))
     apply(decision, tensors, sites, dict(small.named_modules()))

@@ -4,7 +4,6 @@ Two trainings of one network that differ in the order of their batches are stabl
 straight line between their weights.
 """
 
-import copy
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from openwork.core.batchnorm import has_statistics, recalibrate_batchnorm
+from openwork.core.copies import copied_model
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def path_between(
         raise ValueError(
             "the models have batch norms, whose statistics between two models are those of none; pass batches="
         )
-    model, errors = copy.deepcopy(first), []
+    model, errors = copied_model(first), []
     places = tuple(torch.linspace(0, 1, points, dtype=torch.float64).tolist())
     for place in places:
         for name, tensor in model.state_dict().items():

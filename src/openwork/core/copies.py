@@ -1,0 +1,53 @@
+"""Copies of models."""
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from openwork.core.forward import first_line
+
+
+def copied_model(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A copy of ``model``, in which tensors that a forward pass has computed and left there are plain values.
+
+    torch copies no tensor with a graph. Modules hold such ones as attributes: the weight that the hooks of
+    ``torch.nn.utils.weight_norm``, ``spectral_norm`` and ``prune`` compute anew before each forward, kept outputs.
+
+    Args:
+        model: The model.
+        memo: What stands in the copy for an object of the model, by its id: the object itself, to share it. Afterwards
+            it also has what stands there for all others.
+
+    Raises:
+        ValueError: If the model cannot be copied.
+    """
+    try:
+        with _Values():
+            copied: nn.Module = copy.deepcopy(model, memo)
+    except (MemoryError, torch.OutOfMemoryError):  # which a caller may know how to cure
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"the model cannot be copied ({first_line(error)}); give one that copy.deepcopy takes"
+        ) from error
+    return copied
+
+
+class _Values(TorchFunctionMode):
+    """Inside, a deep copy of a tensor with a graph is one without it."""
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not Tensor.__deepcopy__ or args[0].is_leaf:
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        if tensor._base is not None and tensor._base.is_leaf:  # whose values in the copy would be those of now
+            raise ValueError(f"an attribute of shape {tuple(tensor.shape)} is a view of a parameter")
+        with torch.no_grad():
+            memo[id(tensor)] = tensor.clone()
+        return memo[id(tensor)]
