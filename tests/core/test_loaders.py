@@ -108,12 +108,61 @@ def test_a_dict_that_the_model_does_not_take_names_both():
         ow.recalibrate_batchnorm(Net(), [{"pixels": X}])
 
 
-def test_what_a_hook_adds_to_a_batch_is_not_missed():
-    class Two(Net):
-        def forward(self, x, y):
-            return super().forward(x + y)
+class Two(Net):
+    """Takes two inputs."""
 
+    def forward(self, x, y):
+        return super().forward(x + y)
+
+
+def test_what_a_hook_adds_to_a_batch_is_not_missed():
     model = Two()
     model.register_forward_pre_hook(lambda _, args, kwargs: (args, kwargs | {"y": args[0]}), with_kwargs=True)
     assert ow.recalibrate_batchnorm(model, [X]) == 1
     ow.prune(model, HALF, batches=[X])
+
+
+CALLS = {
+    "recalibrate_batchnorm": ow.recalibrate_batchnorm,
+    "prune": lambda model, given: ow.prune(model, HALF, batches=given),
+    "prune by inputs": lambda model, given: ow.prune(model, ow.Wanda(ow.OneShot(0.5)), batches=given),
+    "reconstruct": lambda model, given: ow.prune(model, HALF, batches=given, reconstruct=True),
+}
+
+
+def state_of(model):
+    """All that its modules hold, tensors and hooks by their values."""
+    return [(type(module), {name: repr(value) for name, value in vars(module).items()}) for module in model.modules()]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("batch", "given"),
+    [((X, X), "1 argument"), (X, "1 argument"), ({"x": X}, "the arguments x")],
+    ids=["tuple", "tensor", "dict"],
+)
+def test_an_error_of_the_model_is_its_own_with_a_note_of_what_it_was_called_with(call, batch, given):
+    model = Two()
+    before = state_of(model)
+    with pytest.raises(TypeError) as caught:
+        CALLS[call](model, [batch])
+    assert str(caught.value) == "Two.forward() missing 1 required positional argument: 'y'"
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"Two was called with {given}; make each batch a dict of all arguments that forward needs")
+    assert state_of(model) == before
+    CALLS[call](model, [{"x": X, "y": X}])
+
+
+def test_only_a_type_error_of_the_model_has_a_note():
+    for given in ([X, X.double()], [()]):  # the model's own, of another type; and openwork's
+        with pytest.raises((RuntimeError, TypeError)) as caught:
+            ow.recalibrate_batchnorm(Net(), given)
+        assert not hasattr(caught.value, "__notes__")
+
+
+def test_an_example_that_lacks_an_argument_has_a_note_too():
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'y'") as caught:
+        ow.report(Two(), example=X)
+    assert caught.value.__notes__ == [
+        "Two was called with 1 argument; give one input, a tuple of arguments or a mapping of keyword arguments"
+    ]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from openwork.core.forward import check_batches, inputs_of
+from openwork.core.forward import call_on_batch, check_batches, inputs_of
 from openwork.core.snapshot import snapshot
 
 
@@ -50,7 +50,7 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
                     norm.momentum = None  # a cumulative mean
                     norm.train()
             positional, named = inputs_of(model, batch)
-            model(*positional, **named)
+            call_on_batch(model, positional, named)
             used += 1
         if used == 0:
             raise ValueError("there is no batch to take statistics from; pass at least one batch of inputs")

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openwork.words import count
+
 
 def arguments_of(sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments by position and by name that ``sample`` holds."""
@@ -19,8 +21,30 @@ def arguments_of(sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 def call(model: nn.Module, sample: Any) -> Any:
     """The output of ``model`` for ``sample``."""
-    arguments, keywords = arguments_of(sample)
-    return model(*arguments, **keywords)
+    cure = "give one input, a tuple of arguments or a mapping of keyword arguments"
+    return _called(model, *arguments_of(sample), cure)
+
+
+def call_on_batch(model: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
+    """The output of ``model`` for what `inputs_of` found in a batch."""
+    cure = (
+        "make each batch a dict of all arguments that forward needs, by name, as a model gets only the first element "
+        "of a tuple or list"
+    )
+    return _called(model, arguments, keywords, cure)
+
+
+def _called(model: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any], cure: str) -> Any:
+    """The model's output; to a TypeError of its own a note says what it was called with, and the cure.
+
+    Only the call shows whether arguments fit: hooks and decorators may supply what they lack.
+    """
+    try:
+        return model(*arguments, **keywords)
+    except TypeError as error:
+        names = f"the arguments {', '.join(keywords)}" if keywords else count(len(arguments), "argument")
+        error.add_note(f"{type(model).__name__} was called with {names}; {cure}")
+        raise
 
 
 def check_batches(batches: object) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from openwork.core.forward import check_batches, inputs_of, plain_attention
+from openwork.core.forward import call_on_batch, check_batches, inputs_of, plain_attention
 from openwork.core.masks.blockwise.padding import counted_of, find_added
 from openwork.core.snapshot import snapshot
 
@@ -32,7 +32,7 @@ class Example:
     def run(self, model: nn.Module) -> None:
         """Runs the model on it."""
         args, kwargs = copied((self.args, self.kwargs))
-        model(*args, **kwargs)
+        call_on_batch(model, args, kwargs)
 
 
 def copied(value: Any) -> Any:
