@@ -158,7 +158,7 @@ def test_several_tasks_have_a_section_each(tmp_path):
 def test_every_finished_sparse_run_is_in_the_chart_s_data():
     rows = [row(seed=1), diverged(), row("dense", sparsity=0.0)]
     assert run_values(results(rows)) == [
-        {"technique": "L0", "settings": "a", "seed": 1, "sparsity": 0.9, "accuracy": 0.97}
+        {"technique": "L0", "settings": "a", "seed": 1, "replicate": 1, "sparsity": 0.9, "accuracy": 0.97}
     ]
 
 

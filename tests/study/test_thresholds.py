@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -78,6 +79,22 @@ def test_a_run_trained_with_a_threshold_stands_for_those_that_are_kept_at_it(dir
         f"{identity({'technique': {'threshold': 3.0}, 'seed': 1})}@0.5",
     ]
     assert [(p.settings, p.n) for p in summarize(read_results(directory))] == [("", 2), ("threshold=0.5", 2)]
+
+
+def test_runs_of_one_seed_that_start_from_networks_of_two_masks_are_kept_at_a_threshold_each(tmp_path):
+    rows = [row("VariationalDropout", "", 0, 0.8, 0.97) for _ in range(2)]
+    for mask, one in enumerate(rows):
+        network = {"seed": 0, "origin": {"type": "LotteryTicket", "run": {"seed": mask}}}
+        one["run"] = {"technique": {"threshold": 3.0}, "seed": 0, "origin": {"type": "Pretrained", "run": network}}
+        one |= {"threshold": 3.0, "id": identity(one["run"])}
+    study(tmp_path, rows)
+    for one in rows:
+        run = {**one["run"], "technique": {"threshold": 0.5}}
+        keep_thresholds(tmp_path / one["id"], [replace(found(0.5, 0.9, 0.95), run=run)])
+    assert [(p.settings, p.n, p.runs) for p in summarize(read_results(tmp_path))] == [
+        ("", 2, 2),
+        ("threshold=0.5", 2, 2),
+    ]
 
 
 def test_thresholds_are_points_over_their_seeds_and_settings_of_a_budget(directory):

@@ -201,7 +201,7 @@ def _print_summary(results: list["Result"]) -> None:
 
     points = sorted(summarize(results), key=lambda p: (p.name, p.sparsity))
     scores = " or ".join(sorted({point.metric.name for point in points}, key=str.lower))
-    table = Table("technique", "runs", "sparsity", scores, "95 % interval", title="Means over seeds", box=SIMPLE)
+    table = Table("technique", "seeds", "sparsity", scores, "95 % interval", title="Means over seeds", box=SIMPLE)
     for point in points:
         ends = sorted(point.interval or (point.score, point.score), key=point.metric.value)
         score, low, high = (point.metric.text(end, digits=2, space="") for end in (point.score, *ends))

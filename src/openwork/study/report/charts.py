@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # Names of the page's two filters, as the charts know them.
-_HIDDEN = {"hiddenTechniques": "technique", "hiddenSeeds": "seed"}
+_HIDDEN = {"hiddenTechniques": "technique", "hiddenSeeds": "replicate"}
 
 
 def run_values(results: Sequence[Result]) -> ChartData:
@@ -44,6 +44,7 @@ def run_values(results: Sequence[Result]) -> ChartData:
             "technique": r.name,
             "settings": r.settings,
             "seed": r.seed,
+            "replicate": r.replicate,
             "sparsity": r.sparsity,
             r.metric.key: drawn(r, r.metric),
         }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from openwork.study.report.looks import encoded
 from openwork.study.report.style import ChartData, left_axis, percent, require_study_extra
+from openwork.study.results.replicates import finished_replicates, replicate_means
 from openwork.study.results.result import LayerZeros, Result
 from openwork.study.results.statistics import Point
 from openwork.words import count
@@ -156,18 +157,18 @@ class MeanLayer:
 
 def _mean_layers(point: Point, results: Iterable[Result]) -> list[MeanLayer]:
     """The layers of the finished runs of `point`, in the order of the model."""
-    seeds: dict[str, list[LayerZeros]] = {}
-    for result in results:
-        if result.group == point.group and result.finished:
-            for layer in result.layers:
-                seeds.setdefault(layer.name, []).append(layer)
+    replicates = finished_replicates(result for result in results if result.group == point.group)
+    runs = [result for group in replicates.values() for result in group]
+    first: dict[str, LayerZeros] = {}
+    for result in runs:
+        for layer in result.layers:
+            first.setdefault(layer.name, layer)
+
+    def mean(name: str, what: str) -> float:
+        values = {id(run): getattr(layer, what) for run in runs for layer in run.layers if layer.name == name}
+        return fmean(replicate_means(replicates, lambda run: values.get(id(run))).values())
+
     return [
-        MeanLayer(
-            name=name,
-            shape=group[0].shape,
-            weights=group[0].weights,
-            nonzero=fmean(layer.nonzero for layer in group),
-            sparsity=fmean(layer.sparsity for layer in group),
-        )
-        for name, group in seeds.items()
+        MeanLayer(name, layer.shape, layer.weights, mean(name, "nonzero"), mean(name, "sparsity"))
+        for name, layer in first.items()
     ]

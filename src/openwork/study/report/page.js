@@ -23,9 +23,9 @@ const legend = (width, found) => {
   const longest = Math.max(...found.values.map((label) => label.length));
   return { ...found, columns: Math.max(1, Math.floor((width - 60) / (8 * longest + 30))) };
 };
-// The seeds of runs that are not hidden, as the names of the data sets have them.
+// The seeds that runs count by and that are not hidden, as the names of the data sets have them.
 const seeds = (runs) =>
-  [...new Set(runs.map((r) => r.seed))].filter((s) => !hidden.hiddenSeeds.includes(s)).sort((a, b) => a - b).join();
+  [...new Set(runs.map((r) => r.replicate))].filter((s) => !hidden.hiddenSeeds.includes(s)).sort((a, b) => a - b).join();
 // A chart with its data, of what is ticked.
 function filled(id, mode, width) {
   const recoloured = (value) => (mode === "dark" && darkColours[value]) || value;
@@ -41,8 +41,8 @@ function filled(id, mode, width) {
     const front = (data[`front ${task} ${seeds(runs)}`] || []).filter((p) => !gone(p.technique));
     // Copies: Vega writes its own marks into the values. A point is ringed unless one that is drawn beats it.
     const ringed = front.map((p) => ({ ...p, pareto: p.beaten.every(gone) }));
-    const own = ({ technique, settings, seed, sparsity, [metric]: value }) =>
-      ({ technique, settings, seed, sparsity, [metric]: value });
+    const own = ({ technique, settings, seed, replicate, sparsity, [metric]: value }) =>
+      ({ technique, settings, seed, replicate, sparsity, [metric]: value });
     spec.datasets = { ...spec.datasets, runs: runs.map(own), front: ringed };
   }
   return spec;
@@ -133,7 +133,7 @@ const write = {
   },
   MB: (v) => (v / 1e6).toFixed(0),
 };
-const visible = (r) => !hidden.hiddenTechniques.includes(r.technique) && !hidden.hiddenSeeds.includes(r.seed);
+const visible = (r) => !hidden.hiddenTechniques.includes(r.technique) && !hidden.hiddenSeeds.includes(r.replicate);
 function order(a, b) {
   if (a === null || b === null) return (a === null) - (b === null); // what was not measured comes last, either way
   return a < b ? -1 : a > b ? 1 : 0;

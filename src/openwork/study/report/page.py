@@ -89,7 +89,7 @@ def write_report(
     method = f"""{_method(results, named, judged, command)}
 <p class="quiet">Downloads beside this page: <a href="results.csv">results.csv</a> (every run),
 <a href="summary.csv">summary.csv</a> (every operating point), {files}.</p>"""
-    seeds = sorted({result.seed for result in results})
+    seeds = sorted({result.replicate for result in results})
     filters = {
         "hiddenTechniques": {"title": "Techniques", "choices": names},
         "hiddenSeeds": {"title": "Seeds", "choices": seeds, "one": len(seeds) > FEW},
@@ -181,7 +181,8 @@ replacement. A setting that stayed below the sparsity, or diverged, counts as {n
 many settings were aimed at a sparsity: compare only sweeps of the same design.</p>
 <div class="panels">{figures}</div>
 """
-    table = page.table(f"points{suffix}", "points", point_columns(metric), task=number)
+    fields = point_columns(metric, several=any(point.runs > point.n for point in mine))
+    table = page.table(f"points{suffix}", "points", fields, task=number)
     return text + f"<h3>All operating points</h3>\n{table}\n</section>\n"
 
 
@@ -286,6 +287,14 @@ def _method(results: Sequence[Result], named: str, judged: Collection[Metric], c
         "Sparsity is the fraction of zeros among the weights that the technique was given; "
         "“of all” is among all parameters.",
         "Intervals are Student's t over seeds, 95 %, of the mean.",
+        *(
+            [
+                "A network that keeps the zeros of another run counts under that run's seed; several that keep those "
+                "of one run count once, with their mean."
+            ]
+            if any(result.replicate != result.seed for result in results)
+            else []
+        ),
         f"In these runs {how}.",
         f"Hardware: {distinct(lambda e: e.processor)} ({distinct(lambda e: e.device)}, "
         f"threads: {distinct(lambda e: e.threads)}). torch {distinct(lambda e: e.torch)}, "

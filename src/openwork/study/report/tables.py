@@ -63,8 +63,8 @@ def how_written(metric: Metric) -> str:
     return "number" if metric.full is None else "percent" if metric.percent else "hundred"
 
 
-def point_columns(metric: Metric) -> Columns:
-    """The columns of a table of one task's operating points."""
+def point_columns(metric: Metric, *, several: bool = False) -> Columns:
+    """The columns of a table of one task's operating points; where seeds have ``several`` runs also their number."""
     how = how_written(metric)
     return [
         ("technique", "technique", "text"),
@@ -76,6 +76,7 @@ def point_columns(metric: Metric) -> Columns:
         ("highest", "highest", how),
         ("loss", "loss", "number"),
         ("n", "seeds", "number"),
+        *([("runs", "runs", "number")] if several else []),
         ("diverged", "diverged", "number"),
         *_COST,
         ("settings", "settings", "text"),
@@ -98,6 +99,7 @@ def run_lines(results: Sequence[Result], tasks: Sequence[str], metrics: Sequence
             "dense": result.dense,
             "settings": result.settings,
             "seed": result.seed,
+            "replicate": result.replicate,
             "status": result.status,
             "step": result.step,
             "sparsity": result.sparsity,
@@ -128,6 +130,7 @@ def point_lines(points: Sequence[Point], tasks: Sequence[str]) -> ChartData:
             "technique": p.name,
             "settings": p.settings,
             "n": p.n,
+            "runs": p.runs,
             "diverged": p.diverged,
             "sparsity": p.sparsity,
             "all": p.sparsity_all,
@@ -198,7 +201,7 @@ def static_table(points: Iterable[Point], metric: Metric) -> str:
             interval_text(point, digits=2),
             metric.range(point.lowest, point.highest, digits=2),
             "–" if isnan(point.loss) else f"{point.loss:.3f}",
-            f"{point.n} ({point.diverged} diverged)" if point.diverged else str(point.n),
+            _seeds(point),
             "–" if isnan(point.seconds) else duration(point.seconds),
             "–" if isnan(point.peak_memory) else f"{point.peak_memory / 1e6:.0f}",
             point.execution,
@@ -208,3 +211,12 @@ def static_table(points: Iterable[Point], metric: Metric) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (*header, "settings"))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
     return f'<div class="scroll" role="region" aria-label="table" tabindex="0">{table}</div>'
+
+
+def _seeds(point: Point) -> str:
+    """The number of seeds, and where they do not tell them those of runs."""
+    more = [
+        *([f"{point.runs} runs"] if point.runs != point.n else []),
+        *([f"{point.diverged} diverged"] if point.diverged else []),
+    ]
+    return f"{point.n} ({', '.join(more)})" if more else str(point.n)

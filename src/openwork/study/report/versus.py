@@ -13,6 +13,7 @@ from openwork.study.report.html import Page, columns, unbroken
 from openwork.study.report.style import percent, require_study_extra, written
 from openwork.study.report.tables import Columns, compared_cells, how_written
 from openwork.study.results.matched import Compared, Group, Matched, match, mean, means, write_matched
+from openwork.study.results.replicates import finished_replicates
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_results
 from openwork.words import count
@@ -166,8 +167,8 @@ def _alone(group: Group, found: Matched) -> dict[str, object]:
         "technique": group[0].name,
         "sparsity": mean(group, "sparsity"),
         "score": _drawn(mean(group, "score"), found),
-        "n": sum(result.finished for result in group),
-        "settings": group[0].settings,
+        "n": len(finished_replicates(group)),
+        "settings": group[0].shared_settings,
     }
 
 

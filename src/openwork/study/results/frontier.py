@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from openwork.study.evaluation.metric import Metric
 from openwork.study.results.paired import Difference, paired
+from openwork.study.results.replicates import mean_pairs
 from openwork.study.results.result import Result
 
 Pair = tuple[float, float]
@@ -95,15 +96,20 @@ def hypervolume(pairs: Iterable[tuple[float, float]], reference: tuple[float, fl
 
 
 def by_seed(results: Iterable[Result]) -> dict[str, dict[int, Pairs]]:
-    """Technique -> seed -> (sparsity, score) of the finished sparse runs of one task; none where all diverged."""
-    found: dict[str, dict[int, Pairs]] = {}
+    """Technique -> seed -> (sparsity, score) of the finished sparse runs of one task; none where all diverged.
+
+    The seed is `Result.replicate`. Networks of one setting that keep the zeros of one run are one pair, their mean: a
+    frontier over them would be that of the luckiest.
+    """
+    cells: dict[tuple[str, int, str], list[Result]] = {}
     for result in results:
-        if result.dense:
-            continue
+        if not result.dense:
+            cells.setdefault((result.name, result.replicate, result.group), []).append(result)
+    found: dict[str, dict[int, Pairs]] = {}
+    for (name, seed, _), runs in cells.items():
         # A seed that only diverged is a seed that reaches no level: without it the others would be the lucky ones.
-        pairs = found.setdefault(result.name, {}).setdefault(result.seed, [])
-        if result.sparsity is not None:
-            pairs.append((result.sparsity, result.score))
+        pairs = found.setdefault(name, {}).setdefault(seed, [])
+        pairs += mean_pairs({seed: [result for result in runs if result.finished]}).values()
     return found
 
 

@@ -7,6 +7,7 @@ from statistics import fmean
 
 from openwork.study.evaluation.metric import Metric
 from openwork.study.results.frontier import Pair, beats, connected, frontier, place
+from openwork.study.results.replicates import finished_replicates, mean_pairs
 from openwork.study.results.result import Result
 from openwork.study.results.student import bounded_interval
 
@@ -21,7 +22,7 @@ class FrontPoint:
     Args:
         technique: Its name.
         settings: Its settings as text.
-        n: The number of seeds.
+        n: The number of seeds (`Result.replicate`).
         sparsity: The mean over seeds, 0-1.
         score: The mean over seeds.
         interval: As `Point.interval`.
@@ -56,7 +57,7 @@ def fronts(results: Iterable[Result]) -> dict[tuple[int, ...], list[FrontPoint]]
         if result.finished and not result.dense:
             groups.setdefault(result.group, []).append(result)
     measured = {
-        (group[0].name, group[0].settings, key): {r.seed: (r.sparsity or 0.0, r.score) for r in group}
+        (group[0].name, group[0].shared_settings, key): mean_pairs(finished_replicates(group))
         for key, group in groups.items()
     }
     seeds = {seed for group in measured.values() for seed in group}

@@ -7,6 +7,7 @@ is not the technique's, such as the steps or a field of the task, is what the sw
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 from openwork.study.evaluation.metric import Metric
 from openwork.study.results.claims import as_good_as, check_margin, holm
 from openwork.study.results.frontier import by_seed, difference
-from openwork.study.results.paired import Difference, one_per_seed, paired_results
+from openwork.study.results.paired import Difference, paired_results
+from openwork.study.results.replicates import by_replicate, finished_replicates, replicate_means
 from openwork.study.results.result import Result, canonical
 from openwork.study.results.score import metric_of, worst_score
 from openwork.study.results.store import write_table
@@ -112,20 +114,20 @@ def match(
 
 
 def mean(group: Group, what: str) -> float | None:
-    """The mean of ``score`` or ``sparsity`` over the finished runs of a cell; None where none finished."""
-    values = [getattr(result, what) for result in group if result.finished]
+    """The mean of ``score`` or ``sparsity`` over the seeds of a cell that finished; None where none did."""
+    values = replicate_means(finished_replicates(group), attrgetter(what)).values()
     return fmean(values) if values else None
 
 
 def in_common(one: Group, other: Group) -> tuple[Group, Group]:
-    """The runs of two cells whose seeds both have.
+    """The runs of two cells whose seeds (`Result.replicate`) both have.
 
     Raises:
-        ValueError: If two runs of a cell have one seed.
+        ValueError: If two runs of a cell have the same seeds.
     """
-    sides = one_per_seed(one), one_per_seed(other)
+    sides = by_replicate(one), by_replicate(other)
     seeds = sorted(sides[0].keys() & sides[1].keys())
-    first, second = (tuple(side[seed] for seed in seeds) for side in sides)
+    first, second = (tuple(result for seed in seeds for result in side[seed]) for side in sides)
     return first, second
 
 
@@ -175,12 +177,12 @@ def write_matched(found: Iterable[tuple[str, Matched]], path: Path) -> None:
             ends = metric.ends(*interval) if interval else (None, None)
             difference = (metric.value(ours.mean), *ends, ours.n) if ours else (None, *ends, 0)
             line = (*values(means(one, other, compared)), *difference, compared.p, compared.verdict)
-            lines.append((task, one[0].name, one[0].settings, *line))
+            lines.append((task, one[0].name, one[0].shared_settings, *line))
         for place, groups in enumerate(matched.only):
             for group in groups:
                 sides = values(alone(group, ()) if place == 0 else alone((), group))
                 line = (*sides, *[None] * 5, f"only in the {('first', 'second')[place]}")
-                lines.append((task, group[0].name, group[0].settings, *line))
+                lines.append((task, group[0].name, group[0].shared_settings, *line))
     write_table(header, lines, path)
 
 

@@ -1,6 +1,7 @@
 """Two settings compared seed by seed: the mean difference with Student's paired interval and p.
 
 The runs of one seed have initial weights and batches in common, so that their difference has less noise than either.
+Runs that keep another one's zeros are paired by the seed of that one (`Result.replicate`).
 Which test answers which question: `docs/statistics.md`.
 """
 
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from openwork.study.evaluation.metric import Metric
+from openwork.study.results.replicates import by_replicate, replicate_means
 from openwork.study.results.result import Result
 from openwork.study.results.score import metric_of, worst_score
 from openwork.study.results.student import student_factor, student_tail
@@ -144,7 +146,8 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float], *, metric: Me
 def paired_results(ours: Iterable[Result], theirs: Iterable[Result], *, worst: float | None = None) -> Difference:
     """How much higher the results of one setting score than those of another, seed by seed.
 
-    A run that diverged counts with the worst score (`worst_score`), and the difference names its seed.
+    A run that diverged counts with the worst score (`worst_score`), and the difference names its seed. Networks that
+    keep the zeros of one run count under that run's seed, with their mean.
 
     Args:
         ours: The results of the one.
@@ -152,8 +155,8 @@ def paired_results(ours: Iterable[Result], theirs: Iterable[Result], *, worst: f
         worst: The worst score, where more runs of the task than these tell it.
 
     Raises:
-        ValueError: As for `paired`; if the results of a side are of several settings or two have one seed; if the two
-            sides are of different tasks or metrics; and if no run finished.
+        ValueError: As for `paired`; if the results of a side are of several settings or two have the same seeds; if
+            the two sides are of different tasks or metrics; and if no run finished.
     """
     sides = [list(ours), list(theirs)]
     every = [result for side in sides for result in side]
@@ -163,36 +166,25 @@ def paired_results(ours: Iterable[Result], theirs: Iterable[Result], *, worst: f
     if len(tasks := {result.task for result in every}) > 1:
         raise ValueError(f"results of one task can be compared, got {sorted(tasks)}; split them")
     for side in sides:
-        if len(settings := {result.group: f"{result.name} {result.settings}" for result in side}) > 1:
+        if len(settings := {result.group: f"{result.name} {result.shared_settings}" for result in side}) > 1:
             raise ValueError(f"each side must be one setting, got {', '.join(settings.values())}; compare them in turn")
     finished = [result.score for result in every if result.finished]
     if not finished:
         raise ValueError("every run diverged; there is nothing to compare")
-    worst = worst_score(metric, finished) if worst is None else worst
+    lowest = worst_score(metric, finished) if worst is None else worst
     scores = [
-        {seed: result.score if result.finished else worst for seed, result in one_per_seed(side).items()}
+        replicate_means(by_replicate(side), lambda result: result.score if result.finished else lowest)
         for side in sides
     ]
+    if scores[0].keys() != scores[1].keys() and any(result.replicate != result.seed for result in every):
+        ours_have, theirs_have = map(_listed, scores)
+        raise ValueError(
+            f"ours have seed {ours_have} and theirs {theirs_have}, where a network that keeps the zeros of another run "
+            "has that run's seed; pair networks of the same runs"
+        )
     found = paired(*scores, metric=metric)
-    diverged = {result.seed for result in every if not result.finished}
+    diverged = {result.replicate for result in every if not result.finished}
     return Difference(found.seeds, found.ours, found.theirs, metric, tuple(sorted(diverged)))
-
-
-def one_per_seed(group: Iterable[Result]) -> dict[int, Result]:
-    """The results of one group by seed.
-
-    Raises:
-        ValueError: If two of them have the same seed.
-    """
-    found: dict[int, Result] = {}
-    for result in group:
-        twin = found.setdefault(result.seed, result)
-        if twin is not result:
-            raise ValueError(
-                f"runs {twin.id} and {result.id} are both {result.name} {result.settings} on {result.task} with seed "
-                f"{result.seed}; say in the settings how they differ, or keep them in two studies"
-            )
-    return found
 
 
 def _listed(seeds: Iterable[int]) -> str:

@@ -11,6 +11,7 @@ from functools import cache, cached_property
 from typing import Any, Literal, NamedTuple, TypeGuard, get_args
 
 from openwork.study.evaluation.metric import DataName, Metric
+from openwork.study.results.seeds import kept_seeds, settings_without_seeds, without_seeds
 
 FORMAT = 2
 """Of run directories and rows. 1 named openwork's values by their modules, so that ids were others."""
@@ -168,11 +169,29 @@ class Result:
 
     @cached_property
     def group(self) -> str:
-        """The canonical description without seeds, and the threshold: equal for results that differ in seeds alone."""
-        run = _without_seeds(self.run)
+        """The canonical description without seeds, and the threshold: equal for results that differ in seeds alone.
+
+        Those of the runs that it comes from are left out, too: `replicate` says which results have these in common.
+        """
+        run = without_seeds(self.run)
         if self.threshold is not None and isinstance(technique := run.get("technique"), dict):
             run["technique"] = {key: value for key, value in technique.items() if key != "threshold"}
         return f"{canonical(run)}@{self.threshold:g}" if self.threshold is not None else canonical(run)
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Its own seed, and those of the runs whose zeros it goes back to, the first of these last."""
+        return self.seed, *kept_seeds(self.run)
+
+    @property
+    def replicate(self) -> int:
+        """The seed that it counts and is paired by: that of the first run whose zeros it goes back to, else its own."""
+        return self.seeds[-1]
+
+    @property
+    def shared_settings(self) -> str:
+        """The settings without the seeds of the runs whose zeros it keeps, as the results of a group have them."""
+        return settings_without_seeds(self.settings, self.run)
 
 
 def parsed(content: object, *, layers: bool = True) -> Result:
@@ -258,15 +277,6 @@ def check_measured(metric: Metric, after: object, sparsity: Mapping[str, Any]) -
             raise ValueError(f"sparsity.{key} is not a finite number")
         if not 0 <= value <= 1:
             raise ValueError(f"sparsity.{key} must be in [0, 1], got {value}")
-
-
-def _without_seeds(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The description of a run without its seed and, as it follows that, its pre-training's."""
-    plain = {key: value for key, value in run.items() if key != "seed"}
-    origin = plain.get("origin") or {}
-    if origin.get("type") == "Pretrained":
-        plain["origin"] = {**origin, "run": _without_seeds(origin["run"])}
-    return plain
 
 
 def canonical(plain: Any) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from openwork.study.evaluation.metric import Metric
 from openwork.study.results.frontier import frontier, place
-from openwork.study.results.paired import one_per_seed
+from openwork.study.results.replicates import finished_replicates, replicate_means
 from openwork.study.results.result import Result
 from openwork.study.results.score import metric_of, worst_score
 from openwork.study.results.store import write_table
@@ -33,7 +33,9 @@ class Point:
     dense: bool
     """Whether nothing made the models sparse."""
     n: int
-    """Finished runs, one per seed."""
+    """Replicates with a finished run (`Result.replicate`): one for each seed, or for each mask whose zeros are kept."""
+    runs: int
+    """Finished runs: more than `n` where several keep the zeros of one run."""
     diverged: int
     """Runs that diverged; they are in no mean."""
     sparsity: float
@@ -47,9 +49,9 @@ class Point:
     interval: tuple[float, float] | None
     """95 % interval of the mean score (`bounded_interval`); None with fewer than two seeds."""
     lowest: float
-    """Lowest score of a seed."""
+    """Lowest score of a run."""
     highest: float
-    """Highest score of a seed."""
+    """Highest score of a run."""
     loss: float
     """Mean test loss; NaN where the task measures none."""
     seconds: float
@@ -64,8 +66,8 @@ def summarize(results: Iterable[Result]) -> list[Point]:
     """One point for each group of results that differ in their seeds alone, sorted by task, name and sparsity.
 
     Raises:
-        ValueError: If two results of a group have the same seed, so that their mean would be no mean over seeds, and if
-            those of a task are judged by different metrics.
+        ValueError: If two results of a group have the same seeds, so that their mean would be no mean over seeds, and
+            if those of a task are judged by different metrics.
     """
     groups: dict[str, list[Result]] = {}
     tasks: dict[str, list[Result]] = {}
@@ -89,7 +91,7 @@ def tried(points: Iterable[Point]) -> dict[str, list[tuple[float, float] | None]
     found: dict[str, list[tuple[float, float] | None]] = {}
     for p in points:
         if not p.dense:
-            pair = (p.sparsity, (p.score * p.n + worst * p.diverged) / (p.n + p.diverged)) if p.n else None
+            pair = (p.sparsity, (p.score * p.runs + worst * p.diverged) / (p.runs + p.diverged)) if p.n else None
             found.setdefault(p.name, []).append(pair)
     return found
 
@@ -139,7 +141,7 @@ def write_points(points: Iterable[Point], path: Path) -> None:
     """
     header = (
         *("task", "name", "settings", "n", "diverged", "sparsity", "sparsity_all", "metric", "score"),
-        *("interval_low", "interval_high", "lowest", "highest", "loss", "seconds", "peak_memory", "execution"),
+        *("interval_low", "interval_high", "lowest", "highest", "loss", "seconds", "peak_memory", "execution", "runs"),
     )
     lines = (
         (
@@ -147,7 +149,7 @@ def write_points(points: Iterable[Point], path: Path) -> None:
             p.metric.value(p.score),
             *(p.metric.ends(*p.interval) if p.interval else (None, None)),
             *p.metric.ends(p.lowest, p.highest),
-            *(p.loss, p.seconds, p.peak_memory, p.execution),
+            *(p.loss, p.seconds, p.peak_memory, p.execution, p.runs),
         )
         for p in points
     )
@@ -155,30 +157,35 @@ def write_points(points: Iterable[Point], path: Path) -> None:
 
 
 def _point(group: Sequence[Result]) -> Point:
-    one_per_seed(group)
-    first, finished = group[0], [result for result in group if result.finished]
-    scores = [result.score for result in finished]
+    replicates = finished_replicates(group)
+    first, runs = group[0], [result for result in group if result.finished]
+
+    def mean(value: Callable[[Result], float | None]) -> float:
+        return _mean(replicate_means(replicates, value).values())
+
+    scores = list(replicate_means(replicates, lambda result: result.score).values())
     # The share of a run in a fleet is no time of a run alone.
-    costs = [result.cost for result in finished] if len({r.environment.fleet is None for r in finished}) == 1 else []
+    costs = [result.cost for result in runs] if len({r.environment.fleet is None for r in runs}) == 1 else []
     return Point(
         task=first.task,
         name=first.name,
-        settings=first.settings,
+        settings=first.shared_settings,
         group=first.group,
         dense=first.dense,
-        n=len(finished),
-        diverged=len(group) - len(finished),
-        sparsity=_mean(result.sparsity for result in finished),
-        sparsity_all=_mean(result.sparsity_all for result in finished),
+        n=len(replicates),
+        runs=len(runs),
+        diverged=len(group) - len(runs),
+        sparsity=mean(lambda result: result.sparsity),
+        sparsity_all=mean(lambda result: result.sparsity_all),
         metric=first.metric,
         score=_mean(scores),
         interval=bounded_interval(scores, first.metric),
-        lowest=min(scores, default=math.nan),
-        highest=max(scores, default=math.nan),
-        loss=_mean(result.measured("loss") for result in finished),
+        lowest=min((result.score for result in runs), default=math.nan),
+        highest=max((result.score for result in runs), default=math.nan),
+        loss=mean(lambda result: result.measured("loss")),
         seconds=_mean(cost.seconds for cost in costs),
         peak_memory=_mean(cost.peak_memory_bytes for cost in costs),
-        execution=", ".join(sorted({result.execution for result in finished})),
+        execution=", ".join(sorted({result.execution for result in runs})),
     )
 
 

@@ -78,13 +78,13 @@ def _results(directory: Path, layers: bool, problems: list[str] | None) -> Itera
             continue
         with _collecting(problems):
             result = read_result(path, layers=layers)
-            points.add((result.group, result.seed))
+            points.add((result.group, result.seeds))
             yield result
             if result.finished:
                 others += threshold_results(result, folder)
     for other in others:
         # Runs that differ in their threshold alone have the same weights: at one threshold they are one point.
-        if (point := (other.group, other.seed)) not in points:
+        if (point := (other.group, other.seeds)) not in points:
             points.add(point)
             yield other
 

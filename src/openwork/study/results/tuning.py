@@ -93,7 +93,9 @@ def tuned(result: Result, *, technique: str = "", settings: str = "", level: flo
             'out and has judged_on="validation"'
         )
     score = result.score if result.finished else None
-    return Tuned(technique or result.name, settings or result.settings, result.seed, result.sparsity, score, level)
+    return Tuned(
+        technique or result.name, settings or result.shared_settings, result.seed, result.sparsity, score, level
+    )
 
 
 def choose(runs: Iterable[Tuned], levels: Iterable[float], *, tolerance: float = TOLERANCE) -> list[Choice]:

@@ -1,0 +1,50 @@
+"""The seeds in the description of a run: its own, and those of the runs whose zeros it keeps."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def kept_seeds(run: Mapping[str, Any]) -> Iterator[int]:
+    """The seeds of the runs whose zeros a described run keeps, or the one that it was pre-trained by, nearest first.
+
+    That of a pre-training itself is left out: it follows that of the run which starts from it.
+    """
+    while (found := _origin(run)) is not None:
+        origin, run = found
+        if origin.get("type") != "Pretrained":
+            yield run.get("seed", 0)
+
+
+def without_seeds(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a run without its seed and those of the runs that it comes from."""
+    plain = {key: value for key, value in run.items() if key != "seed"}
+    if (found := _origin(run)) is not None:
+        origin, other = found
+        plain["origin"] = {**origin, "run": without_seeds(other)}
+    return plain
+
+
+def settings_without_seeds(settings: str, run: Mapping[str, Any]) -> str:
+    """The settings of a run as text without the seeds of the runs whose zeros it keeps.
+
+    Args:
+        settings: As `Run.settings` writes them.
+        run: The description of the run.
+    """
+    end = len(settings)
+    for seed in kept_seeds(run):
+        # The seed is the last that is said of a run, and a run's origin the last before it: so the nearest is last.
+        said = f", seed={seed})"
+        start = settings.rfind(said, 0, end)
+        if start < 0:
+            break
+        settings, end = f"{settings[:start]}{settings[start + len(said) - 1 :]}", start
+    return settings
+
+
+def _origin(run: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """The origin of a described run and its other run."""
+    origin = run.get("origin")
+    if not isinstance(origin, Mapping) or not isinstance(other := origin.get("run"), Mapping):
+        return None
+    return origin, other
