@@ -1,6 +1,7 @@
 """How the rows of docs/findings.md say means, counts of seeds, differences, and what is decided."""
 
 import re
+from collections.abc import Mapping
 
 from large_study import Compared
 from played import listed, plain, probability, signed
@@ -12,17 +13,26 @@ from openwork.study.results.paired import Difference
 LENET = "LeNet-300-100 on MNIST; nothing of large networks"
 
 
-def at_level(what: str, said: str, found: list[Compared], lacks: str) -> Row:
-    """A row of the comparisons of one level."""
+def at_level(what: str, said: str, found: list[Compared], lacks: str, sparser: Mapping[str, float] = {}) -> Row:
+    """A row of the comparisons of one level.
+
+    Args:
+        what: What is compared.
+        said: What the paper says.
+        found: The comparisons.
+        lacks: What they do not show.
+        sparser: The sparsity of what has more zeros than the level, by the beginnings of labels.
+    """
     made = [one for one in found if one.difference]
     if not made:
         return what, said, "–", "0", "not decided yet: fewer than three pairs", "–"
     text = "; ".join(f"{one.label}: {_text(one.difference)}, p {probability(one.p)}" for one in made if one.difference)
     n = " or ".join(sorted({str(one.difference.n) for one in made if one.difference}))
-    decided = [f"{one.label}: {decision(one)}" for one in made]
+    decided = [f"{one.label}: {decision(one, one.label.startswith(tuple(sparser)))}" for one in made]
     if left := [one.label for one in found if not one.difference]:
-        decided.append(f"fewer than three pairs: {'; '.join(left)}")
-    return what, said, text, n, "; ".join(decided), lacks
+        decided.append(f"not compared yet, or the level is not reached: {'; '.join(left)}")
+    unequal = [f"equal sparsity: {name} has {100 * zeros:.1f} % zeros" for name, zeros in sparser.items()]
+    return what, said, text, n, "; ".join(decided), "; ".join([*unequal, lacks])
 
 
 def at_levels(
@@ -60,12 +70,13 @@ def percent(level: float) -> str:
     return f"{100 * level:g} %"
 
 
-def decision(one: Compared) -> str:
-    """What is shown of a comparison that was made."""
+def decision(one: Compared, sparser: bool = False) -> str:
+    """What is shown of a comparison that was made; ``sparser`` where the first of the two has more zeros."""
     assert one.difference
     if one.as_good:
         return "as good"
-    return _decided(one.difference, one.p)
+    said = _decided(one.difference, one.p)
+    return f"{said}, with more zeros" if sparser and said.startswith("yes") else said
 
 
 def _decided(difference: Difference, p: float | None) -> str:

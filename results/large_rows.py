@@ -73,7 +73,8 @@ def of_each_seed(rows: Iterable[Found], technique: str, level: float, settings: 
         level: The sparsity to reach.
         settings: The coefficients to choose from; nothing is chosen before each has three seeds.
     """
-    rows = [row for row in rows if (row["experiment"], row["technique"]) == ("Transformer", technique)]
+    own = [row for row in rows if (row["experiment"], row["technique"]) == ("Transformer", technique)]
+    rows = [row for row in own if row["setting"] in settings]
     there = {setting: cell for (_, setting), cell in cells(rows, "Transformer").items()}
     if any(len(there.get(setting, {})) < SEEDS for setting in settings):
         return {}

@@ -6,7 +6,7 @@ from itertools import product
 from statistics import fmean
 from typing import NamedTuple
 
-from large_rows import SEEDS, Cell, Found, at_level, cells, number, of_each_seed, read
+from large_rows import SEEDS, TOLD, Cell, Found, at_level, cells, number, of_each_seed, read
 from levels import SLACK
 from seeds import RESULTS, find
 
@@ -34,6 +34,8 @@ MASK_PAIRS = (
 
 WEIGHTS = {VD: large_transformer.KL_WEIGHTS, "L0": large_transformer.L0_WEIGHTS}
 """The coefficients on the Transformer, times N, of which validation chooses."""
+PLANNED = tuple(weight for weight in WEIGHTS[VD] if weight != 0.03)
+"""Those of variational dropout that the plan had before one was added."""
 
 Scores = dict[int, float]
 """Points of accuracy, or BLEU, by seed or mask."""
@@ -105,6 +107,12 @@ def is_sparser(zeros: float, level: float) -> bool:
     return SLACK * (1 - zeros) < 1 - level
 
 
+def sparser(experiment: str, names: Iterable[str], level: float) -> dict[str, float]:
+    """The mean sparsity of the techniques that are not told it and have more zeros than a level."""
+    found = {name: zeros_at(experiment, name, level) for name in names if name not in TOLD}
+    return {name: zeros for name, zeros in found.items() if zeros is not None and is_sparser(zeros, level)}
+
+
 def of_masks(network: str, kind: str, level: float) -> Scores:
     """The mean of a kind's replicas, by mask."""
     cell, found = cells(rows(), f"{network}, masks").get((kind, f"{level:g}"), {}), dict[int, list[float]]()
@@ -164,6 +172,7 @@ def families() -> dict[str, list[Compared]]:
         "98 %": family([(f"{VD} less magnitude", 0.98, final[VD], final["magnitude"])], points),
         "width": family(_against(NARROW, ("random",), SPARSITIES), points),
         "Transformer": family(_against(BOTH, (VD, "L0", "random"), SEVEN), bleu),
+        "Transformer, five coefficients": family(_as_planned(), bleu),
         "regularisation": family(
             [
                 (label, level, at(f"{BOTH}, {label.removesuffix(' less both')}", name, level), at(BOTH, name, level))
@@ -182,6 +191,14 @@ def families() -> dict[str, list[Compared]]:
         ]
         found[f"{network}, masks"] = family(compared, MARGINS[network])
     return found
+
+
+def _as_planned() -> list[tuple[str, float, Scores, Scores]]:
+    """The comparisons of the Transformer, variational dropout with the coefficients of the first plan."""
+    settings = [f"{weight:g}" for weight in PLANNED]
+    own = {level: scores(of_each_seed(rows(), VD, level, settings)) for level in SEVEN}
+    rest = _against(BOTH, ("L0", "random"), SEVEN)
+    return [*((f"{VD} less magnitude", s, own[s], at(BOTH, "magnitude", s)) for s in SEVEN), *rest]
 
 
 def _against(experiment: str, names: Iterable[str], levels: Iterable[float]) -> list[tuple[str, float, Scores, Scores]]:

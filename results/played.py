@@ -8,6 +8,7 @@ from levels import reaches as level_reached
 from seeds import RESULTS, markdown, rows
 
 from openwork.study.experiments.tournament import SEEDS
+from openwork.study.results.claims import ALPHA
 from openwork.study.results.paired import Difference
 
 STUDY = RESULTS / "mnist" / "study"
@@ -81,8 +82,8 @@ def signed(value: float) -> str:
 
 
 def probability(p: float | None) -> str:
-    """A p-value."""
-    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    """A p-value, with a digit more where three would not tell on which side of 5 % it is."""
+    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.{4 if round(p, 3) == ALPHA else 3}f}"
 
 
 def verdicts(levels: dict[float, tuple[Difference, float | None]]) -> str:
