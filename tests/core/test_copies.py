@@ -94,7 +94,7 @@ def test_a_model_that_holds_computed_tensors_is_accelerated_and_shrunk(kind):
 @pytest.mark.parametrize(
     ("held", "why"),
     [
-        (lambda layer: layer.weight[:2], "an attribute of shape (2, 6) is a view of a parameter"),
+        (lambda layer: layer.weight[:2], "an attribute of shape (2, 6) is a view of a leaf tensor"),
         (lambda layer: (each for each in ()), "cannot pickle 'generator' object"),
     ],
     ids=["a view", "a generator"],

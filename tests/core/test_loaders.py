@@ -148,7 +148,7 @@ def test_an_error_of_the_model_is_its_own_with_a_note_of_what_it_was_called_with
         CALLS[call](model, [batch])
     assert str(caught.value) == "Two.forward() missing 1 required positional argument: 'y'"
     (note,) = caught.value.__notes__
-    assert note.startswith(f"Two was called with {given}; make each batch a dict of all arguments that forward needs")
+    assert note.startswith(f"Two was called with {given}; if these do not fit, make each batch a dict of all")
     assert state_of(model) == before
     CALLS[call](model, [{"x": X, "y": X}])
 
@@ -164,5 +164,12 @@ def test_an_example_that_lacks_an_argument_has_a_note_too():
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'y'") as caught:
         ow.report(Two(), example=X)
     assert caught.value.__notes__ == [
-        "Two was called with 1 argument; give one input, a tuple of arguments or a mapping of keyword arguments"
+        "Two was called with 1 argument; if these do not fit, give one input, a tuple of arguments or a mapping of "
+        "keyword arguments"
     ]
+
+
+def test_names_of_arguments_that_are_no_strings_are_torchs_error():
+    with pytest.raises(TypeError, match="keywords must be strings") as caught:
+        ow.report(Two(), example={0: X})
+    assert caught.value.__notes__[0].startswith("Two was called with the arguments 0; ")

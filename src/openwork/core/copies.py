@@ -12,10 +12,12 @@ from openwork.core.forward import first_line
 
 
 def copied_model(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
-    """A copy of ``model``, in which tensors that a forward pass has computed and left there are plain values.
+    """A copy of ``model``, in which tensors that it has computed are plain values.
 
     torch copies no tensor with a graph. Modules hold such ones as attributes: the weight that the hooks of
-    ``torch.nn.utils.weight_norm``, ``spectral_norm`` and ``prune`` compute anew before each forward, kept outputs.
+    ``torch.nn.utils.weight_norm``, ``spectral_norm`` and ``prune`` compute anew before each forward, kept outputs. One
+    that is computed once and then trained through, such as ``self.scale = self.alpha.exp()`` in ``__init__``, has its
+    value in the copy and no longer follows its parameter.
 
     Args:
         model: The model.
@@ -46,8 +48,8 @@ class _Values(TorchFunctionMode):
         if func is not Tensor.__deepcopy__ or args[0].is_leaf:
             return func(*args, **(kwargs or {}))
         tensor, memo = args
-        if tensor._base is not None and tensor._base.is_leaf:  # whose values in the copy would be those of now
-            raise ValueError(f"an attribute of shape {tuple(tensor.shape)} is a view of a parameter")
+        if tensor._base is not None and tensor._base.is_leaf:  # reads the parameter's memory, in the copy no longer
+            raise ValueError(f"an attribute of shape {tuple(tensor.shape)} is a view of a leaf tensor")
         with torch.no_grad():
             memo[id(tensor)] = tensor.clone()
         return memo[id(tensor)]

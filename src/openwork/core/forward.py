@@ -35,15 +35,15 @@ def call_on_batch(model: nn.Module, arguments: tuple[Any, ...], keywords: Mappin
 
 
 def _called(model: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any], cure: str) -> Any:
-    """The model's output; to a TypeError of its own a note says what it was called with, and the cure.
+    """The model's output; to a TypeError a note says what the model was called with, and a cure if this does not fit.
 
     Only the call shows whether arguments fit: hooks and decorators may supply what they lack.
     """
     try:
         return model(*arguments, **keywords)
     except TypeError as error:
-        names = f"the arguments {', '.join(keywords)}" if keywords else count(len(arguments), "argument")
-        error.add_note(f"{type(model).__name__} was called with {names}; {cure}")
+        names = f"the arguments {', '.join(map(str, keywords))}" if keywords else count(len(arguments), "argument")
+        error.add_note(f"{type(model).__name__} was called with {names}; if these do not fit, {cure}")
         raise
 
 
