@@ -145,6 +145,12 @@ def test_a_diverged_network_is_in_no_mean_and_a_failure_of_its_mask_in_compariso
     assert by_seed(results(rows[3:])) == {"LotteryTicket": {0: []}}
 
 
+def test_a_mask_of_which_one_network_diverged_has_no_pair_on_the_frontier():
+    rows = [*REPLICAS, kept("LotteryTicket", 1, 7, 0.0, status="diverged")]
+    assert by_seed(results(rows)) == {"LotteryTicket": {0: [(0.9, pytest.approx(0.92))], 1: []}}
+    assert at_levels(results(rows), [0.9]) == []  # the others would be the lucky ones
+
+
 def test_a_frontier_is_of_means_and_not_of_the_luckiest_network():
     assert by_seed(results(REPLICAS)) == {
         "LotteryTicket": {0: [(0.9, pytest.approx(0.92))], 1: [(0.9, pytest.approx(0.81))]}
@@ -249,3 +255,11 @@ def test_tuning_runs_of_several_masks_are_one_setting():
     rows = [{**kept("Scratch", seed, seed + 1, 0.9), "judged_on": "validation"} for seed in SEEDS]
     (choice,) = choose(map(tuned, results(rows)), [0.9])
     assert (choice.settings, choice.tried) == ("steps=10, origin=Scratch(L0(steps=10))", 1)
+
+
+def test_tuning_runs_of_replicas_are_told_apart_by_the_seed_of_their_mask():
+    rows = [row | {"judged_on": "validation"} for row in REPLICAS]
+    (choice,) = choose(map(tuned, results(rows)), [0.9])
+    assert (choice.tried, choice.score) == (1, pytest.approx(fmean(SCORES.values())))
+    with pytest.raises(ValueError, match=r"two tuning runs are LotteryTicket .* with seed \(0, 0\)"):
+        choose(map(tuned, results([*rows, rows[0]])), [0.9])

@@ -305,7 +305,9 @@ def test_results_that_differ_in_their_seeds_alone_are_one_group():
 
     assert group(0) == group(1) != group(1, dropout=0.5)
     assert group(0, "Pretrained") == group(1, "Pretrained")  # whose seed follows the run's
-    assert group(0, "LotteryTicket") == group(1, "LotteryTicket")  # the zeros of two runs, which replicates tell apart
+    assert group(0, "LotteryTicket") == group(
+        1, "LotteryTicket"
+    )  # the zeros of two runs, which `Result.replicate` tells apart
     # A default is left out of a description and another threshold is in it: the value counts.
     (said,) = results([{**row(), "run": {"technique": {"threshold": 3.0}, "seed": 0}, "threshold": 3.0}])
     (left_out,) = results([{**row(), "run": {"technique": {}, "seed": 1}, "threshold": 3.0}])

@@ -205,5 +205,5 @@ def _print_summary(results: list["Result"]) -> None:
     for point in points:
         ends = sorted(point.interval or (point.score, point.score), key=point.metric.value)
         score, low, high = (point.metric.text(end, digits=2, space="") for end in (point.score, *ends))
-        table.add_row(point.name, str(point.n), f"{point.sparsity:.2%}", score, f"{low} to {high}")
+        table.add_row(point.name, point.counted, f"{point.sparsity:.2%}", score, f"{low} to {high}")
     out_console.print(table)

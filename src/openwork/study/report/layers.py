@@ -160,13 +160,15 @@ def _mean_layers(point: Point, results: Iterable[Result]) -> list[MeanLayer]:
     replicates = finished_replicates(result for result in results if result.group == point.group)
     runs = [result for group in replicates.values() for result in group]
     first: dict[str, LayerZeros] = {}
+    of: dict[str, dict[str, LayerZeros]] = {}
     for result in runs:
         for layer in result.layers:
             first.setdefault(layer.name, layer)
+            of.setdefault(layer.name, {})[result.id] = layer
 
     def mean(name: str, what: str) -> float:
-        values = {id(run): getattr(layer, what) for run in runs for layer in run.layers if layer.name == name}
-        return fmean(replicate_means(replicates, lambda run: values.get(id(run))).values())
+        values = {id: getattr(layer, what) for id, layer in of[name].items()}
+        return fmean(replicate_means(replicates, lambda run: values.get(run.id)).values())
 
     return [
         MeanLayer(name, layer.shape, layer.weights, mean(name, "nonzero"), mean(name, "sparsity"))

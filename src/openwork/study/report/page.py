@@ -84,7 +84,8 @@ def write_report(
         answers += _answer(points, results, found[task], task=task, suffix=suffix)
         sections += _section(page, out, points, results, names, found[task], task=task, number=number, suffix=suffix)
     missing = [name for name in unfinished(directory) if (directory / name).resolve() != out.resolve()]
-    every = f"<h2>All runs</h2>\n{page.table('runs', 'runs', run_columns(metrics, apart=apart))}\n"
+    kept = any(result.replicate != result.seed for result in results)
+    every = f"<h2>All runs</h2>\n{page.table('runs', 'runs', run_columns(metrics, apart=apart, kept=kept))}\n"
     files = ", ".join(f'<a href="{name}">{name}</a>' for name in page.pictures)
     method = f"""{_method(results, named, judged, command)}
 <p class="quiet">Downloads beside this page: <a href="results.csv">results.csv</a> (every run),
@@ -250,7 +251,7 @@ def _method(results: Sequence[Result], named: str, judged: Collection[Metric], c
         return ", ".join(sorted(values)) or "unknown"
 
     finished = [result for result in results if result.finished]
-    seeds = sorted({result.seed for result in finished})
+    seeds = sorted({result.replicate for result in finished})
     steps = sorted({result.step for result in finished})
     from_seeds = f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
     lengths = f"{', '.join(f'{step:,}' for step in steps)} step{'s' * (steps != [1])}"

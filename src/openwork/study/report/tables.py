@@ -24,11 +24,18 @@ DIVERGED_COLUMNS: Columns = [
 ]
 
 
-def run_columns(metrics: Sequence[Metric], *, apart: bool) -> Columns:
-    """The columns of a table of runs, with those of `metrics`; where runs are ``apart`` also on which data they are."""
+def run_columns(metrics: Sequence[Metric], *, apart: bool, kept: bool) -> Columns:
+    """The columns of a table of runs.
+
+    Args:
+        metrics: Those that have a column.
+        apart: Whether runs are measured on different data, which then have one.
+        kept: Whether some keep the zeros of another run, by whose seed they count, which then has one.
+    """
     columns = [
         ("technique", "technique", "text"),
         ("seed", "seed", "number"),
+        *([("replicate", "counts as seed", "number")] if kept else []),
         ("status", "status", "text"),
         ("step", "steps", "number"),
         ("sparsity", "sparsity", "percent"),
@@ -201,7 +208,7 @@ def static_table(points: Iterable[Point], metric: Metric) -> str:
             interval_text(point, digits=2),
             metric.range(point.lowest, point.highest, digits=2),
             "–" if isnan(point.loss) else f"{point.loss:.3f}",
-            _seeds(point),
+            point.counted,
             "–" if isnan(point.seconds) else duration(point.seconds),
             "–" if isnan(point.peak_memory) else f"{point.peak_memory / 1e6:.0f}",
             point.execution,
@@ -211,12 +218,3 @@ def static_table(points: Iterable[Point], metric: Metric) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (*header, "settings"))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
     return f'<div class="scroll" role="region" aria-label="table" tabindex="0">{table}</div>'
-
-
-def _seeds(point: Point) -> str:
-    """The number of seeds, and where they do not tell them those of runs."""
-    more = [
-        *([f"{point.runs} runs"] if point.runs != point.n else []),
-        *([f"{point.diverged} diverged"] if point.diverged else []),
-    ]
-    return f"{point.n} ({', '.join(more)})" if more else str(point.n)

@@ -98,8 +98,8 @@ def hypervolume(pairs: Iterable[tuple[float, float]], reference: tuple[float, fl
 def by_seed(results: Iterable[Result]) -> dict[str, dict[int, Pairs]]:
     """Technique -> seed -> (sparsity, score) of the finished sparse runs of one task; none where all diverged.
 
-    The seed is `Result.replicate`. Networks of one setting that keep the zeros of one run are one pair, their mean: a
-    frontier over them would be that of the luckiest.
+    The seed is `Result.replicate`. Networks of one setting that keep the zeros of one run are one pair, their mean, and
+    none where one of them diverged: a frontier over them, or a mean of the others, would be that of the lucky ones.
     """
     cells: dict[tuple[str, int, str], list[Result]] = {}
     for result in results:
@@ -109,7 +109,8 @@ def by_seed(results: Iterable[Result]) -> dict[str, dict[int, Pairs]]:
     for (name, seed, _), runs in cells.items():
         # A seed that only diverged is a seed that reaches no level: without it the others would be the lucky ones.
         pairs = found.setdefault(name, {}).setdefault(seed, [])
-        pairs += mean_pairs({seed: [result for result in runs if result.finished]}).values()
+        if all(result.finished for result in runs):
+            pairs += mean_pairs({seed: runs}).values()
     return found
 
 

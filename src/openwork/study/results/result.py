@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from typing import Any, Literal, NamedTuple, TypeGuard, get_args
 
 from openwork.study.evaluation.metric import DataName, Metric
-from openwork.study.results.seeds import kept_seeds, settings_without_seeds, without_seeds
+from openwork.study.results.seeds import KEEPING, kept_seeds, settings_without_seeds, without_seeds
 
 FORMAT = 2
 """Of run directories and rows. 1 named openwork's values by their modules, so that ids were others."""
@@ -160,7 +160,7 @@ class Result:
     def kept_zeros(self) -> KeptZeros | None:
         """The zeros of another run that this one keeps from its first step on; None where there are none."""
         origin = self.run.get("origin") or {}
-        if (kind := origin.get("type")) not in ("LotteryTicket", "Rewound", "Retrained", "Scratch"):
+        if (kind := origin.get("type")) not in KEEPING:
             return None
         zeros = origin["run"]
         augmented, shuffled, pruned = (origin.get(name, 0) for name in ("augmented", "shuffled", "pruned"))

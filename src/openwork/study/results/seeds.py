@@ -3,15 +3,18 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+KEEPING = ("LotteryTicket", "Rewound", "Retrained", "Scratch")
+"""The kinds of origins that keep the zeros of a run."""
+
 
 def kept_seeds(run: Mapping[str, Any]) -> Iterator[int]:
-    """The seeds of the runs whose zeros a described run keeps, or the one that it was pre-trained by, nearest first.
+    """The seeds of the runs whose zeros a described run keeps, or the run that it goes on from, nearest first.
 
     That of a pre-training itself is left out: it follows that of the run which starts from it.
     """
     while (found := _origin(run)) is not None:
         origin, run = found
-        if origin.get("type") != "Pretrained":
+        if origin.get("type") in KEEPING:
             yield run.get("seed", 0)
 
 

@@ -61,6 +61,15 @@ class Point:
     execution: str
     """``simulated`` or ``executed``, or both where runs differ: what the zeros were in the arithmetic."""
 
+    @property
+    def counted(self) -> str:
+        """``n``, and in brackets how many runs there are, where that differs, and how many diverged."""
+        more = [
+            *([f"{self.runs} runs"] if self.runs != self.n else []),
+            *([f"{self.diverged} diverged"] if self.diverged else []),
+        ]
+        return f"{self.n} ({', '.join(more)})" if more else str(self.n)
+
 
 def summarize(results: Iterable[Result]) -> list[Point]:
     """One point for each group of results that differ in their seeds alone, sorted by task, name and sparsity.

@@ -25,6 +25,7 @@ COLUMNS = (
     "name",
     "settings",
     "seed",
+    "replicate",
     "status",
     "step",
     "metric",
@@ -42,7 +43,7 @@ COLUMNS = (
     "run",
     "format",
 )
-_WHOLE = {"seed", "step", "peak_memory_bytes", "threads", "fleet", "format"}
+_WHOLE = {"seed", "replicate", "step", "peak_memory_bytes", "threads", "fleet", "format"}
 _REAL = {"sparsity_selected", "sparsity_all", "seconds", "step_ms"}
 # What a run computes, as opposed to what that cost and where it ran.
 _COMPUTED = [c for c in COLUMNS if c in ("status", "step") or c.startswith(("sparsity_", "before_", "after_"))]

@@ -16,7 +16,7 @@ class Tuned:
     Args:
         technique: Its name.
         settings: What was tried, as text; equal for runs that differ in their seed alone.
-        seed: The run's.
+        seed: The run's; of a network that keeps zeros, with those of the runs whose zeros they are.
         sparsity: What the model reached, 0-1; None or NaN if the run diverged.
         score: On the validation set, the higher the better; None or NaN if the run diverged.
         level: The sparsity that the settings ask for, 0-1; None where it follows from a penalty, as variational
@@ -28,7 +28,7 @@ class Tuned:
 
     technique: str
     settings: str
-    seed: int
+    seed: int | tuple[int, ...]
     sparsity: float | None
     score: float | None
     level: float | None = None
@@ -93,9 +93,8 @@ def tuned(result: Result, *, technique: str = "", settings: str = "", level: flo
             'out and has judged_on="validation"'
         )
     score = result.score if result.finished else None
-    return Tuned(
-        technique or result.name, settings or result.shared_settings, result.seed, result.sparsity, score, level
-    )
+    seed = result.seeds if len(result.seeds) > 1 else result.seed
+    return Tuned(technique or result.name, settings or result.shared_settings, seed, result.sparsity, score, level)
 
 
 def choose(runs: Iterable[Tuned], levels: Iterable[float], *, tolerance: float = TOLERANCE) -> list[Choice]:
@@ -159,7 +158,7 @@ def check_equal_tuning(runs: Iterable[Tuned]) -> int:
 
 def _by_settings(runs: Iterable[Tuned]) -> dict[str, list[list[Tuned]]]:
     """Technique -> the runs of each of its settings."""
-    found: dict[str, dict[str, dict[int, Tuned]]] = {}
+    found: dict[str, dict[str, dict[int | tuple[int, ...], Tuned]]] = {}
     for run in runs:
         seeds = found.setdefault(run.technique, {}).setdefault(run.settings, {})
         if run.seed in seeds:
