@@ -136,9 +136,7 @@ def _learned() -> Iterator[tuple[str, ...]]:
             f"{side} it by {said} at {listed([f'{100 * level:g}' for level in levels])} %",
             counts(at(BOTH, name, level) for level in levels),
             "; ".join(texts),
-            f"{verb} is shown at {listed(lower)}; it has no binary dropout, magnitude has"
-            if lower
-            else "nothing is shown",
+            f"{f'{verb} is shown at {listed(lower)}' if lower else 'nothing is shown'}{UNLIKE}",
         )
 
 

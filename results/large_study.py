@@ -103,7 +103,7 @@ def zeros_at(experiment: str, technique: str, level: float) -> float | None:
 
 
 def is_sparser(zeros: float, level: float) -> bool:
-    """Whether so many zeros leave fewer weights than the level does, by more than `reaches` allows upwards."""
+    """Whether so many zeros leave fewer weights than the level does, by more than the slack of `reaches`."""
     return SLACK * (1 - zeros) < 1 - level
 
 

@@ -99,28 +99,26 @@ def shortly() -> list[tuple[str, str, str, str]]:
     """What README says: the techniques that have a figure at two levels of a network, and the differences shown."""
     resnet = f"ResNet-50 on a JPEG copy of CIFAR-10, {large_resnet50.EPOCHS} epochs"
     words = "a small Transformer, En-De, on 5 % of WMT14's pairs, BLEU on newstest2014"
-    lines = []
     unlike = "; L0 and variational dropout have no binary dropout, and seed 0 of the others is of older rows"
+    lines = []
     for what, experiment, family, levels, names, unit, how in (
         (resnet, SHORT, "ResNet-50", (0.9, 0.98), ("magnitude", VD, "random"), " %", ""),
         (words, BOTH, BOTH, (0.7, 0.95), ("magnitude", "random", "L0", VD), "", unlike),
     ):
-        said = []
+        dense = at(experiment, "dense", 0.0)
         for level in levels:
-            own = {name: at(experiment, name, level) for name in names}
+            own = {name: found for name in names if (found := at(experiment, name, level))}
             means = [
                 f"{IN_FULL.get(name, name)}{_sparser(experiment, name, level)} {mean(tuple(found.values()))}{unit}"
                 for name, found in own.items()
-                if found
             ]
             made = [one for one in families()[family] if one.level == level and one.difference]
             differ = [(one.label, one.difference) for one in made if verdict(one) in ("▲", "▼") and one.difference]
             shown = "; ".join(f"{label} {written(difference)}" for label, difference in differ)
             text = f" ({f'shown: {shown}' if shown else 'no difference shown'})" if made else ""
-            said.append(f"at {_level(level)} {', '.join(means)}{text}")
-        dense = at(experiment, "dense", 0.0)
-        figure = f"{'; '.join(said)}; dense {mean(tuple(dense.values()))}{unit}{how}"
-        lines.append((what, counts([dense]), figure, "[the large half](results/large/README.md)"))
+            figure = f"{', '.join(means)}{text}; dense {mean(tuple(dense.values()))}{unit}{how}"
+            place = "[the large half](results/large/README.md)"
+            lines.append((f"{what}: {_level(level)} zeros", counts([dense, *own.values()]), figure, place))
     return lines
 
 

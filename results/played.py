@@ -82,8 +82,11 @@ def signed(value: float) -> str:
 
 
 def probability(p: float | None) -> str:
-    """A p-value, with a digit more where three would not tell on which side of 5 % it is."""
-    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.{4 if round(p, 3) == ALPHA else 3}f}"
+    """A p-value, with more digits where three would not tell on which side of 5 % it is."""
+    if p is None:
+        return "–"
+    digits = next((digits for digits in range(3, 20) if round(p, digits) != ALPHA), 3)
+    return "< 0.001" if p < 0.001 else f"{p:.{digits}f}"
 
 
 def verdicts(levels: dict[float, tuple[Difference, float | None]]) -> str:

@@ -335,8 +335,11 @@ def test_what_choose_says_is_what_the_rows_show():
     assert shown_in("Transformer") == {
         (f"{name} less magnitude", s, False) for name in ("L0", "random") for s in levels
     }
-    assert "Variational dropout has [one seed](reproductions.md) there" in page
+    assert (
+        "L0 has more zeros there from 80 % on, and no binary dropout. Variational dropout is not compared there" in page
+    )
     assert not large.at(large.BOTH, VD, 0.5)
+    assert [bool(large.sparser(large.BOTH, ["L0"], s)) for s in levels] == [False, False, True, True, True, True]
 
 
 def test_what_the_page_found_of_what_the_plan_expected():
