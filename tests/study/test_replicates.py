@@ -21,13 +21,13 @@ from openwork.study.results.matched import match
 from openwork.study.results.paired import paired_results
 from openwork.study.results.result import Result
 from openwork.study.results.seeds import settings_without_seeds
-from openwork.study.results.statistics import pareto, summarize, tried, write_points
+from openwork.study.results.statistics import pareto, summarize, tried, without_parts, write_points
 from openwork.study.results.store import read_results
 from openwork.study.results.student import bounded_interval
 from openwork.study.results.tuning import choose, tuned
 from openwork.study.runs.config import to_plain
 from openwork.study.runs.execute import execute
-from openwork.study.runs.origin import LotteryTicket, Pretrained, Rewound, Scratch
+from openwork.study.runs.origin import LotteryTicket, Retrained, Rewound, Scratch
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.tasks.lenet import DigitsLeNet300100
 from tests.helpers import raises
@@ -145,10 +145,15 @@ def test_a_diverged_network_is_in_no_mean_and_a_failure_of_its_mask_in_compariso
     assert by_seed(results(rows[3:])) == {"LotteryTicket": {0: []}}
 
 
-def test_a_mask_of_which_one_network_diverged_has_no_pair_on_the_frontier():
+def test_a_diverged_network_counts_with_the_worst_score_in_the_mean_of_its_mask():
     rows = [*REPLICAS, kept("LotteryTicket", 1, 7, 0.0, status="diverged")]
-    assert by_seed(results(rows)) == {"LotteryTicket": {0: [(0.9, pytest.approx(0.92))], 1: []}}
-    assert at_levels(results(rows), [0.9]) == []  # the others would be the lucky ones
+    mean = (0.80 + 0.81 + 0.82 + 0) / 4
+    assert by_seed(results(rows)) == {
+        "LotteryTicket": {0: [(0.9, pytest.approx(0.92))], 1: [(0.9, pytest.approx(mean))]}
+    }
+    controls = [row("L0", seed=seed, accuracy=0.5) for seed in (0, 1)]
+    difference = paired_results(results(rows), results(controls))
+    assert difference.ours == (pytest.approx(0.92), pytest.approx(mean))  # as on a frontier
 
 
 def test_a_frontier_is_of_means_and_not_of_the_luckiest_network():
@@ -221,7 +226,6 @@ def test_the_report_says_how_many_runs_a_seed_has(tmp_path):
         lambda seed: scratch(replace(SPARSE, seed=seed), 1, augmented=True)[0],
         lambda seed: lottery_tickets(replace(SPARSE, seed=seed), 3)[2],
         lambda seed: replace(DENSE, seed=seed, origin=Rewound(replace(SPARSE, seed=seed), 5, shuffled=True)),
-        lambda seed: replace(SPARSE, seed=9, origin=Pretrained(scratch(replace(SPARSE, seed=seed), 1)[0])),
         lambda seed: replace(
             DENSE,
             seed=8,
@@ -260,6 +264,42 @@ def test_tuning_runs_of_several_masks_are_one_setting():
 def test_tuning_runs_of_replicas_are_told_apart_by_the_seed_of_their_mask():
     rows = [row | {"judged_on": "validation"} for row in REPLICAS]
     (choice,) = choose(map(tuned, results(rows)), [0.9])
-    assert (choice.tried, choice.score) == (1, pytest.approx(fmean(SCORES.values())))
+    assert (choice.tried, choice.score) == (1, pytest.approx(fmean([0.92, 0.81])))
+    (choice,) = choose(map(tuned, results([*rows[:3], rows[3]])), [0.9])  # each mask weighs the same
+    assert choice.score == pytest.approx(fmean([0.92, 0.80]))
     with pytest.raises(ValueError, match=r"two tuning runs are LotteryTicket .* with seed \(0, 0\)"):
         choose(map(tuned, results([*rows, rows[0]])), [0.9])
+
+
+def test_runs_from_a_sparse_pre_training_count_by_their_own_seeds():
+    ticket = {"steps": 10, "technique": None, "origin": {"type": "LotteryTicket", "run": {"steps": 10, "seed": 4}}}
+    rows = []
+    for seed in SEEDS:
+        made = row("L0", "steps=10", seed, sparsity=0.9, accuracy=0.9)
+        origin = {"type": "Pretrained", "run": {**ticket, "seed": seed}}
+        rows.append({**made, "run": {"steps": 10, "technique": {"type": "L0"}, "seed": seed, "origin": origin}})
+    found = results(rows)
+    assert [result.replicate for result in found] == [*SEEDS]
+    (point,) = summarize(found)
+    assert (point.n, point.runs) == (3, 3)
+    other = {**ticket, "origin": {"type": "LotteryTicket", "run": {"steps": 10, "seed": 5}}}
+    rows[0]["run"]["origin"]["run"] = {**other, "seed": 0}
+    assert sorted(point.n for point in summarize(results(rows))) == [1, 2]  # of another mask: another setting
+
+
+def test_first_steps_are_no_models(trained, tmp_path):
+    every = read_results(trained)
+    parts = [result for result in every if result.run["task"].get("beginning", 1) < 1]
+    assert len(parts) == len(SEEDS)
+    assert {result.id for result in without_parts(every)} == {result.id for result in every} - {
+        result.id for result in parts
+    }
+    page = write_report(trained, tmp_path / "report").read_text(encoding="utf-8")
+    assert "3 more runs are the first steps of others: in results.csv alone" in page
+    with (tmp_path / "report" / "summary.csv").open(newline="", encoding="utf-8") as file:
+        assert [line["settings"] for line in csv.DictReader(file) if line["name"] == "dense"] == ["steps=20"]
+
+
+def test_zeros_of_a_retrained_network_stay_where_they_are():
+    with raises(ValueError, "Retrained keeps the run's zeros where they are, got shuffled=True; take Scratch for that"):
+        Retrained(SPARSE, shuffled=True)

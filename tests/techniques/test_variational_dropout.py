@@ -204,7 +204,7 @@ def test_train_clip_leaves_removed_weights_their_noise_only():
 
 @pytest.mark.parametrize(("coefficient", "removed"), [(0.001, True), (0.03, False)])
 def test_a_coefficient_that_is_too_large_throws_weights_to_where_the_kl_has_no_gradient(coefficient, removed):
-    # Its gradient for theta is of the order 1 / theta, and none where log alpha is clipped: docs/techniques/training.md.
+    # Its gradient for theta is of the order 1 / theta, and none where log alpha is clipped.
     torch.manual_seed(0)
     layer = nn.Linear(30, 20, bias=False)
     sparsifier = ow.sparsify(layer, ow.VariationalDropout(ow.Constant(coefficient)))

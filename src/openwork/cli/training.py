@@ -197,9 +197,9 @@ def _print_results(results: list["Result"]) -> None:
 
 
 def _print_summary(results: list["Result"]) -> None:
-    from openwork.study.results.statistics import summarize
+    from openwork.study.results.statistics import summarize, without_parts
 
-    points = sorted(summarize(results), key=lambda p: (p.name, p.sparsity))
+    points = sorted(summarize(without_parts(results)), key=lambda p: (p.name, p.sparsity))
     scores = " or ".join(sorted({point.metric.name for point in points}, key=str.lower))
     table = Table("technique", "seeds", "sparsity", scores, "95 % interval", title="Means over seeds", box=SIMPLE)
     for point in points:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from openwork.study.published.rows import table
+from openwork.study.results.replicates import finished_replicates, mean_pairs
 from openwork.study.results.result import Result
 
 # The classes of openwork for the techniques of the tables.
@@ -115,9 +116,10 @@ def own_bands(results: Sequence[Result]) -> list[Band]:
     for (name, _), group in groups.items():
         if finished := [result for result in group if result.finished]:
             points = [result.metric.points(result.score) for result in finished]
-            sparsity = fmean(result.sparsity for result in finished if result.sparsity is not None)
+            pairs = mean_pairs(finished_replicates(group)).values()
+            sparsity, mean = fmean(s for s, _ in pairs), finished[0].metric.points(fmean(y for _, y in pairs))
             failures = len(group) - len(finished)
-            found.append(Band(name, sparsity, fmean(points), min(points), max(points), len(points), failures))
+            found.append(Band(name, sparsity, mean, min(points), max(points), len(points), failures))
     return sorted(found, key=lambda band: (BANDS.index(band.name), band.sparsity))
 
 

@@ -32,6 +32,7 @@ from openwork.study.results.statistics import (
     pareto,
     summarize,
     tried,
+    without_parts,
     worst_of,
     write_points,
 )
@@ -62,14 +63,15 @@ def write_report(
         OSError: If ``out`` cannot be written.
     """
     require_study_extra()
-    results = read_results(directory, problems=problems)
+    every_result = read_results(directory, problems=problems)
+    results = without_parts(every_result)
     points = summarize(results)
     if not any(point.n for point in points):
         raise ValueError(f"no finished run in {directory}; train some with `openwork run` or give another folder")
     tasks = sorted({point.task for point in points if point.n})
     found = {task: compared([result for result in results if result.task == task], margin) for task in tasks}
     out.mkdir(parents=True, exist_ok=True)
-    write_csv(map(flat, results), out / "results.csv")
+    write_csv(map(flat, every_result), out / "results.csv")
     write_points(points, out / "summary.csv")
 
     names = sorted({point.name for point in points if not point.dense})
@@ -87,7 +89,9 @@ def write_report(
     kept = any(result.replicate != result.seed for result in results)
     every = f"<h2>All runs</h2>\n{page.table('runs', 'runs', run_columns(metrics, apart=apart, kept=kept))}\n"
     files = ", ".join(f'<a href="{name}">{name}</a>' for name in page.pictures)
-    method = f"""{_method(results, named, judged, command)}
+    parts = len(every_result) - len(results)
+    more = f"\n<p>{count(parts, 'more run is', 'more runs are')} the first steps of others: in results.csv alone.</p>"
+    method = f"""{_method(results, named, judged, command)}{more if parts else ""}
 <p class="quiet">Downloads beside this page: <a href="results.csv">results.csv</a> (every run),
 <a href="summary.csv">summary.csv</a> (every operating point), {files}.</p>"""
     seeds = sorted({result.replicate for result in results})
@@ -253,7 +257,8 @@ def _method(results: Sequence[Result], named: str, judged: Collection[Metric], c
     finished = [result for result in results if result.finished]
     seeds = sorted({result.replicate for result in finished})
     steps = sorted({result.step for result in finished})
-    from_seeds = f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
+    counting = " that count as" if any(result.replicate != result.seed for result in finished) else " with"
+    from_seeds = f"{counting} seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
     lengths = f"{', '.join(f'{step:,}' for step in steps)} step{'s' * (steps != [1])}"
     seconds = sum(result.cost.seconds or 0 for result in results)
     zeros = {
@@ -268,7 +273,7 @@ def _method(results: Sequence[Result], named: str, judged: Collection[Metric], c
     on = {result.judged_on for result in finished}
     where = [words for data, words in (("test", "the test set"), ("validation", "validation data")) if data in on]
     sentences = [
-        f"{runs} of {lengths} with {from_seeds}; {duration(seconds)} of training.",
+        f"{runs} of {lengths}{from_seeds}; {duration(seconds)} of training.",
         *(
             [
                 f"{len(widths)} of these were trained as one model with others, at most {max(widths):,} at a time; "

@@ -18,6 +18,7 @@ _COST: Columns = [("seconds", "time", "time"), ("memory", "peak MB", "MB"), ("ex
 DIVERGED_COLUMNS: Columns = [
     ("technique", "technique", "text"),
     ("seed", "seed", "number"),
+    ("replicate", "counts as seed", "number"),
     ("step", "steps", "number"),
     ("seconds", "time", "time"),
     ("settings", "settings", "text"),

@@ -15,6 +15,7 @@ from openwork.study.report.tables import Columns, compared_cells, how_written
 from openwork.study.results.matched import Compared, Group, Matched, match, mean, means, write_matched
 from openwork.study.results.replicates import finished_replicates
 from openwork.study.results.result import Result
+from openwork.study.results.statistics import without_parts
 from openwork.study.results.store import read_results
 from openwork.words import count
 
@@ -43,7 +44,7 @@ def write_versus(
     require_study_extra()
     if directories[0].resolve() == directories[1].resolve():
         raise ValueError(f"{directories[0]} was given twice; give two folders of run directories to compare")
-    sides = [read_results(directory, problems=problems) for directory in directories]
+    sides = [without_parts(read_results(directory, problems=problems)) for directory in directories]
     for directory, side in zip(directories, sides, strict=True):
         if not any(result.finished for result in side):
             raise ValueError(f"no finished run in {directory}; train some with `openwork run` or give another folder")

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from statistics import fmean
 
 from openwork.study.evaluation.metric import Metric
 from openwork.study.results.paired import Difference, paired
-from openwork.study.results.replicates import mean_pairs
 from openwork.study.results.result import Result
+from openwork.study.results.score import metric_of, worst_score
 
 Pair = tuple[float, float]
 """(sparsity, score)."""
@@ -98,9 +99,12 @@ def hypervolume(pairs: Iterable[tuple[float, float]], reference: tuple[float, fl
 def by_seed(results: Iterable[Result]) -> dict[str, dict[int, Pairs]]:
     """Technique -> seed -> (sparsity, score) of the finished sparse runs of one task; none where all diverged.
 
-    The seed is `Result.replicate`. Networks of one setting that keep the zeros of one run are one pair, their mean, and
-    none where one of them diverged: a frontier over them, or a mean of the others, would be that of the lucky ones.
+    The seed is `Result.replicate`. Networks of one setting that keep the zeros of one run are one pair: a frontier over
+    them would be that of the luckiest. In their mean score those that diverged have the worst score (`worst_score`).
     """
+    results = list(results)
+    finished = [result for result in results if result.finished]
+    worst = worst_score(metric_of(results), [result.score for result in finished]) if finished else 0.0
     cells: dict[tuple[str, int, str], list[Result]] = {}
     for result in results:
         if not result.dense:
@@ -109,8 +113,9 @@ def by_seed(results: Iterable[Result]) -> dict[str, dict[int, Pairs]]:
     for (name, seed, _), runs in cells.items():
         # A seed that only diverged is a seed that reaches no level: without it the others would be the lucky ones.
         pairs = found.setdefault(name, {}).setdefault(seed, [])
-        if all(result.finished for result in runs):
-            pairs += mean_pairs({seed: runs}).values()
+        if any(result.finished for result in runs):
+            sparsity = fmean(result.sparsity or 0.0 for result in runs if result.finished)
+            pairs.append((sparsity, fmean(result.score if result.finished else worst for result in runs)))
     return found
 
 

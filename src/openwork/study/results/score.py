@@ -14,6 +14,11 @@ def metric_of(results: Iterable[Result]) -> Metric:
     """
     first, *others = results
     for other in others:
+        if other.judged_on != first.judged_on:
+            raise ValueError(
+                f"run {first.id} of {first.task} is judged on {first.judged_on} data and run {other.id} on "
+                f"{other.judged_on} data; compare those of one kind, and let the task's title say which"
+            )
         if other.metric != first.metric:
             one, two = (metric.key for metric in (first.metric, other.metric))
             if one == two:
@@ -21,11 +26,6 @@ def metric_of(results: Iterable[Result]) -> Metric:
             raise ValueError(
                 f"run {first.id} of {first.task} is judged by {one} and run {other.id} by {two}; keep them "
                 "in two studies"
-            )
-        if other.judged_on != first.judged_on:
-            raise ValueError(
-                f"run {first.id} of {first.task} is judged on {first.judged_on} data and run {other.id} on "
-                f"{other.judged_on} data; let the task's title say so"
             )
     return first.metric
 

@@ -8,22 +8,30 @@ KEEPING = ("LotteryTicket", "Rewound", "Retrained", "Scratch")
 
 
 def kept_seeds(run: Mapping[str, Any]) -> Iterator[int]:
-    """The seeds of the runs whose zeros a described run keeps, or the run that it goes on from, nearest first.
-
-    That of a pre-training itself is left out: it follows that of the run which starts from it.
-    """
-    while (found := _origin(run)) is not None:
-        origin, run = found
-        if origin.get("type") in KEEPING:
-            yield run.get("seed", 0)
+    """The seeds of the runs whose zeros a described run goes back to, nearest first; none before a pre-training."""
+    while (found := _origin(run)) is not None and found[0].get("type") in KEEPING:
+        run = found[1]
+        yield run.get("seed", 0)
 
 
 def without_seeds(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The description of a run without its seed and those of the runs that it comes from."""
+    """The description of a run without its seed, those of `kept_seeds`, and that of a pre-training, which follows it.
+
+    A pre-trained network that keeps zeros has those of one mask, which is a setting of the pre-training.
+    """
     plain = {key: value for key, value in run.items() if key != "seed"}
     if (found := _origin(run)) is not None:
         origin, other = found
-        plain["origin"] = {**origin, "run": without_seeds(other)}
+        other = _followed(other) if origin.get("type") == "Pretrained" else without_seeds(other)
+        plain["origin"] = {**origin, "run": other}
+    return plain
+
+
+def _followed(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A pre-training without the seeds that follow the run which starts from it."""
+    plain = {key: value for key, value in run.items() if key != "seed"}
+    if (found := _origin(run)) is not None and found[0].get("type") == "Pretrained":
+        plain["origin"] = {**found[0], "run": _followed(found[1])}
     return plain
 
 

@@ -71,6 +71,14 @@ class Point:
         return f"{self.n} ({', '.join(more)})" if more else str(self.n)
 
 
+def without_parts(results: Iterable[Result]) -> list[Result]:
+    """The results without those of first parts of a training (`Task.first`), from whose weights others go on.
+
+    Their learning rate has not come to its end, so they are no models to compare.
+    """
+    return [result for result in results if result.run.get("task", {}).get("beginning", 1.0) == 1.0]
+
+
 def summarize(results: Iterable[Result]) -> list[Point]:
     """One point for each group of results that differ in their seeds alone, sorted by task, name and sparsity.
 

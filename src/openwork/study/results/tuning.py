@@ -16,7 +16,7 @@ class Tuned:
     Args:
         technique: Its name.
         settings: What was tried, as text; equal for runs that differ in their seed alone.
-        seed: The run's; of a network that keeps zeros, with those of the runs whose zeros they are.
+        seed: The run's; of a network that keeps zeros, with those of the runs whose zeros they are (`Result.seeds`).
         sparsity: What the model reached, 0-1; None or NaN if the run diverged.
         score: On the validation set, the higher the better; None or NaN if the run diverged.
         level: The sparsity that the settings ask for, 0-1; None where it follows from a penalty, as variational
@@ -178,7 +178,7 @@ def _by_settings(runs: Iterable[Tuned]) -> dict[str, list[list[Tuned]]]:
 def _choice(technique: str, settings: Sequence[Sequence[Tuned]], level: float, tolerance: float) -> Choice:
     tried = [group for group in settings if group[0].level is None or round(group[0].level, 9) == level]
     means = [
-        (fmean(run.score or 0.0 for run in group), fmean(run.sparsity or 0.0 for run in group), group[0].settings)
+        (_mean(group, "score"), _mean(group, "sparsity"), group[0].settings)
         for group in tried
         if not any(run.diverged for run in group)
     ]
@@ -189,6 +189,14 @@ def _choice(technique: str, settings: Sequence[Sequence[Tuned]], level: float, t
         return Choice(technique, level, None, sparsest, None, len(tried), 0)
     score, sparsity, chosen = max(reaching, key=lambda mean: mean[:2])  # of equal ones the first
     return Choice(technique, level, chosen, sparsity, score, len(tried), len(reaching))
+
+
+def _mean(group: Iterable[Tuned], what: str) -> float:
+    """Over seeds, or over masks of means over the networks that keep each."""
+    found: dict[int, list[float]] = {}
+    for run in group:
+        found.setdefault(run.seed if isinstance(run.seed, int) else run.seed[-1], []).append(getattr(run, what) or 0.0)
+    return fmean(map(fmean, found.values()))
 
 
 def _percent(fraction: float) -> str:

@@ -210,7 +210,15 @@ class Retrained(KeptZeros):
 
     With a task that is the rest of another one (`Task.rest`) the learning rate is rewound, and nothing else; with one
     whose learning rate is small and constant it is fine-tuning.
+
+    Raises:
+        ValueError: If zeros are shuffled: with those that the weights have they would be more than the run's.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shuffled:
+            raise ValueError("Retrained keeps the run's zeros where they are, got shuffled=True; take Scratch for that")
 
     @property
     def weights(self) -> "Run":
