@@ -297,7 +297,9 @@ def test_first_steps_are_no_models(trained, tmp_path):
     page = write_report(trained, tmp_path / "report").read_text(encoding="utf-8")
     assert "3 more runs are the first steps of others: in results.csv alone" in page
     with (tmp_path / "report" / "summary.csv").open(newline="", encoding="utf-8") as file:
-        assert [line["settings"] for line in csv.DictReader(file) if line["name"] == "dense"] == ["steps=20"]
+        assert [line["settings"] for line in csv.DictReader(file) if line["name"] == "dense"] == [
+            "steps=20, task.peak_learning_rate=0.005"
+        ]
 
 
 def test_zeros_of_a_retrained_network_stay_where_they_are():

@@ -14,8 +14,8 @@ from openwork.study.report.html import Page, columns, draw, unbroken
 from openwork.study.report.layers import kind_panel, layer_panels
 from openwork.study.report.style import duration, require_study_extra
 from openwork.study.report.tables import (
-    DIVERGED_COLUMNS,
     compared_table,
+    diverged_columns,
     point_columns,
     point_lines,
     run_columns,
@@ -238,9 +238,10 @@ def _area(volume: float, metric: Metric) -> str:
 
 def _problems(page: Page, results: Sequence[Result], missing: Sequence[str]) -> str:
     diverged = [result for result in results if not result.finished]
+    kept = any(result.replicate != result.seed for result in diverged)
     text = ""
     if diverged:
-        table = page.table("diverged", "runs", DIVERGED_COLUMNS, status="diverged")
+        table = page.table("diverged", "runs", diverged_columns(kept=kept), status="diverged")
         text += f"<h2>Diverged</h2><p>{count(len(diverged), 'run')}, in none of the means above.</p>{table}"
     if missing:
         text += (

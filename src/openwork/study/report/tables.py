@@ -15,14 +15,19 @@ Columns = list[tuple[str, str, str]]
 """Field, heading and how to write it, as `Page.table` takes them."""
 
 _COST: Columns = [("seconds", "time", "time"), ("memory", "peak MB", "MB"), ("execution", "zeros", "text")]
-DIVERGED_COLUMNS: Columns = [
-    ("technique", "technique", "text"),
-    ("seed", "seed", "number"),
-    ("replicate", "counts as seed", "number"),
-    ("step", "steps", "number"),
-    ("seconds", "time", "time"),
-    ("settings", "settings", "text"),
-]
+_REPLICATE: Columns = [("replicate", "counts as seed", "number")]
+
+
+def diverged_columns(*, kept: bool) -> Columns:
+    """The columns of a table of diverged runs; ``kept`` as for `run_columns`."""
+    return [
+        ("technique", "technique", "text"),
+        ("seed", "seed", "number"),
+        *(_REPLICATE if kept else []),
+        ("step", "steps", "number"),
+        ("seconds", "time", "time"),
+        ("settings", "settings", "text"),
+    ]
 
 
 def run_columns(metrics: Sequence[Metric], *, apart: bool, kept: bool) -> Columns:
@@ -36,7 +41,7 @@ def run_columns(metrics: Sequence[Metric], *, apart: bool, kept: bool) -> Column
     columns = [
         ("technique", "technique", "text"),
         ("seed", "seed", "number"),
-        *([("replicate", "counts as seed", "number")] if kept else []),
+        *(_REPLICATE if kept else []),
         ("status", "status", "text"),
         ("step", "steps", "number"),
         ("sparsity", "sparsity", "percent"),
