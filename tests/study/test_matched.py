@@ -198,7 +198,7 @@ def test_openwork_report_compares_two_folders(tmp_path):
     body = text.partition("<body>")[2].replace("\u00a0", " ")
     assert "new against old at equal sparsity: better in 3 of 3 (largest shown: A at " in body
     assert "only one has the task: words." in body
-    assert "All runs of old and new differ in: steps 10 → 20." in body
+    assert "old and new differ, wherever a run has it, in: steps 10 → 20." in body
     assert ["<h3>Only in old</h3>" in body, "<h3>Only in new</h3>" in body] == [True, False]
     charts = json.loads(re.search(r"^const charts = (.*);$", text, re.M).group(1))
     assert list(charts) == ["both", "differences"]

@@ -118,7 +118,8 @@ def _section(
     text = f"<section>\n<h2>{escape(task)}</h2>\n"
     if found.changed:
         listed = ", ".join(f"{name} {a} → {b}" for name, (a, b) in found.changed.items())
-        text += f'<p class="quiet">All runs of {escape(first)} and {escape(second)} differ in: {escape(listed)}.</p>\n'
+        both_differ = f"{first} and {second} differ, wherever a run has it, in: {listed}."
+        text += f'<p class="quiet">{escape(both_differ)}</p>\n'
     if (chart := both(sides, found.metric, names=names, labels=labels, task=task)) is not None:
         text += page.figure(chart.properties(height=420), f"both{suffix}")
     values = [
