@@ -291,5 +291,5 @@ def test_a_result_without_these_words_was_measured_on_the_test_set():
 
 
 def test_scores_on_two_sets_under_one_title_are_not_compared():
-    with raises(ValueError, "is judged on test data and run", "on validation data; let the task's title say so"):
+    with raises(ValueError, "is judged on test data and run", "on validation data; compare those of one kind"):
         metric_of(results([row(), {**row(seed=1), "judged_on": "validation"}]))
