@@ -9,7 +9,7 @@ from typing import Any
 import large_again as again
 from driver import Piece, texts
 from kept import COST, MEASURED, Key
-from large_rows import KEY, chosen_beyond, chosen_gates, passes, read
+from large_rows import KEY, WEIGHTS, chosen_beyond, chosen_gates, passes, read
 
 from openwork.study.experiments import large_probes, large_resnet50, large_transformer
 from openwork.study.experiments.large_resnet50 import Runs
@@ -70,10 +70,7 @@ def pieces(rows: Path) -> list[tuple[str, Piece]]:
     for technique, seed in product(("dense", "magnitude", "random"), large_transformer.NEW_SEEDS):
         every = partial(large_transformer.told, technique)
         add("F", "Transformer", partial(some, every, technique, [seed]), technique)
-    for technique, weights in (
-        ("L0", large_transformer.L0_WEIGHTS),
-        ("variational dropout", large_transformer.KL_WEIGHTS),
-    ):
+    for technique, weights in WEIGHTS.items():
         for weight in weights:
             add("F", "Transformer", partial(large_transformer.learned, technique, weight), technique)
     for preset, technique in product(large_transformer.PRESETS, ("dense", "magnitude")):

@@ -7,6 +7,7 @@ from statistics import fmean
 
 from levels import reaches
 
+from openwork.study.experiments import large_transformer
 from openwork.study.experiments.large_resnet50 import LONGEST
 
 Found = dict[str, str]
@@ -17,6 +18,8 @@ KEY = ("experiment", "technique", "setting", "seed", "threshold")
 TOLD = ("dense", "magnitude", "magnitude, extended", "random")
 """What is told its sparsity."""
 SEEDS = 3
+WEIGHTS = {"L0": large_transformer.L0_WEIGHTS, "variational dropout": large_transformer.KL_WEIGHTS}
+"""The coefficients on the Transformer, times N, of which validation chooses; in the order of the plan."""
 PASSING = 0.88
 """The validation accuracy from which on SparseVD is trained from the VGG-like network."""
 

@@ -6,7 +6,7 @@ from itertools import product
 from statistics import fmean
 from typing import NamedTuple
 
-from large_rows import SEEDS, TOLD, Cell, Found, at_level, cells, number, of_each_seed, read
+from large_rows import SEEDS, TOLD, WEIGHTS, Cell, Found, at_level, cells, number, of_each_seed, read
 from levels import SLACK
 from seeds import RESULTS, find
 
@@ -32,8 +32,6 @@ MASK_PAIRS = (
     *(("lottery ticket", "scratch-e"), ("scratch-b", "scratch-e"), ("scratch-e, augmented", "scratch-e")),
 )
 
-WEIGHTS = {VD: large_transformer.KL_WEIGHTS, "L0": large_transformer.L0_WEIGHTS}
-"""The coefficients on the Transformer, times N, of which validation chooses."""
 PLANNED = tuple(weight for weight in WEIGHTS[VD] if weight != 0.03)
 """Those of variational dropout that the plan had before one was added."""
 

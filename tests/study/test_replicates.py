@@ -12,6 +12,7 @@ import openwork as ow
 from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.experiments.imp import iterative_pruning
 from openwork.study.experiments.scratch import lottery_tickets, scratch
+from openwork.study.published.overlay import own_bands
 from openwork.study.report.layers import _mean_layers
 from openwork.study.report.page import write_report
 from openwork.study.results.claims import as_good_as
@@ -285,6 +286,19 @@ def test_runs_from_a_sparse_pre_training_count_by_their_own_seeds():
     other = {**ticket, "origin": {"type": "LotteryTicket", "run": {"steps": 10, "seed": 5}}}
     rows[0]["run"]["origin"]["run"] = {**other, "seed": 0}
     assert sorted(point.n for point in summarize(results(rows))) == [1, 2]  # of another mask: another setting
+
+
+def test_a_band_weighs_masks_alike_and_takes_runs_of_several_settings_with_one_seed():
+    other = kept("LotteryTicket", 0, 0, 0.80)
+    other["run"] = {**other["run"], "steps": 20}  # another setting, with a seed that one of the first has
+    (band,) = own_bands(results([*REPLICAS, other]))
+    assert (band.mean, band.n) == (pytest.approx(100 * fmean([fmean([0.90, 0.92, 0.94, 0.80]), 0.81])), 7)
+
+
+def test_where_all_runs_are_first_steps_they_are_the_models():
+    parts = results([{**one, "run": {**one["run"], "task": {"beginning": 0.5}}} for one in REPLICAS])
+    assert without_parts(parts) == parts
+    assert without_parts([*parts, *results(REPLICAS[:1])]) == results(REPLICAS[:1])
 
 
 def test_first_steps_are_no_models(trained, tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from openwork.study.published.rows import table
-from openwork.study.results.replicates import finished_replicates, mean_pairs
+from openwork.study.results.replicates import mean_pairs
 from openwork.study.results.result import Result
 
 # The classes of openwork for the techniques of the tables.
@@ -97,7 +97,8 @@ def bands(model: str) -> list[Band]:
 def own_bands(results: Sequence[Result]) -> list[Band]:
     """The same lines of openwork's runs that keep another run's zeros; scores as `Metric.points` has them.
 
-    Runs that keep the zeros of runs with one technique are one point. Those with more steps than the run whose zeros
+    Runs that keep the zeros of runs with one technique are one point, whatever else differs, and each mask weighs the
+    same in its mean. Those with more steps than the run whose zeros
     they keep are called scratch-b. Diverged runs are the failures. The paper has no shuffled zeros, no rewinding and no
     pruning in rounds, so such runs are left out.
 
@@ -116,7 +117,10 @@ def own_bands(results: Sequence[Result]) -> list[Band]:
     for (name, _), group in groups.items():
         if finished := [result for result in group if result.finished]:
             points = [result.metric.points(result.score) for result in finished]
-            pairs = mean_pairs(finished_replicates(group)).values()
+            masks: dict[int, list[Result]] = {}
+            for result in finished:
+                masks.setdefault(result.replicate, []).append(result)
+            pairs = mean_pairs(masks).values()
             sparsity, mean = fmean(s for s, _ in pairs), finished[0].metric.points(fmean(y for _, y in pairs))
             failures = len(group) - len(finished)
             found.append(Band(name, sparsity, mean, min(points), max(points), len(points), failures))

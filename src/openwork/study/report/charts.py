@@ -126,14 +126,15 @@ def trade_off(
     placed = {"x": x.formula("datum.sparsity"), "y": y.formula("datum.score"), "shown": shown}
     sparsity = alt.Tooltip("sparsity:Q", title="sparsity", format=".2%")
     seeds = alt.Tooltip("n:Q", title="seeds")
-    counts = alt.Tooltip("replicate:Q", title="counts as seed")
+    kept = any(result.replicate != result.seed for result in results)
+    counts = [alt.Tooltip("replicate:Q", title="counts as seed")] if kept else []
     interval = alt.Tooltip("interval:N", title="95 % interval")
 
     every = (
         alt.Chart()
         .transform_calculate(**placed)
         .mark_point(filled=True, size=16, clip=True, opacity=0.35)
-        .encode(x_channel, y_channel, color=color, tooltip=[*about, alt.Tooltip("seed:Q"), counts, sparsity, score])
+        .encode(x_channel, y_channel, color=color, tooltip=[*about, alt.Tooltip("seed:Q"), *counts, sparsity, score])
     )
     means = alt.Chart().encode(x_channel, y_channel)
     front = alt.layer(

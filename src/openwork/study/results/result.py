@@ -171,7 +171,7 @@ class Result:
     def group(self) -> str:
         """The canonical description without seeds, and the threshold: equal for results that differ in seeds alone.
 
-        Those of the runs that it comes from are left out, too: `replicate` says which results have these in common.
+        Those of the runs whose zeros it keeps are left out, too: `replicate` says which results have these in common.
         """
         run = without_seeds(self.run)
         if self.threshold is not None and isinstance(technique := run.get("technique"), dict):

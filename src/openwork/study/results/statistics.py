@@ -74,9 +74,10 @@ class Point:
 def without_parts(results: Iterable[Result]) -> list[Result]:
     """The results without those of first parts of a training (`Task.first`), from whose weights others go on.
 
-    Their learning rate has not come to its end, so they are no models to compare.
+    Their learning rate has not come to its end, so they are no models to compare. Where there is nothing else, all.
     """
-    return [result for result in results if result.run.get("task", {}).get("beginning", 1.0) == 1.0]
+    results = list(results)
+    return [result for result in results if result.run.get("task", {}).get("beginning", 1.0) == 1.0] or results
 
 
 def summarize(results: Iterable[Result]) -> list[Point]:
