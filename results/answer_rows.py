@@ -31,8 +31,9 @@ def at_level(what: str, said: str, found: list[Compared], lacks: str, sparser: M
     decided = [f"{one.label}: {decision(one, one.label.startswith(tuple(sparser)))}" for one in made]
     if left := [one.label for one in found if not one.difference]:
         decided.append(f"not compared yet, or the level is not reached: {'; '.join(left)}")
-    unequal = [f"equal sparsity: {name} has {100 * zeros:.1f} % zeros" for name, zeros in sparser.items()]
-    return what, said, text, n, "; ".join(decided), "; ".join([*unequal, lacks])
+    zeros = [f"{name} has {100 * own:.1f} % zeros" for name, own in sparser.items()]
+    unequal = f"equal sparsity: {' and '.join(zeros)}; " if zeros else ""
+    return what, said, text, n, "; ".join(decided), unequal + lacks
 
 
 def at_levels(

@@ -16,6 +16,7 @@ from played import listed, plain
 from seeds import RESULTS, Row, best, find
 from tournaments import compared, named_tests
 
+from openwork.study.experiments import large_transformer
 from openwork.study.published.rows import table as published
 
 HEADS = ("", "the paper, one run each", "openwork", "n", "decided", "what it does not show")
@@ -147,7 +148,8 @@ def kept_masks() -> str:
             )
             found = [one for one in large.families()[f"{network}, masks"] if one.level == level]
             what = f"{network} at {percent(level)}"
-            lines.append(at_level(what, said, found, "masks of gradual magnitude pruning alone"))
+            short = f"{large_transformer.MASK_STEPS:,} steps; {SMALL}" if network == BOTH else COPY
+            lines.append(at_level(what, said, found, f"masks of gradual magnitude pruning alone; {short}; {TWICE}"))
     rewound = f"{SHORT}; rewound to 2 or 10 % of the steps, and {TWICE}: no joint training as long"
     lines += _resnet20_pairs((residual.TICKET, residual.REFERENCE), lacks=rewound)
     lines += [at_levels(pair, levels, " masks") for pair, levels in section6_tests().items() if pair in ASKED]

@@ -17,8 +17,10 @@ import vl_convert
 from large_layers import KINDS, alike, kinds, layers, resnets
 from large_rows import Cell, number
 from large_study import BOTH, EXTENDED, KEPT, STUDY, VD, of_masks
+from seeds import best
 
 from openwork.study.experiments import large_resnet50, large_transformer
+from openwork.study.published.comparison import LEVELS as CHECKPOINTS
 from openwork.study.published.overlay import bands
 from openwork.study.report.looks import looks
 from openwork.study.report.style import theme
@@ -45,6 +47,10 @@ def masks(network: str) -> list[dict[str, Any]]:
         for band in bands(model)
         if band.name in KEPT
     ]  # fmt: skip
+    for level in CHECKPOINTS[model]:
+        one = best(model, "magnitude_pruning", level)
+        ends = {"mean": one, "lowest": one, "highest": one}
+        published.append({"by": "published", "kind": "magnitude", "sparsity": 100 * level, **ends})
     return [*found, *published] if found else []
 
 
@@ -99,7 +105,8 @@ def _title(text: str, unit: str, of: dict[str, Cell]) -> alt.TitleParams:
 def panel(values: list[dict[str, Any]], title: str) -> alt.TopLevelMixin:
     """One network of figure 6."""
     base = alt.Chart(alt.InlineData(values=values)).encode(
-        alt.X("sparsity:Q").scale(zero=False).axis(title="sparsity, %"), color=alt.Color("kind:N").title(None)
+        alt.X("sparsity:Q").scale(domain=[48, 100]).axis(title="sparsity, %", values=[50, 60, 70, 80, 90, 98]),
+        color=alt.Color("kind:N").sort(["magnitude", *KEPT]).legend(title=None, orient="bottom"),
     )
     y = alt.Y("mean:Q").scale(zero=False).axis(title="BLEU" if title.startswith(BOTH) else "accuracy, %")
     shown = [base.mark_line(point=True).encode(y), base.mark_rule().encode(alt.Y("lowest:Q"), y2="highest:Q")]
@@ -112,13 +119,13 @@ def main() -> None:
         _write("kinds.png", bars(two))
     if four := layers():
         _write("layers.png", lines(four))
-    six = {network: masks(network) for network in (BOTH, "ResNet-50")}
-    if all(six.values()):
-        panels = [
-            panel([value for value in values if value["by"] == by], f"{network}, {by}")
-            for network, values in six.items()
-            for by in ("openwork", "published")
-        ]
+    panels = [
+        panel([value for value in masks(network) if value["by"] == by], f"{network}, {by}")
+        for network in (BOTH, "ResNet-50")
+        if masks(network)
+        for by in ("openwork", "published")
+    ]
+    if panels:
         _write("masks.png", alt.concat(*panels, columns=2))
 
 

@@ -167,7 +167,9 @@ def settings_table() -> str:
             cell = {int(row["seed"]): row for row in own if (row["technique"], row["setting"], row["threshold"]) == key}
             if len(cell) >= SEEDS:
                 zeros, right = ([100 * number(row, of) for row in cell.values()] for of in ("sparsity", "validation"))
-                figures = mean(tuple(zeros)), mean(tuple(right)), mean(tuple(scores(cell).values()))
+                # Where another threshold of the same model has more zeros and a better accuracy nothing was translated.
+                whole = all(row["bleu"] or row["status"] == "diverged" for row in cell.values())
+                figures = mean(tuple(zeros)), mean(tuple(right)), mean(tuple(scores(cell).values())) if whole else "–"
                 lines.append((name, f"{weight:g}", threshold or "–", str(len(cell)), *figures))
     heads = ("", "coefficient · N", "threshold", "n", "sparsity, %", "accuracy on newstest2013, %", "BLEU")
     return markdown(heads, lines) if lines else not_run("F")
