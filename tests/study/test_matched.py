@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from openwork.cli import app
-from openwork.study.evaluation.metric import Metric
+from openwork.study.evaluation.metric import ACCURACY, Metric
+from openwork.study.report.both import both
 from openwork.study.report.versus import answer, write_versus
 from openwork.study.results.matched import match, write_matched
 from tests.cli.folders import openwork
@@ -42,6 +43,17 @@ def test_equal_settings_are_compared_by_the_seeds_that_both_have():
     assert compared.value.mean == pytest.approx(0.0505)
     assert compared.p == pytest.approx(2 * compared.value.p)
     assert verdicts(found) == {("A", 0.5): "better", ("A", 0.9): "better"}
+
+
+def test_a_sweep_of_which_nothing_is_drawn_is_in_no_legend():
+    charts = [
+        both(list(map(results, sides)), ACCURACY, names=["A"], labels=("old", "new"), task="digits").to_dict()
+        for sides in ((sweep(), sweep()), (sweep(), [row("dense")]))
+    ]
+    for chart, labels in zip(charts, (["old", "new"], ["old"]), strict=True):
+        (dash,) = [layer["encoding"]["strokeDash"] for layer in chart["layer"] if "strokeDash" in layer["encoding"]]
+        assert dash["legend"]["values"] == labels
+        assert dash["scale"]["domain"] == ["old", "new"]  # the second is dashed whatever the first has
 
 
 def test_what_only_one_sweep_has_is_listed():
