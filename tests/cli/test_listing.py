@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -76,6 +77,34 @@ def test_list_prints_a_line_for_each_run_and_json_for_machines(runs, monkeypatch
     assert (found["format"], found["command"]) == (1, "list")
     (one,) = found["runs"]
     assert (one["id"], one["short"], one["reason"]) == ("aaab000000000000", "aaab00", "ValueError: no")
+
+
+@pytest.mark.parametrize("command", [("results", "--csv", "rows.csv"), ("watch",), ("report",)])
+def test_a_folder_without_runs_has_no_results(runs, monkeypatch, capsys, command):
+    command, *options = command
+    (runs.parent / "empty" / "notes").mkdir(parents=True)
+    for folders in (["empty"], [runs, "empty"]):
+        assert openwork(monkeypatch, command, *folders, *options) == 2
+        said = capsys.readouterr()
+        run = "no finished run" if command == "report" else "no run"
+        assert said.err == f"error: {run} in empty; train some with `openwork run` or give another folder\n"
+        assert said.out == ""
+    assert {path.name for path in runs.parent.iterdir()} == {runs.name, "empty"}
+
+
+@pytest.mark.parametrize("command", ["results", "watch"])
+def test_the_directory_of_a_run_is_no_folder_of_runs(runs, monkeypatch, capsys, command):
+    assert openwork(monkeypatch, command, runs / row()["id"]) == 2
+    assert "is the directory of one run; give the folder around it" in capsys.readouterr().err
+
+
+def test_a_folder_whose_runs_have_no_result_yet_has_no_row(runs, monkeypatch, capsys):
+    for path in runs.glob("*/result.json"):
+        shutil.rmtree(path.parent)
+    assert openwork(monkeypatch, "results", runs) == 0
+    said = capsys.readouterr()
+    assert "0 rows" in said.out
+    assert "without a result: 1 failed" in said.err
 
 
 def test_a_damaged_run_is_named_and_the_others_are_listed(runs, monkeypatch, capsys):

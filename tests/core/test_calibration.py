@@ -241,7 +241,7 @@ def test_a_calibration_that_gives_nothing_is_refused():
             model[0].weight += 1
 
     for technique, run, words in [
-        (ow.SNIP(HALF), moves, "the calibration moved 0.weight; it must run forward and backward only"),
+        (ow.SNIP(HALF), moves, "the calibration moved 0.weight; it must run forward and backward only, without an"),
         (ow.SNIP(HALF), lambda model: model(torch.randn(2, 6)), "left no gradient on 0.weight; call backward()"),
         (ow.Wanda(HALF), lambda model: model[0](torch.randn(2, 6)), "called no layer with 4.weight; run batches"),
         (ow.Wanda(HALF), None, "Wanda looks at the inputs of layers, which sparsify sees only in a calibration; pass"),
@@ -253,6 +253,39 @@ def test_a_calibration_that_gives_nothing_is_refused():
         with raises(ValueError, words):
             ow.sparsify(model, technique, calibrate=run)
         assert (model[4].weight != 0).all()
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+@pytest.mark.parametrize("technique", [ow.SNIP(HALF), ow.FORCE(HALF, rounds=2), ow.OBS(HALF, damping=1.0)], ids=repr)
+def test_an_embedding_whose_forward_rescales_its_weight_is_refused_with_the_cure(technique, kind):
+    model = nn.Sequential(kind(9, 4, max_norm=0.5), nn.Linear(4, 2))
+    before = model[0].weight.detach().clone()
+
+    def run(model):
+        model(torch.arange(8).view(4, 2)).sum().backward()
+
+    said = f"0.weight: each forward of an {kind.__name__} with max_norm rescales the rows that it looks up"
+    with raises(ValueError, said, "set its max_norm to None until sparsify has returned", "excluding('0.weight')"):
+        ow.sparsify(model, technique, calibrate=run)
+    assert torch.equal(model[0].weight, before)
+    model[0].max_norm = None
+    sparsifier = ow.sparsify(model, technique, calibrate=run)
+    model[0].max_norm = 0.5
+    model(torch.arange(8).view(4, 2))
+    assert sparsifier.sparsity() == pytest.approx(0.5, abs=0.05)
+    left = nn.Sequential(kind(9, 4, max_norm=0.5), nn.Linear(4, 2))
+    assert ow.sparsify(left, technique, select=ow.excluding("0.weight"), calibrate=run).sparsity() == 0.5
+
+
+def test_a_layer_that_writes_to_its_weight_is_no_optimizer():
+    class Bounded(nn.Linear):
+        def forward(self, x):
+            with torch.no_grad():
+                self.weight.clamp_(-1, 1)
+            return super().forward(x)
+
+    with raises(ValueError, "the calibration moved weight; ", "through layers that do not write to their weights"):
+        ow.sparsify(Bounded(6, 4), ow.SNIP(HALF), calibrate=lambda model: model(torch.randn(2, 6)).sum().backward())
 
 
 def test_inputs_that_cannot_be_observed_and_frozen_weights_are_refused_before_the_calibration():

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 
 import pytest
 import torch
@@ -103,13 +104,57 @@ def test_a_model_that_cannot_be_copied_says_why(held, why):
     for technique in TECHNIQUES:
         model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4))
         model.held = held(model[0])
+        said = f"the model cannot be copied, as copy.deepcopy does not take the attribute held ({why}); take it out"
         sparsifier = ow.sparsify(model, technique)
-        with raises(ValueError, f"the model cannot be copied ({why}); give one that copy.deepcopy takes"):
+        with raises(ValueError, said):
             sparsifier.finalized_copy()
         sparsifier.finalize()
         for call in (ow.accelerate, ow.shrink):
-            with raises(ValueError, f"the model cannot be copied ({why}); give one that copy.deepcopy takes"):
+            with raises(ValueError, said):
                 call(model, X)
+
+
+class Stubborn(nn.Linear):
+    def __deepcopy__(self, memo):
+        raise TypeError("not me")
+
+
+def with_lock(layer):
+    layer.lock = threading.Lock()
+    return layer
+
+
+def with_buffer(layer):
+    layer.register_buffer("first", layer.weight[:2], persistent=False)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "what"),
+    [
+        (with_lock(nn.Linear(8, 8)), "the attribute 1.0.lock (cannot pickle '_thread.lock' object)"),
+        (with_buffer(nn.Linear(8, 8)), "the attribute 1.0.first (an attribute of shape (2, 8) is a view"),
+        (Stubborn(8, 8), "the module 1.0 (not me)"),
+    ],
+    ids=["a lock", "a view as buffer", "a module that refuses"],
+)
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda technique: type(technique).__name__)
+def test_a_model_that_cannot_be_copied_says_which_module_prevents_it(technique, layer, what):
+    model = nn.Sequential(nn.Linear(6, 8), nn.Sequential(layer, nn.ReLU()), nn.Linear(8, 4))
+    sparsifier = ow.sparsify(model, technique, select="0")
+    said = f"the model cannot be copied, as copy.deepcopy does not take {what}"
+    with raises(ValueError, said, "; take it out meanwhile, or give it a __deepcopy__"):
+        sparsifier.finalized_copy()
+    sparsifier.finalize()
+    for call in (ow.accelerate, ow.shrink):
+        with raises(ValueError, said):
+            call(model, X)
+
+
+def test_a_model_that_refuses_itself_has_no_other_name():
+    model = Stubborn(6, 4)
+    with raises(ValueError, "the model cannot be copied (not me); give one that copy.deepcopy takes"):
+        ow.sparsify(model, TECHNIQUES[0]).finalized_copy()
 
 
 def test_a_lack_of_memory_is_no_fault_of_the_model():

@@ -90,6 +90,21 @@ def test_code_that_writes_often_to_a_weight_and_takes_no_gradient_between_is_no_
     assert said(sparsifier) == []
 
 
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+@pytest.mark.parametrize("select", ["0", ["0", "1"]])
+def test_an_embedding_whose_forward_rescales_its_weight_is_no_other_optimizer(kind, select):
+    torch.manual_seed(0)
+    model, ids = nn.Sequential(kind(9, 8, max_norm=0.5), nn.Linear(8, 8)), torch.arange(8).view(4, 2)
+    sparsifier = ow.sparsify(model, ow.GradualMagnitude(ow.Cubic(0.5, end=10, every=5)), select=select)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier.attach(optimizer)
+    for step in range(16):  # the last six take gradients alone, as an estimate of the Fisher information does
+        model(ids).pow(2).mean().backward()
+        if step < 10:
+            optimizer.step()
+    assert said(sparsifier) == []
+
+
 def test_training_that_ends_before_the_schedule():
     model, sparsifier, optimizer = started(ow.GradualMagnitude(ow.Linear(0.8, end=100, every=25)))
     steps(model, optimizer, 74)

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from openwork.cli import app
-from openwork.study.evaluation.metric import Metric
+from openwork.study.evaluation.metric import ACCURACY, Metric
+from openwork.study.report.both import both
 from openwork.study.report.versus import answer, write_versus
 from openwork.study.results.matched import match, write_matched
 from tests.cli.folders import openwork
@@ -42,6 +43,17 @@ def test_equal_settings_are_compared_by_the_seeds_that_both_have():
     assert compared.value.mean == pytest.approx(0.0505)
     assert compared.p == pytest.approx(2 * compared.value.p)
     assert verdicts(found) == {("A", 0.5): "better", ("A", 0.9): "better"}
+
+
+def test_a_sweep_of_which_nothing_is_drawn_is_in_no_legend():
+    charts = [
+        both(list(map(results, sides)), ACCURACY, names=["A"], labels=("old", "new"), task="digits").to_dict()
+        for sides in ((sweep(), sweep()), (sweep(), [row("dense")]))
+    ]
+    for chart, labels in zip(charts, (["old", "new"], ["old"]), strict=True):
+        (dash,) = [layer["encoding"]["strokeDash"] for layer in chart["layer"] if "strokeDash" in layer["encoding"]]
+        assert dash["legend"]["values"] == labels
+        assert dash["scale"]["domain"] == ["old", "new"]  # the second is dashed whatever the first has
 
 
 def test_what_only_one_sweep_has_is_listed():
@@ -133,7 +145,7 @@ def test_the_means_beside_a_difference_are_those_of_the_seeds_that_were_compared
     # Of all of its seeds, 2 and 4 too, the second sweep has another mean.
     first = squared_errors("A", "a", {0: 1.0, 1: 2.0, 3: 3.0}, 10)
     second = squared_errors("A", "a", {0: 0.5, 1: 1.5, 2: 9.0, 3: None, 4: 0.1}, 20)
-    write_matched([("digits", matched(first, second))], tmp_path / "c")
+    write_matched([(("digits", "digits"), matched(first, second))], tmp_path / "c")
     with (tmp_path / "c").open(newline="") as file:
         (cell,) = csv.DictReader(file)
     # The diverged run of seed 3 counts as 9: (1 + 2 + 3) / 3 and (0.5 + 1.5 + 9) / 3.
@@ -147,7 +159,7 @@ def test_the_means_beside_a_difference_are_those_of_the_seeds_that_were_compared
 def test_where_all_common_seeds_diverged_nothing_is_said_of_the_others(tmp_path):
     first = squared_errors("A", "a", {0: None, 1: 2.0}, 10)
     second = squared_errors("A", "a", {0: None, 2: 7.0}, 20)
-    write_matched([("digits", matched(first, second))], tmp_path / "c")
+    write_matched([(("digits", "digits"), matched(first, second))], tmp_path / "c")
     with (tmp_path / "c").open(newline="") as file:
         (cell,) = csv.DictReader(file)
     assert cell["value"] == cell["value_second"] == ""
@@ -171,9 +183,8 @@ def test_what_is_not_decided_is_said_with_its_largest_difference():
 
 
 def test_every_cell_is_a_line_of_the_table(tmp_path):
-    write_matched(
-        [("digits", matched([*sweep(), *sweep("B", sparsities=(0.75,))], sweep(accuracy=0.95)))], tmp_path / "c"
-    )
+    found = matched([*sweep(), *sweep("B", sparsities=(0.75,))], sweep(accuracy=0.95))
+    write_matched([(("digits", "digits"), found)], tmp_path / "c")
     with (tmp_path / "c").open(newline="") as file:
         half, _, alone = csv.DictReader(file)
     assert [half[key] for key in ("task", "technique", "sparsity", "sparsity_second", "n", "verdict")] == [
@@ -183,6 +194,31 @@ def test_every_cell_is_a_line_of_the_table(tmp_path):
     assert [alone[key] for key in ("technique", "sparsity", "sparsity_second", "verdict")] == [
         *("B", "0.75", "", "only in the first")
     ]
+
+
+def of_task(task, steps, variant, *names, **changes):
+    """A sweep whose rows say in their names and settings what all of them have."""
+    rows = [one for name in names for one in sweep(name, sparsities=(0.5,), steps=steps, **changes)]
+    for one in rows:
+        one |= {"task": task, "settings": f"{one['settings']}, steps={steps}", "name": one["name"] + variant}
+    return rows
+
+
+def test_a_line_of_the_table_is_named_by_what_either_sweep_calls_it(tmp_path):
+    first = of_task("digits", 10, "", "A", "B")
+    second = of_task("digits, width 8", 20, ", extended", "A", "C", accuracy=0.95, noise=NOISE[::-1])
+    old, new = study(tmp_path / "old", first), study(tmp_path / "new", second)
+    text = write_versus((old, new), tmp_path / "page").read_text()
+    with (tmp_path / "page" / "comparison.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert [[line[key] for key in ("task", "technique", "settings", "settings_second")] for line in lines] == [
+        ["digits → digits, width 8", "A → A, extended", "s=0.5, steps=10", "s=0.5, steps=20"],
+        ["digits", "B", "s=0.5, steps=10", ""],
+        ["digits, width 8", "C, extended", "", "s=0.5, steps=20"],
+    ]
+    assert "<h2>digits → digits, width 8</h2>" in text
+    assert "(largest shown: A → A, extended at 50.0 %" in text.replace("\u00a0", " ")
+    assert '"settings, old"' in text
 
 
 def test_openwork_report_compares_two_folders(tmp_path):

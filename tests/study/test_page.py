@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from openwork.study.published.overlay import own_bands
+from openwork.study.published.overlay import BANDS, own_bands
 from openwork.study.report.charts import run_values, trade_off
 from openwork.study.report.layers import kind, kind_panel, layer_panels
 from openwork.study.report.looks import looks
@@ -287,7 +287,11 @@ def test_scratch_runs_and_tickets_are_bands_of_their_own(tmp_path):
     names = [{**one, "settings": str(number)} for number, one in enumerate(rows)]
     text = write_report(study(tmp_path, names), tmp_path / "out").read_text()
     assert "Trained from scratch, and lottery tickets" in text
-    assert (tmp_path / "out" / "kept.svg").exists()
+    write_report(study(tmp_path / "tickets", names[2:3]), tmp_path / "tickets")
+    written = [re.findall(r">([^<>]+)</text>", (tmp_path / out / "kept.svg").read_text()) for out in ("out", "tickets")]
+    kinds = [[text for text in texts if text in BANDS] for texts in written]  # the legend has those that are drawn
+    assert kinds == [["lottery ticket", "scratch-e", "scratch-b, augmented"], ["lottery ticket"]]
+    assert ["scratch-b trains longer" in " ".join(texts) for texts in written] == [True, False]
 
 
 def test_91_lines_differ_in_colour_or_marker():

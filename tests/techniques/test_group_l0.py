@@ -22,6 +22,39 @@ def test_a_gate_for_each_input_unit_or_output_map(layer, shape):
     torch.testing.assert_close(sample, first.expand_as(sample))
 
 
+class Conv1D(nn.Module):
+    """As in transformers: (in, out) weights, known by the name of the class."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 3))
+
+
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3, 5))
+
+
+ow.declare_layout(Experts, "experts out in")
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.ConvTranspose2d(2, 4, 3), (2, 1, 1, 1)),  # for each input map
+        (nn.ConvTranspose2d(4, 6, 3, groups=2), (4, 1, 1, 1)),
+        (Conv1D(), (1, 3)),  # for each output
+        (Experts(), (4, 1, 1)),  # for each expert
+        (nn.Bilinear(3, 5, 2), (2, 1, 1)),  # stored as a kernel is, the outputs first
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_weights_that_are_stored_otherwise_have_their_gates_on_the_same_axes(layer, shape):
+    ow.sparsify(layer, TECHNIQUE)
+    assert layer.reparam.weight.log_alpha.shape == shape
+
+
 def test_the_penalty_counts_the_weights_of_open_groups():
     layer = nn.Linear(2, 3, bias=False)
     sparsifier = ow.sparsify(layer, TECHNIQUE)

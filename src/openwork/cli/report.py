@@ -33,8 +33,10 @@ def results(
     The thresholds that `openwork eval --threshold` has kept are rows, too. Runs that cannot be read are named on
     standard error; the exit code is then 4.
     """
+    from openwork.study.results.folders import check_have_runs
     from openwork.study.results.store import collect, failures, flat, unfinished, write_csv, write_parquet
 
+    check_have_runs(directories)
     with error_console.status("reading"):
         problems: list[str] = []
         found, differences = collect(directories, problems=problems)

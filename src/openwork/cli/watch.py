@@ -36,8 +36,12 @@ def watch(
     Reads what run and sweep keep in their folders, from any number of processes, while they train or later. What was
     written is not written again. Needs pip install "openwork[tensorboard]" or "openwork[wandb]".
     """
+    from openwork.study.results.folders import check_have_runs
+
     if follow and as_json:
         raise ValueError("--json prints what was written at the end, and --follow has none; leave one of them out")
+    if not follow:  # what it follows may be about to begin
+        check_have_runs(directories or [RUNS])
     problems: list[str] = []
     counts: dict[str, int] = {}
     with going_on(out):

@@ -25,18 +25,56 @@ def copied_model(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Mod
             it also has what stands there for all others.
 
     Raises:
-        ValueError: If the model cannot be copied.
+        ValueError: If the model cannot be copied; names what prevents it.
     """
+    shared = dict(memo or {})
     try:
         with _Values():
             copied: nn.Module = copy.deepcopy(model, memo)
     except (MemoryError, torch.OutOfMemoryError):  # which a caller may know how to cure
         raise
     except Exception as error:
+        if (found := _obstacle(model, shared)) is not None:
+            what, why = found
+            raise ValueError(
+                f"the model cannot be copied, as copy.deepcopy does not take {what} ({first_line(why)}); take it out "
+                "meanwhile, or give it a __deepcopy__"
+            ) from error
         raise ValueError(
             f"the model cannot be copied ({first_line(error)}); give one that copy.deepcopy takes"
         ) from error
     return copied
+
+
+def _obstacle(model: nn.Module, shared: dict[int, Any]) -> tuple[str, Exception] | None:
+    """What prevents a copy of the model, and what it raises; None where each module can be copied by itself.
+
+    A module is copied without those inside it, the deepest first, so that no more than its own tensors are in memory.
+    """
+    others = {module for module in model.modules() if id(module) in shared}
+    modules = dict(model.named_modules(memo=others))
+    known = {id(module): module for module in modules.values()}
+    for name, module in reversed(modules.items()):
+        around = {id: other for id, other in known.items() if other is not module}
+        if (why := _refusal(module, shared | around)) is None:
+            continue
+        for key, value in {**module._parameters, **module._buffers, **vars(module)}.items():
+            if (more := _refusal(value, shared | known)) is not None:
+                return f"the attribute {f'{name}.{key}' if name else key}", more
+        return (f"the module {name}", why) if name else None
+    return None
+
+
+def _refusal(value: object, memo: dict[int, Any]) -> Exception | None:
+    """What a copy of the value raises; None where there is one, or no memory for it."""
+    try:
+        with _Values():
+            copy.deepcopy(value, memo)
+    except (MemoryError, torch.OutOfMemoryError):
+        return None
+    except Exception as error:
+        return error
+    return None
 
 
 class _Values(TorchFunctionMode):

@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 from openwork.core.mechanism import Mechanism
 from openwork.core.selection import Weight
 from openwork.core.sharded import is_offloaded, is_sharded, version
+from openwork.core.snapshot import rescales
 from openwork.words import count
 
 Places = dict[str, nn.Parameter | None]
@@ -42,6 +43,10 @@ def _stands_for(now: nn.Parameter | None, then: nn.Parameter | None) -> bool:
     return now is not None and not (is_sharded(now) and now.device_mesh == then.device_mesh)
 
 
+def _rescaled(weight: Weight) -> bool:
+    return any(rescales(site.module) for site in weight.sites)
+
+
 class Seen:
     """What a sparsifier saw of the training in this process.
 
@@ -61,7 +66,8 @@ class Seen:
         self._places: Places = {}
         self._shapes = {weight.name: weight.parameter.shape for weight in weights}
         self._frozen: list[Weight] = []
-        self._watched = next((weight for weight in weights if weight.parameter.requires_grad), weights[0])
+        trained = [weight for weight in weights if weight.parameter.requires_grad]
+        self._watched = next((weight for weight in trained if not _rescaled(weight)), [*trained, *weights][0])
         self._moves = _Moves()
         self._hook: RemovableHandle | None = None
         self._watch()
@@ -199,7 +205,8 @@ class Seen:
 
     def _others(self) -> str:
         """What other code has done to a weight since the last step that was counted; "" for nothing unusual."""
-        if self._moves.count <= _SWAPS:  # no optimizer: those move weights after each gradient
+        # Optimizers move weights after each gradient, but so does a forward that writes to its weight.
+        if self._moves.count <= _SWAPS or _rescaled(self._watched):
             return ""
         writes = version(self._watched.parameter) - self._version
         return (

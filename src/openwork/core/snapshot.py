@@ -1,10 +1,15 @@
-"""What forward passes change in a model besides its weights, to put it back; and other values for some passes."""
+"""What forward passes change in a model, to put it back; and other values for some passes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+
+def rescales(module: nn.Module) -> bool:
+    """Whether a forward of the module writes to its weight: that of an embedding with ``max_norm`` rescales rows."""
+    return isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None
 
 
 def snapshot(model: nn.Module) -> Callable[[], None]:

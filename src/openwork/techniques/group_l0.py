@@ -24,8 +24,10 @@ LIMIT = math.log(100)  # of |log alpha|, as in the authors' code
 class GroupL0(Reparameterization):
     """Learns log alpha for each input unit of a Linear and each output map of a convolution.
 
-    For matrices (out, in) and kernels (out, in, ...); of a transposed convolution, which stores (in, out, ...), for
-    each input map. Embeddings have no input units to close, and are refused.
+    For matrices (out, in) and kernels (out, in, ...). Weights that are stored otherwise have their gates on the same
+    axes: a transposed convolution (in, out, ...) one for each input map, the Conv1D of transformers (in, out) one for
+    each output, and experts in one tensor (experts, ...) one for each expert. Embeddings have no input units to close,
+    and are refused.
 
     With a dropout of 0.5 the gates begin at 0.5: each layer of a trained model gives half of what it did, before the
     first step, and the logger "openwork" says so as INFO. A dropout of 0.05 leaves gates of 1 in evaluation.

@@ -98,7 +98,8 @@ def _check(
     for weight, before in zip(weights, versions, strict=True):
         if version(weight.parameter) != before:
             raise ValueError(
-                f"the calibration moved {weight.name}; it must run forward and backward only, without an optimizer"
+                f"the calibration moved {weight.name}; it must run forward and backward only, without an optimizer and "
+                "through layers that do not write to their weights"
             )
         if evidence.inputs and weight.name not in seen:
             raise ValueError(

@@ -16,6 +16,7 @@ from openwork.core.mechanism import Calibrate
 from openwork.core.optimizers import overflowed
 from openwork.core.precision import exact
 from openwork.core.sharded import is_sharded, local, shard_like
+from openwork.core.snapshot import rescales
 
 if TYPE_CHECKING:
     from openwork.core.masks.technique import MaskTechnique
@@ -142,7 +143,8 @@ def check_calibration(technique: MaskTechnique, weights: Sequence[MaskedWeight],
         calibrate: What the user passed to `sparsify`.
 
     Raises:
-        ValueError: If a calibration is missing, is not used, or cannot show the inputs or gradients of a weight.
+        ValueError: If a calibration is missing, is not used, cannot show the inputs or gradients of a weight, or moves
+            one.
         TypeError: If the calibration is no function.
     """
     evidence, name, now = technique.evidence, type(technique).__name__, technique.schedule.due(0)
@@ -195,3 +197,10 @@ def check_calibration(technique: MaskTechnique, weights: Sequence[MaskedWeight],
                 f"{name} looks at gradients, and {weight.name} is frozen; leave it out with "
                 f"select=excluding({weight.name!r}), or freeze it after sparsify"
             )
+        for site in weight.source.sites:
+            if rescales(site.module):
+                raise ValueError(
+                    f"{site.name}: each forward of an {type(site.module).__name__} with max_norm rescales the rows "
+                    "that it looks up, and a calibration may not move weights; set its max_norm to None until sparsify "
+                    f"has returned, or leave it out with select=excluding({site.name!r})"
+                )

@@ -47,7 +47,8 @@ def both(
         v |= {"x": x.place(v["sparsity"]), "y": y.place(v["score"]), "bottom": bottom, "top": top}
     present = {v["technique"] for v in values}
     channels = encoded(names, alt.Legend(orient="top", title=None, values=[name for name in names if name in present]))
-    legend = alt.Legend(orient="top", title=None, symbolStrokeWidth=1.8)
+    shown = list(dict.fromkeys(v["sweep"] for v in values))
+    legend = alt.Legend(orient="top", title=None, symbolStrokeWidth=1.8, values=shown)
     dash = alt.StrokeDash("sweep:N").scale(domain=list(labels), range=[[1, 0], [5, 4]]).legend(legend)
     base = (
         alt.Chart(alt.InlineData(values=values))

@@ -93,7 +93,8 @@ def band_lines(lines: Sequence[Band], *, title: str, subtitle: list[str], score:
 
     x = left_axis([band.sparsity for band in lines])
     values = [vars(band) | {"x": x.left(band.sparsity)} for band in lines]
-    legend = alt.Legend(orient="top", title=None, columns=3, values=list(BANDS))
+    present = {band.name for band in lines}
+    legend = alt.Legend(orient="top", title=None, columns=3, values=[name for name in BANDS if name in present])
     color = alt.Color("name:N").scale(domain=list(BANDS)).legend(legend)
     shape = alt.Shape("name:N").scale(domain=list(BANDS)).legend(legend)
     base = alt.Chart(alt.InlineData(values=values)).encode(

@@ -151,7 +151,8 @@ as {good}. Means over seeds.</p>
         lines = page.figure(scratch_chart(model).properties(height=360), f"scratch{suffix}")
         text += f"<h3>Trained from scratch, as published</h3>\n{lines}\n"
     if kept := own_bands(of_task):
-        subtitle = ["Mean, lowest and highest run; scratch-b trains longer; diverged runs are apart."]
+        longer = "scratch-b trains longer; " if any(band.name.startswith("scratch-b") for band in kept) else ""
+        subtitle = [f"Mean, lowest and highest run; {longer}diverged runs are apart."]
         bands = band_lines(kept, title="With another run's zeros", subtitle=subtitle, score=metric.axis(metric.name))
         draw(bands.properties(width=480, height=320), out / f"kept{suffix}", page.pictures)
         lines = page.figure(bands.properties(height=360), f"kept{suffix}")

@@ -12,7 +12,7 @@ from openwork.study.report.differences import differences, value
 from openwork.study.report.html import Page, columns, unbroken
 from openwork.study.report.style import percent, require_study_extra, written
 from openwork.study.report.tables import Columns, compared_cells, how_written
-from openwork.study.results.matched import Compared, Group, Matched, match, mean, means, write_matched
+from openwork.study.results.matched import Compared, Group, Matched, match, mean, means, of_both, write_matched
 from openwork.study.results.replicates import finished_replicates
 from openwork.study.results.result import Result
 from openwork.study.results.statistics import without_parts
@@ -22,7 +22,7 @@ from openwork.words import count
 _SHOWN = {"better": "better", "worse": "worse", "as good as": "as good", "equal": "equal", "undecided": "not decided"}
 _FIELDS: Columns = [
     *(("difference", "difference", "text"), ("interval", "95 % interval", "text"), ("n", "seeds", "text")),
-    *(("p", "p", "text"), ("shown", "shown", "text"), ("settings", "settings", "text")),
+    *(("p", "p", "text"), ("shown", "shown", "text")),
 ]
 
 
@@ -58,16 +58,17 @@ def write_versus(
         metric = next(result.metric for result in mine[0])
         found.append((mine, match(mine[0], mine[1], LEVELS, margin=scored(margin, metric))))
     out.mkdir(parents=True, exist_ok=True)
-    write_matched([(pair[0], matched) for pair, (_, matched) in zip(tasks, found, strict=True)], out / "comparison.csv")
+    write_matched([(pair, matched) for pair, (_, matched) in zip(tasks, found, strict=True)], out / "comparison.csv")
 
     names = sorted({result.name for side in sides for result in side if not result.dense})
-    page = Page(f"{labels[0]} and {labels[1]}: {', '.join(pair[0] for pair in tasks)}")
+    page = Page(f"{labels[0]} and {labels[1]}: {', '.join(of_both(*pair) for pair in tasks)}")
     answers = sections = ""
     for number, (pair, (mine, matched)) in enumerate(zip(tasks, found, strict=True)):
         suffix = "" if len(tasks) == 1 else f"-{number + 1}"
-        where = f'<a href="#both{suffix}">{escape(pair[0])}</a>: ' if suffix else ""
+        task = of_both(*pair)
+        where = f'<a href="#both{suffix}">{escape(task)}</a>: ' if suffix else ""
         answers += f'<p class="lead">{where}{unbroken(answer(matched, labels))}</p>\n'
-        sections += _section(page, mine, matched, names, labels=labels, task=pair[0], number=number, suffix=suffix)
+        sections += _section(page, mine, matched, names, labels=labels, task=task, number=number, suffix=suffix)
     runs = [f"{label}: {count(len(side), 'result')} in {directory.resolve()}."
             for label, side, directory in zip(labels, sides, directories, strict=True)]  # fmt: skip
     apart = sorted({r.task for side in sides for r in side} - {task for pair in tasks for task in pair})
@@ -84,7 +85,7 @@ def answer(found: Matched, labels: Sequence[str]) -> str:
     """One sentence: of how many comparisons the second sweep is shown to be better, and the largest that is shown."""
     parts = []
     levels = [(name, level, one) for (level, name), one in found.levels.items()]
-    cells = [(group[0].name, mean(group, "sparsity"), one) for group, _, one in found.cells]
+    cells = [(of_both(a[0].name, b[0].name), mean(a, "sparsity"), one) for a, b, one in found.cells]
     for what, compared in (("at equal sparsity:", levels), ("setting by setting:", cells)):
         verdicts = Counter(one.verdict.partition(",")[0] for _, _, one in compared)
         if verdicts:
@@ -134,7 +135,7 @@ def _section(
     fields: Columns = [
         *(("technique", "technique", "text"), ("sparsity", f"sparsity, {first}", "percent")),
         *(("other", f"sparsity, {second}", "percent"), ("score", f"{name}, {first}", how)),
-        *(("others", f"{name}, {second}", how), *_FIELDS),
+        *(("others", f"{name}, {second}", how), *_FIELDS, ("settings", f"settings, {first}", "text")),
     ]
     only: Columns = [
         *(("technique", "technique", "text"), ("sparsity", "sparsity", "percent"), ("score", name, how)),

@@ -100,6 +100,22 @@ def read_folders(directory: Path, *, problems: list[str] | None = None) -> Itera
             problems.append(str(error))
 
 
+def check_have_runs(directories: Iterable[Path]) -> None:
+    """Checks that there is a run in each of the folders, in whatever state.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If one has no run, or is the directory of one.
+    """
+    for directory in directories:
+        if not directory.is_dir():
+            raise FileNotFoundError(f"no folder of runs {directory}; is the path right?")
+        if is_run(directory):
+            raise ValueError(f"{directory} is the directory of one run; give the folder around it")
+        if not any(map(is_run, directory.iterdir())):
+            raise ValueError(f"no run in {directory}; train some with `openwork run` or give another folder")
+
+
 def is_run(path: Path) -> bool:
     """Whether the directory is a run's."""
     return (path / "run.json").is_file() or (path / "result.json").is_file()

@@ -147,21 +147,28 @@ def means(one: Group, other: Group, compared: Compared) -> list[float | None]:
     return [mean(first, "sparsity"), mean(second, "sparsity"), *scores]
 
 
-def write_matched(found: Iterable[tuple[str, Matched]], path: Path) -> None:
+def of_both(first: str, second: str) -> str:
+    """What both sweeps call something: one name, or "first → second" where they differ."""
+    return first if first == second else f"{first} → {second}"
+
+
+def write_matched(found: Iterable[tuple[tuple[str, str], Matched]], path: Path) -> None:
     """Writes a line for each cell to `path`, replacing it in one step.
 
     Means and differences are in the unit of the metric, accuracy from 0 to 1; cells that one sweep lacks are empty.
+    Settings are those of either sweep, which differ in what all its runs differ in.
 
     Args:
-        found: Tasks with their comparisons.
+        found: The titles of a task in the first and in the second sweep, with its comparison.
         path: The CSV file.
     """
     header = (
-        *("task", "technique", "settings", "sparsity", "sparsity_second", "value", "value_second"),
+        *("task", "technique", "settings", "settings_second"),
+        *("sparsity", "sparsity_second", "value", "value_second"),
         *("difference", "difference_low", "difference_high", "n", "p_holm", "verdict"),
     )
     lines: list[Sequence[object]] = []
-    for task, matched in found:
+    for tasks, matched in found:
         metric = matched.metric
 
         def alone(one: Group, other: Group) -> list[float | None]:
@@ -177,12 +184,14 @@ def write_matched(found: Iterable[tuple[str, Matched]], path: Path) -> None:
             ends = metric.ends(*interval) if interval else (None, None)
             difference = (metric.value(ours.mean), *ends, ours.n) if ours else (None, *ends, 0)
             line = (*values(means(one, other, compared)), *difference, compared.p, compared.verdict)
-            lines.append((task, one[0].name, one[0].shared_settings, *line))
+            named = of_both(*tasks), of_both(one[0].name, other[0].name)
+            lines.append((*named, one[0].shared_settings, other[0].shared_settings, *line))
         for place, groups in enumerate(matched.only):
             for group in groups:
                 sides = values(alone(group, ()) if place == 0 else alone((), group))
                 line = (*sides, *[None] * 5, f"only in the {('first', 'second')[place]}")
-                lines.append((task, group[0].name, group[0].shared_settings, *line))
+                settings = (group[0].shared_settings, None) if place == 0 else (None, group[0].shared_settings)
+                lines.append((tasks[place], group[0].name, *settings, *line))
     write_table(header, lines, path)
 
 
