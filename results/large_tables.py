@@ -162,15 +162,17 @@ def settings_table() -> str:
     lines = []
     own = [row for row in rows() if row["experiment"] == BOTH]
     for name, weights in WEIGHTS.items():
-        for weight, threshold in product(weights, ("0", "0.5", "1", "3") if name == VD else ("",)):
+        # The threshold of the training has no number in its rows; of all thresholds it alone is always translated.
+        for weight, threshold in product(weights, ("0", "0.5", "1", "") if name == VD else ("",)):
             key = name, f"{weight:g}", threshold
             cell = {int(row["seed"]): row for row in own if (row["technique"], row["setting"], row["threshold"]) == key}
             if len(cell) >= SEEDS:
                 zeros, right = ([100 * number(row, of) for row in cell.values()] for of in ("sparsity", "validation"))
-                # Where another threshold of the same model has more zeros and a better accuracy nothing was translated.
+                # Where another threshold of the same model has more zeros and as good an accuracy nothing was translated.
                 whole = all(row["bleu"] or row["status"] == "diverged" for row in cell.values())
                 figures = mean(tuple(zeros)), mean(tuple(right)), mean(tuple(scores(cell).values())) if whole else "–"
-                lines.append((name, f"{weight:g}", threshold or "–", str(len(cell)), *figures))
+                at = threshold or ("3" if name == VD else "–")
+                lines.append((name, f"{weight:g}", at, str(len(cell)), *figures))
     heads = ("", "coefficient · N", "threshold", "n", "sparsity, %", "accuracy on newstest2013, %", "BLEU")
     return markdown(heads, lines) if lines else not_run("F")
 
