@@ -13,7 +13,9 @@ from openwork.study.results.paired import Difference
 LENET = "LeNet-300-100 on MNIST; nothing of large networks"
 
 
-def at_level(what: str, said: str, found: list[Compared], lacks: str, sparser: Mapping[str, float] = {}) -> Row:
+def at_level(
+    what: str, said: str, found: list[Compared], lacks: str, sparser: Mapping[str, float] = {}, unit: str = ""
+) -> Row:
     """A row of the comparisons of one level.
 
     Args:
@@ -22,12 +24,13 @@ def at_level(what: str, said: str, found: list[Compared], lacks: str, sparser: M
         found: The comparisons.
         lacks: What they do not show.
         sparser: The sparsity of what has more zeros than the level, by the beginnings of labels.
+        unit: What n counts, where it is not seeds.
     """
     made = [one for one in found if one.difference]
     if not made:
         return what, said, "–", "0", "not decided yet: fewer than three pairs", "–"
     text = "; ".join(f"{one.label}: {_text(one.difference)}, p {probability(one.p)}" for one in made if one.difference)
-    n = " or ".join(sorted({str(one.difference.n) for one in made if one.difference}))
+    n = " or ".join(sorted({str(one.difference.n) for one in made if one.difference})) + unit
     decided = [f"{one.label}: {decision(one, one.label.startswith(tuple(sparser)))}" for one in made]
     if left := [one.label for one in found if not one.difference]:
         decided.append(f"not compared yet, or the level is not reached: {'; '.join(left)}")

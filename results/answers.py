@@ -25,7 +25,7 @@ CIFAR = 50_000
 ASKED = (("magnitude", "lottery ticket"), ("lottery ticket", "scratch-e"), ("scratch-b", "scratch-e"))
 """The comparisons of section 6 that the paper makes."""
 SMALL = "half the width, on a twentieth of the corpus; nothing of WMT14 as a whole"
-UNLIKE = f"magnitude has binary dropout, {VD} and L0 have none"
+UNLIKE = f"magnitude and random pruning have binary dropout, {VD} and L0 have none"
 COPY = "a JPEG copy of CIFAR-10, a short training; nothing of ImageNet"
 SHORT = "a JPEG copy of CIFAR-10, 8 epochs; nothing of longer trainings"
 TWICE = "a ticket is trained twice"
@@ -42,12 +42,12 @@ def leads() -> str:
 
 def _transformer() -> Iterator[Row]:
     for level in (0.5, 0.8, 0.9, 0.95, 0.98):
-        keys = ("magnitude_pruning", "variational_dropout", "l0_regularization")
+        keys = ("magnitude_pruning", "variational_dropout", "l0_regularization", "random_pruning")
         old = [best("transformer", key, level) for key in keys]
-        said = f"magnitude {old[0]:.2f}, {VD} {old[1]:.2f}, L0 {old[2]:.2f}"
-        found = [one for one in large.families()[BOTH] if one.level == level and not one.label.startswith("random")]
+        said = f"magnitude {old[0]:.2f}, {VD} {old[1]:.2f}, L0 {old[2]:.2f}, random {old[3]:.2f}"
+        found = [one for one in large.families()[BOTH] if one.level == level]
         what = f"Transformer, BLEU at {percent(level)}"
-        yield _with_means(what, said, BOTH, ("magnitude", VD, "L0"), found, f"{SMALL}; {UNLIKE}")
+        yield _with_means(what, said, BOTH, ("magnitude", VD, "L0", "random"), found, f"{SMALL}; {UNLIKE}")
 
 
 def _with_means(
@@ -149,11 +149,31 @@ def kept_masks() -> str:
             found = [one for one in large.families()[f"{network}, masks"] if one.level == level]
             what = f"{network} at {percent(level)}"
             short = f"{large_transformer.MASK_STEPS:,} steps; {SMALL}" if network == BOTH else COPY
-            lines.append(at_level(what, said, found, f"masks of gradual magnitude pruning alone; {short}; {TWICE}"))
+            lacks = "; ".join((f"masks of gradual magnitude pruning alone, {_replicas(network, level)}", short,
+                               _twice(network, level)))  # fmt: skip
+            lines.append(at_level(what, said, found, lacks, unit=" masks"))
     rewound = f"{SHORT}; rewound to 2 or 10 % of the steps, and {TWICE}: no joint training as long"
     lines += _resnet20_pairs((residual.TICKET, residual.REFERENCE), lacks=rewound)
     lines += [at_levels(pair, levels, " masks") for pair, levels in section6_tests().items() if pair in ASKED]
     return answered(("", "the paper: joint, the best run; means of 9 or 25 runs", *HEADS[2:]), lines)
+
+
+def _replicas(network: str, level: float) -> str:
+    """How many networks of each kind keep a mask's zeros at a level."""
+    found = large.cells(large.rows(), f"{network}, masks")
+    each = {len(found.get((kind, f"{level:g}"), {})) // large.SEEDS for kind in large.KEPT}
+    return f"{min(each)} networks of each kind for a mask" if min(each) > 1 else "one network of each kind for a mask"
+
+
+def _twice(network: str, level: float) -> str:
+    """That a ticket is trained twice, and what joint training of as many steps has: on the Transformer it was run."""
+    ours = large.at(BOTH, "magnitude", level) if network == BOTH else {}
+    ticket = large.of_masks(network, "lottery ticket", level)
+    if not (ours and ticket):
+        return TWICE
+    more = fmean(ours.values()) - fmean(ticket.values())
+    side = "higher" if more > 0 else "lower"
+    return f"{TWICE}; magnitude pruning of as many steps in all has a mean {abs(more):.2f} {side}"
 
 
 def time() -> str:
