@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from openwork.study.experiments import large_transformer as module
+from openwork.study.published.rows import table as published
 from tests.study.study_script import script
 
 RESULTS = Path(__file__).parents[2] / "results"
 STUDY = RESULTS / "large" / "study"
 VD = "variational dropout"
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 script("large")  # whose folder the other modules lie in
 chosen, large, shown = map(importlib.import_module, ("large_rows", "large_study", "large_tables"))
 layers, reproduced = map(importlib.import_module, ("large_layers", "large_reproduced"))
@@ -27,10 +31,15 @@ def page():
     return " ".join((RESULTS / "large" / "README.md").read_text(encoding="utf-8").split())
 
 
-def older(coefficient):
-    """BLEU and sparsity of the older rows of variational dropout with one coefficient."""
+def figure(values):
+    """A mean, and half of its 95 % interval."""
+    return f"{np.mean(values):.2f} ± {stats.t.ppf(0.975, len(values) - 1) * stats.sem(values):.2f}"
+
+
+def older(coefficient, name="VariationalDropout"):
+    """BLEU and sparsity of the older rows of a technique with one coefficient; first at the threshold of training."""
     with (RESULTS / "translation" / "rows.csv").open(newline="", encoding="utf-8") as file:
-        own = [row for row in csv.DictReader(file) if row["name"] == "VariationalDropout"]
+        own = [row for row in csv.DictReader(file) if row["name"] == name]
     return [
         (float(row["after_bleu"]), float(row["sparsity_selected"]))
         for row in own
@@ -48,31 +57,136 @@ def test_what_the_page_says_of_the_sixth_coefficient(rows, page):
     assert "with 0.1 no model has more than 13.3 BLEU" in page
     least = [float(row["bleu"]) for row in own if row["setting"] == "0.1" and row["bleu"]]
     assert 13.15 < max(least) <= 13.3
-    assert "an older run with 0.03, which the new seed 0 repeats, has 15.2 with 76.7 % zeros (n = 1)" in page
+    assert (
+        "an older run with 0.03 has 15.2 with 76.7 % zeros (n = 1; the new seed 0, which repeats it, has 14.8)" in page
+    )
     score, zeros = max(older(0.03))
     assert (round(score, 1), round(100 * zeros, 1)) == (15.2, 76.7)
+    (again,) = [row for row in own if (row["setting"], row["seed"], row["threshold"]) == ("0.03", "0", "0")]
+    assert f"{float(again['bleu']):.1f}" == "14.8"
     assert "It is one setting more than L0 has" in page
     assert len(large.WEIGHTS[VD]) == len(large.WEIGHTS["L0"]) + 1
     assert (
         "With the five of the plan it is shown to be worse at all levels but 98 %, with six at 60, 80 and 95 %" in page
     )
     assert "the means are lower at all levels in both" in page
+    assert "at 60, 80 and 95 % (n = 3), and with the planned coefficients alone at all but 98 %." in page
     for name, levels in (("", (0.6, 0.8, 0.95)), (", five coefficients", (0.5, 0.6, 0.7, 0.8, 0.9, 0.95))):
         found = [one for one in large.families()[f"Transformer{name}"] if one.label == f"{VD} less magnitude"]
         assert tuple(one.level for one in found if one.p < 0.05) == levels
         assert len(found) == 7
         assert all(one.difference.mean < 0 for one in found)
+    findings = " ".join((RESULTS.parent / "docs" / "findings.md").read_text(encoding="utf-8").split())
+    assert "with the planned ones alone more of its differences are shown" in findings
+    assert "up to 70 % every seed chooses it (n = 3)" in page
+    for level in LEVELS:
+        taken = {row["setting"] for row in large.runs_at(large.BOTH, VD, level).values()}
+        assert (taken == {"0.03"}) == (level <= 0.7), level
 
 
-def test_thresholds_that_nothing_was_translated_at_have_no_bleu(rows, page):
-    lines = page.split("| variational dropout | 0.03 | ")[1:5]
-    empty = {}
+def bleu_by_threshold(rows, setting):
+    """BLEU of the three seeds of variational dropout; the threshold of training, 3, has none in its column."""
+    found = {}
     for row in rows:
-        if (row["technique"], row["setting"]) == (VD, "0.03"):
-            empty.setdefault(row["threshold"], []).append(not row["bleu"])
-    for threshold, line in zip(("0", "0.5", "1", "3"), lines, strict=True):
-        assert line.startswith(f"{threshold} | 3 |")
-        assert line.split(" | ")[4].startswith("–") == any(empty[threshold]), threshold
+        if (row["technique"], row["setting"]) == (VD, setting) and row["threshold"] != "3":
+            found.setdefault(row["threshold"] or "3", {})[int(row["seed"])] = float(row["bleu"] or "nan")
+    return {threshold: np.array([of[seed] for seed in range(3)]) for threshold, of in found.items()}
+
+
+def test_thresholds_that_nothing_was_translated_at_have_no_bleu(rows):
+    table = shown.TABLES["large, Transformer, settings"]()
+    for setting in ("0.03", "0.1", "0.2", "0.5", "1", "3"):
+        lines = table.split(f"| {VD} | {setting} | ")[1:5]
+        bleu = bleu_by_threshold(rows, setting)
+        for threshold, line in zip(("0", "0.5", "1", "3"), lines, strict=True):
+            assert line.startswith(f"{threshold} | 3 |")
+            cell = line.split(" | ")[4].partition(" |")[0]
+            assert cell == ("–" if np.isnan(bleu[threshold]).any() else figure(bleu[threshold])), (setting, threshold)
+
+
+def test_what_the_page_says_below_the_settings(rows, page):
+    wide = [figure(values) for setting in ("1", "3") for values in bleu_by_threshold(rows, setting).values()]
+    for mean, half in (map(float, text.split(" ± ")) for text in wide):
+        assert half < mean or mean < 1.5
+    narrow, bare = bleu_by_threshold(rows, "1"), bleu_by_threshold(rows, "0.03")
+    assert [f"{score:.2f}" for score in narrow["0"]] == ["1.01", "0.46", "1.10"]
+    assert [f"{score:.2f}" for score in narrow["3"]] == ["2.41", "2.80", "2.80"]
+    assert (
+        "seed 1 has 0.46 BLEU at threshold 0, the others 1.01 and 1.10, but at threshold 3 it has 2.80, as the" in page
+    )
+    zeros = {
+        threshold: 100 * np.mean([float(row["sparsity"]) for row in rows
+                                  if (row["technique"], row["setting"], row["threshold"]) == (VD, "0.03", threshold)])
+        for threshold in ("", "0")
+    }  # fmt: skip
+    assert (
+        f"{bare['3'].mean():.2f} BLEU with {zeros['']:.1f} % zeros, {bare['0'].mean():.2f} with {zeros['0']:.1f} %"
+        in page
+    )
+
+
+def less(one, other, level):
+    """The differences of two techniques by seed."""
+    ours, theirs = (large.at(large.BOTH, name, level) for name in (one, other))
+    return np.array([ours[seed] - theirs[seed] for seed in range(3)])
+
+
+def signed(values):
+    """Their mean with its interval: ``+1.18 (+0.79 to +1.58)``."""
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    return f"{np.mean(values):+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−")
+
+
+def test_what_the_page_says_of_the_spread_of_three_differences(page):
+    spreads = {level: np.std(less(VD, "magnitude", level), ddof=1) for level in LEVELS}
+    narrow = spreads.pop(0.8)
+    said = f"a standard deviation of {narrow:.2f}, those at the other levels {min(spreads.values()):.2f} to"
+    assert f"{said} {max(spreads.values()):.2f}." in page
+
+
+def test_what_no_test_was_planned_for_is_what_the_rows_say(page):
+    mean = {
+        (name, s): np.mean([*large.at(large.BOTH, name, s).values()]) for name in (VD, "L0", "random") for s in LEVELS
+    }
+    zeros = {(name, s): f"{100 * large.zeros_at(large.BOTH, name, s):.1f}" for name in (VD, "L0") for s in LEVELS}
+    best = importlib.import_module("seeds").best
+    paper = {
+        (name, s): best("transformer", key, s)
+        for name, key in ((VD, "variational_dropout"), ("L0", "l0_regularization"), ("random", "random_pruning"))
+        for s in LEVELS
+    }
+    for level in (0.5, 0.6):
+        assert f"{abs(mean[VD, level] - mean['L0', level]):.2f}" == "0.01"
+        assert (zeros[VD, level], zeros["L0", level]) == ("65.8", "58.2")
+    assert "at 50 and 60 % their means are 0.01 BLEU apart, with 65.8 and 58.2 % zeros" in page
+    seven, most = (f"with {zeros[VD, s]} and {zeros['L0', s]} %" for s in (0.7, 0.95))
+    first, last = (signed(less(VD, "L0", s)) for s in (0.7, 0.95))
+    assert f"At 70 %, {seven}, {VD} has {first}, at 95 %, {most}, {last}." in page
+    settings = [f"{weight:g}" for weight in large.PLANNED]
+    for level in LEVELS:
+        own = large.scores(chosen.of_each_seed(large.rows(), VD, level, settings))
+        assert (np.mean([*own.values()]) < mean["L0", level]) == (level <= 0.7)
+    assert "With the five coefficients of the plan its means are below those of L0 up to 70 %" in page
+    assert [s for s in LEVELS if paper["L0", s] > paper[VD, s]] == [0.5, 0.6, 0.7, 0.95, 0.98]
+    assert "In the paper L0 has more than it at 50, 60, 70, 95 and 98 %" in page
+    assert "Random pruning has a higher mean than L0 up to 70 %, and than variational dropout at 50 and 60 %" in page
+    assert all(mean["random", s] > mean["L0", s] for s in (0.5, 0.6, 0.7))
+    assert [s for s in LEVELS if mean["random", s] > mean[VD, s]] == [0.5, 0.6]
+    assert "In the paper it has less than both there" in page
+    assert all(paper["random", s] < min(paper["L0", s], paper[VD, s]) for s in (0.5, 0.6, 0.7))
+    without = {s: [*large.at("Transformer, without dropout", "magnitude", s).values()] for s in (0.5, 0.9, 0.98)}
+    texts = {s: figure(scores) for s, scores in without.items()}
+    assert (
+        f"less BLEU than these two at 50 %, {texts[0.5]}, and more at 90 %, {texts[0.9]}, and at 98 %, {texts[0.98]}"
+        in (page)
+    )
+    for level, scores in without.items():
+        assert all((np.mean(scores) < mean[name, level]) == (level == 0.5) for name in (VD, "L0"))
+    dense = [*large.at("Transformer, without dropout", "dense", 0.0).values()]
+    assert f"Without dropout the dense model has {figure(dense)} BLEU, less than magnitude pruning at 90 %" in page
+    assert np.mean(dense) < np.mean(without[0.9])
+    older = (RESULTS / "translation" / "README.md").read_text(encoding="utf-8")
+    assert "at 50 % it then has less BLEU than these two (n = 3)" in " ".join(older.split())
 
 
 def test_what_the_page_says_of_regularisation(page):
@@ -83,6 +197,13 @@ def test_what_the_page_says_of_regularisation(page):
     lower = {key for key, one in found.items() if one.p < 0.05 and one.difference.mean < 0}
     assert higher == {("without dropout less both", 0.98)}
     assert lower == {key for key in found if key[1] != 0.98}
+    assert "Here p at 98 % is close to 5 %, and seed 0 of the runs with both is an older one" in page
+    assert 0.045 < found["without dropout less both", 0.98].p < 0.05
+    assert "The best magnitude pruning of the paper has dropout up to 70 % and none from 80 % on" in page
+    models = [each for each in published("checkpoints")
+              if (each["model"], each["technique"]) == ("transformer", "magnitude_pruning")]  # fmt: skip
+    assert len(models) == 7
+    assert all((float(each["dropout"]) > 0) == (float(each["listed_sparsity"]) <= 0.7) for each in models)
 
 
 def test_what_the_page_says_of_masks(page):
@@ -95,6 +216,8 @@ def test_what_the_page_says_of_masks(page):
     assert all(sorted(own) == [100, 200, 300] for (_, setting), own in seeds.items() if setting != "0.5")
     found = {(one.label, one.level): one for one in large.families()["Transformer, masks"]}
     assert len(found) == 18
+    assert "p is over all 18 comparisons, those at 50 % included, which are left" in page
+    assert {key[1] for key, one in found.items() if not one.difference} == {0.5}
     assert "scratch-e is shown to be worse than magnitude pruning, and scratch-b to be better than scratch-e" in page
     tickets = []
     for level in (0.8, 0.9):
@@ -106,9 +229,31 @@ def test_what_the_page_says_of_masks(page):
         assert worse.difference.mean < 0 < better.difference.mean
         tickets.append(f"{ticket.difference.mean:.2f}")
     assert f"their means are higher**, by {tickets[0]} and {tickets[1]} BLEU; in the paper they are lower" in page
-    published = importlib.import_module("answers").kept_masks()
-    assert "joint 24.65; ticket 23.47" in published
-    assert "joint 23.26; ticket 21.77" in published
+    answered = importlib.import_module("answers").kept_masks()
+    assert "joint 24.65; ticket 23.47, scratch-e 22.70, scratch-b 22.66" in answered
+    assert "joint 23.26; ticket 21.77, scratch-e 20.67, scratch-b 21.07" in answered
+    assert "in the paper's means it has less than scratch-e at 80 %, 22.66 and 22.70" in page.lower()
+    assert "Scratch-b is shown to be worse than magnitude pruning at 90 % only" in page
+    both = [found["scratch-b less magnitude", level] for level in (0.8, 0.9)]
+    assert [one.p < 0.05 for one in both] == [False, True]
+    assert both[1].difference.mean < 0
+
+
+def test_what_the_page_says_of_joint_training_as_long_as_a_ticket_and_its_mask(page):
+    schedule, steps = module.mask(0.8, 0).technique.schedule, module.MASK_STEPS
+    assert (steps, steps - schedule.end, 2 * steps) == (5_000, 1_000, module.SMALL_STEPS)
+    assert "a ticket has all of its zeros for 5,000 steps, magnitude pruning for the last 1,000" in page
+    joint = [np.mean([*large.at(large.BOTH, "magnitude", s).values()]) for s in (0.8, 0.9)]
+    more = [mean - np.mean([*large.of_masks("Transformer", "lottery ticket", s).values()])
+            for mean, s in zip(joint, (0.8, 0.9), strict=True)]  # fmt: skip
+    said = "magnitude pruning of as many steps, 10,000, has {:.2f} and {:.2f} BLEU, {:.2f} and {:.2f} more than tickets"
+    assert said.format(*joint, *more) in page
+    answered = importlib.import_module("answers").kept_masks()
+    for each in more:
+        assert f"a ticket is trained twice; magnitude pruning of as many steps in all has a mean {each:.2f} higher" in (
+            answered
+        )
+    assert answered.count("one network of each kind for a mask") == 2
 
 
 def test_figure_6_has_our_masks_and_the_published_ones():
@@ -204,6 +349,35 @@ def test_what_the_page_says_of_seed_0(page):
     assert "at 80 %, with 15.82 BLEU instead of 16.08; the other two seeds have 15.75 there" in page
     assert [f"{score:.2f}" for score in cells[0.8].values()] == ["16.08", "15.75", "15.75"]
     assert "| 16.08 | 15.82 |" in page
+
+
+def test_the_older_seed_0_beside_what_was_trained_again(rows, page, monkeypatch):
+    assert "With that run in place of the older one the same differences are shown" in page
+    marks = {(one.label, one.level): shown.verdict(one) for one in large.families()["Transformer"]}
+    (again,) = [float(row["bleu"]) for row in large.rows() if row["technique"] == "translation"]
+    assert f"{again:.2f}" == "15.82"
+    before = large.at
+    monkeypatch.setattr(
+        large,
+        "at",
+        lambda *key: before(*key) | ({0: again} if key == (large.BOTH, "magnitude", 0.8) else {}),
+    )
+    found = large.families.__wrapped__()["Transformer"]
+    assert {(one.label, one.level): shown.verdict(one) for one in found} == marks
+    assert f"With the run of part A for seed 0 it is {signed(less(VD, 'magnitude', 0.8))}, shown too (n = 3)" in page
+    assert marks[f"{VD} less magnitude", 0.8] == "▼"
+    monkeypatch.undo()
+    pairs = []
+    for name, old in (("L0", "L0"), (VD, "VariationalDropout")):
+        for weight in chosen.WEIGHTS[name]:
+            (new,) = [float(row["bleu"]) for row in rows if (row["technique"], row["setting"], row["seed"],
+                      row["threshold"]) == (name, f"{weight:g}", "0", "")]  # fmt: skip
+            pairs.append((new, older(weight, old)[0][0]))
+    gaps = np.subtract(*zip(*pairs, strict=True))
+    said = (
+        f"of these {len(gaps)} pairs the new run has more BLEU in {sum(gaps > 0)}, by up to {max(gaps):.2f}, and less"
+    )
+    assert f"{said} in {sum(gaps < 0)}, by up to {-min(gaps):.2f}." in page
 
 
 def test_with_more_zeros_is_said_where_the_runs_have_more():
