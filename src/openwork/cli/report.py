@@ -51,8 +51,7 @@ def results(
         error_console.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
     say_unreadable(problems)
     if failed or pending:
-        others = count(len(pending), "other folder")
-        text = f"without a result: {len(failed)} failed, {others} (interrupted runs, or no runs)"
+        text = f"without a result: {len(failed)} failed, {len(pending)} unfinished"
         error_console.print(text, highlight=False, soft_wrap=True)
     if as_json:
         print_json("results", rows=[flat(result) for result in found])

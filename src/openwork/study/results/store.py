@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,12 +144,20 @@ def flat(result: Result) -> dict[str, object]:
 
 
 def unfinished(directory: Path) -> list[str]:
-    """The names of the folders under `directory` that hold no `result.json`, sorted.
+    """The names of the runs' folders under `directory` that hold no `result.json`, sorted.
+
+    Without any file of a run a folder is one if it is named like one, as a process may die before it describes the run.
+    Others are none, such as that of a report.
 
     Raises:
         FileNotFoundError: If there is no such directory.
     """
-    return [f.name for f in _folders(directory) if not (f / "result.json").exists()]
+
+    def is_begun(folder: Path) -> bool:
+        files = any((folder / name).exists() for name in ("run.json", "failed.json"))
+        return files or bool(re.fullmatch("[0-9a-f]{16}", folder.name))
+
+    return [f.name for f in _folders(directory) if not (f / "result.json").exists() and is_begun(f)]
 
 
 def failures(directory: Path, *, problems: list[str] | None = None) -> dict[str, dict[str, Any]]:
