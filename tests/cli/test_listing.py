@@ -92,7 +92,7 @@ def test_a_folder_without_runs_has_no_results(runs, monkeypatch, capsys, command
     assert {path.name for path in runs.parent.iterdir()} == {runs.name, "empty"}
 
 
-@pytest.mark.parametrize("command", ["results", "watch"])
+@pytest.mark.parametrize("command", ["results", "watch", "report", "list"])
 def test_the_directory_of_a_run_is_no_folder_of_runs(runs, monkeypatch, capsys, command):
     assert openwork(monkeypatch, command, runs / row()["id"]) == 2
     assert "is the directory of one run; give the folder around it" in capsys.readouterr().err

@@ -86,11 +86,15 @@ def report(
     Of two folders the same settings are compared seed by seed, the second less the first, and what only one has is
     listed. Runs that cannot be read are named on standard error, and are not on the page; the exit code is then 4.
     """
+    from openwork.study.results.folders import refuse_run
+
     problems: list[str] = []
     if margin is not None and not margin > 0:
         raise ValueError(f"--margin must be more than 0 points, got {margin:g}")
     if len(directories) > 2:
         raise ValueError(f"one folder has a report, and two are compared, got {len(directories)}; give one or two")
+    for directory in directories:
+        refuse_run(directory)
     try:
         if len(directories) == 2:
             page = _compared(directories[0], directories[1], out or Path("openwork-comparison"), margin, problems)
