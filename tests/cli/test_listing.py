@@ -92,10 +92,19 @@ def test_a_folder_without_runs_has_no_results(runs, monkeypatch, capsys, command
     assert {path.name for path in runs.parent.iterdir()} == {runs.name, "empty"}
 
 
-@pytest.mark.parametrize("command", ["results", "watch"])
+@pytest.mark.parametrize("command", ["results", "watch", "report", "list"])
 def test_the_directory_of_a_run_is_no_folder_of_runs(runs, monkeypatch, capsys, command):
     assert openwork(monkeypatch, command, runs / row()["id"]) == 2
     assert "is the directory of one run; give the folder around it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_nothing_is_trained_in_the_directory_of_a_run(runs, monkeypatch, capsys, command):
+    place = runs / row()["id"]
+    before = sorted(place.iterdir())
+    assert openwork(monkeypatch, command, "openwork.study.experiments.mnist:dense", "--out", place) == 2
+    assert "is the directory of one run; give the folder around it" in capsys.readouterr().err
+    assert sorted(place.iterdir()) == before
 
 
 def test_a_folder_whose_runs_have_no_result_yet_has_no_row(runs, monkeypatch, capsys):

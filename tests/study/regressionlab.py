@@ -18,9 +18,15 @@ COEFFICIENTS = torch.tensor([8.0, 4.0, 2.0, 1.0])
 
 @dataclass(frozen=True)
 class Line(Task):
-    """Four coefficients of a line; the error of a test with noise of 1 is 1 and the sum of their squared errors."""
+    """Four coefficients of a line; the error of a test with noise of 1 is 1 and the sum of their squared errors.
+
+    Args:
+        title: Its title.
+        broken: Make the loss infinite from the first step on.
+    """
 
     title: str = "line"
+    broken: bool = False
 
     metric = Metric("mse", name="squared error", title="mean squared error", higher_is_better=False)
 
@@ -40,7 +46,8 @@ class Line(Task):
             start += 1
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        return F.mse_loss(model(batch[0]).squeeze(-1), batch[1])
+        loss = F.mse_loss(model(batch[0]).squeeze(-1), batch[1])
+        return loss / 0 if self.broken else loss
 
     def example(self, device: torch.device) -> Tensor:
         return torch.ones(1, 4, device=device)
@@ -52,19 +59,11 @@ class Line(Task):
         return {"mse": F.mse_loss(model(x).squeeze(-1), x @ COEFFICIENTS.to(device) + noise).item()}
 
 
-@dataclass(frozen=True)
-class Broken(Line):
-    """Infinite from the first step on."""
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        return super().loss(model, batch) / 0
-
-
 def runs() -> list[Run]:
     """Dense, half of the coefficients, and a quarter; two seeds each; and one that diverges."""
     prune = [ow.GradualMagnitude(ow.OneShot(sparsity, at=200)) for sparsity in (0.5, 0.75)]
     wild = ow.RandomPruning(ow.OneShot(0.75, at=200))
     return [
         *(Run(Line(), technique, steps=200, seed=seed) for technique in (None, *prune, wild) for seed in (0, 1)),
-        Run(Broken(), prune[0], steps=200, seed=2),
+        Run(Line(broken=True), prune[0], steps=200, seed=2),
     ]

@@ -121,7 +121,8 @@ def test_a_best_mean_over_other_seeds_says_who_is_better_by_those_in_common():
     text = said([*a, *more, *b])
     assert text == (
         "Not decided: at 90 % sparsity A has the best mean accuracy, 87.7 % (95 % interval 68.4–95.9 %, n = 5), −3.00 "
-        "points (−3.25 to −2.75) against B; by the seeds that both have B is shown to be better than A."
+        "points (−3.25 to −2.75) against B by the 3 seeds in common; by the seeds that both have B is shown to be "
+        "better than A."
     )
     # C is worse than A, and so is decided; D is not.
     text = said([*a, *more, *b, *points("C", {0.9: 0.3}), row("dense", sparsity=0.0)])
@@ -129,6 +130,15 @@ def test_a_best_mean_over_other_seeds_says_who_is_better_by_those_in_common():
     text = said([*a, *more, *b, row("D", seed=7, accuracy=0.1)])
     assert text.startswith("Not decided: at 90 % sparsity A has the best mean accuracy")
     assert text.endswith("by the seeds that both have B is shown to be better than A.")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "lead"),
+    [(3, " against B; "), (2, " against B by the 2 seeds in common; "), (1, " by the 1 seed in common; ")],
+)
+def test_a_difference_by_fewer_seeds_than_the_mean_says_by_how_many(seeds, lead):
+    text = said([*points("A", {0.9: 0.8}), *points("B", {0.9: 0.7}, seeds), row("dense", sparsity=0.0)])
+    assert f"{lead}the dense model" in text
 
 
 def test_three_techniques_are_as_good_as_the_best_of_them_and_not_as_each_other():

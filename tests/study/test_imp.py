@@ -143,7 +143,6 @@ def test_rewinding_the_learning_rate_goes_on_with_the_final_weights(trained):
 def test_rounds_are_runs_of_their_own_that_are_trained_one_after_the_other(trained):
     runs = iterative_pruning(DENSE, 2, step=5)
     assert [run.id for run in with_prerequisites(runs[-1:]) if run.steps != 5] == [run.id for run in runs]
-    assert [run.name for run in runs] == ["dense", "Rewound", "LotteryTicket"]
     assert all(from_plain(to_plain(run)) == run for run in runs)
     assert (
         len({run.id for way in ("weights", "learning rate") for run in iterative_pruning(DENSE, 2, step=5, rewind=way)})
@@ -152,6 +151,20 @@ def test_rounds_are_runs_of_their_own_that_are_trained_one_after_the_other(train
     rewound = iterative_pruning(DENSE, 1, step=5, rewind="learning rate")
     kept = [execute(run, trained.folder).kept_zeros for run in (runs[1], rewound[1])]
     assert [(each.kind, each.pruned) for each in kept] == [("Rewound", 0.2), ("Retrained", 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("step", "rewind", "name"),
+    [(0, "weights", "LotteryTicket"), (5, "weights", "Rewound"), (5, "learning rate", "Retrained")],
+)
+def test_all_rounds_are_one_technique(step, rewind, name):
+    runs = iterative_pruning(DENSE, 3, step=step, rewind=rewind)
+    assert [run.name for run in runs] == ["dense", name, name, name]
+
+
+def test_a_ticket_of_a_run_that_began_elsewhere_is_a_ticket():
+    for origin in (Scratch(DENSE), Retrained(DENSE)):
+        assert replace(DENSE, origin=LotteryTicket(replace(DENSE, origin=origin))).name == "LotteryTicket"
 
 
 def test_what_is_no_round_is_refused():

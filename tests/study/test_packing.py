@@ -1,5 +1,6 @@
 import tracemalloc
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +110,51 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path):
         pack(iter([]), Counts(), 4, 40, tmp_path / "packed")
     with pytest.raises(FileNotFoundError):
         read_packed(tmp_path / "missing", 4, 40)
+
+
+def _shorter(path):
+    path.write_bytes(path.read_bytes()[: 2 * 2 * 3])  # of rows, the first one
+
+
+def _changed(path):
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+
+def _zeros(path):
+    path.write_bytes(bytes(len(path.read_bytes())))
+
+
+@pytest.mark.parametrize("name", ["ids", "segments", "counts.json", "checksum"])
+@pytest.mark.parametrize("damage", [_shorter, _changed, _zeros, Path.unlink])
+def test_damaged_rows_are_packed_again(tmp_path, name, damage):
+    def packed():
+        return pack(iter([([3], [4]), ([5, 5, 5], [6])]), Counts(pairs=2), 3, 40, tmp_path / "packed")
+
+    first = packed()
+    before = first.ids.copy(), first.segments.copy()
+    damage(tmp_path / "packed" / name)
+    again = packed()
+    assert again.counts == first.counts
+    assert (again.ids == before[0]).all()
+    assert (again.segments == before[1]).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["packed"]
+    assert (pack(iter([]), Counts(), 3, 40, tmp_path / "packed").ids == before[0]).all()  # kept as it is now
+
+
+@pytest.mark.parametrize("damage", [_shorter, _changed, _zeros, Path.unlink])
+def test_a_damaged_vocabulary_is_made_again(tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("OPENWORK_DATA", str(tmp_path))
+    monkeypatch.setenv("OPENWORK_CACHE", str(tmp_path / "cache"))
+    for side, language in enumerate(EN_DE):
+        text = "".join(f"{pair[side]}\n" for pair in number_words("train")[:100])
+        (tmp_path / f"train.{language}").write_text(text, encoding="utf-8")
+    first = trained_vocabulary(("train",), EN_DE, 320)
+    (path,) = (tmp_path / "cache").iterdir()
+    content = path.read_bytes()
+    damage(path)
+    assert trained_vocabulary(("train",), EN_DE, 320).fingerprint == first.fingerprint
+    assert [each.read_bytes() for each in (tmp_path / "cache").iterdir()] == [content]
 
 
 def test_every_epoch_has_every_row_once_in_an_order_of_its_own():

@@ -32,6 +32,7 @@ def page(tmp_path_factory):
     ]
     folder = study(tmp_path_factory.mktemp("study"), rows)
     (folder / "interrupted").mkdir()
+    (folder / "interrupted" / "run.json").touch()
     return write_report(folder, folder / "report", command="make quickstart")
 
 
@@ -63,7 +64,7 @@ def test_the_page_says_what_was_found(page):
     (lost,) = (run for run in lines(text, "runs") if run["status"] == "diverged")
     assert (lost["technique"], lost["seed"], lost["step"], lost["settings"]) == ("L0", 0, 10, "exploded")
     assert lost["accuracy"] is None
-    assert "1 folder without a result: interrupted." in text
+    assert "1 run without a result: interrupted." in text
     assert len((page.parent / "results.csv").read_text().splitlines()) == 1 + 3 + 9 + 9 + 1 + 1
 
 
@@ -301,11 +302,11 @@ def test_91_lines_differ_in_colour_or_marker():
     assert len({*looks([f"Mine{number}" for number in range(42)]).values()}) == 42
 
 
-def test_only_the_report_itself_is_no_unfinished_run(tmp_path):
+def test_folders_of_reports_and_of_others_are_no_unfinished_runs(tmp_path):
     directory = study(tmp_path / "study", [row()])
-    (directory / "out").mkdir()
-    assert "1 folder without a result: out." in write_report(directory, tmp_path / "out").read_text()
-    assert "without a result" not in write_report(directory, directory / "out").read_text()
+    (directory / "notes").mkdir()
+    for out in (directory / "report", directory / "page", tmp_path / "out"):
+        assert "without a result" not in write_report(directory, out).read_text()
 
 
 def test_an_out_that_is_a_file_is_an_os_error(tmp_path):

@@ -48,7 +48,7 @@ def test_the_frontier_is_of_low_errors_and_what_diverged_counts_as_the_worst(dir
     worst = max(r.after["mse"] for r in read_results(directory) if r.finished)
     assert worst_of(points) == -worst
     assert worst > 1 + 2**2 + 1**2  # random pruning's
-    # The run that diverged has another task class: a separate setting, which found nothing.
+    # The run that diverged has another field of the task: a separate setting, which found nothing.
     assert tried(points)["GradualMagnitude"].count(None) == 1
 
 

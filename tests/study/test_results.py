@@ -29,9 +29,11 @@ from tests.study.studies import diverged, results, row, study
 
 def test_rows_come_sorted_and_unfinished_folders_are_named(tmp_path):
     study(tmp_path, [row("B", seed=1), row("B", seed=0), row("A"), diverged("C")])
-    (tmp_path / "interrupted").mkdir()
+    for name in ("0123456789abcdef", "described", "report"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "described" / "run.json").touch()
     assert [(r.name, r.seed) for r in read_results(tmp_path)] == [("A", 0), ("B", 0), ("B", 1), ("C", 9)]
-    assert unfinished(tmp_path) == ["interrupted"]
+    assert unfinished(tmp_path) == ["0123456789abcdef", "described"]
     with pytest.raises(FileNotFoundError, match="no study directory"):
         read_results(tmp_path / "nothing")
 

@@ -112,7 +112,7 @@ def test_failures_are_summed_up_and_tried_again_on_request(folder):
     assert "6 runs: 2 finished, 1 diverged, 3 failed" in printed
     assert "1 failed: RuntimeError: the loss is wrong" in errors
     assert "--retry-failed tries again" in errors
-    assert "without a result: 3 failed, 0 other folders" in openwork(folder, "results", "mixed")[1]
+    assert "without a result: 3 failed, 0 unfinished" in openwork(folder, "results", "mixed")[1]
     (folder / "repaired").touch()
     openwork(folder, "sweep", "mylab:mixed", "--out", "mixed", code=1)
     printed, _ = openwork(folder, "sweep", "mylab:mixed", "--out", "mixed", "--retry-failed", "--json", code=1)

@@ -174,6 +174,18 @@ def test_a_metric_without_bounds_is_a_score_by_its_sign():
     assert (ACCURACY.worst_score, Metric("mse", higher_is_better=False, worst=2.0).worst_score) == (0.0, -2.0)
 
 
+@pytest.mark.parametrize("metric", [ERROR, Metric("reward")])
+def test_zero_has_no_sign_and_ranges_of_negative_values_are_not_joined_by_a_dash(metric):
+    zero = metric.score(0)
+    assert metric.text(zero) == "0"
+    assert metric.range(zero, zero) == "0–0"
+    assert metric.text(-0.0) == "0"
+    ends = sorted((metric.score(-1.5), metric.score(-0.25)))
+    assert metric.range(*ends) == "-1.5 to -0.25"
+    assert metric.range(*sorted((metric.score(-1.5), metric.score(2)))) == "-1.5 to 2"
+    assert metric.range(*sorted((metric.score(0), metric.score(2)))) == "0–2"
+
+
 def returning(method, value):
     """A task whose method returns the value."""
     return dataclass(frozen=True)(type("Mine", (Tiny,), {method: lambda *_: value, "__module__": __name__}))()

@@ -51,8 +51,7 @@ def results(
         error_console.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
     say_unreadable(problems)
     if failed or pending:
-        others = count(len(pending), "other folder")
-        text = f"without a result: {len(failed)} failed, {others} (interrupted runs, or no runs)"
+        text = f"without a result: {len(failed)} failed, {len(pending)} unfinished"
         error_console.print(text, highlight=False, soft_wrap=True)
     if as_json:
         print_json("results", rows=[flat(result) for result in found])
@@ -87,11 +86,15 @@ def report(
     Of two folders the same settings are compared seed by seed, the second less the first, and what only one has is
     listed. Runs that cannot be read are named on standard error, and are not on the page; the exit code is then 4.
     """
+    from openwork.study.results.folders import refuse_run
+
     problems: list[str] = []
     if margin is not None and not margin > 0:
         raise ValueError(f"--margin must be more than 0 points, got {margin:g}")
     if len(directories) > 2:
         raise ValueError(f"one folder has a report, and two are compared, got {len(directories)}; give one or two")
+    for directory in directories:
+        refuse_run(directory)
     try:
         if len(directories) == 2:
             page = _compared(directories[0], directories[1], out or Path("openwork-comparison"), margin, problems)

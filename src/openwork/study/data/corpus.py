@@ -1,18 +1,21 @@
 """Corpora of text files, made ready once: a vocabulary of them, and their sentences packed into rows.
 
 Both lie in a cache, the folder that the environment variable OPENWORK_CACHE names (``~/.cache/openwork`` if unset),
-under a name that is a hash of what they were made from: the files' contents, the vocabulary and the settings.
+under a name that is a hash of what they were made from: the files' contents, the vocabulary and the settings. What a
+disk has damaged there is made again.
 """
 
 import hashlib
 import logging
 import os
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 from openwork.study.data.cache import cache_folder
 from openwork.study.data.packing import Counts, Packed, encoded, pack
 from openwork.study.data.text import content_key, read_pairs
-from openwork.study.data.vocabulary import SentencePiece, Vocabulary, read_vocabulary, train_vocabulary
+from openwork.study.data.vocabulary import SentencePiece, Vocabulary, train_vocabulary
 from openwork.study.files import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -22,14 +25,22 @@ Languages = tuple[str, str]
 
 def trained_vocabulary(sources: Sources, languages: Languages, size: int) -> Vocabulary:
     """A joint vocabulary of ``size`` ids of both languages, trained on the sources unless the cache has it."""
-    path = cache_folder() / f"vocabulary-{_key(sources, languages, size)}.model"
-    if path.exists():
-        return read_vocabulary(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    name = f"vocabulary-{_key(sources, languages, size)}"
+    for path in cache_folder().glob(f"{name}-*.model"):
+        model = path.read_bytes()
+        if path == _place(name, model):  # otherwise the disk has changed it
+            return SentencePiece(model, str(path))
     model = train_vocabulary(lambda: _pairs(sources, languages), size)
+    path = _place(name, model)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda temporary: temporary.write_bytes(model))
     _log.warning("made the vocabulary %s", path)
     return SentencePiece(model, str(path))  # not from the file: of several processes only the first writes it
+
+
+def _place(name: str, model: bytes) -> Path:
+    """Where a vocabulary of that name is kept; the file's name ends with a checksum of its content."""
+    return cache_folder() / f"{name}-{zlib.crc32(model):08x}.model"
 
 
 def packed_corpus(

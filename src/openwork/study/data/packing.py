@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,10 +141,10 @@ def _filled(row: _Row, length: int) -> npt.NDArray[np.int64]:
 
 
 def pack(pairs: Iterable[tuple[Ids, Ids]], counts: Counts, length: int, vocabulary_size: int, folder: Path) -> Packed:
-    """The packed pairs, from ``folder`` where it exists, else after writing it there in one step.
+    """The packed pairs, from ``folder`` where they are there as they were written, else after writing them there.
 
     Args:
-        pairs: Ids of both sides, as `encoded` gives them; not read where the folder exists.
+        pairs: Ids of both sides, as `encoded` gives them; not read where the folder has them.
         counts: What became of the pairs; written beside the rows.
         length: Ids of a row.
         vocabulary_size: Up to 65,536, an id takes two bytes; above, four.
@@ -152,24 +153,47 @@ def pack(pairs: Iterable[tuple[Ids, Ids]], counts: Counts, length: int, vocabula
     Raises:
         ValueError: If there is no pair.
     """
-    if not folder.exists():
+    if not _is_whole(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        made = temporary / "made"
+        made.mkdir()
         try:
-            with (temporary / "ids").open("wb") as ids, (temporary / "segments").open("wb") as segments:
+            with (made / "ids").open("wb") as ids, (made / "segments").open("wb") as segments:
                 for row in packed_rows(pairs, length):
                     ids.write(row[:, 0].astype(_dtype(vocabulary_size)).tobytes())
                     segments.write(row[:, 1].astype(np.uint16).tobytes())
-            (temporary / "counts.json").write_text(json.dumps(asdict(counts)))
-            temporary.chmod(0o755)
+            (made / "counts.json").write_text(json.dumps(asdict(counts)))
+            (made / "checksum").write_text(_checksum(made))
+            made.chmod(0o755)
+            if folder.exists() and not _is_whole(folder):
+                folder.rename(temporary / "damaged")
             try:
-                temporary.rename(folder)
+                made.rename(folder)
             except OSError:
                 if not folder.exists():  # otherwise another process was faster
                     raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return read_packed(folder, length, vocabulary_size)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the folder holds what `pack` wrote: a disk may lose the end of a file, or change it."""
+    try:
+        return (folder / "checksum").read_bytes() == _checksum(folder).encode()
+    except OSError:
+        return False
+
+
+def _checksum(folder: Path) -> str:
+    """A CRC-32, in less time than it takes to read the text for the name of the folder."""
+    found = 0
+    for name in ("ids", "segments", "counts.json"):
+        with (folder / name).open("rb") as file:
+            while part := file.read(2**20):
+                found = zlib.crc32(part, found)
+    return f"{found:08x}"
 
 
 def read_packed(folder: Path, length: int, vocabulary_size: int) -> Packed:

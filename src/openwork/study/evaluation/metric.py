@@ -80,13 +80,17 @@ class Metric:
         if self.full is not None:
             # A perfect BLEU of sacrebleu's is 100.00000000000004.
             return min(value / self.full, 1.0)
-        return value if self.higher_is_better else -value
+        return self._turned(value)
 
     def value(self, score: float) -> float:
         """The value of a score: the inverse of `score`."""
         if self.full is not None:
             return self.full * score
-        return score if self.higher_is_better else -score
+        return self._turned(score)
+
+    def _turned(self, number: float) -> float:
+        """A value as a score or a score as a value, of a metric without bounds."""
+        return (number if self.higher_is_better else -number) + 0.0  # -0.0 + 0.0 is 0.0
 
     def ends(self, low: float, high: float) -> tuple[float, float]:
         """The values of the two ends of a range of scores, the lower value first."""
@@ -123,10 +127,11 @@ class Metric:
         return f"{self.points(score):.{digits}f}{self.unit(space)}"
 
     def range(self, low: float, high: float, *, digits: int = 1) -> str:
-        """Two scores as text, the lower value first: ``95.5–96.3 %``, or ``17.1–17.8`` of BLEU."""
+        """Two scores as text, the lower value first: ``95.5–96.3 %``, ``17.1–17.8`` of BLEU, or ``-1.5 to -1.2``."""
         if self.full is None:
             first, last = self.ends(low, high)
-            return f"{first:.{digits + 2}g}–{last:.{digits + 2}g}"
+            to = " to " if first < 0 else "–"  # a minus after a dash cannot be told from it
+            return f"{first:.{digits + 2}g}{to}{last:.{digits + 2}g}"
         return f"{100 * low:.{digits}f}–{self.text(high, digits=digits)}"
 
     def difference(self, scores: float) -> str:

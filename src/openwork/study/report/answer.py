@@ -14,6 +14,7 @@ from openwork.study.results.result import Result
 from openwork.study.results.score import metric_of
 from openwork.study.results.statistics import Point, nearest
 from openwork.study.results.tournament import Level, Standing, Tournament, tournament
+from openwork.words import count
 
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.98)
 """The sparsities at which techniques are compared."""
@@ -62,7 +63,7 @@ def answer(points: Sequence[Point], found: Tournament | None) -> str:
     metric = found.metric or points[0].metric
     by_verdict = {word: [one.technique for one in others if one.verdict.startswith(word)] for word in _WORDS}
     beaten, good, equal, undecided, better = by_verdict.values()
-    at, value, lead = f"{100 * level.level:g} % sparsity", _value(best, metric), _lead(others[0], metric)
+    at, value, lead = f"{100 * level.level:g} % sparsity", _value(best, metric), _lead(best, others[0], metric)
     leads = f"at {at} {best.technique} has the best {'mean ' if best.n > 1 else ''}{metric.name}, {value}{lead}"
     within = "" if found.margin is None else f" within {metric.difference(found.margin)[1:]}{_points(metric)}"
     more = []
@@ -130,12 +131,13 @@ def _value(best: Standing, metric: Metric) -> str:
     return f"{metric.text(best.mean)} ({interval}n = {best.n})"
 
 
-def _lead(other: Standing, metric: Metric) -> str:
-    """How far the best is ahead of another."""
+def _lead(best: Standing, other: Standing, metric: Metric) -> str:
+    """How far the best is ahead of another, and by which seeds where these are not all of the best's."""
     if other.difference is None:
         return f"; the next is {other.technique}, with other seeds"
     mean, ends = written(other.difference, metric, sign=-1)
-    return f", {mean}{_points(metric)}{f' ({ends})' if ends else ''} against {other.technique}"
+    shared = f" by the {count(other.difference.n, 'seed')} in common" if other.difference.n != best.n else ""
+    return f", {mean}{_points(metric)}{f' ({ends})' if ends else ''} against {other.technique}{shared}"
 
 
 def _points(metric: Metric) -> str:

@@ -85,7 +85,7 @@ def write_report(
         suffix = "" if len(tasks) == 1 else f"-{number + 1}"
         answers += _answer(points, results, found[task], task=task, suffix=suffix)
         sections += _section(page, out, points, results, names, found[task], task=task, number=number, suffix=suffix)
-    missing = [name for name in unfinished(directory) if (directory / name).resolve() != out.resolve()]
+    missing = unfinished(directory)
     kept = any(result.replicate != result.seed for result in results)
     every = f"<h2>All runs</h2>\n{page.table('runs', 'runs', run_columns(metrics, apart=apart, kept=kept))}\n"
     files = ", ".join(f'<a href="{name}">{name}</a>' for name in page.pictures)
@@ -246,7 +246,7 @@ def _problems(page: Page, results: Sequence[Result], missing: Sequence[str]) -> 
         text += f"<h2>Diverged</h2><p>{count(len(diverged), 'run')}, in none of the means above.</p>{table}"
     if missing:
         text += (
-            f"<h2>Unfinished</h2><p>{count(len(missing), 'folder')} without a result: {escape(', '.join(missing))}.</p>"
+            f"<h2>Unfinished</h2><p>{count(len(missing), 'run')} without a result: {escape(', '.join(missing))}.</p>"
         )
     return text
 

@@ -86,10 +86,11 @@ def read_folders(directory: Path, *, problems: list[str] | None = None) -> Itera
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: As for `read_folder`, where there are no ``problems``.
+        ValueError: As for `read_folder`, where there are no ``problems``; and if it is the directory of one run.
     """
     if not directory.is_dir():
         raise FileNotFoundError(f"no folder of runs {directory}; is the path right?")
+    refuse_run(directory)
     names = read_names(directory)
     for path in filter(is_run, sorted(directory.iterdir())):
         try:
@@ -110,10 +111,19 @@ def check_have_runs(directories: Iterable[Path]) -> None:
     for directory in directories:
         if not directory.is_dir():
             raise FileNotFoundError(f"no folder of runs {directory}; is the path right?")
-        if is_run(directory):
-            raise ValueError(f"{directory} is the directory of one run; give the folder around it")
+        refuse_run(directory)
         if not any(map(is_run, directory.iterdir())):
             raise ValueError(f"no run in {directory}; train some with `openwork run` or give another folder")
+
+
+def refuse_run(directory: Path) -> None:
+    """Refuses the directory of one run where a folder of runs is meant.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if is_run(directory):
+        raise ValueError(f"{directory} is the directory of one run; give the folder around it")
 
 
 def is_run(path: Path) -> bool:

@@ -7,12 +7,14 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from openwork.study.files import write_atomically, write_text
+from openwork.study.results.apart import told_apart
 from openwork.study.results.result import FORMAT, Result, canonical, identity, parsed
 from openwork.study.results.thresholds import threshold_results
 
@@ -49,7 +51,9 @@ _REAL = {"sparsity_selected", "sparsity_all", "seconds", "step_ms"}
 _COMPUTED = [c for c in COLUMNS if c in ("status", "step") or c.startswith(("sparsity_", "before_", "after_"))]
 
 
-def read_results(directory: Path, *, layers: bool = True, problems: list[str] | None = None) -> list[Result]:
+def read_results(
+    directory: Path, *, layers: bool = True, problems: list[str] | None = None, apart: bool = True
+) -> list[Result]:
     """Every finished or diverged run under `directory`, sorted by name, settings and seed.
 
     A run is a folder `directory/<run id>/` that holds a `result.json` of this format; folders without one are
@@ -61,13 +65,15 @@ def read_results(directory: Path, *, layers: bool = True, problems: list[str] | 
         layers: Whether the results list their layers.
         problems: Gets a sentence for each run that cannot be read, and the others are returned. Without it the first
             such run raises.
+        apart: Whether classes of one name are told apart (`apart.told_apart`), or named as in their files.
 
     Raises:
         FileNotFoundError: If there is no such directory.
         ValueError: If a `result.json` or `thresholds.json` cannot be read or is not that of the run that its folder is
             named after, and there are no ``problems``; names the file and the cure.
     """
-    found = list(_results(directory, layers, problems))
+    results = _results(directory, layers, problems)
+    found = told_apart(results) if apart else list(results)
     return sorted(found, key=lambda r: (r.name, r.settings, r.seed, r.task, r.id))
 
 
@@ -128,7 +134,7 @@ def collect(directories: Sequence[Path], *, problems: list[str] | None = None) -
                     f"run {result.id} has another {', '.join(differing)} in {directory} than in {place}; "
                     f"the row is that of {place}"
                 )
-    results = [result for result, _ in found.values()]
+    results = told_apart(result for result, _ in found.values())
     return sorted(results, key=lambda r: (r.task, r.name, r.settings, r.seed, r.id)), differences
 
 
@@ -138,12 +144,20 @@ def flat(result: Result) -> dict[str, object]:
 
 
 def unfinished(directory: Path) -> list[str]:
-    """The names of the folders under `directory` that hold no `result.json`, sorted.
+    """The names of the runs' folders under `directory` that hold no `result.json`, sorted.
+
+    Without any file of a run a folder is one if it is named like one, as a process may die before it describes the run.
+    Others are none, such as that of a report.
 
     Raises:
         FileNotFoundError: If there is no such directory.
     """
-    return [f.name for f in _folders(directory) if not (f / "result.json").exists()]
+
+    def is_begun(folder: Path) -> bool:
+        files = any((folder / name).exists() for name in ("run.json", "failed.json"))
+        return files or bool(re.fullmatch("[0-9a-f]{16}", folder.name))
+
+    return [f.name for f in _folders(directory) if not (f / "result.json").exists() and is_begun(f)]
 
 
 def failures(directory: Path, *, problems: list[str] | None = None) -> dict[str, dict[str, Any]]:

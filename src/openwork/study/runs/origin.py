@@ -171,6 +171,11 @@ class LotteryTicket(KeptZeros):
         before = self.run.origin.initial_seed if self.run.origin else None
         return self.run.seed if before is None else before
 
+    def name(self, technique: str) -> str:
+        """That of the run, where this one begins where it did: each round of iterative pruning has the first's."""
+        before = self.run.origin
+        return before.name(technique) if isinstance(before, LotteryTicket | Rewound) else super().name(technique)
+
 
 @dataclass(frozen=True)
 class Rewound(KeptZeros):

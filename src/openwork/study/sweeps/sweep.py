@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from openwork.study.files import no_space, writing
+from openwork.study.results.folders import refuse_run
 from openwork.study.results.history import milestones, read_metrics
 from openwork.study.results.result import Result
 from openwork.study.runs.claim import ClaimedError, claim, remove_stale
@@ -39,7 +40,7 @@ class Options:
     precision: Precision = "float32"
 
     def check(self, runs: Iterable[Run], directory: Path, *, retry_failed: bool = True) -> None:
-        """Checks that those of the runs, and of those that they start from, that are left can be kept as often.
+        """Checks that the runs, and those that they start from, can be kept there, and as often where they are left.
 
         Args:
             runs: The runs.
@@ -47,8 +48,10 @@ class Options:
             retry_failed: Failed runs are left, too.
 
         Raises:
-            ValueError: If one that is left has fewer evaluations than snapshots, or none.
+            ValueError: If the folder is the directory of one run, where nobody would find others, or a run that is left
+                has fewer evaluations than snapshots, or none.
         """
+        refuse_run(directory)
         for run in with_prerequisites(runs):
             try:
                 milestones(run.steps, self.evaluations, self.snapshots)

@@ -1,0 +1,93 @@
+"""Classes that share a name: reports must not make one technique, or one task, of two."""
+
+import csv
+from dataclasses import dataclass
+
+import pytest
+
+import openwork as ow
+from openwork.study.evaluation.metric import Metric
+from openwork.study.report.page import write_report
+from openwork.study.results.store import collect, read_results
+from openwork.study.runs.execute import execute
+from openwork.study.runs.run import Run
+from openwork.study.sweeps.price import prices
+from openwork.study.tasks.lenet import DigitsLeNet300100
+from tests.study.studies import row, study
+
+HERE = __name__
+SCHEDULE = ow.OneShot(0.5, at=1)
+
+
+@dataclass(frozen=True)
+class GradualMagnitude(ow.MaskTechnique):
+    """The smallest weights stay."""
+
+    def scores(self, view):
+        return -view.weight.abs()
+
+
+@dataclass(frozen=True)
+class Otherwise(DigitsLeNet300100):
+    """A task that inherits its title, and is judged otherwise."""
+
+    metric = Metric("mistakes", higher_is_better=False)
+
+    def evaluate(self, model, device):
+        measured = super().evaluate(model, device)
+        return measured | {"mistakes": 1 - measured["accuracy"]}
+
+
+def one(name="Mine", technique="Mine", task="digits", kind="Digits", seed=0, **more):
+    """A row whose technique and task are of these classes."""
+    found = row(name, seed=seed, task=task, **more)
+    described = {"steps": 10, "seed": seed, "technique": {"type": technique}, "task": {"type": kind}}
+    return {**found, "run": described}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for task in (DigitsLeNet300100(), Otherwise()):
+        for technique in (ow.GradualMagnitude(SCHEDULE), GradualMagnitude(SCHEDULE)):
+            execute(Run(task, technique, steps=2), folder, evaluations=1)
+    return folder
+
+
+def test_a_copy_of_a_technique_is_another_technique_and_a_subclass_of_a_task_another_task(trained, tmp_path):
+    title = DigitsLeNet300100().title
+    expected = {
+        (where, name)
+        for where in (title, f"{title} ({HERE}.Otherwise)")
+        for name in ("GradualMagnitude", f"{HERE}.GradualMagnitude")
+    }
+    for found in (read_results(trained), collect([trained])[0]):
+        assert {(result.task, result.name) for result in found} == expected
+    write_report(trained, tmp_path)
+    with (tmp_path / "summary.csv").open(newline="") as file:
+        points = [(line["task"], line["name"]) for line in csv.DictReader(file)]
+    assert sorted(points) == sorted(expected)
+
+
+def test_prices_know_the_finished_runs_of_such_classes(trained):
+    runs = [Run(DigitsLeNet300100(), GradualMagnitude(SCHEDULE), steps=2, seed=seed) for seed in (0, 1)]
+    (price,) = prices(runs, trained)
+    assert price.step_ms is not None
+
+
+def test_two_modules_are_told_apart_and_variants_stay(tmp_path):
+    rows = [
+        one(technique="first:Mine"),
+        one(technique="second.part:Mine"),
+        one("Mine, long", technique="first:Mine", seed=1),
+        one("Mine, long", technique="third:Mine", seed=1),
+        one("Other", technique="first:Other"),
+    ]
+    assert [result.name for result in read_results(study(tmp_path, rows))] == [
+        *("Other", "first.Mine", "first.Mine, long", "second.part.Mine", "third.Mine, long"),
+    ]
+
+
+def test_one_class_with_several_settings_keeps_its_name(tmp_path):
+    rows = [one(technique="first:Mine", kind="first:Task", seed=seed) for seed in (0, 1)]
+    assert {(result.task, result.name) for result in read_results(study(tmp_path, rows))} == {("digits", "Mine")}
