@@ -16,3 +16,12 @@ def test_both_processes_raise_where_the_calibration_of_one_fails(tmp_path):
     first, second = (output.splitlines() for output in run_two("calibrations", tmp_path))
     assert first == ["[3] torch.int64", "the file is gone"]
     assert second == ["[3] torch.int64", "the calibration failed in another process; see the error there"]
+
+
+def test_processes_that_began_with_other_weights_do_not_train_on_other_masks(tmp_path):
+    first, second = (output.splitlines() for output in run_two("unequal_seeds", tmp_path))
+    assert first == ["1", "1"]  # its weights are those that DistributedDataParallel has copied
+    assert [line.partition("start all processes from one seed")[1] for line in second] == [
+        "start all processes from one seed",
+        "start all processes from one seed",
+    ]

@@ -87,6 +87,43 @@ def test_the_penalty_of_frozen_layers_whose_gradient_the_optimizer_hook_takes_mo
     assert all(torch.equal(tensor, before[name]) for name, tensor in model[0].state_dict().items())
 
 
+def trained_with_hooks(hook, *, steps_in_backward):
+    """The weights after two steps whose optimizers add the penalty, with a hook of the user's own on each gradient."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
+    sparsifier = ow.sparsify(model, ow.L0(ow.Constant(1.0)))
+    optimizers = {p: torch.optim.SGD([p], lr=0.1) for p in model.parameters()}
+    sparsifier.attach(*reversed(optimizers.values()), penalty_gradient=True)
+
+    def step(parameter):
+        hook(parameter)
+        if steps_in_backward:
+            optimizers[parameter].step()
+            optimizers[parameter].zero_grad()
+
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(step)
+    for _ in range(2):
+        model(torch.ones(2, 4)).square().sum().backward()
+        for optimizer in () if steps_in_backward else reversed(optimizers.values()):
+            optimizer.step()
+            optimizer.zero_grad()
+    assert sparsifier.steps == 2
+    return [p.detach() for p in model.parameters()]
+
+
+def test_hooks_of_others_on_gradients_run_once_where_the_optimizer_takes_the_penalty():
+    called = []
+    trained_with_hooks(called.append, steps_in_backward=False)
+    assert len(called) == 2 * 6  # two steps; two weights, two biases, two log_alpha
+
+
+def test_optimizers_that_step_in_the_backward_pass_take_the_penalty_once():
+    fused = trained_with_hooks(lambda p: None, steps_in_backward=True)
+    plain = trained_with_hooks(lambda p: None, steps_in_backward=False)
+    assert all(torch.equal(*pair) for pair in zip(fused, plain, strict=True))
+
+
 class Pulled(Halved):
     def penalty(self, weight):
         return weight.abs().sum()

@@ -284,7 +284,7 @@ def test_wrong_use_says_what_to_do():
         ow.accelerate(model.state_dict(), torch.randn(2, 8))
 
 
-def test_a_model_with_converted_layers_is_refused_where_its_numbers_would_be_wrong():
+def test_a_model_with_converted_layers_is_refused_where_its_numbers_would_be_wrong(tmp_path):
     model = nn.Sequential(Twice(nn.Linear(256, 512), 1), nn.ReLU(), nn.Linear(512, 256))
     half = ow.GradualMagnitude(ow.OneShot(0.5))
     uses = (
@@ -293,9 +293,13 @@ def test_a_model_with_converted_layers_is_refused_where_its_numbers_would_be_wro
         lambda m: ow.shrink(m, X),
         lambda m: ow.sparsify(m, half),
         lambda m: ow.prune(m, half),
+        lambda m: ow.save(m, tmp_path / "model.safetensors"),
     )
     for use in uses:
         with pytest.raises(ValueError, match=r"^accelerate converted 0, .* pass dense_copy\(\) of what it returned$"):
             use(model)
     with pytest.raises(ValueError, match=r"^accelerate converted the model, which has no parameters then"):
         ow.report(model[0])
+    with pytest.raises(ValueError, match=r"^accelerate converted 1\.0, which has no parameters then"):
+        ow.save(nn.Sequential(nn.Linear(2, 2), model), tmp_path / "model.safetensors")
+    assert not [*tmp_path.iterdir()]

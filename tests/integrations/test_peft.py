@@ -165,6 +165,23 @@ def refused(match, model):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("later", ["add_adapter", "add_weighted_adapter"])
+def test_an_adapter_that_is_made_later_keeps_zeros_once_told_again(later):
+    model = adapted()
+    before = [weight == 0 for weight in weights(model).values()]
+    if later == "add_adapter":
+        model.add_adapter("later", model.peft_config["default"])
+    else:
+        model.add_adapter("other", model.peft_config["default"])
+        model.add_weighted_adapter(["default", "other"], [0.5, 0.5], "later", combination_type="linear")
+    keep_zeros(model)
+    model.set_adapter("later")
+    computed = model(X)
+    model.merge_adapter()
+    assert all(torch.equal(weight == 0, zeros) for weight, zeros in zip(weights(model).values(), before, strict=True))
+    torch.testing.assert_close(model(X), computed)
+
+
 def test_what_cannot_keep_zeros_is_refused_in_one_sentence():
     refused("none of the 0 LoRA layers has a weight with zeros; prune the model first", Net())
     refused("none of the 2 LoRA layers", peft.get_peft_model(Net(), peft.LoraConfig(target_modules=["fc1", "fc2"])))

@@ -56,7 +56,8 @@ def keep_zeros(model: nn.Module) -> list[str]:
     From now on an adapter's layer computes with (W + scaling * B A) * (W != 0), in training as well, so that merging
     changes nothing but rounding: ``merge_adapter`` and ``merge_and_unload`` leave zeros where they are, and
     ``unmerge_adapter`` gives W back bit for bit, of which a merged layer keeps a copy. Call it after
-    ``get_peft_model``, ``PeftModel.from_pretrained`` and ``add_adapter``: an adapter's file does not say it.
+    ``get_peft_model`` and ``PeftModel.from_pretrained``, and again after ``add_adapter``, ``load_adapter`` and
+    ``add_weighted_adapter``: an adapter that is made later is plain LoRA, and an adapter's file does not say it.
 
     Args:
         model: A PEFT model, or any model with LoRA layers, whose sparse weights hold their zeros.

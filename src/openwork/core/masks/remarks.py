@@ -30,6 +30,41 @@ def remarks(weights: Sequence[MaskedWeight]) -> list[str]:
     return found + [empty_layer(weight.name, _CURE) for weight, count in pairs if count == weight.parameter.numel()]
 
 
+@torch.no_grad()
+def check_values(weights: Sequence[MaskedWeight]) -> bool:
+    """Checks before the first step that the weights are those that the first masks were chosen for.
+
+    Loading a checkpoint after `sparsify` replaces them, and so does DistributedDataParallel, in all processes but the
+    first. Zeros at other places than the masks' are those of another sparsifier: together the two would leave next to
+    nothing, or each process something else.
+
+    Returns:
+        False: it was done.
+
+    Raises:
+        ValueError: If the weights are sparse already, and by other masks.
+    """
+    parameters = [weight.parameter for weight in weights]
+    written = count_each((~weight.mask & (weight.local != 0) for weight in weights), parameters)
+    if not any(written):
+        return False
+    elsewhere = sum(count_each((weight.mask & (weight.local == 0) for weight in weights), parameters))
+    total, first = sum(written), next(w.name for w, number in zip(weights, written, strict=True) if number)
+    if 2 * elsewhere >= total:
+        raise ValueError(
+            f"{total} weights, {first} among them, are not zero under the masks of sparsify, and {elsewhere} are zero "
+            "elsewhere, so other masks have made them sparse; load weights before sparsify, load the sparsifier's "
+            "state with the model's, and start all processes from one seed, since DistributedDataParallel copies the "
+            "weights of the first"
+        )
+    warnings.warn(
+        f"{total} weights, {first} among them, were written after sparsify had chosen its masks by other values, and "
+        "this step zeroes them; load weights before sparsify, if they are what to prune",
+        stacklevel=2,
+    )
+    return False
+
+
 def warn_emptied(weights: Sequence[MaskedWeight], keep: Sequence[int]) -> None:
     """Warns of each weight that keeps nothing now, and did keep something before.
 

@@ -92,9 +92,15 @@ class Rows:
         shares = Shares()
         with torch.enable_grad(), self.here(shares) as rows:
             own = cost(self.distributions, rows)
-        inputs = shares.inputs(parameters)
+        inputs = [*{id(leaf): leaf for leaf in shares.inputs(parameters)}.values()]  # a mixture is that of many weights
         if inputs and own.requires_grad:  # of a technique without a penalty it is a constant
-            torch.autograd.backward(own if scale is None else own * scale, inputs=inputs)
+            # Not by backward(), where hooks of others on gradients would run a second time: they may step, or divide.
+            found = torch.autograd.grad(own if scale is None else own * scale, inputs, allow_unused=True)
+            for leaf, gradient in zip(inputs, found, strict=True):
+                if gradient is not None and leaf.grad is None:
+                    leaf.grad = gradient.clone()  # two leaves may have got one tensor
+                elif gradient is not None:
+                    leaf.grad.add_(gradient)
         shares.deliver()
 
     def learned(self, distribution: ReparameterizedWeight, *, settled: bool = False) -> "list[_Learned]":

@@ -10,6 +10,7 @@ from typing import IO
 
 from torch import Tensor, nn
 
+from openwork.core.converted import refuse_converted
 from openwork.core.sparsifier import Sparsifier
 from openwork.formats.sparse.container import Entry, checked_target, write
 from openwork.formats.sparse.described import CHECK, KEY, SUFFIX, Description
@@ -66,7 +67,7 @@ def save(
         TypeError: If ``model`` is none of the three, or ``metadata`` is no mapping.
         FileNotFoundError: If there is no folder for ``path``.
         ValueError: If the state holds what a file of tensors cannot hold, ``metadata`` takes a name of openwork's, or
-            ``path`` is no file.
+            ``path`` is no file, or `accelerate` has converted a layer.
         ImportError: If zstandard is missing: ``pip install "openwork[files]"``.
     """
     if not isinstance(metadata, Mapping | None):
@@ -80,6 +81,8 @@ def save(
         sparsity = {name: round(value, 6) for name, value in model.layer_sparsity().items()}
         texts = {"technique": repr(model.technique), "sparsity": json.dumps(sparsity), **texts}
         model = model.finalized_copy()
+    if isinstance(model, nn.Module):
+        refuse_converted(model)  # of a kernel's buffers nothing loads a model again
     state = model.state_dict() if isinstance(model, nn.Module) else model
     tensors, tied = untied(state)
     taken_names = {f"{name}{SUFFIX}" for name in state} & {*state}
