@@ -41,8 +41,16 @@ def compared(results: Sequence[Result], margin: float | None = None) -> Tourname
 
 
 def scored(margin: float | None, metric: Metric) -> float | None:
-    """A margin in points, or in the unit of a metric without bounds, as a difference of scores."""
-    return margin if margin is None or metric.full is None else margin / 100
+    """A margin in points, or in the unit of a metric without bounds, as a difference of scores.
+
+    Raises:
+        ValueError: If no two scores differ by so many points.
+    """
+    if margin is None or metric.full is None:
+        return margin
+    if margin >= 100:
+        raise ValueError(f"margin must be below 100 points of {metric.name}, got {margin:g}; half a point is 0.5")
+    return margin / 100
 
 
 def answer(points: Sequence[Point], found: Tournament | None) -> str:
