@@ -158,15 +158,15 @@ def test_a_seed_of_which_every_run_diverged_leaves_its_technique_out_like_one_th
 
 
 @pytest.mark.parametrize(
-    ("margin", "said"),
+    ("margin", "sentence"),
     [
         (0.0, "margin must be"),
         (-1.0, "margin must be"),
         (100.0, r"margin must be below 100 points of accuracy, got 100; half a point is 0\.5"),
     ],
 )
-def test_a_margin_that_no_difference_can_reach_is_refused(tmp_path, margin, said):
+def test_a_margin_that_no_difference_can_reach_is_refused(tmp_path, margin, sentence):
     rows = [*points("A", {0.9: 0.8}), *points("B", {0.9: 0.7})]
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=sentence):
         write_report(study(tmp_path, rows), tmp_path / "report", margin=margin)
     assert not (tmp_path / "report").exists()
