@@ -120,9 +120,9 @@ def main() -> None:
     if four := layers():
         _write("layers.png", lines(four))
     panels = [
-        panel([value for value in masks(network) if value["by"] == by], f"{network}, {by}")
+        panel([value for value in values if value["by"] == by], f"{network}, {by}")
         for network in (BOTH, "ResNet-50")
-        if masks(network)
+        if (values := masks(network))
         for by in ("openwork", "published")
     ]
     if panels:

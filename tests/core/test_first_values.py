@@ -76,6 +76,19 @@ def test_dense_weights_that_are_loaded_after_sparsify_are_named_once():
     assert sparsifier.sparsity() == pytest.approx(0.9)
 
 
+def test_a_layer_that_begins_with_zeros_has_none_of_other_masks():
+    model = layers(0)
+    nn.init.zeros_(model[2].weight)
+    sparsifier = ow.sparsify(model, ow.RandomPruning(ow.OneShot(0.5)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier.attach(optimizer)
+    with torch.no_grad():
+        model[0].weight[:4].fill_(1)  # 80 weights; of the zeros of the last layer 320 are kept
+    written = int((~sparsifier.masks()["0.weight"][:4]).sum())
+    with pytest.warns(UserWarning, match=rf"{written} weights, 0\.weight among them, were written after sparsify"):
+        step(model, optimizer)
+
+
 def test_masks_that_are_chosen_later_see_the_weights_that_were_loaded():
     model, sparsifier, optimizer = sparse(ow.GradualMagnitude(ow.OneShot(0.9, at=1)), 0)
     model.load_state_dict(layers(1).state_dict())

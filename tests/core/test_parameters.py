@@ -88,7 +88,7 @@ def test_the_penalty_of_frozen_layers_whose_gradient_the_optimizer_hook_takes_mo
 
 
 def trained_with_hooks(hook, *, steps_in_backward):
-    """The weights after two steps whose optimizers add the penalty, with a hook of the user's own on each gradient."""
+    """The weights after two steps whose optimizers add the penalty, with a user's post-accumulate hook on each."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
     sparsifier = ow.sparsify(model, ow.L0(ow.Constant(1.0)))
@@ -112,7 +112,7 @@ def trained_with_hooks(hook, *, steps_in_backward):
     return [p.detach() for p in model.parameters()]
 
 
-def test_hooks_of_others_on_gradients_run_once_where_the_optimizer_takes_the_penalty():
+def test_post_accumulate_hooks_of_others_run_once_where_the_optimizer_takes_the_penalty():
     called = []
     trained_with_hooks(called.append, steps_in_backward=False)
     assert len(called) == 2 * 6  # two steps; two weights, two biases, two log_alpha

@@ -8,6 +8,7 @@ import pytest
 import openwork as ow
 from openwork.study.evaluation.metric import Metric
 from openwork.study.report.page import write_report
+from openwork.study.report.versus import write_versus
 from openwork.study.results.store import collect, read_results
 from openwork.study.runs.execute import execute
 from openwork.study.runs.run import Run
@@ -91,3 +92,30 @@ def test_two_modules_are_told_apart_and_variants_stay(tmp_path):
 def test_one_class_with_several_settings_keeps_its_name(tmp_path):
     rows = [one(technique="first:Mine", kind="first:Task", seed=seed) for seed in (0, 1)]
     assert {(result.task, result.name) for result in read_results(study(tmp_path, rows))} == {("digits", "Mine")}
+
+
+def test_another_variant_of_a_copy_is_no_variant_of_the_technique(tmp_path):
+    rows = [one(), one("Mine, long", technique="first:Mine")]
+    assert [result.name for result in read_results(study(tmp_path, rows))] == ["Mine", "first.Mine, long"]
+
+
+def versus(tmp_path, *kinds_of_both):
+    """The text of the page that compares two studies with techniques of these classes."""
+    first, second = (
+        study(tmp_path / name, [one(technique=kind, seed=seed) for kind in kinds for seed in (0, 1)])
+        for name, kinds in zip(("old", "new"), kinds_of_both, strict=True)
+    )
+    return write_versus((first, second), tmp_path / "page").read_text()
+
+
+@pytest.mark.parametrize(("second", "name"), [("first:Mine", "first.Mine"), ("Mine", "Mine")])
+def test_a_class_that_is_told_apart_in_one_study_is_compared_with_itself_in_the_other(tmp_path, second, name):
+    versus(tmp_path, ["Mine", "first:Mine"], [second])
+    with (tmp_path / "page" / "comparison.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["technique"] for line in lines if not line["verdict"].startswith("only")] == [name]
+
+
+def test_a_technique_is_compared_with_a_copy_of_another_module_where_no_study_has_both(tmp_path):
+    assert "at equal sparsity: " in versus(tmp_path, ["Mine"], ["first:Mine"])
+    assert "at equal sparsity: " not in versus(tmp_path / "both", ["Mine"], ["first:Mine", "second:Mine"])

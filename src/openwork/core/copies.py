@@ -55,7 +55,7 @@ def _obstacle(model: nn.Module, shared: dict[int, Any]) -> tuple[str, Exception]
     modules = dict(model.named_modules(memo=others))
     known = {id(module): module for module in modules.values()}
     for name, module in reversed(modules.items()):
-        around = {id: other for id, other in known.items() if other is not module}
+        around = {key: other for key, other in known.items() if other is not module}
         if (why := _refusal(module, shared | around)) is None:
             continue
         for key, value in {**module._parameters, **module._buffers, **vars(module)}.items():

@@ -33,7 +33,7 @@ from openwork.core.masks.gradients import mask_gradients, renew_hooks
 from openwork.core.masks.graphs import check_replay, checked_capture
 from openwork.core.masks.listening import Listening, check_calibration
 from openwork.core.masks.optimizer_state import check_eps, clear_state, keeps_zeros, moved_outside
-from openwork.core.masks.remarks import check_values, remarks, warn_emptied
+from openwork.core.masks.remarks import check_first_values, remarks, warn_emptied
 from openwork.core.masks.update import Chosen, choose, preview
 from openwork.core.masks.weight import (
     MaskedWeight,
@@ -73,7 +73,8 @@ class Masking(Mechanism):
         self.weights = [MaskedWeight(weight, keep_zeros=keep_zeros) for weight in weights]
         self.pruned = False
         """Whether a mask holds a zero; there is nothing to do until one does."""
-        self._overwritten, self._first = True, True  # the weights, by other code; whether the next step is the first
+        self.begun = False  # whether a step was made, or the state of such a training loaded
+        self._overwritten = True
         self._looked_for_wrapper = False
         self._hooks: list[RemovableHandle] = []
         # Optimizers whose state came from elsewhere; cleared at their next step, so that parts may load in any order.
@@ -143,8 +144,7 @@ class Masking(Mechanism):
     def before_step(self, owned: list[int], optimizer: torch.optim.Optimizer, *, counts: bool) -> None:
         """Takes the gradients that are evidence, masks them, and readies the parameters for the optimizer."""
         captured = checked_capture(self, optimizer)
-        if self._first and not captured:
-            self._first = check_values(self.weights) if self.pruned else False
+        check_first_values(self)
         if optimizer in self.unmasked_state:
             self._clear_state(optimizer)
             self.unmasked_state.remove(optimizer)
@@ -207,7 +207,7 @@ class Masking(Mechanism):
 
     def count_to(self, steps: int) -> None:
         """Expects the next gradients, and trusts no parameter to be as the last step left it."""
-        self._first = False
+        self.begun = True
         self.listening.expect(steps + 1)
         for weight in self.weights:
             weight.clean_gradient, weight.clean_parameter = None, -1

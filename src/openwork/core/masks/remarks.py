@@ -1,13 +1,20 @@
 """What a user should know of masked weights: layers that are empty, and zeros that other code has written over."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from openwork.core.dead_paths import empty_layer
+from openwork.core.following import capturing
 from openwork.core.masks.counting import count_each
 from openwork.core.masks.weight import MaskedWeight, count_masked
+
+if TYPE_CHECKING:
+    from openwork.core.masks.mechanism import Masking
 
 _CURE = "give it less sparsity with PerLayer"
 
@@ -31,26 +38,33 @@ def remarks(weights: Sequence[MaskedWeight]) -> list[str]:
 
 
 @torch.no_grad()
-def check_values(weights: Sequence[MaskedWeight]) -> bool:
+def check_first_values(masking: Masking) -> None:
     """Checks before the first step that the weights are those that the first masks were chosen for.
 
     Loading a checkpoint after `sparsify` replaces them, and so does DistributedDataParallel, in all processes but the
     first. Zeros at other places than the masks' are those of another sparsifier: together the two would leave next to
     nothing, or each process something else.
 
-    Returns:
-        False: it was done.
-
     Raises:
         ValueError: If the weights are sparse already, and by other masks.
     """
+    if masking.begun or capturing():
+        return
+    if masking.pruned:
+        _check_values(masking.weights)
+    masking.begun = True
+
+
+def _check_values(weights: Sequence[MaskedWeight]) -> None:
     parameters = [weight.parameter for weight in weights]
     written = count_each((~weight.mask & (weight.local != 0) for weight in weights), parameters)
     if not any(written):
-        return False
-    elsewhere = sum(count_each((weight.mask & (weight.local == 0) for weight in weights), parameters))
+        return
+    zero = count_each((weight.mask & (weight.local == 0) for weight in weights), parameters)
+    # A layer that begins with zeros alone has them without other masks, and nothing was written to it.
+    elsewhere = sum(number for number, others in zip(zero, written, strict=True) if others)
     total, first = sum(written), next(w.name for w, number in zip(weights, written, strict=True) if number)
-    if 2 * elsewhere >= total:
+    if 2 * elsewhere >= total:  # two independent masks of one sparsity have as many of either
         raise ValueError(
             f"{total} weights, {first} among them, are not zero under the masks of sparsify, and {elsewhere} are zero "
             "elsewhere, so other masks have made them sparse; load weights before sparsify, load the sparsifier's "
@@ -62,7 +76,6 @@ def check_values(weights: Sequence[MaskedWeight]) -> bool:
         "this step zeroes them; load weights before sparsify, if they are what to prune",
         stacklevel=2,
     )
-    return False
 
 
 def warn_emptied(weights: Sequence[MaskedWeight], keep: Sequence[int]) -> None:

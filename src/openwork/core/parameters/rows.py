@@ -94,7 +94,7 @@ class Rows:
             own = cost(self.distributions, rows)
         inputs = [*{id(leaf): leaf for leaf in shares.inputs(parameters)}.values()]  # a mixture is that of many weights
         if inputs and own.requires_grad:  # of a technique without a penalty it is a constant
-            # Not by backward(), where hooks of others on gradients would run a second time: they may step, or divide.
+            # Not by backward(), which runs post-accumulate hooks of others a second time: they may step, or divide.
             found = torch.autograd.grad(own if scale is None else own * scale, inputs, allow_unused=True)
             for leaf, gradient in zip(inputs, found, strict=True):
                 if gradient is not None and leaf.grad is None:

@@ -26,7 +26,7 @@ Languages = tuple[str, str]
 def trained_vocabulary(sources: Sources, languages: Languages, size: int) -> Vocabulary:
     """A joint vocabulary of ``size`` ids of both languages, trained on the sources unless the cache has it."""
     name = f"vocabulary-{_key(sources, languages, size)}"
-    for path in cache_folder().glob(f"{name}-*.model"):
+    for path in sorted(cache_folder().glob(f"{name}-*.model")):
         model = path.read_bytes()
         if path == _place(name, model):  # otherwise the disk has changed it
             return SentencePiece(model, str(path))

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -166,12 +167,13 @@ def pack(pairs: Iterable[tuple[Ids, Ids]], counts: Counts, length: int, vocabula
             (made / "counts.json").write_text(json.dumps(asdict(counts)))
             (made / "checksum").write_text(_checksum(made))
             made.chmod(0o755)
-            if folder.exists() and not _is_whole(folder):
-                folder.rename(temporary / "damaged")
+            if not _is_whole(folder):
+                with suppress(FileNotFoundError):  # none was there, or another process has moved it
+                    folder.rename(temporary / "damaged")
             try:
                 made.rename(folder)
             except OSError:
-                if not folder.exists():  # otherwise another process was faster
+                if not _is_whole(folder):  # otherwise another process was faster
                     raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -12,6 +12,7 @@ from openwork.study.report.differences import differences, value
 from openwork.study.report.html import Page, columns, unbroken
 from openwork.study.report.style import percent, require_study_extra, written
 from openwork.study.report.tables import Columns, compared_cells, how_written
+from openwork.study.results.apart import told_apart
 from openwork.study.results.matched import Compared, Group, Matched, match, mean, means, of_both, write_matched
 from openwork.study.results.replicates import finished_replicates
 from openwork.study.results.result import Result
@@ -44,7 +45,8 @@ def write_versus(
     require_study_extra()
     if directories[0].resolve() == directories[1].resolve():
         raise ValueError(f"{directories[0]} was given twice; give two folders of run directories to compare")
-    sides = [without_parts(read_results(directory, problems=problems)) for directory in directories]
+    every = told_apart(*(read_results(directory, problems=problems, apart=False) for directory in directories))
+    sides = [without_parts(side) for side in every]
     for directory, side in zip(directories, sides, strict=True):
         if not any(result.finished for result in side):
             raise ValueError(f"no finished run in {directory}; train some with `openwork run` or give another folder")

@@ -73,7 +73,7 @@ def read_results(
             named after, and there are no ``problems``; names the file and the cure.
     """
     results = _results(directory, layers, problems)
-    found = told_apart(results) if apart else list(results)
+    (found,) = told_apart(results) if apart else [[*results]]
     return sorted(found, key=lambda r: (r.name, r.settings, r.seed, r.task, r.id))
 
 
@@ -134,7 +134,7 @@ def collect(directories: Sequence[Path], *, problems: list[str] | None = None) -
                     f"run {result.id} has another {', '.join(differing)} in {directory} than in {place}; "
                     f"the row is that of {place}"
                 )
-    results = told_apart(result for result, _ in found.values())
+    (results,) = told_apart(result for result, _ in found.values())
     return sorted(results, key=lambda r: (r.task, r.name, r.settings, r.seed, r.id)), differences
 
 

@@ -81,8 +81,8 @@ def prices(
         refuse_changed(run, directory / run.id)
         groups.setdefault((run.task.title, run.name), []).append(run)
     times: dict[tuple[str, str], list[float]] = {}
-    known_results = read_results(directory, layers=False, problems=[], apart=False) if directory.is_dir() else []
-    for result in known_results:
+    kept = read_results(directory, layers=False, problems=[], apart=False) if directory.is_dir() else []
+    for result in kept:
         as_fleet = (result.environment.fleet is not None) == fleet
         if as_fleet and result.finished and result.trained and result.cost.step_ms is not None:
             times.setdefault((result.task, result.name), []).append(result.cost.step_ms)
