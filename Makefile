@@ -84,6 +84,7 @@ figures: .venv/ready  ## the tables and pictures of documents that are made from
 
 docs: .venv/docs  ## the documentation site, into build/site; a dead link, a page without a place or a failing notebook is an error
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --jobs 2 --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
+	OMP_NUM_THREADS=1 $(BIN)/pytest --quiet tests/test_site_in_browser.py
 	@echo "The site is in build/site/index.html"
 
 .venv/docs: .venv/ready

@@ -6,6 +6,7 @@ Tensors of tests are tiny: threads would only wait for each other, on a loaded m
 import gc
 import os
 from functools import cache
+from shutil import which
 
 # Before torch is imported; subprocesses, Ray's workers and the workers of pytest-xdist inherit it.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -34,3 +35,20 @@ def operators_collected_once():
         if found := getattr(exported_program, "_collect_all_valid_cia_ops", None):
             patch.setattr(exported_program, found.__name__, cache(found))
         yield
+
+
+@pytest.fixture(scope="module")  # no longer: where it runs, no test can start an event loop
+def browser():
+    """Headless Chromium; tests that ask for it are skipped where it is missing, with the reason."""
+    chromium = which("chromium") or which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no chromium on this machine: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
+    quiet = (
+        *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+        *("--disable-component-update", "--disable-sync"),
+    )
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=chromium, args=list(quiet))
+        yield launched
+        launched.close()

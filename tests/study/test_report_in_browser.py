@@ -5,7 +5,6 @@ import json
 import random
 from dataclasses import asdict
 from pathlib import Path
-from shutil import which
 
 import pytest
 
@@ -18,23 +17,7 @@ from tests.study.studies import diverged, results, row, study
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = which("chromium") or which("chromium-browser")
-QUIET = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-)
 DRAWN = "() => Promise.all(Object.values(drawn)).then(() => Object.keys(drawn))"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on this machine: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
