@@ -1,7 +1,7 @@
 """How the rows of docs/findings.md say means, counts of seeds, differences, and what is decided."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from large_study import Compared
 from played import listed, plain, probability, signed
@@ -46,13 +46,15 @@ def at_levels(
     *,
     network: str = "LeNet-300-100",
     lacks: str = LENET,
+    planned: Iterable[float] = (),
 ) -> Row:
-    """A row of one comparison on one network at all its levels."""
+    """A row of one comparison on one network at all its levels, and which of the ``planned`` ones are not reached."""
     one, other = map(plain, pair)
     texts = [f"{percent(level)}: {_text(found, 100)}, p {probability(p)}" for level, (found, p) in levels.items()]
-    shown = "; ".join(f"{percent(level)}: {_decided(*found)}" for level, found in levels.items())
+    shown = [f"{percent(level)}: {_decided(*found)}" for level, found in levels.items()]
+    shown += [f"{percent(level)}: not compared, as it is not reached" for level in planned if level not in levels]
     n = f"{' or '.join(map(str, sorted({found.n for found, _ in levels.values()})))}{unit}"
-    return f"{network}: accuracy of {one} less {other}", "not asked", "; ".join(texts), n, shown, lacks
+    return f"{network}: accuracy of {one} less {other}", "not asked", "; ".join(texts), n, "; ".join(shown), lacks
 
 
 def answered(heads: Row, lines: list[Row]) -> str:

@@ -87,7 +87,7 @@ def _resnet20() -> Iterator[Row]:
 def _resnet20_pairs(*pairs: tuple[str, str], lacks: str = SHORT) -> Iterator[Row]:
     for pair in pairs:
         if levels := residual.named_by_pair().get(pair):
-            yield at_levels(pair, levels, network="ResNet-20", lacks=lacks)
+            yield at_levels(pair, levels, network="ResNet-20", lacks=lacks, planned=residual.NAMED_LEVELS)
 
 
 def _lenet() -> Iterator[Row]:

@@ -195,3 +195,8 @@ def test_what_other_pages_say_without_figures_is_so():
     worse = {(name, level) for (name, _, level), p in against_reference().items() if p < 0.05 and name != TICKET}
     assert {(name, level) for name in (*EARLY, STATIC) for level in LEVELS} - worse == {(STATIC, 0.8)}
     assert {(name, level) for name in (VD, L0) for level in LEVELS} - worse == {(VD, 0.8), (VD, 0.98)}
+    findings = (FOLDER.parents[1] / "docs" / "findings.md").read_text(encoding="utf-8")
+    (line,) = [
+        line for line in findings.splitlines() if "variational dropout less uniform" in line and "ResNet-20" in line
+    ]
+    assert "95 %: yes: lower; 98 %: not compared, as it is not reached" in line
