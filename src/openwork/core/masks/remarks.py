@@ -72,8 +72,8 @@ def _check_values(weights: Sequence[MaskedWeight]) -> None:
             "weights of the first"
         )
     warnings.warn(
-        f"{total} weights, {first} among them, were written after sparsify had chosen its masks by other values, and "
-        "this step zeroes them; load weights before sparsify, if they are what to prune",
+        f"{total} weights, {first} among them, were written after sparsify had chosen its masks, and this step zeroes "
+        "them; load weights before sparsify, if masks are to follow from them",
         stacklevel=2,
     )
 

@@ -88,11 +88,8 @@ def read_folders(directory: Path, *, problems: list[str] | None = None) -> Itera
         FileNotFoundError: If there is no such folder.
         ValueError: As for `read_folder`, where there are no ``problems``; and if it is the directory of one run.
     """
-    if not directory.is_dir():
-        raise FileNotFoundError(f"no folder of runs {directory}; is the path right?")
-    refuse_run(directory)
-    names = read_names(directory)
-    for path in filter(is_run, sorted(directory.iterdir())):
+    paths, names = _runs(directory), read_names(directory)
+    for path in paths:
         try:
             yield read_folder(path, names)
         except ValueError as error:
@@ -109,11 +106,16 @@ def check_have_runs(directories: Iterable[Path]) -> None:
         ValueError: If one has no run, or is the directory of one.
     """
     for directory in directories:
-        if not directory.is_dir():
-            raise FileNotFoundError(f"no folder of runs {directory}; is the path right?")
-        refuse_run(directory)
-        if not any(map(is_run, directory.iterdir())):
+        if not _runs(directory):
             raise ValueError(f"no run in {directory}; train some with `openwork run` or give another folder")
+
+
+def _runs(directory: Path) -> list[Path]:
+    """The directories of the runs in a folder, by id."""
+    if not directory.is_dir():
+        raise FileNotFoundError(f"no folder of runs {directory}; is the path right?")
+    refuse_run(directory)
+    return [path for path in sorted(directory.iterdir()) if is_run(path)]
 
 
 def refuse_run(directory: Path) -> None:
