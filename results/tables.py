@@ -12,6 +12,7 @@ from pathlib import Path
 
 import answers
 import cifar_tournament
+import large_failures
 import large_reproduced
 import large_tables
 from caveats import caveats
@@ -230,6 +231,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **ONE_SHOTS,
     **answers.TABLES,
     **large_tables.TABLES,
+    **large_failures.TABLES,
     **large_reproduced.TABLES,
     **CHOICES,
 }
