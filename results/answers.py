@@ -4,6 +4,7 @@ Where the large half has not been run, what one seed shows stands there, and tha
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import fmean, median
 
@@ -16,7 +17,7 @@ from played import listed, plain
 from seeds import RESULTS, Row, best, find
 from tournaments import compared, named_tests
 
-from openwork.study.experiments import large_transformer
+from openwork.study.experiments import large_resnet50, large_transformer
 from openwork.study.published.rows import table as published
 
 HEADS = ("", "the paper, one run each", "openwork", "n", "decided", "what it does not show")
@@ -29,6 +30,12 @@ UNLIKE = f"magnitude and random pruning have binary dropout, {VD} and L0 have no
 COPY = "a JPEG copy of CIFAR-10, a short training; nothing of ImageNet"
 SHORT = "a JPEG copy of CIFAR-10, 8 epochs; nothing of longer trainings"
 TWICE = "a ticket is trained twice"
+EIGHT = f"{large_resnet50.SHORT} epochs, whose learning rate falls in steps"
+JOINT = {
+    BOTH: (BOTH, "of as many steps in all"),
+    "ResNet-50": (large.SHORT, f"of {large_resnet50.EPOCHS} epochs, whose rate falls in another way,"),
+}
+"""Joint training beside a ticket and the training that found its mask."""
 LOST = {"95 %": 32, "98 %": 53}
 """Settings of magnitude pruning that have no row in the paper's files: its appendix E.2 says that they diverged."""
 _MEASURED = RESULTS.parent / "benchmarks" / "measured"
@@ -148,7 +155,7 @@ def kept_masks() -> str:
             )
             found = [one for one in large.families()[f"{network}, masks"] if one.level == level]
             what = f"{network} at {percent(level)}"
-            short = f"{large_transformer.MASK_STEPS:,} steps; {SMALL}" if network == BOTH else COPY
+            short = f"{large_transformer.MASK_STEPS:,} steps; {SMALL}" if network == BOTH else f"{EIGHT}; {COPY}"
             lacks = "; ".join((f"masks of gradual magnitude pruning alone, {_replicas(network, level)}", short,
                                _twice(network, level)))  # fmt: skip
             lines.append(at_level(what, said, found, lacks, unit=" masks"))
@@ -161,19 +168,21 @@ def kept_masks() -> str:
 def _replicas(network: str, level: float) -> str:
     """How many networks of each kind keep a mask's zeros at a level."""
     found = large.cells(large.rows(), f"{network}, masks")
-    each = {len(found.get((kind, f"{level:g}"), {})) // large.SEEDS for kind in large.KEPT}
-    return f"{min(each)} networks of each kind for a mask" if min(each) > 1 else "one network of each kind for a mask"
+    counts = Counter((kind, seed // 100) for kind in large.KEPT for seed in found.get((kind, f"{level:g}"), {}))
+    few, most = min(counts.values(), default=0), max(counts.values(), default=0)
+    if most == 1:
+        return "one network of each kind for a mask"
+    return f"{few if few == most else f'{few} to {most}'} networks of each kind for a mask"
 
 
 def _twice(network: str, level: float) -> str:
-    """That a ticket is trained twice, and what joint training of as many steps has: on the Transformer it was run."""
-    ours = large.at(BOTH, "magnitude", level) if network == BOTH else {}
-    ticket = large.of_masks(network, "lottery ticket", level)
+    """That a ticket is trained twice, and what joint training of as many steps, or a few more, has."""
+    experiment, length = JOINT[network]
+    ours, ticket = large.at(experiment, "magnitude", level), large.of_masks(network, "lottery ticket", level)
     if not (ours and ticket):
         return TWICE
     more = fmean(ours.values()) - fmean(ticket.values())
-    side = "higher" if more > 0 else "lower"
-    return f"{TWICE}; magnitude pruning of as many steps in all has a mean {abs(more):.2f} {side}"
+    return f"{TWICE}; magnitude pruning {length} has a mean {abs(more):.2f} {'higher' if more > 0 else 'lower'}"
 
 
 def time() -> str:
@@ -210,10 +219,14 @@ def failures() -> str:
     ours = f"from one coefficient to the next sparsity goes from {jump[0]:.4f} to {jump[1]:.2f} %"
     n, decided = "1", OPEN
     if cells:
-        useful = [100 * min(float(row["recalibrated"] or 0) for row in cell.values()) for cell in cells
-                  if min(float(row["sparsity"] or 0) for row in cell.values()) >= 0.5]  # fmt: skip
-        top = f"; the best of them has at least {max(useful):.1f} % in every seed" if useful else ""
-        ours += f"; {len(useful)} of {len(cells)} settings have at least 50 % zeros in every seed{top}"
+        half = [_lowest(cell) for cell in cells if _lowest(cell)["sparsity"] >= 0.5]
+        ours += f"; {len(half)} of {len(cells)} settings have at least 50 % zeros in every seed"
+        if half:
+            top = max(half, key=lambda one: one["recalibrated"])
+            ours += (
+                f"; the best of them has at least {100 * top['recalibrated']:.1f} %, with new batch-norm statistics, "
+                f"and {100 * top['sparsity']:.1f} % zeros in every seed"
+            )
         n, decided = str(large.SEEDS), "counted"
     said = "of 54 settings " + " and ".join(f"{lost} diverge at {level}" for level, lost in LOST.items())
     said += "; none with a dense first layer"
@@ -228,6 +241,12 @@ def failures() -> str:
         ("ResNet-50: the first convolution at 98 %", said, text or "–", "3" if first else "0",
          "counted" if first else "not decided yet: not run", "accuracies: the same 1,000 images, seen and tested on"),
     ])  # fmt: skip
+
+
+def _lowest(cell: large.Cell) -> dict[str, float]:
+    """The lowest sparsity of some seeds, and the lowest accuracy with new batch-norm statistics."""
+    names = "sparsity", "recalibrated"
+    return {name: min(large.number(row, name) for row in cell.values()) for name in names}
 
 
 def _costs(name: str, unit: str) -> Iterator[str]:

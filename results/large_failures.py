@@ -1,24 +1,44 @@
 """The tables of what fails in the large half: L0 on ResNet-50, the VGG-like network, the first convolution at 98 %."""
 
-from large_rows import SEEDS, cells, number, passes
+from large_rows import SEEDS, cells, chosen_gates, number, passes
 from large_study import CHANCE, VD, rows, scores
 from large_tables import not_run
 from seeds import markdown, mean
 
+NEW = "with new batch-norm statistics, %"
+
+
+def gates_table() -> str:
+    """The pilots of L0 with higher rates on gates, one seed each, judged on the held-out images."""
+    chosen, lines = chosen_gates(rows()), []
+    pilots = {setting: cell for (_, setting), cell in cells(rows(), "ResNet-50, L0, pilots").items()}
+    for setting in sorted(pilots, key=_gates):
+        (row,) = pilots[setting].values()
+        rate, weight = _gates(setting)
+        shown = [f"{100 * number(row, name):.2f}" for name in ("sparsity", "validation", "recalibrated")]
+        lines.append((f"× {rate:g}", f"{weight:,g}", "1", *shown, "chosen" if setting in chosen else ""))
+    heads = ("rate on gates", "λ · N · that", "n", "sparsity, %", "validation accuracy, %", NEW, "")
+    return markdown(heads, lines) if lines else not_run("J")
+
 
 def l0_table() -> str:
     """L0 on ResNet-50: sparsities and accuracies, as trained and with new batch-norm statistics."""
+    found = {setting: cell for (_, setting), cell in cells(rows(), "ResNet-50, L0").items() if len(cell) >= SEEDS}
     lines = []
-    for (_, setting), cell in cells(rows(), "ResNet-50, L0").items():
-        if len(cell) < SEEDS:
-            continue
-        rate, weight = setting.split("/")
+    for setting in sorted(found, key=_gates):
+        cell, (rate, weight) = found[setting], _gates(setting)
         new = tuple(100 * float(row["recalibrated"]) if row["recalibrated"] else CHANCE for row in cell.values())
         zeros = tuple(100 * number(row, "sparsity") for row in cell.values())
         accuracy = mean(tuple(scores(cell).values()))
-        lines.append((f"× {rate}", f"{float(weight):,g}", str(len(cell)), mean(zeros), accuracy, mean(new)))
-    heads = ("rate on gates", "λ · N · that", "n", "sparsity, %", "accuracy, %", "with new batch-norm statistics, %")
+        lines.append((f"× {rate:g}", f"{weight:,g}", str(len(cell)), mean(zeros), accuracy, mean(new)))
+    heads = ("rate on gates", "λ · N · that", "n", "sparsity, %", "accuracy, %", NEW)
     return markdown(heads, lines) if lines else not_run("J")
+
+
+def _gates(setting: str) -> tuple[float, float]:
+    """The factor of the rate on gates and that of 1/N."""
+    rate, weight = setting.split("/")
+    return float(rate), float(weight)
 
 
 def vgg_table() -> str:
@@ -46,6 +66,7 @@ def first_convolution_table() -> str:
 
 
 TABLES = {
+    "large, L0, pilots": gates_table,
     "large, L0": l0_table,
     "large, VGG-like": vgg_table,
     "large, first convolution": first_convolution_table,
