@@ -14,11 +14,10 @@ from answer_rows import LENET, answered, at_level, at_levels, percent
 from large_study import BOTH, VD
 from masks import section6_tests
 from played import listed, plain
-from seeds import RESULTS, Row, best, find
+from seeds import RESULTS, Row, best, find, published_masks
 from tournaments import compared, named_tests
 
 from openwork.study.experiments import large_resnet50, large_transformer
-from openwork.study.published.rows import table as published
 
 HEADS = ("", "the paper, one run each", "openwork", "n", "decided", "what it does not show")
 OPEN = "not decided yet: n = 1"
@@ -141,17 +140,10 @@ def kept_masks() -> str:
     lines = []
     for network, model, levels in ((BOTH, "transformer", (0.5, 0.8, 0.9)), ("ResNet-50", "resnet50", (0.8, 0.9, 0.95))):
         for level in levels:
-            joint = best(model, "magnitude_pruning", level)
-            means = {
-                line["experiment"]: float(line["mean"])
-                for line in published("scratch")
-                if (line["model"], float(line["sparsity"])) == (model, level)
-                and line["init"] in ("original", "baseline")
-                and line["learning_rate"] in ("", "lr_scaled")
-            }
+            theirs = published_masks(model, level)
             said = (
-                f"joint {joint:.2f}; ticket {means['lottery']:.2f}, scratch-e {means['scratch-e']:.2f}, "
-                f"scratch-b {means['scratch-b']:.2f}"
+                f"joint {theirs['magnitude']:.2f}; ticket {theirs['lottery ticket']:.2f}, scratch-e "
+                f"{theirs['scratch-e']:.2f}, scratch-b {theirs['scratch-b']:.2f}"
             )
             found = [one for one in large.families()[f"{network}, masks"] if one.level == level]
             what = f"{network} at {percent(level)}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from openwork.study.published.overlay import bands
 from openwork.study.published.rows import table as published
 from openwork.study.results.student import may_be_one_more, prediction_interval, student_interval
 
@@ -117,6 +118,12 @@ def best(model: str, technique: str, level: float) -> float:
         for line in published("checkpoints")
         if (line["model"], line["technique"], float(line["listed_sparsity"])) == (model, technique, level)
     )
+
+
+def published_masks(model: str, level: float) -> dict[str, float]:
+    """The best published magnitude pruning of a level, and the means of what keeps masks of it, by kind."""
+    kept = {band.name: band.mean for band in bands(model) if band.sparsity == level}
+    return {"magnitude": best(model, "magnitude_pruning", level)} | kept
 
 
 def mean(values: tuple[float, ...], digits: int = 2) -> str:
