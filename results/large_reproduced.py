@@ -1,6 +1,7 @@
 """The published figures of ResNet-50 and the Transformer that the large half has seeds for, beside openwork's."""
 
 from collections.abc import Iterator, Mapping
+from statistics import fmean
 
 from answer_rows import decision
 from large_layers import kinds, layer_names, layer_zeros
@@ -8,6 +9,7 @@ from large_rows import SEEDS, at_level
 from large_study import (
     BOTH,
     EXTENDED,
+    KEPT,
     LONG,
     SHORT,
     VD,
@@ -15,13 +17,15 @@ from large_study import (
     at,
     families,
     less,
+    of_masks,
     rows,
     sparser,
 )
 from large_tables import counts, not_run, verdict
 from played import listed, points, probability
-from seeds import best, markdown, mean
+from seeds import best, markdown, mean, published_masks
 
+from openwork.study.experiments import large_resnet50, large_transformer
 from openwork.study.experiments.cifar10_resnet import SPARSITIES
 
 UNLIKE = {
@@ -41,7 +45,8 @@ def reproduced() -> str:
         "openwork; ± is half of the 95 % interval",
         "what one can say",
     )
-    return markdown(heads, [_dropout(), _extended(), _layers(), _random(), _transformer(), *_learned(), *_kinds()])
+    resnet = _dropout(), _extended(), _layers(), _random(), *_masks("ResNet-50")
+    return markdown(heads, [*resnet, _transformer(), *_learned(), *_kinds(), *_masks(BOTH)])
 
 
 def _dropout() -> tuple[str, ...]:
@@ -168,6 +173,40 @@ def _kinds() -> Iterator[tuple[str, ...]]:
         str(SEEDS),
         f"zeros of models with as many of them in all: {'; '.join(texts)}",
         "; ".join(said) or "the same",
+    )
+
+
+def _masks(network: str) -> Iterator[tuple[str, ...]]:
+    """What keeps the zeros of magnitude pruning, beside it."""
+    module, model = (large_transformer, "transformer") if network == BOTH else (large_resnet50, "resnet50")
+    levels = sorted(module.MASK_LEVELS)
+    own = {level: {kind: of_masks(network, kind, level) for kind in ("magnitude", *KEPT)} for level in levels}
+    if not all(all(found.values()) for found in own.values()):
+        return
+    said, ours = [], []
+    for level in levels:
+        ranked = sorted(own[level], key=lambda kind: fmean(own[level][kind].values()), reverse=True)
+        ours.append(f"{100 * level:g} %: {', '.join(f'{kind} {_mean(own[level][kind])}' for kind in ranked)}")
+        theirs = published_masks(model, level)
+        ranked = sorted(own[level], key=lambda kind: theirs[kind], reverse=True)
+        said.append(f"{100 * level:g} %: {', '.join(f'{kind} {theirs[kind]:.2f}' for kind in ranked)}")
+    shown = []
+    for kind in ("lottery ticket", "scratch-e", "scratch-b"):
+        found = [one for one in families()[f"{network}, masks"] if one.label == f"{kind} less magnitude"]
+        at_these = {mark: [f"{100 * one.level:g} %" for one in found if verdict(one) == mark] for mark in ("▼", "▲")}
+        words = [
+            f"{word} is shown at {listed(at_these[mark])}"
+            for mark, word in (("▼", "lower"), ("▲", "**not seen here**: higher"))
+            if at_these[mark]
+        ]
+        shown.append(f"{kind} less magnitude: {'; '.join(words) or 'nothing is shown'}")
+    length = f"{large_transformer.MASK_STEPS:,} steps" if network == BOTH else f"{large_resnet50.SHORT} epochs"
+    yield (
+        "— tickets and scratch beside magnitude pruning (figure 6)",
+        f"magnitude the best of many runs, of the others means of {25 if network == BOTH else 9}; {'; '.join(said)}",
+        f"{counts(found for each in own.values() for found in each.values())} masks",
+        f"{'; '.join(ours)}; trainings of {length}, scratch-b of twice as many",
+        "; ".join(shown),
     )
 
 

@@ -186,6 +186,18 @@ def test_figure_6_has_our_masks_and_the_published_ones():
     assert found["published", "lottery ticket", 90]["mean"] == 21.772
 
 
+def test_reproductions_have_figure_6_of_both_networks():
+    lines = importlib.import_module("large_reproduced").reproduced().splitlines()
+    resnet, transformer = [line for line in lines if "(figure 6)" in line]
+    assert "95 %: magnitude 70.59, scratch-b 64.55, lottery ticket 62.86, scratch-e 62.63" in resnet
+    assert resnet.count("**not seen here**: higher is shown at 80 %, 90 % and 95 %") == 3
+    values = [*large.of_masks("Transformer", "scratch-e", 0.9).values()]
+    assert f"scratch-e {np.mean(values):.2f} ± " in transformer
+    assert "lottery ticket less magnitude: nothing is shown; scratch-e less magnitude: lower is shown at 80 % and" in (
+        transformer
+    )
+
+
 def l0(experiment):
     """Rows by the factors of the rate on gates and of 1/N."""
     found = {}
