@@ -40,7 +40,7 @@ def reproduced() -> str:
         return not_run("BCF")
     heads = (
         "",
-        "published: one run each, or between two",
+        "published: one run each, or between two, if nothing else is said",
         "n",
         "openwork; ± is half of the 95 % interval",
         "what one can say",
