@@ -1,9 +1,11 @@
 """The tables of what fails in the large half: L0 on ResNet-50, the VGG-like network, the first convolution at 98 %."""
 
-from large_rows import SEEDS, cells, chosen_gates, number, passes
+from large_rows import SEEDS, Cell, cells, chosen_gates, number, passes
 from large_study import CHANCE, VD, rows, scores
 from large_tables import not_run
 from seeds import markdown, mean
+
+from openwork.study.experiments import large_resnet50
 
 NEW = "with new batch-norm statistics, %"
 
@@ -33,6 +35,26 @@ def l0_table() -> str:
         lines.append((f"× {rate:g}", f"{weight:,g}", str(len(cell)), mean(zeros), accuracy, mean(new)))
     heads = ("rate on gates", "λ · N · that", "n", "sparsity, %", "accuracy, %", NEW)
     return markdown(heads, lines) if lines else not_run("J")
+
+
+def l0_said() -> str:
+    """What the settings with at least 50 % zeros are worth, in words; "" where none has three seeds."""
+    found = {key: cell for key, cell in cells(rows(), "ResNet-50, L0").items() if len(cell) >= SEEDS}
+    half = [one for cell in found.values() if (one := _lowest(cell))["sparsity"] >= 0.5]
+    if not half:
+        return ""
+    best = max(half, key=lambda one: one["recalibrated"])
+    dead = sum(100 * one["recalibrated"] <= CHANCE for one in half)
+    return (
+        f"{len(half)} of {len(found)} settings have at least 50 % zeros in every seed; of these {dead} are at chance, "
+        f"also with new batch-norm statistics; the best, chosen from {len(large_resnet50.GATES)} pilots, has at least "
+        f"{100 * best['recalibrated']:.1f} % with them and {100 * best['sparsity']:.1f} % zeros"
+    )
+
+
+def _lowest(cell: Cell) -> dict[str, float]:
+    """The lowest sparsity of some seeds, and the lowest accuracy with new batch-norm statistics."""
+    return {name: min(number(row, name) for row in cell.values()) for name in ("sparsity", "recalibrated")}
 
 
 def _gates(setting: str) -> tuple[float, float]:

@@ -89,7 +89,8 @@ def pieces(rows: Path) -> list[tuple[str, Piece]]:
     add("K", "VGG-like", partial(large_probes.vgg, sparse=False), evaluations=20)
     add("K", "VGG-like", lambda: large_probes.vgg(sparse=True) if passes(read(rows)) else {}, "variational dropout",
         evaluations=20)  # fmt: skip
-    add("L", "ImageNet", large_probes.first_convolution, evaluations=8)
+    for early in (False, True):
+        add("L", "ImageNet", partial(large_probes.first_convolution, early=early), evaluations=8)
     return found
 
 

@@ -177,8 +177,6 @@ def in_one_seed() -> str:
     widths = [f"VGG-like x {width:g}," for width in (0.25, 0.5, 1, 1.5, 2)]
     wide, own = ([find("cifar10", task, name) for task in widths] for name in ("dense", "VariationalDropout"))
     costs = ", ".join(f"{b.score - a.score:+.1f}" for a, b in zip(wide, own, strict=True)).replace("-", "−")
-    net = "cifar10-resnet50", "ResNet-50"
-    jump = [find(*net, "L0", final=weight / CIFAR).sparsity for weight in L0_RESNET[2:4]]
     lines = [
         ("WRN-28-10: L0 less dense (Gale et al., App. C)", "95.34 − 95.45 = −0.11 points", "1",
          f"{l0.score:.2f} − {dense.score:.2f} = {l0.score - dense.score:+.2f} points, JPEG copy",
@@ -190,9 +188,6 @@ def in_one_seed() -> str:
          ", ".join(f"{one.sparsity:.2f}" for one in own) + " %, JPEG copy", "grows, too"),
         ("— accuracy less that of the dense network", "no loss up to k = 2", "1", f"{costs} points, JPEG copy",
          "in one seed **not so** from k = 1 on"),
-        ("ResNet-50: L0", "no useful sparse network", "1",
-         f"from one coefficient to the next sparsity goes from {jump[0]:.4f} to {jump[1]:.2f} %",
-         "the same in one seed"),
     ]  # fmt: skip
     return markdown(("", "published, one run each", "n", "openwork", "what one can say"), lines)
 

@@ -117,12 +117,16 @@ def test_seed_0_of_the_transformer_is_in_the_rows_of_translation():
 
 
 def test_the_first_convolution_is_dense_in_half_of_its_runs():
-    runs = large_probes.first_convolution()
-    assert Counter((key[1], key[2]) for key in runs) == {
-        (name, rate): 3 for name in ("all layers sparse", "first convolution dense") for rate in ("0.4", "0.05")
-    }
+    runs = large_probes.first_convolution(early=False) | large_probes.first_convolution(early=True)
+    names = ("all layers sparse", "first convolution dense")
+    late = {(name, rate): 3 for name in names for rate in ("0.4", "0.05")}
+    assert Counter((key[1], key[2]) for key in runs) == late | {(f"{name}, early", "0.4"): 3 for name in names}
     layer = nn.Conv2d(3, 4, 7, bias=False)
     for (_, name, rate, _), run in runs.items():
         assert run.task.learning_rate(0.1) == pytest.approx(float(rate))
-        assert run.select("conv1.weight", layer.weight, layer) == (name == "all layers sparse")
+        assert run.select("conv1.weight", layer.weight, layer) == name.startswith("all layers sparse")
         assert run.technique.schedule(run.steps) == 0.98
+        falls = next(step for step in range(run.steps) if run.task.learning_rate(step / run.steps) < 0.99 * float(rate)
+                     and step > run.steps // 10)  # fmt: skip
+        assert (run.technique.schedule(falls) > 0.8) == name.endswith("early")
+        assert run.technique.schedule(falls) == 0 or name.endswith("early")
