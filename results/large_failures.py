@@ -18,7 +18,7 @@ def gates_table() -> str:
         (row,) = pilots[setting].values()
         rate, weight = _gates(setting)
         shown = [f"{100 * number(row, name):.2f}" for name in ("sparsity", "validation", "recalibrated")]
-        lines.append((f"× {rate:g}", f"{weight:,g}", "1", *shown, "chosen" if setting in chosen else ""))
+        lines.append((f"× {rate:,g}", f"{weight:,g}", "1", *shown, "chosen" if setting in chosen else ""))
     heads = ("rate on gates", "λ · N · that", "n", "sparsity, %", "validation accuracy, %", NEW, "")
     return markdown(heads, lines) if lines else not_run("J")
 
@@ -32,7 +32,7 @@ def l0_table() -> str:
         new = tuple(100 * float(row["recalibrated"]) if row["recalibrated"] else CHANCE for row in cell.values())
         zeros = tuple(100 * number(row, "sparsity") for row in cell.values())
         accuracy = mean(tuple(scores(cell).values()))
-        lines.append((f"× {rate:g}", f"{weight:,g}", str(len(cell)), mean(zeros), accuracy, mean(new)))
+        lines.append((f"× {rate:,g}", f"{weight:,g}", str(len(cell)), mean(zeros), accuracy, mean(new)))
     heads = ("rate on gates", "λ · N · that", "n", "sparsity, %", "accuracy, %", NEW)
     return markdown(heads, lines) if lines else not_run("J")
 

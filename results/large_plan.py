@@ -86,6 +86,7 @@ def pieces(rows: Path) -> list[tuple[str, Piece]]:
         add("J", "ResNet-50", partial(some, resnets.between, "L0", [seed]), "L0")
     add("J", "ResNet-50", resnets.pilots_of_gates, "L0")
     add("J", "ResNet-50", lambda: resnets.gates(chosen_gates(read(rows))), "L0")
+    add("J", "ResNet-50", partial(resnets.between, 1_000.0), "L0")
     add("K", "VGG-like", partial(large_probes.vgg, sparse=False), evaluations=20)
     add("K", "VGG-like", lambda: large_probes.vgg(sparse=True) if passes(read(rows)) else {}, "variational dropout",
         evaluations=20)  # fmt: skip

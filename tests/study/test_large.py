@@ -84,7 +84,7 @@ def test_techniques_of_a_level_differ_in_the_technique_alone():
 
 
 def test_the_penalty_of_l0_moves_gates_alike_at_every_rate():
-    runs = {**large_resnet50.between(), **large_resnet50.pilots_of_gates()}
+    runs = {**large_resnet50.between(), **large_resnet50.between(1_000.0), **large_resnet50.pilots_of_gates()}
     for (_, _, setting, _), run in runs.items():
         rate, weight = map(float, setting.split("/"))
         assert run.task.learned_rate == rate

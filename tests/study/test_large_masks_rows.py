@@ -267,6 +267,12 @@ def test_what_the_page_says_of_l0_is_what_its_rows_say(page):
     assert f"all four pilots with this rate have {min(fastest):.0f} to {max(fastest):.0f} % (n = 1)" in page
     assert "no coefficient between 1,500 and 2,000 was tried with the higher rates" in page
     assert {weight for _, weight in pilots} == {1_500, 2_000, 3_000, 6_000}
+    assert "Four of them [were added](#what-the-plan-did-not-foresee) to the plan and are left" in page
+    added = large_resnet50.BETWEEN[1_000.0]
+    assert (len(added), min(added), max(added)) == (4, 1_600, 1_900)
+    assert not any((1_000, weight) in finals for weight in added)
+    ends = [f"{percents([pilots[1_000, weight]], 'sparsity')[0]:.4g} % " for weight in (1_500, 2_000)]
+    assert f"have {ends[0]}zeros at 1,500 and {ends[1]}at 2,000" in page
     every = sorted(percents(pilots.values(), "sparsity"))
     few = sum(each < 50 for each in every)
     assert f"no pilot has between {every[few - 1]:.1f} and {every[few]:.2f} % zeros" in page

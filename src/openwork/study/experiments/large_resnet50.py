@@ -42,8 +42,8 @@ BEYOND = {
 }
 """The pilots at 98 %: (initial log sigma^2, KL * N), and (layout, end of pruning in 128ths of the steps)."""
 MASK_LEVELS, MASKS, REPLICAS = (0.95, 0.9, 0.8), 3, 3
-BETWEEN = (1_460.0, 1_475.0, 1_490.0, 1_505.0, 1_520.0, 1_535.0)
-"""Factors of 1/N at which L0 goes from no zeros to nothing else."""
+BETWEEN = {1.0: (1_460.0, 1_475.0, 1_490.0, 1_505.0, 1_520.0, 1_535.0), 1_000.0: (1_600.0, 1_700.0, 1_800.0, 1_900.0)}
+"""Factors of 1/N at which L0 goes from few zeros to nothing else, by the factor of the rate on gates."""
 GATES = tuple(product((10.0, 100.0, 1_000.0), (1_500.0, 2_000.0, 3_000.0, 6_000.0)))
 """The pilots of L0: factors of the rate on gates and of 1/N. The coefficient is divided by the former, so that the
 penalty moves gates as it does at the rate of the weights, and the loss by as much more."""
@@ -100,11 +100,15 @@ def beyond(chosen: Iterable[tuple[str, str]]) -> Runs:
     }
 
 
-def between() -> Runs:
-    """L0 at six coefficients between the jump, three seeds."""
+def between(rate: float = 1.0) -> Runs:
+    """L0 at the coefficients between the jump, three seeds.
+
+    Args:
+        rate: A key of `BETWEEN`.
+    """
     return {
-        ("ResNet-50, L0", "L0", _text((1.0, weight)), seed): _l0((1.0, weight), seed)
-        for weight, seed in product(BETWEEN, SEEDS)
+        ("ResNet-50, L0", "L0", _text((rate, weight)), seed): _l0((rate, weight), seed)
+        for weight, seed in product(BETWEEN[rate], SEEDS)
     }
 
 
