@@ -39,6 +39,15 @@ def check_model(model: object) -> nn.Module:
     return model
 
 
+def refuse_inference_mode() -> None:
+    """Raises ValueError where torch makes tensors that nobody can change afterwards, as masks would be."""
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "under torch.inference_mode() torch makes tensors that nobody can change afterwards, masks too; leave it "
+            "first, or use torch.no_grad()"
+        )
+
+
 def choose_weights(model: nn.Module, select: Selection, *, changes: bool = True) -> tuple[list[Weight], dict[str, str]]:
     """What `find_weights` returns, where all selected weights have values.
 
@@ -53,11 +62,6 @@ def choose_weights(model: nn.Module, select: Selection, *, changes: bool = True)
             cannot be changed.
     """
     refuse_converted(model)
-    if changes and torch.is_inference_mode_enabled():
-        raise ValueError(
-            "under torch.inference_mode() torch makes tensors that nobody can change afterwards, masks too; leave it "
-            "first, or use torch.no_grad()"
-        )
     weights, skipped = find_weights(model, select)
     for weight in weights:
         if weight.parameter.is_meta:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from openwork.core.chosen import check_model, choose_weights, log_choice, summary
+from openwork.core.chosen import check_model, choose_weights, log_choice, refuse_inference_mode, summary
 from openwork.core.dead_paths import dead_paths
 from openwork.core.following import capturing, follow
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
@@ -45,6 +45,7 @@ class Sparsifier:
     ) -> None:
         check_model(model)
         check_technique(technique)
+        refuse_inference_mode()
         seed = check_seed(seed)
         reshard(model)
         weights, skipped = choose_weights(model, select)
