@@ -1,6 +1,10 @@
-"""Data-parallel training: two processes with gloo end with the same masks, zeros and weights."""
+"""Data-parallel training: two processes with gloo end with the same masks, zeros, weights and statistics."""
 
+import torch
+
+import openwork as ow
 from tests.processes import run_two
+from tests.programs.batch_norms import batches, network
 
 
 def test_two_processes_end_with_the_same_sparse_weights(tmp_path):
@@ -25,3 +29,20 @@ def test_processes_that_began_with_other_weights_do_not_train_on_other_masks(tmp
         "start all processes from one seed",
         "start all processes from one seed",
     ]
+
+
+def test_two_processes_recalibrate_batch_norms_to_the_statistics_of_all_batches(tmp_path):
+    first, second = (output.splitlines() for output in run_two("batch_norms", tmp_path))
+    states = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    whole = network()
+    ow.recalibrate_batchnorm(whole, batches(3, 0) + batches(2, 1))
+    for name, value in whole[1].state_dict().items():
+        torch.testing.assert_close(states[0][name], value)
+    assert states[0]["reached running_mean"].tolist() == [2.0, 2.0]  # no batch of the second process reached it
+    # Of an error in one process both learn, and neither model changes.
+    assert first[0] == "there is no batch to take statistics from | True"
+    assert second[0] == "recalibrate_batchnorm failed in another process | True"
+    assert first[1] == second[1]
+    assert first[1].startswith("the models of the processes have not the same batch norms")
+    assert first[1].endswith("| True")

@@ -1,5 +1,6 @@
 """What users try first gets one sentence where they try it, and changes nothing; names that are right work."""
 
+import copy
 import logging
 
 import pytest
@@ -272,3 +273,35 @@ def test_dynamic_surgery_takes_complex_weights():
         model.weight.grad = torch.zeros(2, 2, dtype=torch.complex64)
         optimizer.step()
     assert (model.weight != 0).tolist() == [[False, False], [True, True]]
+
+
+@pytest.mark.parametrize("technique", [G, ow.L0(ow.Constant(1e-3)), ow.STR()], ids=lambda one: type(one).__name__)
+def test_weights_that_nobody_can_change_are_refused_and_a_copy_is_not(technique):
+    with torch.inference_mode():
+        model = nn.Sequential(nn.Linear(4, 4))
+    with pytest.raises(ValueError, match=r"0.weight was made under torch.inference_mode\(\), .* copy.deepcopy"):
+        ow.sparsify(model, technique)
+    assert type(model[0]) is nn.Linear
+    ow.report(model)
+    ow.sparsify(copy.deepcopy(model), technique)
+    model = nn.Sequential(nn.Linear(4, 4))
+    with (
+        torch.inference_mode(),
+        pytest.raises(ValueError, match=r"under torch.inference_mode\(\) torch makes tensors"),
+    ):
+        ow.sparsify(model, technique)
+    assert type(model[0]) is nn.Linear
+
+
+def test_prune_and_sensitivity_refuse_them_too():
+    with torch.inference_mode():
+        model = nn.Sequential(nn.Linear(4, 4))
+    batches = [torch.ones(2, 4)]
+    for change in (
+        lambda: ow.prune(model, G),
+        lambda: ow.prune(model, ow.Wanda(ow.OneShot(0.5)), batches=batches),
+        lambda: ow.sensitivity(model, lambda model: 1.0),
+    ):
+        with pytest.raises(ValueError, match=r"0.weight was made under torch.inference_mode"):
+            change()
+    ow.accelerate(model, batches[0])

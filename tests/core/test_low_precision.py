@@ -98,6 +98,21 @@ def test_a_model_that_is_converted_later_learns_in_float32_all_the_same(techniqu
     assert learned(model.to("meta")).popitem()[1].is_meta
 
 
+@pytest.mark.filterwarnings("ignore:.* keeps no weight", "ignore:.* stopped at .* of a schedule")
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=label)
+def test_a_model_whose_type_changes_trains(technique):
+    torch.manual_seed(0)
+    model = conv_net()
+    sparsifier = ow.sparsify(model, technique, calibrate=calibration(technique))
+    model.type(torch.float64)  # of buffers too, which torch casts whatever they hold
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    sparsifier.attach(optimizer)
+    for images, labels in itertools.islice(image_batches(), 2):
+        (F.cross_entropy(model(images.double()), labels) + sparsifier.penalty()).backward()
+        optimizer.step()
+    sparsifier.finalize()
+
+
 def test_gates_move_in_bfloat16_as_in_float32():
     moved = {}
     for dtype in (torch.float32, torch.bfloat16):

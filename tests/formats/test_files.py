@@ -1,5 +1,6 @@
 """Replacing files, and creating folders."""
 
+import errno
 import os
 
 import pytest
@@ -40,6 +41,40 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write(tmp_path / "x", "half\ud800")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x", "old")]
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")  # as a full disk does: without a name
+
+
+def forbidden(name, *_, **__):
+    raise PermissionError(errno.EACCES, "Permission denied", str(name))
+
+
+def test_a_full_disk_and_a_forbidden_folder_name_the_path_that_was_given(tmp_path, monkeypatch):
+    (tmp_path / "x").write_text("old")
+    for function, fails, what in [("fsync", full, r"\[Errno 28\] No space"), ("open", forbidden, r"\[Errno 13\] Perm")]:
+        monkeypatch.setattr(os, function, fails)
+        with pytest.raises(OSError, match=rf"{what}[^/]*: '{tmp_path}/x'$"):
+            write(tmp_path / "x")
+        monkeypatch.undo()
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x", "old")]
+    monkeypatch.setattr(os, "fsync", full)
+    with (
+        pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/new'$"),
+        creating(tmp_path / "new") as new,
+    ):
+        (new / "file").write_text("all")
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "mkdir", forbidden)
+    with pytest.raises(PermissionError, match=rf"Permission denied: '{tmp_path}/new'$"), creating(tmp_path / "new"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_an_error_about_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"'{tmp_path}/source'$"), replacing(tmp_path / "x"):
+        (tmp_path / "source").read_text()
 
 
 def test_a_folder_appears_when_all_of_it_is_there(tmp_path):

@@ -182,3 +182,11 @@ def test_nothing_is_printed(tmp_path, capfd):
     with pytest.raises(ValueError, match="decides by the values"):
         ow.export_onnx(Deciding(), X, tmp_path / "m.onnx")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_full_disk_names_the_path_and_keeps_the_old_file(tmp_path, monkeypatch):
+    (tmp_path / "model.onnx").write_text("old")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/model.onnx'$"):
+        ow.export_onnx(nn.Linear(2, 2), torch.ones(1, 2), tmp_path / "model.onnx")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("model.onnx", "old")]

@@ -193,3 +193,20 @@ def test_what_cannot_keep_zeros_is_refused_in_one_sentence():
         merged.base_model.model.fc1.lora_B["default"].weight.zero_()  # so that zeros are still there
     merged.merge_adapter()
     refused("fc1 is merged, which has filled its zeros; call unmerge_adapter", merged)
+
+
+def test_an_adapter_that_is_made_anew_under_its_name_keeps_zeros():
+    model = adapted()
+    zeros = {name: weight == 0 for name, weight in weights(model).items()}
+    model.base_model.inject_adapter(model.base_model.model, "default")  # which sets each layer's adapter up again
+    train(model)
+    computed = model(X)
+    model.merge_adapter()
+    torch.testing.assert_close(model(X), computed, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(weight == 0, zeros[name]) for name, weight in weights(model).items())
+
+
+@pytest.mark.skipif(not hasattr(peft, "convert_to_lora"), reason="this release of PEFT does not convert adapters")
+def test_an_adapter_is_not_converted_to_one_that_fills_the_zeros():
+    with pytest.raises(TypeError, match="do not support LoRA conversion"):
+        peft.convert_to_lora(adapted(), rank=2)

@@ -122,6 +122,18 @@ def test_a_checkpoint_without_its_state_is_refused(tmp_path):
         resume()
 
 
+def test_a_state_that_cannot_be_written_leaves_the_old_one_alone(tmp_path, monkeypatch):
+    model = gpt2()
+    trainer = trainer_of(model, ow.sparsify(model, CASES["frozen"][2]), TEXTS, tmp_path)
+    folder = tmp_path / "checkpoint-0"
+    folder.mkdir()
+    (folder / "sparsifier.pt").write_text("old")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match=rf"No space left on device: '{folder}/sparsifier.pt'$"):
+        trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("sparsifier.pt", "old")]
+
+
 @pytest.mark.parametrize("make", [gpt2, bert])
 def test_fine_tuning_keeps_the_zeros_of_a_pruned_model(make, tmp_path):
     model = make()

@@ -1,13 +1,16 @@
 """Recomputing batch-norm statistics: those of the dense model do not fit the pruned one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from openwork.core.forward import call_on_batch, check_batches, inputs_of
+from openwork.core.processes import in_all_processes, several
+from openwork.core.sharded import is_sharded
 from openwork.core.snapshot import snapshot
 
 
@@ -15,7 +18,9 @@ from openwork.core.snapshot import snapshot
 def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
     """Replaces the running statistics of every BatchNorm in ``model`` by the plain means over the batches.
 
-    Weights, momenta and training flags stay. Dropout and other layers act as in evaluation.
+    Weights, momenta and training flags stay. Dropout and other layers act as in evaluation. Where torch.distributed
+    runs several processes, all must call this, each with batches of its own or with the same: the means are those over
+    the batches of all, and equal in all.
 
     Args:
         model: The pruned model.
@@ -24,12 +29,13 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
             arguments; anything else as it is.
 
     Returns:
-        The number of batches.
+        The number of batches of this process.
 
     Raises:
         TypeError: If ``batches`` is one tensor or cannot be iterated, or a batch holds nothing that the model takes.
         ValueError: If the model has no BatchNorm that keeps statistics, there is no batch, or its statistics are not
             finite. Whatever raises leaves the model as it was.
+        RuntimeError: If this fails in another process, or the processes' models have not the same batch norms.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected an nn.Module, got a {type(model).__name__}; the model comes first")
@@ -37,36 +43,85 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
     norms = [module for module in model.modules() if _keeps_statistics(module)]
     if not norms:
         raise ValueError("the model has no BatchNorm with running statistics; there is nothing to do")
-    used = 0
     restore = snapshot(model)
     training = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
+    place = next((mean.device for norm in norms if (mean := norm.running_mean) is not None), torch.device("cpu"))
+    sharded = any(is_sharded(parameter) for parameter in model.parameters())
+    parallel = [module for module in model.modules() if isinstance(module, DistributedDataParallel)]
+    broadcasting = [module.broadcast_buffers for module in parallel]
     try:
-        model.eval()
-        for batch in batches:
-            if used == 0:
-                for norm in norms:
-                    norm.reset_running_stats()
-                    norm.momentum = None  # a cumulative mean
-                    norm.train()
-            positional, named = inputs_of(model, batch)
-            call_on_batch(model, positional, named)
-            used += 1
-        if used == 0:
-            raise ValueError("there is no batch to take statistics from; pass at least one batch of inputs")
-        for name, norm in model.named_modules():
-            means = (norm.running_mean, norm.running_var) if isinstance(norm, _BatchNorm) else ()
-            if any(mean is not None and not mean.isfinite().all() for mean in means):
-                raise ValueError(f"the batches make the statistics of {name} NaN or infinite; check their inputs")
+        for each in parallel:
+            each.broadcast_buffers = False  # which would replace the statistics by those of the first process
+        with in_all_processes("recalibrate_batchnorm", place, alone=sharded):
+            used = _take(model, norms, batches)
+        if several():
+            _average(norms, place)
     except BaseException:
         restore()
         raise
     finally:
+        for each, flag in zip(parallel, broadcasting, strict=True):
+            each.broadcast_buffers = flag
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         for module, flag in training.items():
             module.training = flag
     return used
+
+
+def _take(model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[Any]) -> int:
+    """Lets the batch norms take their statistics from this process's batches; returns their number."""
+    used = 0
+    model.eval()
+    for batch in batches:
+        if used == 0:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # a cumulative mean
+                norm.train()
+        positional, named = inputs_of(model, batch)
+        call_on_batch(model, positional, named)
+        used += 1
+    if used == 0:
+        raise ValueError("there is no batch to take statistics from; pass at least one batch of inputs")
+    for name, norm in model.named_modules():
+        means = (norm.running_mean, norm.running_var) if isinstance(norm, _BatchNorm) else ()
+        if any(mean is not None and not mean.isfinite().all() for mean in means):
+            raise ValueError(f"the batches make the statistics of {name} NaN or infinite; check their inputs")
+    return used
+
+
+def _average(norms: Sequence[_BatchNorm], place: torch.device) -> None:
+    """Makes the statistics the means over the batches of all processes.
+
+    Each counts as often as a norm has seen batches, which may be none where only some inputs reach it.
+    """
+    found = [(_tensor(n.running_mean), _tensor(n.running_var), _tensor(n.num_batches_tracked)) for n in norms]
+    size = torch.tensor([sum(mean.numel() for mean, _, _ in found), len(found)], device=place)
+    sizes = torch.cat([size, -size])
+    torch.distributed.all_reduce(sizes, op=torch.distributed.ReduceOp.MAX)
+    if not torch.equal(sizes, torch.cat([size, -size])):
+        raise RuntimeError(
+            "the models of the processes have not the same batch norms, whose statistics are averaged over all; call "
+            "recalibrate_batchnorm with one model in all of them"
+        )
+    sums = [torch.cat([n[None].double(), n * mean.double(), n * var.double()]).to(place) for mean, var, n in found]
+    total = torch.cat(sums)
+    torch.distributed.all_reduce(total)
+    parts = torch.split(total, [len(one) for one in sums])
+    for norm, (mean, var, count), each in zip(norms, found, parts, strict=True):
+        if each[0] > 0:
+            means, variances = (each[1:] / each[0]).chunk(2)
+            mean.copy_(means)
+            var.copy_(variances)
+        if not isinstance(norm, nn.SyncBatchNorm):  # which has seen the batches of all processes as one
+            count.copy_(each[0])
+
+
+def _tensor(value: Tensor | None) -> Tensor:
+    assert value is not None  # of a norm that keeps statistics
+    return value
 
 
 def has_statistics(model: nn.Module) -> bool:

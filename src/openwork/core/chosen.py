@@ -39,16 +39,27 @@ def check_model(model: object) -> nn.Module:
     return model
 
 
-def choose_weights(model: nn.Module, select: Selection) -> tuple[list[Weight], dict[str, str]]:
+def refuse_inference_mode() -> None:
+    """Raises ValueError where torch makes tensors that nobody can change afterwards, as masks would be."""
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "under torch.inference_mode() torch makes tensors that nobody can change afterwards, masks too; leave it "
+            "first, or use torch.no_grad()"
+        )
+
+
+def choose_weights(model: nn.Module, select: Selection, *, changes: bool = True) -> tuple[list[Weight], dict[str, str]]:
     """What `find_weights` returns, where all selected weights have values.
 
     Args:
         model: The model.
         select: Which parameters are selected.
+        changes: Whether they are to be changed.
 
     Raises:
         TypeError: If ``select`` is of another kind.
-        ValueError: If the model is accelerated, nothing is selected, or a selected weight has no values yet.
+        ValueError: If the model is accelerated, nothing is selected, a selected weight has no values yet, or they
+            cannot be changed.
     """
     refuse_converted(model)
     weights, skipped = find_weights(model, select)
@@ -57,6 +68,11 @@ def choose_weights(model: nn.Module, select: Selection) -> tuple[list[Weight], d
             raise ValueError(
                 f"{weight.name} is on the meta device and has no values; load the weights, or call to_empty and "
                 "initialise them, first"
+            )
+        if changes and weight.parameter.is_inference():
+            raise ValueError(
+                f"{weight.name} was made under torch.inference_mode(), and torch lets nobody change it; pass "
+                "copy.deepcopy(model), which is made outside of it"
             )
     return weights, skipped
 

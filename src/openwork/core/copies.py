@@ -1,7 +1,7 @@
 """Copies of models."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -9,6 +9,17 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from openwork.core.forward import first_line
+
+MAKE_PLAIN: list[Callable[[nn.Module], None]] = []
+"""Of each mechanism that changes modules, what gives those of a copy their plain classes again."""
+
+
+def plain_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """What `copied_model` returns, with plain modules, whichever sparsifiers are at work on the model."""
+    copied = copied_model(model, memo)
+    for make_plain in MAKE_PLAIN:
+        make_plain(copied)
+    return copied
 
 
 def copied_model(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:

@@ -28,7 +28,7 @@ def seeded_generator(seed: int, step: int, name: str) -> torch.Generator:
 
 def uniform_like(weight: Tensor, generator: torch.Generator) -> Tensor:
     """Uniform in [0, 1), of ``weight``'s shape and sharding; drawn as a whole on the CPU, so the same everywhere."""
-    rows = rows_like(torch.rand(weight.shape, generator=generator), weight)
+    rows = rows_like(torch.rand(weight.shape, generator=generator, dtype=torch.float32, device="cpu"), weight)
     if weight.device.type == "cuda":  # from other memory the copy would wait for the device
         rows = rows.pin_memory()
     return shard_like(rows.to(weight.device, non_blocking=True), weight)

@@ -56,8 +56,8 @@ class Shards:
         """The tables of all processes, in row order; they must all call it with as many rows and columns."""
         if self.group is None:
             return [table]
-        all_tables = torch.zeros(self.size, len(table), len(table[0]), dtype=torch.int64)
-        all_tables[self.index] = torch.tensor(table)
+        all_tables = torch.zeros(self.size, len(table), len(table[0]), dtype=torch.int64, device="cpu")
+        all_tables[self.index] = torch.tensor(table, device="cpu")
         self.add(all_tables)
         return all_tables.tolist()
 

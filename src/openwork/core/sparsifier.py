@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from openwork.core.chosen import check_model, choose_weights, log_choice, summary
+from openwork.core.chosen import check_model, choose_weights, log_choice, refuse_inference_mode, summary
 from openwork.core.dead_paths import dead_paths
 from openwork.core.following import capturing, follow
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
@@ -45,6 +45,7 @@ class Sparsifier:
     ) -> None:
         check_model(model)
         check_technique(technique)
+        refuse_inference_mode()
         seed = check_seed(seed)
         reshard(model)
         weights, skipped = choose_weights(model, select)
@@ -238,7 +239,7 @@ class Sparsifier:
 
         It warns where training did not end as it was meant to: the schedule is unfinished, no optimizer was attached,
         another one than the attached one trains, nothing took the penalty, a layer is empty or a path through it dead,
-        or other code wrote to masked weights.
+        or other code wrote to masked weights. Weights of another sparsifier stay as they are, for its own `finalize`.
 
         Raises:
             ValueError: If weights were tied, untied, or replaced with their modules since `sparsify`.
@@ -256,7 +257,7 @@ class Sparsifier:
         return model
 
     def finalized_copy(self) -> nn.Module:
-        """A copy of the model as `finalize` would return it, without its warnings; training goes on undisturbed."""
+        """A copy as `finalize` of all the model's sparsifiers would leave it, without warnings; training goes on."""
         self._check_live()
         self._seen.find()
         return self._mechanism.finalize(self.model, in_place=False)

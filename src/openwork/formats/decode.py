@@ -34,7 +34,7 @@ def from_bitmask(values: Tensor, bits: Tensor, shape: Tensor) -> Tensor:
         raise ValueError(
             f"bit mask keeps {int(kept.count_nonzero()):,} weights, and {values.numel():,} values are there"
         )
-    weight = torch.zeros(size, dtype=values.dtype)
+    weight = torch.zeros(size, dtype=values.dtype, device="cpu")
     # Not weight[kept] = values, which knows no 8-bit floating-point types.
     weight.view(-1)[kept.view(-1).nonzero().squeeze(1)] = values.flatten()
     return weight
@@ -42,7 +42,11 @@ def from_bitmask(values: Tensor, bits: Tensor, shape: Tensor) -> Tensor:
 
 def _bits(packed: Tensor) -> Tensor:
     """Bool of shape (..., 8 n) for bytes (..., n), the lowest bit first."""
-    return (packed.unsqueeze(-1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8)) & 1).flatten(-2).bool()
+    return (
+        (packed.unsqueeze(-1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8, device="cpu")) & 1)
+        .flatten(-2)
+        .bool()
+    )
 
 
 def around_zero_point(codes: Tensor, zero_point: Tensor) -> Tensor:

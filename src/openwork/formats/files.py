@@ -9,6 +9,30 @@ from pathlib import Path
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Lets an OSError of the context name ``path``, where it names what is written meanwhile, or nothing.
+
+    That of a full disk names nothing, and that of a folder where nobody may write a name that no user has given.
+
+    Args:
+        path: The file or folder that is written, by way of others beside it whose names begin with its
+            `temporary_prefix`.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = Path(os.fsdecode(error.filename)).parts if isinstance(error.filename, str | bytes | Path) else ()
+        if error.errno is None or (named and not any(part.startswith(temporary_prefix(path)) for part in named)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def temporary_prefix(path: Path) -> str:
+    """What the names of all files begin with that are written beside ``path`` for its sake."""
+    return f".{path.name}."
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside ``path``, empty, which takes its place at the end, flushed to disk; a failure removes it.
 
@@ -18,21 +42,22 @@ def replacing(path: Path) -> Iterator[Path]:
     Args:
         path: The file to replace or create.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    # Not mkstemp, whose files nobody else may read: this call asks the process's umask.
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    try:
-        if path.is_file():
-            temporary.chmod(path.stat().st_mode & 0o777)
-        mode = temporary.stat().st_mode & 0o777
-        yield temporary
-        if temporary.stat().st_mode & 0o777 != mode:
-            temporary.chmod(mode)
-        _flush(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    temporary = path.with_name(f"{temporary_prefix(path)}{secrets.token_hex(4)}")
+    with writing(path):
+        # Not mkstemp, whose files nobody else may read: this call asks the process's umask.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:
+            if path.is_file():
+                temporary.chmod(path.stat().st_mode & 0o777)
+            mode = temporary.stat().st_mode & 0o777
+            yield temporary
+            if temporary.stat().st_mode & 0o777 != mode:
+                temporary.chmod(mode)
+            _flush(temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -46,21 +71,22 @@ def creating(folder: Path) -> Iterator[Path]:
         FileNotFoundError: If there is no folder to create it in.
         FileExistsError: If there is something of that name.
     """
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    temporary = folder.with_name(f"{temporary_prefix(folder)}{secrets.token_hex(4)}")
     if not folder.absolute().parent.is_dir():
         raise FileNotFoundError(f"there is no folder {folder.absolute().parent} to write {folder.name} to; make it")
     refuse_existing(folder)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                _flush(path)
-        refuse_existing(folder)  # a rename would replace an empty folder
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with writing(folder):
+        temporary.mkdir()
+        try:
+            yield temporary
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    _flush(path)
+            refuse_existing(folder)  # a rename would replace an empty folder
+            temporary.rename(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def refuse_existing(path: Path) -> None:

@@ -48,7 +48,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Te
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if 0 not in size and (last + 1) * dtype.itemsize > storage.bytes.nbytes():
         raise ValueError("a tensor needs more bytes than its storage has")
-    return torch.empty(0, dtype=dtype).set_(storage.bytes, offset, tuple(size), tuple(stride))
+    return torch.empty(0, dtype=dtype, device="cpu").set_(storage.bytes, offset, tuple(size), tuple(stride))
 
 
 def _numbers(values: Any) -> tuple[Any, ...]:

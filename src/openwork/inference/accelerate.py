@@ -53,7 +53,7 @@ def accelerate(
         )
     if rounds < 4:
         raise ValueError(f"rounds must be at least 4 to tell a gain from noise, got {rounds}")
-    weights, _ = choose_weights(model, weight_matrices)
+    weights, _ = choose_weights(model, weight_matrices, changes=False)
     refuse_held(weights)
     for weight in weights:
         if is_sharded(weight.parameter):

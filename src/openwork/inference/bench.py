@@ -88,7 +88,7 @@ def bench_weights(
         for batch in batches:
             rows = batch * (length or tokens)
             inputs = {
-                _kind(weight): torch.randn(rows, weight.shape[1], generator=generator).to(weight)
+                _kind(weight): torch.randn(rows, weight.shape[1], generator=generator, device="cpu").to(weight)
                 for weight in weights.values()
             }
             measured = accelerate(model, (inputs,), rounds=rounds, graph=graph)

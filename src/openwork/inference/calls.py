@@ -37,7 +37,7 @@ class Call:
     def random(self) -> Tensor:
         """An input of this kind with values from N(0, 1), the same at each time."""
         generator = torch.Generator().manual_seed(0)
-        values = torch.randn(self.shape, generator=generator).to(self.device, self.dtype)
+        values = torch.randn(self.shape, generator=generator, device="cpu").to(self.device, self.dtype)
         x = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
         return x.copy_(values) if 0 not in self.stride else values
 

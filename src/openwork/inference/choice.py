@@ -183,8 +183,8 @@ def break_even(layer: nn.Module, calls: Counter[Call], one: Alternative, graph: 
     assert isinstance(weight, Tensor)
     inputs = [(call.random(), count) for call, count in calls.items()]
     generator = torch.Generator().manual_seed(0)
-    ranks = torch.rand(weight.shape, generator=generator).to(weight.device)
-    values = torch.randn(weight.shape, generator=generator).to(weight)
+    ranks = torch.rand(weight.shape, generator=generator, device="cpu").to(weight.device)
+    values = torch.randn(weight.shape, generator=generator, device="cpu").to(weight)
     low, high = 0, len(_STEPS)  # of what `low` counts all steps lose, of what `high` counts all win
     while low < high:
         middle = (low + high) // 2

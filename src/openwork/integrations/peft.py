@@ -18,8 +18,12 @@ class _ThroughZeros(lora.LoraVariant):
     """A low-rank change of which only what falls on weights that are not zero counts: (W + BA) * (W != 0)."""
 
     @staticmethod
-    def init(module: Any, adapter_name: str) -> None:
-        """Nothing to prepare."""
+    def init(module: Any, adapter_name: str, **unused: Any) -> None:
+        """Nothing to prepare, whatever of the configuration a release of PEFT passes."""
+
+    def supports_lora_conversion(self) -> bool:
+        """No: the change has as many ranks as the zeros give it, and what PEFT would take fills them."""
+        return False
 
     @staticmethod
     def forward(module: Any, active_adapter: str, x: Tensor, result: Tensor, **unused: Any) -> Tensor:

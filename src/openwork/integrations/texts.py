@@ -67,4 +67,4 @@ def windows(tokenizer: Any, path: Path, *, known: int, tokens: int, samples: int
             "that the model was trained with"
         )
     chosen = sorted(random.Random(seed).sample(range(count), min(samples, count)))
-    return torch.tensor(ids[: count * tokens]).view(count, tokens)[chosen]
+    return torch.tensor(ids[: count * tokens], device="cpu").view(count, tokens)[chosen]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from openwork.core.sparsifier import Sparsifier
+from openwork.formats.files import replacing
 
 try:
     import transformers
@@ -59,8 +60,8 @@ class SparsifyCallback(transformers.TrainerCallback):
         """Writes the state into the checkpoint that the Trainer has just written."""
         if args.should_save:
             folder = Path(_folder(args, state))
-            torch.save(self.sparsifier.state_dict(), folder / f"{_FILE}.new")
-            os.replace(folder / f"{_FILE}.new", folder / _FILE)
+            with replacing(folder / _FILE) as temporary:
+                torch.save(self.sparsifier.state_dict(), temporary)
 
     def on_log(
         self,

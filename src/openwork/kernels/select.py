@@ -84,7 +84,7 @@ def select_plain(values: Sequence[Tensor], keep: Sequence[int]) -> Selected:
         return _reach_plain(values, torch.stack([kth_largest(*pair) for pair in zip(values, keep, strict=True)]))
     masks, thresholds, numbers = zip(*map(_select_on_cpu, values, keep), strict=True)
     table = torch.from_numpy(np.array(numbers, dtype=np.int64).T)  # in a third of the time of torch.tensor
-    return Selected(list(masks), torch.tensor(thresholds, dtype=values[0].dtype), table)
+    return Selected(list(masks), torch.tensor(thresholds, dtype=values[0].dtype, device="cpu"), table)
 
 
 def select_over(values: Sequence[Tensor], keep: Sequence[int], add: Add | None) -> Selected:
@@ -96,7 +96,7 @@ def select_over(values: Sequence[Tensor], keep: Sequence[int], add: Add | None) 
         add: Adds the counts of the others; they must all call this.
     """
     device, dtype = values[0].device, values[0].dtype
-    k = on(torch.tensor(keep, dtype=torch.int64), device)
+    k = on(torch.tensor(keep, dtype=torch.int64, device="cpu"), device)
     if path(device, dtype).name == "Triton":
         from openwork.kernels.triton import select
 
@@ -184,7 +184,7 @@ def kth_largest_of_all(
                 count_plain(exact, found, shift, counts)
 
     width = 8 if triton or device.type != "cpu" or add is not None else 16
-    found = _radix(count, on(torch.tensor([k]), device), dtype, width, add)
+    found = _radix(count, on(torch.tensor([k], device="cpu"), device), dtype, width, add)
     return floats_of(found, dtype)[0]
 
 
@@ -205,7 +205,8 @@ def count_reaching(values: Sequence[Tensor], threshold: Tensor) -> Tensor:
         exact = [value.detach() if value.dtype in INTEGERS else value.detach().float() for value in values]
         arrays, level = [value.numpy() for value in exact], threshold.item()
         return torch.tensor(
-            [[np.count_nonzero(part(array, level)) for array in arrays] for part in (np.greater, np.equal)]
+            [[np.count_nonzero(part(array, level)) for array in arrays] for part in (np.greater, np.equal)],
+            device="cpu",
         )
     return torch.stack([part(value, threshold).sum() for part in (torch.gt, torch.eq) for value in values]).view(2, -1)
 

@@ -50,7 +50,7 @@ class Splicing(Schedule):
 
     def due(self, step: int) -> bool:
         """True with a probability that falls from 1."""
-        draw = float(torch.rand((), generator=seeded_generator(0, step, "splicing")))
+        draw = float(torch.rand((), generator=seeded_generator(0, step, "splicing"), device="cpu"))
         return 0 < step < self.stop and draw < (1 + self.gamma * step) ** -self.power
 
 

@@ -46,7 +46,7 @@ class HessianGradients(Evidence):
                         total += one
             for loss in run():
                 pairs = zip(sums, gradients(loss, weights, graph=True), strict=True)
-                alignment = sum(((a * b).sum() for a, b in pairs), torch.zeros(()))
+                alignment = sum(((a * b).sum() for a, b in pairs), torch.zeros((), device="cpu"))
                 if alignment.requires_grad:  # a loss that is linear in all weights has no curvature
                     found = torch.autograd.grad(alignment, list(weights.values()), materialize_grads=True)
                     for total, one in zip(products, found, strict=True):

@@ -127,7 +127,9 @@ def initial_log_alpha(shape: Sequence[int], dropout: float, generator: torch.Gen
         dropout: The initial probability that a gate is closed, in (0, 1).
         generator: A CPU generator.
     """
-    return math.log((1 - dropout) / dropout) + 0.01 * torch.randn(shape, generator=generator, dtype=torch.float32)
+    return math.log((1 - dropout) / dropout) + 0.01 * torch.randn(
+        shape, generator=generator, dtype=torch.float32, device="cpu"
+    )
 
 
 def hard_concrete(log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -66,10 +66,12 @@ class Mixture(nn.Module):
         super().__init__()
         self.technique = technique
         others, single = technique.components - 1, torch.float32  # whatever torch's default is
-        self.scaled_means = nn.Parameter(torch.linspace(-SPREAD, SPREAD, others, dtype=single) / MEAN_RATE)
+        self.scaled_means = nn.Parameter(
+            torch.linspace(-SPREAD, SPREAD, others, dtype=single, device="cpu") / MEAN_RATE
+        )
         precision = -2 * math.log(STD) / PRECISION_RATE
-        self.scaled_precisions = nn.Parameter(torch.full((others + 1,), precision, dtype=single))
-        self.scaled_proportions = nn.Parameter(torch.zeros(others, dtype=single))
+        self.scaled_precisions = nn.Parameter(torch.full((others + 1,), precision, dtype=single, device="cpu"))
+        self.scaled_proportions = nn.Parameter(torch.zeros(others, dtype=single, device="cpu"))
 
     def means(self) -> Tensor:
         """(components,), the first is 0."""

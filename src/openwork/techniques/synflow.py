@@ -38,7 +38,7 @@ class Flow(Evidence):
             power = math.frexp(flow)[1] if math.isfinite(flow) else 900 + math.frexp(_flow(model, run, 2.0**-900))[1]
         scale = 2.0 ** -(power // 2)
         with _ones(model, scale):
-            total = sum((output.sum() for output in run()), torch.zeros(())) * scale
+            total = sum((output.sum() for output in run()), torch.zeros((), device="cpu")) * scale
             parts = torch.autograd.grad(total, list(weights.values()), materialize_grads=True)
             most = total.detach().abs().clamp(min=torch.finfo(torch.float64).tiny)  # 0 where no path is left
             found = {w: part * weights[w].detach() / most for w, part in zip(weights, parts, strict=True)}

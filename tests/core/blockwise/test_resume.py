@@ -1,6 +1,7 @@
 """A prune that stops goes on from the blocks that are finished."""
 
 import copy
+import os
 
 import pytest
 import torch
@@ -178,6 +179,25 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "plan.json").write_text("{")
     with pytest.raises(ValueError, match=r"plan.json is damaged .*; remove the folder to begin anew"):
         ow.prune(stack(), HALF, batches=ids(), resume=tmp_path)
+
+
+def test_a_full_disk_names_the_file_and_leaves_no_part_of_it(tmp_path, monkeypatch):
+    written = []
+
+    def full(descriptor):
+        written.append(descriptor)
+        if len(written) > 1:  # all but plan.json
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    model, whole = stack(), stack()
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/0000.safetensors'$"):
+        ow.prune(model, HALF, batches=ids(), resume=tmp_path)
+    monkeypatch.undo()
+    assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
+    ow.prune(model, HALF, batches=ids(), resume=tmp_path)
+    ow.prune(whole, HALF, batches=ids())
+    assert equal(model, whole)
 
 
 def test_a_kill_while_a_file_is_written_costs_that_block_alone(tmp_path, monkeypatch):

@@ -110,6 +110,10 @@ class Stubborn(torch.nn.Module):
         return {"w": torch.randn(1000), "v": torch.empty(1000, device="meta")}
 
 
+def _forbidden(dir: Path, prefix: str) -> None:
+    raise PermissionError(13, "Permission denied", str(dir / f"{prefix}u5tq7g2q"))
+
+
 def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     before = threading.active_count()
     (tmp_path / "x.safetensors").write_text("old")
@@ -122,7 +126,11 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
         ow.save({f"w{i}": sparse(1000) for i in range(9)}, tmp_path / "x.safetensors", threads=3)
     monkeypatch.undo()
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/x.safetensors'$"):
+        ow.save({"w": sparse(1000)}, tmp_path / "x.safetensors")
+    monkeypatch.undo()
+    monkeypatch.setattr("tempfile.TemporaryFile", _forbidden)  # where what is packed waits for its header
+    with pytest.raises(PermissionError, match=rf"Permission denied: '{tmp_path}/x.safetensors'$"):
         ow.save({"w": sparse(1000)}, tmp_path / "x.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
     assert (tmp_path / "x.safetensors").read_text() == "old"

@@ -138,7 +138,7 @@ class GlobalRanking(Allocation):
         """The same, with one wait for the device."""
         every = torch.cat(list(scores.values()), 1)
         totals = [keep_count(every.shape[1], sparsity) for sparsity in sparsities]
-        thresholds = kth_largest_of_rows(every, on(torch.tensor(totals), every.device))[:, None]
+        thresholds = kth_largest_of_rows(every, on(torch.tensor(totals, device="cpu"), every.device))[:, None]
         parts = [score > thresholds for score in scores.values()] + [score == thresholds for score in scores.values()]
         counts = torch.stack([part.sum(1) for part in parts], 1).tolist()
         return [_spread(scores, total, row) for total, row in zip(totals, counts, strict=True)]

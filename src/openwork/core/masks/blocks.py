@@ -63,7 +63,7 @@ class _Blocks(Pattern):
         if bool(((counts == 0) | (counts == group)).all()):
             kept = keep_largest(best, keep // group, generator)
         else:  # some blocks hold weights that are never kept: sort the blocks, to see how many fit
-            shuffled = torch.randperm(best.numel(), generator=generator).to(best.device)
+            shuffled = torch.randperm(best.numel(), generator=generator, device="cpu").to(best.device)
             order = shuffled[best.flatten()[shuffled].argsort(descending=True, stable=True)]
             kept = torch.zeros_like(best, dtype=torch.bool)
             kept.view(-1)[order[counts[order].cumsum(0) <= keep]] = True

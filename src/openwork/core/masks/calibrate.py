@@ -16,6 +16,7 @@ from openwork.core.masks.weight import MaskedWeight
 from openwork.core.mechanism import Calibrate
 from openwork.core.optimizers import parameter_ids
 from openwork.core.precision import exact
+from openwork.core.processes import in_all_processes, several
 from openwork.core.sharded import is_sharded, version
 from openwork.core.snapshot import snapshot
 
@@ -49,7 +50,8 @@ def gather(evidence: Evidence, weights: Sequence[MaskedWeight], model: nn.Module
     measured: Mapping[str, Tensor] = {}
     try:
         with _untouched(model):
-            with _in_all_processes(weights):
+            sharded = any(is_sharded(weight.parameter) for weight in weights)
+            with in_all_processes("the calibration", weights[0].mask.device, alone=sharded):
                 # Without gradients to come a large model need not keep its activations.
                 watched = showing_inputs([weight.source for weight in inputs.weights], inputs.show)
                 with torch.set_grad_enabled(evidence.differentiates), watched:
@@ -116,36 +118,12 @@ def _check(
 
 def _averaged(value: Tensor) -> Tensor:
     """The mean over all processes; FSDP2 has averaged the gradient of a shard already."""
-    if not _distributed() or is_sharded(value):
+    if not several() or is_sharded(value):
         return value
     total = value.clone()
     torch.distributed.all_reduce(total)
     mean = total / torch.distributed.get_world_size()
     return mean if value.is_floating_point() or value.is_complex() else mean.round().to(value.dtype)
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-@contextmanager
-def _in_all_processes(weights: Sequence[MaskedWeight]) -> Iterator[None]:
-    """Raises where any process raised inside, so that the others do not wait for it for ever.
-
-    Under FSDP2 the forward itself communicates, and the others wait there.
-    """
-    alone = not _distributed() or any(is_sharded(weight.parameter) for weight in weights)
-    failed = weights[0].zero()
-    try:
-        yield
-    except Exception:
-        if not alone:
-            torch.distributed.all_reduce(failed + 1)
-        raise
-    if not alone:
-        torch.distributed.all_reduce(failed)
-        if failed:
-            raise RuntimeError("the calibration failed in another process; see the error there")
 
 
 @contextmanager

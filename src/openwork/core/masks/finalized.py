@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openwork.core.copies import copied_model
+from openwork.core.copies import copied_model, plain_copy
 from openwork.core.masks.weight import MaskedWeight
 from openwork.core.stacked import stacked
 from openwork.kernels.masks import mask_
@@ -16,7 +16,7 @@ _DICTS = (dict, OrderedDict)
 
 
 def masked_copy(model: nn.Module, weights: Sequence[MaskedWeight]) -> nn.Module:
-    """A copy of the model that owns the weights, with their zeros.
+    """A copy of the model that owns the weights, with their zeros; what another sparsifier made random is plain there.
 
     Raises:
         ValueError: If FSDP2 shards them, or the model cannot be copied.
@@ -24,7 +24,7 @@ def masked_copy(model: nn.Module, weights: Sequence[MaskedWeight]) -> nn.Module:
     if any(weight.sharded for weight in weights):
         raise ValueError("FSDP2 models cannot be copied; save model.state_dict(), whose weights are masked")
     copies: dict[int, Any] = {}
-    model = copied_model(model, copies)
+    model = plain_copy(model, copies)
     _zero([copies[id(weight.parameter)].data for weight in weights], [weight.mask for weight in weights])
     return model
 

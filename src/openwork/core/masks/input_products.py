@@ -27,7 +27,7 @@ class InputProducts(Evidence):
         size = rows.shape[-1]
         if "products" not in kept:
             kept["products"] = rows.new_zeros(size, size)
-            kept["rows"] = torch.zeros((), dtype=torch.int64)
+            kept["rows"] = torch.zeros((), dtype=torch.int64, device="cpu")
         add_products(kept["products"], rows)
         kept["rows"] += len(rows)
 

@@ -115,7 +115,7 @@ def check_eps(optimizer: torch.optim.Optimizer) -> None:
             settings = [(name, value) for name, value in {**vars(part), **group}.items() if _EPS.search(name)]
             dtypes = _FLOATS & {parameter.dtype for parameter in group["params"]}
             for (name, eps), dtype in itertools.product(settings, dtypes):
-                if isinstance(eps, int | float) and not torch.tensor(eps, dtype=dtype):
+                if isinstance(eps, int | float) and not torch.tensor(eps, dtype=dtype, device="cpu"):
                     where, better = (f", 0 in {str(dtype).removeprefix('torch.')},", 1e-6) if eps else ("", 1e-8)
                     raise ValueError(
                         f"{type(part).__name__} has {name}={eps:g}{where} and would turn every masked weight into "

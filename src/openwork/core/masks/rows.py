@@ -103,7 +103,11 @@ class NM(Pattern):
         tied = (first.sum(0, dtype=number) > self.n).nonzero().flatten()
         if tied.numel():
             some = places[:, tied]
-            shuffled = torch.rand(some.shape, generator=generator).argsort(0).to(some.device)
+            shuffled = (
+                torch.rand(some.shape, generator=generator, dtype=torch.float32, device="cpu")
+                .argsort(0)
+                .to(some.device)
+            )
             order = some.gather(0, shuffled).argsort(dim=0, descending=True, stable=True)
             drawn = torch.zeros_like(some, dtype=torch.bool)
             first[:, tied] = drawn.scatter_(0, shuffled.gather(0, order)[: self.n], True)
@@ -148,7 +152,7 @@ class PerOutput(Pattern):
     def mask(self, scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:
         """The keep // outputs best of each, and the best of the next ones; more of each where others have too few."""
         rows = scores.flatten(1)
-        shuffled = torch.randperm(rows.shape[1], generator=generator).to(rows.device)  # equals are drawn
+        shuffled = torch.randperm(rows.shape[1], generator=generator, device="cpu").to(rows.device)  # equals are drawn
         order = shuffled[rows[:, shuffled].argsort(dim=1, descending=True, stable=True)]
         usable = (rows > -math.inf).sum(1)
         each, rest = divmod(keep, rows.shape[0])

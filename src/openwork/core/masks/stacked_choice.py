@@ -134,7 +134,7 @@ def _update(stack: StackedMasks, technique: MaskTechnique, members: list[int], s
     except Exception:  # vmap may raise anything, and alone each technique says for itself what is wrong
         return None
     if technique.criterion == Threshold():
-        values = torch.tensor([each.schedule(step) for each in some.techniques], dtype=torch.float64)
+        values = torch.tensor([each.schedule(step) for each in some.techniques], dtype=torch.float64, device="cpu")
         found = [reach_rows(score, on(values.to(score.dtype), score.device)) for score in scores]
         masks, kept = some.chosen(scores, found, None, "ties")
     else:
@@ -151,7 +151,7 @@ def _update(stack: StackedMasks, technique: MaskTechnique, members: list[int], s
 def _largest(scores: Sequence[Tensor], keep: Sequence[Sequence[int]]) -> list[SelectedRows]:
     """The largest scores of each weight and member."""
     pairs = zip(scores, keep, strict=True)
-    return [select_rows(score, on(torch.tensor(counts), score.device)) for score, counts in pairs]
+    return [select_rows(score, on(torch.tensor(counts, device="cpu"), score.device)) for score, counts in pairs]
 
 
 class _Members:
@@ -215,7 +215,7 @@ class _Members:
 
     def _drawn(self, like: MaskedWeight) -> Tensor:
         """What `View.uniform` of each member gives for the weight; drawn by all cores, for it takes long."""
-        shape = torch.empty(()).expand(like.parameter.shape)
+        shape = torch.empty((), device="cpu").expand(like.parameter.shape)
 
         def draw(members: Sequence[Masking]) -> Tensor:
             generators = [seeded_generator(member.seed, self.step, like.name) for member in members]

@@ -39,11 +39,11 @@ def drop_ties(
     """
     if not surplus:
         return
-    rows = on(torch.tensor(list(surplus)), scores.device)
+    rows = on(torch.tensor(list(surplus), device="cpu"), scores.device)
     some = [ties[row] for row in surplus]
     places = (scores[rows] == selected.thresholds[rows, None]).nonzero_static(size=sum(some))
     dropped = [
-        first + torch.randperm(number, generator=generator(row))[: surplus[row]]
+        first + torch.randperm(number, generator=generator(row), device="cpu")[: surplus[row]]
         for row, number, first in zip(surplus, some, accumulate(some, initial=0), strict=False)
     ]
     row, column = places[on(torch.cat(dropped), scores.device)].unbind(1)
@@ -108,7 +108,7 @@ def keep_largest_of_each(
         some, numbers = [parts[place] for place in places], [keep[place] for place in places]
         found.append(select(some, numbers, None if shards is ALONE else shards.add))
     tables = read_tables([selected.numbers for selected in found])
-    result = Kept([torch.empty(0)] * len(scores), list(keep), [0] * len(scores))
+    result = Kept([torch.empty(0, device="cpu")] * len(scores), list(keep), [0] * len(scores))
     for ((_, _, shards), places), selected, table in zip(groups.items(), found, tables, strict=True):
         of_each = shards.gather(table)  # process by process
         kept, spoiled = table[0], table[2]
@@ -118,7 +118,9 @@ def keep_largest_of_each(
             mask, surplus = selected.masks[column], kept[column] - keep[place]
             if surplus > 0:
                 ties = [numbers[1][column] for numbers in of_each]
-                chosen = torch.randperm(sum(ties), generator=generator(place))[:surplus] - sum(ties[: shards.index])
+                chosen = torch.randperm(sum(ties), generator=generator(place), device="cpu")[:surplus] - sum(
+                    ties[: shards.index]
+                )
                 chosen = chosen[(chosen >= 0) & (chosen < ties[shards.index])] if shards is not ALONE else chosen
                 mask = _without(mask, parts[place], selected.thresholds[column], ties[shards.index], chosen)
             result.masks[place] = shard_like(mask, scores[place])

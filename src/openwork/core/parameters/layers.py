@@ -226,7 +226,7 @@ def _one_layer(
         projected = [operate(layer, f"weight_ih{suffix}", MATRIX, padded.transpose(0, 1)) for suffix in suffixes]
         x = torch.cat(projected, dim=-1).transpose(0, 1)
         if sizes is not None:
-            lengths = (sizes[:, None] > torch.arange(int(sizes[0]))).sum(0)
+            lengths = (sizes[:, None] > torch.arange(int(sizes[0]), device="cpu")).sum(0)
             x = pack_padded_sequence(x, lengths).data
         identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
         inputs = list(identity.chunk(len(suffixes)))

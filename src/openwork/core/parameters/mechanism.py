@@ -22,16 +22,17 @@ from openwork.core.dead_paths import empty_layer
 from openwork.core.mechanism import Calibrate, Mechanism, whole_number
 from openwork.core.ownership import RANDOM
 from openwork.core.parameters.layers import NOISE_SEED, RandomWeight, deterministic
+from openwork.core.parameters.plain import make_plain
 from openwork.core.parameters.rows import Rows
 from openwork.core.parameters.stacked import StackedRandom
 from openwork.core.parameters.switch import plain_of, switched
-from openwork.core.parameters.weight import Learned, ReparameterizedWeight, follows, learned, total_cost
+from openwork.core.parameters.weight import ReparameterizedWeight, follows, learned, total_cost
 from openwork.core.parameters.whole import shard
 from openwork.core.precision import LOW, exact
 from openwork.core.schedules import Schedule
 from openwork.core.seeding import seeded_generator
 from openwork.core.selection import Weight
-from openwork.core.sharded import gathered, is_offloaded, local, reshard, shard_like, shards_of, sum_each
+from openwork.core.sharded import gathered, is_offloaded, reshard, shard_like, shards_of, sum_each
 
 if TYPE_CHECKING:
     from openwork.core.parameters.technique import Reparameterization
@@ -104,7 +105,8 @@ class Reparameterizing(Mechanism):
                 if place == 0:  # a tied weight has one entry in the state, as savers of tied weights want it
                     site.module.get_submodule(learned(site.module)).add_module(site.leaf, distribution)
         for module in {site.module: None for weight in self.weights for site in weight.sites}:
-            module.__class__ = switched(type(module), tuple(module.__dict__[RANDOM]))
+            plain = plain_of(type(module)) or type(module)  # of one in which another sparsifier has random weights
+            module.__class__ = switched(plain, tuple(module.__dict__[RANDOM]))
         if _log.isEnabledFor(logging.INFO) or self._rows.sharded():  # whose processes may log at different levels
             self._log_change()
 
@@ -197,7 +199,8 @@ class Reparameterizing(Mechanism):
     def finalize(self, model: nn.Module, *, in_place: bool) -> nn.Module:
         """The model, or a copy of it, of plain modules whose weights are the deterministic ones.
 
-        In place, the mechanism lets its distributions go.
+        In place, the mechanism lets its distributions go, and weights that another sparsifier made random stay so. In
+        a copy no weight is random.
         """
         reshard(model)
         if not in_place:
@@ -207,25 +210,8 @@ class Reparameterizing(Mechanism):
                     "finalize the model and save its state_dict()"
                 )
             model = copied_model(model)
-        modules = [module for module in model.modules() if plain_of(type(module))]
-        written: set[int] = set()
-        with torch.no_grad(), self._rows.here():
-            for module in modules:
-                for leaf, (_, distribution) in module.__dict__[RANDOM].items():
-                    parameter = module._parameters[leaf]
-                    assert parameter is not None
-                    if id(parameter) not in written:  # L0 would multiply a tied weight by its gate twice
-                        rows = local(parameter)
-                        rows.copy_(deterministic(distribution, rows) + 0.0)  # no -0.0
-                        written.add(id(parameter))
-        for module in modules:
-            for name in [name for name, child in module._modules.items() if isinstance(child, Learned)]:
-                del module._modules[name]
-            for own in (RANDOM, NOISE_SEED):
-                module.__dict__.pop(own, None)
-            kind = plain_of(type(module))
-            assert kind is not None
-            module.__class__ = kind
+        with self._rows.here():
+            make_plain(model, self.distributions if in_place else None)
         if in_place:
             self.distributions.clear()
         return model

@@ -180,7 +180,7 @@ class _Coefficients:
         self.moving = dict.fromkeys(schedule for schedule in schedules if schedule is not None)
         self.values: dict[Schedule | None, float] = {None: 0.0}
         places = {schedule: place for place, schedule in enumerate([None, *self.moving])}
-        self.places = torch.tensor([places[schedule] for schedule in schedules])
+        self.places = torch.tensor([places[schedule] for schedule in schedules], device="cpu")
 
     def write(self, coefficients: Tensor, step: int) -> None:
         """Writes those of the step to ``coefficients``, (N,), if any is new."""
@@ -193,7 +193,7 @@ class _Coefficients:
             self.values[schedule] = value
         values = list(self.values.values())
         if values != before:
-            coefficients.copy_(torch.tensor(values, dtype=torch.float64)[self.places], non_blocking=True)
+            coefficients.copy_(torch.tensor(values, dtype=torch.float64, device="cpu")[self.places], non_blocking=True)
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

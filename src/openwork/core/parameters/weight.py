@@ -150,11 +150,15 @@ class Learned(nn.Module):
         self.register_load_state_dict_post_hook(_restore_precision)  # type: ignore[no-untyped-call]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Learned":
-        """Moves to another device or dtype, as ``model.to`` asks, but never to float16 or bfloat16."""
+        """Moves to another device or dtype, as ``model.to`` asks, but never to float16 or bfloat16.
+
+        Masks stay masks, also where ``model.type`` asks for floats.
+        """
 
         def apply(tensor: Tensor) -> Tensor:
             new = fn(tensor)
-            return tensor.to(new.device) if new.dtype in LOW and tensor.dtype not in LOW else new
+            stays = new.dtype in LOW and tensor.dtype not in LOW
+            return tensor.to(new.device) if stays or tensor.dtype is torch.bool else new
 
         super()._apply(apply, recurse)  # type: ignore[no-untyped-call]
         return self

@@ -16,6 +16,7 @@ from openwork.core.chosen import check_model
 from openwork.core.forward import plain_attention
 from openwork.core.parameters.weight import ReparameterizedWeight
 from openwork.core.snapshot import snapshot
+from openwork.formats.files import temporary_prefix, writing
 
 IN_ONE_FILE = 2**31 - 2**24
 """Bytes of weights that one file can hold: protobuf's two gigabytes, less what the graph itself needs."""
@@ -100,6 +101,7 @@ def export_onnx(
         TypeError: If ``model`` is no module, or wraps the model.
         ValueError: If weights are random variables still, the example does not fit, the forward cannot be followed or
             fixes an axis, ONNX has no operator for something, or the outputs differ. Nothing is written then.
+        OSError: If ``path`` cannot be written, as on a full disk.
         ImportError: If the extra is missing: ``pip install "openwork[onnx]"``.
     """
     _check_packages()
@@ -126,7 +128,8 @@ def export_onnx(
         stack.enter_context(plain_attention())
         model.eval()
         program = graph_of(model, taken)
-        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}."))
+        stack.enter_context(writing(path))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=path.parent, prefix=temporary_prefix(path)))
         temporary = Path(folder) / path.name
         if sparse:
             temporary.write_bytes(with_sparse_initializers(program.model_proto).SerializeToString())

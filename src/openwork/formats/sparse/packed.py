@@ -132,7 +132,7 @@ def unpack(packed: Packed, data: Bytes) -> Tensor:
     top = symbols.SYMBOLS[packed.symbols].decode(high[0], high[1], packed.kept)
     rest = packed.kept * (kind.word - 1)
     planes = [top, *content(low, rest, rest).reshape(kind.word - 1, packed.kept)] if kind.word > 1 else [top]
-    tensor = torch.zeros(packed.shape, dtype=kind.torch)
+    tensor = torch.zeros(packed.shape, dtype=kind.torch, device="cpu")
     words, done = _words(tensor), 0
     for places, count in _pieces(packed, where, len(words)):
         values = _joined([plane[done : done + count] for plane in planes])

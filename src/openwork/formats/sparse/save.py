@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from openwork.core.converted import refuse_converted
 from openwork.core.sparsifier import Sparsifier
+from openwork.formats.files import temporary_prefix, writing
 from openwork.formats.sparse.container import Entry, checked_target, write
 from openwork.formats.sparse.described import CHECK, KEY, SUFFIX, Description
 from openwork.formats.sparse.dtypes import DTYPES, NAMES
@@ -66,6 +67,7 @@ def save(
     Raises:
         TypeError: If ``model`` is none of the three, or ``metadata`` is no mapping.
         FileNotFoundError: If there is no folder for ``path``.
+        OSError: If it cannot be written there, as on a full disk. What was there before stays.
         ValueError: If the state holds what a file of tensors cannot hold, ``metadata`` takes a name of openwork's, or
             ``path`` is no file, or `accelerate` has converted a layer.
         ImportError: If zstandard is missing: ``pip install "openwork[files]"``.
@@ -88,7 +90,7 @@ def save(
     taken_names = {f"{name}{SUFFIX}" for name in state} & {*state}
     rows: dict[str, Packed] = {}
     entries: list[Entry] = []
-    with tempfile.TemporaryFile(dir=path.parent) as spool:
+    with writing(path), tempfile.TemporaryFile(dir=path.parent, prefix=temporary_prefix(path)) as spool:
         for name, packed in in_threads(partial(_packed, reserved=taken_names), tensors, threads):
             if packed is None:
                 entries.append(dense_entry(name, tensors[name]))

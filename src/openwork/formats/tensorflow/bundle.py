@@ -100,8 +100,8 @@ class Bundle:
                              "out")  # fmt: skip
         if not entry.slices:
             return self._read(name, entry)
-        whole = torch.empty(entry.shape, dtype=_TYPES[entry.kind])
-        filled = torch.zeros(entry.shape, dtype=torch.bool)
+        whole = torch.empty(entry.shape, dtype=_TYPES[entry.kind], device="cpu")
+        filled = torch.zeros(entry.shape, dtype=torch.bool, device="cpu")
         for extent, part in self._parts(name, entry):
             place = tuple(slice(start, start + length) for start, length in extent)
             whole[place] = self._read(name, part)
@@ -112,7 +112,7 @@ class Bundle:
 
     def _read(self, name: str, entry: Entry) -> Tensor:
         if not entry.size:
-            return torch.empty(entry.shape, dtype=_TYPES[entry.kind])
+            return torch.empty(entry.shape, dtype=_TYPES[entry.kind], device="cpu")
         if entry.shard not in self._maps:
             self._maps[entry.shard] = np.memmap(self._files[entry.shard], np.uint8, mode="c")
         content = self._maps[entry.shard][entry.offset : entry.offset + entry.size]

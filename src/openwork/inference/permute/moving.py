@@ -63,7 +63,7 @@ def slice_(order: Order, node: fx.Node, arguments: dict[str, Any]) -> Value:
     """Some positions of a dimension."""
     x: Value = arguments["self"]
     dim = arguments["dim"] % len(x.shape)
-    chosen = torch.arange(x.shape[dim])[slice(arguments["start"], arguments["end"], arguments["step"])]
+    chosen = torch.arange(x.shape[dim], device="cpu")[slice(arguments["start"], arguments["end"], arguments["step"])]
     return _chosen(order, x, dim, [chosen], [shapes(node)])[0]
 
 
@@ -71,7 +71,7 @@ def select(order: Order, node: fx.Node, arguments: dict[str, Any]) -> Value:
     """One position of a dimension, which is gone afterwards."""
     x: Value = arguments["self"]
     dim = arguments["dim"] % len(x.shape)
-    one = torch.tensor([arguments["index"] % x.shape[dim]])
+    one = torch.tensor([arguments["index"] % x.shape[dim]], device="cpu")
     (found,) = _chosen(order, x, dim, [one], [(*x.shape[:dim], 1, *x.shape[dim + 1 :])])
     return found.moved([place - (place > dim) for place in range(len(x.shape))], shapes(node))
 
@@ -81,7 +81,7 @@ def unbind(order: Order, node: fx.Node, arguments: dict[str, Any]) -> list[Value
     x: Value = arguments["self"]
     dim = arguments["dim"] % len(x.shape)
     one = (*x.shape[:dim], 1, *x.shape[dim + 1 :])
-    found = _chosen(order, x, dim, torch.split(torch.arange(x.shape[dim]), 1), [one] * x.shape[dim])
+    found = _chosen(order, x, dim, torch.split(torch.arange(x.shape[dim], device="cpu"), 1), [one] * x.shape[dim])
     places = [place - (place > dim) for place in range(len(x.shape))]
     return [value.moved(places, shape) for value, shape in zip(found, shapes(node), strict=True)]
 
@@ -91,7 +91,7 @@ def split(order: Order, node: fx.Node, arguments: dict[str, Any]) -> list[Value]
     x: Value = arguments["self"]
     dim = arguments["dim"] % len(x.shape)
     sizes = [shape[dim] for shape in shapes(node)]
-    return _chosen(order, x, dim, torch.split(torch.arange(x.shape[dim]), sizes), shapes(node))
+    return _chosen(order, x, dim, torch.split(torch.arange(x.shape[dim], device="cpu"), sizes), shapes(node))
 
 
 def cat(order: Order, node: fx.Node, arguments: dict[str, Any]) -> Value:
@@ -142,7 +142,7 @@ def _chosen(order: Order, x: Value, dim: int, pieces: Any, shapes: Any) -> list[
     if own is None or all(len(piece) == x.shape[dim] for piece in pieces):
         return [Value(tuple(shape), x.channels) for shape in shapes]
     place = own.dims.index(dim)
-    where = torch.full((x.shape[dim],), len(pieces))
+    where = torch.full((x.shape[dim],), len(pieces), device="cpu")
     for number, piece in enumerate(pieces):
         where[piece] = number
     order.keep_apart(own.ids.movedim(place, -1), where.expand(own.ids.movedim(place, -1).shape))

@@ -145,7 +145,7 @@ class Order(Following):
         alike: dict[frozenset[tuple[tuple[int, int], int]], list[int]] = {}
         for root in sorted(known):
             alike.setdefault(frozenset(known[root].items()), []).append(root)
-        return [torch.tensor(members) for members in alike.values() if len(members) > 1]
+        return [torch.tensor(members, device="cpu") for members in alike.values() if len(members) > 1]
 
 
 def source(roots: Tensor, ids: Tensor, now: Mapping[int, int]) -> Tensor | None:
@@ -159,7 +159,7 @@ def source(roots: Tensor, ids: Tensor, now: Mapping[int, int]) -> Tensor | None:
     places: dict[int, list[int]] = {}
     for place, root in enumerate(roots[ids].tolist()):
         places.setdefault(root, []).append(place)
-    found = torch.arange(len(ids))
+    found = torch.arange(len(ids), device="cpu")
     for root in places.keys() & now.keys():
-        found[places[root]] = torch.tensor(places[now[root]])
-    return None if torch.equal(found, torch.arange(len(ids))) else found
+        found[places[root]] = torch.tensor(places[now[root]], device="cpu")
+    return None if torch.equal(found, torch.arange(len(ids), device="cpu")) else found

@@ -126,7 +126,7 @@ class Rearrangement:
                 continue
             at = at[roots[at].argsort(stable=True)].view(len(members), -1)
             groups = at // self.pattern.m
-            lies = torch.zeros(len(members), len(ids) // self.pattern.m, dtype=torch.long)
+            lies = torch.zeros(len(members), len(ids) // self.pattern.m, dtype=torch.long, device="cpu")
             lies.scatter_add_(1, groups, torch.ones_like(groups))  # how often each channel lies in each group
             if int(lies.count_nonzero(0).max()) == 1 and int(lies.max()) == self.pattern.m == int(lies[lies > 0].min()):
                 continue  # each channel has whole groups of its own

@@ -119,7 +119,7 @@ def convolution(order: Order, node: fx.Node, arguments: dict[str, Any]) -> Value
     else:
         order.fix([x, reads])
         if made is not None:
-            order.keep_apart(made.ids, torch.arange(len(made.ids)) // (len(made.ids) // groups))
+            order.keep_apart(made.ids, torch.arange(len(made.ids), device="cpu") // (len(made.ids) // groups))
     outputs = (Channels((1,), made.ids),) if made is not None else ()
     return _plus(order, Value(shape, outputs), arguments["bias"], dim=1)
 
@@ -223,7 +223,7 @@ def _apart_along(order: Order, x: Value, dims: Any) -> None:
 
 def _group_of(channels: Channels, count: int, groups: int) -> Tensor:
     sizes = [size for dim, size in zip(channels.dims, channels.ids.shape, strict=True) if dim != 1]
-    return (torch.arange(count) // (count // groups)).expand(*sizes, count)
+    return (torch.arange(count, device="cpu") // (count // groups)).expand(*sizes, count)
 
 
 _POOLS = [f"{kind}_pool{dims}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for dims in (1, 2, 3)]

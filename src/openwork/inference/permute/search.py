@@ -64,14 +64,14 @@ def search(
         until: When it ends in any case, by `time.monotonic`.
         generator: A CPU generator, seeded.
     """
-    now = torch.arange(len(readings[0].places))
+    now = torch.arange(len(readings[0].places), device="cpu")
     beside = _neighbours(readings, m)
     gains: list[float] = []
     kept = sum(reading.columns.kept(n, m) for reading in readings)
     while len(gains) < _ROUNDS or sum(gains[-_ROUNDS:]) > _LITTLE * abs(kept):
         if time.monotonic() > until:
             return now, False
-        chosen = _apart(beside, torch.randperm(len(now), generator=generator))
+        chosen = _apart(beside, torch.randperm(len(now), generator=generator, device="cpu"))
         value = torch.stack([_values(reading, chosen, n, m) for reading in readings]).sum(0).cpu()
         found = torch.from_numpy(best_assignment(value.numpy()))
         gains.append(float(value.gather(1, found[:, None]).sum() - value.trace()))
@@ -113,7 +113,7 @@ def _best(places: Tensor, n: int) -> Tensor:
 def _neighbours(readings: Sequence[Reading], m: int) -> Tensor:
     """Which places share a group in any reading: (places, places) bool."""
     count = len(readings[0].places)
-    found = torch.zeros(count, count, dtype=torch.bool)
+    found = torch.zeros(count, count, dtype=torch.bool, device="cpu")
     for reading in readings:
         group = reading.places // m
         found |= group[:, None] == group
@@ -122,9 +122,9 @@ def _neighbours(readings: Sequence[Reading], m: int) -> Tensor:
 
 def _apart(beside: Tensor, order: Tensor) -> Tensor:
     """Places of which no two are neighbours, taken in this order while there are any."""
-    free, chosen = torch.ones(len(order), dtype=torch.bool), []
+    free, chosen = torch.ones(len(order), dtype=torch.bool, device="cpu"), []
     for place in order.tolist():
         if free[place]:
             chosen.append(place)
             free &= ~beside[place]
-    return torch.tensor(chosen)
+    return torch.tensor(chosen, device="cpu")

@@ -66,9 +66,11 @@ def grid(ids: Tensor, first: int = 0) -> Channels | None:
 
 def coordinates(sizes: Sequence[int], varying: Sequence[bool]) -> Tensor:
     """A number for each position of a grid that tells the coordinates of the ``varying`` dimensions apart."""
-    found = torch.zeros(tuple(sizes), dtype=torch.long)
+    found = torch.zeros(tuple(sizes), dtype=torch.long, device="cpu")
     for dim, size in enumerate(sizes):
         if varying[dim]:
-            steps = torch.arange(size).reshape([size if place == dim else 1 for place in range(len(sizes))])
+            steps = torch.arange(size, device="cpu").reshape(
+                [size if place == dim else 1 for place in range(len(sizes))]
+            )
             found = found * size + steps
     return found

@@ -30,8 +30,8 @@ class Decision:
         self.graph = graph
         self.roots = graph.units.roots()
         self.reasons = self._reasons()
-        self._pinned = torch.zeros(len(self.roots), dtype=torch.bool)
-        self._pinned[torch.tensor(list(self.reasons), dtype=torch.long)] = True
+        self._pinned = torch.zeros(len(self.roots), dtype=torch.bool, device="cpu")
+        self._pinned[torch.tensor(list(self.reasons), dtype=torch.long, device="cpu")] = True
         self._nonzero = {read.weight: oriented(graph.tensors[read.weight], read.dims) != 0 for read in graph.reads}
         self._nonzero = {name: _any(nonzero).cpu() for name, nonzero in self._nonzero.items()}
         self.homes = [home(graph, read) for read in graph.reads]
@@ -80,7 +80,7 @@ class Decision:
         return found
 
     def _fixed_point(self) -> Tensor:
-        removed = torch.zeros(len(self.roots), dtype=torch.bool)
+        removed = torch.zeros(len(self.roots), dtype=torch.bool, device="cpu")
         while True:
             must, soft = self._needs(removed)
             found = removed | ~(must | self._pinned)
@@ -91,13 +91,13 @@ class Decision:
                 if not merged:
                     return removed & self._owned()
                 self.leaders |= merged
-                self._pinned[torch.tensor(list(set(merged.values())))] = True
-                found[torch.tensor(list(merged))] = True
+                self._pinned[torch.tensor(list(set(merged.values())), device="cpu")] = True
+                found[torch.tensor(list(merged), device="cpu")] = True
             removed = found
 
     def _needs(self, removed: Tensor) -> tuple[Tensor, dict[int, dict[int, float]]]:
         """By root, whether it is needed; and of those that are needed as constants alone, the reads and constants."""
-        must = torch.zeros(len(self.roots), dtype=torch.bool)
+        must = torch.zeros(len(self.roots), dtype=torch.bool, device="cpu")
         soft: dict[int, dict[int, float]] = {}
         for number, read in enumerate(self.graph.reads):
             roots = self.roots[read.inputs]
@@ -130,7 +130,7 @@ class Decision:
         return found
 
     def _owned(self) -> Tensor:
-        owned = torch.zeros(len(self.roots), dtype=torch.bool)
+        owned = torch.zeros(len(self.roots), dtype=torch.bool, device="cpu")
         for value in self.graph.parameters.values():
             for ids in value.axes:
                 if ids is not None:
@@ -138,7 +138,7 @@ class Decision:
         return owned
 
     def _last_ones(self) -> Tensor:
-        emptied = torch.zeros(len(self.roots), dtype=torch.bool)
+        emptied = torch.zeros(len(self.roots), dtype=torch.bool, device="cpu")
         for value in self.graph.parameters.values():
             for ids in value.axes:
                 if ids is not None and len(ids) and (self.removed & ~emptied)[self.roots[ids]].all():

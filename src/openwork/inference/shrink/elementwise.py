@@ -84,7 +84,7 @@ def _constants(graph: Graph, node: fx.Node, values: list[Value]) -> Tensor | Non
 
 def _numbers(value: Value) -> Tensor:
     if value.const is None:
-        return torch.full((1,) * len(value.shape), torch.nan, dtype=torch.float64)
+        return torch.full((1,) * len(value.shape), torch.nan, dtype=torch.float64, device="cpu")
     return value.const.double().cpu()
 
 

@@ -137,7 +137,7 @@ class Graph(Following):
         """
         outputs, inputs = weight.axes[dims[0]], weight.axes[dims[1]]
         count = weight.shape[dims[0]]
-        unknown = torch.full((count,), torch.nan, dtype=torch.float64)
+        unknown = torch.full((count,), torch.nan, dtype=torch.float64, device="cpu")
         if weight.name is None or outputs is None or inputs is None:
             reason = (
                 "the weight that reads it is computed, by a parametrization or other code, or holds no plain numbers"

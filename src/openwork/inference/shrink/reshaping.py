@@ -88,7 +88,7 @@ def slice_(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Value:
         return Value(shape, x.axes, x.const)
     index = slice(arguments["start"], arguments["end"], arguments["step"])
     graph.units.pin(x.axes[dim], "the code slices it at places that it counts itself")
-    return _indexed(x, dim, torch.arange(x.shape[dim])[index])
+    return _indexed(x, dim, torch.arange(x.shape[dim], device="cpu")[index])
 
 
 def select(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Value:
@@ -96,7 +96,7 @@ def select(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Value:
     x: Value = arguments["self"]
     dim = arguments["dim"] % len(x.shape)
     graph.units.pin(x.axes[dim], "the code selects a place that it counts itself")
-    one = _indexed(x, dim, torch.tensor([arguments["index"] % x.shape[dim]]))
+    one = _indexed(x, dim, torch.tensor([arguments["index"] % x.shape[dim]], device="cpu"))
     const = one.const.squeeze(dim) if one.const is not None else None
     return Value(shapes(node), (*one.axes[:dim], *one.axes[dim + 1 :]), const)
 
@@ -108,7 +108,7 @@ def split(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> list[Value]
     if _refused(graph, node, [x.axes[dim]]):
         return opaque(node)
     sizes = [shape[dim] for shape in shapes(node)]
-    places = torch.split(torch.arange(x.shape[dim]), sizes)
+    places = torch.split(torch.arange(x.shape[dim], device="cpu"), sizes)
     return [_indexed(x, dim, place) for place in places]
 
 

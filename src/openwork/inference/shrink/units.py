@@ -19,7 +19,7 @@ class Units:
     def fresh(self, count: int) -> Tensor:
         """The numbers of ``count`` new units: (count,) int64."""
         self.count += count
-        return torch.arange(self.count - count, self.count)
+        return torch.arange(self.count - count, self.count, device="cpu")
 
     def unify(self, some: Tensor, others: Tensor) -> None:
         """Makes each of ``some`` one with the unit at the same place of ``others``."""
@@ -32,7 +32,7 @@ class Units:
 
     def roots(self) -> Tensor:
         """The smallest number among the units that each one is unified with: (count,) int64."""
-        label = torch.arange(self.count)
+        label = torch.arange(self.count, device="cpu")
         if not self._pairs:
             return label
         some = torch.cat([pair[0] for pair in self._pairs])

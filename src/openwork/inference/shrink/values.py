@@ -28,7 +28,7 @@ class Value:
 
     def known(self, dim: int) -> Tensor:
         """The constant of each position along a dimension, NaN where it has none: (size,) float64."""
-        unknown = torch.full((self.shape[dim],), torch.nan, dtype=torch.float64)
+        unknown = torch.full((self.shape[dim],), torch.nan, dtype=torch.float64, device="cpu")
         if self.const is None:
             return unknown
         flat = self.const.double().cpu().movedim(dim, 0).reshape(self.const.shape[dim], -1)

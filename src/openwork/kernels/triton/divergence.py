@@ -76,7 +76,10 @@ def scale(gradients: Sequence[Tensor], factor: Tensor) -> None:
 def _table(rows: tuple[tuple[int, int, int, int], ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """(addresses of mean and log sigma^2, size, start) of each weight, and (weight, first element) of each program."""
     chunks = [(number, first) for number, row in enumerate(rows) for first in range(0, row[2], _CHUNK)]
-    parts = torch.tensor(rows, dtype=torch.int64), torch.tensor(chunks, dtype=torch.int32).view(-1, 2)
+    parts = (
+        torch.tensor(rows, dtype=torch.int64, device="cpu"),
+        torch.tensor(chunks, dtype=torch.int32, device="cpu").view(-1, 2),
+    )
     table, programs = lasting(parts, device)
     return table, programs
 

@@ -92,9 +92,9 @@ def _table(log_alphas: Sequence[Tensor], weights: Sequence[Tensor]) -> _Table:
 def _made(addresses: tuple[int, ...], sizes: tuple[int, ...], device: torch.device) -> _Table:
     """Kept for good: nothing can be copied from the host while a CUDA graph is captured, and its replays read it."""
     programs = [triton.cdiv(size, STRETCH) for size in sizes]
-    which = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(programs)).int()
-    numbers = torch.tensor([sizes, begins(programs)[0], begins(sizes, ALIGNED)[0]])
-    parts = torch.tensor(addresses).view(-1, len(sizes)), *numbers, which
+    which = torch.repeat_interleave(torch.arange(len(sizes), device="cpu"), torch.tensor(programs, device="cpu")).int()
+    numbers = torch.tensor([sizes, begins(programs)[0], begins(sizes, ALIGNED)[0]], device="cpu")
+    parts = torch.tensor(addresses, device="cpu").view(-1, len(sizes)), *numbers, which
     return _Table(*lasting([part.contiguous() for part in parts], device))
 
 

@@ -43,7 +43,7 @@ def table(values: Sequence[Tensor]) -> Table:
     """The table of tensors of one dtype on one device."""
     dense = [value if in_one_piece(value) else value.contiguous() for value in values]
     device = dense[0].device
-    pointers = on(torch.tensor([value.data_ptr() for value in dense]), device)
+    pointers = on(torch.tensor([value.data_ptr() for value in dense], device="cpu"), device)
     return Table(dense, pointers, *_blocks(tuple(value.numel() for value in dense), device))
 
 
@@ -89,7 +89,7 @@ def reach(table: Table, found: Tensor, *, masks: bool = True) -> tuple[list[Tens
     """
     value = table.values[0]
     made = [torch.empty_like(value, dtype=torch.bool) for value in table.values] if masks else []
-    targets = on(torch.tensor([mask.data_ptr() for mask in made]), value.device) if masks else None
+    targets = on(torch.tensor([mask.data_ptr() for mask in made], device="cpu"), value.device) if masks else None
     return made, _reached(table, found, targets)
 
 
@@ -133,10 +133,10 @@ def _kind(value: Tensor) -> dict[str, Any]:
 
 @lru_cache(maxsize=16)  # the tables of a model's weights are the same at each update
 def _blocks(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    size = torch.tensor(sizes)
+    size = torch.tensor(sizes, device="cpu")
     blocks = (size + _BLOCK - 1) // _BLOCK
-    owners = torch.arange(len(sizes)).repeat_interleave(blocks)
-    starts = (torch.arange(len(owners)) - (blocks.cumsum(0) - blocks)[owners]) * _BLOCK
+    owners = torch.arange(len(sizes), device="cpu").repeat_interleave(blocks)
+    starts = (torch.arange(len(owners), device="cpu") - (blocks.cumsum(0) - blocks)[owners]) * _BLOCK
     return on(owners.int(), device), on(starts, device), on(size, device)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -145,13 +146,18 @@ class Finished:
 
     def _write(self, name: str, data: bytes) -> None:
         """Writes a file as a whole: a kill leaves the old one or none."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         draft = self.folder / f"{name}.new"
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.folder / name)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with draft.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self.folder / name)
+        except OSError as error:  # of a full disk, which names no file
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(self.folder / name)) from error
 
 
 def digest(values: Iterable[Any]) -> str:

@@ -37,7 +37,7 @@ class Sketch:
         """Adds rows (n, in)."""
         if self.rows is None:
             self.rows = more.new_zeros(self.size, more.shape[-1])
-        signs = torch.randint(2, (len(more), 1), generator=self._signs).to(more) * 2 - 1
+        signs = torch.randint(2, (len(more), 1), generator=self._signs, device="cpu").to(more) * 2 - 1
         more = more * signs
         while len(more):
             place = self.seen % self.size
