@@ -38,13 +38,13 @@ class Batched(Tiny):
     batch_size: int = 4
 
 
-@pytest.mark.parametrize("seed", [-1, 2**63, 2**64, -(2**70)])
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**63, 2**64, -(2**70)])
 def test_a_seed_that_is_none_is_refused(seed):
-    with pytest.raises(ValueError, match=rf"a run's seed must be in \[0, 2\^63\), got {seed}; count seeds from 0"):
+    with pytest.raises(ValueError, match=f"a run's seed must be from 0 to 4294967295, got {seed}; count seeds from 0"):
         Run(Tiny(), None, steps=1, seed=seed)
 
 
-@pytest.mark.parametrize("seed", [0, 2**31, 2**53 + 1, 2**63 - 1])
+@pytest.mark.parametrize("seed", [0, 2**31, 2**32 - 1])
 def test_every_other_seed_trains(tmp_path, seed):
     run = Run(DigitsLeNet300100(), ow.RandomPruning(ow.OneShot(0.5)), steps=2, seed=seed)
     assert execute(run, tmp_path, evaluations=1).finished
