@@ -132,6 +132,23 @@ def test_damaged_names_cost_no_run(runs, monkeypatch, capsys):
     assert "delete that file: the runs stay" in said
 
 
+def test_techniques_of_one_name_that_are_two_classes_are_two_in_list_and_show(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "runs"
+    rows = [row("L0", setting) for setting in ("a", "b")]
+    rows[1]["run"]["technique"]["type"] = "mine:L0"
+    begun(study(folder, rows), "aaaa000000000000")  # without a result
+    run = described("L0", "a", 3, "digits")
+    run["technique"]["type"] = "other.module:L0"
+    begun(folder, "bbbb000000000000", run_json=run)
+    names = ["L0", "L0", "mine.L0", "other.module.L0"]
+    assert openwork(monkeypatch, "list", folder, "--json") == 0
+    assert sorted(run["technique"] for run in json.loads(capsys.readouterr().out)["runs"]) == names
+    assert openwork(monkeypatch, "show", folder / "aaaa", folder / "bbbb", "--json") == 0
+    assert [run["technique"] for run in json.loads(capsys.readouterr().out)["runs"]] == ["L0", "other.module.L0"]
+    assert openwork(monkeypatch, "list", folder) == 0
+    assert "other.module.L0" in capsys.readouterr().out
+
+
 def test_show_takes_the_beginning_of_an_id_a_name_or_a_directory(runs, monkeypatch, capsys):
     id = row()["id"]
     write_name("first", [id], runs)

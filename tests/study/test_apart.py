@@ -14,6 +14,7 @@ from openwork.study.runs.execute import execute
 from openwork.study.runs.run import Run
 from openwork.study.sweeps.price import prices
 from openwork.study.tasks.lenet import DigitsLeNet300100
+from tests.cli.folders import openwork
 from tests.study.studies import row, study
 
 HERE = __name__
@@ -68,6 +69,21 @@ def test_a_copy_of_a_technique_is_another_technique_and_a_subclass_of_a_task_ano
     with (tmp_path / "summary.csv").open(newline="") as file:
         points = [(line["task"], line["name"]) for line in csv.DictReader(file)]
     assert sorted(points) == sorted(expected)
+
+
+def test_run_prints_two_techniques(tmp_path, monkeypatch, capsys):
+    (tmp_path / "twolab.py").write_text(
+        "import openwork as ow\n"
+        "from openwork.study.runs.run import Run\n"
+        "from openwork.study.tasks.lenet import DigitsLeNet300100\n"
+        f"from {HERE} import SCHEDULE, GradualMagnitude\n"
+        "techniques = (ow.GradualMagnitude(SCHEDULE), GradualMagnitude(SCHEDULE))\n"
+        "runs = [Run(DigitsLeNet300100(), technique, steps=2) for technique in techniques]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert openwork(monkeypatch, "run", "twolab:runs", "--out", tmp_path / "runs", "--evaluations", 1) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "GradualMagnitude" in line]
+    assert names == ["GradualMagnitude", f"{HERE}.GradualMagnitude"]
 
 
 def test_prices_know_the_finished_runs_of_such_classes(trained):

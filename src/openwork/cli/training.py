@@ -185,6 +185,9 @@ def _executed(run: "Run", out: Path, options: "Options", advance: Callable[[int]
 
 
 def _print_results(results: list["Result"]) -> None:
+    from openwork.study.results.apart import told_apart
+
+    (results,) = told_apart(results)
     scores = " or ".join(sorted({result.metric.name for result in results}, key=str.lower))
     table = Table("technique", "seed", "sparsity", scores, "loss", "ms/step", "seconds", "run", box=SIMPLE)
     for r in results:

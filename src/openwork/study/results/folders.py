@@ -5,12 +5,13 @@ import os
 import re
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from openwork.study.files import write_text
 from openwork.study.locks import locked
+from openwork.study.results.apart import Named, names_apart
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_failure, read_result
 
@@ -28,6 +29,7 @@ class RunFolder:
         path: The directory; its name is the run's id.
         state: "training" while a process trains it, "interrupted" where none does and it is not done.
         step: The steps that are kept: of the result, or of the last evaluation.
+        technique: The technique's name; of a run without a result as far as its description says.
         described: Its run.json; empty where there is none.
         result: That of a finished or diverged run.
         reason: Why it failed.
@@ -37,6 +39,7 @@ class RunFolder:
     path: Path
     state: State
     step: int
+    technique: str
     described: Mapping[str, Any]
     result: Result | None = None
     reason: str = ""
@@ -46,14 +49,6 @@ class RunFolder:
     def id(self) -> str:
         """The name of the directory."""
         return self.path.name
-
-    @property
-    def technique(self) -> str:
-        """The technique's name; of a run without a result as far as its description says."""
-        if self.result:
-            return self.result.name
-        kind = (self.described.get("technique") or {}).get("type", "dense")
-        return str(kind).rpartition(":")[2]
 
     @property
     def seed(self) -> int | None:
@@ -96,6 +91,19 @@ def read_folders(directory: Path, *, problems: list[str] | None = None) -> Itera
             if problems is None:
                 raise
             problems.append(str(error))
+
+
+def folders_apart(runs: Sequence[RunFolder]) -> list[RunFolder]:
+    """The runs, where techniques and tasks of one name that are several classes are named as in reports."""
+    results = [run.result for run in runs]
+    (names,) = names_apart(
+        Named(run.technique, result.task if result else "", result.run if result else run.described)
+        for run, result in zip(runs, results, strict=True)
+    )
+    return [
+        replace(run, technique=named.name, result=result and replace(result, name=named.name, task=named.task))
+        for run, result, named in zip(runs, results, names, strict=True)
+    ]
 
 
 def check_have_runs(directories: Iterable[Path]) -> None:
@@ -151,13 +159,18 @@ def read_folder(path: Path, names: Mapping[str, Sequence[str]] | None = None, *,
     described = _json(path / "run.json", cure="delete that folder, and the run is trained again")
     if (path / "result.json").is_file():
         result = read_result(path / "result.json", layers=layers)
-        return RunFolder(path, result.status, result.step, described, result, names=mine)
-    step = _last_step(path / "metrics.jsonl")
+        return RunFolder(path, result.status, result.step, result.name, described, result, names=mine)
+    step, technique = _last_step(path / "metrics.jsonl"), _technique(described)
     if _is_trained(path / "lock"):
-        return RunFolder(path, "training", step, described, names=mine)
+        return RunFolder(path, "training", step, technique, described, names=mine)
     if (failure := read_failure(path)) is not None:
-        return RunFolder(path, "failed", step, described, reason=str(failure["error"]), names=mine)
-    return RunFolder(path, "interrupted", step, described, names=mine)
+        return RunFolder(path, "failed", step, technique, described, reason=str(failure["error"]), names=mine)
+    return RunFolder(path, "interrupted", step, technique, described, names=mine)
+
+
+def _technique(described: Mapping[str, Any]) -> str:
+    kind = (described.get("technique") or {}).get("type", "dense")
+    return str(kind).rpartition(":")[2]
 
 
 def _json(path: Path, *, cure: str) -> dict[str, Any]:
