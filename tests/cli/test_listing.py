@@ -60,9 +60,8 @@ def test_each_state_is_told_from_the_files(runs):
     assert sorted(run.state for run in found.values() if run.result) == ["diverged", "finished"]
     assert (found["aaaa"].step, found["aaaa"].steps, found["aaaa"].technique, found["aaaa"].seed) == (4, 10, "L0", 3)
     assert found["aaab"].reason == "ValueError: no"
-    (runs / "dddd").mkdir()
-    (runs / "dddd" / "run.json").write_text("{}")
-    (runs / "dddd" / "lock").write_text("process 1 on another-machine\n")
+    begun(runs, "dddd000000000000", run_json={})
+    (runs / "dddd000000000000" / "lock").write_text("process 1 on another-machine\n")
     assert states(runs)["dddd"].state == "training"  # who is there is believed
 
 
@@ -96,6 +95,52 @@ def test_a_folder_without_runs_has_no_results(runs, monkeypatch, capsys, command
 def test_the_directory_of_a_run_is_no_folder_of_runs(runs, monkeypatch, capsys, command):
     assert openwork(monkeypatch, command, runs / row()["id"]) == 2
     assert "is the directory of one run; give the folder around it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["results", "watch", "report", "list"])
+def test_folders_of_other_programs_are_no_runs(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    folder = study(tmp_path / "runs", [row()])
+    for number, (name, content) in enumerate(
+        [
+            ("run.json", {"name": "theirs", "type": "Run"}),
+            ("run.json", [1]),
+            ("result.json", {"score": 1}),
+            ("result.json", "text"),
+        ]
+    ):
+        (folder / f"theirs{number}").mkdir()
+        (folder / f"theirs{number}" / name).write_text(json.dumps(content))
+    assert openwork(monkeypatch, command, folder, "--json") == 0
+    said = capsys.readouterr()
+    assert not said.err
+    found = json.loads(said.out)
+    if command in ("list", "results"):
+        assert [run["id"] for run in found["runs" if command == "list" else "rows"]] == [row()["id"]]
+    assert openwork(monkeypatch, command, folder / "theirs0") == (0 if command == "list" else 2)
+
+
+@pytest.mark.parametrize("command", ["show", "report", "results"])
+def test_a_copy_of_a_run_under_another_name_is_still_a_run(tmp_path, monkeypatch, capsys, command):
+    folder = study(tmp_path / "runs", [row()])
+    shutil.move(folder / row()["id"], folder / "best")
+    assert openwork(monkeypatch, command, folder / "best" if command == "show" else folder) != 0
+    assert "its folder best, so that it was moved or copied" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_of_runs_may_hold_a_run_json_of_another_program(tmp_path, monkeypatch):
+    (tmp_path / "run.json").write_text('{"name": "theirs"}')
+    assert openwork(monkeypatch, "sweep", "openwork.study.experiments.mnist:dense", "--dry-run", "--out", tmp_path) == 0
+
+
+@pytest.mark.parametrize("described", [[], {"technique": "L0"}, {"steps": "10"}, {"seed": [1]}])
+def test_a_description_that_is_none_is_named(tmp_path, monkeypatch, capsys, described):
+    begun(tmp_path, "aaaa000000000000", run_json=described)
+    begun(tmp_path, "bbbb000000000000")
+    assert openwork(monkeypatch, "list", tmp_path) == 4
+    said = capsys.readouterr()
+    assert "1 run: " in said.out
+    assert "aaaa000000000000/run.json is not the description of a run" in said.err.replace("\n", "")
 
 
 @pytest.mark.parametrize("command", ["run", "sweep"])

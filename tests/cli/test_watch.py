@@ -62,17 +62,17 @@ def test_each_place_has_its_own_memory(written, monkeypatch):
 
 def test_what_is_damaged_is_named_and_the_rest_is_written(written, monkeypatch, capsys):
     folder, calls = written
-    (folder / "dddd").mkdir()
-    (folder / "dddd" / "run.json").write_text("{")
+    (folder / "dddd000000000000").mkdir()
+    (folder / "dddd000000000000" / "run.json").write_text("{")
     assert openwork(monkeypatch, "watch") == 4
-    assert "dddd/run.json cannot be read" in capsys.readouterr().err.replace("\n", "")
+    assert "dddd000000000000/run.json cannot be read" in capsys.readouterr().err.replace("\n", "")
     assert len(calls) == 1
 
 
 def test_who_follows_is_told_once_of_what_is_damaged(written, monkeypatch, capsys):
     folder, calls = written
-    (folder / "dddd").mkdir()
-    (folder / "dddd" / "run.json").write_text("{")
+    (folder / "dddd000000000000").mkdir()
+    (folder / "dddd000000000000" / "run.json").write_text("{")
     passes = iter([None, None])
 
     def sleep(seconds):
@@ -82,7 +82,7 @@ def test_who_follows_is_told_once_of_what_is_damaged(written, monkeypatch, capsy
     monkeypatch.setattr(watch, "time", SimpleNamespace(sleep=sleep))
     assert openwork(monkeypatch, "watch", "--follow") == 130
     said = capsys.readouterr().err.replace("\n", "")
-    assert (said.count("dddd/run.json cannot be read"), len(calls)) == (1, 1)
+    assert (said.count("dddd000000000000/run.json cannot be read"), len(calls)) == (1, 1)
     assert openwork(monkeypatch, "watch", "--follow", "--json") == 2
     assert "--follow has none; leave one of them out" in capsys.readouterr().err
 

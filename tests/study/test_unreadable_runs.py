@@ -74,8 +74,8 @@ def test_the_commands_show_the_others_and_end_with_4(tmp_path, command):
 
 def test_a_damaged_failure_does_not_hide_the_results(tmp_path):
     folder = study(tmp_path, [row()])
-    (folder / "failed").mkdir()
-    (folder / "failed" / "failed.json").write_text("{")
+    (folder / "aaaa000000000000").mkdir()
+    (folder / "aaaa000000000000" / "failed.json").write_text("{")
     answer = openwork(tmp_path, "results", str(folder), code=4)
     assert "failed.json cannot be read" in " ".join(answer.stderr.split())
     assert "1 row" in answer.stdout

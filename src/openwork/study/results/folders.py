@@ -12,6 +12,7 @@ from typing import Any, Literal
 from openwork.study.files import write_text
 from openwork.study.locks import locked
 from openwork.study.results.apart import Named, names_apart
+from openwork.study.results.directory import is_run, run_directories
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_failure, read_result
 
@@ -120,10 +121,8 @@ def check_have_runs(directories: Iterable[Path]) -> None:
 
 def _runs(directory: Path) -> list[Path]:
     """The directories of the runs in a folder, by id."""
-    if not directory.is_dir():
-        raise FileNotFoundError(f"no folder of runs {directory}; is the path right?")
     refuse_run(directory)
-    return [path for path in sorted(directory.iterdir()) if is_run(path)]
+    return [path for path in run_directories(directory) if is_run(path)]
 
 
 def refuse_run(directory: Path) -> None:
@@ -134,11 +133,6 @@ def refuse_run(directory: Path) -> None:
     """
     if is_run(directory):
         raise ValueError(f"{directory} is the directory of one run; give the folder around it")
-
-
-def is_run(path: Path) -> bool:
-    """Whether the directory is a run's."""
-    return (path / "run.json").is_file() or (path / "result.json").is_file()
 
 
 def read_folder(path: Path, names: Mapping[str, Sequence[str]] | None = None, *, layers: bool = False) -> RunFolder:
@@ -156,7 +150,7 @@ def read_folder(path: Path, names: Mapping[str, Sequence[str]] | None = None, *,
         raise ValueError(f"{path} is no run's directory; give one that `openwork list` shows")
     given = read_names(path.absolute().parent) if names is None else names
     mine = tuple(name for name, ids in given.items() if path.absolute().name in ids)
-    described = _json(path / "run.json", cure="delete that folder, and the run is trained again")
+    described = _described(path / "run.json")
     if (path / "result.json").is_file():
         result = read_result(path / "result.json", layers=layers)
         return RunFolder(path, result.status, result.step, result.name, described, result, names=mine)
@@ -168,19 +162,29 @@ def read_folder(path: Path, names: Mapping[str, Sequence[str]] | None = None, *,
     return RunFolder(path, "interrupted", step, technique, described, names=mine)
 
 
+def _described(path: Path) -> dict[str, Any]:
+    """The run.json; empty where there is none."""
+    cure = "delete that folder, and the run is trained again"
+    found = _json(path, cure=cure)
+    kinds = (("technique", dict), ("steps", int), ("seed", int))
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind | None) for name, kind in kinds):
+        raise ValueError(f"{path} is not the description of a run; {cure}")
+    return found
+
+
 def _technique(described: Mapping[str, Any]) -> str:
     kind = (described.get("technique") or {}).get("type", "dense")
     return str(kind).rpartition(":")[2]
 
 
-def _json(path: Path, *, cure: str) -> dict[str, Any]:
+def _json(path: Path, *, cure: str) -> Any:
+    """The JSON value of a file; an empty object where there is no file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}); {cure}") from error
-    return found if isinstance(found, dict) else {}
 
 
 def _last_step(path: Path) -> int:
@@ -212,6 +216,8 @@ def _is_trained(lock: Path) -> bool:
 def read_names(directory: Path) -> dict[str, list[str]]:
     """By name, the ids of the runs that it stands for; none where nothing was named."""
     found = _json(directory / NAMES, cure="delete that file: the runs stay, and only their names are lost")
+    if not isinstance(found, dict):
+        return {}
     return {name: [str(id) for id in ids] for name, ids in found.items() if isinstance(ids, list)}
 
 
