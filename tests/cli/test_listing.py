@@ -21,6 +21,7 @@ from openwork.study.results.folders import (
     short_ids,
     write_name,
 )
+from openwork.study.runs.claim import claim
 from tests.cli.folders import openwork
 from tests.study.studies import described, diverged, row, study
 
@@ -41,11 +42,13 @@ def runs(tmp_path, monkeypatch):
     folder = study(tmp_path / "openwork-runs", [row(), diverged()])
     begun(folder, "aaaa000000000000", metrics_jsonl={"step": 4})
     begun(folder, "aaab000000000000", failed_json={"error": "ValueError: no", "attempt": 1})
-    begun(folder, "bbbb000000000000", lock=f"process {os.getpid()} on {socket.gethostname()}\n")
-    begun(folder, "cccc000000000000", lock=f"process {2**22 + 1} on {socket.gethostname()}\n")  # no such process
+    begun(folder, "bbbb000000000000")
+    # Its process was killed, and has left the file; its number is another's by now.
+    begun(folder, "cccc000000000000", lock=f"process {os.getpid()} on {socket.gethostname()}\n")
     (folder / "report").mkdir()
     monkeypatch.chdir(tmp_path)
-    return folder
+    with claim(folder / "bbbb000000000000"):
+        yield folder
 
 
 def states(folder: Path) -> dict[str, RunFolder]:

@@ -1,16 +1,14 @@
 """The folders of runs: what state each is in, and which one an id's beginning or a name means."""
 
 import json
-import os
 import re
-import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from openwork.study.files import write_text
-from openwork.study.locks import locked
+from openwork.study.locks import is_held, locked
 from openwork.study.results.apart import Named, names_apart
 from openwork.study.results.directory import is_run, run_directories
 from openwork.study.results.result import Result
@@ -155,7 +153,7 @@ def read_folder(path: Path, names: Mapping[str, Sequence[str]] | None = None, *,
         result = read_result(path / "result.json", layers=layers)
         return RunFolder(path, result.status, result.step, result.name, described, result, names=mine)
     step, technique = _last_step(path / "metrics.jsonl"), _technique(described)
-    if _is_trained(path / "lock"):
+    if is_held(path / "lock"):
         return RunFolder(path, "training", step, technique, described, names=mine)
     if (failure := read_failure(path)) is not None:
         return RunFolder(path, "failed", step, technique, described, reason=str(failure["error"]), names=mine)
@@ -194,23 +192,6 @@ def _last_step(path: Path) -> int:
         return int(json.loads(lines[-1])["step"]) if lines else 0
     except (OSError, ValueError, KeyError, TypeError):
         return 0
-
-
-def _is_trained(lock: Path) -> bool:
-    """Whether the process that the lock names is there; one on another machine is believed to be."""
-    try:
-        found = re.match(r"process (\d+) on (.+)", lock.read_text(encoding="utf-8"))
-    except OSError:
-        return False
-    if not found or found[2] != socket.gethostname():
-        return found is not None
-    try:
-        os.kill(int(found[1]), 0)
-    except ProcessLookupError:  # it was killed, and the file stayed
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def read_names(directory: Path) -> dict[str, list[str]]:
