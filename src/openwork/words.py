@@ -14,6 +14,12 @@ def count(n: int, noun: str, several: str = "") -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {several or f'{noun}s'}"
 
 
+def number(value: float) -> str:
+    """Six digits of a number, or all where these are another number: ``3``, ``0.0001``, ``3.0000001``."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
 def printable(text: str) -> str:
     """The text with escapes in the place of what a terminal obeys or does not show.
 

@@ -1,10 +1,11 @@
-"""Techniques and tasks of one name that are several classes: a name of its own for each."""
+"""What reads the same and is not: techniques and tasks of one name, and settings of one text."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from openwork.study.results.result import Result
+from openwork.study.results.result import Result, canonical
+from openwork.study.results.seeds import without_seeds
 
 
 class Named(NamedTuple):
@@ -22,11 +23,57 @@ class Named(NamedTuple):
 
 
 def told_apart(*studies: Iterable[Result]) -> list[list[Result]]:
-    """The results of each study, named as `names_apart` does."""
+    """The results of each study, named as `names_apart` does, with settings as `settings_apart` writes them."""
     found = [list(study) for study in studies]
     names = names_apart(*([Named(result.name, result.task, result.run) for result in study] for study in found))
-    return [[replace(result, name=named.name, task=named.task) for result, named in zip(*pair, strict=True)]
-            for pair in zip(found, names, strict=True)]  # fmt: skip
+    pairs = (zip(*pair, strict=True) for pair in zip(found, names, strict=True))
+    return settings_apart(*([renamed(result, named) for result, named in pair] for pair in pairs))
+
+
+def renamed(result: Result, named: Named) -> Result:
+    """The result under its new names."""
+    same = (result.name, result.task) == (named.name, named.task)
+    return result if same else replace(result, name=named.name, task=named.task)
+
+
+def settings_apart(*studies: Iterable[Result]) -> list[list[Result]]:
+    """The results of each study; settings that read the same and are not begin with the fields in which they differ.
+
+    Settings have six digits of a number, and what a class's ``__str__`` says of its fields.
+    """
+    found = [list(study) for study in studies]
+    texts: dict[tuple[str, str, str], dict[str, Result]] = {}
+    for result in (result for study in found for result in study):
+        texts.setdefault((result.task, result.name, result.shared_settings), {})[result.group] = result
+    differences = {group: text for groups in texts.values() for group, text in _differences(groups).items() if text}
+
+    def apart(result: Result) -> Result:
+        if not (text := differences.get(result.group)):
+            return result  # with what it has computed of itself
+        return replace(result, settings=f"{text}, {result.settings}" if result.settings else text)
+
+    return [[apart(result) for result in study] for study in found]
+
+
+def _differences(groups: Mapping[str, Result]) -> dict[str, str]:
+    """By group, the fields that differ between the groups, as text; none of one group alone."""
+    if len(groups) < 2:
+        return {}
+    fields = {group: dict(leaves(without_seeds(result.run))) for group, result in groups.items()}
+    names = dict.fromkeys(name for each in fields.values() for name in each if name.rpartition(".")[2] != "type")
+    apart = [name for name in names if len({each.get(name) for each in fields.values()}) > 1]
+    said = {name: name.removeprefix("technique.") for name in apart}  # as settings have them
+    return {
+        group: ", ".join(f"{said[name]}={each[name]}" for name in apart if name in each)
+        for group, each in fields.items()
+    }
+
+
+def leaves(plain: Any, path: str = "") -> Iterable[tuple[str, str]]:
+    """The path and the canonical JSON of what is no object in a description."""
+    if not isinstance(plain, dict):
+        return [(path, canonical(plain))]
+    return [leaf for name, value in plain.items() for leaf in leaves(value, f"{path}.{name}" if path else name)]
 
 
 def names_apart(*studies: Iterable[Named]) -> list[list[Named]]:

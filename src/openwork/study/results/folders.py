@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from openwork.study.files import write_text
 from openwork.study.locks import is_held, locked
-from openwork.study.results.apart import Named, names_apart
+from openwork.study.results.apart import Named, names_apart, renamed, settings_apart
 from openwork.study.results.directory import is_run, run_directories
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_failure, read_result
@@ -93,15 +93,18 @@ def read_folders(directory: Path, *, problems: list[str] | None = None) -> Itera
 
 
 def folders_apart(runs: Sequence[RunFolder]) -> list[RunFolder]:
-    """The runs, where techniques and tasks of one name that are several classes are named as in reports."""
+    """The runs, whose techniques, tasks and settings are told apart as in reports (`apart.told_apart`)."""
     results = [run.result for run in runs]
     (names,) = names_apart(
         Named(run.technique, result.task if result else "", result.run if result else run.described)
         for run, result in zip(runs, results, strict=True)
     )
+    both = zip(results, names, strict=True)
+    (finished,) = settings_apart(renamed(result, named) for result, named in both if result)
+    rest = iter(finished)
     return [
-        replace(run, technique=named.name, result=result and replace(result, name=named.name, task=named.task))
-        for run, result, named in zip(runs, results, names, strict=True)
+        replace(run, technique=named.name, result=run.result and next(rest))
+        for run, named in zip(runs, names, strict=True)
     ]
 
 
