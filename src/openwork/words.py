@@ -20,6 +20,11 @@ def number(value: float) -> str:
     return short if float(short) == value else repr(value)
 
 
+def decimal(value: float, digits: int) -> str:
+    """A number with so many digits after the point, or in powers of ten from a million on: ``0.123``, ``1.5e+299``."""
+    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.4g}"
+
+
 def printable(text: str) -> str:
     """The text with escapes in the place of what a terminal obeys or does not show.
 

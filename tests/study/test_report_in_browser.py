@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -318,4 +319,26 @@ def test_a_metric_without_bounds_has_an_axis_of_its_values(browser, tmp_path):
     assert visit.page.evaluate("drawn['trade-off'].then(({view}) => view.scale('y')(6) > view.scale('y')(22))")
     assert visit.cells("points", 4) == ["6", "22"]
     assert visit.said == []
+    visit.page.close()
+
+
+def mistakes(scale, seeds=(0, 1, 2)):
+    """Rows of two techniques judged by a metric without bounds, of this size."""
+    metric, draw = asdict(Metric("mse", higher_is_better=False)), random.Random(1)
+    rows = [row(name, f"n={s}", seed, s) for name in "AB" for s in (0.5, 0.9) for seed in seeds]
+    for one in rows:
+        error = scale * draw.uniform(1, 4)
+        one |= {"metric": metric, **{part: {"mse": error, "loss": error} for part in ("before", "after")}}
+    return rows
+
+
+@pytest.mark.parametrize("scale", [1e299, 1e15, 1e-12])
+def test_very_large_and_very_small_numbers_are_written_in_powers_of_ten(browser, tmp_path, scale):
+    folder = study(tmp_path, mistakes(scale))
+    visit = Visit(browser, write_report(folder, folder / "report"))
+    assert "differences" in visit.charts
+    shown = visit.page.evaluate("() => [document.body.innerText, ...[...document.querySelectorAll('svg text')]"
+                                ".map((text) => text.textContent)].join('\\n')")  # fmt: skip
+    longest = max(re.findall(r"[\d,.]+", shown), key=len)
+    assert len(longest) < 12
     visit.page.close()

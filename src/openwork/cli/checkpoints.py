@@ -23,7 +23,7 @@ from openwork.cli.common import (
 )
 from openwork.cli.complete import complete_runs
 from openwork.cli.weights import with_images, with_weights
-from openwork.words import number, printable
+from openwork.words import decimal, number, printable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -149,7 +149,7 @@ def _print_evaluated(found: list[Evaluated], checkpoint: Path, task: "Task") -> 
         for name in others:
             judged = name == metric.key and metric.full is None
             cells.append(metric.text(metric.score(values[name]), digits=2) if judged else _shown(name, values[name]))
-        cells += [f"{values['loss']:.4f}"] if loss else []
+        cells += [decimal(values["loss"], 4)] if loss else []
         table.add_row(*cells, f"{one.sparsity:.2%}", f"{one.sparsity_all:.2%}")
     out_console.print(table)
     if task.metrics_note:
@@ -159,7 +159,7 @@ def _print_evaluated(found: list[Evaluated], checkpoint: Path, task: "Task") -> 
 def _shown(name: str, value: float) -> str:
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.2%}" if name.startswith("top") else f"{value:.2f}"
+    return f"{value:.2%}" if name.startswith("top") else decimal(value, 2)
 
 
 def _keep(found: list[Evaluated], folder: Path, *, same: bool) -> None:

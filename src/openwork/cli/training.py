@@ -37,6 +37,7 @@ from openwork.cli.common import (
 from openwork.cli.progress import Watch, say, steps_done
 from openwork.cli.report import written_report
 from openwork.cli.sweep import say_failures, swept
+from openwork.words import decimal
 
 if TYPE_CHECKING:
     from openwork.study.results.result import Result
@@ -194,7 +195,7 @@ def _print_results(results: list["Result"]) -> None:
         metrics = ["diverged", f"step {r.step}", "-"]
         if r.finished:
             score, loss = r.metric.text(r.score, digits=2, space=""), r.measured("loss")
-            metrics = [f"{r.sparsity:.2%}", score, "-" if loss is None else f"{loss:.4f}"]
+            metrics = [f"{r.sparsity:.2%}", score, "-" if loss is None else decimal(loss, 4)]
         table.add_row(r.name, str(r.seed), *metrics, f"{r.cost.step_ms:.2f}", f"{r.cost.seconds:.1f}", r.id)
     out_console.print(table)
 

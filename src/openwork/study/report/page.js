@@ -122,7 +122,7 @@ for (const id of Object.keys(charts)) {
 const LINES = 20;
 const write = {
   text: (v) => v,
-  number: (v) => (Number.isInteger(v) ? v.toLocaleString("en") : v.toPrecision(4)),
+  number: (v) => (Number.isInteger(v) && Math.abs(v) < 1e10 ? v.toLocaleString("en") : v.toPrecision(4)),
   percent: (v) => (100 * v).toFixed(2) + " %",
   hundred: (v) => (100 * v).toFixed(2),
   // As `duration` of style.py.

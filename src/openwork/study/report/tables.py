@@ -10,6 +10,7 @@ from openwork.study.results.paired import Difference
 from openwork.study.results.result import Result
 from openwork.study.results.statistics import Point
 from openwork.study.results.tournament import Tournament
+from openwork.words import decimal
 
 Columns = list[tuple[str, str, str]]
 """Field, heading and how to write it, as `Page.table` takes them."""
@@ -213,7 +214,7 @@ def static_table(points: Iterable[Point], metric: Metric) -> str:
             metric.text(point.score, digits=2),
             interval_text(point, digits=2),
             metric.range(point.lowest, point.highest, digits=2),
-            "–" if isnan(point.loss) else f"{point.loss:.3f}",
+            "–" if isnan(point.loss) else decimal(point.loss, 3),
             point.counted,
             "–" if isnan(point.seconds) else duration(point.seconds),
             "–" if isnan(point.peak_memory) else f"{point.peak_memory / 1e6:.0f}",
