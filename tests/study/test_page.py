@@ -128,7 +128,8 @@ def lines(text: str, name: str) -> list[dict]:
 def cells(text: str, heading: str) -> list[list[str]]:
     """The lines of the first table after a heading."""
     body = text.split(f"<h3>{heading}</h3>")[1].split("<tbody>")[1].split("</tbody>")[0]
-    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in body.strip().splitlines()]
+    lines = (re.sub("</?span[^>]*>", "", line) for line in body.strip().splitlines())
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in lines]
 
 
 def test_the_tables_hold_the_frontier_and_every_point(page):
