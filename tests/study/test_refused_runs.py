@@ -50,6 +50,18 @@ def test_every_other_seed_trains(tmp_path, seed):
     assert execute(run, tmp_path, evaluations=1).finished
 
 
+@pytest.mark.parametrize("text", ["two\nlines", "\x1b[31mred", "\u202ebackwards"])
+def test_names_that_a_terminal_obeys_are_refused_before_anything_is_trained(tmp_path, text):
+    with pytest.raises(ValueError, match="a run's variant must be printable text in one line, got "):
+        Run(Tiny(), PRUNE, steps=1, variant=text)
+    runs = [Run(Tiny(), PRUNE, steps=1), Run(Tiny(title=text), PRUNE, steps=1)]
+    with pytest.raises(ValueError, match="the title of Tiny must be printable text in one line, got "):
+        Options().check(runs, tmp_path)
+    with pytest.raises(ValueError, match="the title of Tiny must be printable text in one line, got "):
+        sweep(runs, tmp_path, Here(tmp_path, Options()))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("steps", [0, -1])
 def test_a_run_has_a_step(steps):
     with pytest.raises(ValueError, match=f"steps must be at least 1, got {steps}"):
