@@ -193,7 +193,7 @@ def _last_step(path: Path) -> int:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         return int(json.loads(lines[-1])["step"]) if lines else 0
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return 0
 
 
