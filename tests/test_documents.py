@@ -66,6 +66,11 @@ def test_the_task_and_technique_of_the_page_on_fleets_are_trained_as_one(tmp_pat
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
+def test_no_generator_is_seeded_by_arithmetic_where_seeds_and_steps_would_share_numbers(document):
+    assert not re.findall(r"(?:manual_seed|default_rng|RandomState)\([^)]*[*+^]", (ROOT / document).read_text())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_make_targets_exist(document):
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"`?\bmake ([a-z][\w-]*)`", (ROOT / document).read_text())) <= targets

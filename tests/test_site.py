@@ -89,7 +89,8 @@ def test_the_task_and_the_experiment_of_the_contributors_pages_run(alone, capsys
     experiment, comparison = blocks("docs/contributing/experiment.md", "python")
     Path("own_task.py").write_text(task)
     Path("own_experiment.py").write_text(experiment)
-    app(["sweep", "own_task:runs", "--evaluations", "1", "--out", "task-runs"], standalone_mode=False)
+    seeds = "seed=0,4294967295"  # the first and the last
+    app(["sweep", "own_task:runs", seeds, "--evaluations", "1", "--out", "task-runs"], standalone_mode=False)
     app(["sweep", "own_experiment:runs", "--fleet", "--evaluations", "1", "--out", "runs"], standalone_mode=False)
     capsys.readouterr()
     exec(compile(comparison, "comparison", "exec"), {})

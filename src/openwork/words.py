@@ -14,6 +14,17 @@ def count(n: int, noun: str, several: str = "") -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {several or f'{noun}s'}"
 
 
+def number(value: float) -> str:
+    """Six digits of a number, or all where these are another number: ``3``, ``0.0001``, ``3.0000001``."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def decimal(value: float, digits: int) -> str:
+    """A number with so many digits after the point, or in powers of ten from a million on: ``0.123``, ``1.5e+299``."""
+    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.4g}"
+
+
 def printable(text: str) -> str:
     """The text with escapes in the place of what a terminal obeys or does not show.
 

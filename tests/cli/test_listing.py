@@ -21,6 +21,7 @@ from openwork.study.results.folders import (
     short_ids,
     write_name,
 )
+from openwork.study.runs.claim import claim
 from tests.cli.folders import openwork
 from tests.study.studies import described, diverged, row, study
 
@@ -41,11 +42,13 @@ def runs(tmp_path, monkeypatch):
     folder = study(tmp_path / "openwork-runs", [row(), diverged()])
     begun(folder, "aaaa000000000000", metrics_jsonl={"step": 4})
     begun(folder, "aaab000000000000", failed_json={"error": "ValueError: no", "attempt": 1})
-    begun(folder, "bbbb000000000000", lock=f"process {os.getpid()} on {socket.gethostname()}\n")
-    begun(folder, "cccc000000000000", lock=f"process {2**22 + 1} on {socket.gethostname()}\n")  # no such process
+    begun(folder, "bbbb000000000000")
+    # Its process was killed, and has left the file; its number is another's by now.
+    begun(folder, "cccc000000000000", lock=f"process {os.getpid()} on {socket.gethostname()}\n")
     (folder / "report").mkdir()
     monkeypatch.chdir(tmp_path)
-    return folder
+    with claim(folder / "bbbb000000000000"):
+        yield folder
 
 
 def states(folder: Path) -> dict[str, RunFolder]:
@@ -60,9 +63,8 @@ def test_each_state_is_told_from_the_files(runs):
     assert sorted(run.state for run in found.values() if run.result) == ["diverged", "finished"]
     assert (found["aaaa"].step, found["aaaa"].steps, found["aaaa"].technique, found["aaaa"].seed) == (4, 10, "L0", 3)
     assert found["aaab"].reason == "ValueError: no"
-    (runs / "dddd").mkdir()
-    (runs / "dddd" / "run.json").write_text("{}")
-    (runs / "dddd" / "lock").write_text("process 1 on another-machine\n")
+    begun(runs, "dddd000000000000", run_json={})
+    (runs / "dddd000000000000" / "lock").write_text("process 1 on another-machine\n")
     assert states(runs)["dddd"].state == "training"  # who is there is believed
 
 
@@ -98,6 +100,52 @@ def test_the_directory_of_a_run_is_no_folder_of_runs(runs, monkeypatch, capsys, 
     assert "is the directory of one run; give the folder around it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["results", "watch", "report", "list"])
+def test_folders_of_other_programs_are_no_runs(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    folder = study(tmp_path / "runs", [row()])
+    for number, (name, content) in enumerate(
+        [
+            ("run.json", {"name": "theirs", "type": "Run"}),
+            ("run.json", [1]),
+            ("result.json", {"score": 1}),
+            ("result.json", "text"),
+        ]
+    ):
+        (folder / f"theirs{number}").mkdir()
+        (folder / f"theirs{number}" / name).write_text(json.dumps(content))
+    assert openwork(monkeypatch, command, folder, "--json") == 0
+    said = capsys.readouterr()
+    assert not said.err
+    found = json.loads(said.out)
+    if command in ("list", "results"):
+        assert [run["id"] for run in found["runs" if command == "list" else "rows"]] == [row()["id"]]
+    assert openwork(monkeypatch, command, folder / "theirs0") == (0 if command == "list" else 2)
+
+
+@pytest.mark.parametrize("command", ["show", "report", "results"])
+def test_a_copy_of_a_run_under_another_name_is_still_a_run(tmp_path, monkeypatch, capsys, command):
+    folder = study(tmp_path / "runs", [row()])
+    shutil.move(folder / row()["id"], folder / "best")
+    assert openwork(monkeypatch, command, folder / "best" if command == "show" else folder) != 0
+    assert "its folder best, so that it was moved or copied" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_of_runs_may_hold_a_run_json_of_another_program(tmp_path, monkeypatch):
+    (tmp_path / "run.json").write_text('{"name": "theirs"}')
+    assert openwork(monkeypatch, "sweep", "openwork.study.experiments.mnist:dense", "--dry-run", "--out", tmp_path) == 0
+
+
+@pytest.mark.parametrize("described", [[], {"technique": "L0"}, {"steps": "10"}, {"seed": [1]}])
+def test_a_description_that_is_none_is_named(tmp_path, monkeypatch, capsys, described):
+    begun(tmp_path, "aaaa000000000000", run_json=described)
+    begun(tmp_path, "bbbb000000000000")
+    assert openwork(monkeypatch, "list", tmp_path) == 4
+    said = capsys.readouterr()
+    assert "1 run: " in said.out
+    assert "aaaa000000000000/run.json is not the description of a run" in said.err.replace("\n", "")
+
+
 @pytest.mark.parametrize("command", ["run", "sweep"])
 def test_nothing_is_trained_in_the_directory_of_a_run(runs, monkeypatch, capsys, command):
     place = runs / row()["id"]
@@ -130,6 +178,23 @@ def test_damaged_names_cost_no_run(runs, monkeypatch, capsys):
     said = capsys.readouterr().err.replace("\n", " ")
     assert "names.json cannot be read" in said
     assert "delete that file: the runs stay" in said
+
+
+def test_techniques_of_one_name_that_are_two_classes_are_two_in_list_and_show(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "runs"
+    rows = [row("L0", setting) for setting in ("a", "b")]
+    rows[1]["run"]["technique"]["type"] = "mine:L0"
+    begun(study(folder, rows), "aaaa000000000000")  # without a result
+    run = described("L0", "a", 3, "digits")
+    run["technique"]["type"] = "other.module:L0"
+    begun(folder, "bbbb000000000000", run_json=run)
+    names = ["L0", "L0", "mine.L0", "other.module.L0"]
+    assert openwork(monkeypatch, "list", folder, "--json") == 0
+    assert sorted(run["technique"] for run in json.loads(capsys.readouterr().out)["runs"]) == names
+    assert openwork(monkeypatch, "show", folder / "aaaa", folder / "bbbb", "--json") == 0
+    assert [run["technique"] for run in json.loads(capsys.readouterr().out)["runs"]] == ["L0", "other.module.L0"]
+    assert openwork(monkeypatch, "list", folder) == 0
+    assert "other.module.L0" in capsys.readouterr().out
 
 
 def test_show_takes_the_beginning_of_an_id_a_name_or_a_directory(runs, monkeypatch, capsys):

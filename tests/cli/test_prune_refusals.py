@@ -236,8 +236,9 @@ def test_a_matrix_with_a_name_that_no_module_can_hold_is_refused(refused, tmp_pa
 
 
 def test_the_directory_of_a_run_would_tell_of_other_weights(refused, tmp_path):
-    (tmp_path / "3f2a").mkdir()
-    (tmp_path / "3f2a" / "run.json").write_text("{}")
-    save_file({"fc.weight": torch.ones(4, 4)}, tmp_path / "3f2a" / "model.safetensors")
-    said = refused(tmp_path / "3f2a", *MAGNITUDE)
-    assert said.endswith(f"give {tmp_path / '3f2a' / 'model.safetensors'}\n")
+    run = tmp_path / "3f2a000000000000"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    save_file({"fc.weight": torch.ones(4, 4)}, run / "model.safetensors")
+    said = refused(run, *MAGNITUDE)
+    assert said.endswith(f"give {run / 'model.safetensors'}\n")

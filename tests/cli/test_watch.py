@@ -60,19 +60,33 @@ def test_each_place_has_its_own_memory(written, monkeypatch):
     assert calls[1][0].name == row()["id"]
 
 
+def test_a_variant_is_no_path_and_no_name_that_a_disk_refuses(tmp_path, monkeypatch):
+    folder = study(tmp_path / "runs", [row(name, name) for name in ("L0, a/../../b", f"L0, {'中' * 300}")])
+    for place in folder.iterdir():
+        (place / "metrics.jsonl").write_text("")
+    places = []
+    written = SimpleNamespace(write_run=lambda place, rows, settings: places.append(place))
+    monkeypatch.setattr("openwork.integrations.tensorboard", written, raising=False)
+    monkeypatch.setitem(sys.modules, "openwork.integrations.tensorboard", written)
+    assert openwork(monkeypatch, "watch", folder, "--out", tmp_path / "watched") == 0
+    assert {place.parent for place in places} == {tmp_path / "watched"}
+    for place in places:
+        place.mkdir(parents=True)
+
+
 def test_what_is_damaged_is_named_and_the_rest_is_written(written, monkeypatch, capsys):
     folder, calls = written
-    (folder / "dddd").mkdir()
-    (folder / "dddd" / "run.json").write_text("{")
+    (folder / "dddd000000000000").mkdir()
+    (folder / "dddd000000000000" / "run.json").write_text("{")
     assert openwork(monkeypatch, "watch") == 4
-    assert "dddd/run.json cannot be read" in capsys.readouterr().err.replace("\n", "")
+    assert "dddd000000000000/run.json cannot be read" in capsys.readouterr().err.replace("\n", "")
     assert len(calls) == 1
 
 
 def test_who_follows_is_told_once_of_what_is_damaged(written, monkeypatch, capsys):
     folder, calls = written
-    (folder / "dddd").mkdir()
-    (folder / "dddd" / "run.json").write_text("{")
+    (folder / "dddd000000000000").mkdir()
+    (folder / "dddd000000000000" / "run.json").write_text("{")
     passes = iter([None, None])
 
     def sleep(seconds):
@@ -82,7 +96,7 @@ def test_who_follows_is_told_once_of_what_is_damaged(written, monkeypatch, capsy
     monkeypatch.setattr(watch, "time", SimpleNamespace(sleep=sleep))
     assert openwork(monkeypatch, "watch", "--follow") == 130
     said = capsys.readouterr().err.replace("\n", "")
-    assert (said.count("dddd/run.json cannot be read"), len(calls)) == (1, 1)
+    assert (said.count("dddd000000000000/run.json cannot be read"), len(calls)) == (1, 1)
     assert openwork(monkeypatch, "watch", "--follow", "--json") == 2
     assert "--follow has none; leave one of them out" in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import openwork as ow
+from openwork.core.seeding import seeded_generator
 from openwork.study.evaluation.metric import Metric
 from openwork.study.runs.run import Run
 from openwork.study.tasks.task import Task
@@ -41,7 +42,7 @@ class Line(Task):
 
     def batches(self, seed: int, start: int, device: torch.device) -> Iterator[Batch]:
         while True:
-            x = torch.randn(16, 4, generator=torch.Generator().manual_seed(1_000_000 * seed + start)).to(device)
+            x = torch.randn(16, 4, generator=seeded_generator(seed, start, "batch")).to(device)
             yield x, x @ COEFFICIENTS.to(device)
             start += 1
 

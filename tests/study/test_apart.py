@@ -9,11 +9,14 @@ import openwork as ow
 from openwork.study.evaluation.metric import Metric
 from openwork.study.report.page import write_report
 from openwork.study.report.versus import write_versus
+from openwork.study.results.folders import folders_apart, read_folders
 from openwork.study.results.store import collect, read_results
+from openwork.study.results.thresholds import AtThreshold, keep_thresholds
 from openwork.study.runs.execute import execute
 from openwork.study.runs.run import Run
 from openwork.study.sweeps.price import prices
 from openwork.study.tasks.lenet import DigitsLeNet300100
+from tests.cli.folders import openwork
 from tests.study.studies import row, study
 
 HERE = __name__
@@ -70,6 +73,21 @@ def test_a_copy_of_a_technique_is_another_technique_and_a_subclass_of_a_task_ano
     assert sorted(points) == sorted(expected)
 
 
+def test_run_prints_two_techniques(tmp_path, monkeypatch, capsys):
+    (tmp_path / "twolab.py").write_text(
+        "import openwork as ow\n"
+        "from openwork.study.runs.run import Run\n"
+        "from openwork.study.tasks.lenet import DigitsLeNet300100\n"
+        f"from {HERE} import SCHEDULE, GradualMagnitude\n"
+        "techniques = (ow.GradualMagnitude(SCHEDULE), GradualMagnitude(SCHEDULE))\n"
+        "runs = [Run(DigitsLeNet300100(), technique, steps=2) for technique in techniques]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert openwork(monkeypatch, "run", "twolab:runs", "--out", tmp_path / "runs", "--evaluations", 1) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "GradualMagnitude" in line]
+    assert names == ["GradualMagnitude", f"{HERE}.GradualMagnitude"]
+
+
 def test_prices_know_the_finished_runs_of_such_classes(trained):
     runs = [Run(DigitsLeNet300100(), GradualMagnitude(SCHEDULE), steps=2, seed=seed) for seed in (0, 1)]
     (price,) = prices(runs, trained)
@@ -97,6 +115,59 @@ def test_one_class_with_several_settings_keeps_its_name(tmp_path):
 def test_another_variant_of_a_copy_is_no_variant_of_the_technique(tmp_path):
     rows = [one(), one("Mine, long", technique="first:Mine")]
     assert [result.name for result in read_results(study(tmp_path, rows))] == ["Mine", "first.Mine, long"]
+
+
+def close(coefficient, seed, **more):
+    """A row whose settings have six digits of this coefficient."""
+    found = one(seed=seed, settings=f"coefficient={coefficient:.6g}", **more)
+    found["run"]["technique"]["coefficient"] = coefficient
+    return found
+
+
+def test_settings_that_differ_in_the_seventh_digit_are_told_apart_and_others_stay_as_they_are(tmp_path):
+    rows = [close(value, seed) for value in (0.1, 0.10000001, 0.2) for seed in (0, 1)]
+    names = ["coefficient=0.1, coefficient=0.1", "coefficient=0.10000001, coefficient=0.1", "coefficient=0.2"]
+    folder = study(tmp_path / "runs", rows)
+    for found in (
+        read_results(folder),
+        collect([folder])[0],
+        [run.result for run in folders_apart([*read_folders(folder)])],
+    ):
+        assert sorted(result.settings for result in found) == sorted(2 * names)
+    write_report(folder, tmp_path / "page")
+    with (tmp_path / "page" / "summary.csv").open(newline="") as file:
+        assert sorted(line["settings"] for line in csv.DictReader(file)) == names
+
+
+def test_settings_of_two_sweeps_are_told_apart_together(tmp_path):
+    first, second = (
+        study(tmp_path / str(value), [close(value, seed) for seed in (0, 1)]) for value in (0.1, 0.10000001)
+    )
+    write_versus((first, second), tmp_path / "page")
+    with (tmp_path / "page" / "comparison.csv").open(newline="") as file:
+        shown = [(line["settings"], line["settings_second"]) for line in csv.DictReader(file)]
+    assert shown == [
+        ("coefficient=0.1, coefficient=0.1", ""), ("", "coefficient=0.10000001, coefficient=0.1")
+    ]  # fmt: skip
+
+
+def test_thresholds_that_differ_in_the_seventh_digit_are_two_points(tmp_path):
+    folder = study(tmp_path, [close(0.1, 0)])
+    run = {**close(0.1, 0)["run"]}
+    entries = []
+    for threshold in (2.0, 2.0000001):
+        technique = {**run["technique"], "threshold": threshold}
+        entries.append(
+            AtThreshold(threshold, {**run, "technique": technique}, "threshold=2", {"accuracy": 0.9}, 0.5, 0.4)
+        )
+    (path,) = folder.iterdir()
+    keep_thresholds(path, entries[:1])
+    keep_thresholds(path, entries[1:])
+    found = [result for result in read_results(folder) if not result.trained]
+    assert [(result.id.partition("@")[2], result.settings) for result in found] == [
+        ("2", "threshold=2.0, threshold=2"), ("2.0000001", "threshold=2.0000001, threshold=2")
+    ]  # fmt: skip
+    assert len({result.group for result in found}) == 2
 
 
 def versus(tmp_path, *kinds_of_both):

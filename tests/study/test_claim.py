@@ -1,10 +1,12 @@
 import os
 import signal
+import socket
 import threading
 
 import pytest
 
 from openwork.study.files import WriteError
+from openwork.study.locks import is_held
 from openwork.study.runs.claim import ClaimedError, claim
 from tests.processes import start
 
@@ -21,6 +23,23 @@ def test_a_claim_excludes_other_processes_until_its_own_is_killed(tmp_path):
     with claim(tmp_path):
         assert f"process {os.getpid()} " in (tmp_path / "lock").read_text()
     assert not list(tmp_path.iterdir())
+
+
+def test_who_looks_sees_the_claim_of_a_living_process_alone(tmp_path):
+    lock = tmp_path / "lock"
+    assert not is_held(lock)
+    with start("hold_claim", tmp_path) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert is_held(lock)
+        os.truncate(lock, 0)  # as before it has signed
+        assert is_held(lock)
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    assert not is_held(lock)
+    lock.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")  # a number that another process has now
+    assert not is_held(lock)
+    lock.write_text("process 1 on another-machine\n")  # perhaps on a file system whose locks end at the machine
+    assert is_held(lock)
 
 
 def test_a_forked_child_that_outlives_the_claimant_does_not_hold_the_claim(tmp_path):

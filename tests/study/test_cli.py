@@ -163,7 +163,8 @@ def test_bad_input_gives_one_sentence(folder, arguments, sentence):
         ("steps=x", "'steps=x' needs a value of type int"),
         ("steps=true", "'steps=true' needs a value of type int"),
         ("seed=none", "'seed=none' needs a value of type int"),
-        ("seed=-1", "a run's seed must be in [0, 2^63), got -1"),
+        ("seed=-1", "a run's seed must be from 0 to 4294967295, got -1"),
+        ("seed=0,4294967296", "a run's seed must be from 0 to 4294967295, got 4294967296"),
         ("task.batch_size=0", "batch_size of DigitsLeNet300100 must be more than 0, got 0"),
     ],
 )

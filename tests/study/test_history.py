@@ -82,9 +82,10 @@ def test_damaged_files_are_named_with_their_cure(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st')
     with pytest.raises(ValueError, match=r"metrics.jsonl cannot be read .*delete the run's folder and train it again"):
         read_metrics(tmp_path)
-    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n')
-    with pytest.raises(ValueError, match=r"metrics.jsonl has a row without a step"):
-        read_metrics(tmp_path)
+    for row in ('{"epoch": 1}', "[1]", '{"step": "x"}', '{"step": 1e400}', '{"step": 1, "layers": {"fc": "x"}}'):
+        (tmp_path / "metrics.jsonl").write_text(f"{row}\n")
+        with pytest.raises(ValueError, match=r"metrics.jsonl has a row without a step"):
+            read_metrics(tmp_path)
     (tmp_path / "snapshots").mkdir()
     (tmp_path / "snapshots" / "3.safetensors").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"3.safetensors is not a snapshot of a run .*; delete it"):

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -319,3 +320,55 @@ def test_a_metric_without_bounds_has_an_axis_of_its_values(browser, tmp_path):
     assert visit.cells("points", 4) == ["6", "22"]
     assert visit.said == []
     visit.page.close()
+
+
+def mistakes(scale, seeds=(0, 1, 2)):
+    """Rows of two techniques judged by a metric without bounds, of this size."""
+    metric, draw = asdict(Metric("mse", higher_is_better=False)), random.Random(1)
+    rows = [row(name, f"n={s}", seed, s) for name in "AB" for s in (0.5, 0.9) for seed in seeds]
+    for one in rows:
+        error = scale * draw.uniform(1, 4)
+        one |= {"metric": metric, **{part: {"mse": error, "loss": error} for part in ("before", "after")}}
+    return rows
+
+
+@pytest.mark.parametrize("scale", [1e299, 1e15, 1e-12])
+def test_very_large_and_very_small_numbers_are_written_in_powers_of_ten(browser, tmp_path, scale):
+    folder = study(tmp_path, mistakes(scale))
+    visit = Visit(browser, write_report(folder, folder / "report"))
+    assert "differences" in visit.charts
+    shown = visit.page.evaluate("() => [document.body.innerText, ...[...document.querySelectorAll('svg text')]"
+                                ".map((text) => text.textContent)].join('\\n')")  # fmt: skip
+    longest = max(re.findall(r"[\d,.]+", shown), key=len)
+    assert len(longest) < 12
+    visit.page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_long_names_of_variants_wrap_and_leave_the_numbers_in_view(browser, tmp_path, width):
+    begun = "L0, warm-started from the dense network of the same seed, with the coefficient raised over a half, at "
+    names = [f"{begun}eight", f"{begun}nine", f"L0, {'long_' * 30}"]
+    draw = random.Random(1)
+    rows = [
+        row(name, f"n={s}", seed, s, draw.uniform(0.9, 0.97)) for name in names for s in (0.5, 0.9) for seed in (0, 1)
+    ]
+    first, second = (study(tmp_path / folder, rows) for folder in ("before", "after"))
+    pages = write_report(first, tmp_path / "one"), write_versus((first, second), tmp_path / "two")
+    for path in pages:
+        visit = Visit(browser, path, viewport={"width": width, "height": 800})
+        assert visit.page.evaluate("document.documentElement.scrollWidth") == width
+        # In each table the second column, with the sparsity or the technique, begins in view.
+        places = visit.page.locator("tbody tr").evaluate_all(
+            "(rows) => rows.map((row) => row.children[1].getBoundingClientRect().left)"
+        )
+        assert places
+        assert max(places) < width - 60
+        if path is pages[0]:
+            assert {*visit.cells("runs", 1)} == {*names}  # whole
+        legend = visit.page.locator(".chart svg .role-legend-label text").all_text_contents()
+        assert len({text for text in legend if text.startswith("L0")}) >= 3
+        boxes = visit.page.locator(".chart svg .role-legend-label").evaluate_all(
+            "(labels) => labels.map((label) => label.getBoundingClientRect().right)"
+        )
+        assert max(boxes) <= width
+        visit.page.close()

@@ -29,12 +29,13 @@ from tests.study.studies import diverged, results, row, study
 
 def test_rows_come_sorted_and_unfinished_folders_are_named(tmp_path):
     study(tmp_path, [row("B", seed=1), row("B", seed=0), row("A"), diverged("C")])
-    for name in ("0123456789abcdef", "described", "report"):
+    for name in ("0123456789abcdef", "aaaa000000000000", "report", "theirs"):
         (tmp_path / name).mkdir()
-    (tmp_path / "described" / "run.json").touch()
+    for name in ("aaaa000000000000", "theirs"):
+        (tmp_path / name / "run.json").touch()
     assert [(r.name, r.seed) for r in read_results(tmp_path)] == [("A", 0), ("B", 0), ("B", 1), ("C", 9)]
-    assert unfinished(tmp_path) == ["0123456789abcdef", "described"]
-    with pytest.raises(FileNotFoundError, match="no study directory"):
+    assert unfinished(tmp_path) == ["0123456789abcdef", "aaaa000000000000"]
+    with pytest.raises(FileNotFoundError, match="no folder of runs"):
         read_results(tmp_path / "nothing")
 
 
@@ -281,19 +282,19 @@ def test_two_writers_of_one_row_leave_one_of_the_two(tmp_path):
 
 def test_a_failure_counts_until_the_run_has_finished(tmp_path):
     study(tmp_path, [row()])
-    for name in (row()["id"], "failed"):
+    for name in (row()["id"], "aaaa000000000000"):
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "failed.json").write_text('{"error": "ValueError: wrong", "attempt": 2}')
     (tmp_path / "interrupted").mkdir()
-    assert failures(tmp_path) == {"failed": {"error": "ValueError: wrong", "attempt": 2}}
+    assert failures(tmp_path) == {"aaaa000000000000": {"error": "ValueError: wrong", "attempt": 2}}
 
 
 @pytest.mark.parametrize(
     "content", ["{", "[]", '{"error": "wrong"}', '{"error": "no", "attempt": "x"}', '{"error": null, "attempt": 1}']
 )
 def test_a_damaged_failure_is_named_with_its_cure(tmp_path, content):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "failed.json").write_text(content)
+    (tmp_path / "aaaa000000000000").mkdir()
+    (tmp_path / "aaaa000000000000" / "failed.json").write_text(content)
     with pytest.raises(ValueError, match=r"failed.json .*; delete it, and the run is tried again"):
         failures(tmp_path)
 

@@ -92,8 +92,9 @@ def test_runs_of_one_seed_that_start_from_networks_of_two_masks_are_kept_at_a_th
         run = {**one["run"], "technique": {"threshold": 0.5}}
         keep_thresholds(tmp_path / one["id"], [replace(found(0.5, 0.9, 0.95), run=run)])
     assert [(p.settings, p.n, p.runs) for p in summarize(read_results(tmp_path))] == [
-        *[("", 1, 1)] * 2,  # another mask is another pre-training
-        *[("threshold=0.5", 1, 1)] * 2,
+        # Another mask is another pre-training.
+        *((f"origin.run.origin.run.seed={mask}", 1, 1) for mask in (0, 1)),
+        *((f"origin.run.origin.run.seed={mask}, threshold=0.5", 1, 1) for mask in (0, 1)),
     ]
 
 

@@ -72,10 +72,24 @@ def test_the_commands_show_the_others_and_end_with_4(tmp_path, command):
     openwork(tmp_path, command, str(folder), "--json", code=4)
 
 
+def test_a_sweep_names_no_file_that_is_not_there_and_goes_on_from_damaged_rows(tmp_path):
+    (tmp_path / "tinylab.py").write_text((Path(__file__).parent / "tinylab.py").read_text())
+    arguments = ["sweep", "tinylab:grid", "seed=0", "--out", "runs", "--evaluations", "2"]
+    openwork(tmp_path, *arguments)
+    one, other = sorted((tmp_path / "runs").glob("*/result.json"))
+    one.write_text("")
+    other.unlink()
+    (other.parent / "metrics.jsonl").write_text('{"step": "x"}\n')
+    said = " ".join(openwork(tmp_path, *arguments, code=1).stderr.split())
+    assert "result.json cannot be read" in said
+    assert "failed.json" not in said
+    assert other.exists()
+
+
 def test_a_damaged_failure_does_not_hide_the_results(tmp_path):
     folder = study(tmp_path, [row()])
-    (folder / "failed").mkdir()
-    (folder / "failed" / "failed.json").write_text("{")
+    (folder / "aaaa000000000000").mkdir()
+    (folder / "aaaa000000000000" / "failed.json").write_text("{")
     answer = openwork(tmp_path, "results", str(folder), code=4)
     assert "failed.json cannot be read" in " ".join(answer.stderr.split())
     assert "1 row" in answer.stdout

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import openwork as ow
+from openwork.core.seeding import seeded_generator
 from openwork.study.evaluation.metric import ACCURACY
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
@@ -48,7 +49,7 @@ class Tiny(Task):
             with open(journal, "a") as file:
                 file.write(f"{seed} {start} {os.getpid()} {time.time()}\n")
         while True:
-            x = torch.randn(4, 2, generator=torch.Generator().manual_seed(1_000_000 * seed + start))
+            x = torch.randn(4, 2, generator=seeded_generator(seed, start, "batch"))
             yield x.to(device), (x[:, 0] > 0).long().to(device)
             start += 1
 

@@ -23,7 +23,7 @@ from openwork.cli.common import (
 )
 from openwork.cli.complete import complete_runs
 from openwork.cli.weights import with_images, with_weights
-from openwork.words import printable
+from openwork.words import decimal, number, printable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -143,13 +143,13 @@ def _print_evaluated(found: list[Evaluated], checkpoint: Path, task: "Task") -> 
     table = Table(*names, title=f"{checkpoint}, on {where}", box=SIMPLE)
     for one in found:
         values = dict(one.metrics)
-        cells = ["-" if one.threshold is None else f"{one.threshold:g}"]
+        cells = ["-" if one.threshold is None else number(one.threshold)]
         if accuracy:
             cells += [f"{values['accuracy']:.2%}", f"{1 - values['accuracy']:.2%}"]
         for name in others:
             judged = name == metric.key and metric.full is None
             cells.append(metric.text(metric.score(values[name]), digits=2) if judged else _shown(name, values[name]))
-        cells += [f"{values['loss']:.4f}"] if loss else []
+        cells += [decimal(values["loss"], 4)] if loss else []
         table.add_row(*cells, f"{one.sparsity:.2%}", f"{one.sparsity_all:.2%}")
     out_console.print(table)
     if task.metrics_note:
@@ -159,7 +159,7 @@ def _print_evaluated(found: list[Evaluated], checkpoint: Path, task: "Task") -> 
 def _shown(name: str, value: float) -> str:
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.2%}" if name.startswith("top") else f"{value:.2f}"
+    return f"{value:.2%}" if name.startswith("top") else decimal(value, 2)
 
 
 def _keep(found: list[Evaluated], folder: Path, *, same: bool) -> None:
@@ -177,7 +177,7 @@ def _keep(found: list[Evaluated], folder: Path, *, same: bool) -> None:
     else:
         own, kept = read_result(result).judged_on, []
         lost = [one for one in found if not all(map(isfinite, one.metrics.values()))]
-        at = f"threshold {', '.join(f'{one.threshold:g}' for one in lost)}"
+        at = f"threshold {', '.join(number(one.threshold or 0.0) for one in lost)}"
         for one in found:
             if one in lost:
                 continue  # a reader would take no other threshold of the file either

@@ -173,7 +173,10 @@ def _called(function: Callable[..., Any], path: str) -> Any:
         signature(function).bind()
     except TypeError as error:
         raise ValueError(f"{path} must be callable without arguments: {error}") from None
-    return function()
+    from openwork.study.exits import exits_are_errors
+
+    with exits_are_errors():
+        return function()
 
 
 def checked_device(name: str, *, here: bool = True) -> "torch.device":

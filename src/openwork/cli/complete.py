@@ -8,7 +8,8 @@ from pathlib import Path
 def complete_runs(incomplete: str) -> list[str]:
     """The names and ids of runs that begin so, in the folder that is named or in openwork-runs; never raises."""
     from openwork.cli.common import RUNS
-    from openwork.study.results.folders import is_run, read_names
+    from openwork.study.results.directory import is_run
+    from openwork.study.results.folders import read_names
 
     folder, slash, beginning = incomplete.rpartition("/")
     place = Path(folder or "/") if slash else RUNS

@@ -31,11 +31,11 @@ def list_runs(
 
     Runs that cannot be read are named on standard error; the exit code is then 4.
     """
-    from openwork.study.results.folders import read_folders, short_ids
+    from openwork.study.results.folders import folders_apart, read_folders, short_ids
 
     problems: list[str] = []
     places = {place.resolve(): place for place in directories or [RUNS]}.values()
-    every = [run for place in places for run in read_folders(place, problems=problems)]
+    every = folders_apart([run for place in places for run in read_folders(place, problems=problems)])
     short = short_ids({run.id for run in every})  # of all, so that what is printed is enough
     found = [run for run in every if state in (None, run.state)]
     say_unreadable(problems)
@@ -64,9 +64,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what is known of runs: settings, state, scores, cost, machine and the zeros of each layer."""
-    from openwork.study.results.folders import read_folder
+    from openwork.study.results.folders import folders_apart, read_folder
 
-    found = [read_folder(path, layers=True) for path in found_runs(runs)]
+    found = folders_apart([read_folder(path, layers=True) for path in found_runs(runs)])
     if as_json:
         print_json("show", runs=[run.to_dict() | {"run": dict(run.described), **_more(run)} for run in found])
         return

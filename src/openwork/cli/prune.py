@@ -74,9 +74,10 @@ def prune(
     """
     from openwork.cli.prunable import Text, pruned
     from openwork.formats.files import refuse_existing
+    from openwork.study.results.directory import is_run
 
     refuse_existing(out)
-    if (source / "run.json").is_file():
+    if is_run(source):
         raise ValueError(
             f"{source} is the directory of a run, whose other files would say what the pruned weights are not; give "
             f"{source / 'model.safetensors'}"

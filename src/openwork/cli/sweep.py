@@ -192,7 +192,9 @@ def say_failures(sweep: "Sweep", cure: str) -> None:
     reasons = Counter(outcome.reason for outcome in sweep.outcomes.values() if outcome.state == "failed")
     for reason, times in reasons.most_common(10):
         example = next(id for id, outcome in sweep.outcomes.items() if outcome.reason == reason)
-        text = f"{times} failed: {reason.splitlines()[0]} ({example}/failed.json); {cure}"
+        text = f"{times} failed: {reason.splitlines()[0]}"
+        if (sweep.directory / example / "failed.json").exists():  # a result that cannot be read says its own cure
+            text += f" ({example}/failed.json); {cure}"
         error_console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 

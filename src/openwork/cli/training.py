@@ -37,6 +37,7 @@ from openwork.cli.common import (
 from openwork.cli.progress import Watch, say, steps_done
 from openwork.cli.report import written_report
 from openwork.cli.sweep import say_failures, swept
+from openwork.words import decimal
 
 if TYPE_CHECKING:
     from openwork.study.results.result import Result
@@ -185,13 +186,16 @@ def _executed(run: "Run", out: Path, options: "Options", advance: Callable[[int]
 
 
 def _print_results(results: list["Result"]) -> None:
+    from openwork.study.results.apart import told_apart
+
+    (results,) = told_apart(results)
     scores = " or ".join(sorted({result.metric.name for result in results}, key=str.lower))
     table = Table("technique", "seed", "sparsity", scores, "loss", "ms/step", "seconds", "run", box=SIMPLE)
     for r in results:
         metrics = ["diverged", f"step {r.step}", "-"]
         if r.finished:
             score, loss = r.metric.text(r.score, digits=2, space=""), r.measured("loss")
-            metrics = [f"{r.sparsity:.2%}", score, "-" if loss is None else f"{loss:.4f}"]
+            metrics = [f"{r.sparsity:.2%}", score, "-" if loss is None else decimal(loss, 4)]
         table.add_row(r.name, str(r.seed), *metrics, f"{r.cost.step_ms:.2f}", f"{r.cost.seconds:.1f}", r.id)
     out_console.print(table)
 

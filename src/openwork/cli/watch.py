@@ -1,6 +1,7 @@
 """The command watch: runs in TensorBoard or Weights & Biases."""
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 WRITTEN = "written.json"
 """The file that says up to which step each run has been written."""
 PASSES = 10.0  # seconds between two looks
+_LONGEST = 80  # letters of a technique and seed in the name of a folder, which has at most 255 bytes
 Rows = list[tuple[int, dict[str, float]]]
 
 
@@ -93,12 +95,14 @@ def numbers(measured: Mapping[str, object], layers: Mapping[str, float]) -> dict
 
 
 def _write(run: "RunFolder", rows: Rows, to: str, out: Path, project: str) -> None:
-    name = f"{run.technique}, seed {run.seed}, {run.id[:6]}"
-    settings = {"name": ", ".join([*run.names, name]), "id": run.id, "description": json.dumps(dict(run.described))}
+    name = f"{run.technique}, seed {run.seed}"
+    named = ", ".join([*run.names, name, run.id[:6]])
+    settings = {"name": named, "id": run.id, "description": json.dumps(dict(run.described))}
     if to == "tensorboard":
         from openwork.integrations import tensorboard
 
-        tensorboard.write_run(out / name.replace(", ", "-").replace(" ", ""), rows, settings)
+        folder = re.sub(r"[^\w.+-]", "_", name.replace(", ", "-").replace(" ", ""))  # no path, whatever a variant says
+        tensorboard.write_run(out / f"{folder[:_LONGEST]}-{run.id[:6]}", rows, settings)
     else:
         from openwork.integrations import wandb
 

@@ -59,6 +59,24 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
             file.close()
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of the file ``path``; one on another machine that the file names is believed to.
+
+    The lock is tried, shared and for a moment, as a process of the number in the file may be any by now. That shows
+    what holds it on this machine, in whatever container, and on others where the file system carries locks between
+    machines: where it does not, nobody can tell.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            _, on, host = file.read().strip().partition(" on ")
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is no file, or there are no locks
+        return False
+    return bool(on) and host != socket.gethostname()
+
+
 def _locked(path: Path, wait: bool) -> TextIO:
     while True:
         file = path.open("a+", encoding="utf-8")

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from openwork.study.exits import exits_are_errors
 from openwork.study.files import no_space, writing
 from openwork.study.fleet.fleet import Fleet
 from openwork.study.fleet.member import Member
@@ -90,16 +91,17 @@ def execute_fleet(
             if not members:
                 return found
             try:
-                trial = _trial(members[-1].live.run, directory, torch.device(device)) if len(members) > 1 else None
-                fleet = Fleet(
-                    members,
-                    evaluations=evaluations,
-                    snapshots=snapshots,
-                    compile=compile,
-                    precision=precision,
-                    trial=trial,
-                )
-                fleet.train(progress)
+                with exits_are_errors():
+                    trial = _trial(members[-1].live.run, directory, torch.device(device)) if len(members) > 1 else None
+                    fleet = Fleet(
+                        members,
+                        evaluations=evaluations,
+                        snapshots=snapshots,
+                        compile=compile,
+                        precision=precision,
+                        trial=trial,
+                    )
+                    fleet.train(progress)
             except Exception as error:
                 if isinstance(error, OSError) and no_space(error):
                     raise
@@ -138,7 +140,8 @@ def _claim(
             run, future, own = coming.popleft()
             ended: Member | Result | Exception
             try:
-                ended = future.result() or begun(run)
+                with exits_are_errors():
+                    ended = future.result() or begun(run)
             except Exception as error:
                 if isinstance(error, OSError) and no_space(error):
                     raise
@@ -199,7 +202,8 @@ def _recorded(run: Run, folder: Path, error: Exception) -> Exception:
 
 def _fitting(member: Member, wanted: int | None) -> int:
     try:
-        return width(member.live, wanted)
+        with exits_are_errors():
+            return width(member.live, wanted)
     except Exception as error:  # perhaps one of the run's own code
         raise _cannot_stack(error) from error
 

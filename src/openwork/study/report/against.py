@@ -60,7 +60,7 @@ def _panel(
     channels = encoded(names, legend)
     color, shape = channels["color"], channels["shape"]
     x = alt.X("x:Q").axis(title=field, values=sorted({point["x"] for point in means}), format="~g", grid=False)
-    y = alt.Y("y:Q").axis(title=title).scale(zero=False)
+    y = alt.Y("y:Q").axis(title=title, format=".6~g").scale(zero=False)
 
     def chart(points: ChartData) -> alt.Chart:
         data = alt.InlineData(values=[point for point in points if point["measure"] == measure])

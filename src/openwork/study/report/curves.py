@@ -99,13 +99,13 @@ def band_lines(lines: Sequence[Band], *, title: str, subtitle: list[str], score:
     shape = alt.Shape("name:N").scale(domain=list(BANDS)).legend(legend)
     base = alt.Chart(alt.InlineData(values=values)).encode(
         alt.X("x:Q").scale(x.scale()).axis(x.marks("sparsity, %", grid=False)),
-        alt.Y("mean:Q").scale(zero=False, nice=True).axis(title=score),
+        alt.Y("mean:Q").scale(zero=False, nice=True).axis(title=score, format=".6~g"),
         color=color,
     )
     tooltip = [
         alt.Tooltip("name:N"),
         alt.Tooltip("sparsity:Q", format=".2%"),
-        *(alt.Tooltip(f"{field}:Q", format=".2f") for field in ("mean", "lowest", "highest")),
+        *(alt.Tooltip(f"{field}:Q", format=".4~g") for field in ("mean", "lowest", "highest")),
         alt.Tooltip("n:Q", title="runs"),
         alt.Tooltip("failures:Q"),
     ]

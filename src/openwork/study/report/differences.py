@@ -59,7 +59,7 @@ def differences(values: ChartData, metric: Metric, *, names: Sequence[str], titl
     present = {one["technique"] for one in values}
     legend = alt.Legend(orient="top", title=None, values=[name for name in names if name in present])
     channels = encoded(names, legend)
-    label = "datum.value ? format(datum.value, '+~r') : '0'"
+    label = "datum.value ? format(datum.value, '+.6~g') : '0'"
     axis = alt.Axis(
         title=metric.axis(f"difference in {metric.name}").replace(", %", ", points"), values=ticks, labelExpr=label
     )

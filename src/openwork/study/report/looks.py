@@ -68,6 +68,10 @@ _WORDS = {
 """What figures of the paper and of the studies call a technique -> openwork's name of it."""
 
 
+_ENDS = "length(datum.label) <= 29 ? datum.label : slice(datum.label, 0, 14) + '…' + slice(datum.label, -14)"
+"""What a legend says, in the width that the theme gives a name: variants of one technique often differ at the end."""
+
+
 def look(name: str) -> tuple[str, str]:
     """The colour on a light page and the shape of a technique that is drawn alone."""
     return looks([name])[name]
@@ -121,6 +125,9 @@ def encoded(names: Sequence[str], legend: alt.Legend | None) -> dict[str, Any]:
     import altair as alt
 
     found = looks(names)
+    if legend is not None:
+        legend = legend.copy()
+        legend.labelExpr = _ENDS
     colours, shapes = [colour for colour, _ in found.values()], [shape for _, shape in found.values()]
     return {
         "color": alt.Color("technique:N").scale(domain=[*found], range=colours).legend(legend),

@@ -18,10 +18,17 @@ const element = (tag, properties = {}, children = []) => {
 // Charts. Those of thousands of runs are painted on a canvas, the others drawn as SVG.
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const drawn = {};
-// As many columns as fit beside the axis: about eight pixels a letter, and the symbol.
+// One legend below the other: beside each other, two would leave a narrow page.
+for (const theme of Object.values(themes)) theme.legend.layout = { top: { direction: "vertical" } };
+// As many columns as fit beside the axis: about eight pixels a letter, and the symbol. Of what is longer than a line
+// both ends are shown, as variants often differ in the last words, and the filter above has them whole.
 const legend = (width, found) => {
   const longest = Math.max(...found.values.map((label) => label.length));
-  return { ...found, columns: Math.max(1, Math.floor((width - 60) / (8 * longest + 30))) };
+  const line = Math.max(20, Math.floor((width - 90) / 8)), end = Math.floor(line / 2) - 1;
+  const labelExpr = `length(datum.label) <= ${line} ? datum.label : ` +
+    `slice(datum.label, 0, ${end}) + '…' + slice(datum.label, -${end})`;
+  const columns = Math.max(1, Math.floor((width - 60) / (8 * longest + 30)));
+  return { ...found, columns, labelExpr, labelLimit: Math.max(width - 90, 160) };
 };
 // The seeds that runs count by and that are not hidden, as the names of the data sets have them.
 const seeds = (runs) =>
@@ -122,7 +129,7 @@ for (const id of Object.keys(charts)) {
 const LINES = 20;
 const write = {
   text: (v) => v,
-  number: (v) => (Number.isInteger(v) ? v.toLocaleString("en") : v.toPrecision(4)),
+  number: (v) => (Number.isInteger(v) && Math.abs(v) < 1e10 ? v.toLocaleString("en") : v.toPrecision(4)),
   percent: (v) => (100 * v).toFixed(2) + " %",
   hundred: (v) => (100 * v).toFixed(2),
   // As `duration` of style.py.
@@ -138,6 +145,9 @@ function order(a, b) {
   if (a === null || b === null) return (a === null) - (b === null); // what was not measured comes last, either way
   return a < b ? -1 : a > b ? 1 : 0;
 }
+// Text wraps: names of variants may be sentences, and would push the numbers out of view. Settings have a rule of theirs.
+const cell = (field, className, text) => element("td", { className },
+  [className === "text" && field !== "settings" ? element("span", { className: "name", textContent: text }) : text]);
 const fillers = [];
 for (const [id, { data: source, columns: fields, where }] of Object.entries(tables)) {
   const all = data[source].filter((r) => Object.entries(where).every(([key, value]) => r[key] === value));
@@ -170,7 +180,7 @@ for (const [id, { data: source, columns: fields, where }] of Object.entries(tabl
       headings[i].ariaSort = by === field ? (descending ? "descending" : "ascending") : "none";
     });
     body.replaceChildren(...shown.map((row) => element("tr", {}, fields.map(([field, , how]) =>
-      element("td", { className: how, textContent: row[field] === null ? "–" : write[how](row[field]) })))));
+      cell(field, how, row[field] === null ? "–" : write[how](row[field]))))));
     said.textContent = rows.length ? `${first + 1}–${first + shown.length} of ${rows.length}` : "none";
     back.disabled = page === 0;
     on.disabled = first + LINES >= rows.length;

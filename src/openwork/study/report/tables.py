@@ -10,6 +10,7 @@ from openwork.study.results.paired import Difference
 from openwork.study.results.result import Result
 from openwork.study.results.statistics import Point
 from openwork.study.results.tournament import Tournament
+from openwork.words import decimal
 
 Columns = list[tuple[str, str, str]]
 """Field, heading and how to write it, as `Page.table` takes them."""
@@ -174,7 +175,9 @@ def compared_table(found: Tournament, metric: Metric) -> str:
             if one.technique != level.reference:
                 cells = compared_cells(one.difference, metric, one.p, one.verdict)
             values = "".join(f"<td>{escape(cell)}</td>" for cell in (metric.text(one.mean, digits=2), *cells))
-            head = f'<th scope="row">{percent(level.level, digits=0)}</th><td class="text">{escape(one.technique)}</td>'
+            head = (
+                f'<th scope="row">{percent(level.level, digits=0)}</th><td class="text">{_wrapped(one.technique)}</td>'
+            )
             body += f"<tr>{head}{values}</tr>\n"
     heads = ("sparsity", "technique", metric.name, "against the best", "95 % interval", "seeds", "p", "shown")
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
@@ -188,6 +191,11 @@ def compared_cells(difference: Difference | None, metric: Metric, p: float | Non
         return ["–", "none: no seed in common", "0", "–", verdict]
     mean, ends = written(difference, metric)
     return [mean, ends or f"none: {difference.remark}", str(difference.n), "–" if p is None else f"{p:.2g}", verdict]
+
+
+def _wrapped(text: str) -> str:
+    """The text of a cell as HTML that wraps: the name of a variant may be a sentence."""
+    return f'<span class="name">{escape(text)}</span>'
 
 
 def static_table(points: Iterable[Point], metric: Metric) -> str:
@@ -213,14 +221,14 @@ def static_table(points: Iterable[Point], metric: Metric) -> str:
             metric.text(point.score, digits=2),
             interval_text(point, digits=2),
             metric.range(point.lowest, point.highest, digits=2),
-            "–" if isnan(point.loss) else f"{point.loss:.3f}",
+            "–" if isnan(point.loss) else decimal(point.loss, 3),
             point.counted,
             "–" if isnan(point.seconds) else duration(point.seconds),
             "–" if isnan(point.peak_memory) else f"{point.peak_memory / 1e6:.0f}",
             point.execution,
         )
         cells = "".join(f"<td>{escape(number)}</td>" for number in numbers)
-        body += f'<tr><th scope="row">{escape(point.name)}</th>{cells}<td>{escape(point.settings)}</td></tr>\n'
+        body += f'<tr><th scope="row">{_wrapped(point.name)}</th>{cells}<td>{escape(point.settings)}</td></tr>\n'
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (*header, "settings"))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
     return f'<div class="scroll" role="region" aria-label="table" tabindex="0">{table}</div>'

@@ -1,16 +1,16 @@
 """The folders of runs: what state each is in, and which one an id's beginning or a name means."""
 
 import json
-import os
 import re
-import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from openwork.study.files import write_text
-from openwork.study.locks import locked
+from openwork.study.locks import is_held, locked
+from openwork.study.results.apart import Named, names_apart, renamed, settings_apart
+from openwork.study.results.directory import is_run, run_directories
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_failure, read_result
 
@@ -28,6 +28,7 @@ class RunFolder:
         path: The directory; its name is the run's id.
         state: "training" while a process trains it, "interrupted" where none does and it is not done.
         step: The steps that are kept: of the result, or of the last evaluation.
+        technique: The technique's name; of a run without a result as far as its description says.
         described: Its run.json; empty where there is none.
         result: That of a finished or diverged run.
         reason: Why it failed.
@@ -37,6 +38,7 @@ class RunFolder:
     path: Path
     state: State
     step: int
+    technique: str
     described: Mapping[str, Any]
     result: Result | None = None
     reason: str = ""
@@ -46,14 +48,6 @@ class RunFolder:
     def id(self) -> str:
         """The name of the directory."""
         return self.path.name
-
-    @property
-    def technique(self) -> str:
-        """The technique's name; of a run without a result as far as its description says."""
-        if self.result:
-            return self.result.name
-        kind = (self.described.get("technique") or {}).get("type", "dense")
-        return str(kind).rpartition(":")[2]
 
     @property
     def seed(self) -> int | None:
@@ -98,6 +92,22 @@ def read_folders(directory: Path, *, problems: list[str] | None = None) -> Itera
             problems.append(str(error))
 
 
+def folders_apart(runs: Sequence[RunFolder]) -> list[RunFolder]:
+    """The runs, whose techniques, tasks and settings are told apart as in reports (`apart.told_apart`)."""
+    results = [run.result for run in runs]
+    (names,) = names_apart(
+        Named(run.technique, result.task if result else "", result.run if result else run.described)
+        for run, result in zip(runs, results, strict=True)
+    )
+    both = zip(results, names, strict=True)
+    (finished,) = settings_apart(renamed(result, named) for result, named in both if result)
+    rest = iter(finished)
+    return [
+        replace(run, technique=named.name, result=run.result and next(rest))
+        for run, named in zip(runs, names, strict=True)
+    ]
+
+
 def check_have_runs(directories: Iterable[Path]) -> None:
     """Checks that there is a run in each of the folders, in whatever state.
 
@@ -112,10 +122,8 @@ def check_have_runs(directories: Iterable[Path]) -> None:
 
 def _runs(directory: Path) -> list[Path]:
     """The directories of the runs in a folder, by id."""
-    if not directory.is_dir():
-        raise FileNotFoundError(f"no folder of runs {directory}; is the path right?")
     refuse_run(directory)
-    return [path for path in sorted(directory.iterdir()) if is_run(path)]
+    return [path for path in run_directories(directory) if is_run(path)]
 
 
 def refuse_run(directory: Path) -> None:
@@ -126,11 +134,6 @@ def refuse_run(directory: Path) -> None:
     """
     if is_run(directory):
         raise ValueError(f"{directory} is the directory of one run; give the folder around it")
-
-
-def is_run(path: Path) -> bool:
-    """Whether the directory is a run's."""
-    return (path / "run.json").is_file() or (path / "result.json").is_file()
 
 
 def read_folder(path: Path, names: Mapping[str, Sequence[str]] | None = None, *, layers: bool = False) -> RunFolder:
@@ -148,26 +151,41 @@ def read_folder(path: Path, names: Mapping[str, Sequence[str]] | None = None, *,
         raise ValueError(f"{path} is no run's directory; give one that `openwork list` shows")
     given = read_names(path.absolute().parent) if names is None else names
     mine = tuple(name for name, ids in given.items() if path.absolute().name in ids)
-    described = _json(path / "run.json", cure="delete that folder, and the run is trained again")
+    described = _described(path / "run.json")
     if (path / "result.json").is_file():
         result = read_result(path / "result.json", layers=layers)
-        return RunFolder(path, result.status, result.step, described, result, names=mine)
-    step = _last_step(path / "metrics.jsonl")
-    if _is_trained(path / "lock"):
-        return RunFolder(path, "training", step, described, names=mine)
+        return RunFolder(path, result.status, result.step, result.name, described, result, names=mine)
+    step, technique = _last_step(path / "metrics.jsonl"), _technique(described)
+    if is_held(path / "lock"):
+        return RunFolder(path, "training", step, technique, described, names=mine)
     if (failure := read_failure(path)) is not None:
-        return RunFolder(path, "failed", step, described, reason=str(failure["error"]), names=mine)
-    return RunFolder(path, "interrupted", step, described, names=mine)
+        return RunFolder(path, "failed", step, technique, described, reason=str(failure["error"]), names=mine)
+    return RunFolder(path, "interrupted", step, technique, described, names=mine)
 
 
-def _json(path: Path, *, cure: str) -> dict[str, Any]:
+def _described(path: Path) -> dict[str, Any]:
+    """The run.json; empty where there is none."""
+    cure = "delete that folder, and the run is trained again"
+    found = _json(path, cure=cure)
+    kinds = (("technique", dict), ("steps", int), ("seed", int))
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind | None) for name, kind in kinds):
+        raise ValueError(f"{path} is not the description of a run; {cure}")
+    return found
+
+
+def _technique(described: Mapping[str, Any]) -> str:
+    kind = (described.get("technique") or {}).get("type", "dense")
+    return str(kind).rpartition(":")[2]
+
+
+def _json(path: Path, *, cure: str) -> Any:
+    """The JSON value of a file; an empty object where there is no file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}); {cure}") from error
-    return found if isinstance(found, dict) else {}
 
 
 def _last_step(path: Path) -> int:
@@ -175,30 +193,15 @@ def _last_step(path: Path) -> int:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         return int(json.loads(lines[-1])["step"]) if lines else 0
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return 0
-
-
-def _is_trained(lock: Path) -> bool:
-    """Whether the process that the lock names is there; one on another machine is believed to be."""
-    try:
-        found = re.match(r"process (\d+) on (.+)", lock.read_text(encoding="utf-8"))
-    except OSError:
-        return False
-    if not found or found[2] != socket.gethostname():
-        return found is not None
-    try:
-        os.kill(int(found[1]), 0)
-    except ProcessLookupError:  # it was killed, and the file stayed
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def read_names(directory: Path) -> dict[str, list[str]]:
     """By name, the ids of the runs that it stands for; none where nothing was named."""
     found = _json(directory / NAMES, cure="delete that file: the runs stay, and only their names are lost")
+    if not isinstance(found, dict):
+        return {}
     return {name: [str(id) for id in ids] for name, ids in found.items() if isinstance(ids, list)}
 
 

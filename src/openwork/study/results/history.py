@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from openwork.study.files import write_atomically
+from openwork.study.results.result import is_number
 from openwork.words import count
 
 
@@ -45,12 +46,23 @@ def read_metrics(folder: Path) -> list[Evaluation]:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except ValueError as error:  # broken JSON and broken UTF-8 alike
         raise ValueError(f"{path} cannot be read ({error}); delete the run's folder and train it again") from error
-    if not all(isinstance(row, dict) and "step" in row for row in rows):
-        raise ValueError(f"{path} has a row without a step; give the directory of a run of openwork")
+    if not all(map(_is_row, rows)):
+        raise ValueError(
+            f"{path} has a row without a step, or with layers that are none; delete the run's folder and train it again"
+        )
     return [
         Evaluation(row["step"], row.get("layers") or {}, {k: v for k, v in row.items() if k not in ("step", "layers")})
         for row in rows
     ]
+
+
+def _is_row(row: object) -> bool:
+    return (
+        isinstance(row, dict)
+        and type(row.get("step")) is int
+        and isinstance(layers := row.get("layers") or {}, dict)
+        and all(map(is_number, layers.values()))
+    )
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from openwork.study.evaluation.metric import Metric
+from openwork.study.results.apart import leaves
 from openwork.study.results.claims import as_good_as, check_margin, holm
 from openwork.study.results.frontier import by_seed, difference
 from openwork.study.results.paired import Difference, paired_results
@@ -238,10 +238,4 @@ def _changed(first: Iterable[Result], second: Iterable[Result]) -> dict[str, tup
 def _fields(result: Result) -> dict[str, str]:
     """The leaves of a result's description without seeds, by path, as JSON."""
     described, _ = json.JSONDecoder().raw_decode(result.group)  # what follows it is the threshold
-    return dict(_leaves(described))
-
-
-def _leaves(plain: Any, path: str = "") -> Iterable[tuple[str, str]]:
-    if not isinstance(plain, dict):
-        return [(path, canonical(plain))]
-    return [leaf for name, value in plain.items() for leaf in _leaves(value, f"{path}.{name}" if path else name)]
+    return dict(leaves(described))

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard, get_args
 
 from openwork.study.evaluation.metric import DataName, Metric
 from openwork.study.results.seeds import KEEPING, kept_seeds, settings_without_seeds, without_seeds
+from openwork.words import number
 
 FORMAT = 2
 """Of run directories and rows. 1 named openwork's values by their modules, so that ids were others."""
@@ -176,7 +177,7 @@ class Result:
         run = without_seeds(self.run)
         if self.threshold is not None and isinstance(technique := run.get("technique"), dict):
             run["technique"] = {key: value for key, value in technique.items() if key != "threshold"}
-        return f"{canonical(run)}@{self.threshold:g}" if self.threshold is not None else canonical(run)
+        return f"{canonical(run)}@{number(self.threshold)}" if self.threshold is not None else canonical(run)
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:

@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import math
-import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 from openwork.study.files import write_atomically, write_text
 from openwork.study.results.apart import told_apart
+from openwork.study.results.directory import run_directories
 from openwork.study.results.result import FORMAT, Result, canonical, identity, parsed
 from openwork.study.results.thresholds import threshold_results
 
@@ -56,9 +55,9 @@ def read_results(
 ) -> list[Result]:
     """Every finished or diverged run under `directory`, sorted by name, settings and seed.
 
-    A run is a folder `directory/<run id>/` that holds a `result.json` of this format; folders without one are
-    interrupted or foreign and are left to `unfinished`. One whose folder keeps other thresholds has a result for each
-    of them, too (`thresholds.threshold_results`).
+    A run is a folder `directory/<run id>/` that holds a `result.json` of this format (`directory.is_run`); those
+    without one are left to `unfinished`. One whose folder keeps other thresholds has a result for each of them, too
+    (`thresholds.threshold_results`).
 
     Args:
         directory: A study's.
@@ -79,7 +78,7 @@ def read_results(
 
 def _results(directory: Path, layers: bool, problems: list[str] | None) -> Iterator[Result]:
     points, others = set(), []
-    for folder in _folders(directory):
+    for folder in run_directories(directory):
         path = folder / "result.json"
         if not path.exists():
             continue
@@ -146,18 +145,10 @@ def flat(result: Result) -> dict[str, object]:
 def unfinished(directory: Path) -> list[str]:
     """The names of the runs' folders under `directory` that hold no `result.json`, sorted.
 
-    Without any file of a run a folder is one if it is named like one, as a process may die before it describes the run.
-    Others are none, such as that of a report.
-
     Raises:
         FileNotFoundError: If there is no such directory.
     """
-
-    def is_begun(folder: Path) -> bool:
-        files = any((folder / name).exists() for name in ("run.json", "failed.json"))
-        return files or bool(re.fullmatch("[0-9a-f]{16}", folder.name))
-
-    return [f.name for f in _folders(directory) if not (f / "result.json").exists() and is_begun(f)]
+    return [folder.name for folder in run_directories(directory) if not (folder / "result.json").exists()]
 
 
 def failures(directory: Path, *, problems: list[str] | None = None) -> dict[str, dict[str, Any]]:
@@ -230,13 +221,6 @@ def write_table(header: Sequence[str], lines: Iterable[Sequence[object]], path: 
     writer.writerows(["" if _is_missing(value) else value for value in line] for line in lines)
     # As bytes: the encoding of text would be that of the machine.
     write_text(path, text.getvalue())
-
-
-def _folders(directory: Path) -> list[Path]:
-    if not directory.is_dir():
-        raise FileNotFoundError(f"no study directory {directory}; is the path right?")
-    with os.scandir(directory) as entries:
-        return sorted(Path(entry) for entry in entries if entry.is_dir())
 
 
 def read_result(path: Path, *, layers: bool = True) -> Result:

@@ -10,6 +10,7 @@ from openwork.study.evaluation.metric import DataName, Metric
 from openwork.study.files import write_text
 from openwork.study.locks import locked
 from openwork.study.results.result import FORMAT, Cost, Result, check_measured, is_number, read_metric
+from openwork.words import number
 
 
 class Judged(NamedTuple):
@@ -50,8 +51,8 @@ class AtThreshold:
 
     @property
     def key(self) -> str:
-        """The threshold as settings say it, and the data where they are others: what reads the same is one point."""
-        return f"{self.threshold:g}{f',{self.judged.on}' if self.judged else ''}"
+        """The threshold, and the data where they are others: what reads the same is one point."""
+        return f"{number(self.threshold)}{f',{self.judged.on}' if self.judged else ''}"
 
 
 def read_thresholds(folder: Path) -> list[AtThreshold]:
@@ -112,7 +113,7 @@ def threshold_results(result: Result, folder: Path) -> list[Result]:
     """
     found = []
     for one in read_thresholds(folder):
-        if result.threshold is not None and one.key == f"{result.threshold:g}":
+        if result.threshold is not None and one.key == number(result.threshold):
             continue
         judged = one.judged or Judged(result.judged_on, result.task, result.metric)
         try:

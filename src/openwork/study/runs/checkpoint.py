@@ -13,6 +13,7 @@ from openwork.core.sparsifier import Sparsifier
 from openwork.formats.torch_file import load_torch
 from openwork.study.files import write_atomically
 from openwork.study.models.transformer import Transformer
+from openwork.study.results.directory import is_run
 
 _KEYS = {"run", "model", "sparsifier"}
 
@@ -142,7 +143,7 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
         ValueError: If the file is truncated or foreign.
     """
     if not path.is_file():
-        if any((path.parent / name).is_file() for name in ("run.json", "result.json")):
+        if is_run(path.parent):
             raise FileNotFoundError(f"no checkpoint {path}: the run diverged, failed or has just begun; give another")
         raise FileNotFoundError(f"no checkpoint {path}; give a run's directory or its checkpoint.pt")
     state = load_torch(path, mapped=mapped)

@@ -11,6 +11,7 @@ from inspect import formatannotation
 from types import FunctionType
 from typing import Any
 
+from openwork.study.exits import exits_are_errors
 from openwork.study.results.result import canonical as text
 from openwork.study.runs.names import name_of, named
 
@@ -259,7 +260,8 @@ def find(path: str) -> Any:
     if not colon or not module_name or module_name.startswith(".") or not name:
         raise ValueError(f"expected module:name, got {path!r}, such as openwork.study.experiments.mnist:dense")
     try:
-        value = importlib.import_module(module_name)
+        with exits_are_errors():
+            value = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
             raise  # the module is there and misses something itself

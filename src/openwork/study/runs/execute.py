@@ -18,6 +18,7 @@ from torch import Tensor
 
 from openwork.core.masks.check import DivergedError
 from openwork.inspect.report import report
+from openwork.study.exits import exits_are_errors
 from openwork.study.files import remove_leftovers, writing
 from openwork.study.results.history import milestones, write_snapshot
 from openwork.study.results.result import Result
@@ -48,6 +49,7 @@ from openwork.study.tasks.measure import final_metrics, metrics
 from openwork.study.training.loop import train
 
 
+@exits_are_errors()
 def execute(
     run: Run,
     directory: Path,

@@ -11,6 +11,10 @@ from openwork.study.runs.config import describe, inside, to_plain
 from openwork.study.runs.origin import Origin
 from openwork.study.tasks.check import check_data, check_numbers
 from openwork.study.tasks.task import Task
+from openwork.words import printable
+
+LAST_SEED = 2**32 - 1
+"""The largest seed of a run: torch's CPU generator reads 32 bits, so that larger ones would repeat initial weights."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Run:
         task: The benchmark.
         technique: What makes the model sparse; None trains densely.
         steps: Optimizer steps.
-        seed: Of weights, batches and noise: from 0 to 2^63 - 1.
+        seed: Of weights, batches and noise: from 0 to `LAST_SEED`.
         select: Picks the weights that become sparse.
         origin: Where the first weights and kept zeros come from: `Pretrained`, `LotteryTicket`, `Rewound`, `Retrained`
             or `Scratch` of another run, which is trained in the same directory unless it is there, and once for all
@@ -30,8 +34,9 @@ class Run:
 
     Raises:
         ValueError: If a field is of another kind, steps are below 1, the seed is out of its range, a number of the task
-            makes no sense (`openwork.study.tasks.check.check_numbers`), the task is judged on no known data, there is a
-            technique beside kept zeros, or the other run may have been trained on what the task holds out.
+            makes no sense (`openwork.study.tasks.check.check_numbers`), the variant is not one line of text, the task
+            is judged on no known data, there is a technique beside kept zeros, or the other run may have been trained
+            on what the task holds out.
     """
 
     task: Task
@@ -57,8 +62,10 @@ class Run:
             raise ValueError(f"a run's select must be a selection such as matching('fc*'), got {self.select!r}")
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"a run's seed must be in [0, 2^63), got {self.seed}; count seeds from 0")
+        if not 0 <= self.seed <= LAST_SEED:
+            raise ValueError(f"a run's seed must be from 0 to {LAST_SEED}, got {self.seed}; count seeds from 0")
+        if printable(self.variant) != self.variant:
+            raise ValueError(f"a run's variant must be printable text in one line, got {self.variant!r}; change it")
         check_numbers(self.task)
         check_data(self.task)
         if self.origin is None:

@@ -48,11 +48,12 @@ class Options:
             retry_failed: Failed runs are left, too.
 
         Raises:
-            ValueError: If the folder is the directory of one run, where nobody would find others, or a run that is left
-                has fewer evaluations than snapshots, or none.
+            ValueError: If the folder is the directory of one run, where nobody would find others, a run that is left
+                has fewer evaluations than snapshots, or none, or a task fails `check_task`.
         """
         refuse_run(directory)
         for run in with_prerequisites(runs):
+            check_task(run.task)
             try:
                 milestones(run.steps, self.evaluations, self.snapshots)
             except ValueError:

@@ -10,6 +10,7 @@ import torch
 from openwork.study.evaluation.metric import DataName, Metric
 from openwork.study.tasks.measure import metrics
 from openwork.study.tasks.task import Task
+from openwork.words import printable
 
 _SIZES = re.compile(r"batch_size|part_size|rows|length|width|heads")
 _RATES = re.compile(r"(.*_)?(rate|decay|l2|dropout|smoothing|warm_?up)")
@@ -55,11 +56,13 @@ def check_data(task: Task) -> None:
 
 
 def check_task(task: Task) -> None:
-    """Checks what needs no data: that the task declares its metric, and that its learning rates make sense.
+    """Checks what needs no data: that the task declares its metric, and that title and learning rates make sense.
 
     Raises:
-        ValueError: If it does not, or one of them is negative or not finite.
+        ValueError: If it does not, the title is not one line of text, or a rate is negative or not finite.
     """
+    if not isinstance(task.title, str) or not task.title.strip() or printable(task.title) != task.title:
+        raise ValueError(f"the title of {type(task).__name__} must be printable text in one line, got {task.title!r}")
     metric = task.metric
     if not isinstance(metric, Metric):
         raise ValueError(f"the metric of {type(task).__name__} must be a Metric such as ACCURACY, got {metric!r}")
