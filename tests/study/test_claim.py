@@ -1,3 +1,4 @@
+import fcntl
 import os
 import signal
 import socket
@@ -40,6 +41,14 @@ def test_who_looks_sees_the_claim_of_a_living_process_alone(tmp_path):
     assert not is_held(lock)
     lock.write_text("process 1 on another-machine\n")  # perhaps on a file system whose locks end at the machine
     assert is_held(lock)
+
+
+def test_who_looks_keeps_nobody_from_a_claim(tmp_path):
+    with (tmp_path / "lock").open("w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)  # as `is_held` does for a moment
+        threading.Timer(0.1, looking.close).start()
+        with claim(tmp_path):
+            assert is_held(tmp_path / "lock")
 
 
 def test_a_forked_child_that_outlives_the_claimant_does_not_hold_the_claim(tmp_path):

@@ -81,7 +81,7 @@ def _locked(path: Path, wait: bool) -> TextIO:
     while True:
         file = path.open("a+", encoding="utf-8")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            _lock(file, wait)
             if _is(file, path):
                 _sign(file, path)
                 return file
@@ -94,6 +94,16 @@ def _locked(path: Path, wait: bool) -> TextIO:
             file.close()
             raise
         file.close()  # its holder removed the file after it was opened here: this lock is on a file without a name
+
+
+def _lock(file: TextIO, wait: bool) -> None:
+    """Locks the file alone; raises BlockingIOError where another process has done so, but not where one only looks."""
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            return
+        except BlockingIOError:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # raises unless all others share it, as `is_held` does
 
 
 def _sign(file: TextIO, path: Path) -> None:
