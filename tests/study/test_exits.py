@@ -26,6 +26,13 @@ def runs():
 
 def now():
     sys.exit("bye")
+
+
+def without_data():
+    try:
+        open("/no/such/data")
+    except OSError:
+        sys.exit(3)
 """
 
 
@@ -48,7 +55,12 @@ def test_a_sweep_goes_on_after_a_run_that_ends_the_program(monkeypatch, capsys, 
 
 @pytest.mark.parametrize(
     ("what", "place"),
-    [("endinglab:runs", "in loss"), ("endinglab:now", "in now"), ("scriptlab:runs", "scriptlab.py, line 1")],
+    [
+        ("endinglab:runs", "in loss"),
+        ("endinglab:now", "in now"),
+        ("endinglab:without_data", "in without_data"),
+        ("scriptlab:runs", "scriptlab.py, line 1"),
+    ],
 )
 def test_run_says_where_the_program_was_ended(monkeypatch, capsys, what, place):
     assert openwork(monkeypatch, "run", what, "--out", "runs", "--evaluations", 1) == 1

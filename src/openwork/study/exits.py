@@ -13,7 +13,7 @@ def exits_are_errors() -> Iterator[None]:
     try:
         yield
     except SystemExit as exit:
-        if isinstance(exit.__context__, OSError):  # a console says so that nobody reads
+        if isinstance(exit.__context__, BrokenPipeError):  # rich and typer say so that nobody reads
             raise
         error = RuntimeError(f"this ends the program, with {exit.code!r}; raise an error instead")
         raise error.with_traceback(exit.__traceback__) from None
