@@ -113,6 +113,15 @@ def test_a_model_whose_type_changes_trains(technique):
     sparsifier.finalize()
 
 
+def test_masks_of_a_model_on_the_meta_device_get_memory_as_its_weights_do():
+    model = nn.Linear(8, 8)
+    ow.sparsify(model, ow.TopKAST(sparsity=0.8, backward_sparsity=0.5))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    model.to("meta").to_empty(device="cpu").load_state_dict(state)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert any(value.dtype is torch.bool for value in model.state_dict().values())
+
+
 def test_gates_move_in_bfloat16_as_in_float32():
     moved = {}
     for dtype in (torch.float32, torch.bfloat16):

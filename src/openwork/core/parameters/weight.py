@@ -157,8 +157,9 @@ class Learned(nn.Module):
 
         def apply(tensor: Tensor) -> Tensor:
             new = fn(tensor)
-            stays = new.dtype in LOW and tensor.dtype not in LOW
-            return tensor.to(new.device) if stays or tensor.dtype is torch.bool else new
+            lowered = new.dtype in LOW and tensor.dtype not in LOW
+            no_mask = tensor.dtype is torch.bool and new.dtype is not torch.bool
+            return tensor.to(new.device) if lowered or no_mask else new
 
         super()._apply(apply, recurse)  # type: ignore[no-untyped-call]
         return self
