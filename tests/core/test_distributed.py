@@ -46,3 +46,5 @@ def test_two_processes_recalibrate_batch_norms_to_the_statistics_of_all_batches(
     assert first[1] == second[1]
     assert first[1].startswith("the models of the processes have not the same batch norms")
     assert first[1].endswith("| True")
+    assert first[2] == "the model has no BatchNorm with running statistics | True"
+    assert second[2] == "recalibrate_batchnorm failed in another process | True"

@@ -54,3 +54,4 @@ if __name__ == "__main__":
         torch.save(state, folder / f"{rank}.pt")
         print(tried(network(), batches(rank, rank)))
         print(tried(network() if rank else nn.BatchNorm2d(2), batches(1, 0)))
+        print(tried(network() if rank else nn.Linear(2, 2), batches(1, 0)))

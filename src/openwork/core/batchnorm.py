@@ -1,6 +1,7 @@
 """Recomputing batch-norm statistics: those of the dense model do not fit the pruned one."""
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, TypeGuard
 
 import torch
@@ -20,7 +21,8 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
 
     Weights, momenta and training flags stay. Dropout and other layers act as in evaluation. Where torch.distributed
     runs several processes, all must call this, each with batches of its own or with the same: the means are those over
-    the batches of all, and equal in all.
+    the batches of all, and equal in all. A forward that communicates, as under FSDP2 or with SyncBatchNorm, needs
+    equally many batches in all.
 
     Args:
         model: The pruned model.
@@ -39,14 +41,12 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected an nn.Module, got a {type(model).__name__}; the model comes first")
-    check_batches(batches)
     norms = [module for module in model.modules() if _keeps_statistics(module)]
-    if not norms:
-        raise ValueError("the model has no BatchNorm with running statistics; there is nothing to do")
     restore = snapshot(model)
     training = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
-    place = next((mean.device for norm in norms if (mean := norm.running_mean) is not None), torch.device("cpu"))
+    held = chain(*(norm.buffers() for norm in norms), model.parameters())
+    place = next((tensor.device for tensor in held), torch.device("cpu"))
     sharded = any(is_sharded(parameter) for parameter in model.parameters())
     parallel = [module for module in model.modules() if isinstance(module, DistributedDataParallel)]
     broadcasting = [module.broadcast_buffers for module in parallel]
@@ -72,6 +72,9 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
 
 def _take(model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[Any]) -> int:
     """Lets the batch norms take their statistics from this process's batches; returns their number."""
+    check_batches(batches)
+    if not norms:
+        raise ValueError("the model has no BatchNorm with running statistics; there is nothing to do")
     used = 0
     model.eval()
     for batch in batches:
