@@ -293,15 +293,22 @@ def test_weights_that_nobody_can_change_are_refused_and_a_copy_is_not(technique)
     assert type(model[0]) is nn.Linear
 
 
-def test_prune_and_sensitivity_refuse_them_too():
+def test_prune_sensitivity_and_permute_refuse_them_too():
     with torch.inference_mode():
         model = nn.Sequential(nn.Linear(4, 4))
     batches = [torch.ones(2, 4)]
+    two_of_four = ow.GradualMagnitude(ow.OneShot(0.5), pattern=ow.NM(2, 4))
     for change in (
         lambda: ow.prune(model, G),
         lambda: ow.prune(model, ow.Wanda(ow.OneShot(0.5)), batches=batches),
         lambda: ow.sensitivity(model, lambda model: 1.0),
+        lambda: ow.permute(model, batches[0], two_of_four),
     ):
         with pytest.raises(ValueError, match=r"0.weight was made under torch.inference_mode"):
             change()
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"under torch.inference_mode\(\) torch makes tensors"):
+        ow.permute(model, batches[0], two_of_four)
     ow.accelerate(model, batches[0])
+    ow.shrink(model, batches[0])
+    with torch.inference_mode():  # where they can be changed, and put back
+        ow.sensitivity(model, lambda model: 1.0)

@@ -53,7 +53,8 @@ def sensitivity(
     asked = sorted({float(each) if isinstance(each, Real | Tensor) else -1.0 for each in given})  # -1: no number
     if not asked or not all(0 <= sparsity < 1 for sparsity in asked):
         raise ValueError(f"sparsities must be some in [0, 1), got {sparsities!r}; did you pass percentages?")
-    weights = choose_weights(model, select)[0]
+    # Under inference mode torch lets weights that were made in it be changed.
+    weights = choose_weights(model, select, changes=not torch.is_inference_mode_enabled())[0]
     restore = snapshot(model)
     rows: list[SensitivityRow] = []
 

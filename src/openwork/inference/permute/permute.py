@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from openwork.core.chosen import check_model, choose_weights
+from openwork.core.chosen import check_model, choose_weights, refuse_inference_mode
 from openwork.core.masks.rows import NM
 from openwork.core.masks.technique import MaskTechnique
 from openwork.core.mechanism import Calibrate
@@ -67,6 +67,7 @@ def permute(
         raise ValueError(
             f"an order of channels matters to n of m neighbours, got {technique}; give it pattern=NM(2, 4)"
         )
+    refuse_inference_mode()
     check_finalized(model, "permute")
     weights, _ = technique.fitting(choose_weights(model, select)[0])
     from openwork.inference.permute.permuting import permuting  # not before it is called: 18 modules

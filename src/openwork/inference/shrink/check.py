@@ -38,7 +38,7 @@ def check_finalized(model: nn.Module, verb: str = "shrink") -> None:
                 raise ValueError(f"{name} is spread over processes; {verb} the whole model in one process")
             if parameter.is_meta:
                 raise ValueError(f"{name} is on the meta device and has no values; load the weights first")
-            if parameter.is_floating_point() and not parameter.isfinite().all():
+            if parameter.is_floating_point() and not parameter.detach().isfinite().all():
                 raise ValueError(
                     f"{name} holds NaN or infinity, and 0 times these is not 0; {verb} a model whose weights are finite"
                 )

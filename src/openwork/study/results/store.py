@@ -64,7 +64,8 @@ def read_results(
         layers: Whether the results list their layers.
         problems: Gets a sentence for each run that cannot be read, and the others are returned. Without it the first
             such run raises.
-        apart: Whether classes of one name are told apart (`apart.told_apart`), or named as in their files.
+        apart: Whether classes of one name and settings of one text are told apart (`apart.told_apart`), or stay as in
+            their files.
 
     Raises:
         FileNotFoundError: If there is no such directory.
