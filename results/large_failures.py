@@ -38,17 +38,20 @@ def l0_table() -> str:
 
 
 def l0_said() -> str:
-    """What the settings with at least 50 % zeros are worth, in words; "" where none has three seeds."""
-    found = {key: cell for key, cell in cells(rows(), "ResNet-50, L0").items() if len(cell) >= SEEDS}
-    half = [one for cell in found.values() if (one := _lowest(cell))["sparsity"] >= 0.5]
-    if not half:
+    """How many settings have at least 50 % zeros, and what these are worth, in words; "" before one has three seeds."""
+    every = {key: _lowest(cell) for (_, key), cell in cells(rows(), "ResNet-50, L0").items() if len(cell) >= SEEDS}
+    if not every:
         return ""
-    best = max(half, key=lambda one: one["recalibrated"])
-    dead = sum(100 * one["recalibrated"] <= CHANCE for one in half)
+    half = {setting: one for setting, one in every.items() if one["sparsity"] >= 0.5}
+    text = f"{len(half)} of {len(every)} settings have at least 50 % zeros in every seed"
+    if not half:
+        return text
+    best = max(half, key=lambda setting: half[setting]["recalibrated"])
+    dead = sum(100 * one["recalibrated"] <= CHANCE for one in half.values())
+    chosen = f", chosen from {len(large_resnet50.GATES)} pilots," if best in chosen_gates(rows()) else ""
     return (
-        f"{len(half)} of {len(found)} settings have at least 50 % zeros in every seed; of these {dead} are at chance, "
-        f"also with new batch-norm statistics; the best, chosen from {len(large_resnet50.GATES)} pilots, has at least "
-        f"{100 * best['recalibrated']:.1f} % with them and {100 * best['sparsity']:.1f} % zeros"
+        f"{text}; of these {dead} are at chance, also with new batch-norm statistics; the best{chosen} has at least "
+        f"{100 * half[best]['recalibrated']:.1f} % with them and {100 * half[best]['sparsity']:.1f} % zeros"
     )
 
 
