@@ -48,7 +48,8 @@ def read_metrics(folder: Path) -> list[Evaluation]:
         raise ValueError(f"{path} cannot be read ({error}); delete the run's folder and train it again") from error
     if not all(map(_is_row, rows)):
         raise ValueError(
-            f"{path} has a row without a step, or with layers that are none; delete the run's folder and train it again"
+            f"{path} has a row without a step that is a whole number, or with layers that have no numbers; delete the "
+            "run's folder and train it again"
         )
     return [
         Evaluation(row["step"], row.get("layers") or {}, {k: v for k, v in row.items() if k not in ("step", "layers")})

@@ -86,6 +86,7 @@ def execute(
             its learning rate is no finite number of at least 0; the run that this one starts from has diverged; or the
             directory is from before format 2, or from when a field had another default.
         ClaimedError: If another process is training the run.
+        RuntimeError: If the run's own code ends the program.
         WriteError: If the disk is full.
     """
     folder = directory / run.id
