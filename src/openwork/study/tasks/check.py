@@ -62,7 +62,9 @@ def check_task(task: Task) -> None:
         ValueError: If it does not, the title is not one line of text, or a rate is negative or not finite.
     """
     if not isinstance(task.title, str) or not task.title.strip() or printable(task.title) != task.title:
-        raise ValueError(f"the title of {type(task).__name__} must be printable text in one line, got {task.title!r}")
+        raise ValueError(
+            f"the title of {type(task).__name__} must be printable text in one line, got {task.title!r}; change it"
+        )
     metric = task.metric
     if not isinstance(metric, Metric):
         raise ValueError(f"the metric of {type(task).__name__} must be a Metric such as ACCURACY, got {metric!r}")
