@@ -42,11 +42,8 @@ def from_bitmask(values: Tensor, bits: Tensor, shape: Tensor) -> Tensor:
 
 def _bits(packed: Tensor) -> Tensor:
     """Bool of shape (..., 8 n) for bytes (..., n), the lowest bit first."""
-    return (
-        (packed.unsqueeze(-1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8, device="cpu")) & 1)
-        .flatten(-2)
-        .bool()
-    )
+    places = torch.arange(8, dtype=torch.uint8, device="cpu")
+    return (packed.unsqueeze(-1).bitwise_right_shift(places) & 1).flatten(-2).bool()
 
 
 def around_zero_point(codes: Tensor, zero_point: Tensor) -> Tensor:

@@ -127,9 +127,8 @@ def initial_log_alpha(shape: Sequence[int], dropout: float, generator: torch.Gen
         dropout: The initial probability that a gate is closed, in (0, 1).
         generator: A CPU generator.
     """
-    return math.log((1 - dropout) / dropout) + 0.01 * torch.randn(
-        shape, generator=generator, dtype=torch.float32, device="cpu"
-    )
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+    return math.log((1 - dropout) / dropout) + 0.01 * drawn
 
 
 def hard_concrete(log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:

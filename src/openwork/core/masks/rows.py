@@ -103,14 +103,11 @@ class NM(Pattern):
         tied = (first.sum(0, dtype=number) > self.n).nonzero().flatten()
         if tied.numel():
             some = places[:, tied]
-            shuffled = (
-                torch.rand(some.shape, generator=generator, dtype=torch.float32, device="cpu")
-                .argsort(0)
-                .to(some.device)
-            )
+            drawn = torch.rand(some.shape, generator=generator, dtype=torch.float32, device="cpu")
+            shuffled = drawn.argsort(0).to(some.device)
             order = some.gather(0, shuffled).argsort(dim=0, descending=True, stable=True)
-            drawn = torch.zeros_like(some, dtype=torch.bool)
-            first[:, tied] = drawn.scatter_(0, shuffled.gather(0, order)[: self.n], True)
+            chosen = torch.zeros_like(some, dtype=torch.bool)
+            first[:, tied] = chosen.scatter_(0, shuffled.gather(0, order)[: self.n], True)
         return first
 
 

@@ -118,9 +118,8 @@ def keep_largest_of_each(
             mask, surplus = selected.masks[column], kept[column] - keep[place]
             if surplus > 0:
                 ties = [numbers[1][column] for numbers in of_each]
-                chosen = torch.randperm(sum(ties), generator=generator(place), device="cpu")[:surplus] - sum(
-                    ties[: shards.index]
-                )
+                drawn = torch.randperm(sum(ties), generator=generator(place), device="cpu")[:surplus]
+                chosen = drawn - sum(ties[: shards.index])
                 chosen = chosen[(chosen >= 0) & (chosen < ties[shards.index])] if shards is not ALONE else chosen
                 mask = _without(mask, parts[place], selected.thresholds[column], ties[shards.index], chosen)
             result.masks[place] = shard_like(mask, scores[place])

@@ -67,7 +67,6 @@ _WORDS = {
 }
 """What figures of the paper and of the studies call a technique -> openwork's name of it."""
 
-
 _ENDS = "length(datum.label) <= 29 ? datum.label : slice(datum.label, 0, 14) + '…' + slice(datum.label, -14)"
 """What a legend says, in the width that the theme gives a name: variants of one technique often differ at the end."""
 
