@@ -43,8 +43,9 @@ def test_two_processes_recalibrate_batch_norms_to_the_statistics_of_all_batches(
     # Of an error in one process both learn, and neither model changes.
     assert first[0] == "there is no batch to take statistics from | True"
     assert second[0] == "recalibrate_batchnorm failed in another process | True"
-    assert first[1] == second[1]
-    assert first[1].startswith("the models of the processes have not the same batch norms")
-    assert first[1].endswith("| True")
-    assert first[2] == "the model has no BatchNorm with running statistics | True"
-    assert second[2] == "recalibrate_batchnorm failed in another process | True"
+    # A plain model is one process's own, and needs no other process.
+    whole = network()
+    ow.recalibrate_batchnorm(whole, batches(3, 0))
+    alone = torch.load(tmp_path / "alone.pt")
+    assert all(torch.equal(alone[name], value) for name, value in whole[1].state_dict().items())
+    assert first[1] == "there is no batch to take statistics from | True"

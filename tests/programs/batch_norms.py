@@ -42,16 +42,17 @@ def tried(model: nn.Module, own: list[torch.Tensor]) -> str:
 
 if __name__ == "__main__":
     with group() as (rank, folder):
-        model, counts = network(), (3, 2)
-        ow.recalibrate_batchnorm(model, batches(counts[rank], rank))
+        counts = 3, 2
         parallel = DistributedDataParallel(network())
         ow.recalibrate_batchnorm(parallel, batches(counts[rank], rank))
         assert parallel.broadcast_buffers
-        assert all(torch.equal(v, model.state_dict()[k]) for k, v in parallel.module.state_dict().items())
-        reached = Reached()
+        reached = DistributedDataParallel(Reached())
         ow.recalibrate_batchnorm(reached, [torch.full((4, 2), 0.5)] if rank else [2 * torch.ones(4, 2)])
-        state = {**model[1].state_dict(), **{f"reached {k}": v for k, v in reached.norm.state_dict().items()}}
-        torch.save(state, folder / f"{rank}.pt")
-        print(tried(network(), batches(rank, rank)))
-        print(tried(network() if rank else nn.BatchNorm2d(2), batches(1, 0)))
-        print(tried(network() if rank else nn.Linear(2, 2), batches(1, 0)))
+        norms = parallel.module[1].state_dict(), reached.module.norm.state_dict()
+        torch.save({**norms[0], **{f"reached {k}": v for k, v in norms[1].items()}}, folder / f"{rank}.pt")
+        print(tried(DistributedDataParallel(network()), batches(rank, rank)))
+        if rank == 0:  # the other one never calls it
+            alone, plain = network(), network()
+            ow.recalibrate_batchnorm(alone, batches(3, 0))
+            print(tried(plain, []))
+            torch.save(alone[1].state_dict(), folder / "alone.pt")

@@ -1,7 +1,6 @@
 """Recomputing batch-norm statistics: those of the dense model do not fit the pruned one."""
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import Any, TypeGuard
 
 import torch
@@ -19,10 +18,10 @@ from openwork.core.snapshot import snapshot
 def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
     """Replaces the running statistics of every BatchNorm in ``model`` by the plain means over the batches.
 
-    Weights, momenta and training flags stay. Dropout and other layers act as in evaluation. Where torch.distributed
-    runs several processes, all must call this, each with batches of its own or with the same: the means are those over
-    the batches of all, and equal in all. A forward that communicates, as under FSDP2 or with SyncBatchNorm, needs
-    equally many batches in all.
+    Weights, momenta and training flags stay. Dropout and other layers act as in evaluation. Of a
+    model that DistributedDataParallel wraps or FSDP2 shards, the means are those over the batches of all processes, and
+    equal in all, which must all call this. A forward that communicates, as under FSDP2 or with SyncBatchNorm, needs
+    equally many batches in all. Of any other model a process has the means of its own batches.
 
     Args:
         model: The pruned model.
@@ -37,25 +36,27 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
         TypeError: If ``batches`` is one tensor or cannot be iterated, or a batch holds nothing that the model takes.
         ValueError: If the model has no BatchNorm that keeps statistics, there is no batch, or its statistics are not
             finite. Whatever raises leaves the model as it was.
-        RuntimeError: If this fails in another process, or the processes' models have not the same batch norms.
+        RuntimeError: If this fails in another process.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected an nn.Module, got a {type(model).__name__}; the model comes first")
     norms = [module for module in model.modules() if _keeps_statistics(module)]
+    if not norms:
+        raise ValueError("the model has no BatchNorm with running statistics; there is nothing to do")
     restore = snapshot(model)
     training = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
-    held = chain(*(norm.buffers() for norm in norms), model.parameters())
-    place = next((tensor.device for tensor in held), torch.device("cpu"))
+    place = _tensor(norms[0].running_mean).device
     sharded = any(is_sharded(parameter) for parameter in model.parameters())
     parallel = [module for module in model.modules() if isinstance(module, DistributedDataParallel)]
     broadcasting = [module.broadcast_buffers for module in parallel]
+    together = several() and (sharded or bool(parallel))  # one process alone may have a plain model, and others none
     try:
         for each in parallel:
             each.broadcast_buffers = False  # which would replace the statistics by those of the first process
-        with in_all_processes("recalibrate_batchnorm", place, alone=sharded):
+        with in_all_processes("recalibrate_batchnorm", place, alone=sharded or not together):
             used = _take(model, norms, batches)
-        if several():
+        if together:
             _average(norms, place)
     except BaseException:
         restore()
@@ -73,8 +74,6 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
 def _take(model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[Any]) -> int:
     """Lets the batch norms take their statistics from this process's batches; returns their number."""
     check_batches(batches)
-    if not norms:
-        raise ValueError("the model has no BatchNorm with running statistics; there is nothing to do")
     used = 0
     model.eval()
     for batch in batches:
@@ -101,14 +100,6 @@ def _average(norms: Sequence[_BatchNorm], place: torch.device) -> None:
     Each counts as often as a norm has seen batches, which may be none where only some inputs reach it.
     """
     found = [(_tensor(n.running_mean), _tensor(n.running_var), _tensor(n.num_batches_tracked)) for n in norms]
-    size = torch.tensor([sum(mean.numel() for mean, _, _ in found), len(found)], device=place)
-    sizes = torch.cat([size, -size])
-    torch.distributed.all_reduce(sizes, op=torch.distributed.ReduceOp.MAX)
-    if not torch.equal(sizes, torch.cat([size, -size])):
-        raise RuntimeError(
-            "the models of the processes have not the same batch norms, whose statistics are averaged over all; call "
-            "recalibrate_batchnorm with one model in all of them"
-        )
     sums = [torch.cat([n[None].double(), n * mean.double(), n * var.double()]).to(place) for mean, var, n in found]
     total = torch.cat(sums)
     torch.distributed.all_reduce(total)

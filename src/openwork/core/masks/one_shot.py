@@ -51,7 +51,7 @@ def prune(
         evaluate: model -> metric; it sets the evaluation mode that it needs. None measures nothing.
         batches: Example inputs, as loaders give them: tensors, (x, y) or dicts. A technique that looks at inputs sees
             them, without the padding that a batch's masks show, and so do batch norms, whose statistics are those of
-            the pruned model afterwards (`recalibrate_batchnorm`); of several processes all must then call this.
+            the pruned model afterwards (`recalibrate_batchnorm`).
         select: Which parameters become sparse, as in `sparsify`.
         seed: As in `sparsify`.
         keep_zeros: Whether the zeros that the weights hold now stay zero, and count among those of the technique.
