@@ -112,7 +112,7 @@ def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options, 
                 found[(*key[:-1], threshold)] = paid_before(found[key]) | each
     for key, run in wanted.items():
         is_mask = key[0].endswith("masks") and key[1] == "magnitude"
-        if not is_mask and key[0] != "VGG-like":  # others start from these
+        if key in found and not is_mask and key[0] != "VGG-like":  # others start from these, or say why they failed
             shutil.rmtree(runs / run.id, ignore_errors=True)
     return found
 
