@@ -27,6 +27,7 @@ from levels import SLACK
 
 from openwork.cli.common import checked_device
 from openwork.study.experiments.contest import Contest
+from openwork.study.files import no_space
 from openwork.study.locks import LockedError, locked
 from openwork.study.results.store import write_table
 from openwork.study.results.tuning import Tuned, choose
@@ -135,10 +136,20 @@ def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options) 
         for threshold in piece.thresholds if result.finished else ():
             other = at_threshold(run, runs, threshold, torch.device(device))
             found[*key[:-1], threshold] = paid_before(found[key]) | other
-    needed = {each.id for run in by_id.values() for each in with_prerequisites([run]) if each.id != run.id}
-    for id in {wanted[key].id for key in wanted.keys() & found.keys()} - needed:  # others say why they failed, or go on
-        shutil.rmtree(runs / id, ignore_errors=True)
     return found
+
+
+def remove(wanted: dict[Key, Run], found: Found, runs: Path) -> None:
+    """Removes the directories of runs whose lines are written, but for those that others start from.
+
+    Args:
+        wanted: The runs of a piece by key.
+        found: Their lines; a run without one goes on from its directory, or says there why it failed.
+        runs: The folder of the run directories.
+    """
+    needed = {each.id for run in wanted.values() for each in with_prerequisites([run]) if each.id != run.id}
+    for id in {wanted[key].id for key in wanted.keys() & found.keys()} - needed:
+        shutil.rmtree(runs / id, ignore_errors=True)
 
 
 def number(text: str) -> float | None:
@@ -280,6 +291,7 @@ def follow(
     *,
     before: Callable[[Piece], None] = lambda _: None,
     execute: Callable[[Piece, dict[Key, Run], Path, Options], Found] = execute,
+    remove: Callable[[dict[Key, Run], Found, Path], None] = remove,
 ) -> None:
     """Executes pieces until all are done or the time is; several processes with one folder of runs divide them.
 
@@ -291,6 +303,7 @@ def follow(
         given: What `parser` read.
         before: Called before the runs of a piece are asked for.
         execute: Executes the runs of a piece that are not there.
+        remove: Removes their directories, once their lines are written.
     """
     for folder in (given.rows, given.runs):  # before anything is trained whose lines could not be written
         try:
@@ -323,7 +336,15 @@ def follow(
                 of = count(len(wanted), "run")
                 say(f"{part} {name}: {of} would take {expected:.0f} s more, after {spent:.0f} s; call again")
                 break
-            rows.add(execute(piece, wanted, given.runs, options))
+            try:
+                found = execute(piece, wanted, given.runs, options)
+                rows.add(found)
+            except OSError as error:
+                if not no_space(error):
+                    raise
+                what = f"cannot write {error.filename}: {error.strerror}" if error.filename else str(error)
+                sys.exit(f"{what}; what is done is kept, and the same call goes on from there")
+            remove(wanted, found, given.runs)  # only now: a full disk would take what was trained
             missing = [run for key, run in wanted.items() if texts(key) not in rows.lines]
             failed += say_failures(missing, given.runs)
         took = time.monotonic() - began - spent

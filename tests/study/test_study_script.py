@@ -1,12 +1,14 @@
 """The script of the small study: what is done is not repeated, choices follow from rows, and time limits hold."""
 
 import csv
+import errno
 from functools import partial
 
 import pytest
 
 import openwork as ow
 from openwork.study.experiments import tournament
+from openwork.study.files import WriteError
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.sweeps.sweep import Options
@@ -74,6 +76,7 @@ def test_runs_are_executed_once_and_their_folders_removed_but_for_starts(tmp_pat
     assert [row["sparsity"] for row in found.values()] == ["0.500000", "0.900000"]
     assert {row["status"] for row in found.values()} == {"finished"}
     assert all(len(row["layers"].split()) == 3 for row in found.values())
+    driver.remove(wanted, found, tmp_path / "runs")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [dense.id]
 
 
@@ -245,3 +248,25 @@ def test_a_folder_that_is_a_file_is_refused_with_a_sentence(which, tmp_path):
     (tmp_path / which).touch()
     with pytest.raises(SystemExit, match="give another folder"):
         run.main([str(tmp_path / "rows"), "--runs", str(tmp_path / "runs")])
+
+
+def test_a_disk_that_is_full_when_lines_are_written_takes_no_run(tmp_path, monkeypatch):
+    one = Run(TASK, None, steps=2)
+    monkeypatch.setattr(
+        run, "pieces", lambda rows: [("A", driver.Piece("tuning", COLUMNS, lambda: {("a", 0.5, 0): one}, 1e5))]
+    )
+
+    def full(*_):
+        raise WriteError(errno.ENOSPC, "No space left on device", "tuning.csv")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "write_table", full)
+        with pytest.raises(
+            SystemExit, match=r"cannot write tuning\.csv: No space left on device; what is done is kept"
+        ):
+            run.main([str(tmp_path), "--runs", str(tmp_path / "runs")])
+    result = tmp_path / "runs" / one.id / "result.json"
+    assert result.exists()
+    run.main([str(tmp_path), "--runs", str(tmp_path / "runs")])
+    assert [row["id"] for row in table(tmp_path / "tuning.csv")] == [one.id]
+    assert not result.exists()
