@@ -6,13 +6,14 @@ not end within the seconds; start it again for the rest.
 """
 
 import argparse
-import csv
 import fcntl
+import math
 import os
 import shutil
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,16 +22,19 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from kept import COST, MEASURED, Found, Key, at_threshold, ended, line, paid_before
+from kept import COST, MEASURED, Found, Key, at_threshold, ended, line, paid_before, read_lines
 from levels import SLACK
 
+from openwork.cli.common import checked_device
 from openwork.study.experiments.contest import Contest
+from openwork.study.files import no_space
 from openwork.study.locks import LockedError, locked
 from openwork.study.results.store import write_table
 from openwork.study.results.tuning import Tuned, choose
 from openwork.study.runs.precision import Precision
 from openwork.study.runs.run import Run, with_prerequisites
 from openwork.study.sweeps.fleet import Fleets
+from openwork.study.sweeps.outcome import known_outcome
 from openwork.study.sweeps.sweep import Options, sweep
 from openwork.words import count
 
@@ -95,10 +99,7 @@ class Rows:
 
     def read(self) -> dict[tuple[str, ...], dict[str, str]]:
         """The lines that the file has now, by key."""
-        if not self.path.exists():
-            return {}
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return {tuple(line[c] for c in self.columns): line for line in csv.DictReader(file)}
+        return {tuple(each[c] for c in self.columns): each for each in read_lines(self.path, self.columns)}
 
     def _write(self, found: Found) -> None:
         self.lines |= {texts(key): dict(zip(self.columns, texts(key), strict=True)) | row for key, row in found.items()}
@@ -135,10 +136,20 @@ def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options) 
         for threshold in piece.thresholds if result.finished else ():
             other = at_threshold(run, runs, threshold, torch.device(device))
             found[*key[:-1], threshold] = paid_before(found[key]) | other
-    needed = {each.id for run in by_id.values() for each in with_prerequisites([run]) if each.id != run.id}
-    for id in by_id.keys() - needed:
-        shutil.rmtree(runs / id, ignore_errors=True)
     return found
+
+
+def remove(wanted: dict[Key, Run], found: Found, runs: Path) -> None:
+    """Removes the directories of runs whose lines are written, but for those that others start from.
+
+    Args:
+        wanted: The runs of a piece by key.
+        found: Their lines; a run without one goes on from its directory, or says there why it failed.
+        runs: The folder of the run directories.
+    """
+    needed = {each.id for run in wanted.values() for each in with_prerequisites([run]) if each.id != run.id}
+    for id in {wanted[key].id for key in wanted.keys() & found.keys()} - needed:
+        shutil.rmtree(runs / id, ignore_errors=True)
 
 
 def number(text: str) -> float | None:
@@ -198,10 +209,10 @@ def parser(text: str, parts: str) -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("rows", type=Path, help="folder of the CSV files")
     found.add_argument("--runs", type=Path, required=True, help="folder of the run directories")
-    found.add_argument("--device", default="cpu", help="cpu or cuda")
+    found.add_argument("--device", type=device_here, default="cpu", help="cpu or cuda")
     found.add_argument("--precision", default="float32", choices=get_args(Precision), help="as openwork sweep has it")
     found.add_argument("--compile", action="store_true", help="compile all steps on a GPU")
-    found.add_argument("--seconds", type=float, default=float("inf"), help="begin no piece that would end later")
+    found.add_argument("--seconds", type=duration, default=math.inf, help="begin no piece that would end later")
     letters = partial(known_letters, f"0{parts}")
     found.add_argument("--parts", type=letters, default=parts, help=f"letters of parts, such as {parts[:3]}")
     return found
@@ -216,9 +227,44 @@ def known_letters(known: str, text: str) -> str:
 
 def at_least_one(text: str) -> int:
     """``"4"`` as 4."""
-    if (found := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"it must be at least 1, got {text}")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"it must be a whole number and at least 1, got {text}")
+    return int(text)
+
+
+def duration(text: str) -> float:
+    """``"540"`` as 540.0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if math.isnan(found):  # which no time is ever later than
+        raise argparse.ArgumentTypeError(f"it must be a number of seconds, got {text}")
     return found
+
+
+def device_here(text: str) -> str:
+    """The name of a device that this machine has: with another one each run would fail when its turn has come."""
+    try:
+        checked_device(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def say_failures(left: Iterable[Run], runs: Path) -> int:
+    """Prints why runs failed, each reason once; returns how many did.
+
+    Args:
+        left: Runs without a line.
+        runs: The folder of the run directories, which keep what each failed with.
+    """
+    outcomes = {run.id: known_outcome(runs / run.id) for run in left}
+    failed = {id: found.reason for id, found in outcomes.items() if found and found.state == "failed"}
+    for reason, times in Counter(failed.values()).items():
+        example = next(id for id, other in failed.items() if other == reason)
+        say(f"{count(times, 'run')} failed: {reason.splitlines()[0]} ({runs / example / 'failed.json'})")
+    return len(failed)
 
 
 @contextmanager
@@ -245,22 +291,29 @@ def follow(
     *,
     before: Callable[[Piece], None] = lambda _: None,
     execute: Callable[[Piece, dict[Key, Run], Path, Options], Found] = execute,
+    remove: Callable[[dict[Key, Run], Found, Path], None] = remove,
 ) -> None:
     """Executes pieces until all are done or the time is; several processes with one folder of runs divide them.
 
     What another process executes is left to it, and so is what would begin from its rows: a later call finds that.
+    Where runs failed, the script goes on with the next piece, and ends with exit code 1.
 
     Args:
         pieces: In the order of the plan, with the letters of their parts.
         given: What `parser` read.
         before: Called before the runs of a piece are asked for.
         execute: Executes the runs of a piece that are not there.
+        remove: Removes their directories, once their lines are written.
     """
-    given.rows.mkdir(parents=True, exist_ok=True)  # before anything is trained whose lines could not be written
+    for folder in (given.rows, given.runs):  # before anything is trained whose lines could not be written
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            sys.exit(f"cannot use {folder}: {(error.strerror or str(error)).lower()}; give another folder")
     warnings.filterwarnings("ignore", message=".*keeps no weight")
     options = Options(device=given.device, precision=given.precision, compile=given.compile)
     began, promised, slower = time.monotonic(), 0.0, 1.0  # than expected
-    others = 0
+    others = failed = 0
     for part, piece in pieces:
         if part not in given.parts:
             continue
@@ -283,9 +336,19 @@ def follow(
                 of = count(len(wanted), "run")
                 say(f"{part} {name}: {of} would take {expected:.0f} s more, after {spent:.0f} s; call again")
                 break
-            rows.add(execute(piece, wanted, given.runs, options))
+            try:
+                found = execute(piece, wanted, given.runs, options)
+                rows.add(found)
+            except OSError as error:
+                if not no_space(error):
+                    raise
+                what = f"cannot write {error.filename}: {error.strerror}" if error.filename else str(error)
+                sys.exit(f"{what}; what is done is kept, and the same call goes on from there")
+            remove(wanted, found, given.runs)  # only now: a full disk would take what was trained
+            missing = [run for key, run in wanted.items() if texts(key) not in rows.lines]
+            failed += say_failures(missing, given.runs)
         took = time.monotonic() - began - spent
-        left = sum(texts(key) not in rows.lines for key in wanted)
+        left = len(missing)
         ran = f"{count(len(wanted) - left, 'run')} in {took:.0f} s, expected {expected:.0f}"
         say(f"{part} {piece.file}, {name}: {ran}; {left} left")
         promised += usual
@@ -293,3 +356,7 @@ def follow(
             slower = max(1.0, took / usual)
     if others:
         say(f"other processes execute {count(others, 'piece')}; call again for what begins from their rows")
+    if failed:
+        sys.exit(
+            f"{count(failed, 'run')} failed and {'has' if failed == 1 else 'have'} no line; call again to try anew"
+        )

@@ -1,6 +1,8 @@
 """What is kept of the runs of a study: a line of figures and of cost for each, and for each threshold of it."""
 
-from collections.abc import Iterable, Iterator
+import csv
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,38 @@ COST = ("seconds", "fleet", "precision", "device", "torch", "commit")
 
 Key = tuple[Any, ...]
 Found = dict[Key, dict[str, Any]]
+
+
+def read_lines(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The lines of a CSV file; none where it is not there. A damaged one ends the script with a sentence.
+
+    What a cut line lacks would be taken for a run that is done, and be written once more without its figures.
+
+    Args:
+        path: The file.
+        columns: Those that it must have.
+    """
+    if not path.exists():
+        return []
+    found = []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if missing := [name for name in columns if name not in (reader.fieldnames or columns)]:
+                _refuse_damaged(path, f"has no column {', '.join(missing)}")
+            for each in reader:
+                if None in each or None in each.values():
+                    _refuse_damaged(path, f"has in line {reader.line_num} another number of cells than columns")
+                found.append(each)
+    except (UnicodeDecodeError, csv.Error) as error:
+        _refuse_damaged(path, f"is no CSV file in UTF-8 ({error})")
+    except OSError as error:
+        sys.exit(f"cannot read {path}: {(error.strerror or str(error)).lower()}; give another folder of rows")
+    return found
+
+
+def _refuse_damaged(path: Path, what: str) -> None:
+    sys.exit(f"{path} {what}: it is damaged; mend it, or give another folder of rows")
 
 
 def line(result: Result) -> dict[str, Any]:

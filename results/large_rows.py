@@ -1,10 +1,10 @@
 """The rows of the large half by what was run, and what they choose, as `large/PLAN.md` says: never by test data."""
 
-import csv
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 
+from kept import read_lines
 from levels import reaches
 
 from openwork.study.experiments import large_transformer
@@ -26,11 +26,7 @@ PASSING = 0.88
 
 def read(folder: Path) -> list[Found]:
     """The rows in a folder; none where nothing has been run."""
-    path = folder / "rows.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_lines(folder / "rows.csv", KEY)
 
 
 def cells(rows: Iterable[Found], experiment: str) -> dict[tuple[str, str], Cell]:

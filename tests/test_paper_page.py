@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from openwork.cli.common import runs_of
+
 PAGE = (Path(__file__).parents[1] / "docs" / "paper.md").read_text(encoding="utf-8")
 NAMES = sorted(set(re.findall(r"`(openwork[\w.]*:[\w.]+)`", PAGE)))
 COUNTS = re.findall(r"^\|[^|]*\| (\d+) \| `([\w.]+):(\w+)`", PAGE, re.M)
@@ -29,6 +31,13 @@ def test_the_page_names_what_there_is():
 @pytest.mark.parametrize(("count", "module", "function"), COUNTS, ids=[name for *_, name in COUNTS])
 def test_a_function_returns_as_many_runs_as_the_page_says(count, module, function):
     assert len(named(f"{module}:{function}")()) == int(count)
+
+
+@pytest.mark.parametrize("name", ["mnist:recipes", "large_probes:first_convolution", "cifar10:wide_resnet"])
+def test_functions_without_arguments_are_experiments_of_the_command_line(name):
+    name = f"openwork.study.experiments.{name}"
+    assert name in NAMES
+    assert len(runs_of(name, [])) == len(named(name)())
 
 
 def test_every_experiment_of_the_paper_has_a_line():

@@ -110,11 +110,15 @@ def execute(piece: Piece, wanted: dict[Key, Run], runs: Path, options: Options, 
         if result.finished and isinstance(run.technique, VariationalDropout) and key[0] == "Transformer":
             for threshold, each in at_thresholds(run, runs, device).items():
                 found[(*key[:-1], threshold)] = paid_before(found[key]) | each
+    return found
+
+
+def remove(wanted: dict[Key, Run], found: Found, runs: Path) -> None:
+    """Removes the directories of runs whose lines are written, but for those that others start from."""
     for key, run in wanted.items():
         is_mask = key[0].endswith("masks") and key[1] == "magnitude"
-        if not is_mask and key[0] != "VGG-like":  # others start from these
+        if key in found and not is_mask and key[0] != "VGG-like":
             shutil.rmtree(runs / run.id, ignore_errors=True)
-    return found
 
 
 def draws(run: Run) -> bool:
@@ -149,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             reader.error(f"no run has the technique {' or '.join(unknown)}; they have {'; '.join(sorted(known))}")
     if given.alone:
         wanted = one_by_one(wanted, given.techniques or ())
-    follow(wanted, given, execute=partial(execute, alone=given.alone))
+    follow(wanted, given, execute=partial(execute, alone=given.alone), remove=remove)
 
 
 if __name__ == "__main__":

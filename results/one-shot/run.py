@@ -17,11 +17,16 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 import torch
+from driver import device_here, duration, known_letters
 from entrants import BLIND, ENTRANTS, FIRST, LEVELS, SEEDLESS, SEEDS, UNSTRUCTURED
+from kept import read_lines
 from language_model import TINY, Recipe, train
 from networks import LanguageModel, MiniLM, loss, sentences
 
@@ -97,10 +102,7 @@ class Rows:
 
     def __init__(self, path: Path, columns: Sequence[str], key: Sequence[str]) -> None:
         self.path, self.columns, self.key = path, tuple(columns), tuple(key)
-        self.keys: set[tuple[str, ...]] = set()
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                self.keys = {tuple(row[name] for name in key) for row in csv.DictReader(file)}
+        self.keys = {tuple(row[name] for name in key) for row in read_lines(path, self.columns)}
 
     def add(self, row: dict[str, Any]) -> None:
         """Appends a line."""
@@ -216,13 +218,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", type=Path, help="folder of the CSV files")
     parser.add_argument("--language", type=Path, help="folder of the language model; for the parts D to G")
-    parser.add_argument("--device", default="cpu", type=torch.device, help="cpu or cuda")
+    parser.add_argument("--device", default="cpu", type=device_here, help="cpu or cuda")
     parser.add_argument("--threads", type=int, help="of a CPU")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run that would end later")
-    parser.add_argument("--parts", default="ABCDEFG", help="letters of parts, such as ABC")
+    parser.add_argument("--seconds", type=duration, default=float("inf"), help="begin no run that would end later")
+    letters = partial(known_letters, f"0{''.join(PARTS)}")
+    parser.add_argument("--parts", default="".join(PARTS), type=letters, help="letters of parts, such as ABC")
     parser.add_argument("--only", nargs="*", help="names of techniques, such as Wanda or 'Wanda + reconstruct'")
     parser.add_argument("--tiny", action="store_true", help="part D trains a model of a few steps, to try the commands")
     given = parser.parse_args(arguments)
+    names = {case.name for part, spec in PARTS.items() if spec for case in cases(part)}
+    if unknown := [name for name in given.only or () if name not in names]:  # or its runs would be left out unsaid
+        parser.error(f"no run has the technique {' or '.join(unknown)}; they have {'; '.join(sorted(names))}")
+    given.device = torch.device(given.device)
     began = time.monotonic()
     if given.threads:
         torch.set_num_threads(given.threads)

@@ -42,6 +42,16 @@ def test_help_of_no_command_waits_for_torch_and_each_shows_its_examples():
     assert answer.stdout.count("Examples:") == len(COMMANDS)
 
 
+def test_help_has_what_stands_in_brackets(capsys):
+    inside = {name: re.findall(r"\[[\w-]+\]", command.__doc__ or "") for name, command in COMMANDS.items()}
+    assert inside["watch"] == ["[tensorboard]", "[wandb]"]
+    for name, words in inside.items():
+        app([name, "--help"], standalone_mode=False)
+        shown = capsys.readouterr().out
+        assert all(word in shown for word in words)
+        assert "\\[" not in shown
+
+
 def test_every_command_has_json_and_its_keys_are_documented():
     table = DOCUMENT.partition("## JSON")[2].partition(MARK)[0]
     assert re.findall(r"^\| `([\w-]+)` \|", table, re.M) == [*COMMANDS]

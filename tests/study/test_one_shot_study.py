@@ -203,3 +203,19 @@ def test_every_technique_prunes_block_after_block_and_is_reconstructed(data, nam
     assert found[0]["cosine"] != found[1]["cosine"]
     again = run.execute(network, run.Case(name, True, "50 %", 0))
     assert again["cosine"] == found[1]["cosine"]
+
+
+@pytest.mark.parametrize("arguments", [["--parts", "X"], ["--only", "Wnda"], ["--device", "cua"]], ids=" ".join)
+def test_what_no_run_has_is_refused(arguments, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run.main([str(tmp_path), "--parts", "A", *arguments])
+    assert ended.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_line_that_a_full_disk_has_cut_is_no_run_that_is_done(tmp_path):
+    (tmp_path / "minilm.csv").write_text(
+        "technique,reconstruct,level,seed,sparsity\ndense,no,0 %,0\n", encoding="utf-8"
+    )
+    with pytest.raises(SystemExit, match="line 2 another number of cells"):
+        run.Rows(tmp_path / "minilm.csv", (*run.KEY, "sparsity"), run.KEY)

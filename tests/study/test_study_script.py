@@ -1,15 +1,19 @@
 """The script of the small study: what is done is not repeated, choices follow from rows, and time limits hold."""
 
 import csv
+import errno
+from functools import partial
 
 import pytest
 
 import openwork as ow
 from openwork.study.experiments import tournament
+from openwork.study.files import WriteError
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.sweeps.sweep import Options
 from openwork.study.tasks.lenet import DigitsLeNet300100
+from tests.study.faultlab import WithoutData
 from tests.study.study_script import driver as shared
 from tests.study.study_script import script
 
@@ -72,6 +76,7 @@ def test_runs_are_executed_once_and_their_folders_removed_but_for_starts(tmp_pat
     assert [row["sparsity"] for row in found.values()] == ["0.500000", "0.900000"]
     assert {row["status"] for row in found.values()} == {"finished"}
     assert all(len(row["layers"].split()) == 3 for row in found.values())
+    driver.remove(wanted, found, tmp_path / "runs")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [dense.id]
 
 
@@ -194,3 +199,74 @@ def test_runs_that_cannot_be_one_model_are_said_and_left(tmp_path, capsys):
     wanted = {("a", 0.5, each.seed): each for each in rounds}
     found = run.execute(driver.Piece("tuning", COLUMNS, lambda: wanted, 1e5), wanted, tmp_path / "runs", Options())
     assert [row["fleet"] for row in found.values()] == [2, 2]
+
+
+def test_why_runs_failed_is_said_and_kept_and_the_script_ends_with_a_code(tmp_path, monkeypatch, capsys):
+    good, bad = Run(TASK, None, steps=2), Run(WithoutData(), None, steps=2)
+    pieces = [
+        ("A", driver.Piece("tuning", COLUMNS, partial(dict, {("a", 0.5, number): one}), 1e5))
+        for number, one in enumerate((bad, good))
+    ]
+    monkeypatch.setattr(run, "pieces", lambda rows: pieces)
+    with pytest.raises(SystemExit, match="1 run failed and has no line; call again"):
+        run.main([str(tmp_path), "--runs", str(tmp_path / "runs")])
+    said = capsys.readouterr().out
+    assert f"1 run failed: FileNotFoundError: no such data ({tmp_path / 'runs' / bad.id / 'failed.json'})" in said
+    assert (tmp_path / "runs" / bad.id / "failed.json").exists()
+    assert [row["id"] for row in table(tmp_path / "tuning.csv")] == [good.id]  # the other piece has been executed
+
+
+DAMAGED = {
+    "cut": b"technique,level,setting,id\na,0.5,0,x\na,0.5,1",
+    "more cells": b"technique,level,setting,id\na,0.5,0,x,y",
+    "no column": b"technique,level\na,0.5",
+    "no text": b"\x00\xff\xfe",
+    "conflict": b"technique,level,setting,id\n<<<<<<< HEAD\na,0.5,0,x\n",
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_rows_end_the_script_before_anything_is_trained(content, tmp_path, monkeypatch):
+    (tmp_path / "tuning.csv").write_bytes(content)
+    wanted = {("a", 0.5, 7): Run(TASK, None, steps=2)}
+    monkeypatch.setattr(run, "pieces", lambda rows: [("A", driver.Piece("tuning", COLUMNS, lambda: wanted, 1e5))])
+    monkeypatch.setattr(run, "execute", lambda *_: pytest.fail("the rows are damaged"))
+    with pytest.raises(SystemExit, match="damaged; mend it"):
+        run.main([str(tmp_path), "--runs", str(tmp_path / "runs")])
+    assert (tmp_path / "tuning.csv").read_bytes() == content
+
+
+@pytest.mark.parametrize("arguments", [["--seconds", "nan"], ["--device", "cua"], ["--seconds", "x"]])
+def test_arguments_that_nothing_can_be_done_with_are_refused(arguments, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run.main([str(tmp_path), "--runs", str(tmp_path / "runs"), *arguments])
+    assert f"argument {arguments[0]}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("which", ["rows", "runs"])
+def test_a_folder_that_is_a_file_is_refused_with_a_sentence(which, tmp_path):
+    (tmp_path / which).touch()
+    with pytest.raises(SystemExit, match="give another folder"):
+        run.main([str(tmp_path / "rows"), "--runs", str(tmp_path / "runs")])
+
+
+def test_a_disk_that_is_full_when_lines_are_written_takes_no_run(tmp_path, monkeypatch):
+    one = Run(TASK, None, steps=2)
+    monkeypatch.setattr(
+        run, "pieces", lambda rows: [("A", driver.Piece("tuning", COLUMNS, lambda: {("a", 0.5, 0): one}, 1e5))]
+    )
+
+    def full(*_):
+        raise WriteError(errno.ENOSPC, "No space left on device", "tuning.csv")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "write_table", full)
+        with pytest.raises(
+            SystemExit, match=r"cannot write tuning\.csv: No space left on device; what is done is kept"
+        ):
+            run.main([str(tmp_path), "--runs", str(tmp_path / "runs")])
+    result = tmp_path / "runs" / one.id / "result.json"
+    assert result.exists()
+    run.main([str(tmp_path), "--runs", str(tmp_path / "runs")])
+    assert [row["id"] for row in table(tmp_path / "tuning.csv")] == [one.id]
+    assert not result.exists()

@@ -18,6 +18,7 @@ from openwork import __version__
 
 try:
     import typer
+    from rich.markup import escape
 
     # None of them imports torch, or what does, before a command runs: --help would take seconds.
     from openwork.cli import (
@@ -82,7 +83,7 @@ for _panel, _commands in PANELS.items():
     for _name, _command in _commands.items():
         app.command(
             _name,
-            help=with_examples(_name, cleandoc(_command.__doc__ or "")),
+            help=escape(with_examples(_name, cleandoc(_command.__doc__ or ""))),  # "[wandb]" would be a style
             cls=sweep.SweepCommand if _name == "sweep" else None,
             rich_help_panel=_panel,
         )(json_alone(_command))

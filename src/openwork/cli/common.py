@@ -5,7 +5,7 @@ import os
 import reprlib
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from inspect import signature
@@ -114,7 +114,7 @@ def runs_of(experiment: str, settings: Sequence[str] | None) -> list["Run"]:
     """The runs that ``module:function`` returns, each with the settings.
 
     Args:
-        experiment: ``module:function`` of a function that returns a Run or several, or the name of such a value.
+        experiment: ``module:function`` of a function that returns a Run or several, also by key, or of a value.
         settings: ``field=value`` changes to every run.
 
     Raises:
@@ -126,6 +126,8 @@ def runs_of(experiment: str, settings: Sequence[str] | None) -> list["Run"]:
 
     found = find(experiment)
     made = _called(found, experiment) if callable(found) else found
+    if isinstance(made, Mapping):  # by key, as those of a study are
+        made = list(made.values())
     runs = [made] if isinstance(made, Run) else list(made) if isinstance(made, Iterable) else []
     if not runs or not all(isinstance(one, Run) for one in runs):
         raise ValueError(f"{experiment} must return a Run or a list of them, got {reprlib.repr(made)}")
