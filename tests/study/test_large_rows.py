@@ -264,27 +264,6 @@ def test_what_the_page_says_of_variational_dropout_is_what_the_rows_say():
     assert taken[0.95] == taken[0.98] == {}
 
 
-def test_what_is_said_of_l0_names_pilots_only_where_they_chose_the_best(monkeypatch):
-    def said(*settings):
-        rows = [
-            row("ResNet-50, L0, pilots", "L0", f"1/{n}", 1000, sparsity=0.95, recalibrated=n / 100) for n in range(12)
-        ]
-        rows += [
-            row("ResNet-50, L0", "L0", setting, seed, sparsity=zeros, recalibrated=right)
-            for setting, zeros, right in settings
-            for seed in range(3)
-        ]
-        monkeypatch.setattr(failures, "rows", lambda: rows)
-        return failures.l0_said()
-
-    assert said() == ""
-    assert said(("1/1", 0.4, 0.7)) == "0 of 1 settings have at least 50 % zeros in every seed"
-    best = "1 of 2 settings have at least 50 % zeros in every seed; of these 0 are at chance, also with new batch-norm"
-    assert said(("1/1", 0.4, 0.7), ("1/11", 0.9, 0.6)).startswith(best)
-    assert "; the best, chosen from 12 pilots, has at least 60.0 %" in said(("1/1", 0.4, 0.7), ("1/11", 0.9, 0.6))
-    assert "; the best has at least 65.0 %" in said(("1/12", 0.9, 0.65), ("1/11", 0.9, 0.6))
-
-
 def test_what_is_left_is_what_the_plan_has_and_the_rows_have_not():
     have = [tuple(row[name] for name in chosen.KEY) for row in chosen.read(STUDY)]
     progress = plan.progress(STUDY)
