@@ -160,10 +160,9 @@ def _replicas(network: str, level: float) -> str:
     """How many networks of each kind keep a mask's zeros at a level."""
     found = large.cells(large.rows(), f"{network}, masks")
     counts = Counter((kind, seed // 100) for kind in large.KEPT for seed in found.get((kind, f"{level:g}"), {}))
-    few, most = min(counts.values(), default=0), max(counts.values(), default=0)
-    if most == 1:
-        return "one network of each kind for a mask"
-    return f"{few if few == most else f'{few} to {most}'} networks of each kind for a mask"
+    few, most, planned = min(counts.values(), default=0), max(counts.values(), default=0), large_resnet50.REPLICAS
+    there = "" if few == planned else f"{few} of " if few == most else f"{few} to {most} of "
+    return f"{there}{planned} planned networks of each kind for a mask"
 
 
 def _twice(network: str, level: float) -> str:
@@ -206,10 +205,10 @@ def failures() -> str:
     """Whether L0 trains ResNet-50, and whether the first convolution makes training diverge."""
     said = "of 54 settings " + " and ".join(f"{lost} diverge at {level}" for level, lost in LOST.items())
     said += "; none with a dense first layer"
-    first = [(key, cell) for key, cell in large.cells(large.rows(), "first convolution").items()]
     text = "; ".join(
         f"{name}, rate {rate}: {sum(row['status'] == 'diverged' for row in cell.values())} of {len(cell)} diverge"
-        for (name, rate), cell in first
+        for (name, rate), cell in large.cells(large.rows(), "first convolution").items()
+        if len(cell) >= large.SEEDS
     )
     l0_lacks = "that no setting gives 50, 80 or 90 %: none between two neighbouring pilots was tried; SGD, 20 epochs, "
     lacks = "other schedules: this is the one that did not diverge in the paper; a hundredth of the steps, on "

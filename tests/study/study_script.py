@@ -25,3 +25,8 @@ def driver() -> ModuleType:
     """``results/driver.py``, which the scripts share."""
     script()
     return sys.modules["driver"]
+
+
+def words(study: str) -> str:
+    """What ``results/STUDY/README.md`` says, as one line."""
+    return " ".join((RESULTS / study / "README.md").read_text(encoding="utf-8").split())

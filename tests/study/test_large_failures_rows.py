@@ -1,23 +1,21 @@
 """What the page of the large half says of what fails is what its rows say: L0 on ResNet-50, the first convolution."""
 
 import importlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from openwork.study.experiments import large_probes, large_resnet50
 from openwork.study.tasks.imagenet import BATCH, STEPS
-from tests.study.study_script import script
+from tests.study.study_script import script, words
 
-RESULTS = Path(__file__).parents[2] / "results"
 script("large")  # whose folder the other modules lie in
 large, answers, failures = map(importlib.import_module, ("large_study", "answers", "large_failures"))
 
 
 @pytest.fixture(scope="module")
 def page():
-    return " ".join((RESULTS / "large" / "README.md").read_text(encoding="utf-8").split())
+    return words("large")
 
 
 def l0(experiment):

@@ -1,7 +1,6 @@
 """What the page of the large half says of masks is what its rows say."""
 
 import importlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +8,8 @@ import pytest
 from openwork.study.experiments import large_resnet50, large_transformer
 from openwork.study.published.rows import table as published
 from openwork.study.tasks.imagenet import EPOCHS
-from tests.study.study_script import script
+from tests.study.study_script import script, words
 
-RESULTS = Path(__file__).parents[2] / "results"
 KEPT = ("lottery ticket", "scratch-e", "scratch-e, augmented", "scratch-b")
 OTHERS = tuple(f"scratch-b, {name}" for name in ("final rate kept", "decay goes on", "decay from the start"))
 script("large")  # whose folder the other modules lie in
@@ -20,7 +18,7 @@ large, answers = map(importlib.import_module, ("large_study", "answers"))
 
 @pytest.fixture(scope="module")
 def page():
-    return " ".join((RESULTS / "large" / "README.md").read_text(encoding="utf-8").split())
+    return words("large")
 
 
 def networks(network):
@@ -62,9 +60,9 @@ def test_what_the_page_says_of_the_networks_of_a_mask(page):
         assert {int(row["seed"]) // 100 for row in own if row["technique"] != "magnitude"} == {1, 2, 3}
     assert [len(compared(network)) for network in ("Transformer", "ResNet-50")] == [18, 27]
     answered = answers.kept_masks().splitlines()
-    for level, many in (("95 %", "3 networks"), ("90 %", "1 to 3 networks"), ("80 %", "one network")):
+    for level, many in (("95 %", "3"), ("90 %", "1 to 3 of 3"), ("80 %", "1 of 3")):
         (line,) = [line for line in answered if line.startswith(f"| ResNet-50 at {level}")]
-        assert f"alone, {many} of each kind for a mask" in line
+        assert f"alone, {many} planned networks of each kind for a mask" in line
 
 
 def test_what_the_page_says_of_masks_of_the_transformer(page):

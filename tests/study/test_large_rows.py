@@ -11,7 +11,7 @@ from scipy import stats
 from openwork.study.experiments import large_probes, large_resnet50, large_transformer
 from openwork.study.experiments.cifar10_resnet import SPARSITIES
 from tests.study.study_claims import holm
-from tests.study.study_script import driver, script
+from tests.study.study_script import driver, script, words
 
 RESULTS = Path(__file__).parents[2] / "results"
 STUDY = RESULTS / "large" / "study"
@@ -288,7 +288,7 @@ def accuracies(rows):
 
 
 def test_what_the_page_says_of_98_percent_is_what_the_rows_say():
-    page = " ".join((RESULTS / "large" / "README.md").read_text(encoding="utf-8").split())
+    page = words("large")
     assert (
         "None of the four settings of variational dropout comes near 98 %: one stays far below, three go beyond" in page
     )
@@ -342,7 +342,7 @@ def test_what_choose_says_is_what_the_rows_show():
 
 
 def test_what_the_page_found_of_what_the_plan_expected():
-    page = " ".join((RESULTS / "large" / "README.md").read_text(encoding="utf-8").split())
+    page = words("large")
     assert "in 20 epochs variational dropout reaches neither 95 nor 98 %. In 30 epochs it has a higher mean" in page
     for level in (0.95, 0.98):
         assert not large.at(large.SHORT, VD, level)
@@ -367,11 +367,11 @@ def test_what_the_page_says_of_one_run_of_the_narrow_network():
     lowest, *rest = (f"{score:.1f}" for score in sorted(large.at(large.NARROW, "random", 0.98).values()))
     said = f"ends near chance, with {lowest} %; the other four have {rest[0]} to {rest[-1]} %"
     assert len(rest) == 4
-    assert said in " ".join((RESULTS / "large" / "README.md").read_text(encoding="utf-8").split())
+    assert said in words("large")
 
 
 def test_what_the_page_says_of_layers_is_what_the_rows_say():
-    page = " ".join((RESULTS / "large" / "README.md").read_text(encoding="utf-8").split())
+    page = words("large")
     assert "In the last stage it removes more than 99.9 % of the first two convolutions of each block" in page
     with (RESULTS / "cifar10-resnet50" / "layers.csv").open(newline="", encoding="utf-8") as file:
         names = [row["layer"] for row in csv.DictReader(file)][:54]

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from openwork.study.published.rows import table as published
-from tests.study.study_script import script
+from tests.study.study_script import script, words
 
 RESULTS = Path(__file__).parents[2] / "results"
 STUDY = RESULTS / "large" / "study"
@@ -27,7 +27,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def page():
-    return " ".join((RESULTS / "large" / "README.md").read_text(encoding="utf-8").split())
+    return words("large")
 
 
 def figure(values):

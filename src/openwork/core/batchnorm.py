@@ -18,9 +18,10 @@ from openwork.core.snapshot import snapshot
 def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
     """Replaces the running statistics of every BatchNorm in ``model`` by the plain means over the batches.
 
-    Weights, momenta and training flags stay. Dropout and other layers act as in evaluation. Of a
-    model that DistributedDataParallel wraps or FSDP2 shards, the means are those over the batches of all processes, and
-    equal in all, which must all call this. A forward that communicates, as under FSDP2 or with SyncBatchNorm, needs
+    Weights, momenta and training flags stay. Dropout and other layers act as in evaluation.
+
+    Where DistributedDataParallel wraps the model or FSDP2 shards it, all processes must call this; the means are those
+    over the batches of all, and equal in all. A forward that communicates, as under FSDP2 or with SyncBatchNorm, needs
     equally many batches in all. Of any other model a process has the means of its own batches.
 
     Args:
