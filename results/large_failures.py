@@ -1,11 +1,11 @@
 """The tables of what fails in the large half: L0 on ResNet-50, the VGG-like network, the first convolution at 98 %."""
 
+from statistics import fmean
+
 from large_rows import SEEDS, Cell, cells, chosen_gates, number, passes
 from large_study import CHANCE, VD, rows, scores
 from large_tables import not_run
 from seeds import markdown, mean
-
-from openwork.study.experiments import large_resnet50
 
 NEW = "with new batch-norm statistics, %"
 
@@ -39,25 +39,28 @@ def l0_table() -> str:
 
 def l0_said() -> str:
     """How many settings have at least 50 % zeros, and what these are worth, in words; "" before one has three seeds."""
-    every = {key: _lowest(cell) for (_, key), cell in cells(rows(), "ResNet-50, L0").items() if len(cell) >= SEEDS}
+    every = [cell for cell in cells(rows(), "ResNet-50, L0").values() if len(cell) >= SEEDS]
     if not every:
         return ""
-    half = {setting: one for setting, one in every.items() if one["sparsity"] >= 0.5}
+    half = [cell for cell in every if min(_percents(cell, "sparsity")) >= 50]
     text = f"{len(half)} of {len(every)} settings have at least 50 % zeros in every seed"
-    if not half:
-        return text
-    best = max(half, key=lambda setting: half[setting]["recalibrated"])
-    dead = sum(100 * one["recalibrated"] <= CHANCE for one in half.values())
-    chosen = f", chosen from {len(large_resnet50.GATES)} pilots," if best in chosen_gates(rows()) else ""
-    return (
-        f"{text}; of these {dead} are at chance, also with new batch-norm statistics; the best{chosen} has at least "
-        f"{100 * half[best]['recalibrated']:.1f} % with them and {100 * half[best]['sparsity']:.1f} % zeros"
-    )
+    trained = [cell for cell in half if max(_percents(cell, "recalibrated")) > CHANCE]
+    if half:
+        text += f"; of these {len(half) - len(trained)} are at chance, also with new batch-norm statistics"
+    if trained:  # all of them: a best one would be chosen on the test set
+        zeros, right = (_spread(trained, name) for name in ("sparsity", "recalibrated"))
+        text += f", and {len(trained)} have means of {right} with them and of {zeros} zeros"
+    return text
 
 
-def _lowest(cell: Cell) -> dict[str, float]:
-    """The lowest sparsity of some seeds, and the lowest accuracy with new batch-norm statistics."""
-    return {name: min(number(row, name) for row in cell.values()) for name in ("sparsity", "recalibrated")}
+def _percents(cell: Cell, name: str) -> list[float]:
+    return [100 * number(row, name) for row in cell.values()]
+
+
+def _spread(found: list[Cell], name: str) -> str:
+    """The lowest and the highest mean of some cells."""
+    means = [fmean(_percents(cell, name)) for cell in found]
+    return f"{min(means):.1f} to {max(means):.1f} %"
 
 
 def _gates(setting: str) -> tuple[float, float]:
