@@ -76,10 +76,10 @@ def pieces(rows: Path) -> list[tuple[str, Piece]]:
     for preset, technique in product(large_transformer.PRESETS, ("dense", "magnitude")):
         every = partial(large_transformer.regularised, preset)
         add("G", "Transformer", partial(some, every, technique, large_transformer.SEEDS), technique)
-    for replicas in ([], [0], [1, 2]):  # all masks first: who takes a ticket without its mask waits for it
+    for replicas in ([], [0], [1], [2]):  # all masks first: who takes a ticket without its mask waits for it
         for level, number in product(large_transformer.MASK_LEVELS, range(large_transformer.MASKS)):
             add("H", "Transformer", partial(masks, level, number, replicas))
-    for replicas in ([], [0], [1, 2]):
+    for replicas in ([], [0], [1], [2]):
         for level, number in product(resnets.MASK_LEVELS, range(resnets.MASKS)):
             add("I", "ResNet-50", partial(resnets.masks, level, number, replicas))
     for seed in resnets.SEEDS:
