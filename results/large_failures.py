@@ -48,8 +48,8 @@ def l0_said() -> str:
     if half:
         text += f"; of these {len(half) - len(trained)} are at chance, also with new batch-norm statistics"
     if trained:  # all of them: a best one would be chosen on the test set
-        zeros, right = (_spread(trained, name) for name in ("sparsity", "recalibrated"))
-        text += f", and {len(trained)} have means of {right} with them and of {zeros} zeros"
+        zeros, right, old = (_spread(trained, name) for name in ("sparsity", "recalibrated", "accuracy"))
+        text += f", and {len(trained)} have means of {right} with them, {old} without, and {zeros} zeros"
     return text
 
 

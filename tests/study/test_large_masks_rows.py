@@ -1,6 +1,7 @@
 """What the page of the large half says of masks is what its rows say."""
 
 import importlib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -68,7 +69,10 @@ def test_what_the_page_says_of_the_networks_of_a_mask(page):
 
 def test_what_the_page_says_of_masks_of_the_transformer(page):
     found, levels = compared("Transformer"), (0.5, 0.8, 0.9)
-    assert "At 50 % none of the Transformer's six differences is shown (n = 3 masks)" in page
+    assert (
+        "the same nine of the Transformer's 18 differences are shown. At 50 % none of its six is (n = 3 masks)" in page
+    )
+    assert len(shown("Transformer")) == 9
     assert len([key for key in found if key[1] == 0.5]) == 6
     theirs = [scratch("transformer", "lottery", s, "original") - scratch("transformer", "scratch-e", s) for s in levels]
     said = f"by {theirs[1]:.2f} and {theirs[2]:.2f} BLEU, and behind it by {-theirs[0]:.2f} at 50 %"
@@ -118,11 +122,15 @@ def test_what_the_page_says_of_masks_of_resnet50(page):
     assert "**All 27 differences of ResNet-50 are shown, in an order that is not the paper's** (n = 3 masks;" in page
     assert len(shown("ResNet-50")) == len(found) == 27
     order = ("scratch-b", "lottery ticket", "scratch-e", "magnitude")
+    assert "The means of the other three schemes of scratch-b lie between tickets and scratch-e" in page
     assert "Scratch-b is most accurate, followed by tickets, scratch-e and magnitude pruning" in page
     assert "the opposite is shown, tickets and scratch-e are better than magnitude pruning of 8 epochs** at all" in page
     for level in levels:
         scores = [means("ResNet-50", kind, [level])[0] for kind in order]
         assert scores == sorted(scores, reverse=True)
+        others = [means("ResNet-50", kind, [level])[0] for kind in OTHERS]
+        assert scores[1] > max(others) > min(others) > scores[2]
+        assert means("ResNet-50", "scratch-e, augmented", [level])[0] < scores[3]
         for label in ("scratch-b less scratch-e", "lottery ticket less scratch-e", "scratch-e less magnitude"):
             assert shown("ResNet-50")[label, level]
     mask = large_resnet50.mask(0.8, 0)
@@ -135,14 +143,23 @@ def test_what_the_page_says_of_masks_of_resnet50(page):
     assert f"{100 * mask.technique.schedule.end / mask.steps:.0f}" == "59"
 
 
-def test_the_first_network_of_each_mask_alone_shows_all_but_one_difference(page, monkeypatch):
-    assert "with the first network of each mask alone 26, without ticket less scratch-e at 95 %" in page
-    kept = [row for row in large.rows() if row["experiment"] == "ResNet-50, masks"]
+def first_networks(network, monkeypatch):
+    """The comparisons of a network with the first network of each mask and kind alone."""
+    kept = [row for row in large.rows() if row["experiment"] == f"{network}, masks"]
     first = [row for row in kept if row["technique"] == "magnitude" or int(row["seed"]) % 100 == 0]
     assert len(first) < len(kept)
-    monkeypatch.setattr(large, "rows", lambda: first)
-    own = [one for one in large.families.__wrapped__()["ResNet-50, masks"] if one.p >= 0.05]
+    with monkeypatch.context() as patched:
+        patched.setattr(large, "rows", lambda: first)
+        return large.families.__wrapped__()[f"{network}, masks"]
+
+
+def test_the_first_network_of_each_mask_alone_shows_all_but_one_difference(page, monkeypatch):
+    assert "with the first network of each mask alone 26, without ticket less scratch-e at 95 %" in page
+    own = [one for one in first_networks("ResNet-50", monkeypatch) if one.p >= 0.05]
     assert [(one.label, one.level) for one in own] == [("lottery ticket less scratch-e", 0.95)]
+    own = {(one.label, one.level) for one in first_networks("Transformer", monkeypatch) if one.p < 0.05}
+    assert own == shown("Transformer").keys()
+    assert "With the first network of each mask alone the same nine" in page
 
 
 def test_what_the_page_says_of_joint_training_of_resnet50_for_longer(page):
@@ -246,6 +263,13 @@ def test_networks_whose_masks_were_trained_again_are_named(page):
         )
         in page
     )
+    at50 = Counter(int(row["seed"]) // 100 for row in again["Transformer", "0.5"])
+    assert at50 == {3: 4, 2: 3}
+    assert "At 50 % all four of the Transformer's third mask do, and three of its second" in page
+    answered = answers.kept_masks()
+    for few, every in many.values():
+        assert f", {few} of {every} with the zeros of a repeated training of it" in answered
+    assert answered.count("with the zeros of a repeated training of it") == 4
     commits = {row["commit"] for rows in again.values() for row in rows}
     assert "Three machines did so" in page
     assert len(commits) == 3
