@@ -1,7 +1,10 @@
 """The script that executes the large half on all cards of a machine starts its processes where they belong."""
 
 import os
+import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -64,7 +67,48 @@ def test_a_run_that_fails_ends_its_process_and_the_exit_code_says_so(execute, tm
     assert "quit" in (tmp_path / "daemons").read_text()
 
 
-def test_without_its_arguments_it_says_which(execute):
-    done, calls = execute("rows", "runs")
+@pytest.mark.parametrize("more", [(), (2, 3), (0, 3, 50), (2, "x", 50), (2, 3, "1h")])
+def test_without_its_arguments_it_says_which(execute, more):
+    done, calls = execute("rows", "runs", *more)
     assert (done.returncode, calls) == (2, [])
     assert done.stderr.startswith("bash results/large/cards.sh ROWS RUNS CARDS PROCESSES SECONDS")
+
+
+@pytest.mark.skipif(shutil.which("nvidia-cuda-mps-control") is not None, reason="MPS is here")
+def test_without_mps_it_says_so_before_anything_begins(execute, tmp_path):
+    (tmp_path / "bin" / "nvidia-cuda-mps-control").unlink()
+    done, calls = execute(tmp_path / "rows", tmp_path / "runs", 1, 1, 50)
+    assert (done.returncode, calls) == (1, [])
+    assert "nvidia-cuda-mps-control is not on the PATH" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_ends_the_processes_and_the_daemons(execute, tmp_path):
+    trains = 'echo $$ >>"$LOG/pids"; touch "$LOG/calls"; exec tail -f /dev/null'
+    (tmp_path / "bin" / "python").write_text(f"#!/usr/bin/env bash\n{trains}\n")
+    paths = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "LOG": str(tmp_path)}
+    command = ["bash", str(SCRIPT), str(tmp_path / "rows"), str(tmp_path / "my runs"), "1", "2", "50"]
+    script = subprocess.Popen(command, env=os.environ | paths, start_new_session=True)
+    pids = tmp_path / "pids"
+    until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    os.killpg(script.pid, signal.SIGINT)  # as a terminal does
+    assert script.wait(30) != 0
+    until(lambda: not any(map(alive, pids.read_text().split())))
+    assert "quit" in (tmp_path / "daemons").read_text()
+
+
+def until(holds):
+    """Waits for it."""
+    for _ in range(600):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+def alive(pid):
+    """Whether a process runs, and is no zombie that nobody has asked for."""
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
