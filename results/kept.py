@@ -22,18 +22,21 @@ Key = tuple[Any, ...]
 Found = dict[Key, dict[str, Any]]
 
 
-def read_lines(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The lines of a CSV file; none where it is not there. A damaged one ends the script with a sentence.
+def read_lines(path: Path, columns: Sequence[str], key: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The lines of a CSV file, each once; none where it is not there. A damaged one ends the script with a sentence.
 
-    What a cut line lacks would be taken for a run that is done, and be written once more without its figures.
+    What a cut line lacks would be taken for a run that is done, and be written once more without its figures. Of two
+    lines of one run, as a merge of two branches leaves them, nobody knows which one to believe.
 
     Args:
         path: The file.
         columns: Those that it must have.
+        key: Those that no two different lines have alike; all of `columns` where none are given.
     """
     if not path.exists():
         return []
-    found = []
+    key = key or columns
+    found: dict[Key, tuple[int, dict[str, str]]] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
@@ -42,12 +45,15 @@ def read_lines(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             for each in reader:
                 if None in each or None in each.values():
                     _refuse_damaged(path, f"has in line {reader.line_num} another number of cells than columns")
-                found.append(each)
+                where, first = found.setdefault(tuple(each[name] for name in key), (reader.line_num, each))
+                if each != first:
+                    run = ", ".join(f"{name}={each[name]}" for name in key)
+                    _refuse_damaged(path, f"has in lines {where} and {reader.line_num} two different rows of {run}")
     except (UnicodeDecodeError, csv.Error) as error:
         _refuse_damaged(path, f"is no CSV file in UTF-8 ({error})")
     except OSError as error:
         sys.exit(f"cannot read {path}: {(error.strerror or str(error)).lower()}; give another folder of rows")
-    return found
+    return [each for _, each in found.values()]
 
 
 def _refuse_damaged(path: Path, what: str) -> None:

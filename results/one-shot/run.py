@@ -102,7 +102,7 @@ class Rows:
 
     def __init__(self, path: Path, columns: Sequence[str], key: Sequence[str]) -> None:
         self.path, self.columns, self.key = path, tuple(columns), tuple(key)
-        self.keys = {tuple(row[name] for name in key) for row in read_lines(path, self.columns)}
+        self.keys = {tuple(row[name] for name in key) for row in read_lines(path, self.columns, key)}
 
     def add(self, row: dict[str, Any]) -> None:
         """Appends a line."""

@@ -219,3 +219,13 @@ def test_a_line_that_a_full_disk_has_cut_is_no_run_that_is_done(tmp_path):
     )
     with pytest.raises(SystemExit, match="line 2 another number of cells"):
         run.Rows(tmp_path / "minilm.csv", (*run.KEY, "sparsity"), run.KEY)
+
+
+def test_two_different_lines_of_one_run_are_damage_and_a_line_twice_is_not(tmp_path):
+    path, line = tmp_path / "minilm.csv", "Wanda,no,50 %,0,0.5\n"
+    text = f"technique,reconstruct,level,seed,sparsity\n{line}{line}"
+    path.write_text(text, encoding="utf-8")
+    assert run.Rows(path, (*run.KEY, "sparsity"), run.KEY).keys == {("Wanda", "no", "50 %", "0")}
+    path.write_text(text + line.replace("0.5", "0.6"), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"lines 2 and 4 two different rows of technique=Wanda, .* it is damaged"):
+        run.Rows(path, (*run.KEY, "sparsity"), run.KEY)

@@ -222,6 +222,7 @@ DAMAGED = {
     "no column": b"technique,level\na,0.5",
     "no text": b"\x00\xff\xfe",
     "conflict": b"technique,level,setting,id\n<<<<<<< HEAD\na,0.5,0,x\n",
+    "two rows of one run": b"technique,level,setting,id\na,0.5,0,x\na,0.5,1,x\na,0.5,0,y\n",
 }
 
 
@@ -234,6 +235,16 @@ def test_damaged_rows_end_the_script_before_anything_is_trained(content, tmp_pat
     with pytest.raises(SystemExit, match="damaged; mend it"):
         run.main([str(tmp_path), "--runs", str(tmp_path / "runs")])
     assert (tmp_path / "tuning.csv").read_bytes() == content
+
+
+def test_two_rows_of_one_run_are_named_and_a_row_twice_is_once(tmp_path):
+    path, kept = tmp_path / "tuning.csv", tmp_path / "kept.csv"
+    path.write_bytes(DAMAGED["two rows of one run"])
+    with pytest.raises(SystemExit, match=r"lines 2 and 4 two different rows of technique=a, level=0\.5, setting=0"):
+        driver.Rows(path, COLUMNS, ("id",))
+    kept.write_text("technique,level,setting,id\na,0.5,0,x\na,0.5,1,x\na,0.5,0,x\n", encoding="utf-8")
+    driver.Rows(kept, COLUMNS, ("id",)).add({("a", 0.5, 2): {"id": "z"}})
+    assert [(row["setting"], row["id"]) for row in table(kept)] == [("0", "x"), ("1", "x"), ("2", "z")]
 
 
 @pytest.mark.parametrize("arguments", [["--seconds", "nan"], ["--device", "cua"], ["--seconds", "x"]])
