@@ -1,6 +1,8 @@
 """Classes that share a name: reports must not make one technique, or one task, of two."""
 
 import csv
+import json
+import shutil
 from dataclasses import dataclass
 
 import pytest
@@ -92,6 +94,28 @@ def test_prices_know_the_finished_runs_of_such_classes(trained):
     runs = [Run(DigitsLeNet300100(), GradualMagnitude(SCHEDULE), steps=2, seed=seed) for seed in (0, 1)]
     (price,) = prices(runs, trained)
     assert price.step_ms is not None
+    assert price.name == "GradualMagnitude"  # as the sweep has no other of that name
+
+
+def test_prices_are_of_one_class_each(trained, tmp_path):
+    """Each has the times of its own finished runs alone, and is named as in reports."""
+    title = DigitsLeNet300100().title
+    tasks, techniques = (DigitsLeNet300100(), Otherwise()), (ow.GradualMagnitude(SCHEDULE), GradualMagnitude(SCHEDULE))
+    runs = [Run(task, technique, steps=2, seed=seed) for task in tasks for technique in techniques for seed in (0, 1)]
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    for factor, run in enumerate(runs[::2], 1):
+        path = tmp_path / run.id / "result.json"
+        result = json.loads(path.read_text())
+        result["cost"]["step_ms"] = 1e3 * factor
+        path.write_text(json.dumps(result))
+    found = {(price.task, price.name): (price.states, price.step_ms) for price in prices(runs, tmp_path)}
+    each = {"finished": 1, "new": 1}
+    assert found == {
+        (title, "GradualMagnitude"): (each, 1e3),
+        (title, f"{HERE}.GradualMagnitude"): (each, 2e3),
+        (f"{title} ({HERE}.Otherwise)", "GradualMagnitude"): (each, 3e3),
+        (f"{title} ({HERE}.Otherwise)", f"{HERE}.GradualMagnitude"): (each, 4e3),
+    }
 
 
 def test_two_modules_are_told_apart_and_variants_stay(tmp_path):

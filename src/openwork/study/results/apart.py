@@ -21,6 +21,11 @@ class Named(NamedTuple):
     task: str
     run: Mapping[str, Any]
 
+    @property
+    def kind(self) -> tuple[str, str, str, str]:
+        """What one technique on one task has alone: their names, and the classes that these stand for."""
+        return self.task, _class(self, "task"), self.name, _class(self, "technique")
+
 
 def told_apart(*studies: Iterable[Result]) -> list[list[Result]]:
     """The results of each study, named as `names_apart` does, with settings as `settings_apart` writes them."""

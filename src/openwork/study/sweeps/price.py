@@ -13,7 +13,9 @@ import torch
 from openwork.study.fleet.groups import alike
 from openwork.study.fleet.memory import width as fitting
 from openwork.study.fleet.training import Training
+from openwork.study.results.apart import Named, names_apart
 from openwork.study.results.store import read_results
+from openwork.study.runs.config import to_plain
 from openwork.study.runs.described import refuse_changed, refuse_old
 from openwork.study.runs.live import prepare
 from openwork.study.runs.run import Run, with_prerequisites
@@ -30,8 +32,8 @@ class Price:
     """The runs of one technique on one task.
 
     Args:
-        task: The task's title.
-        name: The runs' name.
+        task: The task's title; with its class where another one of the sweep has that title, too, as in reports.
+        name: The runs' name; likewise.
         states: How many runs are "finished", "diverged", "failed", "interrupted" or "new".
         steps: The steps that are left.
         step_ms: Milliseconds of one step; None where nothing tells them.
@@ -76,18 +78,21 @@ def prices(
         ValueError: For a directory with which `sweep` refuses to go on, as nothing can be bought there.
     """
     refuse_old(directory.glob("*"))
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for run in with_prerequisites(runs):
+    every = with_prerequisites(runs)
+    for run in every:
         refuse_changed(run, directory / run.id)
-        groups.setdefault((run.task.title, run.name), []).append(run)
-    times: dict[tuple[str, str], list[float]] = {}
+    names = [Named(run.name, run.task.title, to_plain(run)) for run in every]
+    groups: dict[tuple[str, ...], tuple[Named, list[Run]]] = {}  # by class: two of one name may cost different times
+    for run, named, shown in zip(every, names, *names_apart(names), strict=True):
+        groups.setdefault(named.kind, (shown, []))[1].append(run)
+    times: dict[tuple[str, ...], list[float]] = {}
     kept = read_results(directory, layers=False, problems=[], apart=False) if directory.is_dir() else []
     for result in kept:
         as_fleet = (result.environment.fleet is not None) == fleet
         if as_fleet and result.finished and result.trained and result.cost.step_ms is not None:
-            times.setdefault((result.task, result.name), []).append(result.cost.step_ms)
+            times.setdefault(Named(result.name, result.task, result.run).kind, []).append(result.cost.step_ms)
     found = []
-    for (task, name), members in groups.items():
+    for kind, (shown, members) in groups.items():
         states: Counter[str] = Counter()
         steps, waiting = 0, []
         for run in members:
@@ -97,11 +102,11 @@ def prices(
                 steps += left
                 waiting.append(run)
         step_ms, source = None, ""
-        if known := times.get((task, name)):
+        if known := times.get(kind):
             step_ms, source = median(known), count(len(known), "finished run")
         elif measure and waiting:
             step_ms, source = measure(waiting)
-        found.append(Price(task, name, states, steps, step_ms, source))
+        found.append(Price(shown.task, shown.name, states, steps, step_ms, source))
     return found
 
 
