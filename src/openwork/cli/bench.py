@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
-from rich.table import Table
 
+from openwork.cli.characters import SafeTable
 from openwork.cli.checkpoints import run_in
 from openwork.cli.common import Device, Json, Pattern, Trust, checked_device, error_console, out_console, print_json
 from openwork.cli.techniques import named_technique
@@ -183,7 +183,7 @@ def _pruned(weight: "Tensor", technique: "MaskTechnique") -> "Tensor":
 def _print(measured: "list[Measured]", model: str, *, each_alone: bool, machine: str, layers: bool) -> None:
     first = measured[0].accelerated
     columns = ("phase", "batch", "dense", "now", "gain", "layers converted", "kernels", "bytes")
-    table = Table(*columns, title=model, box=SIMPLE)
+    table = SafeTable(*columns, title=model, box=SIMPLE)
     for one in measured:
         table.add_row(one.phase or "-", str(one.batch), *_cells(one.accelerated))
     out_console.print(table)

@@ -7,6 +7,7 @@ import unicodedata
 from typing import Any
 
 from rich.console import Console
+from rich.table import Column, Table
 from rich.text import Text
 
 from openwork.words import printable
@@ -32,6 +33,21 @@ class SafeConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """The text as rich shows it, in tables, too."""
         return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+
+
+class SafeTable(Table):
+    """A table whose names and cells are one line each, however wide: an end of line in a name is an escape, too."""
+
+    def __init__(self, *headers: Column | str, title: str | None = None, **options: Any) -> None:
+        super().__init__(*map(_printable, headers), title=title and printable(title), **options)
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """Adds a row as rich does."""
+        super().add_row(*map(_printable, cells), **options)
+
+
+def _printable(part: Any) -> Any:
+    return printable(part) if isinstance(part, str) else part
 
 
 def _alike(error: UnicodeError) -> tuple[str | bytes, int]:

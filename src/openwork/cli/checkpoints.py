@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.box import SIMPLE
-from rich.table import Table
 
+from openwork.cli.characters import SafeTable
 from openwork.cli.common import (
     Checkpoint,
     Device,
@@ -140,7 +140,7 @@ def _print_evaluated(found: list[Evaluated], checkpoint: Path, task: "Task") -> 
     loss = ("loss",) if "loss" in first else ()
     names = ("threshold", *accuracy, *others, *loss, "sparsity", "of all parameters")
     where = {"test": "the test set", "validation": "validation data"}[task.judged_on]
-    table = Table(*names, title=f"{checkpoint}, on {where}", box=SIMPLE)
+    table = SafeTable(*names, title=f"{checkpoint}, on {where}", box=SIMPLE)
     for one in found:
         values = dict(one.metrics)
         cells = ["-" if one.threshold is None else number(one.threshold)]

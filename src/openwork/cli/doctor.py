@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
-from rich.table import Table
 
+from openwork.cli.characters import SafeTable
 from openwork.cli.common import Json, error_console, out_console, print_json
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def doctor(
     if as_json:
         print_json("doctor", device=str(place), machine=machine, operations=found)
         return
-    table = Table("operation", "dtypes", "way", "why", title=f"operations on {place}", box=SIMPLE)
+    table = SafeTable("operation", "dtypes", "way", "why", title=f"operations on {place}", box=SIMPLE)
     for one in found:
         table.add_row(one["operation"], ", ".join(one["dtypes"]), one["way"], one["why"])
     for name, text in machine.items():

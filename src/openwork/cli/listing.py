@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.box import SIMPLE
-from rich.table import Column, Table
+from rich.table import Column
 
+from openwork.cli.characters import SafeTable
 from openwork.cli.common import RUNS, Json, Runs, found_runs, out_console, print_json
 from openwork.cli.report import end_unreadable, say_unreadable
-from openwork.words import count
+from openwork.words import count, printable
 
 if TYPE_CHECKING:
     from openwork.study.results.folders import RunFolder
@@ -44,7 +45,7 @@ def list_runs(
         end_unreadable(problems)
         return
     # Settings alone get shorter, in what the others leave: a line for each run, with whole ids.
-    table = Table(Column("run", no_wrap=True), "name", "state", "technique", "seed", "steps", "sparsity", "score",
+    table = SafeTable(Column("run", no_wrap=True), "name", "state", "technique", "seed", "steps", "sparsity", "score",
                   box=SIMPLE, expand=True)  # fmt: skip
     table.add_column("settings", no_wrap=True, overflow="ellipsis", ratio=1, min_width=8)
     for run in found:
@@ -120,13 +121,15 @@ def _print(run: "RunFolder") -> None:
         lines += [("machine", f"{where.processor or where.device}, torch {where.torch}, openwork {where.openwork}")]
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
+        if name != "reason":  # which may be of several lines
+            text = printable(text)
         out_console.print(f"{name:{width}}  {text}", markup=False, highlight=False, soft_wrap=True)
     if r and r.layers:
         _print_layers(r.layers)
 
 
 def _print_layers(layers: Sequence[Any]) -> None:
-    table = Table("weight", "shape", "weights", "not zero", "sparsity", box=SIMPLE)
+    table = SafeTable("weight", "shape", "weights", "not zero", "sparsity", box=SIMPLE)
     for one in layers:
         shape = "x".join(map(str, one.shape))
         table.add_row(one.name, shape, f"{one.weights:,}", f"{one.nonzero:,}", f"{one.sparsity:.2%}")

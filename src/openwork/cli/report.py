@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 from rich.box import SIMPLE
-from rich.table import Table
 
+from openwork.cli.characters import SafeTable
 from openwork.cli.common import (
     Json,
     Runs,
@@ -59,7 +59,7 @@ def results(
         return
     states = ("finished", "diverged", "other thresholds")
     counts = Counter((result.task, result.name, result.status if result.trained else states[2]) for result in found)
-    table = Table("task", "technique", *states, box=SIMPLE)
+    table = SafeTable("task", "technique", *states, box=SIMPLE)
     for task, name in dict.fromkeys((task, name) for task, name, _ in counts):
         table.add_row(task, name, *(str(counts[task, name, state]) for state in states))
     out_console.print(table)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
-from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
+from openwork.cli.characters import SafeTable
 from openwork.cli.common import (
     RUNS,
     Compile,
@@ -227,7 +227,7 @@ def _price(
 def _print_prices(found: list["Price"]) -> None:
     from openwork.study.report.style import duration
 
-    table = Table("task", "technique", "runs", "steps left", "ms/step", "from", "time", box=SIMPLE)
+    table = SafeTable("task", "technique", "runs", "steps left", "ms/step", "from", "time", box=SIMPLE)
     for p in found:
         states = ", ".join(f"{number} {state}" for state, number in sorted(p.states.items()))
         price = ["-", "-", "-"] if p.hours is None else [f"{p.step_ms:.3g}", p.source, duration(3600 * p.hours)]

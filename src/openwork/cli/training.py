@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
-from rich.table import Table
 
+from openwork.cli.characters import SafeTable
 from openwork.cli.common import (
     RUNS,
     Compile,
@@ -190,7 +190,7 @@ def _print_results(results: list["Result"]) -> None:
 
     (results,) = told_apart(results)
     scores = " or ".join(sorted({result.metric.name for result in results}, key=str.lower))
-    table = Table("technique", "seed", "sparsity", scores, "loss", "ms/step", "seconds", "run", box=SIMPLE)
+    table = SafeTable("technique", "seed", "sparsity", scores, "loss", "ms/step", "seconds", "run", box=SIMPLE)
     for r in results:
         metrics = ["diverged", f"step {r.step}", "-"]
         if r.finished:
@@ -205,7 +205,7 @@ def _print_summary(results: list["Result"]) -> None:
 
     points = sorted(summarize(without_parts(results)), key=lambda p: (p.name, p.sparsity))
     scores = " or ".join(sorted({point.metric.name for point in points}, key=str.lower))
-    table = Table("technique", "seeds", "sparsity", scores, "95 % interval", title="Means over seeds", box=SIMPLE)
+    table = SafeTable("technique", "seeds", "sparsity", scores, "95 % interval", title="Means over seeds", box=SIMPLE)
     for point in points:
         ends = sorted(point.interval or (point.score, point.score), key=point.metric.value)
         score, low, high = (point.metric.text(end, digits=2, space="") for end in (point.score, *ends))
