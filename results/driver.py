@@ -232,6 +232,17 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def above_zero(text: str) -> float:
+    """``"800"`` as 800.0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"it must be a number above 0, got {text}")
+    return found
+
+
 def duration(text: str) -> float:
     """``"540"`` as 540.0."""
     try:

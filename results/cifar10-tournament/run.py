@@ -19,7 +19,22 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 
 import torch
-from driver import COST, FINAL, MEASURED, TRIAL, Found, Key, Piece, Rows, follow, parser, say, write_choices
+from driver import (
+    COST,
+    FINAL,
+    MEASURED,
+    TRIAL,
+    Found,
+    Key,
+    Piece,
+    Rows,
+    above_zero,
+    at_least_one,
+    follow,
+    parser,
+    say,
+    write_choices,
+)
 
 from openwork.study.experiments.contest import Option
 from openwork.study.experiments.tournament_cifar10 import (
@@ -139,9 +154,9 @@ def measure(device: torch.device, members: int, steps: int = 40) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Executes pieces until all are done or the time is."""
     reader = parser(__doc__, "PABC")
-    reader.add_argument("--epochs", type=int, default=EPOCHS, help="of each network; the same for all rows")
-    reader.add_argument("--rate", type=float, default=800.0, help="run-steps a second, as part 0 measured")
-    reader.add_argument("--members", type=int, default=12, help="runs of the fleets that part 0 measures")
+    reader.add_argument("--epochs", type=at_least_one, default=EPOCHS, help="of each network; the same for all rows")
+    reader.add_argument("--rate", type=above_zero, default=800.0, help="run-steps a second, as part 0 measured")
+    reader.add_argument("--members", type=at_least_one, default=12, help="runs of the fleets that part 0 measures")
     given = reader.parse_args(arguments)
     if "0" in given.parts:
         measure(torch.device(given.device), given.members)

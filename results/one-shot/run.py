@@ -24,7 +24,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[1]))
 
 import torch
-from driver import device_here, duration, known_letters
+from driver import at_least_one, device_here, duration, known_letters
 from entrants import BLIND, ENTRANTS, FIRST, LEVELS, SEEDLESS, SEEDS, UNSTRUCTURED
 from kept import read_lines
 from language_model import TINY, Recipe, train
@@ -219,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("rows", type=Path, help="folder of the CSV files")
     parser.add_argument("--language", type=Path, help="folder of the language model; for the parts D to G")
     parser.add_argument("--device", default="cpu", type=device_here, help="cpu or cuda")
-    parser.add_argument("--threads", type=int, help="of a CPU")
+    parser.add_argument("--threads", type=at_least_one, help="of a CPU")
     parser.add_argument("--seconds", type=duration, default=float("inf"), help="begin no run that would end later")
     letters = partial(known_letters, f"0{''.join(PARTS)}")
     parser.add_argument("--parts", default="".join(PARTS), type=letters, help="letters of parts, such as ABC")

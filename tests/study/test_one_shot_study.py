@@ -205,7 +205,11 @@ def test_every_technique_prunes_block_after_block_and_is_reconstructed(data, nam
     assert again["cosine"] == found[1]["cosine"]
 
 
-@pytest.mark.parametrize("arguments", [["--parts", "X"], ["--only", "Wnda"], ["--device", "cua"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [["--parts", "X"], ["--only", "Wnda"], ["--device", "cua"], ["--threads", "0"], ["--threads", "-1"]],
+    ids=" ".join,
+)
 def test_what_no_run_has_is_refused(arguments, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         run.main([str(tmp_path), "--parts", "A", *arguments])

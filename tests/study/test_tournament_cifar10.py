@@ -179,3 +179,23 @@ def test_the_speed_of_fleets_is_measured_and_written_nowhere(tmp_path, monkeypat
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 7
     assert said[2].startswith("0 dense: 2 runs, 4 lanes: ")
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "nan", "2.5", "x", ""])
+@pytest.mark.parametrize("name", ["--epochs", "--members"])
+def test_epochs_and_members_are_whole_numbers_from_one_on(name, value, tmp_path, capsys):
+    refused(tmp_path, capsys, name, value, f"argument {name}: it must be a whole number and at least 1, got {value}\n")
+
+
+@pytest.mark.parametrize("value", ["0", "-0.5", "nan", "inf", "x"])
+def test_the_rate_is_a_number_above_zero(value, tmp_path, capsys):
+    refused(tmp_path, capsys, "--rate", value, f"argument --rate: it must be a number above 0, got {value}\n")
+
+
+def refused(folder, capsys, name, value, sentence):
+    """Checks that the script refuses an argument before it makes a folder."""
+    with pytest.raises(SystemExit) as ended:
+        run.main([str(folder / "rows"), "--runs", str(folder / "runs"), f"{name}={value}"])
+    assert ended.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert not list(folder.iterdir())
