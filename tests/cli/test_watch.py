@@ -74,6 +74,56 @@ def test_a_variant_is_no_path_and_no_name_that_a_disk_refuses(tmp_path, monkeypa
         place.mkdir(parents=True)
 
 
+@pytest.fixture
+def places(monkeypatch):
+    """The folders that a writer is given instead of TensorBoard."""
+    found = []
+    fake = SimpleNamespace(write_run=lambda place, rows, settings: found.append(place))
+    monkeypatch.setattr("openwork.integrations.tensorboard", fake, raising=False)
+    monkeypatch.setitem(sys.modules, "openwork.integrations.tensorboard", fake)
+    return found
+
+
+def evaluated(folder, step):
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": step, "accuracy": 0.5, "layers": {}}) + "\n")
+
+
+@pytest.mark.parametrize("name", ["L0", "L0, a/b \N{BULLET} c", "lottery ticket, x"])
+def test_a_run_keeps_its_folder_when_it_ends_and_its_name_is_known(name, tmp_path, monkeypatch, places):
+    folder = study(tmp_path / "runs", [row(name)])
+    (run,) = folder.iterdir()
+    described = {"type": "Run", "task": {"type": "T"}, "technique": {"type": "L0"}, "seed": 0}
+    (run / "run.json").write_text(json.dumps(described))
+    (run / "result.json").rename(tmp_path / "result.json")
+    evaluated(run, 4)
+    assert openwork(monkeypatch, "watch", folder, "--out", tmp_path / "watched") == 0
+    evaluated(run, 8)
+    (tmp_path / "result.json").rename(run / "result.json")
+    assert openwork(monkeypatch, "watch", folder, "--out", tmp_path / "watched") == 0
+    assert len(places) == 2
+    assert len({*places}) == 1
+
+
+def test_variants_that_are_written_alike_have_folders_of_their_own(tmp_path, monkeypatch, places):
+    """Even where their ids begin alike, and in every pass the same ones."""
+    rows = [row(f"L0, {variant}", variant) for variant in ("a b", "a/b", "a_b", "\N{MATHEMATICAL BOLD SMALL A}" * 90)]
+    folder = study(tmp_path / "runs", rows)
+    runs = sorted(folder.iterdir())
+    for run in runs:
+        evaluated(run, 4)
+    monkeypatch.setattr(watch, "_SHORT", 0, raising=False)
+    for step in (20, 30):
+        assert openwork(monkeypatch, "watch", folder, "--out", tmp_path / "watched") == 0
+        for run in runs:
+            evaluated(run, step)
+    assert len(places) == 2 * len(runs)
+    assert places[: len(runs)] == places[len(runs) :]
+    assert len({*places}) == len(runs)
+    for place in {*places}:
+        place.mkdir()
+
+
 def test_what_is_damaged_is_named_and_the_rest_is_written(written, monkeypatch, capsys):
     folder, calls = written
     (folder / "dddd000000000000").mkdir()

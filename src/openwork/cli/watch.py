@@ -1,11 +1,12 @@
 """The command watch: runs in TensorBoard or Weights & Biases."""
 
+import itertools
 import json
 import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
     from openwork.study.results.folders import RunFolder
 
 WRITTEN = "written.json"
-"""The file that says up to which step each run has been written."""
+"""The file that says up to which step each run has been written, and to which folder."""
+FOLDERS = "folders"
+"""What there has the folders of TensorBoard's runs by id, beside the steps by where they were written."""
 PASSES = 10.0  # seconds between two looks
-_LONGEST = 80  # letters of a technique and seed in the name of a folder, which has at most 255 bytes
+_LONGEST, _BYTES = 80, 220  # letters and bytes of a technique and seed in a folder's name, which has at most 255 bytes
+_SHORT = 6  # characters of an id there
 Rows = list[tuple[int, dict[str, float]]]
 
 
@@ -50,8 +54,8 @@ def watch(
         while True:
             known, problems = problems, []
             for run, rows in _new(directories or [RUNS], out, to, problems):
-                _write(run, rows, to, out, project)
-                _keep(out, to, run.id, rows[-1][0])
+                folder = _write(run, rows, to, out, project)
+                _keep(out, to, run.id, rows[-1][0], folder)
                 counts[run.id] = counts.get(run.id, 0) + len(rows)
             say_unreadable([problem for problem in problems if problem not in known])  # once, however long it follows
             if not follow:
@@ -94,25 +98,44 @@ def numbers(measured: Mapping[str, object], layers: Mapping[str, float]) -> dict
     return found | {f"layers/{name}": value for name, value in layers.items()}
 
 
-def _write(run: "RunFolder", rows: Rows, to: str, out: Path, project: str) -> None:
+def _write(run: "RunFolder", rows: Rows, to: str, out: Path, project: str) -> str:
+    """Writes the rows; returns the name of their folder."""
     name = f"{run.technique}, seed {run.seed}"
     named = ", ".join([*run.names, name, run.id[:6]])
     settings = {"name": named, "id": run.id, "description": json.dumps(dict(run.described))}
     if to == "tensorboard":
         from openwork.integrations import tensorboard
 
-        folder = re.sub(r"[^\w.+-]", "_", name.replace(", ", "-").replace(" ", ""))  # no path, whatever a variant says
-        tensorboard.write_run(out / f"{folder[:_LONGEST]}-{run.id[:6]}", rows, settings)
-    else:
-        from openwork.integrations import wandb
+        folder = _folder(run.id, name, _written(out).get(FOLDERS, {}))
+        tensorboard.write_run(out / folder, rows, settings)
+        return folder
+    from openwork.integrations import wandb
 
-        wandb.write_run(out / run.id, rows, settings, project=project)
+    wandb.write_run(out / run.id, rows, settings, project=project)
+    return run.id
 
 
-def _written(out: Path) -> dict[str, dict[str, int]]:
+def _folder(id: str, name: str, taken: Mapping[str, str]) -> str:
+    """The name of a run's folder, which stays when the run ends and has another name than its description says.
+
+    Args:
+        id: The run's.
+        name: What the folder is named after where the run has none: it says no path, whatever a variant says.
+        taken: The folders by id.
+    """
+    if id in taken:
+        return taken[id]
+    plain = re.sub(r"[^\w.+-]", "_", name.replace(", ", "-").replace(" ", ""))[:_LONGEST]
+    folder = f"{plain.encode()[:_BYTES].decode(errors='ignore')}-{id[:_SHORT]}"
+    others = {*taken.values()}
+    names = itertools.chain([folder], (f"{folder}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if name not in others)
+
+
+def _written(out: Path) -> dict[str, dict[str, Any]]:
     path = out / WRITTEN
     try:
-        found: dict[str, dict[str, int]] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -122,7 +145,7 @@ def _written(out: Path) -> dict[str, dict[str, int]]:
     return found
 
 
-def _keep(out: Path, to: str, id: str, step: int) -> None:
+def _keep(out: Path, to: str, id: str, step: int, folder: str) -> None:
     from openwork.study.files import write_text
     from openwork.study.locks import locked
 
@@ -130,4 +153,6 @@ def _keep(out: Path, to: str, id: str, step: int) -> None:
     with locked(out / f".{WRITTEN}.lock", wait=True):  # another process may be watching other runs
         found = _written(out)
         found.setdefault(to, {})[id] = step
+        if to == "tensorboard":
+            found.setdefault(FOLDERS, {})[id] = folder
         write_text(out / WRITTEN, json.dumps(found, indent=2) + "\n")
