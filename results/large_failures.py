@@ -44,12 +44,13 @@ def l0_said() -> str:
         return ""
     half = [cell for cell in every if min(_percents(cell, "sparsity")) >= 50]
     text = f"{len(half)} of {len(every)} settings have at least 50 % zeros in every seed"
-    trained = [cell for cell in half if max(_percents(cell, "recalibrated")) > CHANCE]
+    trained = [cell for cell in half if max(_percents(cell, "recalibrated")) > CHANCE]  # in any seed
     if half:
         text += f"; of these {len(half) - len(trained)} are at chance, also with new batch-norm statistics"
     if trained:  # all of them: a best one would be chosen on the test set
+        has = "has a mean" if len(trained) == 1 else "have means"
         zeros, right, old = (_spread(trained, name) for name in ("sparsity", "recalibrated", "accuracy"))
-        text += f", and {len(trained)} have means of {right} with them, {old} without, and {zeros} zeros"
+        text += f", and {len(trained)} {has} of {right} with them, {old} without, and {zeros} zeros"
     return text
 
 
@@ -59,8 +60,8 @@ def _percents(cell: Cell, name: str) -> list[float]:
 
 def _spread(found: list[Cell], name: str) -> str:
     """The lowest and the highest mean of some cells."""
-    means = [fmean(_percents(cell, name)) for cell in found]
-    return f"{min(means):.1f} to {max(means):.1f} %"
+    ends = dict.fromkeys(f"{end(fmean(_percents(cell, name)) for cell in found):.1f}" for end in (min, max))
+    return f"{' to '.join(ends)} %"
 
 
 def _gates(setting: str) -> tuple[float, float]:

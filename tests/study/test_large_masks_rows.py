@@ -265,13 +265,13 @@ def test_networks_whose_masks_were_trained_again_are_named(page):
     )
     at50 = Counter(int(row["seed"]) // 100 for row in again["Transformer", "0.5"])
     assert at50 == {3: 4, 2: 3}
-    assert "At 50 % all four of the Transformer's third mask do, and three of its second" in page
+    assert "At 50 % all four of the Transformer's third mask and three of its second keep such zeros" in page
     answered = answers.kept_masks()
     for few, every in many.values():
-        assert f", {few} of {every} with the zeros of a repeated training of it" in answered
-    assert answered.count("with the zeros of a repeated training of it") == 4
+        assert f", {few} of {every} with the zeros of a repeated training of their mask" in answered
+    assert answered.count("with the zeros of a repeated training of their mask") == 4
     commits = {row["commit"] for rows in again.values() for row in rows}
-    assert "Three machines did so" in page
+    assert "Three machines did so, by the commits of rows" in page
     assert len(commits) == 3
     assert (
         f"are of up to {['one', 'two', 'three', 'four'][max(map(len, trainings.values())) - 1]} trainings of it" in page
