@@ -121,13 +121,18 @@ def test_a_signal_ends_the_processes_and_the_daemons(execute, tmp_path, sent):
     (tmp_path / "bin" / "python").write_text(f"#!/usr/bin/env bash\n{trains}\n")
     paths = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "LOG": str(tmp_path)}
     command = ["bash", str(SCRIPT), str(tmp_path / "rows"), str(tmp_path / "my runs"), "1", "2", "50"]
-    script = subprocess.Popen(command, env=os.environ | paths, start_new_session=True)
+    script = subprocess.Popen(command, env=os.environ | paths, preexec_fn=listen)
     pids = tmp_path / "pids"
     until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
     script.send_signal(sent)
     assert script.wait(30) == 128 + sent
     until(lambda: not any(map(alive, pids.read_text().split())))
     assert "quit" in (tmp_path / "daemons").read_text()
+
+
+def listen():
+    """Heeds Ctrl-C, which what runs in the background ignores, and hands down."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until(holds):

@@ -32,7 +32,7 @@ CHANGES: dict[str, tuple[object, list[Callable[[Path], object]], Callable[[Path]
     ),
     "watched runs": (
         files,
-        [lambda path, id=id: watch._keep(path, "wandb", id, 5) for id in ("x", "y")],
+        [lambda path, id=id: watch._keep(path, "wandb", id, 5, id) for id in ("x", "y")],
         lambda path: len(watch._written(path)["wandb"]),
     ),
 }
