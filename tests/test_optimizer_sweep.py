@@ -12,6 +12,7 @@ from benchmarks.matrix.outcome import outcome
 
 REFUSED = {
     "torch.optim.LBFGS": "LBFGS cannot be attached",
+    "pytorch_optimizer.AdaLOMO": r"LOMO has no step() and moves weights inside backward()",
     "pytorch_optimizer.LOMO": r"LOMO has no step() and moves weights inside backward()",
     "pytorch_optimizer.SafeFP16Optimizer": "SafeFP16Optimizer runs no step hooks",
 }
@@ -20,7 +21,6 @@ NOT_HERE = {
     "torch.optim.SparseAdam": "sparse gradients only, which tests/core/test_optimizers.py has",
     "bitsandbytes.optim.AdEMAMix32bit": "CUDA only",
     "bitsandbytes.optim.PagedAdEMAMix32bit": "CUDA only",
-    "pytorch_optimizer.AdaLOMO": "diverges",
     "pytorch_optimizer.DeMo": "needs einops",
 }
 TITLES = [row.title for row in ROWS if split(row.title)[0] != "torchao.optim"]
