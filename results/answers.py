@@ -12,6 +12,7 @@ import cifar_tournament as residual
 import large_study as large
 from answer_rows import LENET, answered, at_level, at_levels, percent
 from large_failures import l0_said
+from large_rows import Found
 from large_study import BOTH, VD
 from masks import section6_tests
 from played import listed, plain
@@ -157,15 +158,20 @@ def kept_masks() -> str:
     return answered(("", "the paper: joint, the best run; means of 9 or 25 runs", *HEADS[2:]), lines)
 
 
-def _replicas(network: str, level: float) -> str:
-    """How many networks of each kind keep a mask's zeros at a level."""
+def _networks(network: str, level: float) -> list[tuple[str, int, Found]]:
+    """The kind, the number of the mask and the row of each network that keeps a mask's zeros at a level."""
     found = large.cells(large.rows(), f"{network}, masks")
-    counts = Counter(
-        (kind, seed // 100)
+    return [
+        (kind, seed // 100 - 1, row)
         for (kind, setting), cell in found.items()
         if setting == f"{level:g}" and kind != "magnitude"
-        for seed in cell
-    )
+        for seed, row in cell.items()
+    ]
+
+
+def _replicas(network: str, level: float) -> str:
+    """How many networks of each kind keep a mask's zeros at a level."""
+    counts = Counter((kind, mask) for kind, mask, _ in _networks(network, level))
     few, most, planned = min(counts.values(), default=0), max(counts.values(), default=0), large_resnet50.REPLICAS
     there = "" if few == planned else f"{few} of " if few == most else f"{few} to {most} of "
     return f"{there}{planned} planned networks of each kind for a mask"
@@ -173,10 +179,8 @@ def _replicas(network: str, level: float) -> str:
 
 def _again(network: str, level: float) -> str:
     """How many of them keep the zeros of a repeated training of their mask; "" where none does."""
-    found = large.cells(large.rows(), f"{network}, masks")
-    masks = found.get(("magnitude", f"{level:g}"), {})
-    kept = [(seed // 100 - 1, row) for (kind, setting), cell in found.items()
-            if setting == f"{level:g}" and kind != "magnitude" for seed, row in cell.items()]  # fmt: skip
+    masks = large.cells(large.rows(), f"{network}, masks").get(("magnitude", f"{level:g}"), {})
+    kept = [(mask, row) for _, mask, row in _networks(network, level)]
     # The commit tells it: each machine that had not the masks of an earlier one ran a commit of its own.
     again = sum(row["commit"] != masks[mask]["commit"] for mask, row in kept if mask in masks)
     return f", {again} of {len(kept)} with the zeros of a repeated training of their mask" if again else ""
