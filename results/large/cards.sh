@@ -37,9 +37,10 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 stop() {
-    for process in "${begun[@]}"; do
+    for process in $(jobs -pr); do
         kill -- "-$process" 2>/dev/null || true
     done
+    wait || true # a daemon with clients does not quit
     for daemon in "$daemons"/*/; do
         CUDA_MPS_PIPE_DIRECTORY=${daemon%/} nvidia-cuda-mps-control <<<quit || true # of one that did not start
     done
