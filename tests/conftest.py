@@ -17,6 +17,13 @@ import torch
 torch.set_num_threads(1)  # where a plugin of pytest has imported torch before
 
 
+@pytest.hookimpl(tryfirst=True)  # before fixtures that need the device
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what needs a CUDA device where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("this machine has no CUDA device")
+
+
 def pytest_collection_finish() -> None:
     """Takes what stays until the end, 800,000 objects, out of what the garbage collector looks through.
 

@@ -8,7 +8,6 @@ import openwork as ow
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device"),
     pytest.mark.filterwarnings("ignore:This instance was constructed with capturable=True:UserWarning"),
 ]
 EVERY_4 = ow.Cubic(0.9, begin=0, end=24, every=4)

@@ -15,10 +15,7 @@ from tests.helpers import conv_net, image_batches, train_step
 from tests.kernels.select_cases import kth_largest_plain
 from tests.members import equal, random_steps
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 PRUNE = ow.Cubic(0.8, begin=2, end=10, every=2)
 
 

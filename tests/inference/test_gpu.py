@@ -12,10 +12,7 @@ from openwork.inference.on_gpu import PackedLinear, PackedOnGPU, SemiStructuredO
 from openwork.kernels import lanes
 from tests.kernels.lane_cases import matrices
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 ERRORS = {
     torch.float32: 1e-5,
     torch.float16: 2e-3,

@@ -9,10 +9,7 @@ from openwork.kernels import gate_sums, gates
 from openwork.noise import key, keyed
 from tests.helpers import mean
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
 
 

@@ -74,7 +74,6 @@ def test_impossible_arguments_raise_at_once():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_crops_are_the_same_on_a_gpu():
     there = Images(DATA.images.cuda(), DATA.labels.cuda())
     pairs = zip(cropped_batches(DATA, 7, seed=0), islice(cropped_batches(there, 7, seed=0), 9), strict=False)

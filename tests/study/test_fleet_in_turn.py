@@ -129,7 +129,6 @@ def test_runs_in_turn_are_charged_for_the_steps_that_compute_at_once(kind, at_on
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("technique", TECHNIQUES, ids=str)
 def test_a_residual_network_in_bfloat16_on_a_gpu_comes_to_the_loss_that_it_has_alone(technique, tmp_path, monkeypatch):
     data = splits(3, 32, 32)

@@ -12,13 +12,7 @@ from openwork.study.runs.live import restore
 from tests.study.small_fleets import PRUNE, STEPS, Small, runs
 
 DEVICES = [
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device"),
-        ],
-    ),
+    pytest.param("cuda", marks=pytest.mark.gpu),
     "cpu",
 ]
 TECHNIQUES = {
