@@ -1,9 +1,10 @@
 """Data-parallel training: two processes with gloo end with the same masks, zeros, weights and statistics."""
 
+import pytest
 import torch
 
 import openwork as ow
-from tests.processes import run_two
+from tests.processes import output_of, run_two, start_afresh
 from tests.programs.batch_norms import batches, network
 
 
@@ -49,3 +50,10 @@ def test_two_processes_recalibrate_batch_norms_to_the_statistics_of_all_batches(
     alone = torch.load(tmp_path / "alone.pt")
     assert all(torch.equal(alone[name], value) for name, value in whole[1].state_dict().items())
     assert first[1] == "there is no batch to take statistics from | True"
+
+
+@pytest.mark.gpu
+def test_a_synchronized_batch_norm_has_the_statistics_of_whole_batches(tmp_path):
+    count = min(torch.cuda.device_count(), 2)
+    processes = [start_afresh("batch_norms_gpu", rank, tmp_path, count) for rank in range(count)]
+    assert output_of(*processes) == ["same\n"] * count
