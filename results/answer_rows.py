@@ -33,7 +33,7 @@ def at_level(
     n = " or ".join(sorted({str(one.difference.n) for one in made if one.difference})) + unit
     decided = [f"{one.label}: {decision(one, one.label.startswith(tuple(sparser)))}" for one in made]
     if left := [one.label for one in found if not one.difference]:
-        decided.append(f"not compared yet, or the level is not reached: {'; '.join(left)}")
+        decided.append(f"not compared, as fewer than three seeds reach the level: {'; '.join(left)}")
     zeros = [f"{name} has {100 * own:.1f} % zeros" for name, own in sparser.items()]
     unequal = f"equal sparsity: {' and '.join(zeros)}; " if zeros else ""
     return what, said, text, n, "; ".join(decided), unequal + lacks

@@ -134,25 +134,29 @@ def test_what_the_page_says_of_masks_of_resnet50(page):
     assert f"{100 * mask.technique.schedule.end / mask.steps:.0f}" == "59"
 
 
-def first_networks(network, monkeypatch):
-    """The comparisons of a network with the first network of each mask and kind alone."""
+def networks_alone(network, monkeypatch, *, first):
+    """The comparisons of a network with the first network of each mask and kind alone, or with the others alone."""
     kept = [row for row in large.rows() if row["experiment"] == f"{network}, masks"]
-    first = [row for row in kept if row["technique"] == "magnitude" or int(row["seed"]) % 100 == 0]
-    assert len(first) < len(kept)
+    some = [row for row in kept if row["technique"] == "magnitude" or (int(row["seed"]) % 100 == 0) == first]
+    assert len(some) < len(kept)
     with monkeypatch.context() as patched:
-        patched.setattr(large, "rows", lambda: first)
+        patched.setattr(large, "rows", lambda: some)
         return large.families.__wrapped__()[f"{network}, masks"]
 
 
 def test_what_the_first_network_of_each_mask_alone_shows(page, monkeypatch):
     assert "with the first network of each mask alone 26, without ticket less scratch-e at 95 %" in page
-    own = [one for one in first_networks("ResNet-50", monkeypatch) if one.p >= 0.05]
+    own = [one for one in networks_alone("ResNet-50", monkeypatch, first=True) if one.p >= 0.05]
     assert [(one.label, one.level) for one in own] == [("lottery ticket less scratch-e", 0.95)]
-    own = {(one.label, one.level) for one in first_networks("Transformer", monkeypatch) if one.p < 0.05}
+    own = {(one.label, one.level) for one in networks_alone("Transformer", monkeypatch, first=True) if one.p < 0.05}
     assert (
         "With the first network of each mask alone it is nine as well, with augmented less plain scratch-e at 80 % and "
-        "without tickets less scratch-e at 50 %" in page
+        "without tickets less scratch-e at 50 % (p 0.070; with the other two networks alone 0.074)" in page
     )
+    ticket = "lottery ticket less scratch-e", 0.5
+    for one, p in ((True, "0.070"), (False, "0.074")):
+        found = {(each.label, each.level): each.p for each in networks_alone("Transformer", monkeypatch, first=one)}
+        assert f"{found[ticket]:.3f}" == p
     assert own - shown("Transformer").keys() == {("scratch-e, augmented less scratch-e", 0.8)}
     assert shown("Transformer").keys() - own == {("lottery ticket less scratch-e", 0.5)}
 
@@ -201,10 +205,12 @@ def test_what_the_page_says_of_other_rates_and_of_augmented_weights(page):
     assert f"its other two, one run each (n = 1), are {min(rest):.2f} to {max(rest):.2f} lower" in page
     augmented = "scratch-e, augmented less scratch-e"
     assert (
-        "are shown to be worse than those of a dense network, except on the Transformer at 50 and 80 % (n = 3" in page
+        "are shown to be worse than those of a dense network, except on the Transformer at 50 and 80 %, where" in page
     )
     assert not any(shown("ResNet-50")[augmented, s] for s in levels)
     assert {s for label, s in shown("Transformer") if label == augmented} == {0.9}
+    less = [-compared("Transformer")[augmented, s].difference.mean for s in (0.5, 0.8)]
+    assert f"it is not shown, though the means are {less[0]:.2f} and {less[1]:.2f} BLEU lower (n = 3 masks)" in page
     own = {
         model: [scratch(model, "scratch-e", s) - scratch(model, "scratch-e", s, init="augmented") for s in at]
         for model, at in (("resnet50", levels), ("transformer", (0.5, 0.8, 0.9)))
@@ -264,14 +270,46 @@ def test_networks_whose_masks_were_trained_again_are_named(page):
     )
     at50 = Counter(int(row["seed"]) // 100 for row in again["Transformer", "0.5"])
     assert at50 == {3: 12, 2: 11, 1: 8}
-    assert "At 50 % all twelve of the Transformer's third mask and eleven of its second do" in page
+    assert (
+        "Transformer at 50 % all twelve of the third mask and eleven of the second, at 80 and 90 % eight of the" in page
+    )
+    for level in ("0.8", "0.9"):
+        assert Counter(int(row["seed"]) // 100 for row in again["Transformer", level]) == {1: 8, 2: 8, 3: 8}
     answered = answers.kept_masks()
     for few, every in many.values():
         assert f", {few} of {every} with the zeros of a repeated training of their mask" in answered
     assert answered.count("with the zeros of a repeated training of their mask") == 5
     commits = {row["commit"] for rows in again.values() for row in rows}
-    assert "Four machines did so, by the commits of rows" in page
+    assert "At least four machines did so, by the commits of rows" in page
     assert len(commits) == 4
+    assert max(map(len, trainings.values())) == 4
+    kinds = {}  # and networks of one kind
+    for (_, level), rows in whole.items():
+        for row in rows:
+            kinds.setdefault((level, row["technique"], row["seed"][0], row["experiment"]), set()).add(row["commit"])
+    assert max(map(len, kinds.values())) == 3
+    assert "so the networks of a mask are of up to four trainings of it, those of one kind of up to three" in page
+
+
+def kept(kind, level):
+    """Rows of a kind of network of the Transformer by mask and number, from 0."""
+    own = [row for row in large.rows() if row["experiment"] == "Transformer, masks" and row["technique"] == kind]
+    return {(int(r["seed"]) // 100 - 1, int(r["seed"]) % 100): r for r in own if float(r["setting"]) == level}
+
+
+def test_what_the_page_says_of_differences_between_trainings_of_a_mask(page):
+    assert "So their differences to magnitude pruning are between trainings, and so are some between two kinds" in page
+    tickets, scratch = (kept(kind, 0.9) for kind in ("lottery ticket", "scratch-e"))
+    assert sum(row["commit"] != scratch[key]["commit"] for key, row in tickets.items()) == 3
+    rows = kept("scratch-e, augmented", 0.8)
+    bleu = {key: f"{float(row['bleu']):.2f}" for key, row in rows.items()}
     assert (
-        f"are of up to {['one', 'two', 'three', 'four'][max(map(len, trainings.values())) - 1]} trainings of it" in page
+        f"{bleu[2, 0]} BLEU with the zeros of its first training, {bleu[2, 1]} and {bleu[2, 2]} with those of another, "
+        f"those of the first mask {bleu[0, 0]}, and {bleu[0, 1]} and {bleu[0, 2]}" in page
     )
+    for mask in (0, 2):
+        first = kept("magnitude", 0.8)[-1, mask]["commit"]
+        assert [rows[mask, number]["commit"] == first for number in range(3)] == [True, False, False]
+    bleu = [[float(kept("scratch-e", 0.8)[mask, number]["bleu"]) for number in range(3)] for mask in range(3)]
+    within = np.sqrt(np.mean(np.var(bleu, axis=1, ddof=1)))
+    assert f"may be chance: its networks of one mask have a standard deviation of {within:.2f}" in page
