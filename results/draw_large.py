@@ -106,7 +106,7 @@ def panel(values: list[dict[str, Any]], title: str) -> alt.TopLevelMixin:
     """One network of figure 6."""
     base = alt.Chart(alt.InlineData(values=values)).encode(
         alt.X("sparsity:Q").scale(domain=[48, 100]).axis(title="sparsity, %", values=[50, 60, 70, 80, 90, 98]),
-        color=alt.Color("kind:N").sort(["magnitude", *KEPT]).legend(title=None, orient="bottom"),
+        color=alt.Color("kind:N").sort(["magnitude", *KEPT]).legend(title=None, orient="bottom", columns=5),
     )
     y = alt.Y("mean:Q").scale(zero=False).axis(title="BLEU" if title.startswith(BOTH) else "accuracy, %")
     shown = [base.mark_line(point=True).encode(y), base.mark_rule().encode(alt.Y("lowest:Q"), y2="highest:Q")]
