@@ -9,6 +9,7 @@ import pytest
 from openwork.study.experiments import large_resnet50, large_transformer
 from openwork.study.published.rows import table as published
 from openwork.study.tasks.imagenet import EPOCHS
+from tests.processes import ROOT
 from tests.study.study_script import script, words
 
 KEPT = ("lottery ticket", "scratch-e", "scratch-e, augmented", "scratch-b")
@@ -185,6 +186,28 @@ def scratch(model, kind, level, init="baseline", rate="lr_scaled"):
         and float(line["sparsity"]) == level and line["learning_rate"] in ("", rate)
     ]  # fmt: skip
     return float(line["mean"])
+
+
+def test_what_the_page_about_choosing_says_of_masks():
+    page = " ".join((ROOT / "docs" / "choose.md").read_text(encoding="utf-8").split())
+    found, plain = shown("Transformer"), "scratch-e less magnitude"
+    assert (
+        "worse than magnitude pruning at 80 and 90 %, and worse than the first weights of its training at 50 %" in page
+    )
+    assert {level for label, level in found if label == plain} == {0.8, 0.9}
+    assert {level for label, level in found if label == "lottery ticket less scratch-e"} == {0.5, 0.8, 0.9}
+    assert "In eight epochs of ResNet-50 both are shown to be better than magnitude pruning as short" in page
+    assert all(
+        shown("ResNet-50")[label, s] for label in (plain, "lottery ticket less magnitude") for s in (0.8, 0.9, 0.95)
+    )
+    assert "or 20 epochs of it, has a higher mean than either on both networks" in page
+    for network, experiment, levels in (
+        ("Transformer", large.BOTH, (0.5, 0.8, 0.9)),
+        ("ResNet-50", large.SHORT, (0.8, 0.9, 0.95)),
+    ):
+        for level in levels:
+            joint = np.mean([*large.at(experiment, "magnitude", level).values()])
+            assert joint > max(means(network, kind, [level])[0] for kind in ("lottery ticket", "scratch-e"))
 
 
 def test_what_the_page_says_of_other_rates_and_of_augmented_weights(page):
