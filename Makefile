@@ -38,7 +38,7 @@ format: .venv/ready
 test-slow: .venv/ready  ## minutes of CPU: real compilation, real training on MNIST
 	$(BIN)/pytest -m "slow and not gpu and not soak"
 
-test-triton: .venv/ready  ## Triton's kernels in its interpreter, on a CPU; needs `pip install triton`
+test-triton: .venv/ready  ## Triton's kernels in its interpreter, on a CPU; needs `pip install --no-deps "triton<3.9"`
 	TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels/triton
 
 test-gpu: .venv/ready
