@@ -88,7 +88,7 @@ def slice_(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Value:
         return Value(shape, x.axes, x.const)
     index = slice(arguments["start"], arguments["end"], arguments["step"])
     graph.units.pin(x.axes[dim], "the code slices it at places that it counts itself")
-    return _indexed(x, dim, torch.arange(x.shape[dim], device="cpu")[index])
+    return indexed(x, dim, torch.arange(x.shape[dim], device="cpu")[index])
 
 
 def select(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Value:
@@ -96,7 +96,7 @@ def select(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Value:
     x: Value = arguments["self"]
     dim = arguments["dim"] % len(x.shape)
     graph.units.pin(x.axes[dim], "the code selects a place that it counts itself")
-    one = _indexed(x, dim, torch.tensor([arguments["index"] % x.shape[dim]], device="cpu"))
+    one = indexed(x, dim, torch.tensor([arguments["index"] % x.shape[dim]], device="cpu"))
     const = one.const.squeeze(dim) if one.const is not None else None
     return Value(shapes(node), (*one.axes[:dim], *one.axes[dim + 1 :]), const)
 
@@ -109,7 +109,7 @@ def split(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> list[Value]
         return opaque(node)
     sizes = [shape[dim] for shape in shapes(node)]
     places = torch.split(torch.arange(x.shape[dim], device="cpu"), sizes)
-    return [_indexed(x, dim, place) for place in places]
+    return [indexed(x, dim, place) for place in places]
 
 
 def cat(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Value:
@@ -214,7 +214,8 @@ def _viewed(x: Value, shape: tuple[int, ...]) -> Tensor | None:
     return x.const.expand(before).reshape(after)
 
 
-def _indexed(x: Value, dim: int, index: Tensor) -> Value:
+def indexed(x: Value, dim: int, index: Tensor) -> Value:
+    """Some places of a dimension."""
     ids, const = x.axes[dim], x.const
     if const is not None and const.shape[dim] > 1:
         const = const.index_select(dim, index.to(const.device))
