@@ -90,6 +90,12 @@ CASES = {
         [3] * 4,
     ),
     "a gate and a value from one layer": (lambda: Apply(gated, nn.Linear(5, 14), nn.Linear(7, 3)), SENTENCES, [7]),
+    "a gated linear unit": (lambda: nn.Sequential(nn.Linear(5, 14), nn.GLU(), nn.Linear(7, 3)), SENTENCES, [7]),
+    "a gated linear unit of a map": (
+        lambda: nn.Sequential(nn.Conv2d(3, 12, 3), nn.GLU(1), nn.Conv2d(6, 4, 3)),
+        IMAGES,
+        [6],
+    ),
     "a rotation of halves": (lambda: Apply(rotated, nn.Linear(5, 6), nn.Linear(6, 3)), SENTENCES, []),
     "an operation that nobody knows": (lambda: Apply(rolled, nn.Linear(5, 6), nn.Linear(6, 3)), SENTENCES, []),
     "an encoder layer of torch": (

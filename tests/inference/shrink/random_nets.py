@@ -59,7 +59,7 @@ def stage(kind, channels, rng):
     if kind == "squeezed":
         return Apply(squeezed, nn.Linear(channels, 3), nn.Linear(3, channels)), channels
     if kind == "halves" and channels % 2 == 0:
-        return Apply(halves), channels // 2
+        return rng.choice([Apply(halves), nn.GLU(1)]), channels // 2
     if kind == "scaled":
         scale, shift = rng.choice([0.5, -1.0]), rng.choice([0.0, 1.0])
         return Apply(lambda x: x * scale + shift), channels

@@ -3,9 +3,11 @@
 import copy
 import io
 import json
+from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import openwork as ow
@@ -163,18 +165,32 @@ def test_channels_of_transposed_convolutions_go():
 class Gated(nn.Module):
     """Two halves of one layer, one of which gates the other."""
 
-    def __init__(self):
+    def __init__(self, gated):
         super().__init__()
         self.both, self.last = dead(nn.Linear(4, 8), [1, 6], bias=False), nn.Linear(4, 2)
+        self.gated = gated
 
     def forward(self, x):
-        value, gate = self.both(x).chunk(2, dim=-1)
-        return self.last(value * torch.sigmoid(gate))
+        return self.last(self.gated(self.both(x)))
 
 
-def test_gated_units_go_in_pairs_where_their_product_is_zero():
+def in_two(x):
+    value, gate = x.chunk(2, dim=-1)
+    return value * torch.sigmoid(gate)
+
+
+@pytest.mark.parametrize("gated", [in_two, F.glu, partial(F.glu, dim=1)], ids=["chunk", "glu", "along a dimension"])
+def test_gated_units_go_in_pairs_where_their_product_is_zero(gated):
     # Unit 1 is 0 · gate 5; unit 2 is multiplied by the constant sigmoid(0) of gate 6, and depends on the input.
-    assert shapes(shrink(Gated().double(), X, Y)) == {"both.weight": (6, 4), "last.weight": (2, 3)}
+    assert shapes(shrink(Gated(gated).double(), X, Y)) == {"both.weight": (6, 4), "last.weight": (2, 3)}
+
+
+def test_a_gated_unit_that_is_constant_goes_into_the_bias():
+    net = Gated(F.glu).double()
+    with torch.no_grad():
+        net.both.weight[[2, 6]] = 0
+        net.both.bias[[2, 6]] = torch.tensor([3.0, -1.0], dtype=torch.float64)
+    assert shapes(shrink(net, X, Y)) == {"both.weight": (4, 4), "last.weight": (2, 2)}
 
 
 def test_a_layer_that_is_dead_as_a_whole_keeps_one_unit_that_nobody_reads():

@@ -94,6 +94,13 @@ def split(order: Order, node: fx.Node, arguments: dict[str, Any]) -> list[Value]
     return _chosen(order, x, dim, torch.split(torch.arange(x.shape[dim], device="cpu"), sizes), shapes(node))
 
 
+def halves(order: Order, x: Value, dim: int) -> list[Value]:
+    """A dimension in two halves."""
+    dim %= len(x.shape)
+    shape = (*x.shape[:dim], x.shape[dim] // 2, *x.shape[dim + 1 :])
+    return _chosen(order, x, dim, torch.arange(x.shape[dim], device="cpu").chunk(2), [shape] * 2)
+
+
 def cat(order: Order, node: fx.Node, arguments: dict[str, Any]) -> Value:
     """Tensors one behind the other along a dimension."""
     shape = shapes(node)

@@ -179,6 +179,11 @@ def pooling(order: Order, node: fx.Node, arguments: dict[str, Any]) -> Any:
     return [result, None] if isinstance(found, list) else result
 
 
+def glu(order: Order, node: fx.Node, arguments: dict[str, Any]) -> Value:
+    """One half of a dimension, multiplied by the sigmoid of the other."""
+    return order.meet(moving.halves(order, arguments["self"], arguments.get("dim", -1)), shapes(node))
+
+
 def prelu(order: Order, node: fx.Node, arguments: dict[str, Any]) -> Value:
     """A slope for each channel, the second dimension, or one for all."""
     return _plus(order, arguments["self"], arguments["weight"], dim=1)
@@ -245,4 +250,5 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min", "var", "std"), reduction),
     **dict.fromkeys(_POOLS, pooling),
     **dict.fromkeys(("prelu", "_prelu_kernel"), prelu),
+    "glu": glu,
 }

@@ -1,4 +1,4 @@
-"""Operations that compute each element from the elements at its place."""
+"""Operations that compute each element from the elements at its place, or in half the places."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, fx
 
 from openwork.inference.shrink.graph import Graph, Rule, opaque, shapes
+from openwork.inference.shrink.reshaping import indexed
 from openwork.inference.shrink.values import Value
 
 _COPIES = {"clone", "_to_copy", "alias", "detach", "contiguous", "lift_fresh_copy", "lift_fresh", "to", "dropout"}
@@ -48,6 +49,18 @@ def prelu(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Value:
         high = _numbers(x)
         const = torch.where(high.isnan() | (high > 0), high, high * _numbers(slope))
     return Value(x.shape, graph.agree([x, slope], x.shape, "a slope"), const)
+
+
+def glu(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Value:
+    """One half of a dimension, multiplied by the sigmoid of the other."""
+    x: Value = arguments["self"]
+    dim = arguments.get("dim", -1) % len(x.shape)
+    value, gate = (indexed(x, dim, half) for half in torch.arange(x.shape[dim], device="cpu").chunk(2))
+    const = None
+    if x.const is not None:
+        const = _numbers(value) * _numbers(gate).sigmoid()
+        const = torch.where(_numbers(value) == 0, 0.0, const)
+    return Value(shapes(node), graph.agree([value, gate], shapes(node), "the other half has a fixed size"), const)
 
 
 def _constants(graph: Graph, node: fx.Node, values: list[Value]) -> Tensor | None:
@@ -97,4 +110,5 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_COPIES, copy),
     **dict.fromkeys(("prelu", "_prelu_kernel"), prelu),
     **dict.fromkeys(_UNTAGGED, elementwise),
+    "glu": glu,
 }
