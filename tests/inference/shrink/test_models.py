@@ -238,6 +238,28 @@ def test_heads_that_share_keys_and_values_go_as_a_group():
     torch.testing.assert_close(now, expected, rtol=0, atol=1e-5)
 
 
+def test_heads_that_share_a_dead_feature_all_read_its_zero():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query, self.key, self.value = nn.Linear(6, 16), nn.Linear(6, 8), nn.Linear(6, 8)
+            self.first, self.second = nn.Linear(16, 5), nn.Linear(5, 2)
+
+        def forward(self, x):
+            parts = (part(x).unflatten(-1, (-1, 4)).transpose(1, 2) for part in (self.query, self.key, self.value))
+            mixed = nn.functional.scaled_dot_product_attention(*parts, enable_gqa=True)
+            return self.second(self.first(mixed.transpose(1, 2).flatten(2)).relu())
+
+    torch.manual_seed(0)
+    model = Shared().double()
+    with torch.no_grad():
+        model.value.weight[5] = 0  # of the second group: the features 9 and 13 of its two heads are the bias
+        model.first.weight[:2] = 0
+        model.first.weight[:2, [9, 13]] = 1.0
+    shrunk = shrink(model, torch.randn(2, 7, 6).double(), torch.randn(3, 5, 6).double())
+    assert shapes(shrunk)["first.weight"] == (3, 16)  # its units 0 and 1 are constants
+
+
 @pytest.mark.slow
 def test_a_trained_minilm_loses_heads_and_hidden_units():
     transformers = pytest.importorskip("transformers")

@@ -52,6 +52,8 @@ def attention(graph: Graph, node: fx.Node, arguments: dict[str, Any]) -> Value:
         graph.units.pin(ids, _SCORES)
     # The weights of attention sum to 1, unless a mask hides every position.
     const = value.const if value.const is not None and value.const.shape[-2] == 1 else None
+    if const is not None and arguments["enable_gqa"] and const.shape[-3] > 1:  # several heads read each value
+        const = const.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
     if mask is not None or arguments["dropout_p"] or arguments["is_causal"]:
         const = only_zeros(const)
     return Value(shape, (*batch, query.axes[-2], value.axes[-1]), const)
