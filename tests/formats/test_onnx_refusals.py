@@ -32,6 +32,15 @@ class Fixed(nn.Module):
         return x.reshape(3, 2, 2)
 
 
+class Projected(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(4, 3, proj_size=2, batch_first=True)  # which torch exports with a cell of the wrong size
+
+    def forward(self, x):
+        return self.lstm(x.unsqueeze(1))[0]
+
+
 class Noisy(nn.Module):
     def forward(self, x):
         return x + torch.rand_like(x)
@@ -107,6 +116,13 @@ def test_what_cannot_be_exported_is_one_sentence_and_no_file(model, arguments, s
         ow.export_onnx(model, X, tmp_path / "m.onnx", **arguments)
     assert "\n" not in str(raised.value)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("m.onnx", "an older file")]
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_no_axis_is_blamed_for_what_runs_with_no_size(tmp_path):
+    with pytest.raises(ValueError, match="cannot run what was exported, even on the example: "):
+        ow.export_onnx(Projected(), X, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

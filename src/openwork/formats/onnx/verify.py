@@ -44,7 +44,7 @@ def difference(model: nn.Module, path: Path, example: Example, tolerance: float)
     examples = _examples(model, example)
     for one in examples:
         expected = tensors_of(_run(model, one))
-        got = _outputs(session, one)
+        got = _outputs(session, one, other=one is not example)
         if len(got) != len(expected):
             raise ValueError(f"the file gives {len(got)} outputs for {len(expected)} tensors; return tensors alone")
         for index, (ours, theirs) in enumerate(zip(expected, got, strict=True)):
@@ -110,7 +110,8 @@ def _session(path: Path) -> Any:
         ) from error
 
 
-def _outputs(session: Any, example: Example) -> list[Tensor]:
+def _outputs(session: Any, example: Example, *, other: bool) -> list[Tensor]:
+    """What onnxruntime computes; ``other`` says whether the sizes are others than those that were exported."""
     names = [value.name for value in session.get_inputs()]
     tensors = example.tensors
     if len(names) != len(tensors):
@@ -121,10 +122,14 @@ def _outputs(session: Any, example: Example) -> list[Tensor]:
     try:
         outputs = session.run(None, {n: t.detach().cpu().numpy() for n, t in zip(names, tensors, strict=True)})
     except Exception as error:
-        sizes = f" with {example.sizes()}" if example.dynamic else ""
+        if not other:
+            raise ValueError(
+                f"onnxruntime cannot run what was exported, even on the example: {first_line(error)}; the exporter "
+                "does not translate this model, so export its other parts, or try another version of torch"
+            ) from error
         raise ValueError(
-            f"onnxruntime cannot run what was exported{sizes}: {first_line(error)}; the forward may depend on that "
-            "size, so leave the axis out of dynamic"
+            f"onnxruntime cannot run what was exported with {example.sizes()}: {first_line(error)}; the forward may "
+            "depend on that size, so leave the axis out of dynamic"
         ) from error
     return [torch.from_numpy(output) for output in outputs]
 
