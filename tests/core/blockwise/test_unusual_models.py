@@ -188,3 +188,13 @@ def test_a_mask_that_makes_nan_is_refused(value):
     inputs[0]["x"][0, 0] = -float("inf")
     with pytest.raises(ValueError, match="batch 0 holds NaN or infinite inputs"):
         ow.prune(Masked(), HALF, batches=inputs)
+
+
+def test_a_pattern_that_fits_nothing_whose_inputs_are_seen_is_an_error_with_all_reasons():
+    model = nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 6), nn.Linear(6, 8), nn.LSTM(8, 4))
+    technique = ow.Wanda(ow.OneShot(0.5), pattern=ow.NM(2, 4))
+    with pytest.raises(ValueError, match="none of the selected weights can be pruned: ") as raised:
+        ow.prune(model, technique, batches=[torch.randint(9, (5, 3))], select=ow.excluding("1"))
+    assert "; 0.weight: the inputs of 0.weight (Embedding) cannot be observed" in str(raised.value)
+    assert ": 2.weight: 4 does not divide its 6 inputs" in str(raised.value)
+    assert all(parameter.all() for parameter in model.parameters())

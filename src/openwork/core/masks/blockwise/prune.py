@@ -95,6 +95,10 @@ def plan(
                 observable(site)
         except ValueError as error:
             unseen[weight.name] = str(error)
+    if unseen and len(unseen) == len(weights) and misfits:
+        reasons = {name: reason.partition(";")[0] for name, reason in (misfits | unseen).items()}
+        listed = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:12])
+        raise ValueError(f"none of the selected weights can be pruned: {listed}")
     if unseen and (blocks is not None or len(unseen) == len(weights)):
         raise ValueError(next(iter(unseen.values())))
     skipped |= {name: reason.partition(";")[0] for name, reason in unseen.items()}
