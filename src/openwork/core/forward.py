@@ -1,5 +1,6 @@
 """Running a model on what its user gives: one input, a tuple of arguments, or a mapping of keyword arguments."""
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from openwork.words import count
 
@@ -81,6 +83,18 @@ def inputs_of(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, 
             f"{', '.join(taken) or 'nothing'}; name the entries as its arguments"
         )
     return (), {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+
+
+def copied(sample: Any) -> Any:
+    """The sample again, for a forward pass that may change it: a cache of keys grows, a tensor is written in place."""
+    return tree_map(_copied, sample)
+
+
+def _copied(leaf: Any) -> Any:
+    try:
+        return copy.deepcopy(leaf.detach() if isinstance(leaf, Tensor) else leaf)
+    except Exception:  # an object that cannot be copied
+        return leaf
 
 
 @contextmanager

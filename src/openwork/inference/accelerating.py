@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from openwork.core.converted import Converted
 from openwork.core.copies import copied_model
-from openwork.core.forward import call, first_line
+from openwork.core.forward import call, copied, first_line
 from openwork.core.selection import Site, find_weights, weight_matrices
 from openwork.core.snapshot import snapshot
 from openwork.inference.accelerated import Accelerated
 from openwork.inference.alternative import Alternative
 from openwork.inference.alternatives import alternatives as usual_alternatives
-from openwork.inference.calls import Call, copied, record_calls
+from openwork.inference.calls import Call, record_calls
 from openwork.inference.choice import LayerChoice, break_even, choose, not_tried
 from openwork.inference.models import TOLERANCES, bytes_of, difference, tensors_of
 from openwork.inference.timing import time_in_turns

@@ -1,6 +1,5 @@
 """With which inputs a model calls its layers."""
 
-import copy
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
-from openwork.core.forward import call
+from openwork.core.forward import call, copied
 
 
 @dataclass(frozen=True)
@@ -40,18 +38,6 @@ class Call:
         values = torch.randn(self.shape, generator=generator, device="cpu").to(self.device, self.dtype)
         x = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
         return x.copy_(values) if 0 not in self.stride else values
-
-
-def copied(sample: Any) -> Any:
-    """The sample again, for a forward pass that may change it: a cache of keys grows, a tensor is written in place."""
-    return tree_map(_copied, sample)
-
-
-def _copied(leaf: Any) -> Any:
-    try:
-        return copy.deepcopy(leaf.detach() if isinstance(leaf, Tensor) else leaf)
-    except Exception:  # an object that cannot be copied
-        return leaf
 
 
 def record_calls(model: nn.Module, layers: Iterable[nn.Module], sample: Any) -> dict[nn.Module, Counter[Call]]:

@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from openwork.core.copies import copied_model
+from openwork.core.forward import copied
 from openwork.core.snapshot import snapshot
-from openwork.inference.calls import copied
 from openwork.inference.models import bytes_of, difference
 from openwork.inference.shrink.apply import Sites, apply, immovable
 from openwork.inference.shrink.decide import Decision

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from openwork.core.forward import arguments_of, call, first_line, plain_attention
-from openwork.inference.calls import copied
+from openwork.core.forward import arguments_of, call, copied, first_line, plain_attention
 from openwork.inference.models import tensors_of
 
 
