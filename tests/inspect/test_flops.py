@@ -122,3 +122,41 @@ def test_the_report_shows_both_figures():
     assert "3,684 FLOPs for the example, 1,842 without zero weights (simulated; a multiply-add is 2)" in str(report)
     assert ow.report(model).to_dict()["flops"]["reason"].startswith("not counted: pass report(model, example=")
     assert ow.report(model, example={"input": torch.randn(1, 2, 6, 6)}).flops == report.flops
+
+
+class Writes(nn.Module):
+    """A model that writes to its input, counts its calls and draws random numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.layer(x.sub_(1) + 0 * torch.rand(4))
+
+
+def test_model_example_and_generators_are_afterwards_what_they_were():
+    model, x, drawn = Writes(), torch.zeros(3, 4), torch.get_rng_state()
+    assert count_flops(model, x).dense == 48
+    assert int(model.calls) == 0
+    assert torch.equal(x, torch.zeros(3, 4))
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(module.training for module in model.modules())
+
+
+def test_a_tensor_that_is_given_twice_is_one_tensor():
+    seen = []
+    count_flops(Pair(seen), (x := torch.randn(2, 4), x))
+    assert seen == [True]
+
+
+class Pair(nn.Module):
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def forward(self, query, key):
+        self.seen.append(query is key)
+        return query @ key.T

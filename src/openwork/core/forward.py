@@ -87,7 +87,14 @@ def inputs_of(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, 
 
 def copied(sample: Any) -> Any:
     """The sample again, for a forward pass that may change it: a cache of keys grows, a tensor is written in place."""
-    return tree_map(_copied, sample)
+    made: dict[int, Any] = {}  # what is one object stays one: attention asks whether its query is its key
+
+    def one(leaf: Any) -> Any:
+        if id(leaf) not in made:
+            made[id(leaf)] = _copied(leaf)
+        return made[id(leaf)]
+
+    return tree_map(one, sample)
 
 
 def _copied(leaf: Any) -> Any:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from openwork.core.forward import call, plain_attention
+from openwork.core.forward import call, copied, plain_attention
+from openwork.core.snapshot import snapshot
 
 if TYPE_CHECKING:
     from torch.utils.flop_counter import FlopCounterMode
@@ -70,21 +71,21 @@ def count_flops(model: nn.Module, example: Any) -> Flops:
     raises for the example is passed on.
 
     Args:
-        model: Any module; it is afterwards as it was.
+        model: Any module; it is afterwards as it was, and so are the example and torch's generators.
         example: Its input: a tuple holds several arguments, a mapping keyword arguments.
     """
     from torch.utils.flop_counter import FlopCounterMode  # not before it is called: it looks for Triton
 
-    training = [module for module in model.modules() if module.training]
+    restore, taken = snapshot(model), copied(example)
     counter = FlopCounterMode(display=False)
     attribution = _Attribution(model, counter)
     try:
         model.eval()
-        with torch.no_grad(), _plain_kernels(), counter, attribution:
-            call(model, example)
+        drawn = torch.random.fork_rng(range(torch.cuda.device_count()))  # forward passes may draw random numbers
+        with drawn, torch.no_grad(), _plain_kernels(), counter, attribution:
+            call(model, taken)
     finally:
-        for module in training:
-            module.training = True
+        restore()
     sparse = {name: round(total) for name, total in attribution.sparse.items()}
     weights = {name: (total, sparse[name]) for name, total in attribution.dense.items()}
     return Flops(weights, attribution.other, attribution.uncounted)
