@@ -59,6 +59,10 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
             used = _take(model, norms, batches)
         if together:
             _average(norms, place)
+        found = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+        restore()  # what else forward passes move, such as counters
+        for buffer, value in found:
+            buffer.copy_(value)
     except BaseException:
         restore()
         raise

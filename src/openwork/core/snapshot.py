@@ -2,26 +2,29 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 
-def rescales(module: nn.Module) -> bool:
+def rescales(module: nn.Module) -> TypeGuard[nn.Embedding | nn.EmbeddingBag]:
     """Whether a forward of the module writes to its weight: that of an embedding with ``max_norm`` rescales rows."""
     return isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None
 
 
 def snapshot(model: nn.Module) -> Callable[[], None]:
-    """A function that gives the model the buffers and training flags that it has now."""
+    """A function that gives the model the buffers, training flags and weights that forwards rescale as they are now."""
     training = {module: module.training for module in model.modules()}
     buffers = {module: dict(module._buffers) for module in training}
-    values = [(b, b.detach().clone()) for own in buffers.values() for b in own.values() if b is not None]
+    moved = [b for own in buffers.values() for b in own.values() if b is not None]
+    moved += [module.weight for module in training if rescales(module)]
+    values = [(tensor, tensor.detach().clone()) for tensor in moved]
 
     @torch.no_grad()
     def restore() -> None:
-        for buffer, value in values:
-            buffer.copy_(value)
+        for tensor, value in values:
+            tensor.copy_(value)
         for module, flag in training.items():
             module.training = flag
             module._buffers.clear()

@@ -31,6 +31,7 @@ _COPIES = {"aten._to_copy", "aten.clone", "aten.contiguous"}
 # They read a matrix without multiplying inputs by it: look-ups, norms, normalised weights.
 _READS = {
     "aten.embedding",
+    "aten.embedding_renorm_",
     "aten._embedding_bag",
     "aten.index_select",
     "aten.index",

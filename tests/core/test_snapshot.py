@@ -1,0 +1,60 @@
+"""Forward passes of openwork's own leave no trace in a model: no rescaled row, no count."""
+
+import pytest
+import torch
+from torch import nn
+
+import openwork as ow
+from tests.core.everything import Everything
+
+
+class Leaves(nn.Module):
+    """A model whose forward rescales rows of its embedding, and counts."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.look, self.norm, self.out = nn.Embedding(9, 8, max_norm=0.5), nn.BatchNorm1d(8), nn.Linear(8, 8)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, ids):
+        self.calls += 1
+        return self.out(self.norm(self.look(ids)))
+
+
+IDS = torch.arange(8)
+WANDA = ow.Wanda(ow.OneShot(0.5))
+USES = {
+    "report": lambda model: ow.report(model, example=IDS),
+    "accelerate": lambda model: ow.accelerate(model, IDS, rounds=4),
+    "shrink": lambda model: ow.shrink(model, IDS),
+    "sensitivity": lambda model: ow.sensitivity(model, lambda each: each(IDS).detach().sum(), sparsities=(0.5,)),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_what_changes_nothing_leaves_no_trace(use):
+    model = Leaves()
+    everything = Everything(model)
+    use(model)
+    everything.assert_unchanged()
+
+
+CHANGES = {
+    "prune": lambda model: ow.prune(model, WANDA, batches=[IDS], select="out"),
+    "sparsify": lambda model: ow.sparsify(model, WANDA, select="out", calibrate=lambda each: each(IDS)).finalize(),
+    "recalibrate_batchnorm": lambda model: ow.recalibrate_batchnorm(model, [IDS]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_changes_other_parts_leaves_no_trace_in_these(change):
+    model = Leaves()
+    rows = model.look.weight.detach().clone()
+    change(model)
+    assert torch.equal(model.look.weight, rows)
+    assert int(model.calls) == 0
+
+
+def test_a_look_up_that_rescales_is_no_product():
+    assert ow.report(Leaves(), example=IDS).flops.uncounted == {}
