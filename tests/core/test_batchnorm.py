@@ -32,6 +32,22 @@ def test_nothing_else_changes():
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in model.named_parameters())
 
 
+class Scaling(nn.Module):
+    def forward(self, x):
+        return x.sub_(1).div_(2)
+
+
+def test_batches_that_the_model_writes_to_stay_what_they_are():
+    model, batch = nn.Sequential(Scaling(), network()), torch.randn(5, 2, 6, 6)
+    before = batch.clone()
+    ow.prune(model, ow.GradualMagnitude(ow.OneShot(0.5)), batches=[batch])
+    assert torch.equal(batch, before)
+    statistics = model[1][1].running_mean.clone()
+    ow.recalibrate_batchnorm(model, [{"input": batch}])
+    assert torch.equal(batch, before)
+    assert torch.equal(model[1][1].running_mean, statistics)
+
+
 def test_recalibration_repairs_a_pruned_model():
     model = network()
     x = 3 * torch.randn(256, 2, 6, 6) + 1

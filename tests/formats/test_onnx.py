@@ -294,3 +294,15 @@ def test_a_trained_sentence_encoder_takes_sentences_of_any_length(tmp_path):
     with torch.no_grad():
         expected = model(input_ids=longer).last_hidden_state
     torch.testing.assert_close(torch.from_numpy(session.run(None, feed)[0]), expected, atol=1e-4, rtol=1e-3)
+
+
+class Scaling(nn.Module):
+    def forward(self, x):
+        return x.sub_(1).div_(2)
+
+
+def test_a_model_that_writes_to_its_input_is_exported_and_the_example_stays(tmp_path):
+    x = torch.ones(3, 4)
+    exported = ow.export_onnx(nn.Sequential(Scaling(), nn.Linear(4, 2)), x, tmp_path / "m.onnx")
+    assert exported.difference < 1e-5
+    assert torch.equal(x, torch.ones(3, 4))

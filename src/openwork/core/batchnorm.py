@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from openwork.core.forward import call_on_batch, check_batches, inputs_of
+from openwork.core.forward import call_on_batch, check_batches, copied, inputs_of
 from openwork.core.processes import in_all_processes, several
 from openwork.core.sharded import is_sharded
 from openwork.core.snapshot import snapshot
@@ -87,7 +87,7 @@ def _take(model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[Any])
                 norm.reset_running_stats()
                 norm.momentum = None  # a cumulative mean
                 norm.train()
-        positional, named = inputs_of(model, batch)
+        positional, named = copied(inputs_of(model, batch))  # a forward may write to its input, as to scale images
         call_on_batch(model, positional, named)
         used += 1
     if used == 0:

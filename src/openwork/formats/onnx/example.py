@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from openwork.core.forward import arguments_of
+from openwork.core.forward import arguments_of, copied
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,10 @@ class Example:
         return [leaf for leaf in pytree.tree_leaves((self.arguments, self.keywords)) if isinstance(leaf, Tensor)]
 
     def run(self, model: nn.Module) -> Any:
-        """What ``model`` gives for it."""
+        """What ``model`` gives for it, which may write to its input."""
+        arguments, keywords = copied((self.arguments, self.keywords))
         with torch.no_grad():
-            return model(*self.arguments, **self.keywords)
+            return model(*arguments, **keywords)
 
     def bound(self, model: nn.Module, value: Callable[[Tensor], Any]) -> dict[str, Any]:
         """The arguments by the forward's parameters, with ``value`` of each tensor and None for what is none."""
