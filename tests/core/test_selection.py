@@ -1,8 +1,10 @@
+import re
 import warnings
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import openwork as ow
 from openwork.core.selection import find_weights
@@ -49,6 +51,31 @@ def test_a_parametrized_weight_is_named_with_the_cure():
     skipped = ow.sparsify(model, ow.GradualMagnitude(ow.OneShot(0.5))).skipped
     assert list(skipped) == ["1.parametrizations.weight.original"]
     assert "call torch.nn.utils.parametrize.remove_parametrizations" in skipped["1.parametrizations.weight.original"]
+
+
+BENEATH = {
+    "weight_norm": (lambda layer: nn.utils.weight_norm(layer), "0.weight_g", "remove_weight_norm(layer, 'weight')"),
+    "spectral_norm": (nn.utils.spectral_norm, "0.weight_orig", "remove_spectral_norm(layer, 'weight')"),
+    "torch's prune": (lambda layer: prune.identity(layer, "weight"), "0.weight_orig", "prune.remove(layer, 'weight')"),
+    "parametrization": (
+        nn.utils.parametrizations.orthogonal, "0.parametrizations.weight.original", "remove_parametrizations",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize("how", BENEATH)
+def test_what_a_weight_is_computed_from_is_named_with_the_cure(how):
+    wrap, name, cure = BENEATH[how]
+    model = nn.Sequential(wrap(nn.Linear(2, 2)), nn.Linear(2, 2))
+    said = f"{re.escape(name)}: .*{re.escape(cure)}"
+    assert cure in find_weights(model, ow.weight_matrices)[1][name]
+    for select in ("0", ["0", "1"], ow.excluding("1")):
+        with pytest.raises(ValueError, match=said):
+            find_weights(model, select)
+    with pytest.raises(ValueError, match=said):
+        find_weights(model[:1], ow.weight_matrices)
+    assert len(find_weights(model, ow.all_parameters)[0]) > 3  # who asks for it gets it
 
 
 def test_selection_by_type_name_and_exclusion():

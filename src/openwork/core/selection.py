@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils.parametrize import ParametrizationList
 
+from openwork.core.beneath import computed_from
 from openwork.core.layout import NORMS, Layout, holds_experts, is_called_weight, layout_of
 from openwork.core.names import fits, listed
 from openwork.core.numbers import unusable
@@ -298,8 +298,8 @@ def _chain(select: Select) -> Iterator[Matching | Excluding]:
 
 def _reason(select: Select, sites: list[Site]) -> str:
     site = sites[0]
-    if isinstance(site.module, ParametrizationList):
-        return "a parametrization computes the weight from it; call torch.nn.utils.parametrize.remove_parametrizations"
+    if computed := computed_from(site):
+        return computed
     excluded = _excluded(select, sites)
     if excluded and excluded != site.name:
         return f"select excludes {excluded}, to which it is tied"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from openwork.core.beneath import computed_from
 from openwork.core.names import fits, nearest
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def check_strict(
                 raise ValueError(
                     f"{pattern!r} fits no parameter or module of {type(model).__name__}; {nearest(pattern, everything)}"
                 )
+            if beneath := _beneath(tensors, pattern):
+                raise ValueError(f"{pattern!r} fits no weight that can be selected, only such as {beneath}")
             why = reasons[found] or f"the selection does not pick it; pass among=all_parameters to {each!r}"
             raise ValueError(f"{pattern!r} fits no weight that can be selected, only such as {found}: {why}")
 
@@ -61,6 +64,9 @@ def nothing_selected(
         return f"all {len(codes)} weights that the selection picks hold no numbers, such as {listed}"
     text = f"the selection matches no parameter of {type(model).__name__}; it has {_inventory(tensors)}"
     names = [site.name for _, sites in tensors for site in sites]
+    patterns = [pattern for each in chain if each.picks for pattern in each.patterns]
+    if beneath := next(filter(None, (_beneath(tensors, pattern) for pattern in patterns or ["*"])), ""):
+        return f"{text}; {beneath}"
     for each in chain:
         for pattern in each.patterns if names else ():
             found = next((name for name in names if fits(pattern, name)), None)
@@ -69,6 +75,12 @@ def nothing_selected(
             if each.picks:
                 return f"{text}; {each!r} fits {found}, which it does not pick without among=all_parameters"
     return text
+
+
+def _beneath(tensors: Tensors, pattern: str) -> str:
+    """The first parameter that the pattern fits and a weight is computed from, with the cure; "" where none is."""
+    sites = (site for _, sites in tensors for site in sites if fits(pattern, site.name))
+    return next((f"{site.name}: {why}" for site in sites if (why := computed_from(site))), "")
 
 
 def _inventory(tensors: Tensors) -> str:
