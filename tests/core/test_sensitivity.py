@@ -153,6 +153,12 @@ def test_sparsities_that_are_no_numbers_are_refused(sparsities):
         ow.sensitivity(nn.Linear(4, 4), lambda model: 1.0, sparsities)
 
 
+@pytest.mark.parametrize("sparsities", [0.5, [], None], ids=str)
+def test_sparsities_that_are_not_several_are_no_percentages(sparsities):
+    with pytest.raises(ValueError, match=r"; pass a list of fractions such as \[0.5, 0.9\]"):
+        ow.sensitivity(nn.Linear(4, 4), lambda model: 1.0, sparsities)
+
+
 def test_sparsities_may_come_from_arrays_and_tensors():
     for sparsities in (np.array([0.25, 0.5], np.float32), torch.tensor([0.25, 0.5])):
         scan = ow.sensitivity(nn.Linear(4, 4), lambda model: 1.0, sparsities)

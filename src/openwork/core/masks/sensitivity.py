@@ -52,7 +52,8 @@ def sensitivity(
     given: list[object] = [*sparsities] if isinstance(sparsities, Iterable) else []
     asked = sorted({float(each) if isinstance(each, Real | Tensor) else -1.0 for each in given})  # -1: no number
     if not asked or not all(0 <= sparsity < 1 for sparsity in asked):
-        raise ValueError(f"sparsities must be some in [0, 1), got {sparsities!r}; did you pass percentages?")
+        cure = "did you pass percentages?" if given else "pass a list of fractions such as [0.5, 0.9]"
+        raise ValueError(f"sparsities must be some in [0, 1), got {sparsities!r}; {cure}")
     # Under inference mode torch lets weights that were made in it be changed.
     weights = choose_weights(model, select, changes=not torch.is_inference_mode_enabled())[0]
     restore = snapshot(model)
