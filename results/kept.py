@@ -1,6 +1,5 @@
 """What is kept of the runs of a study: a line of figures and of cost for each, and for each threshold of it."""
 
-import csv
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from openwork.inspect.report import report
+from openwork.study.results import lines
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
 from openwork.study.runs.live import restore
@@ -23,41 +23,18 @@ Found = dict[Key, dict[str, Any]]
 
 
 def read_lines(path: Path, columns: Sequence[str], key: Sequence[str] = ()) -> list[dict[str, str]]:
-    """The lines of a CSV file, each once; none where it is not there. A damaged one ends the script with a sentence.
+    """As `openwork.study.results.lines.read_lines`, of a script, which a damaged file ends with a sentence.
 
-    What a cut line lacks would be taken for a run that is done, and be written once more without its figures. Of two
-    lines of one run, as a merge of two branches leaves them, nobody knows which one to believe.
-
-    Args:
-        path: The file.
-        columns: Those that it must have.
-        key: Those that no two different lines have alike; all of `columns` where none are given.
+    There are no lines where there is no file.
     """
     if not path.exists():
         return []
-    key = key or columns
-    found: dict[Key, tuple[int, dict[str, str]]] = {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if missing := [name for name in columns if name not in (reader.fieldnames or columns)]:
-                _refuse_damaged(path, f"has no column {', '.join(missing)}")
-            for each in reader:
-                if None in each or None in each.values():
-                    _refuse_damaged(path, f"has in line {reader.line_num} another number of cells than columns")
-                where, first = found.setdefault(tuple(each[name] for name in key), (reader.line_num, each))
-                if each != first:
-                    run = ", ".join(f"{name}={each[name]}" for name in key)
-                    _refuse_damaged(path, f"has in lines {where} and {reader.line_num} two different rows of {run}")
-    except (UnicodeDecodeError, csv.Error) as error:
-        _refuse_damaged(path, f"is no CSV file in UTF-8 ({error})")
+        return lines.read_lines(path, columns, key)
+    except ValueError as error:
+        sys.exit(str(error))
     except OSError as error:
         sys.exit(f"cannot read {path}: {(error.strerror or str(error)).lower()}; give another folder of rows")
-    return [each for _, each in found.values()]
-
-
-def _refuse_damaged(path: Path, what: str) -> None:
-    sys.exit(f"{path} {what}: it is damaged; mend it, or give another folder of rows")
 
 
 def line(result: Result) -> dict[str, Any]:
