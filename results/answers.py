@@ -3,7 +3,6 @@
 Where the large half has not been run, what one seed shows stands there, and that nothing is decided.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import fmean, median
@@ -11,6 +10,7 @@ from statistics import fmean, median
 import cifar_tournament as residual
 import large_study as large
 from answer_rows import LENET, answered, at_level, at_levels, percent
+from kept import lines_of
 from large_failures import l0_said
 from large_rows import Found
 from large_study import BOTH, VD
@@ -267,9 +267,8 @@ def _beside_dense(unit: str) -> dict[str, float]:
     """The ratio of each variant to the dense steps of its run; where two runs have it, that of the first."""
     found: dict[str, float] = {}
     for path in COSTS:
-        with path.open(newline="", encoding="utf-8") as file:
-            middle = {row["variant"]: median(map(float, row["values"].split()))
-                      for row in csv.DictReader(file) if row["unit"] == unit}  # fmt: skip
+        rows = [row for row in lines_of(path, ("variant", "unit")) if row["unit"] == unit]
+        middle = {row["variant"]: median(map(float, row["values"].split())) for row in rows}
         for variant, own in middle.items():
             if dense := middle.get(f"{variant.rpartition(': ')[0]}: dense"):
                 found.setdefault(variant, own / dense)

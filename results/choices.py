@@ -1,10 +1,10 @@
 """The tables of docs/choose.md: which technique to take, from the rows of the studies, and what a step costs."""
 
-import csv
 from statistics import median
 
 import cifar_tournament
 import one_shots
+from kept import lines_of
 from played import apart, errors, finals, listed, not_run, plain
 from seeds import RESULTS, markdown, mean
 from tournaments import compared, has_begun, undecided, with_verdict
@@ -74,8 +74,7 @@ def of_a_step() -> str:
     """Time and memory of a training step beside dense, by technique and model, with n, the machine's GPU and torch."""
     lines: dict[tuple[str, str], tuple[str, ...]] = {}
     for path in MEASURED:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = lines_of(path, ("variant", "unit"))
         found = {(row["variant"], row["unit"]): median(map(float, row["values"].split())) for row in rows}
         for row in rows:
             model, _, name = row["variant"].rpartition(": ")

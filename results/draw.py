@@ -3,7 +3,6 @@
 Run: python results/draw.py results/cifar10-resnet50 results/translation
 """
 
-import csv
 import json
 import shutil
 import sys
@@ -11,6 +10,8 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from kept import lines_of
 
 from openwork.study.evaluation.metric import ACCURACY, BLEU
 from openwork.study.report.page import write_report
@@ -59,7 +60,7 @@ def main() -> None:
     for study in map(Path, sys.argv[1:]):
         with tempfile.TemporaryDirectory() as name:
             runs, out = Path(name, "runs"), Path(name, "out")
-            for row in csv.DictReader((study / "rows.csv").read_text(encoding="utf-8").splitlines()):
+            for row in lines_of(study / "rows.csv", ("id",)):
                 id, at, threshold = row["id"].partition("@")
                 (runs / id).mkdir(parents=True, exist_ok=True)
                 if at:

@@ -23,12 +23,12 @@ Found = dict[Key, dict[str, Any]]
 
 
 def read_lines(path: Path, columns: Sequence[str], key: Sequence[str] = ()) -> list[dict[str, str]]:
-    """As `openwork.study.results.lines.read_lines`, of a script, which a damaged file ends with a sentence.
+    """As `lines_of`; none where there is no file."""
+    return lines_of(path, columns, key) if path.exists() else []
 
-    There are no lines where there is no file.
-    """
-    if not path.exists():
-        return []
+
+def lines_of(path: Path, columns: Sequence[str], key: Sequence[str] = ()) -> list[dict[str, str]]:
+    """As `openwork.study.results.lines.read_lines`, of a script, which a damaged file ends with a sentence."""
     try:
         return lines.read_lines(path, columns, key)
     except ValueError as error:

@@ -1,8 +1,9 @@
 """One committed run of each folder, to be run again: part A of `large/PLAN.md`."""
 
-import csv
 import json
 from pathlib import Path
+
+from seeds import rows
 
 from openwork.study.experiments import tournament
 from openwork.study.experiments.large_resnet50 import Runs
@@ -31,7 +32,6 @@ def runs(folder: str) -> Runs:
 
 
 def _of_rows(folder: str) -> Run:
-    with (RESULTS / folder / "rows.csv").open(newline="", encoding="utf-8") as file:
-        (row,) = [row for row in csv.DictReader(file) if row["id"] == IDS[folder]]
+    (row,) = [row for row in rows(folder) if row["id"] == IDS[folder]]
     run: Run = from_plain(json.loads(row["run"]))
     return run

@@ -1,6 +1,5 @@
 """The committed rows of a study by what was run: sparsities and scores of one setting, one for each seed."""
 
-import csv
 import json
 import re
 from collections.abc import Sequence
@@ -11,12 +10,36 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from kept import lines_of
+
 from openwork.study.published.overlay import bands
 from openwork.study.published.rows import table as published
 from openwork.study.results.student import may_be_one_more, prediction_interval, student_interval
 
 Row = Sequence[str]
 RESULTS = Path(__file__).parent
+_FINAL = ("technique", "level", "seed")
+_ONE_SHOT = ("technique", "reconstruct", "level", "seed")
+KEYS = {
+    "chosen": ("technique", "level"),
+    "curves": ("id", "step"),
+    "factors": ("technique", "aim"),
+    "language": _ONE_SHOT,
+    "layers": ("id", "layer"),
+    "lenet5": _FINAL,
+    "minilm": _ONE_SHOT,
+    "other-tests": ("id", "testing"),
+    "pilots": ("technique", "factor", "seed"),
+    "recalibrated": ("id",),
+    "recipes": ("net", "train_clip", "lasagne", "seed", "threshold"),
+    "rows": ("id",),
+    "section6": ("kind", "level", "mask", "replica"),
+    "thresholds": ("id", "threshold"),
+    "tournament": _FINAL,
+    "training": ("weights",),
+    "tuning": ("technique", "level", "setting"),
+}
+"""By the name of a CSV file, the columns that no two different lines of it have alike."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +105,8 @@ def seeds(found: list[dict[str, str]]) -> Seeds:
 
 @cache
 def rows(study: str, name: str = "rows") -> list[dict[str, str]]:
-    """The lines of a CSV file of a study."""
-    with (RESULTS / study / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    """The lines of a CSV file of a study, each once; a damaged one ends the script with a sentence."""
+    return lines_of(RESULTS / study / f"{name}.csv", KEYS[name])
 
 
 def has_rows(study: str, task: str, name: str) -> bool:

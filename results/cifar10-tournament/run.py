@@ -7,7 +7,6 @@ again, also on another machine. RUNS is the folder of the run directories. Part 
 decides ``--epochs`` and is the ``--rate`` of the other parts.
 """
 
-import csv
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from driver import (
     say,
     write_choices,
 )
+from kept import read_lines
 
 from openwork.study.experiments.contest import Option
 from openwork.study.experiments.tournament_cifar10 import (
@@ -54,7 +54,7 @@ from openwork.study.runs.live import prepare
 from openwork.study.runs.precision import products
 from openwork.study.runs.run import Run
 
-PILOT = ("technique", "factor", "seed")
+PILOT, AIM = ("technique", "factor", "seed"), ("technique", "aim")
 TOGETHER = "magnitude, global ranking"  # in one piece with the tickets, which start from such runs
 SPEED = {"variational dropout": 0.45, "L0": 0.8}  # parts of the rate
 PREPARED = {"SynFlow": 3.0}  # seconds of a run before its first step, where they are many
@@ -64,10 +64,8 @@ EARLY = 3  # seeds of part B; the others are those of part C
 def factors(rows: Path) -> dict[str, Option]:
     """The factors of the tuning runs, of techniques whose pilots are done."""
     found: dict[str, list[float]] = {}
-    if (rows / "factors.csv").exists():
-        with (rows / "factors.csv").open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                found.setdefault(row["technique"], []).append(float(row["factor"]))
+    for row in read_lines(rows / "factors.csv", (*AIM, "factor"), AIM):
+        found.setdefault(row["technique"], []).append(float(row["factor"]))
     return {name: tuple(values) for name, values in found.items()}
 
 
@@ -80,7 +78,7 @@ def write_factors(rows: Path) -> None:
         if len(own) == len(tried):
             sparsities = {factor: float(sparsity) for factor, sparsity in own.items() if sparsity}  # not of a diverged
             found |= {(name, aim): {"factor": f"{one:.6g}"} for aim, one in zip(AIMS, aimed(sparsities), strict=True)}
-    Rows(rows / "factors.csv", ("technique", "aim"), ("factor",)).replace(found)
+    Rows(rows / "factors.csv", AIM, ("factor",)).replace(found)
 
 
 def planned(rows: Path, epochs: int) -> Cifar10Contest:

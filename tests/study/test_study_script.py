@@ -220,6 +220,7 @@ DAMAGED = {
     "cut": b"technique,level,setting,id\na,0.5,0,x\na,0.5,1",
     "more cells": b"technique,level,setting,id\na,0.5,0,x,y",
     "no column": b"technique,level\na,0.5",
+    "a column twice": b"technique,level,setting,id,id\na,0.5,0,x,y",
     "no text": b"\x00\xff\xfe",
     "conflict": b"technique,level,setting,id\n<<<<<<< HEAD\na,0.5,0,x\n",
     "two rows of one run": b"technique,level,setting,id\na,0.5,0,x\na,0.5,1,x\na,0.5,0,y\n",

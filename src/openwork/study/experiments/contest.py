@@ -4,7 +4,6 @@ Tuning runs are judged on held-out training images. The settings that they choos
 runs read; these train on all images and are judged on the test set.
 """
 
-import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from openwork.core.schedules import Constant, Cubic, Linear
 from openwork.core.technique import Technique
+from openwork.study.results.lines import read_lines
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.tasks.classification import ImageClassification
@@ -124,9 +124,14 @@ class Contest:
 
 
 def choices(chosen: Path) -> list[tuple[str, float, int]]:
-    """The (technique, level, setting) of a file of choices."""
-    with chosen.open(newline="", encoding="utf-8") as file:
-        return [(row["technique"], float(row["level"]), int(row["setting"])) for row in csv.DictReader(file)]
+    """The (technique, level, setting) of a file of choices.
+
+    Raises:
+        ValueError: If it is damaged, as a bad merge of two branches leaves it, with two choices for one level.
+        OSError: If it cannot be read.
+    """
+    rows = read_lines(chosen, ("technique", "level", "setting"), ("technique", "level"))
+    return [(row["technique"], float(row["level"]), int(row["setting"])) for row in rows]
 
 
 def no_technique(option: Option, level: float, images: int) -> None:

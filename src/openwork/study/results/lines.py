@@ -25,8 +25,11 @@ def read_lines(path: Path, columns: Sequence[str], key: Sequence[str] = ()) -> l
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            if missing := [name for name in columns if name not in (reader.fieldnames or columns)]:
+            names = reader.fieldnames or columns
+            if missing := [name for name in columns if name not in names]:
                 raise _damaged(path, f"has no column {', '.join(missing)}")
+            if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+                raise _damaged(path, f"has the column {', '.join(twice)} twice")
             for each in reader:
                 if None in each or None in each.values():
                     raise _damaged(path, f"has in line {reader.line_num} another number of cells than columns")
