@@ -136,7 +136,9 @@ def test_a_folder_of_runs_may_hold_a_run_json_of_another_program(tmp_path, monke
     assert openwork(monkeypatch, "sweep", "openwork.study.experiments.mnist:dense", "--dry-run", "--out", tmp_path) == 0
 
 
-@pytest.mark.parametrize("described", [[], {"technique": "L0"}, {"steps": "10"}, {"seed": [1]}])
+@pytest.mark.parametrize(
+    "described", [[], {"technique": "L0"}, {"steps": "10"}, {"seed": [1]}, {"variant": 1}, {"origin": "x"}]
+)
 def test_a_description_that_is_none_is_named(tmp_path, monkeypatch, capsys, described):
     begun(tmp_path, "aaaa000000000000", run_json=described)
     begun(tmp_path, "bbbb000000000000")

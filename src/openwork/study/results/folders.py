@@ -28,7 +28,7 @@ class RunFolder:
         path: The directory; its name is the run's id.
         state: "training" while a process trains it, "interrupted" where none does and it is not done.
         step: The steps that are kept: of the result, or of the last evaluation.
-        technique: The technique's name; of a run without a result as far as its description says.
+        technique: The technique's name, with the variant.
         described: Its run.json; empty where there is none.
         result: That of a finished or diverged run.
         reason: Why it failed.
@@ -155,7 +155,7 @@ def read_folder(path: Path, names: Mapping[str, Sequence[str]] | None = None, *,
     if (path / "result.json").is_file():
         result = read_result(path / "result.json", layers=layers)
         return RunFolder(path, result.status, result.step, result.name, described, result, names=mine)
-    step, technique = _last_step(path / "metrics.jsonl"), _technique(described)
+    step, technique = _last_step(path / "metrics.jsonl"), described_name(described)
     if is_held(path / "lock"):
         return RunFolder(path, "training", step, technique, described, names=mine)
     if (failure := read_failure(path)) is not None:
@@ -167,15 +167,31 @@ def _described(path: Path) -> dict[str, Any]:
     """The run.json; empty where there is none."""
     cure = "delete that folder, and the run is trained again"
     found = _json(path, cure=cure)
-    kinds = (("technique", dict), ("steps", int), ("seed", int))
+    kinds = (("technique", dict), ("steps", int), ("seed", int), ("variant", str), ("origin", dict))
     if not isinstance(found, dict) or not all(isinstance(found.get(name), kind | None) for name, kind in kinds):
         raise ValueError(f"{path} is not the description of a run; {cure}")
     return found
 
 
-def _technique(described: Mapping[str, Any]) -> str:
-    kind = (described.get("technique") or {}).get("type", "dense")
-    return str(kind).rpartition(":")[2]
+def described_name(described: Mapping[str, Any]) -> str:
+    """The name of the run of a description, as `Run.name` has it, without importing what it describes."""
+    name = _origin_name(described.get("origin"), _class_name(described.get("technique"), "dense"))
+    return ", ".join(filter(None, (name, described.get("variant"))))
+
+
+def _origin_name(origin: Any, technique: str) -> str:
+    """As `Origin.name` of each of its kinds has it."""
+    kind = _class_name(origin, "Pretrained")
+    if kind == "Pretrained":
+        return technique
+    before = origin["run"].get("origin") if kind == "LotteryTicket" and isinstance(origin.get("run"), dict) else None
+    return _origin_name(before, technique) if _class_name(before, "") in ("LotteryTicket", "Rewound") else kind
+
+
+def _class_name(described: Any, default: str) -> str:
+    """The name of a described value's class, without the place of one that is not openwork's."""
+    kind = str(described.get("type", default)) if isinstance(described, dict) else default
+    return re.split("[:.]", kind)[-1]
 
 
 def _json(path: Path, *, cure: str) -> Any:
