@@ -183,6 +183,17 @@ def test_the_reference_has_every_public_name_once():
     assert sorted(named) == sorted(ow.__all__), "add the name to a page of docs/reference, and run python docs/names.py"
 
 
+@pytest.mark.parametrize("page", ["contributing/task", "contributing/experiment", "fleet"])
+def test_the_reference_has_what_programs_of_your_own_import(page):
+    reference = (ROOT / "docs" / "reference" / "study.md").read_text()
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    imports = re.findall(r"^from (openwork\.[\w.]+) import (.+)$", text, re.M)
+    wanted = {f"{module}.{name}" for module, names in imports for name in names.split(", ")}
+    examples = {"openwork.study.evaluation.metric.ACCURACY", "openwork.study.tasks.lenet.DigitsLeNet300100"}
+    there = re.findall(r"^\.\. auto\w+:: (openwork\.\S+)$", reference, re.M)
+    assert wanted - examples <= {*there}, "add the name to docs/reference/study.md"
+
+
 def test_the_tables_of_public_names_are_made_from_the_docstrings():
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     assert runpy.run_path(str(ROOT / "docs" / "names.py"))["written"](page) == page, "run python docs/names.py"

@@ -21,7 +21,19 @@ def check_seed(seed: object) -> int:
 
 
 def seeded_generator(seed: int, step: int, name: str) -> torch.Generator:
-    """A CPU generator that depends on (seed, step, name) alone: the same on every rank, device and after a restart."""
+    """A CPU generator that depends on (seed, step, name) alone: the same on every rank, device and after a restart.
+
+    A task of yours draws a batch with it, so that a run that was stopped goes on with the batches that it would have
+    had. Other names, steps or seeds give independent numbers.
+
+    Args:
+        seed: The run's, or any other whole number, such as -1 for test data that no run sees.
+        step: The step that something is drawn for, or 0 for what is drawn once.
+        name: What is drawn, such as ``"batch"``.
+
+    Returns:
+        A new generator at its beginning.
+    """
     digest = hashlib.blake2b(f"{seed}/{step}/{name}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
