@@ -1,6 +1,7 @@
 """What the command line says of what openwork refuses in a user's own experiments."""
 
 import errno
+import os
 
 import pytest
 
@@ -95,6 +96,23 @@ def test_a_folder_is_no_file_to_write(tmp_path, monkeypatch, capsys, arguments, 
     monkeypatch.chdir(tmp_path)
     assert openwork(monkeypatch, *arguments, option, ".") == 2
     assert capsys.readouterr().err == "error: cannot use ., which is a folder, for a file; give another name\n"
+
+
+@pytest.mark.parametrize("option", ["--csv", "--parquet"])
+def test_a_pipe_is_refused_before_anything_is_read(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("rows.csv")
+    assert openwork(monkeypatch, "results", "nowhere", option, "rows.csv") == 2
+    assert capsys.readouterr().err == (
+        "error: cannot write rows.csv, which is a device or a pipe and no file; give another name\n"
+    )
+    assert (tmp_path / "rows.csv").is_fifo()
+
+
+def test_two_tables_need_two_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert openwork(monkeypatch, "results", "runs", "--csv", "rows", "--parquet", f"../{tmp_path.name}/rows") == 2
+    assert capsys.readouterr().err == "error: --csv and --parquet are both rows; give two names\n"
 
 
 @pytest.mark.parametrize("margin", ["-1", "0", "nan"])

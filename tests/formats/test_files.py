@@ -101,3 +101,19 @@ def test_a_folder_that_another_process_has_made_meanwhile_is_not_replaced(tmp_pa
     with pytest.raises(FileExistsError, match="exists, and nothing is overwritten"), creating(tmp_path / "new"):
         (tmp_path / "new").mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_pipe_and_a_stream_are_no_files_to_replace(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "out").symlink_to("/proc/self/fd/1")  # as /dev/stdout is, whatever that is
+    before = {path.name: path.lstat() for path in tmp_path.iterdir()}
+    for name in ("pipe", "out"):
+        with pytest.raises(
+            ValueError, match=f"cannot write .*/{name}, which is a device or a pipe .*give another name"
+        ):
+            write(tmp_path / name)
+    assert {path.name: path.lstat() for path in tmp_path.iterdir()} == before
+    (tmp_path / "x").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "x")
+    write(tmp_path / "link")
+    assert (tmp_path / "link").read_text() == "new"

@@ -17,6 +17,7 @@ import typer
 from openwork.cli.characters import SafeConsole
 from openwork.cli.complete import complete_experiments, complete_runs
 from openwork.cli.output import output_alone
+from openwork.formats.files import refuse_stream
 
 if TYPE_CHECKING:
     import torch
@@ -49,8 +50,10 @@ def file_option(help: str) -> Any:
 
 def _output_option(help: str, metavar: str, is_other: Callable[[Path], bool], other: str, wanted: str) -> Any:
     def check(path: Path | None) -> Path | None:
-        if path is not None and is_other(path):
-            raise ValueError(f"cannot use {path}, which is a {other}, for a {wanted}; give another name")
+        if path is not None:
+            refuse_stream(path)
+            if is_other(path):
+                raise ValueError(f"cannot use {path}, which is a {other}, for a {wanted}; give another name")
         return path
 
     return typer.Option(help=help, metavar=metavar, callback=check)

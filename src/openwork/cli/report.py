@@ -36,6 +36,8 @@ def results(
     from openwork.study.results.folders import check_have_runs
     from openwork.study.results.store import collect, failures, flat, unfinished, write_csv, write_parquet
 
+    if csv and parquet and csv.resolve() == parquet.resolve():
+        raise ValueError(f"--csv and --parquet are both {csv}; give two names")
     check_have_runs(directories)
     with error_console.status("reading"):
         problems: list[str] = []

@@ -41,7 +41,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Args:
         path: The file to replace or create.
+
+    Raises:
+        ValueError: If something else is there: root would put a file in the place of a device.
     """
+    refuse_stream(path)
     temporary = path.with_name(f"{temporary_prefix(path)}{secrets.token_hex(4)}")
     with writing(path):
         # Not mkstemp, whose files nobody else may read: this call asks the process's umask.
@@ -93,6 +97,17 @@ def refuse_existing(path: Path) -> None:
     """Raises FileExistsError if there is something at ``path``."""
     if path.exists() or path.is_symlink():
         raise FileExistsError(f"{path} exists, and nothing is overwritten; give another name, or remove it")
+
+
+def refuse_stream(path: Path) -> None:
+    """Refuses a device or a pipe, such as ``/dev/stdout``, whose place no file may take.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    leads = os.readlink(path) if path.is_symlink() else ""
+    if leads.startswith("/proc/") or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise ValueError(f"cannot write {path}, which is a device or a pipe and no file; give another name")
 
 
 def _flush(path: Path) -> None:
