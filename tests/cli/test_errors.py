@@ -98,6 +98,23 @@ def test_a_folder_is_no_file_to_write(tmp_path, monkeypatch, capsys, arguments, 
     assert capsys.readouterr().err == "error: cannot use ., which is a folder, for a file; give another name\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (("run", "tests.study.tinylab:grid", "--out", ""), "the argument after --out"),
+        (("run", "tests.study.tinylab:grid", "--out="), "--out="),
+        (("list", ""), "the argument after 'list'"),
+        (("eval", "runs", "--task", ""), "the argument after --task"),
+    ],
+)
+def test_an_empty_argument_is_not_the_folder_that_one_is_in(tmp_path, monkeypatch, capsys, arguments, where):
+    monkeypatch.chdir(tmp_path)
+    assert openwork(monkeypatch, *arguments) == 2
+    said = f"error: {where} is empty; give a value, or set the variable of your shell that stands there\n"
+    assert capsys.readouterr().err == said
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("option", ["--csv", "--parquet"])
 def test_a_pipe_is_refused_before_anything_is_read(tmp_path, monkeypatch, capsys, option):
     monkeypatch.chdir(tmp_path)

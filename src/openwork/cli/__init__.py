@@ -10,8 +10,9 @@ options, experiments and runs.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import cleandoc
+from itertools import pairwise
 from typing import Annotated
 
 from openwork import __version__
@@ -121,11 +122,24 @@ def main() -> None:
 def _run() -> int:
     """The exit code of the command, after saying what went wrong."""
     try:
+        _refuse_empty(sys.argv)
         return app(standalone_mode=False) or 0
     except BrokenPipeError:
         raise
     except Exception as error:
         return _say_mistyped(error) if isinstance(error, _MISTYPED) else _say(error)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuses arguments without a character: an empty path would be the folder that one is in.
+
+    Raises:
+        ValueError: If there is one; says where.
+    """
+    for before, argument in pairwise(arguments):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            where = argument or f"the argument after {before if before.startswith('-') else repr(before)}"
+            raise ValueError(f"{where} is empty; give a value, or set the variable of your shell that stands there")
 
 
 def _say(error: Exception) -> int:
