@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from openwork.study.report.looks import encoded
 from openwork.study.report.style import ChartData, left_axis, percent, require_study_extra
 from openwork.study.results.replicates import finished_replicates, replicate_means
-from openwork.study.results.result import LayerZeros, Result
+from openwork.study.results.result import Result
 from openwork.study.results.statistics import Point
+from openwork.study.results.zeros import LayerZeros
 from openwork.words import count
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard, get_args
 
 from openwork.study.evaluation.metric import DataName, Metric
 from openwork.study.results.seeds import KEEPING, kept_seeds, settings_without_seeds, without_seeds
+from openwork.study.results.zeros import LayerZeros, read_layer
 from openwork.words import number
 
 FORMAT = 2
@@ -22,16 +23,6 @@ _KEYS = (
     *("format", *_TEXT, "step", "seed", "run", "metric", "threshold"),
     *("before", "after", "sparsity", "layers", "cost", "environment"),
 )
-
-
-class LayerZeros(NamedTuple):
-    """The zeros of one selected weight of the finished model."""
-
-    name: str
-    shape: tuple[int, ...]
-    weights: int
-    nonzero: int
-    sparsity: float
 
 
 @dataclass(frozen=True)
@@ -230,7 +221,7 @@ def parsed(content: object, *, layers: bool = True) -> Result:
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"metric cannot be read ({error})") from error
     try:
-        found = tuple(map(_layer, content["layers"])) if layers else ()
+        found = tuple(map(read_layer, content["layers"])) if layers else ()
     except (KeyError, TypeError) as error:
         raise ValueError(f"layers cannot be read ({error!r})") from error
     sparsity = parts["sparsity"]
@@ -305,10 +296,6 @@ def _metric(text: str) -> Metric:
     if "good" in words:
         words["good"] = tuple(words["good"])
     return Metric(**words)
-
-
-def _layer(layer: Mapping[str, Any]) -> LayerZeros:
-    return LayerZeros(layer["name"], tuple(layer["shape"]), layer["weights"], layer["nonzero"], layer["sparsity"])
 
 
 def _known(kind: type[Cost] | type[Environment], part: Mapping[str, Any]) -> dict[str, Any]:
