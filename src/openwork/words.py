@@ -36,4 +36,9 @@ def printable(text: str) -> str:
     return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in _OBEYED else c for c in text)
 
 
+def one_line(text: str) -> str:
+    """As `printable`, and with escapes for bytes that are no text, too, which no file in UTF-8 can hold."""
+    return printable(text).encode(errors="backslashreplace").decode()
+
+
 _OBEYED = ("Cc", "Cf", "Zl", "Zp")

@@ -50,7 +50,7 @@ def test_every_other_seed_trains(tmp_path, seed):
     assert execute(run, tmp_path, evaluations=1).finished
 
 
-@pytest.mark.parametrize("text", ["two\nlines", "\x1b[31mred", "\u202ebackwards"])
+@pytest.mark.parametrize("text", ["two\nlines", "\x1b[31mred", "\u202ebackwards", "a \udcff"])
 def test_names_that_a_terminal_obeys_are_refused_before_anything_is_trained(tmp_path, text):
     with pytest.raises(ValueError, match="a run's variant must be printable text in one line, got "):
         Run(Tiny(), PRUNE, steps=1, variant=text)

@@ -39,6 +39,11 @@ def test_rows_come_sorted_and_unfinished_folders_are_named(tmp_path):
         read_results(tmp_path / "nothing")
 
 
+def layer(**changes):
+    """A result.json whose layer was edited."""
+    return json.dumps({**row(), "layers": [row()["layers"][0] | changes]})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -54,6 +59,11 @@ def test_rows_come_sorted_and_unfinished_folders_are_named(tmp_path):
         (json.dumps({**row(), "after": {"accuracy": 97, "loss": 0.1}}), r"after.accuracy must be in \[0, 1\], got 97"),
         (json.dumps(row(bleu=101)), r"after.bleu must be in \[0, 100\], got 101"),
         (json.dumps({k: v for k, v in row().items() if k != "cost"}), "not the result of a run: no cost"),
+        (layer(nonzero="x"), "layers cannot be read .*nonzero must be whole and at least 0, got 'x'"),
+        (layer(weights=None), "layers cannot be read .*weights must be whole and at least 0, got None"),
+        (layer(shape=[10, 1.5]), "layers cannot be read .*shape must be whole and at least 0, got 1.5"),
+        (layer(sparsity=9), r"layers cannot be read .*sparsity must be in \[0, 1\], got 9"),
+        (layer(name=[1]), r"layers cannot be read .*name must be text, got \[1\]"),
     ],
 )
 def test_a_damaged_result_is_named_with_its_cure(tmp_path, content, message):
@@ -61,6 +71,17 @@ def test_a_damaged_result_is_named_with_its_cure(tmp_path, content, message):
     (tmp_path / row()["id"] / "result.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize("odd", ["a\n\x1b[31mb", "a \udcff"])
+def test_names_that_no_run_may_have_any_more_are_read_with_escapes(tmp_path, odd):
+    study(tmp_path / "runs", [row(f"L0, {odd}", task=odd), row("dense", task=odd, sparsity=0.0)])
+    found = read_results(tmp_path / "runs")
+    shown = odd.encode("unicode_escape").decode()
+    assert {one.task for one in found} == {shown}
+    assert {one.name for one in found} == {f"L0, {shown}", "dense"}
+    write_csv(map(flat, found), tmp_path / "rows.csv")
+    assert write_report(tmp_path / "runs", tmp_path / "page.html").exists()  # what draws it died of an escape
 
 
 def test_a_copied_run_is_not_one_more_seed(tmp_path):

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard, get_args
 from openwork.study.evaluation.metric import DataName, Metric
 from openwork.study.results.seeds import KEEPING, kept_seeds, settings_without_seeds, without_seeds
 from openwork.study.results.zeros import LayerZeros, read_layer
-from openwork.words import number
+from openwork.words import number, one_line
 
 FORMAT = 2
 """Of run directories and rows. 1 named openwork's values by their modules, so that ids were others."""
@@ -222,7 +222,7 @@ def parsed(content: object, *, layers: bool = True) -> Result:
         raise ValueError(f"metric cannot be read ({error})") from error
     try:
         found = tuple(map(read_layer, content["layers"])) if layers else ()
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"layers cannot be read ({error!r})") from error
     sparsity = parts["sparsity"]
     if content["status"] == "finished":
@@ -233,7 +233,8 @@ def parsed(content: object, *, layers: bool = True) -> Result:
         if value is not None and not is_number(value):
             raise ValueError(f"cost.{key} is not a finite number")
     return Result(
-        **{key: content[key] for key in (*_TEXT, "seed", "step", "threshold", "before", "after")},
+        **{key: content[key] for key in (*_TEXT, "seed", "step", "threshold", "before", "after")}
+        | {key: one_line(content[key]) for key in ("name", "task")},  # what draws charts dies of an escape
         run=parts["run"],
         metric=metric,
         sparsity=sparsity.get("selected"),
