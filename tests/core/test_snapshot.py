@@ -58,3 +58,43 @@ def test_what_changes_other_parts_leaves_no_trace_in_these(change):
 
 def test_a_look_up_that_rescales_is_no_product():
     assert ow.report(Leaves(), example=IDS).flops.uncounted == {}
+
+
+def jitted():
+    return torch.jit.trace(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).eval(), torch.ones(2, 4))
+
+
+def expanded():
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    model.register_buffer("repeated", torch.zeros(1).expand(5))
+    return model
+
+
+def inferred():
+    model = nn.Sequential(nn.Linear(4, 4))
+    with torch.inference_mode():
+        model.append(nn.BatchNorm1d(4))
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.parametrize("make", [jitted, expanded, inferred])
+def test_models_whose_buffers_cannot_be_written_are_run_all_the_same(make):
+    model = make()
+    assert ow.report(model, example=torch.ones(2, 4)).flops is not None
+    if make is expanded:
+        assert ow.recalibrate_batchnorm(model, [torch.ones(2, 4)]) == 1
+
+
+def test_a_batch_norm_that_replaces_its_statistics_has_new_ones():
+    class Replacing(nn.BatchNorm1d):
+        def forward(self, x):
+            if self.training:
+                self.running_mean = x.mean(0)
+            return x - self.running_mean
+
+    model = nn.Sequential(Replacing(3))
+    held = model[0].running_mean
+    ow.recalibrate_batchnorm(model, [torch.full((4, 3), 7.0)])
+    assert model[0].running_mean.tolist() == [7.0] * 3
+    assert model[0].running_mean is held

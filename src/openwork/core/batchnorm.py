@@ -59,10 +59,10 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Any]) -> int:
             used = _take(model, norms, batches)
         if together:
             _average(norms, place)
-        found = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+        found = [(norm, name, b.clone()) for norm in norms for name, b in norm.named_buffers(recurse=False)]
         restore()  # what else forward passes move, such as counters
-        for buffer, value in found:
-            buffer.copy_(value)
+        for norm, name, value in found:
+            norm.get_buffer(name).copy_(value)
     except BaseException:
         restore()
         raise

@@ -19,18 +19,37 @@ def snapshot(model: nn.Module) -> Callable[[], None]:
     buffers = {module: dict(module._buffers) for module in training}
     moved = [b for own in buffers.values() for b in own.values() if b is not None]
     moved += [module.weight for module in training if rescales(module)]
-    values = [(tensor, tensor.detach().clone()) for tensor in moved]
+    values = [(tensor, tensor.detach().clone()) for tensor in moved if _can_be_written(tensor)]
 
     @torch.no_grad()
     def restore() -> None:
         for tensor, value in values:
             tensor.copy_(value)
         for module, flag in training.items():
-            module.training = flag
-            module._buffers.clear()
-            module._buffers.update(buffers[module])
+            if module.training != flag:
+                module.training = flag
+            _put_back(module._buffers, buffers[module])
 
     return restore
+
+
+def _can_be_written(tensor: Tensor) -> bool:
+    """Whether code can write to it in place, unlike to what is expanded, or was made in inference mode."""
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        return False
+    strided = tensor.layout == torch.strided
+    return not strided or all(size < 2 or step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def _put_back(buffers: dict[str, Tensor | None], former: dict[str, Tensor | None]) -> None:
+    """Makes a module hold these buffers again; one of torch.jit can only replace each."""
+    if list(buffers.keys()) == list(former):
+        for name, buffer in former.items():
+            if buffers[name] is not buffer:
+                buffers[name] = buffer
+    else:
+        buffers.clear()
+        buffers.update(former)
 
 
 @contextmanager
