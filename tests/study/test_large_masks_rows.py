@@ -316,7 +316,7 @@ def test_what_the_page_says_of_differences_between_trainings_of_a_mask(page):
     tickets, scratch = ({(s, *key): row["commit"] for s in (0.5, 0.8, 0.9) for key, row in kept(kind, s).items()}
                         for kind in ("lottery ticket", "scratch-e"))  # fmt: skip
     several = sum(commit != scratch[key] for key, commit in tickets.items())
-    assert f"of the Transformer's tickets and scratch-e in {several} of {len(tickets)} pairs" in page
+    assert f"{several} of the {len(tickets)} pairs of the Transformer's tickets and scratch-e" in page
     rows = kept("scratch-e, augmented", 0.8)
     for mask, name in enumerate(("first", "second", "third")):
         one, *others = (f"{float(rows[mask, number]['bleu']):.2f}" for number in range(3))
