@@ -134,14 +134,12 @@ def _folder(id: str, name: str, taken: Mapping[str, str]) -> str:
 
 def _written(out: Path) -> dict[str, dict[str, Any]]:
     path = out / WRITTEN
+    from openwork.study.files import read_json
+
     try:
-        found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, dict[str, Any]] = read_json(path, "delete that folder, and everything is written again")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); delete that folder, and everything is written again"
-        ) from error
     return found
 
 

@@ -4,11 +4,13 @@ Of several processes that train one model, only the first writes.
 """
 
 import errno
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -34,6 +36,44 @@ def writing(path: Path) -> Iterator[None]:
 def no_space(error: OSError) -> bool:
     """Whether the error says that no file can be written now, so that trying the next one is of no use."""
     return isinstance(error, WriteError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def read_json(path: Path, cure: str) -> Any:
+    """The JSON value of a file.
+
+    Args:
+        path: The file.
+        cure: What to do about one that holds none, after a semicolon; the other error says its own, as nothing has to
+            be deleted because nobody may read it here.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it cannot be read or holds no JSON; names it and the cure.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:  # ValueError: broken JSON and broken UTF-8 alike
+        raise ValueError(f"{path} cannot be read ({error}); {cure}") from error
+
+
+def unreadable(path: Path, error: OSError) -> ValueError:
+    """What to raise where the disk or the rights of its user keep a file from being read, whatever it holds."""
+    return ValueError(f"{path} cannot be read ({(error.strerror or str(error)).lower()}); make it readable")
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder, or where there may be one nobody may look: what reads it says so."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

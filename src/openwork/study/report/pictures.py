@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openwork.study.files import write_atomically
+from openwork.study.files import read_json, write_atomically
 from openwork.study.report.against import against
 from openwork.study.report.html import draw
 from openwork.study.report.style import ChartData, left_axis, require_study_extra
@@ -111,11 +110,11 @@ def _readable(folders: Sequence[Path], problems: list[str] | None) -> list[Path]
 
 def _described(folder: Path) -> Result:
     """The result of a run, with the description that has its defaults, too."""
-    path = folder / "run.json"
+    path, cure = folder / "run.json", "give another run, or run this one again"
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); give another run, or run this one again") from error
+        description = read_json(path, cure)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is not there; {cure}") from error
     return replace(read_result(folder / "result.json"), run=description)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from pathlib import Path
 
 _ID = re.compile("[0-9a-f]{16}")
@@ -18,7 +19,10 @@ def is_run(path: Path) -> bool:
     It has a run.json or result.json, and the name of a run, whatever became of its files. Under another name, as of a
     copy, one of the files must begin as openwork's do.
     """
-    found = [name for name in _BEGINNINGS if (path / name).is_file()]
+    try:
+        found = [name for name in _BEGINNINGS if _is_file(path / name)]
+    except PermissionError:  # perhaps a run that its owner alone may read, which whatever reads it says; or lost+found
+        return _is_id(path)
     return bool(found) and (_is_id(path) or any(_begins(path / name, _BEGINNINGS[name]) for name in found))
 
 
@@ -31,8 +35,32 @@ def run_directories(directory: Path) -> list[Path]:
     if not directory.is_dir():
         raise FileNotFoundError(f"no folder of runs {directory}; is the path right?")
     with os.scandir(directory) as entries:
-        folders = sorted(Path(entry) for entry in entries if entry.is_dir())
+        folders = sorted(Path(entry) for entry in entries if _is_folder(entry))
     return [folder for folder in folders if _is_id(folder) or is_run(folder)]
+
+
+def _is_file(path: Path) -> bool:
+    """As `Path.is_file` of every Python.
+
+    Raises:
+        PermissionError: If nobody may look.
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except PermissionError:
+        raise
+    except OSError:
+        return False
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is one, or a link to where nobody may look; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 def _is_id(path: Path) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from openwork.study.files import write_text
+from openwork.study.files import read_json, write_text
 from openwork.study.locks import is_held, locked
 from openwork.study.results.apart import Named, names_apart, renamed, settings_apart
 from openwork.study.results.directory import is_run, run_directories
@@ -197,11 +197,9 @@ def _class_name(described: Any, default: str) -> str:
 def _json(path: Path, *, cure: str) -> Any:
     """The JSON value of a file; an empty object where there is no file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, cure)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); {cure}") from error
 
 
 def _last_step(path: Path) -> int:
@@ -209,7 +207,7 @@ def _last_step(path: Path) -> int:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         return int(json.loads(lines[-1])["step"]) if lines else 0
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0
 
 

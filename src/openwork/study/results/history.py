@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from openwork.study.files import write_atomically
+from openwork.study.files import is_there, unreadable, write_atomically
 from openwork.study.results.result import is_number
 from openwork.words import count
 
@@ -40,11 +40,13 @@ def read_metrics(folder: Path) -> list[Evaluation]:
         ValueError: If the file is damaged; names it.
     """
     path = folder / "metrics.jsonl"
-    if not path.exists():
+    if not is_there(path):
         return []
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:  # broken JSON and broken UTF-8 alike
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:  # broken JSON and broken UTF-8 alike
         raise ValueError(f"{path} cannot be read ({error}); delete the run's folder and train it again") from error
     if not all(map(_is_row, rows)):
         raise ValueError(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from openwork.study.files import write_atomically, write_text
+from openwork.study.files import is_there, read_json, write_atomically, write_text
 from openwork.study.results.apart import told_apart
 from openwork.study.results.directory import run_directories
 from openwork.study.results.result import FORMAT, Result, canonical, identity, parsed
@@ -81,7 +80,7 @@ def _results(directory: Path, layers: bool, problems: list[str] | None) -> Itera
     points, others = set(), []
     for folder in run_directories(directory):
         path = folder / "result.json"
-        if not path.exists():
+        if not is_there(path):
             continue
         with _collecting(problems):
             result = read_result(path, layers=layers)
@@ -149,7 +148,7 @@ def unfinished(directory: Path) -> list[str]:
     Raises:
         FileNotFoundError: If there is no such directory.
     """
-    return [folder.name for folder in run_directories(directory) if not (folder / "result.json").exists()]
+    return [folder.name for folder in run_directories(directory) if not is_there(folder / "result.json")]
 
 
 def failures(directory: Path, *, problems: list[str] | None = None) -> dict[str, dict[str, Any]]:
@@ -179,11 +178,9 @@ def read_failure(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / "failed.json"
     try:
-        failure = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+        failure = read_json(path, "delete it, and the run is tried again")
+    except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); delete it, and the run is tried again") from error
     said = failure if isinstance(failure, dict) else {}
     if not isinstance(said.get("error"), str) or not isinstance(said.get("attempt"), int):
         raise ValueError(f"{path} does not say how a run failed; delete it, and the run is tried again")
@@ -271,11 +268,9 @@ def read_content(path: Path) -> Any:
         ValueError: If it is none; names the file.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: broken JSON and broken UTF-8 alike
-        raise ValueError(
-            f"{path} cannot be read ({error}); delete that folder and run the study again: only this run is repeated"
-        ) from error
+        return read_json(path, "delete that folder and run the study again: only this run is repeated")
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is not there; run the study again: only this run is repeated") from error
 
 
 def _cell(result: Result, column: str) -> object:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from openwork.study.evaluation.metric import DataName, Metric
-from openwork.study.files import write_text
+from openwork.study.files import read_json, write_text
 from openwork.study.locks import locked
 from openwork.study.results.result import FORMAT, Cost, Result, check_measured, is_number, read_metric
 from openwork.words import number
+
+_CURE = "delete it, and evaluate the run's thresholds again with `openwork eval RUN --threshold ...`"
 
 
 class Judged(NamedTuple):
@@ -63,11 +65,9 @@ def read_thresholds(folder: Path) -> list[AtThreshold]:
     """
     path = folder / "thresholds.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, _CURE)
     except FileNotFoundError:
         return []
-    except (OSError, ValueError) as error:  # ValueError: broken JSON and broken UTF-8 alike
-        raise _damaged(folder, str(error)) from error
     if not isinstance(content, dict) or not isinstance(content.get("thresholds"), list):
         raise _damaged(folder, "no list of thresholds")
     if content.get("format") != FORMAT:
@@ -143,10 +143,7 @@ def threshold_results(result: Result, folder: Path) -> list[Result]:
 
 
 def _damaged(folder: Path, problem: str) -> ValueError:
-    return ValueError(
-        f"{folder / 'thresholds.json'} cannot be read ({problem}); delete it, and evaluate the run's thresholds again "
-        "with `openwork eval RUN --threshold ...`"
-    )
+    return ValueError(f"{folder / 'thresholds.json'} cannot be read ({problem}); {_CURE}")
 
 
 def _entry(one: object, folder: Path) -> AtThreshold:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from openwork.study.files import write_text
+from openwork.study.files import read_json, write_text
 from openwork.study.results.store import read_result
 from openwork.study.runs.config import to_plain
 from openwork.study.runs.run import Run
@@ -49,13 +49,9 @@ def refuse_changed(run: Run, folder: Path) -> None:
         return
     path = folder / "run.json"
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
+        written = read_json(path, "delete that folder, and the run is trained again")
     except FileNotFoundError:
         return
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); delete that folder, and the run is trained again"
-        ) from error
     if found := _difference(written, to_plain(run, defaults=True)):
         field, before, now = found
         raise ValueError(
