@@ -92,10 +92,11 @@ def test_run_waits_for_what_another_process_trains_and_says_so_once(tmp_path, mo
 
 def test_what_goes_on_from_a_checkpoint_is_said(tmp_path, capsys):
     run = Run(Tiny(), None, steps=40)
-    (tmp_path / run.id).mkdir()
-    (tmp_path / run.id / "metrics.jsonl").write_text('{"step": 30}\n')
     training._execute([run], tmp_path, Options())
-    assert f"run {run.id} goes on from step 30 of 40\n" in capsys.readouterr().err
+    (tmp_path / run.id / "result.json").unlink()  # as where the process died before it was written
+    assert "goes on" not in capsys.readouterr().err
+    training._execute([run], tmp_path, Options())
+    assert f"run {run.id} goes on from step 40 of 40\n" in capsys.readouterr().err
     training._execute([run], tmp_path, Options())
     assert "goes on" not in capsys.readouterr().err
 

@@ -10,8 +10,12 @@ from openwork.study.results.folders import read_folders
 from openwork.study.results.history import read_metrics
 from openwork.study.results.store import read_failure, read_results, unfinished
 from openwork.study.results.thresholds import read_thresholds
+from openwork.study.runs.execute import execute
+from openwork.study.runs.run import Run
+from openwork.study.sweeps.price import prices
 from tests.cli.folders import openwork
 from tests.study.studies import row, study
+from tests.study.tinylab import PRUNE, Tiny
 
 DEEP = "[" * 100_000
 
@@ -67,3 +71,16 @@ def test_what_is_nested_too_deeply_is_named(tmp_path, read, name):
     (folder / name).write_text(DEEP)
     with pytest.raises(ValueError, match=f"{Path(name).name} cannot be read .*; delete "):
         read(folder)
+
+
+def test_a_run_without_a_checkpoint_does_not_go_on(tmp_path, monkeypatch, capsys):
+    run = Run(Tiny(), PRUNE, steps=10)
+    folder = tmp_path / execute(run, tmp_path).id
+    (folder / "result.json").unlink()
+    assert prices([run], tmp_path)[0].states == {"interrupted": 1}
+    (folder / "checkpoint.pt").unlink()  # as the sentence about a damaged one advises
+    (price,) = prices([run], tmp_path)
+    assert (price.states, price.steps) == ({"new": 1}, 10)
+    monkeypatch.setattr("openwork.cli.training.runs_of", lambda *_: [run])
+    assert openwork(monkeypatch, "run", "tests.study.tinylab:grid", "--out", tmp_path) == 0
+    assert "goes on" not in capsys.readouterr().err

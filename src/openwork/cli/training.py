@@ -152,8 +152,8 @@ def _execute(runs: Sequence["Run"], out: Path, options: "Options") -> list["Resu
         for number, one in enumerate(runs, 1):
             which, before = f"run {number} of {len(runs)}", done
             if not rank():
-                begun = completed_steps(out / one.id)
-                if begun and not (out / one.id / "result.json").exists():
+                begun = completed_steps(folder := out / one.id)
+                if begun and (folder / "checkpoint.pt").exists() and not (folder / "result.json").exists():
                     say(f"run {one.id} goes on from step {begun:,} of {one.steps:,}")
                 show(one, which, 0, before)
 

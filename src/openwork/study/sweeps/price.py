@@ -190,5 +190,5 @@ def _state(run: Run, directory: Path) -> tuple[str, int]:
     known = known_outcome(folder)
     if known and known.result:
         return known.state, 0
-    done = completed_steps(folder)
+    done = completed_steps(folder) if (folder / "checkpoint.pt").exists() else 0
     return known.state if known else "interrupted" if done else "new", run.steps - done
