@@ -1,5 +1,6 @@
 """The numbers of runs in TensorBoard's event files and in Weights & Biases."""
 
+import errno
 import importlib
 import sys
 from types import SimpleNamespace
@@ -20,6 +21,34 @@ def test_tensorboard_reads_what_is_written_and_what_is_added(tmp_path):
     found = EventAccumulator(str(tmp_path / "a")).Reload()
     assert [(event.step, event.value) for event in found.Scalars("accuracy")] == [(10, 0.5), (20, 0.75)]
     assert [(event.step, event.value) for event in found.Scalars("layers/fc1")] == [(10, 0.25)]
+
+
+def test_a_full_disk_leaves_no_rows_that_would_be_there_twice(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    from openwork.integrations.tensorboard import write_run
+
+    folder, left, write = tmp_path / "a", [2], RecordWriter.write
+
+    def full(self, data):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, data)
+
+    write_run(folder, ROWS[:1], {})
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordWriter, "write", full)
+        with pytest.raises(OSError, match="No space left") as stopped:
+            write_run(folder, ROWS[1:], {"id": "0123"})
+    assert stopped.value.filename == str(folder)
+    assert "Traceback" not in capsys.readouterr().err
+    write_run(folder, ROWS[1:], {"id": "0123"})
+    found = EventAccumulator(str(folder)).Reload()
+    assert [(event.step, event.value) for event in found.Scalars("accuracy")] == [(10, 0.5), (20, 0.75)]
+    assert len([*folder.iterdir()]) == 2
 
 
 class FakeRun:
