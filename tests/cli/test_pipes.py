@@ -49,6 +49,16 @@ def test_what_cannot_be_used_is_said_where_only_the_output_is_closed(folder):
     assert said.startswith(b"error: no checkpoint file ")
 
 
+@pytest.mark.parametrize("option", [(), ("--json",)])
+def test_an_output_without_space_is_said_with_its_cure(folder, option):
+    with open("/dev/full", "w") as full:
+        arguments = [sys.executable, "-c", COMMAND, "list", str(folder), *option]
+        ended = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, timeout=240)
+    assert ended.returncode == 1
+    said = b"error: cannot write the output: no space left on device; make room, or let it go elsewhere\n"
+    assert ended.stderr == said
+
+
 def test_a_pipe_to_another_program_is_an_error(tmp_path, monkeypatch, capfd):
     (tmp_path / "connected.py").write_text("def runs(): raise BrokenPipeError(32, 'the server of the data is gone')")
     monkeypatch.syspath_prepend(tmp_path)

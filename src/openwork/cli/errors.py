@@ -60,6 +60,8 @@ def _is_meant(error: Exception) -> bool:
 def _text(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return f"cannot open {error.filename or 'a file'}: too many files are open; allow more, as by `ulimit -n 1024`"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
+        return "cannot write the output: no space left on device; make room, or let it go elsewhere"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"cannot use {error.filename}: {error.strerror.lower()}; make it usable or give another"
     return str(error) or type(error).__name__
