@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from openwork.inspect.report import report
-from openwork.study.results import lines
+from openwork.study.data import lines
 from openwork.study.results.result import Result
 from openwork.study.results.store import read_result
 from openwork.study.runs.live import restore
@@ -28,7 +28,7 @@ def read_lines(path: Path, columns: Sequence[str], key: Sequence[str] = ()) -> l
 
 
 def lines_of(path: Path, columns: Sequence[str], key: Sequence[str] = ()) -> list[dict[str, str]]:
-    """As `openwork.study.results.lines.read_lines`, of a script, which a damaged file ends with a sentence."""
+    """As `openwork.study.data.lines.read_lines`, of a script, which a damaged file ends with a sentence."""
     try:
         return lines.read_lines(path, columns, key)
     except ValueError as error:

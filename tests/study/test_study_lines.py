@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from openwork.study.data.lines import read_lines
 from openwork.study.experiments.contest import choices
-from openwork.study.results.lines import read_lines
 from tests.processes import python
 from tests.study.study_script import script
 

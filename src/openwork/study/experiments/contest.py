@@ -11,7 +11,7 @@ from pathlib import Path
 
 from openwork.core.schedules import Constant, Cubic, Linear
 from openwork.core.technique import Technique
-from openwork.study.results.lines import read_lines
+from openwork.study.data.lines import read_lines
 from openwork.study.runs.origin import Pretrained
 from openwork.study.runs.run import Run
 from openwork.study.tasks.classification import ImageClassification
