@@ -78,6 +78,28 @@ def test_what_a_weight_is_computed_from_is_named_with_the_cure(how):
     assert len(find_weights(model, ow.all_parameters)[0]) > 3  # who asks for it gets it
 
 
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize("how", BENEATH)
+def test_a_selection_that_cannot_pick_a_computed_weight_is_not_told_to_make_it_plain(how):
+    wrap, name, cure = BENEATH[how]
+    model = nn.Sequential(wrap(nn.Linear(2, 2)), nn.Linear(2, 2))
+    convolutions = ow.weights_of(nn.Conv2d)
+    for select in (
+        convolutions, ow.matching("0", among=convolutions), ow.excluding("1", among=convolutions),
+        ow.excluding("0", "1"), ow.matching("0", among=ow.excluding("0")),
+        ow.matching("0", "1", among=ow.excluding("0")), lambda name, parameter, module: False,
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"matches no parameter of|fits no weight that can be selected") as raised:
+            find_weights(model, select)
+        assert cure not in str(raised.value)
+    for chosen, select in (
+        (model[:1], ow.weights_of(nn.Linear)),
+        (model, ow.excluding("1", among=ow.weights_of(nn.Linear))),
+    ):
+        with pytest.raises(ValueError, match=f"{re.escape(name)}: .*{re.escape(cure)}"):
+            find_weights(chosen, select)
+
+
 def test_selection_by_type_name_and_exclusion():
     assert names(Mixed(), ow.weights_of(nn.Linear, nn.Conv1d)) == ["conv.weight", "head.weight"]
     assert names(Mixed(), ow.matching("*o*.weight")) == ["conv.weight", "volume.weight"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -27,3 +29,16 @@ def computed_from(site: Site) -> str:
             norm = "weight_norm" if isinstance(hook, WeightNorm) else "spectral_norm"
             return f"{norm} computes the weight from it; call torch.nn.utils.remove_{norm}(layer, {hook.name!r})"
     return ""
+
+
+def weight_above(model: nn.Module, site: Site) -> tuple[str, nn.Module]:
+    """The name and the module of the weight that is computed from the parameter, as they are after the cure.
+
+    Args:
+        model: The model.
+        site: A parameter for which `computed_from` says something.
+    """
+    if not isinstance(site.module, ParametrizationList):
+        return re.sub(r"_(orig|g|v)$", "", site.name), site.module
+    before, _, after = f".{site.name}".rpartition(".parametrizations.")
+    return f"{before}.{after.partition('.')[0]}"[1:], model.get_submodule(before[1:])

@@ -270,9 +270,8 @@ def find_weights(model: nn.Module, select: Selection, *, codes: bool = False) ->
     reasons = {sites[0].name: "" if codes else unusable(parameter) for parameter, sites in tensors}
     chosen = [Weight(sites[0].name, tuple(sites)) for _, sites in picked if not reasons[sites[0].name]]
     if not chosen:
-        raise ValueError(
-            nothing_selected(model, list(_chain(select)), tensors, {s[0].name: reasons[s[0].name] for _, s in picked})
-        )
+        unusables = {sites[0].name: reasons[sites[0].name] for _, sites in picked}
+        raise ValueError(nothing_selected(model, select, list(_chain(select)), tensors, unusables))
     check_strict(model, list(_chain(select)), tensors, chosen, reasons)
     names = {weight.name for weight in chosen}
     left_out = [(parameter, s) for parameter, s in tensors if parameter.dim() > 1 and s[0].name not in names]

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from openwork.core.beneath import computed_from
+from openwork.core.beneath import computed_from, weight_above
 from openwork.core.names import fits, nearest
 
 if TYPE_CHECKING:
-    from openwork.core.selection import Excluding, Matching, Site, Weight
+    from openwork.core.selection import Excluding, Matching, Select, Site, Weight
 
     Tensors = list[tuple[nn.Parameter, list[Site]]]
 
@@ -42,20 +42,21 @@ def check_strict(
                 raise ValueError(
                     f"{pattern!r} fits no parameter or module of {type(model).__name__}; {nearest(pattern, everything)}"
                 )
-            if beneath := _beneath(tensors, pattern):
+            if beneath := _beneath(model, chain, chain[-1].among, tensors, pattern):
                 raise ValueError(f"{pattern!r} fits no weight that can be selected, only such as {beneath}")
             why = reasons[found] or f"the selection does not pick it; pass among=all_parameters to {each!r}"
             raise ValueError(f"{pattern!r} fits no weight that can be selected, only such as {found}: {why}")
 
 
 def nothing_selected(
-    model: nn.Module, chain: list[Matching | Excluding], tensors: Tensors, codes: dict[str, str]
+    model: nn.Module, select: Select, chain: list[Matching | Excluding], tensors: Tensors, codes: dict[str, str]
 ) -> str:
     """Why nothing is selected, and what the model has.
 
     Args:
         model: The model.
-        chain: The selections by name.
+        select: The selection.
+        chain: The selections by name in it.
         tensors: The model's parameters with their places.
         codes: Why those that the selection picks hold no numbers, by name.
     """
@@ -64,8 +65,7 @@ def nothing_selected(
         return f"all {len(codes)} weights that the selection picks hold no numbers, such as {listed}"
     text = f"the selection matches no parameter of {type(model).__name__}; it has {_inventory(tensors)}"
     names = [site.name for _, sites in tensors for site in sites]
-    patterns = [pattern for each in chain if each.picks for pattern in each.patterns]
-    if beneath := next(filter(None, (_beneath(tensors, pattern) for pattern in patterns or ["*"])), ""):
+    if beneath := _beneath(model, chain, chain[-1].among if chain else select, tensors, "*"):
         return f"{text}; {beneath}"
     for each in chain:
         for pattern in each.patterns if names else ():
@@ -77,10 +77,20 @@ def nothing_selected(
     return text
 
 
-def _beneath(tensors: Tensors, pattern: str) -> str:
-    """The first parameter that the pattern fits and a weight is computed from, with the cure; "" where none is."""
-    sites = (site for _, sites in tensors for site in sites if fits(pattern, site.name))
-    return next((f"{site.name}: {why}" for site in sites if (why := computed_from(site))), "")
+def _beneath(model: nn.Module, chain: list[Matching | Excluding], among: Select, tensors: Tensors, pattern: str) -> str:
+    """The first parameter that the pattern fits and a weight is computed from, with the cure; "" where none is.
+
+    Only of weights that the selections by name, and that which they choose from, pick after the cure.
+    """
+    for parameter, sites in tensors:
+        for site in sites:
+            if not fits(pattern, site.name) or not (why := computed_from(site)):
+                continue
+            name, module = weight_above(model, site)
+            names = [name, *(each.name for each in sites)]
+            if all(bool(each.named(names)) is each.picks for each in chain) and among(name, parameter, module):
+                return f"{site.name}: {why}"
+    return ""
 
 
 def _inventory(tensors: Tensors) -> str:
