@@ -195,6 +195,17 @@ def test_a_pattern_that_fits_nothing_whose_inputs_are_seen_is_an_error_with_all_
     technique = ow.Wanda(ow.OneShot(0.5), pattern=ow.NM(2, 4))
     with pytest.raises(ValueError, match="none of the selected weights can be pruned: ") as raised:
         ow.prune(model, technique, batches=[torch.randint(9, (5, 3))], select=ow.excluding("1"))
-    assert "; 0.weight: the inputs of 0.weight (Embedding) cannot be observed" in str(raised.value)
-    assert ": 2.weight: 4 does not divide its 6 inputs" in str(raised.value)
+    assert ": 0.weight: the inputs of 0.weight (Embedding) cannot be observed" in str(raised.value)
+    assert "; 2.weight: 4 does not divide its 6 inputs" in str(raised.value)
+    assert str(raised.value).endswith("; choose another pattern or select other weights")
     assert all(parameter.all() for parameter in model.parameters())
+
+
+def test_of_many_weights_that_a_pattern_does_not_fit_the_rest_is_counted_after_those_that_are_not_seen():
+    model = nn.Sequential(nn.Embedding(9, 8), *(nn.Linear(6, 6) for _ in range(14)))
+    technique = ow.Wanda(ow.OneShot(0.5), pattern=ow.NM(2, 4))
+    with pytest.raises(ValueError, match=r"pruned: 0\.weight: the inputs of 0\.weight \(Embedding\)") as raised:
+        ow.prune(model, technique, batches=[torch.randint(9, (5, 3))])
+    said = str(raised.value)
+    assert said.count("4 does not divide its 6 inputs") == 11
+    assert said.endswith("; and 3 more; choose another pattern or select other weights")

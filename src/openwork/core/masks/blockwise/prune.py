@@ -96,9 +96,11 @@ def plan(
         except ValueError as error:
             unseen[weight.name] = str(error)
     if unseen and len(unseen) == len(weights) and misfits:
-        reasons = {name: reason.partition(";")[0] for name, reason in (misfits | unseen).items()}
-        listed = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:12])
-        raise ValueError(f"none of the selected weights can be pruned: {listed}")
+        reasons = {name: reason.partition(";")[0] for name, reason in (unseen | misfits).items()}
+        lines = [f"{name}: {reason}" for name, reason in reasons.items()]
+        listed = "; ".join(lines[:12]) + (f"; and {len(lines) - 12} more" if len(lines) > 12 else "")
+        cure = "choose another pattern or select other weights"
+        raise ValueError(f"none of the selected weights can be pruned: {listed}; {cure}")
     if unseen and (blocks is not None or len(unseen) == len(weights)):
         raise ValueError(next(iter(unseen.values())))
     skipped |= {name: reason.partition(";")[0] for name, reason in unseen.items()}
