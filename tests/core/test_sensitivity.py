@@ -153,8 +153,11 @@ def test_sparsities_that_are_no_numbers_are_refused(sparsities):
         ow.sensitivity(nn.Linear(4, 4), lambda model: 1.0, sparsities)
 
 
-@pytest.mark.parametrize("sparsities", [0.5, [], None], ids=str)
-def test_sparsities_that_are_not_several_are_no_percentages(sparsities):
+ONE = torch.tensor(0.5), np.array(0.5), 0.5, "0.5", b"0.5", None, 50
+
+
+@pytest.mark.parametrize("sparsities", [*ONE, [], [None], ["50"], [-0.5], torch.tensor([[0.5, 0.9]])], ids=repr)
+def test_what_is_not_several_numbers_is_not_asked_for_percentages(sparsities):
     with pytest.raises(ValueError, match=r"; pass a list of fractions such as \[0.5, 0.9\]"):
         ow.sensitivity(nn.Linear(4, 4), lambda model: 1.0, sparsities)
 

@@ -49,10 +49,10 @@ def sensitivity(
     check_model(model)
     check_evaluate(evaluate)
     seed = check_seed(seed)
-    given: list[object] = [*sparsities] if isinstance(sparsities, Iterable) else []
-    asked = sorted({float(each) if isinstance(each, Real | Tensor) else -1.0 for each in given})  # -1: no number
+    asked = sorted({_number(each) for each in _several(sparsities)})
     if not asked or not all(0 <= sparsity < 1 for sparsity in asked):
-        cure = "did you pass percentages?" if given else "pass a list of fractions such as [0.5, 0.9]"
+        percentages = any(sparsity >= 1 for sparsity in asked)
+        cure = "did you pass percentages?" if percentages else "pass a list of fractions such as [0.5, 0.9]"
         raise ValueError(f"sparsities must be some in [0, 1), got {sparsities!r}; {cure}")
     # Under inference mode torch lets weights that were made in it be changed.
     weights = choose_weights(model, select, changes=not torch.is_inference_mode_enabled())[0]
@@ -81,3 +81,14 @@ def sensitivity(
         if progress is not None:
             progress(f"{number} of {len(weights)}: {weight.name}, {rows[-1].metric:.4g} at {asked[-1]}")
     return Sensitivity(dense, tuple(rows), lower_is_better)
+
+
+def _several(values: object) -> list[object]:
+    """The values; none where this is one, such as a text or an array without axes, over which nothing goes."""
+    one = isinstance(values, str | bytes) or getattr(values, "ndim", 1) == 0
+    return [*values] if isinstance(values, Iterable) and not one else []
+
+
+def _number(value: object) -> float:
+    """The number; -1 where it is none."""
+    return float(value) if isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1) else -1.0
