@@ -238,7 +238,7 @@ def test_heads_that_share_keys_and_values_go_as_a_group():
     torch.testing.assert_close(now, expected, rtol=0, atol=1e-5)
 
 
-def test_heads_that_share_a_dead_feature_all_read_its_zero():
+def test_heads_that_share_a_constant_feature_all_read_it():
     class Shared(nn.Module):
         def __init__(self):
             super().__init__()
