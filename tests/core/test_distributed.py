@@ -53,7 +53,7 @@ def test_two_processes_recalibrate_batch_norms_to_the_statistics_of_all_batches(
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs: one process has nobody to synchronize with")
 def test_a_synchronized_batch_norm_has_the_statistics_of_whole_batches(tmp_path):
-    count = min(torch.cuda.device_count(), 2)
-    processes = [start_afresh("batch_norms_gpu", rank, tmp_path, count) for rank in range(count)]
-    assert output_of(*processes) == ["same\n"] * count
+    processes = [start_afresh("batch_norms_gpu", rank, tmp_path, 2) for rank in range(2)]
+    assert output_of(*processes) == ["same\n"] * 2
