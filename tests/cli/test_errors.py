@@ -136,3 +136,18 @@ def test_two_tables_need_two_names(tmp_path, monkeypatch, capsys):
 def test_a_margin_is_refused_in_the_unit_that_it_has_on_the_command_line(monkeypatch, capsys, margin):
     assert openwork(monkeypatch, "report", "runs", f"--margin={margin}") == 2
     assert f"--margin must be more than 0 points, got {margin}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("results", "lr=", "--csv=x="), "no folder of runs lr="),
+        (("list", "--", "--x="), "no folder of runs --x="),
+    ],
+)
+def test_a_value_that_ends_like_an_empty_option_is_a_value(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    assert openwork(monkeypatch, *arguments) != 0
+    error = capsys.readouterr().err
+    assert "is empty" not in error
+    assert said in error

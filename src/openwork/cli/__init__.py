@@ -136,8 +136,12 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
     Raises:
         ValueError: If there is one; says where.
     """
+    options = True
     for before, argument in pairwise(arguments):
-        if not argument or (argument.startswith("--") and argument.endswith("=")):
+        if before == "--":
+            options = False
+        # What ends in "=" is an empty option only where this is the first "=".
+        if not argument or (options and argument.startswith("--") and argument.find("=") == len(argument) - 1):
             where = argument or f"the argument after {before if before.startswith('-') else repr(before)}"
             raise ValueError(f"{where} is empty; give a value, or set the variable of your shell that stands there")
 
