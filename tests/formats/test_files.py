@@ -2,12 +2,13 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from openwork.formats.files import creating, replacing
+from openwork.formats.files import creating, refuse_stream, replacing
 
 
 def write(path, text="new"):
@@ -108,12 +109,23 @@ def test_a_pipe_and_a_stream_are_no_files_to_replace(tmp_path):
     (tmp_path / "out").symlink_to("/proc/self/fd/1")  # as /dev/stdout is, whatever that is
     before = {path.name: path.lstat() for path in tmp_path.iterdir()}
     for name in ("pipe", "out"):
-        with pytest.raises(
-            ValueError, match=f"cannot write .*/{name}, which is a device or a pipe .*give another name"
-        ):
+        with pytest.raises(ValueError, match=f"cannot write .*/{name}, which is a device or a pipe; give another name"):
             write(tmp_path / name)
     assert {path.name: path.lstat() for path in tmp_path.iterdir()} == before
     (tmp_path / "x").write_text("old")
     (tmp_path / "link").symlink_to(tmp_path / "x")
     write(tmp_path / "link")
     assert (tmp_path / "link").read_text() == "new"
+
+
+def test_a_stream_that_is_redirected_to_a_file_is_none_to_replace(tmp_path):
+    (tmp_path / "first").symlink_to("second")
+    with (tmp_path / "rows.csv").open("w") as file:
+        number = file.fileno()
+        (tmp_path / "second").symlink_to(f"/proc/self/fd/{number}")  # as /dev/stdout is a link
+        for name in (f"/dev/fd/{number}", f"/proc/self/fd/{number}", tmp_path / "first", tmp_path / "second"):
+            with pytest.raises(
+                ValueError, match=f"cannot write {name}, which is a device or a pipe; give another name"
+            ):
+                refuse_stream(Path(name))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "rows.csv", "second"]

@@ -105,9 +105,20 @@ def refuse_stream(path: Path) -> None:
     Raises:
         ValueError: If it is one.
     """
-    leads = os.readlink(path) if path.is_symlink() else ""
-    if leads.startswith("/proc/") or (path.exists() and not path.is_file() and not path.is_dir()):
-        raise ValueError(f"cannot write {path}, which is a device or a pipe and no file; give another name")
+    if _is_stream(path):
+        raise ValueError(f"cannot write {path}, which is a device or a pipe; give another name")
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is a device or a pipe, or a stream of this process, even where that is redirected to a file."""
+    for _ in range(40):  # as many links as Linux follows
+        folder = Path(os.path.realpath(path.absolute().parent))
+        if folder.is_relative_to("/proc"):
+            return True
+        if not path.is_symlink():
+            break
+        path = folder / os.readlink(path)
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _flush(path: Path) -> None:
