@@ -222,8 +222,8 @@ def parsed(content: object, *, layers: bool = True) -> Result:
         raise ValueError(f"metric cannot be read ({error})") from error
     try:
         found = tuple(map(read_layer, content["layers"])) if layers else ()
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"layers cannot be read ({error!r})") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"layers cannot be read ({error})") from error
     sparsity = parts["sparsity"]
     if content["status"] == "finished":
         check_measured(metric, content["after"], sparsity)
