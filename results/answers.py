@@ -267,7 +267,9 @@ def _beside_dense(unit: str) -> dict[str, float]:
     """The ratio of each variant to the dense steps of its run; where two runs have it, that of the first."""
     found: dict[str, float] = {}
     for path in COSTS:
-        rows = [row for row in lines_of(path, ("variant", "unit")) if row["unit"] == unit]
+        rows = [
+            row for row in lines_of(path, ("variant", "unit", "values"), ("variant", "unit")) if row["unit"] == unit
+        ]
         middle = {row["variant"]: median(map(float, row["values"].split())) for row in rows}
         for variant, own in middle.items():
             if dense := middle.get(f"{variant.rpartition(': ')[0]}: dense"):

@@ -74,7 +74,7 @@ def of_a_step() -> str:
     """Time and memory of a training step beside dense, by technique and model, with n, the machine's GPU and torch."""
     lines: dict[tuple[str, str], tuple[str, ...]] = {}
     for path in MEASURED:
-        rows = lines_of(path, ("variant", "unit"))
+        rows = lines_of(path, ("variant", "unit", "values", "n", "processor", "torch"), ("variant", "unit"))
         found = {(row["variant"], row["unit"]): median(map(float, row["values"].split())) for row in rows}
         for row in rows:
             model, _, name = row["variant"].rpartition(": ")

@@ -88,3 +88,20 @@ def test_a_column_that_is_there_twice_is_damage(tmp_path):
     path.write_text("id,accuracy,accuracy\nx,0.9,0.8\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"has the column accuracy twice: it is damaged; mend it"):
         read_lines(path, ("id",))
+
+
+@pytest.mark.parametrize(
+    ("use", "lacking"),
+    [
+        ("answers.COSTS = [path]; answers._beside_dense('GiB')", "values"),
+        ("choices.MEASURED = [path]; choices.of_a_step()", "values, n, processor, torch"),
+    ],
+)
+def test_measured_costs_lack_no_column_that_is_read(tmp_path, use, lacking):
+    path = tmp_path / "costs.csv"
+    path.write_text("variant,unit\nx: dense,GiB\n", encoding="utf-8")
+    guarded = f"\ntry: {use}\nexcept SystemExit as error: print(error)"
+    said = python(
+        RESULTS, f"import sys, answers, choices\nfrom pathlib import Path\npath = Path(sys.argv[1]){guarded}", str(path)
+    )
+    assert f"has no column {lacking}: it is damaged; mend it" in said
