@@ -1,6 +1,7 @@
 """Numbers and names in sentences; imports nothing of openwork, so that everything may import it."""
 
 import unicodedata
+from typing import Any
 
 
 def count(n: int, noun: str, several: str = "") -> str:
@@ -29,16 +30,20 @@ def printable(text: str) -> str:
     """The text with escapes in the place of what a terminal obeys or does not show.
 
     Names in a file are whatever its writer made them. These are control characters, ends of lines among them, and
-    those that turn the direction of writing or have no width.
+    those that turn the direction of writing or have no width; and bytes that are no text, which no UTF-8 can hold.
     """
     if text.isprintable():
         return text
     return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in _OBEYED else c for c in text)
 
 
-def one_line(text: str) -> str:
-    """As `printable`, and with escapes for bytes that are no text, too, which no file in UTF-8 can hold."""
-    return printable(text).encode(errors="backslashreplace").decode()
+def printable_json(value: Any) -> Any:
+    """A JSON value whose texts and names are `printable`."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(key): printable_json(part) for key, part in value.items()}
+    return [printable_json(part) for part in value] if isinstance(value, list) else value
 
 
-_OBEYED = ("Cc", "Cf", "Zl", "Zp")
+_OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")

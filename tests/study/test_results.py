@@ -3,6 +3,7 @@ import json
 import math
 import re
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,33 @@ def test_a_damaged_result_is_named_with_its_cure(tmp_path, content, message):
         read_results(tmp_path)
 
 
+def shown_texts(value):
+    """The texts in what is read."""
+    if isinstance(value, dict | list | tuple):
+        return [text for part in (value.values() if isinstance(value, dict) else value) for text in shown_texts(part)]
+    return [value] if isinstance(value, str) else []
+
+
 @pytest.mark.parametrize("odd", ["a\n\x1b[31mb", "a \udcff"])
-def test_names_that_no_run_may_have_any_more_are_read_with_escapes(tmp_path, odd):
-    study(tmp_path / "runs", [row(f"L0, {odd}", task=odd), row("dense", task=odd, sparsity=0.0)])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *(("name",), ("task",), ("settings",), ("execution",), ("metric", "name"), ("metric", "title")),
+        *(("metric", "good", 2), ("layers", 0, "name"), ("environment", "device"), ("environment", "commit")),
+    ],
+)
+def test_texts_that_no_run_may_have_are_read_and_shown_with_escapes(tmp_path, odd, place):
+    rows = [row("L0"), row("L0", seed=1), row("dense", sparsity=0.0)]
+    for one in rows:
+        part = one = json.loads(json.dumps(one))
+        for key in place[:-1]:
+            part = part[key]
+        part[place[-1]] = odd
+        study(tmp_path / "runs", [one])
     found = read_results(tmp_path / "runs")
+    assert len(found) == 3
     shown = odd.encode("unicode_escape").decode()
-    assert {one.task for one in found} == {shown}
-    assert {one.name for one in found} == {f"L0, {shown}", "dense"}
+    assert all(shown in shown_texts(asdict(one)) for one in found)
     write_csv(map(flat, found), tmp_path / "rows.csv")
     assert write_report(tmp_path / "runs", tmp_path / "page.html").exists()  # what draws it died of an escape
 

@@ -188,3 +188,12 @@ def test_thresholds_do_not_price_a_sweep(tmp_path):
     keep_thresholds(tmp_path / done.id, [found(0.5, 0.9, 0.5)])
     (price,) = prices([Run(task, technique, steps=2, seed=1)], tmp_path)
     assert (price.step_ms, price.source) == (result.cost.step_ms, "1 finished run")
+
+
+def test_texts_of_thresholds_are_read_with_escapes(directory):
+    path = next(directory.glob("*/thresholds.json"))
+    judged = {"on": "validation", "task": "a\x1bb", "metric": {"key": "accuracy", "name": "c \udcff"}}
+    odd = {**entry(0.25, 0.9, 0.9), "settings": "d\x1be", "judged": judged}
+    path.write_text(json.dumps({"format": 2, "thresholds": [odd]}))
+    (one,) = [result for result in read_results(directory) if result.id.endswith(",validation")]
+    assert (one.task, one.metric.name, one.settings) == (r"a\x1bb", r"c \udcff", r"d\x1be")

@@ -62,7 +62,7 @@ def both(
     tooltip = [
         *(alt.Tooltip(field) for field in ("sweep:N", "technique:N", "settings:N")),
         alt.Tooltip("sparsity:Q", format=".2%"),
-        alt.Tooltip("score:Q", title=metric.name, format=".4~g"),
+        alt.Tooltip("score:Q", title=metric.name.replace("\\", "\\\\"), format=".4~g"),
         alt.Tooltip("interval:N", title="95 % interval"),
         alt.Tooltip("n:Q", title="seeds"),
     ]

@@ -119,7 +119,7 @@ def trade_off(
     color, shape = channels["color"], channels["shape"]
 
     about = [alt.Tooltip("technique:N"), alt.Tooltip("settings:N")]
-    score = alt.Tooltip("shown:N", title=metric.name)
+    score = alt.Tooltip("shown:N", title=metric.name.replace("\\", "\\\\"))  # Vega reads escapes in it
     shown = "format(datum.score, '.4~g')"
     if metric.full is not None:
         shown = f"format(100 * datum.score, '.2f') + '{metric.unit('')}'"

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard, get_args
 from openwork.study.evaluation.metric import DataName, Metric
 from openwork.study.results.seeds import KEEPING, kept_seeds, settings_without_seeds, without_seeds
 from openwork.study.results.zeros import LayerZeros, read_layer
-from openwork.words import number, one_line
+from openwork.words import number, printable_json
 
 FORMAT = 2
 """Of run directories and rows. 1 named openwork's values by their modules, so that ids were others."""
@@ -196,6 +196,11 @@ def parsed(content: object, *, layers: bool = True) -> Result:
         raise ValueError(f"expected an object, got {type(content).__name__}")
     if missing := [key for key in _KEYS if key not in content]:
         raise ValueError(f"no {', '.join(missing)}")
+    # What draws charts dies of an escape. The id is the hash of the run, which is therefore as it was written.
+    try:
+        content = {key: part if key == "run" else printable_json(part) for key, part in content.items()}
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if wrong := [key for key in _TEXT if not isinstance(content[key], str)]:
         raise ValueError(f"{wrong[0]} is not text")
     for key in ("seed", "step"):
@@ -233,8 +238,7 @@ def parsed(content: object, *, layers: bool = True) -> Result:
         if value is not None and not is_number(value):
             raise ValueError(f"cost.{key} is not a finite number")
     return Result(
-        **{key: content[key] for key in (*_TEXT, "seed", "step", "threshold", "before", "after")}
-        | {key: one_line(content[key]) for key in ("name", "task")},  # what draws charts dies of an escape
+        **{key: content[key] for key in (*_TEXT, "seed", "step", "threshold", "before", "after")},
         run=parts["run"],
         metric=metric,
         sparsity=sparsity.get("selected"),

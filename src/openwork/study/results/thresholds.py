@@ -10,7 +10,7 @@ from openwork.study.evaluation.metric import DataName, Metric
 from openwork.study.files import read_json, write_text
 from openwork.study.locks import locked
 from openwork.study.results.result import FORMAT, Cost, Result, check_measured, is_number, read_metric
-from openwork.words import number
+from openwork.words import number, printable_json
 
 _CURE = "delete it, and evaluate the run's thresholds again with `openwork eval RUN --threshold ...`"
 
@@ -158,7 +158,8 @@ def _entry(one: object, folder: Path) -> AtThreshold:
         raise _damaged(folder, "run is not an object")
     # A sparsity that is no number is found by `check_measured`.
     zeros = sparsity.get("selected", ""), sparsity.get("all", "")
-    return AtThreshold(threshold, one["run"], one["settings"], one["after"], *zeros, _judged(one.get("judged"), folder))
+    settings, after, judged = (printable_json(one.get(key)) for key in ("settings", "after", "judged"))
+    return AtThreshold(threshold, one["run"], settings, after, *zeros, _judged(judged, folder))
 
 
 def _judged(judged: object, folder: Path) -> Judged | None:

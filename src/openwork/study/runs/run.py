@@ -11,7 +11,7 @@ from openwork.study.runs.config import describe, inside, to_plain
 from openwork.study.runs.origin import Origin
 from openwork.study.tasks.check import check_data, check_numbers
 from openwork.study.tasks.task import Task
-from openwork.words import one_line
+from openwork.words import printable
 
 LAST_SEED = 2**32 - 1
 """The largest seed of a run: torch's CPU generator reads 32 bits, so that larger ones would repeat initial weights."""
@@ -64,7 +64,7 @@ class Run:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if not 0 <= self.seed <= LAST_SEED:
             raise ValueError(f"a run's seed must be from 0 to {LAST_SEED}, got {self.seed}; count seeds from 0")
-        if one_line(self.variant) != self.variant:
+        if printable(self.variant) != self.variant:
             raise ValueError(f"a run's variant must be printable text in one line, got {self.variant!r}; change it")
         check_numbers(self.task)
         check_data(self.task)

@@ -10,7 +10,7 @@ import torch
 from openwork.study.evaluation.metric import DataName, Metric
 from openwork.study.tasks.measure import metrics
 from openwork.study.tasks.task import Task
-from openwork.words import one_line
+from openwork.words import printable
 
 _SIZES = re.compile(r"batch_size|part_size|rows|length|width|heads")
 _RATES = re.compile(r"(.*_)?(rate|decay|l2|dropout|smoothing|warm_?up)")
@@ -61,7 +61,7 @@ def check_task(task: Task) -> None:
     Raises:
         ValueError: If it does not, the title is not one line of text, or a rate is negative or not finite.
     """
-    if not isinstance(task.title, str) or not task.title.strip() or one_line(task.title) != task.title:
+    if not isinstance(task.title, str) or not task.title.strip() or printable(task.title) != task.title:
         raise ValueError(
             f"the title of {type(task).__name__} must be printable text in one line, got {task.title!r}; change it"
         )
