@@ -113,7 +113,7 @@ def _is_stream(path: Path) -> bool:
     """Whether it is a device or a pipe, or a stream of this process, even where that is redirected to a file."""
     for _ in range(40):  # as many links as Linux follows
         folder = Path(os.path.realpath(path.absolute().parent))
-        if folder.is_relative_to("/proc"):
+        if folder.is_relative_to("/proc") and os.path.lexists(path):
             return True
         if not path.is_symlink():
             break
