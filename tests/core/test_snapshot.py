@@ -98,3 +98,18 @@ def test_a_batch_norm_that_replaces_its_statistics_has_new_ones():
     ow.recalibrate_batchnorm(model, [torch.full((4, 3), 7.0)])
     assert model[0].running_mean.tolist() == [7.0] * 3
     assert model[0].running_mean is held
+
+
+PAIRS = {
+    "report": lambda model: ow.report(model, example=torch.ones(2, 4)),
+    "shrink": lambda model: ow.shrink(model, torch.ones(2, 4)),
+    "permute": lambda model: ow.permute(model, torch.ones(2, 4), ow.Wanda(ow.OneShot(0.5), pattern=ow.NM(2, 4)),
+                                        calibrate=lambda each: each(torch.ones(2, 4)), seconds=0.1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("use", PAIRS.values(), ids=PAIRS)
+def test_of_a_model_on_a_cpu_no_gpu_is_asked_for_its_generator(use, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda *_: pytest.fail("began a CUDA context"))
+    use(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4)))

@@ -1,7 +1,8 @@
-"""What forward passes change in a model, to put it back; and other values for some passes."""
+"""What forward passes change in a model and beside it, to put it back; and other values for some passes."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from typing import TypeGuard
 
 import torch
@@ -50,6 +51,15 @@ def _put_back(buffers: dict[str, Tensor | None], former: dict[str, Tensor | None
     else:
         buffers.clear()
         buffers.update(former)
+
+
+def same_generators(model: nn.Module) -> AbstractContextManager[None]:
+    """Puts torch's generators back afterwards: the CPU's, and those of the GPUs that hold the model, and no others.
+
+    Asking for another GPU's state would begin a CUDA context there.
+    """
+    held = {tensor.device for tensor in chain(model.parameters(), model.buffers())}
+    return torch.random.fork_rng(sorted({device.index or 0 for device in held if device.type == "cuda"}))
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def accelerating(
         ValueError: If the sample does not fit, or the model cannot be copied.
     """
     search = _Search(usual_alternatives(device) if alternatives is None else alternatives, rounds, graph)
-    with torch.random.fork_rng(range(torch.cuda.device_count())):  # forward passes may draw random numbers
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # all of which `_output` seeds
         return _accelerated(_copy(model, {}), sample, device, search)
 
 

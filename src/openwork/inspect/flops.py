@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from openwork.core.forward import call, copied, plain_attention
-from openwork.core.snapshot import snapshot
+from openwork.core.snapshot import same_generators, snapshot
 
 if TYPE_CHECKING:
     from torch.utils.flop_counter import FlopCounterMode
@@ -82,8 +82,7 @@ def count_flops(model: nn.Module, example: Any) -> Flops:
     attribution = _Attribution(model, counter)
     try:
         model.eval()
-        drawn = torch.random.fork_rng(range(torch.cuda.device_count()))  # forward passes may draw random numbers
-        with drawn, torch.no_grad(), _plain_kernels(), counter, attribution:
+        with same_generators(model), torch.no_grad(), _plain_kernels(), counter, attribution:
             call(model, taken)
     finally:
         restore()

@@ -18,7 +18,7 @@ from openwork.core.optimizers import parameter_ids
 from openwork.core.precision import exact
 from openwork.core.processes import in_all_processes, several
 from openwork.core.sharded import is_sharded, version
-from openwork.core.snapshot import snapshot
+from openwork.core.snapshot import same_generators, snapshot
 
 
 def gather(evidence: Evidence, weights: Sequence[MaskedWeight], model: nn.Module, calibrate: Calibrate) -> None:
@@ -130,13 +130,12 @@ def _averaged(value: Tensor) -> Tensor:
 def _untouched(model: nn.Module) -> Iterator[None]:
     """Gradients are empty inside; they, buffers, flags and torch's generators are restored afterwards."""
     parameters = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
-    devices = sorted({p.device.index for p, *_ in parameters if p.device.type == "cuda" and p.device.index is not None})
     restore = snapshot(model)
     for parameter, *_ in parameters:
         parameter.grad = None
     guard = register_optimizer_step_pre_hook(_refuse_steps({id(parameter) for parameter, *_ in parameters}))
     try:
-        with torch.random.fork_rng(devices):
+        with same_generators(model):
             yield
     finally:
         guard.remove()

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from openwork.core.masks.first_scores import first_scores
@@ -14,7 +13,7 @@ from openwork.core.masks.technique import MaskTechnique
 from openwork.core.mechanism import Calibrate
 from openwork.core.seeding import seeded_generator
 from openwork.core.selection import Weight
-from openwork.core.snapshot import snapshot
+from openwork.core.snapshot import same_generators, snapshot
 from openwork.inference.models import difference
 from openwork.inference.permute.permuted import Permuted
 from openwork.inference.permute.rearrange import Rearrangement
@@ -99,7 +98,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     restore = snapshot(model)
     model.eval()
     try:
-        with torch.random.fork_rng(range(torch.cuda.device_count())):
+        with same_generators(model):
             yield
     finally:
         restore()

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from openwork.core.chosen import check_model
 from openwork.core.converted import refuse_converted
 from openwork.core.copies import copied_model
-from openwork.core.snapshot import snapshot
+from openwork.core.snapshot import same_generators, snapshot
 from openwork.inference.shrink.check import check_finalized
 from openwork.inference.shrink.shrunk import Shrunk
 
@@ -45,7 +44,7 @@ def shrink(model: nn.Module, example: Any) -> Shrunk:
     from openwork.inference.shrink.trace import outputs, trace
 
     dense = copied_model(model).eval()
-    with torch.random.fork_rng(range(torch.cuda.device_count())):  # forward passes may draw random numbers
+    with same_generators(dense):  # forward passes may draw random numbers
         expected = outputs(dense, example)
         traced = trace(dense, example).with_one_name(named_tensors(dense)[0])
         small, decision, far = smaller(model, example, traced, expected)
